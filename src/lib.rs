@@ -1,0 +1,1 @@
+//! Everything with an effect: devices, data, training, files, and the program's subcommands.
