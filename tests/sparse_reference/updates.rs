@@ -26,8 +26,8 @@ impl Owned {
 
     /// Momentum step with Nesterov (rate 0.1, momentum 0.9) on the loss `sum(mask * weights * gradient)`.
     fn nesterov_step(&mut self, gradient: &[f32]) {
-        for i in 0..self.weights.len() {
-            let g = if self.mask[i] { gradient[i] } else { 0.0 };
+        for (i, &g) in gradient.iter().enumerate() {
+            let g = if self.mask[i] { g } else { 0.0 };
             let v = &mut self.slots[0][i];
             *v = 0.9 * *v + g;
             self.weights[i] -= 0.1 * (g + 0.9 * *v);
