@@ -157,6 +157,9 @@ impl Emitter {
     }
 
     fn node(&mut self, body: &mut Body, computation: &Computation, node: &Node, ids: &[i64]) -> i64 {
+        if let Op::StopGradient = node.op {
+            return ids[node.operands[0]];
+        }
         let operand_shape = |&id: &NodeId| computation.nodes[id].shape();
         let operands: Vec<&Shape> = node.operands.iter().map(operand_shape).collect();
         let shape = match node.op.yields_tuple() {

@@ -147,6 +147,7 @@ fn attributes(op: &Op) -> String {
         | Op::BitcastConvert(_)
         | Op::Reshape { .. }
         | Op::DynamicUpdateSlice
+        | Op::StopGradient
         | Op::While { .. }
         | Op::Conditional { .. }
         | Op::Call { .. } => String::new(),

@@ -437,6 +437,13 @@ impl<'g> Tensor<'g> {
         self.gt(0.0).select(self, self.zeros_like())
     }
 
+    /// This array, as a constant to differentiation.
+    #[track_caller]
+    #[must_use]
+    pub fn stop_gradient(self) -> Tensor<'g> {
+        self.graph().apply(Op::StopGradient, &[self])
+    }
+
     /// Zeros of the same shape.
     #[must_use]
     pub fn zeros_like(self) -> Tensor<'g> {

@@ -163,6 +163,8 @@ pub enum Op {
         /// The computation.
         body: Arc<Computation>,
     },
+    /// The operand itself, with a gradient of zero. Emits nothing.
+    StopGradient,
     /// One element of a tuple-valued node.
     GetTupleElement {
         /// Which.
@@ -215,6 +217,7 @@ impl Op {
             "while",
             "conditional",
             "call",
+            "stop-gradient",
             "get-tuple-element",
         ]);
         names
@@ -251,6 +254,7 @@ impl Op {
             Op::While { .. } => "while",
             Op::Conditional { .. } => "conditional",
             Op::Call { .. } => "call",
+            Op::StopGradient => "stop-gradient",
             Op::GetTupleElement { .. } => "get-tuple-element",
         }
     }
@@ -267,11 +271,10 @@ impl Op {
 
     /// True when the result is a tuple even with one element.
     pub fn yields_tuple(&self) -> bool {
-        match self {
-            Op::While { .. } | Op::Conditional { .. } | Op::Call { .. } | Op::TopK { .. } => true,
-            Op::Sort { .. } => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Op::While { .. } | Op::Conditional { .. } | Op::Call { .. } | Op::TopK { .. } | Op::Sort { .. }
+        )
     }
 
     /// Shape rule: result shapes from operand shapes, or what is wrong with them.
@@ -287,6 +290,7 @@ impl Op {
             Op::Compare(_) => one(elementwise::infer_compare(operands)),
             Op::Select => one(elementwise::infer_select(operands)),
             Op::Clamp => one(elementwise::infer_clamp(operands)),
+            Op::StopGradient => one(Ok(operands[0].clone())),
             Op::Convert(dtype) => one(Ok(operands[0].with_dtype(*dtype))),
             Op::BitcastConvert(dtype) => one(elementwise::infer_bitcast(*dtype, operands)),
             Op::Broadcast { dims, axes } => one(layout::infer_broadcast(dims, axes, operands)),
@@ -316,6 +320,7 @@ impl Op {
             Op::Parameter { .. } | Op::Constant(_) | Op::Iota { .. } => Vjp::Operands(vec![]),
             Op::Unary(unary) => elementwise::vjp_unary(*unary, at),
             Op::Binary(binary) => elementwise::vjp_binary(*binary, at),
+            Op::StopGradient => Vjp::Operands(vec![None]),
             Op::Compare(_) => Vjp::Operands(vec![None, None]),
             Op::Select => elementwise::vjp_select(at),
             Op::Clamp => elementwise::vjp_clamp(at),
@@ -362,7 +367,7 @@ impl Op {
             | Op::Concatenate { .. }
             | Op::Reverse { .. } => layout::emit(self, out),
             Op::DynamicSlice { sizes } => out.dynamic_slice_sizes = sizes.iter().map(|&s| s as i64).collect(),
-            Op::DynamicUpdateSlice => {}
+            Op::DynamicUpdateSlice | Op::StopGradient => {}
             Op::Gather { dims, sizes } => index::emit_gather(dims, sizes, out),
             Op::Scatter { dims, update, unique } => {
                 index::emit_scatter(dims, *update, *unique, operands, emitter, out);
