@@ -1,0 +1,62 @@
+//! `rigl-xla data`: fetch public data sets.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::builder::PossibleValuesParser;
+use serde_json::json;
+
+use crate::data::{Split, fetch, mnist};
+
+/// Arguments of `data`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Fetch a public data set into the cache, or check the one that is there
+    Fetch {
+        /// Which data set
+        #[arg(value_parser = PossibleValuesParser::new(fetch::SOURCES.iter().map(|source| source.name)))]
+        name: String,
+    },
+}
+
+/// Runs `data`.
+///
+/// # Errors
+/// Whatever keeps the data from being there, whole and right.
+pub fn run(args: Args, json: bool) -> Result<()> {
+    let Command::Fetch { name } = args.command;
+    let dir = fetch::fetch(&name)?;
+    let counts = [Split::Train, Split::Test].map(|split| mnist::load(&dir, split).map(|set| set.len()));
+    let [train, test] = counts;
+    report(fetch::source(&name)?, &dir, train?, test?, json);
+    Ok(())
+}
+
+fn report(source: &fetch::Source, dir: &Path, train: usize, test: usize, json: bool) {
+    if json {
+        let files = source.files.iter();
+        let files: Vec<_> = files
+            .map(|file| json!({"file": file.name, "bytes": file.bytes, "sha256": file.sha256}))
+            .collect();
+        let counts = json!({"train": train, "test": test});
+        println!(
+            "{}",
+            json!({"name": source.name, "dir": dir.display().to_string(), "files": files, "counts": counts})
+        );
+        return;
+    }
+    println!(
+        "{}: {train} training and {test} test images in {}",
+        source.name,
+        dir.display()
+    );
+    for file in &source.files {
+        println!("  {:<24} {:>11} bytes  sha256 {}", file.name, file.bytes, file.sha256);
+    }
+}
