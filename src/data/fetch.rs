@@ -107,16 +107,7 @@ pub fn source(name: &str) -> Result<&'static Source> {
 /// Unknown name, no cache folder, no client or no network (with what to run instead), or content that is not the
 /// expected.
 pub fn ensure(name: &str) -> Result<PathBuf> {
-    let source = source(name)?;
-    let dir = source.dir()?;
-    if source.check_sizes(&dir).is_err() {
-        let _lock = cache::lock(&format!("data-{name}")).map_err(Error::Cache)?;
-        // Another process may have fetched it while this one waited.
-        if source.check_sizes(&dir).is_err() {
-            source.install(&dir)?;
-        }
-    }
-    Ok(dir)
+    provide(source(name)?, Source::check_sizes)
 }
 
 /// As [`ensure`], but checks the digests of what lies in the cache and fetches it anew when they are wrong.
@@ -124,11 +115,20 @@ pub fn ensure(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// As [`ensure`].
 pub fn fetch(name: &str) -> Result<PathBuf> {
-    let dir = ensure(name)?;
-    let source = source(name)?;
-    if let Err(damage) = source.verify(&dir) {
-        eprintln!("{name}: {damage}; fetching it again");
-        let _lock = cache::lock(&format!("data-{name}")).map_err(Error::Cache)?;
+    provide(source(name)?, Source::verify)
+}
+
+fn provide(source: &Source, check: impl Fn(&Source, &Path) -> Result<()>) -> Result<PathBuf> {
+    let dir = source.dir()?;
+    if check(source, &dir).is_ok() {
+        return Ok(dir);
+    }
+    let _lock = cache::lock(&format!("data-{}", source.name)).map_err(Error::Cache)?;
+    // Another process may have fetched it while this one waited.
+    if let Err(fault) = check(source, &dir) {
+        if dir.exists() {
+            eprintln!("{}: {fault}; fetching it again", source.name);
+        }
         source.install(&dir)?;
     }
     Ok(dir)
