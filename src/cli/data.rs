@@ -1,6 +1,9 @@
 //! `rigl-xla data`: fetch public data sets.
 
-use std::path::Path;
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
@@ -34,29 +37,24 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     let dir = fetch::fetch(&name)?;
     let counts = [Split::Train, Split::Test].map(|split| mnist::load(&dir, split).map(|set| set.len()));
     let [train, test] = counts;
-    report(fetch::source(&name)?, &dir, train?, test?, json);
-    Ok(())
+    // Not `println!`: a closed pipe is an error here, not a panic.
+    let text = report(fetch::source(&name)?, &dir, train?, test?, json);
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
-fn report(source: &fetch::Source, dir: &Path, train: usize, test: usize, json: bool) {
+fn report(source: &fetch::Source, dir: &Path, train: usize, test: usize, json: bool) -> String {
+    let dir = dir.display().to_string();
+    let files = source.files.iter();
     if json {
-        let files = source.files.iter();
-        let files: Vec<_> = files
-            .map(|file| json!({"file": file.name, "bytes": file.bytes, "sha256": file.sha256}))
-            .collect();
-        let counts = json!({"train": train, "test": test});
-        println!(
-            "{}",
-            json!({"name": source.name, "dir": dir.display().to_string(), "files": files, "counts": counts})
+        let files = files.map(|file| json!({"file": file.name, "bytes": file.bytes, "sha256": file.sha256}));
+        let (files, counts) = (files.collect::<Vec<_>>(), json!({"train": train, "test": test}));
+        return format!(
+            "{}\n",
+            json!({"name": source.name, "dir": dir, "files": files, "counts": counts})
         );
-        return;
     }
-    println!(
-        "{}: {train} training and {test} test images in {}",
-        source.name,
-        dir.display()
-    );
-    for file in &source.files {
-        println!("  {:<24} {:>11} bytes  sha256 {}", file.name, file.bytes, file.sha256);
-    }
+    let head = format!("{}: {train} training and {test} test images in {dir}\n", source.name);
+    let line =
+        |file: &fetch::DataFile| format!("  {:<24} {:>11} bytes  sha256 {}\n", file.name, file.bytes, file.sha256);
+    head + &files.map(line).collect::<String>()
 }
