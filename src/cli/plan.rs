@@ -8,6 +8,9 @@ use super::run_args::{RunArgs, pair};
 use crate::config::{Error, Plan, Replacement, Run};
 use crate::sparse::{Budget, Tick};
 
+/// Most weights that a layer of `--layers` may have, so that no sum of a plan overflows.
+const MAX_WEIGHTS: usize = 1 << 48;
+
 /// Arguments of `plan`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -46,8 +49,12 @@ fn plan(args: Args) -> Result<Plan, Error> {
 /// One layer of `--layers`.
 fn layer(text: &str) -> Result<Param, String> {
     let (name, dims) = pair::<String>(text)?;
-    let dims: Result<Vec<usize>, _> = dims.split('x').map(|dim| dim.parse::<usize>()).collect();
+    let dims: Result<Vec<usize>, _> = dims.split('x').map(str::parse::<usize>).collect();
     let dims = dims.map_err(|_| "expected NAME=DIMS such as layer1=784x300".to_owned())?;
+    let weights = dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
+    if weights.is_none_or(|n| n > MAX_WEIGHTS) {
+        return Err(format!("expected at most {MAX_WEIGHTS} weights in a layer"));
+    }
     Ok(Param {
         mask: Some(format!("{name}/mask")),
         name: format!("{name}/weights"),

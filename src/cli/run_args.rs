@@ -19,7 +19,7 @@ pub struct DeviceArgs {
 
 /// What to run: a preset, under a file, under these flags.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "What to run")]
+#[command(allow_negative_numbers = true)]
 pub struct RunArgs {
     /// Published recipe to start from [default: mnist-METHOD, or mnist-rigl]
     pub preset: Option<String>,

@@ -67,7 +67,7 @@ impl Plan {
             .map_err(at("method.grow_init"))?;
         let k = run.train.multiplier;
         let schedule = schedule(&run.mask_update, k);
-        schedule.validate().map_err(schedule_error)?;
+        schedule.validate().map_err(within("mask_update"))?;
         let budgets = budgets(&run, &params)?;
         if let Some(sparse) = budgets.iter().find(|b| !method.masked && b.zeros > 0) {
             let own = format!("sparsity.layers.{}", sparse.name);
@@ -246,14 +246,6 @@ fn schedule(said: &MaskUpdate, k: f64) -> Schedule {
     }
 }
 
-fn schedule_error(source: sparse::Error) -> Error {
-    let key = match &source {
-        sparse::Error::Value { name, .. } => name.rsplit(' ').next().unwrap_or_default(),
-        _ => "anneal",
-    };
-    at(&format!("mask_update.{key}"))(source)
-}
-
 fn learning_rate(said: &LearningRate, k: f64) -> Result<Piecewise, Error> {
     let boundaries: Vec<i64> = said.boundaries.iter().map(|&step| scaled(step, k)).collect();
     if boundaries.iter().any(|&step| step < 0) || !boundaries.is_sorted_by(|a, b| a < b) {
@@ -291,10 +283,7 @@ fn budgets(run: &Run, params: &[Param]) -> Result<Vec<Budget>, Error> {
         power_scale: said.power_scale,
         rounding: said.rounding,
     };
-    sparse::budgets(&layers, &options).map_err(|source| match &source {
-        sparse::Error::MissingLayers { names, .. } => at(&format!("sparsity.layers.{}", names.join(", ")))(source),
-        _ => at("sparsity.distribution")(source),
-    })
+    sparse::budgets(&layers, &options).map_err(within("sparsity"))
 }
 
 /// `runs/<data>-<method>-<sparsity>-seed<seed>` unless the run names its folder.
@@ -319,4 +308,17 @@ fn value(key: &str, found: impl ToString, expected: impl Into<String>) -> Error 
 fn at(key: &str) -> impl FnOnce(sparse::Error) -> Error {
     let origin = key.to_owned();
     |source| Error::Sparse { origin, source }
+}
+
+/// An error at the key of this section that it tells of.
+fn within(section: &str) -> impl FnOnce(sparse::Error) -> Error {
+    move |source| {
+        let key = match &source {
+            // Such as `power of anneal`.
+            sparse::Error::Value { name, .. } => name.rsplit(' ').next().unwrap_or_default().to_owned(),
+            sparse::Error::MissingLayers { names, .. } => format!("layers.{}", names.join(", ")),
+            _ => "distribution".to_owned(),
+        };
+        at(&format!("{section}.{key}"))(source)
+    }
 }
