@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sparse::select::Select;
 use crate::sparse::{Anneal, Distribution, GrowInit, MaskSeedCompat, Rounding};
 
 pub use error::Error;
@@ -172,19 +173,6 @@ pub struct MaskUpdate {
     pub anneal: Anneal,
     /// How the k-th largest score is found.
     pub select: Select,
-}
-
-/// Implementation of exact selection; all give the same masks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Select {
-    /// Bisection over the bits of the k-th score; the fast one.
-    #[default]
-    Bits,
-    /// A full sort.
-    Sort,
-    /// XLA's top-k.
-    Topk,
 }
 
 /// `[train]`

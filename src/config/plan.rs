@@ -50,8 +50,12 @@ impl Plan {
     /// # Errors
     /// The first value that is out of range, unknown, or contradicts another.
     pub fn new(run: Run) -> Result<Self, Error> {
-        let params = model_params(&run.model.name)?;
-        Self::with_params(run, params)
+        let name = run.model.name.clone();
+        let mut plan = Self::with_params(run, model_params(&name, true)?)?;
+        if !plan.method.masked {
+            plan.params = model_params(&name, false)?;
+        }
+        Ok(plan)
     }
 
     /// [`Plan::new`] with these parameters in the place of the model's.
@@ -156,8 +160,8 @@ pub fn layer_name(param: &Param) -> Option<&str> {
     Some(mask.strip_suffix("/mask").unwrap_or(mask))
 }
 
-fn model_params(name: &str) -> Result<Vec<Param>, Error> {
-    let model = models::find(name);
+fn model_params(name: &str, masked: bool) -> Result<Vec<Param>, Error> {
+    let model = models::find(name, masked);
     let unknown = || at("model.name")(sparse::Error::unknown("model", name, models::NAMES.iter().copied()));
     model.map(|model| model.params()).ok_or_else(unknown)
 }
