@@ -303,3 +303,24 @@ fn the_human_form_has_the_same_figures() {
         );
     }
 }
+
+#[test]
+fn verbose_shows_a_configuration_that_can_be_given_back() {
+    let args = [
+        "plan",
+        "--json",
+        "--method",
+        "set",
+        "--sparsity",
+        "0.7",
+        "--set",
+        "output.dir=a b",
+    ];
+    let shown = rigl_xla(&[&args[..], &["-v"]].concat());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, &shown.stderr).unwrap();
+    let again = rigl_xla(&["plan", "mnist-dense", "--json", "--config", file.to_str().unwrap()]);
+    assert!(shown.status.success() && again.status.success());
+    assert_eq!(shown.stdout, again.stdout);
+}

@@ -1,5 +1,7 @@
 //! `rigl-xla plan`: budgets, schedules and memory of a run, from its configuration alone.
 
+use std::io::{self, Write};
+
 use models::{Init, Param};
 use serde::Serialize;
 use toml::{Table, Value};
@@ -28,11 +30,11 @@ pub struct Args {
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let plan = plan(args)?;
     let report = Report::new(&plan);
-    match json {
-        true => println!("{}", serde_json::to_string(&report)?),
-        false => print!("{report}"),
-    }
-    Ok(())
+    let text = match json {
+        true => serde_json::to_string(&report)? + "\n",
+        false => report.to_string(),
+    };
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
 fn plan(args: Args) -> Result<Plan, Error> {

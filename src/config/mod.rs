@@ -20,7 +20,7 @@ pub use error::Error;
 pub use layers::Layers;
 pub use learning_rate::Piecewise;
 pub use plan::{Plan, Replacement, layer_name};
-pub use presets::{DATA_SETS, DEFAULT_PRESET, PRESETS};
+pub use presets::{DEFAULT_PRESET, PRESETS};
 
 /// A whole run, as said. Strings left empty mean "choose for me".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -191,7 +191,7 @@ pub struct Train {
     pub eval_interval: u64,
     /// Iterations from one checkpoint to the next.
     pub checkpoint_interval: u64,
-    /// Newest checkpoints kept; 0 for all.
+    /// Newest checkpoints kept, at least 1.
     pub keep_checkpoints: usize,
     /// Seed of masks, weights, data order and noise.
     pub seed: u64,

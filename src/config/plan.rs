@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use models::Param;
 
-use super::{DATA_SETS, Error, LearningRate, MaskUpdate, Piecewise, Run};
+use super::{Error, LearningRate, MaskUpdate, Piecewise, Run};
+use crate::data::fetch::SOURCES;
 use crate::sparse::{self, Budget, Layer, Options, Schedule, Tick};
 
 /// Optimizers that `[optimizer] name` may name, each with its number of slots per parameter.
@@ -171,7 +172,12 @@ fn check_names(run: &Run) -> Result<(), Error> {
         true => Ok(()),
         false => Err(at(key)(sparse::Error::unknown(what, name, names.iter().copied()))),
     };
-    known("data.name", "data set", &run.data.name, &DATA_SETS)?;
+    known(
+        "data.name",
+        "data set",
+        &run.data.name,
+        &SOURCES.each_ref().map(|source| source.name),
+    )?;
     known(
         "optimizer.name",
         "optimizer",
@@ -219,6 +225,7 @@ fn check_numbers(run: &Run) -> Result<(), Error> {
     counted("train.steps_per_launch", train.steps_per_launch)?;
     counted("train.eval_interval", train.eval_interval)?;
     counted("train.checkpoint_interval", train.checkpoint_interval)?;
+    counted("train.keep_checkpoints", train.keep_checkpoints as u64)?;
     let k = train.multiplier;
     let iterations = k * train.iterations as f64;
     let expected = "a number above 0 that leaves 1 to 10^15 iterations";
