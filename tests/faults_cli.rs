@@ -39,8 +39,9 @@ fn numbers_out_of_range_name_flag_value_and_range() {
     for (setting, expected) in [
         (
             "train.batch_size=0",
-            "train.batch_size is 0, expected a whole number of at least 1",
+            "train.batch_size is 0, expected a whole number from 1 to 100000000",
         ),
+        ("train.iterations=1000000000000", "train.iterations is 1000000000000"),
         ("train.iterations=-3", "in `train.iterations`"),
         ("train.multiplier=0", "train.multiplier is 0"),
         ("train.multiplier=inf", "train.multiplier is inf"),

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::run_args::{RunArgs, pair};
 use crate::config::{Error, Plan, Replacement, Run};
-use crate::sparse::{Budget, Tick};
+use crate::sparse::Budget;
 
 /// Most weights that a layer of `--layers` may have, so that no sum of a plan overflows.
 const MAX_WEIGHTS: usize = 1 << 48;
@@ -109,7 +109,7 @@ struct LearningRate<'a> {
 
 impl<'a> Report<'a> {
     fn new(plan: &'a Plan) -> Self {
-        let updates: Vec<Tick> = plan.updates().collect();
+        let update_steps: Vec<i64> = plan.update_steps().collect();
         Report {
             model: &plan.run.model.name,
             method: plan.method.name,
@@ -122,9 +122,9 @@ impl<'a> Report<'a> {
             state_bytes: plan.state_bytes(),
             iterations: plan.iterations,
             gradient_steps: plan.gradient_steps(),
-            mask_updates: updates.len(),
-            update_steps: updates.iter().filter_map(|tick| tick.update_at).collect(),
-            replacements: quartiles(&updates).filter_map(|tick| plan.replacement(tick)).collect(),
+            mask_updates: update_steps.len(),
+            replacements: quartiles(&update_steps).map(|&step| plan.replacement(step)).collect(),
+            update_steps,
             learning_rate: LearningRate {
                 boundaries: &plan.learning_rate.boundaries,
                 values: &plan.learning_rate.values,
@@ -149,12 +149,12 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// The first, the last and three ticks between, without repeats.
-fn quartiles(ticks: &[Tick]) -> impl Iterator<Item = &Tick> {
-    let last = ticks.len().saturating_sub(1);
+/// The first, the last and three steps between, without repeats.
+fn quartiles(steps: &[i64]) -> impl Iterator<Item = &i64> {
+    let last = steps.len().saturating_sub(1);
     let mut at: Vec<usize> = (0..=4).map(|quarter| last * quarter / 4).collect();
     at.dedup();
-    at.into_iter().filter_map(|index| ticks.get(index))
+    at.into_iter().filter_map(|index| steps.get(index))
 }
 
 impl std::fmt::Display for Report<'_> {

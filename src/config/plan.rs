@@ -6,12 +6,15 @@ use models::Param;
 
 use super::{Error, LearningRate, MaskUpdate, Piecewise, Run};
 use crate::data::fetch::SOURCES;
-use crate::sparse::{self, Budget, Layer, Options, Schedule, Tick};
+use crate::sparse::{self, Budget, Layer, Options, Schedule};
 
 /// Optimizers that `[optimizer] name` may name, each with its number of slots per parameter.
 const OPTIMIZERS: [(&str, usize); 1] = [("momentum", 1)];
 const LEARNING_RATES: [&str; 1] = ["piecewise"];
 const DEVICES: [&str; 3] = ["cpu", "gpu", "tpu"];
+
+/// Longest run: a thousand times the published ones, and few enough for `plan` to walk through.
+const MAX_ITERATIONS: u64 = 100_000_000;
 
 /// A run that can be carried out: what `train` does and `plan` prints.
 #[derive(Clone, Debug)]
@@ -95,29 +98,30 @@ impl Plan {
         })
     }
 
-    /// The mask updates of the whole run, in order.
-    pub fn updates(&self) -> impl Iterator<Item = Tick> {
+    /// Global steps of the mask updates of the whole run, in order.
+    pub fn update_steps(&self) -> impl Iterator<Item = i64> {
         let iterations = if self.method.updates() { self.iterations } else { 0 };
-        sparse::trace(self.method.order, &self.schedule, iterations).filter(|tick| tick.update_at.is_some())
+        sparse::trace(self.method.order, &self.schedule, iterations).filter_map(|tick| tick.update_at)
     }
 
     /// Gradient steps of the whole run: iterations less the mask updates that take the place of a step.
     pub fn gradient_steps(&self) -> u64 {
         match self.method.order {
-            sparse::Order::Replaces => self.iterations - self.updates().count() as u64,
+            sparse::Order::Replaces => self.iterations - self.update_steps().count() as u64,
             sparse::Order::None | sparse::Order::After => self.iterations,
         }
     }
 
-    /// What an update at `tick` moves; `None` for an iteration without one.
-    pub fn replacement(&self, tick: &Tick) -> Option<Replacement> {
-        let moved = |b: &Budget| (b.nonzeros as f32 * tick.drop_fraction) as u64;
+    /// What an update at global step `step` moves.
+    pub fn replacement(&self, step: i64) -> Replacement {
+        let drop_fraction = self.schedule.drop_fraction_at(step);
+        let moved = |b: &Budget| (b.nonzeros as f32 * drop_fraction) as u64;
         let replaced = self.budgets.iter().filter(|b| b.zeros > 0).map(moved).sum();
-        Some(Replacement {
-            step: tick.update_at?,
-            drop_fraction: tick.drop_fraction,
+        Replacement {
+            step,
+            drop_fraction,
             replaced,
-        })
+        }
     }
 
     /// Ones over all maskable layers.
@@ -199,9 +203,9 @@ fn check_numbers(run: &Run) -> Result<(), Error> {
         false => Err(value(key, found, expected)),
     };
     let from_zero = |key, v: f64| within(key, v, (0.0..f64::INFINITY).contains(&v), "a number of at least 0");
-    let counted = |key, v: u64| match (1..=i64::MAX as u64).contains(&v) {
+    let counted = |key, v: u64| match (1..=MAX_ITERATIONS).contains(&v) {
         true => Ok(()),
-        false => Err(value(key, v, "a whole number of at least 1")),
+        false => Err(value(key, v, format!("a whole number from 1 to {MAX_ITERATIONS}"))),
     };
     let share = |key: &str, v: f64| within(key, v, (0.0..1.0).contains(&v), "a number in [0, 1)");
     let (train, method) = (&run.train, &run.method);
@@ -228,12 +232,12 @@ fn check_numbers(run: &Run) -> Result<(), Error> {
     counted("train.keep_checkpoints", train.keep_checkpoints as u64)?;
     let k = train.multiplier;
     let iterations = k * train.iterations as f64;
-    let expected = "a number above 0 that leaves 1 to 10^15 iterations";
+    let expected = format!("a number above 0 that leaves 1 to {MAX_ITERATIONS} iterations");
     within(
         "train.multiplier",
         k,
-        k > 0.0 && (1.0..=1e15).contains(&iterations),
-        expected,
+        (1.0..=MAX_ITERATIONS as f64).contains(&iterations),
+        &expected,
     )
 }
 
