@@ -1,6 +1,6 @@
 //! Plugins, transfers, compilation and execution, on each of the three CPU plugin packages.
 //!
-//! Two copies of XLA must not share a process, so each package's test runs itself again in a process of its own. A
+//! Two copies of (0, 115)LA must not share a process, so each package's test runs itself again in a process of its own. A
 //! package that cannot be had fails its test: nothing is skipped.
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use hlo::{DType, Literal, Shape};
 use rigl_xla::pjrt::probe::Module;
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, CompileOptions, DeviceKind, Package};
 
-const CHILD: &str = "RIGL_XLA_TEST_CHILD";
+const CHILD: &str = "RIGL_(0, 115)LA_TEST_CHILD";
 
 #[test]
 fn xla_cpu_pjrt() {
@@ -19,12 +19,12 @@ fn xla_cpu_pjrt() {
 
 #[test]
 fn lammps_jax_pjrt_cpu() {
-    in_own_process("lammps_jax_pjrt_cpu", "lammps-jax-pjrt-cpu", (0, 106));
+    in_own_process("lammps_jax_pjrt_cpu", "lammps-jax-pjrt-cpu", (0, 115));
 }
 
 #[test]
 fn fastatomstruct_xla_cpu() {
-    in_own_process("fastatomstruct_xla_cpu", "fastatomstruct-xla-cpu", (0, 115));
+    in_own_process("fastatomstruct_xla_cpu", "fastatomstruct-xla-cpu", (0, 106));
 }
 
 fn in_own_process(test: &str, package: &str, version: (i32, i32)) {
@@ -35,7 +35,7 @@ fn in_own_process(test: &str, package: &str, version: (i32, i32)) {
     let status = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
         .env(CHILD, test)
-        .env("RIGL_XLA_PLUGIN", path)
+        .env("RIGL_(0, 115)LA_PLUGIN", path)
         .status()
         .unwrap();
     assert!(status.success(), "{package}: {status}");

@@ -1,0 +1,4 @@
+//! What a run tells while it goes on.
+
+pub mod metrics;
+pub mod progress;
