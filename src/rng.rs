@@ -40,6 +40,11 @@ pub fn stream(seed: u64, purpose: &str, name: &str, step: u64) -> Stream {
     }
 }
 
+/// A 64-bit hash of (purpose, name), for generators that run inside graphs.
+pub fn hash64(purpose: &str, name: &str) -> u64 {
+    stream(0, purpose, name, 0).next_u64()
+}
+
 /// Random numbers of one purpose.
 #[derive(Clone, Debug)]
 pub struct Stream {

@@ -20,6 +20,8 @@ pub mod mask;
 pub mod method;
 pub mod numpy_rng;
 pub mod schedule;
+pub mod select;
+pub mod update;
 
 pub use distribution::{Budget, Distribution, Layer, Options, Rounding, budgets, n_zeros};
 pub use error::{Error, nearest};

@@ -322,7 +322,7 @@ fn selection_breaks_ties_by_index_and_ranks_nan_last() {
     assert_eq!(top_k(&[nan, 1.0, -nan], 2), bits([1, 1, 0]));
     assert_eq!(top_k(&[1.0, 2.0], 0), bits([0, 0]));
     assert_eq!(top_k(&[1.0, 2.0], 5), bits([1, 1]));
-    assert_eq!(top_k(&[], 1), []);
+    assert!(top_k(&[], 1).is_empty());
 }
 
 #[test]
