@@ -349,6 +349,27 @@ fn kept_and_grown_stay_disjoint() {
     }
 }
 
+/// Without a scale, slots of new connections are plain 0 whatever the gradient: no -0, and no NaN from infinity times 0.
+#[test]
+fn unscaled_slots_are_zero() {
+    let mut layer = Owned {
+        weights: vec![1.0; 4],
+        mask: bits([1, 1, 0, 0]),
+        slots: vec![vec![1.0; 4]],
+    };
+    let gradient = [0.0, 0.0, -1.0, f32::INFINITY];
+    let inputs = UpdateInputs {
+        drop_fraction: 1.0,
+        gradient: Some(&gradient),
+        ..Default::default()
+    };
+    assert_eq!(layer.update("rigl", &inputs).unwrap().n_grown, 2);
+    assert_eq!(
+        layer.slots[0][2..].iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
+        [0, 0]
+    );
+}
+
 #[test]
 fn prune_counts_truncate_in_float32() {
     assert_eq!(
