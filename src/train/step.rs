@@ -44,8 +44,16 @@ struct Measured<'g> {
 }
 
 /// Positions of a launch's inputs after the state.
-pub const LAUNCH_INPUTS: [&str; 8] =
-    ["images", "labels", "indices", "learning_rate", "drop_fraction", "update", "count", "seed"];
+pub const LAUNCH_INPUTS: [&str; 8] = [
+    "images",
+    "labels",
+    "indices",
+    "learning_rate",
+    "drop_fraction",
+    "update",
+    "count",
+    "seed",
+];
 /// Names of a launch's outputs after the state: mean cross entropy of the last iteration and its sum over all, correct
 /// predictions, the L2 term at the end, iterations done (fewer than asked for when the loss stopped being a number).
 pub const LAUNCH_OUTPUTS: [&str; 5] = ["last_cross_entropy", "cross_entropy_sum", "correct", "l2", "done"];
@@ -60,7 +68,10 @@ impl Trainer<'_> {
     /// # Errors
     /// None for the models and methods of this crate.
     pub fn launch(&self, examples: usize) -> hlo::Result<(Computation, Vec<Alias>)> {
-        let (k, batch) = (self.plan.run.train.steps_per_launch as usize, self.plan.run.train.batch_size);
+        let (k, batch) = (
+            self.plan.run.train.steps_per_launch as usize,
+            self.plan.run.train.batch_size,
+        );
         let specs = specs(self.plan);
         let image_dims = [vec![examples], self.model.input_dims()].concat();
         let inputs = [
@@ -76,16 +87,16 @@ impl Trainer<'_> {
         let named = LAUNCH_INPUTS.iter().map(|n| n.to_string()).zip(inputs);
         let parameters: Vec<_> = specs.iter().cloned().chain(named).collect();
         let computation = Graph::function("train", &parameters, |g, inputs| self.launch_graph(g, &specs, inputs))?;
-        let aliases = (0..specs.len()).map(|i| Alias { output: i, parameter: i }).collect();
+        let aliases = (0..specs.len())
+            .map(|i| Alias {
+                output: i,
+                parameter: i,
+            })
+            .collect();
         Ok((computation, aliases))
     }
 
-    fn launch_graph<'g>(
-        &self,
-        g: &'g Graph,
-        specs: &[(String, Shape)],
-        inputs: &[Tensor<'g>],
-    ) -> Vec<Tensor<'g>> {
+    fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let n = specs.len();
         let measured = [g.scalar(0i32), g.scalar(0f32), g.scalar(0f32), g.scalar(0i32)];
         let init = [&measured, inputs].concat();
@@ -112,8 +123,16 @@ impl Trainer<'_> {
         );
         let state = State::new(specs, &result[m..]);
         let decayed = self.plan.params.iter().filter(|p| p.decayed);
-        let l2 = decayed.map(|p| layers::l2(state.get(&p.name))).fold(g.scalar(0f32), |a, b| a + b);
-        let outputs = [result[1], result[2], result[3], l2 * self.plan.run.optimizer.weight_decay, result[0]];
+        let l2 = decayed
+            .map(|p| layers::l2(state.get(&p.name)))
+            .fold(g.scalar(0f32), |a, b| a + b);
+        let outputs = [
+            result[1],
+            result[2],
+            result[3],
+            l2 * self.plan.run.optimizer.weight_decay,
+            result[0],
+        ];
         [&result[m..m + n], &outputs].concat()
     }
 
@@ -121,7 +140,9 @@ impl Trainer<'_> {
     fn iteration_inputs<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> Iteration<'g> {
         let _scope = g.scope("batch");
         let batch = self.plan.run.train.batch_size;
-        let indices = inputs[2].dynamic_slice(&[i, g.scalar(0i32)], &[1, batch]).reshape(&[batch]);
+        let indices = inputs[2]
+            .dynamic_slice(&[i, g.scalar(0i32)], &[1, batch])
+            .reshape(&[batch]);
         let at = |t: Tensor<'g>| t.dynamic_slice(&[i], &[1]).reshape(&[]);
         Iteration {
             images: to_model_input(inputs[0].take_rows(indices)),
@@ -168,7 +189,9 @@ impl Trainer<'_> {
         };
         let correct = {
             let _scope = g.scope("accuracy");
-            layers::in_top_k(logits, this.labels, 1).convert(DType::S32).reduce_sum(&[0])
+            layers::in_top_k(logits, this.labels, 1)
+                .convert(DType::S32)
+                .reduce_sum(&[0])
         };
         (grad(cross_entropy, &effective), Measured { cross_entropy, correct })
     }
@@ -250,7 +273,9 @@ impl Trainer<'_> {
             select: self.select,
         };
         for (param, &gradient) in self.plan.params.iter().zip(gradients) {
-            let Some(mask) = param.mask.as_ref().filter(|_| self.is_sparse(param)) else { continue };
+            let Some(mask) = param.mask.as_ref().filter(|_| self.is_sparse(param)) else {
+                continue;
+            };
             let _scope = g.scope(param.name.as_str());
             let slot = momentum(&param.name);
             let layer = sparse::update::Layer {
@@ -258,7 +283,9 @@ impl Trainer<'_> {
                 mask: state.get(mask),
                 slots: vec![state.get(&slot)],
             };
-            let key = Key::new(seed).fold(rng::hash64("mask_update", &param.name)).fold_step(step);
+            let key = Key::new(seed)
+                .fold(rng::hash64("mask_update", &param.name))
+                .fold_step(step);
             let inputs = sparse::update::Inputs {
                 gradient,
                 drop_fraction,
@@ -275,7 +302,10 @@ impl Trainer<'_> {
 
     fn is_sparse(&self, param: &Param) -> bool {
         let layer = crate::config::layer_name(param);
-        self.plan.budgets.iter().any(|b| Some(b.name.as_str()) == layer && b.zeros > 0)
+        self.plan
+            .budgets
+            .iter()
+            .any(|b| Some(b.name.as_str()) == layer && b.zeros > 0)
     }
 
     /// The mask update alone, as `dump-hlo` shows it: state, gradients, drop fraction and seed in, state out.
@@ -304,7 +334,9 @@ impl Trainer<'_> {
 
 /// A fresh sample of the layer's initialiser, where new connections start from one.
 fn initial_draw<'g>(param: &Param, grow_init: GrowInit, key: Key<'g>) -> Option<Tensor<'g>> {
-    let GrowInit::InitialDist(_) = grow_init else { return None };
+    let GrowInit::InitialDist(_) = grow_init else {
+        return None;
+    };
     let key = key.fold(rng::hash64("initial_draw", ""));
     Some(match param.init {
         models::Init::GlorotUniform => (key.uniform(&param.dims) * 2.0 - 1.0) * glorot_limit(&param.dims),
