@@ -3,6 +3,7 @@
 pub mod dump_hlo;
 pub mod eval;
 pub mod plan;
+pub mod plugin;
 pub mod predict;
 pub mod run_args;
 pub mod train;
@@ -37,6 +38,8 @@ enum Command {
     Plan(plan::Args),
     /// Write the graph of the training step, the mask update or the evaluation
     DumpHlo(dump_hlo::Args),
+    /// List, fetch or examine the plugins that drive the devices
+    Plugin(plugin::Args),
 }
 
 /// Parses the command line and carries it out. Exit code 0: done; 1: failed; 2: wrong usage or configuration.
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Predict(args) => predict::run(args, json),
         Command::Plan(args) => plan::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),
+        Command::Plugin(args) => plugin::run(args, json),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     report(&error);
