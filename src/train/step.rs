@@ -35,6 +35,15 @@ struct Iteration<'g> {
     seed: Tensor<'g>,
 }
 
+/// What a mask update is given besides state and gradients.
+struct UpdateInputs<'g> {
+    /// `s64[]`.
+    step: Tensor<'g>,
+    drop_fraction: Tensor<'g>,
+    /// `u32[2]`.
+    seed: Tensor<'g>,
+}
+
 /// What one iteration measures, all scalars.
 struct Measured<'g> {
     /// Mean cross entropy of the batch, f32.
@@ -158,13 +167,10 @@ impl Trainer<'_> {
     /// order. A mask update that replaces the step leaves `global_step` as it is.
     fn iteration<'g>(&self, g: &'g Graph, state: &mut State<'g>, this: &Iteration<'g>) -> Measured<'g> {
         let (gradients, measured) = self.gradients(g, state, this);
-        let stepped = |g: &'g Graph, state: &State<'g>, gradients: &[Tensor<'g>], rate: Tensor<'g>| {
-            let mut after = state.clone();
-            self.gradient_step(g, &mut after, gradients, rate);
-            after
-        };
-        if self.plan.method.order != Order::Replaces {
-            *state = stepped(g, state, &gradients, this.learning_rate);
+        let before = state.clone();
+        self.gradient_step(g, state, &gradients, this.learning_rate);
+        if self.plan.method.order == Order::Replaces {
+            *state = before.where_holds(this.update, state);
         }
         if self.plan.method.updates() {
             self.conditional_update(g, state, &gradients, this);
@@ -221,7 +227,12 @@ impl Trainer<'_> {
         state.set(GLOBAL_STEP, state.get(GLOBAL_STEP) + g.scalar(1i64));
     }
 
-    /// Where `update` holds the mask update, otherwise, for a method whose update replaces it, the gradient step.
+    /// The mask update, where `update` holds.
+    ///
+    /// A loop of at most one turn rather than a `conditional`: a loop works in place on its state, while the branches of a
+    /// conditional made the compiler copy every array on every iteration. What the turn only reads comes out of it as
+    /// zeros: were it unchanged, the compiler would take it for invariant and do the update's work before the loop, that
+    /// is on every iteration.
     fn conditional_update<'g>(
         &self,
         g: &'g Graph,
@@ -231,39 +242,29 @@ impl Trainer<'_> {
     ) {
         let specs = specs(self.plan);
         let n = specs.len();
-        let replaces = self.plan.method.order == Order::Replaces;
-        let scalars = [this.learning_rate, this.drop_fraction, this.seed];
-        let operands = [&state.tensors(&specs)[..], &scalars, gradients].concat();
-        let results = g.conditional(
-            this.update,
-            &operands,
-            |g, s| {
-                let mut state = State::new(&specs, s);
-                self.mask_update(g, &mut state, &s[n + 3..], s[n + 1], s[n + 2]);
-                state.tensors(&specs)
-            },
-            |g, s| {
-                let mut state = State::new(&specs, s);
-                if replaces {
-                    self.gradient_step(g, &mut state, &s[n + 3..], s[n]);
-                }
-                state.tensors(&specs)
-            },
-        );
+        let read_only = [&[state.get(GLOBAL_STEP), this.drop_fraction, this.seed], gradients].concat();
+        let operands = [&state.tensors(&specs)[..], &read_only].concat();
+        let results = g.repeat(this.update.convert(DType::S32), &operands, |g, _, s| {
+            let mut state = State::new(&specs, s);
+            self.mask_update(
+                g,
+                &mut state,
+                &s[n + 3..],
+                &UpdateInputs {
+                    step: s[n],
+                    drop_fraction: s[n + 1],
+                    seed: s[n + 2],
+                },
+            );
+            let spent = s[n..].iter().map(|t| t.zeros_like());
+            state.tensors(&specs).into_iter().chain(spent).collect()
+        });
         *state = State::new(&specs, &results);
     }
 
     /// Updates the mask of every layer that is not dense: in a dense one whatever is dropped grows back.
-    fn mask_update<'g>(
-        &self,
-        g: &'g Graph,
-        state: &mut State<'g>,
-        gradients: &[Tensor<'g>],
-        drop_fraction: Tensor<'g>,
-        seed: Tensor<'g>,
-    ) {
+    fn mask_update<'g>(&self, g: &'g Graph, state: &mut State<'g>, gradients: &[Tensor<'g>], this: &UpdateInputs<'g>) {
         let _scope = g.scope("mask_update");
-        let step = state.get(GLOBAL_STEP);
         let method = &self.plan.run.method;
         let rule = sparse::update::Rule {
             method: self.plan.method,
@@ -283,12 +284,12 @@ impl Trainer<'_> {
                 mask: state.get(mask),
                 slots: vec![state.get(&slot)],
             };
-            let key = Key::new(seed)
+            let key = Key::new(this.seed)
                 .fold(rng::hash64("mask_update", &param.name))
-                .fold_step(step);
+                .fold_step(this.step);
             let inputs = sparse::update::Inputs {
                 gradient,
-                drop_fraction,
+                drop_fraction: this.drop_fraction,
                 key,
                 initial_draw: initial_draw(param, method.grow_init, key),
             };
@@ -297,7 +298,7 @@ impl Trainer<'_> {
             state.set(mask, after.mask);
             state.set(&slot, after.slots[0]);
         }
-        state.set(LAST_UPDATE, step);
+        state.set(LAST_UPDATE, this.step);
     }
 
     fn is_sparse(&self, param: &Param) -> bool {
@@ -325,7 +326,17 @@ impl Trainer<'_> {
         Graph::function("mask_update", &parameters, |g, s| {
             let mut state = State::new(&specs, s);
             if self.plan.method.updates() {
-                self.mask_update(g, &mut state, &s[n + 2..], s[n], s[n + 1]);
+                let step = state.get(GLOBAL_STEP);
+                self.mask_update(
+                    g,
+                    &mut state,
+                    &s[n + 2..],
+                    &UpdateInputs {
+                        step,
+                        drop_fraction: s[n],
+                        seed: s[n + 1],
+                    },
+                );
             }
             state.tensors(&specs)
         })
