@@ -4,6 +4,7 @@ pub mod data;
 pub mod dump_hlo;
 pub mod eval;
 pub mod plan;
+pub mod plugin;
 pub mod predict;
 pub mod run_args;
 pub mod train;
@@ -40,6 +41,8 @@ enum Command {
     DumpHlo(dump_hlo::Args),
     /// Fetch and check data sets
     Data(data::Args),
+    /// List, fetch or examine the plugins that drive the devices
+    Plugin(plugin::Args),
 }
 
 /// Parses the command line and carries it out. Exit code 0: done; 1: failed; 2: wrong usage or configuration.
@@ -54,10 +57,12 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),
         Command::Data(args) => data::run(args, json),
+        Command::Plugin(args) => plugin::run(args, json),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     report(&error);
-    ExitCode::from(if error.is::<crate::config::Error>() { 2 } else { 1 })
+    let device_usage = error.downcast_ref::<crate::pjrt::Error>().is_some_and(crate::pjrt::Error::is_usage);
+    ExitCode::from(if device_usage || error.is::<crate::config::Error>() { 2 } else { 1 })
 }
 
 /// The error and its causes, less those that the lines before already tell.

@@ -8,7 +8,7 @@ use super::abi::*;
 use super::api::{Event, new};
 use super::client::{Client, ClientInner};
 use super::error::{Error, Result};
-use super::proto::{buffer_type, from_buffer_type};
+use super::signature::{buffer_type, from_buffer_type};
 
 /// The only handle to one array on one device; the memory is freed on drop.
 ///

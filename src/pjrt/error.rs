@@ -167,6 +167,11 @@ impl Error {
         move |source| Error::Io { path, source }
     }
 
+    /// True for a name that the user got wrong, as against a device that does not work.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Error::UnknownDevice { .. } | Error::UnknownPackage { .. })
+    }
+
     /// True when a plugin says that it does not offer the function at all.
     pub fn is_unimplemented(&self) -> bool {
         matches!(self, Error::Unsupported { .. } | Error::Plugin { code: 12, .. })

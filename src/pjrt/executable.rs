@@ -13,7 +13,7 @@ use super::buffer::Buffer;
 use super::client::{Client, ClientInner};
 use super::error::{Error, Result};
 use super::options::CompileOptions;
-use super::proto::{Signature, strip_config};
+use super::signature::{Signature, strip_config};
 
 /// A compiled program, loaded on its devices.
 pub struct Executable {
@@ -413,9 +413,9 @@ impl Executable {
 }
 
 fn pack(signature: Option<&Signature>, code: &[u8]) -> Vec<u8> {
-    let head = signature.map_or(Vec::new(), Signature::to_module_head);
+    let head = signature.map_or(&[][..], |s| &s.module_head);
     let mut body = (head.len() as u64).to_le_bytes().to_vec();
-    body.extend_from_slice(&head);
+    body.extend_from_slice(head);
     body.extend_from_slice(code);
     [MAGIC.as_slice(), &Sha256::digest(&body), &body].concat()
 }

@@ -30,8 +30,8 @@ mod executable;
 mod options;
 mod packages;
 mod plugin;
-pub mod probe;
-mod proto;
+
+mod signature;
 
 pub use api::OptionValue;
 pub use buffer::{Buffer, PendingLiteral};
