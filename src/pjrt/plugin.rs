@@ -45,6 +45,16 @@ pub struct SlotCoverage {
     pub missing: Vec<&'static str>,
 }
 
+/// Keeps plugins from logging below errors to standard error, unless the user has set a level.
+fn quiet_logs() {
+    const LEVEL: &str = "TF_CPP_MIN_LOG_LEVEL";
+    if std::env::var_os(LEVEL).is_none() {
+        // SAFETY: called under the lock of `Plugin::load`, before the first plugin starts its threads; this program's own
+        // threads read the environment only through the standard library, which locks it.
+        unsafe { std::env::set_var(LEVEL, "2") };
+    }
+}
+
 impl Plugin {
     /// Loads the library at `path`, checks its version and initialises it; a path that is already loaded gives the same
     /// plugin again.
@@ -60,6 +70,7 @@ impl Plugin {
         if let Some(plugin) = loaded.get(&canonical) {
             return Ok(*plugin);
         }
+        quiet_logs();
         preload_cuda(&canonical);
         let plugin = Plugin::load_new(path, &canonical)?;
         loaded.insert(canonical, plugin);
