@@ -2,10 +2,10 @@
 //! evaluator and on the default CPU plugin. A plugin that cannot be had fails the tests: nothing is skipped.
 #![allow(clippy::unwrap_used)]
 
+mod launches;
 mod layer;
-//mod launches;
 mod select;
-//mod training;
+mod training;
 mod update;
 
 use hlo::{Computation, Literal};
