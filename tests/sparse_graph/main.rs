@@ -18,8 +18,11 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 /// One client for all tests of this process.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open(DeviceKind::Cpu, None).unwrap());
 
+/// A program that one test compiles and others may wait for.
+type Compiled = Arc<OnceLock<Executable>>;
+
 /// What the plugin has compiled, by serialized graph.
-static PROGRAMS: LazyLock<Mutex<HashMap<Vec<u8>, Arc<OnceLock<Executable>>>>> = LazyLock::new(Default::default);
+static PROGRAMS: LazyLock<Mutex<HashMap<Vec<u8>, Compiled>>> = LazyLock::new(Default::default);
 
 /// What runs a graph.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +36,7 @@ const BACKENDS: [Backend; 2] = [Backend::Evaluator, Backend::Plugin];
 /// A graph made ready to run.
 enum Program {
     Evaluator(Computation),
-    Plugin(Arc<OnceLock<Executable>>),
+    Plugin(Compiled),
 }
 
 impl Backend {
