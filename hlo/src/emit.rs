@@ -2,7 +2,7 @@
 
 use crate::graph::{Computation, Node, NodeId};
 use crate::literal::Literal;
-use crate::op::{Op, Reducer};
+use crate::op::{Comparison, Op, Reducer};
 use crate::proto;
 use crate::shape::{DType, Shape};
 use prost::Message;
@@ -36,7 +36,7 @@ impl Computation {
             })
             .collect();
         proto::Module {
-            name: self.name.clone(),
+            name: identifier(&self.name),
             entry_computation_name: emitter.computations.last().map(|c| c.name.clone()).unwrap_or_default(),
             computations: emitter.computations,
             host_program_shape: program_shape,
@@ -124,7 +124,7 @@ impl Emitter {
         let id = self.next_id();
         let parameter_names = (0..parameters.len()).map(|i| format!("p{i}")).collect();
         self.computations.push(proto::Computation {
-            name: format!("{}.{id}", body.name),
+            name: format!("{}.{id}", identifier(&body.name)),
             instructions: body.instructions,
             program_shape: Some(proto::ProgramShape {
                 parameters,
@@ -144,7 +144,7 @@ impl Emitter {
             true => instruction.opcode.as_str(),
             false => instruction.name.as_str(),
         };
-        instruction.name = format!("{}.{}", stem.replace('/', "."), instruction.id);
+        instruction.name = format!("{}.{}", identifier(stem), instruction.id);
         let id = instruction.id;
         body.instructions.push(instruction);
         id
@@ -178,9 +178,12 @@ impl Emitter {
                 let packed = self.tuple(body, tuple_shape(&arguments), instruction.operand_ids[1..].to_vec());
                 instruction.operand_ids = vec![instruction.operand_ids[0], packed, packed];
             }
+            Op::TopK { k } if operands[0].dims.last() == Some(k) => self.ranking(body, operands[0], &mut instruction),
             _ => {}
         }
-        node.op.emit(&operands, self, &mut instruction);
+        if instruction.opcode == node.op.name() {
+            node.op.emit(&operands, self, &mut instruction);
+        }
         if !node.scope.is_empty() {
             instruction.metadata = Some(proto::OpMetadata {
                 op_type: node.op.name().into(),
@@ -188,6 +191,18 @@ impl Emitter {
             });
         }
         self.add(body, instruction)
+    }
+
+    /// A `topk` of everything, as a stable sort: some builds sort without stability when `k` is the whole axis.
+    fn ranking(&mut self, body: &mut Body, keys: &Shape, top_k: &mut proto::Instruction) {
+        let positions = keys.with_dtype(DType::S32);
+        let axis = keys.rank() - 1;
+        let mut iota = plain("iota", shape_proto(&positions));
+        iota.dimensions = vec![axis as i64];
+        let sort = Op::Sort { axis, descending: true };
+        top_k.opcode = sort.name().into();
+        top_k.operand_ids.push(self.add(body, iota));
+        sort.emit(&[keys, &positions], self, top_k);
     }
 
     /// The called computations of a control-flow operator, in HLO's order.
@@ -241,12 +256,12 @@ impl Emitter {
         let pred = shape_proto(&Shape::scalar(DType::Pred));
         let mut compare = plain("compare", pred.clone());
         compare.operand_ids = parameters[..2].to_vec();
-        let direction = if descending {
-            crate::Comparison::Gt
-        } else {
-            crate::Comparison::Lt
-        };
+        let direction = if descending { Comparison::Gt } else { Comparison::Lt };
         Op::Compare(direction).emit(operands, self, &mut compare);
+        if operands[0].dtype.is_float() {
+            // The plain order leaves the place of NaN to the platform, and with it the place of everything else.
+            compare.comparison_type = "TOTALORDER".into();
+        }
         let root = self.add(&mut body, compare);
         self.finish(body, root, shapes, pred)
     }
@@ -259,6 +274,16 @@ impl Emitter {
         };
         shapes.iter().enumerate().map(&mut parameter).collect()
     }
+}
+
+/// `name` in the characters that HLO allows in one; `/` becomes `.`, others `_`.
+fn identifier(name: &str) -> String {
+    let allowed = |c: char| match c {
+        '/' => '.',
+        c if c.is_ascii_alphanumeric() || "_.-".contains(c) => c,
+        _ => '_',
+    };
+    name.chars().map(allowed).collect()
 }
 
 fn plain(opcode: &str, shape: proto::Shape) -> proto::Instruction {

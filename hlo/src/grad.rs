@@ -2,16 +2,27 @@
 
 use crate::error::Error;
 use crate::graph::{Node, NodeId, Tensor};
-use crate::op::{Sweep, Vjp};
+use crate::op::{Sweep, Vjp, ensure};
 use std::collections::BTreeMap;
+use std::panic::Location;
 
 /// Gradients of the scalar `loss` with respect to each of `wrt` (zeros where it does not depend on one).
 ///
-/// A path that runs through an operator without a gradient is an error of the graph, reported by
+/// A loss that is not a floating-point scalar of the same graph as `wrt` is a wrong call. A path that runs through an operator without a gradient is an error of the graph, reported by
 /// [`crate::Graph::build`] with the operators on the path.
+#[track_caller]
 pub fn grad<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     let graph = loss.graph();
     if loss.is_poison() || wrt.iter().any(Tensor::is_poison) {
+        return vec![graph.poison(); wrt.len()];
+    }
+    if let Err(message) = check(loss, wrt) {
+        graph.fail(Error::Shape {
+            op: "gradient",
+            operands: [&[loss], wrt].concat().iter().map(Tensor::shape).collect(),
+            message,
+            location: Location::caller(),
+        });
         return vec![graph.poison(); wrt.len()];
     }
     let nodes: Vec<Node> = (0..=loss.id()).map(|id| graph.node(id)).collect();
@@ -56,6 +67,16 @@ pub fn grad<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     }
     let gradient = |t: &Tensor<'g>| cotangents.get(&t.id()).copied().unwrap_or_else(|| t.zeros_like());
     wrt.iter().map(gradient).collect()
+}
+
+fn check(loss: Tensor<'_>, wrt: &[Tensor<'_>]) -> Result<(), String> {
+    let shape = loss.shape();
+    ensure(shape.rank() == 0 && shape.dtype.is_float(), || {
+        format!("the loss must be a floating-point scalar, not {shape}")
+    })?;
+    ensure(wrt.iter().all(|t| std::ptr::eq(t.graph(), loss.graph())), || {
+        "an operand belongs to another graph".into()
+    })
 }
 
 /// Which nodes are of a floating-point type and depend on one of `wrt`.

@@ -156,7 +156,15 @@ impl Graph {
     /// [`Error::Shape`] or [`Error::NoGradient`] of the first call that failed.
     #[track_caller]
     pub fn build(self, outputs: &[Output]) -> Result<Computation> {
-        let inner = self.inner.into_inner();
+        let mut inner = self.inner.into_inner();
+        if inner.error.is_none() && outputs.iter().any(|o| o.0 >= inner.nodes.len()) {
+            inner.error = Some(Error::Shape {
+                op: "build",
+                operands: vec![],
+                message: "an output belongs to another graph".into(),
+                location: Location::caller(),
+            });
+        }
         match inner.error {
             Some(error) => Err(error),
             None => Ok(prune(inner.name, inner.nodes, inner.parameters, outputs)),

@@ -3,7 +3,7 @@
 use crate::graph::{Computation, Node};
 use crate::op::Op;
 use crate::shape::Shape;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Constants with more elements than this are printed by their first elements.
@@ -28,10 +28,10 @@ pub fn diff(before: &Computation, after: &Computation) -> String {
 
 /// Graphviz source; edges run from operand to user.
 pub fn dot(computation: &Computation) -> String {
-    let names = names(computation);
+    let names: Vec<String> = names(computation).iter().map(|name| quoted(name)).collect();
     let mut out = format!(
         "digraph \"{}\" {{\n  node [shape=box fontname=monospace];\n",
-        computation.name
+        quoted(&computation.name)
     );
     for (node, name) in computation.nodes.iter().zip(&names) {
         let fill = match node.op {
@@ -55,20 +55,31 @@ pub fn dot(computation: &Computation) -> String {
     out
 }
 
+/// `name` within the double quotes of Graphviz.
+fn quoted(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
 /// Unique readable names: parameters by their own, others by scope and operator.
 fn names(computation: &Computation) -> Vec<String> {
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    let mut next: BTreeMap<String, usize> = BTreeMap::new();
     let name = |node: &Node| {
         let stem = match &node.op {
             Op::Parameter { name, .. } => name.clone(),
             op if node.scope.is_empty() => op.name().to_string(),
             op => format!("{}/{}", node.scope, op.name()),
         };
-        let count = seen.entry(stem.clone()).or_default();
-        *count += 1;
-        match *count {
-            1 => stem,
-            n => format!("{stem}.{n}"),
+        let count = next.entry(stem.clone()).or_insert(1);
+        loop {
+            let name = match *count {
+                1 => stem.clone(),
+                n => format!("{stem}.{n}"),
+            };
+            *count += 1;
+            if taken.insert(name.clone()) {
+                return name;
+            }
         }
     };
     computation.nodes.iter().map(name).collect()
@@ -113,14 +124,22 @@ fn write_computation(out: &mut String, computation: &Computation, indent: usize)
     let _ = writeln!(out, "{pad}  return {outputs}\n{pad}}}");
 }
 
+/// FNV-1a hash: tells apart constants that are too long to print.
+fn fnv(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 fn attributes(op: &Op) -> String {
     match op {
         Op::Parameter { index, .. } => format!(" index={index}"),
         Op::Constant(value) => {
-            let values = value.to_f64_vec();
-            let shown = join(values.iter().take(SHOWN_ELEMENTS).map(f64::to_string));
-            let more = if values.len() > SHOWN_ELEMENTS { ", …" } else { "" };
-            format!(" {{{shown}{more}}}")
+            let values = crate::eval::Value::from_literal(value).printed();
+            let shown = join(values.iter().take(SHOWN_ELEMENTS).cloned());
+            match values.len() > SHOWN_ELEMENTS {
+                true => format!(" {{{shown}, …}} fnv={:016x}", fnv(value.bytes())),
+                false => format!(" {{{shown}}}"),
+            }
         }
         Op::Iota { axis, .. } | Op::Concatenate { axis } => format!(" axis={axis}"),
         Op::Compare(comparison) => format!(" direction={}", comparison.name()),

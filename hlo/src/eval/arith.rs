@@ -90,13 +90,33 @@ fn int_binary(op: Binary, dtype: DType, a: i128, b: i128) -> i128 {
         Binary::Remainder => a % b,
         Binary::Maximum => a.max(b),
         Binary::Minimum => a.min(b),
-        Binary::Power => a.wrapping_pow(b.clamp(0, 127) as u32),
+        Binary::Power => int_power(a, b),
         Binary::And => a & b,
         Binary::Or => a | b,
         Binary::Xor => a ^ b,
         Binary::ShiftLeft | Binary::ShiftRightLogical if !(0..width).contains(&b) => 0,
         Binary::ShiftLeft => a << b,
         Binary::ShiftRightLogical => (a & ((1 << width) - 1)) >> b,
+    }
+}
+
+/// `base` to the `exponent`, wrapping; a negative exponent leaves 0 but for the bases 1 and −1, as XLA has it.
+fn int_power(base: i128, exponent: i128) -> i128 {
+    match (base, exponent) {
+        (1, _) => 1,
+        (-1, n) => 1 - 2 * (n & 1),
+        (_, ..0) => 0,
+        (_, mut n) => {
+            let (mut square, mut result) = (base, 1i128);
+            while n > 0 {
+                if n & 1 == 1 {
+                    result = result.wrapping_mul(square);
+                }
+                square = square.wrapping_mul(square);
+                n >>= 1;
+            }
+            result
+        }
     }
 }
 
@@ -148,6 +168,7 @@ pub fn convert(x: &Value, to: DType) -> Value {
         Data::Float(v) if to.is_float() => Data::Float(v.iter().map(|&a| round_to(to, a)).collect()),
         Data::Float(v) if to == DType::Pred => Data::Int(v.iter().map(|&a| i128::from(a != 0.0)).collect()),
         Data::Float(v) => Data::Int(v.iter().map(|&a| saturate(to, a)).collect()),
+        Data::Int(v) if to == DType::F32 => Data::Float(v.iter().map(|&a| f64::from(a as f32)).collect()),
         Data::Int(v) if to.is_float() => Data::Float(v.iter().map(|&a| round_to(to, a as f64)).collect()),
         Data::Int(v) if to == DType::Pred => Data::Int(v.iter().map(|&a| i128::from(a != 0)).collect()),
         Data::Int(v) => Data::Int(v.iter().map(|&a| wrap(to, a)).collect()),
@@ -179,12 +200,15 @@ pub fn dot(d: &DotDims, x: &Value, y: &Value, shape: Shape) -> Value {
     let data = match (&a.data, &b.data) {
         (Data::Float(a), Data::Float(b)) => Data::Float(
             cells
-                .map(|(l, r)| round_to(dtype, (0..depth).map(|k| a[l + k] * b[r + k]).sum()))
+                .map(|(l, r)| round_to(dtype, (0..depth).fold(0.0, |sum, k| sum + a[l + k] * b[r + k])))
                 .collect(),
         ),
         (Data::Int(a), Data::Int(b)) => Data::Int(
             cells
-                .map(|(l, r)| wrap(dtype, (0..depth).map(|k| a[l + k] * b[r + k]).sum()))
+                .map(|(l, r)| {
+                    let sum = |sum: i128, k: usize| sum.wrapping_add(a[l + k].wrapping_mul(b[r + k]));
+                    wrap(dtype, (0..depth).fold(0, sum))
+                })
                 .collect(),
         ),
         _ => unreachable!("the shape rule requires one element type"),

@@ -2,6 +2,7 @@
 
 use super::moves::{flatten, unflatten};
 use super::{Data, Value, round_to, wrap};
+use crate::op::index::window_sizes;
 use crate::op::{GatherDims, Update};
 use crate::shape::Shape;
 use std::cmp::Ordering;
@@ -84,22 +85,23 @@ pub fn gather(d: &GatherDims, sizes: &[usize], x: &Value, indices: &Value, shape
 
 pub fn scatter(d: &GatherDims, update: Update, x: &Value, indices: &Value, updates: &Value) -> Value {
     let dims = &x.shape.dims;
+    let sizes = window_sizes(d, dims.len(), &updates.shape).unwrap_or_default();
     let mut out = x.clone();
     for i in 0..updates.shape.elements() {
-        let (start, inside) = window_of(d, dims.len(), indices, &updates.shape.dims, i);
-        let at: Vec<i128> = (0..dims.len()).map(|a| start[a] + inside[a] as i128).collect();
-        if at.iter().zip(dims).all(|(&p, &n)| (0..n as i128).contains(&p)) {
-            let at: Vec<usize> = at.iter().map(|&p| p as usize).collect();
+        let (start, offset) = window_of(d, dims.len(), indices, &updates.shape.dims, i);
+        let fits = |a: usize| (0..=(dims[a] - sizes[a]) as i128).contains(&start[a]);
+        if (0..dims.len()).all(fits) {
+            let at: Vec<usize> = (0..dims.len()).map(|a| start[a] as usize + offset[a]).collect();
             combine(&mut out, flatten(&at, dims), updates, i, update);
         }
     }
     out
 }
 
-/// Order of two elements; NaN counts as equal to everything, as a comparator that is always false makes it.
+/// Order of two elements; floating-point numbers in IEEE's total order.
 fn order(x: &Value, i: usize, j: usize) -> Ordering {
     match &x.data {
-        Data::Float(v) => v[i].partial_cmp(&v[j]).unwrap_or(Ordering::Equal),
+        Data::Float(v) => v[i].total_cmp(&v[j]),
         Data::Int(v) => v[i].cmp(&v[j]),
     }
 }

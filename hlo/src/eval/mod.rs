@@ -107,7 +107,7 @@ impl Value {
     pub fn picked(&self, shape: Shape, other: Option<&Value>, from: impl Fn(usize) -> Option<usize>) -> Value {
         fn pick<T: Copy>(own: &[T], other: Option<T>, n: usize, from: impl Fn(usize) -> Option<usize>) -> Vec<T> {
             (0..n)
-                .map(|i| from(i).map_or_else(|| other.unwrap_or(own[0]), |j| own[j]))
+                .map(|i| from(i).map_or_else(|| other.unwrap_or_else(|| own[0]), |j| own[j]))
                 .collect()
         }
         let n = shape.elements();
@@ -118,6 +118,14 @@ impl Value {
             (Data::Int(v), _) => Data::Int(pick(v, None, n, from)),
         };
         Value { shape, data }
+    }
+
+    /// The elements for people, integers exactly.
+    pub fn printed(&self) -> Vec<String> {
+        match &self.data {
+            Data::Float(v) => v.iter().map(f64::to_string).collect(),
+            Data::Int(v) => v.iter().map(i128::to_string).collect(),
+        }
     }
 
     /// Integer elements (of an integer or `pred` array).

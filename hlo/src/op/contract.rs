@@ -3,7 +3,7 @@
 use super::{Op, Sweep, Vjp, ensure, ensure_axes};
 use crate::graph::Tensor;
 use crate::proto;
-use crate::shape::Shape;
+use crate::shape::{DType, Shape};
 
 /// Axis roles of a dot product. The result has the batch axes, then the free axes of the left, then of the right operand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(super) fn infer_dot(d: &DotDims, operands: &[&Shape]) -> Result<Shape, Strin
     ensure(a.dtype == b.dtype, || {
         format!("element types {} and {} differ", a.dtype, b.dtype)
     })?;
+    ensure(a.dtype != DType::Pred, || "takes numbers, not pred".into())?;
     ensure_axes(&[&d.lhs_contract[..], &d.lhs_batch].concat(), a)?;
     ensure_axes(&[&d.rhs_contract[..], &d.rhs_batch].concat(), b)?;
     for (what, left, right) in [

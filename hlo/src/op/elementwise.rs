@@ -130,7 +130,12 @@ fn want(dtype: DType, holds: bool, kinds: &str) -> Result<(), String> {
 pub(super) fn infer_unary(unary: Unary, operands: &[&Shape]) -> Result<Shape, String> {
     let x = operands[0];
     match unary {
-        Unary::Abs | Unary::Negate | Unary::Sign => want(x.dtype, x.dtype != DType::Pred, "numbers")?,
+        Unary::Negate => want(x.dtype, x.dtype != DType::Pred, "numbers")?,
+        Unary::Abs | Unary::Sign => want(
+            x.dtype,
+            x.dtype != DType::Pred && !x.dtype.is_unsigned(),
+            "signed numbers",
+        )?,
         Unary::Not => want(x.dtype, !x.dtype.is_float(), "integers or pred")?,
         _ => want(x.dtype, x.dtype.is_float(), "floating-point numbers")?,
     }
@@ -224,9 +229,16 @@ pub(super) fn vjp_binary<'g>(binary: Binary, at: &Sweep<'g>) -> Vjp<'g> {
         Binary::Subtract => (Some(ct), Some(-ct)),
         Binary::Multiply => (Some(ct * b), Some(ct * a)),
         Binary::Divide => (Some(ct / b), Some(-(ct * y / b))),
-        Binary::Remainder => (Some(ct), Some(-(ct * (a / b).trunc()))),
+        // y = a - n·b with the whole number n of times that b goes into a.
+        Binary::Remainder => (Some(ct), Some(-(ct * ((a - y) / b).round_nearest_even()))),
         Binary::Maximum | Binary::Minimum => (Some(share(a, b)), Some(share(b, a))),
-        Binary::Power => (Some(ct * b * a.pow(b - 1.0)), Some(ct * y * a.log())),
+        // The limits at zero: x^0 is constant in x, and 0^x (with x > 0) in x; the formulas have 0·∞ there.
+        Binary::Power => {
+            let one = a.zeros_like() + 1.0;
+            let exponent = b.eq(0.0).select(one, b - 1.0);
+            let base = a.eq(0.0).select(one, a);
+            (Some(ct * b * a.pow(exponent)), Some(ct * y * base.log()))
+        }
         Binary::And | Binary::Or | Binary::Xor | Binary::ShiftLeft | Binary::ShiftRightLogical => (None, None),
     };
     Vjp::Operands(vec![ga, gb])
@@ -403,6 +415,7 @@ impl<'g> Tensor<'g> {
     pub fn clamp(self, low: impl Operand<'g>, high: impl Operand<'g>) -> Tensor<'g> {
         let (x, low) = broadcast_pair(self, low.tensor_like(self));
         let (x, high) = broadcast_pair(x, high.tensor_like(self));
+        let (_, low) = broadcast_pair(x, low);
         self.graph().apply(Op::Clamp, &[low, x, high])
     }
 

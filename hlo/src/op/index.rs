@@ -48,6 +48,9 @@ impl GatherDims {
             )
         })?;
         ensure_axes(&self.collapsed, operand)?;
+        ensure(self.collapsed.is_sorted(), || {
+            format!("collapsed axes {:?} are not ascending", self.collapsed)
+        })?;
         ensure_axes(&self.start_index_map, operand)?;
         let components = indices.dims.get(self.index_vector_axis).copied().unwrap_or(1);
         ensure(components == self.start_index_map.len(), || {
@@ -65,9 +68,9 @@ fn check_starts(rank: usize, starts: &[&Shape]) -> Result<(), String> {
     ensure(starts.len() == rank, || {
         format!("{} start indices for rank {rank}", starts.len())
     })?;
-    let scalar = |s: &&Shape| s.rank() == 0 && s.dtype.is_integer();
+    let scalar = |s: &&Shape| s.rank() == 0 && s.dtype.is_integer() && s.dtype == starts[0].dtype;
     ensure(starts.iter().all(scalar), || {
-        "start indices must be integer scalars".into()
+        "start indices must be integer scalars of one type".into()
     })
 }
 
@@ -103,7 +106,8 @@ pub(super) fn infer_gather(d: &GatherDims, sizes: &[usize], operands: &[&Shape])
     let mut window = d.window_axes(x.rank()).into_iter().map(|a| sizes[a]);
     let mut batch = d.batch_dims(indices).into_iter();
     let rank = window.len() + batch.len();
-    ensure(d.offset.len() == window.len() && d.offset.is_sorted(), || {
+    let ascending = d.offset.is_sorted_by(|a, b| a < b);
+    ensure(d.offset.len() == window.len() && ascending, || {
         format!("offset axes {:?}", d.offset)
     })?;
     ensure(d.offset.iter().all(|&a| a < rank), || {
@@ -137,7 +141,7 @@ pub(super) fn infer_scatter(d: &GatherDims, operands: &[&Shape]) -> Result<Shape
 }
 
 /// Window size per operand axis, read off the updates; `None` when they lack a window axis.
-fn window_sizes(d: &GatherDims, rank: usize, updates: &Shape) -> Option<Vec<usize>> {
+pub(crate) fn window_sizes(d: &GatherDims, rank: usize, updates: &Shape) -> Option<Vec<usize>> {
     let mut sizes = vec![1; rank];
     for (&axis, &offset) in d.window_axes(rank).iter().zip(&d.offset) {
         sizes[axis] = *updates.dims.get(offset)?;
@@ -198,19 +202,42 @@ pub(super) fn vjp_dynamic_update_slice<'g>(at: &Sweep<'g>) -> Vjp<'g> {
     Vjp::Operands(gradients)
 }
 
-pub(super) fn vjp_gather<'g>(d: &GatherDims, at: &Sweep<'g>) -> Vjp<'g> {
+pub(super) fn vjp_gather<'g>(d: &GatherDims, sizes: &[usize], at: &Sweep<'g>) -> Vjp<'g> {
     let (x, indices) = (at.operands[0], at.operands[1]);
+    // A gather moves a window inside where a scatter would drop it.
+    let inside = indices.clamp(0.0, last_starts(d, sizes, x, indices));
     let gx = x
         .zeros_like()
-        .scatter(indices, at.cotangent, d.clone(), Update::Add, false);
+        .scatter(inside, at.cotangent, d.clone(), Update::Add, false);
     Vjp::Operands(vec![Some(gx), None])
 }
 
-pub(super) fn vjp_scatter<'g>(d: &GatherDims, update: Update, at: &Sweep<'g>) -> Vjp<'g> {
+pub(super) fn vjp_scatter<'g>(d: &GatherDims, update: Update, unique: bool, at: &Sweep<'g>) -> Vjp<'g> {
     let (x, indices, updates, ct) = (at.operands[0], at.operands[1], at.operands[2], at.cotangent);
-    match (update, window_sizes(d, x.shape().rank(), &updates.shape())) {
-        (Update::Add, Some(sizes)) => Vjp::Operands(vec![Some(ct), None, Some(ct.gather(indices, d.clone(), &sizes))]),
-        _ => Vjp::Stop("where windows overlap, which update won is not known"),
+    let gx = match (update, unique) {
+        (Update::Add, _) => ct,
+        (Update::Set, true) => ct.scatter(indices, updates.zeros_like(), d.clone(), Update::Set, true),
+        (Update::Set, false) => return Vjp::Stop("where windows overlap, which update won is not known"),
+    };
+    // A scatter drops a window where a gather would move it inside.
+    let dims = updates.dims();
+    let sizes = window_sizes(d, x.shape().rank(), &updates.shape()).unwrap_or_default();
+    let kept = indices.ge(0.0) & indices.le(last_starts(d, &sizes, x, indices));
+    let components: Vec<usize> = (d.index_vector_axis..indices.shape().rank()).take(1).collect();
+    let outside: Vec<usize> = (0..dims.len()).filter(|a| !d.offset.contains(a)).collect();
+    let kept = kept.reduce(&components, Reducer::And).broadcast(&dims, &outside);
+    let gathered = ct.gather(indices, d.clone(), &sizes);
+    Vjp::Operands(vec![Some(gx), None, Some(kept.select(gathered, gathered.zeros_like()))])
+}
+
+/// The last start of a window of `sizes` inside `x`, for each component of `indices`.
+fn last_starts<'g>(d: &GatherDims, sizes: &[usize], x: Tensor<'g>, indices: Tensor<'g>) -> Tensor<'g> {
+    let (g, dims, shape) = (x.graph(), x.dims(), indices.shape());
+    let last = |&axis: &usize| g.number(shape.dtype, (dims[axis] - sizes[axis]) as f64).reshape(&[1]);
+    let each: Vec<_> = d.start_index_map.iter().map(last).collect();
+    match d.index_vector_axis < shape.rank() {
+        true => g.concatenate(&each, 0).broadcast(&shape.dims, &[d.index_vector_axis]),
+        false => each[0].broadcast_to(&shape.dims),
     }
 }
 
@@ -258,7 +285,7 @@ impl<'g> Tensor<'g> {
         self.gather(indices, dims, &sizes)
     }
 
-    /// This array with windows `updates` combined in at `indices`; windows out of range are dropped.
+    /// This array with windows `updates` combined in at `indices`; a window that is not wholly inside is dropped.
     #[track_caller]
     #[must_use]
     pub fn scatter(

@@ -114,7 +114,8 @@ pub enum Op {
         /// Window size per operand axis.
         sizes: Vec<usize>,
     },
-    /// First operand with windows at the indices of the second combined with the third.
+    /// First operand with windows at the indices of the second combined with the third. A window that is not wholly
+    /// inside is dropped.
     Scatter {
         /// Axis roles; the window axes are those of the updates.
         dims: GatherDims,
@@ -132,14 +133,16 @@ pub enum Op {
         /// Combining function.
         reducer: Reducer,
     },
-    /// Stable sort of all operands along `axis` by the first.
+    /// Stable sort of all operands along `axis` by the first. Floating-point keys are in IEEE's total order: −NaN, −∞, …,
+    /// −0, +0, …, ∞, NaN.
     Sort {
         /// The axis.
         axis: usize,
         /// Largest first.
         descending: bool,
     },
-    /// The `k` largest along the last axis, in order, and their indices (s32); lower index first among equals.
+    /// The `k` largest along the last axis, in the order of a sort, and their indices (s32); lower index first among
+    /// equals.
     TopK {
         /// How many.
         k: usize,
@@ -335,8 +338,8 @@ impl Op {
             Op::Reverse { axes } => layout::vjp_reverse(axes, at),
             Op::DynamicSlice { .. } => index::vjp_dynamic_slice(at),
             Op::DynamicUpdateSlice => index::vjp_dynamic_update_slice(at),
-            Op::Gather { dims, .. } => index::vjp_gather(dims, at),
-            Op::Scatter { dims, update, .. } => index::vjp_scatter(dims, *update, at),
+            Op::Gather { dims, sizes } => index::vjp_gather(dims, sizes, at),
+            Op::Scatter { dims, update, unique } => index::vjp_scatter(dims, *update, *unique, at),
             Op::Dot(dims) => contract::vjp_dot(dims, at),
             Op::Reduce { axes, reducer } => reduce::vjp_reduce(axes, *reducer, at),
             Op::Sort { .. } => Vjp::Stop("an order has no derivative; gather by sorted indices instead"),
@@ -344,7 +347,7 @@ impl Op {
             Op::While { .. } => Vjp::Stop("reverse mode does not run a loop backwards; unroll it"),
             Op::Conditional { .. } => Vjp::Stop("differentiate inside the branches"),
             Op::Call { .. } => Vjp::Stop("differentiate inside the called computation"),
-            Op::GetTupleElement { .. } => Vjp::Stop("tuple-valued operators have no gradient"),
+            Op::GetTupleElement { .. } => Vjp::Operands(vec![Some(at.cotangent)]),
         }
     }
 

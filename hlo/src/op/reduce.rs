@@ -44,10 +44,11 @@ pub(super) fn infer_reduce(axes: &[usize], reducer: Reducer, operands: &[&Shape]
         format!("the start value must be {}[]", x.dtype)
     })?;
     let logical = matches!(reducer, Reducer::And | Reducer::Or);
-    ensure(
-        logical != (x.dtype.is_float() || (x.dtype != DType::Pred && !logical)),
-        || format!("no {} of {}", reducer.name(), x.dtype),
-    )?;
+    let takes = match logical {
+        true => !x.dtype.is_float(),
+        false => x.dtype != DType::Pred,
+    };
+    ensure(takes, || format!("no {} of {}", reducer.name(), x.dtype))?;
     let kept = (0..x.rank()).filter(|a| !axes.contains(a)).map(|a| x.dims[a]);
     Ok(x.with_dims(kept.collect::<Vec<_>>()))
 }
