@@ -5,6 +5,8 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod device;
+pub mod pjrt;
 pub mod report;
 pub mod rng;
 pub mod sparse;

@@ -120,17 +120,15 @@ mod tests {
     #[test]
     fn bits_never_change() {
         let mut s = stream(7, "mask", "layer1", 3);
-        assert_eq!([s.next_u32(), s.next_u32()], [0, 0]);
-        assert_eq!(s.next_u64(), 0);
-        assert_eq!(s.uniform_f32(), 0.0);
-        assert_eq!(s.uniform_f64(), 0.0);
-        assert_eq!(
-            [s.normal() as f32, s.normal() as f32, s.truncated_normal() as f32],
-            [0.0; 3]
-        );
+        assert_eq!([s.next_u32(), s.next_u32()], [2_576_803_157, 2_202_533_586]);
+        assert_eq!(s.next_u64(), 11_430_322_129_837_457_391);
+        assert_eq!(s.uniform_f32(), 0.110_973_48);
+        assert_eq!(s.uniform_f64(), 0.975_140_162_233_466_2);
+        let normals = [s.normal() as f32, s.normal() as f32, s.truncated_normal() as f32];
+        assert_eq!(normals, [-0.504_260_6, -2.251_474_1, -1.028_678_4]);
         let mut items: Vec<u8> = (0..10).collect();
         s.shuffle(&mut items);
-        assert_eq!(items, [0; 10]);
+        assert_eq!(items, [0, 4, 1, 7, 5, 3, 8, 6, 9, 2]);
     }
 
     #[test]

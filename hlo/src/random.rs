@@ -5,6 +5,7 @@
 //! derived from a seed, a purpose and a step, and of the element's index; there is no shared stream.
 
 use crate::graph::Tensor;
+use crate::literal::Literal;
 use crate::shape::{DType, Shape};
 
 /// Rotation distances of the two alternating groups of four rounds.
@@ -72,32 +73,39 @@ fn unit(bits: Tensor<'_>) -> Tensor<'_> {
 }
 
 /// One block of Threefry-2x32-20 per element of the counter words.
+///
+/// The five groups of four rounds are a loop, not unrolled: compilers fuse an unrolled chain into each of its users, at
+/// a cost in compile time far above that of five passes over the words.
 #[track_caller]
 fn threefry<'g>(key: [Tensor<'g>; 2], counter: [Tensor<'g>; 2]) -> [Tensor<'g>; 2] {
     let g = key[0].graph();
     let schedule = [key[0], key[1], key[0] ^ key[1] ^ g.scalar(PARITY)];
-    let [mut a, mut b] = [counter[0] + schedule[0], counter[1] + schedule[1]];
-    for group in 0..5 {
-        for distance in ROTATIONS[group % 2] {
+    let [even, odd] = ROTATIONS.map(|distances| g.constant(Literal::new(&[4], &distances)));
+    let first = [counter[0] + schedule[0], counter[1] + schedule[1]];
+    let state = [&first[..], &schedule, &[even, odd]].concat();
+    // Schedule and rotations take turns: each group uses the ones in front and sends them to the back.
+    let mixed = g.repeat(g.scalar(5i32), &state, |g, group, s| {
+        let [mut a, mut b] = [s[0], s[1]];
+        for round in 0..4 {
             a = a + b;
-            b = rotate_left(b, distance) ^ a;
+            b = rotate_left(b, s[5].slice(&[round], &[round + 1]).reshape(&[])) ^ a;
         }
-        a = a + schedule[(group + 1) % 3];
-        b = b + (schedule[(group + 2) % 3] + g.scalar(group as u32 + 1));
-    }
-    [a, b]
+        let injected = [a + s[3], b + (s[4] + group.convert(DType::U32) + g.scalar(1u32))];
+        vec![injected[0], injected[1], s[3], s[4], s[2], s[6], s[5]]
+    });
+    [mixed[0], mixed[1]]
 }
 
 #[track_caller]
-fn rotate_left(x: Tensor<'_>, distance: u32) -> Tensor<'_> {
-    x.shift_left(f64::from(distance)) | x.shift_right_logical(f64::from(32 - distance))
+fn rotate_left<'g>(x: Tensor<'g>, distance: Tensor<'g>) -> Tensor<'g> {
+    x.shift_left(distance) | x.shift_right_logical(32.0 - distance)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{Graph, Literal};
+    use crate::Graph;
 
     fn block(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
         let g = Graph::new("block");

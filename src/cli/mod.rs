@@ -1,8 +1,10 @@
 //! The command line: each flag is defined once and every subcommand has its own file.
 
+pub mod data;
 pub mod dump_hlo;
 pub mod eval;
 pub mod plan;
+pub mod plugin;
 pub mod predict;
 pub mod run_args;
 pub mod train;
@@ -18,9 +20,9 @@ pub struct Cli {
     /// Print one JSON object on standard output
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say more on standard error; twice for all details
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub verbose: u8,
+    /// Say more on standard error, the whole configuration among it
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -37,22 +39,30 @@ enum Command {
     Plan(plan::Args),
     /// Write the graph of the training step, the mask update or the evaluation
     DumpHlo(dump_hlo::Args),
+    /// Fetch and check data sets
+    Data(data::Args),
+    /// List, fetch or examine the plugins that drive the devices
+    Plugin(plugin::Args),
 }
 
 /// Parses the command line and carries it out. Exit code 0: done; 1: failed; 2: wrong usage or configuration.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
+    crate::report::set_verbose(cli.verbose);
     let done = match cli.command {
         Command::Train(args) => train::run(args, json),
         Command::Eval(args) => eval::run(args, json),
         Command::Predict(args) => predict::run(args, json),
         Command::Plan(args) => plan::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),
+        Command::Data(args) => data::run(args, json),
+        Command::Plugin(args) => plugin::run(args, json),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     report(&error);
-    ExitCode::from(if error.is::<crate::config::Error>() { 2 } else { 1 })
+    let device_usage = error.downcast_ref::<crate::pjrt::Error>().is_some_and(crate::pjrt::Error::is_usage);
+    ExitCode::from(if device_usage || error.is::<crate::config::Error>() { 2 } else { 1 })
 }
 
 /// The error and its causes, less those that the lines before already tell.

@@ -1,12 +1,17 @@
 //! `rigl-xla plan`: budgets, schedules and memory of a run, from its configuration alone.
 
+use std::io::{self, Write};
+
 use models::{Init, Param};
 use serde::Serialize;
 use toml::{Table, Value};
 
 use super::run_args::{RunArgs, pair};
 use crate::config::{Error, Plan, Replacement, Run};
-use crate::sparse::{Budget, Tick};
+use crate::sparse::Budget;
+
+/// Most weights that a layer of `--layers` may have, so that no sum of a plan overflows.
+const MAX_WEIGHTS: usize = 1 << 48;
 
 /// Arguments of `plan`.
 #[derive(clap::Args, Debug)]
@@ -25,11 +30,11 @@ pub struct Args {
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let plan = plan(args)?;
     let report = Report::new(&plan);
-    match json {
-        true => println!("{}", serde_json::to_string(&report)?),
-        false => print!("{report}"),
-    }
-    Ok(())
+    let text = match json {
+        true => serde_json::to_string(&report)? + "\n",
+        false => report.to_string(),
+    };
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
 fn plan(args: Args) -> Result<Plan, Error> {
@@ -46,8 +51,12 @@ fn plan(args: Args) -> Result<Plan, Error> {
 /// One layer of `--layers`.
 fn layer(text: &str) -> Result<Param, String> {
     let (name, dims) = pair::<String>(text)?;
-    let dims: Result<Vec<usize>, _> = dims.split('x').map(|dim| dim.parse::<usize>()).collect();
+    let dims: Result<Vec<usize>, _> = dims.split('x').map(str::parse::<usize>).collect();
     let dims = dims.map_err(|_| "expected NAME=DIMS such as layer1=784x300".to_owned())?;
+    let weights = dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
+    if weights.is_none_or(|n| n > MAX_WEIGHTS) {
+        return Err(format!("expected at most {MAX_WEIGHTS} weights in a layer"));
+    }
     Ok(Param {
         mask: Some(format!("{name}/mask")),
         name: format!("{name}/weights"),
@@ -100,7 +109,7 @@ struct LearningRate<'a> {
 
 impl<'a> Report<'a> {
     fn new(plan: &'a Plan) -> Self {
-        let updates: Vec<Tick> = plan.updates().collect();
+        let update_steps: Vec<i64> = plan.update_steps().collect();
         Report {
             model: &plan.run.model.name,
             method: plan.method.name,
@@ -113,9 +122,9 @@ impl<'a> Report<'a> {
             state_bytes: plan.state_bytes(),
             iterations: plan.iterations,
             gradient_steps: plan.gradient_steps(),
-            mask_updates: updates.len(),
-            update_steps: updates.iter().filter_map(|tick| tick.update_at).collect(),
-            replacements: quartiles(&updates).filter_map(|tick| plan.replacement(tick)).collect(),
+            mask_updates: update_steps.len(),
+            replacements: quartiles(&update_steps).map(|&step| plan.replacement(step)).collect(),
+            update_steps,
             learning_rate: LearningRate {
                 boundaries: &plan.learning_rate.boundaries,
                 values: &plan.learning_rate.values,
@@ -140,12 +149,12 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// The first, the last and three ticks between, without repeats.
-fn quartiles(ticks: &[Tick]) -> impl Iterator<Item = &Tick> {
-    let last = ticks.len().saturating_sub(1);
+/// The first, the last and three steps between, without repeats.
+fn quartiles(steps: &[i64]) -> impl Iterator<Item = &i64> {
+    let last = steps.len().saturating_sub(1);
     let mut at: Vec<usize> = (0..=4).map(|quarter| last * quarter / 4).collect();
     at.dedup();
-    at.into_iter().filter_map(|index| ticks.get(index))
+    at.into_iter().filter_map(|index| steps.get(index))
 }
 
 impl std::fmt::Display for Report<'_> {

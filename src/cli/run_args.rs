@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use crate::config::{DATA_SETS, DEFAULT_PRESET, Error, Layers, PRESETS};
+use crate::config::{DEFAULT_PRESET, Error, Layers, PRESETS};
+use crate::data::fetch;
 
 /// Where to run.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -19,7 +20,7 @@ pub struct DeviceArgs {
 
 /// What to run: a preset, under a file, under these flags.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "What to run")]
+#[command(allow_negative_numbers = true)]
 pub struct RunArgs {
     /// Published recipe to start from [default: mnist-METHOD, or mnist-rigl]
     pub preset: Option<String>,
@@ -121,6 +122,8 @@ impl RunArgs {
             let path: Vec<&str> = key.split('.').collect();
             layers = layers.set(&format!("--set {key}"), &path, literal(value))?;
         }
+        let configuration = layers.run()?.to_toml()?;
+        crate::report::detail(|| configuration);
         Ok(layers)
     }
 
@@ -190,7 +193,7 @@ impl RunArgs {
 
 /// Whether `--data` means a folder: it looks like a path, or is one and not a known name.
 pub fn is_folder(data: &str) -> bool {
-    !DATA_SETS.contains(&data) && (data.contains(std::path::is_separator) || data == "." || Path::new(data).is_dir())
+    fetch::source(data).is_err() && (data.contains(std::path::is_separator) || data == "." || Path::new(data).is_dir())
 }
 
 /// A TOML value, or the text itself where it is none: `--set method.name=set` needs no quotes.

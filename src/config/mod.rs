@@ -20,7 +20,7 @@ pub use error::Error;
 pub use layers::Layers;
 pub use learning_rate::Piecewise;
 pub use plan::{Plan, Replacement, layer_name};
-pub use presets::{DATA_SETS, DEFAULT_PRESET, PRESETS};
+pub use presets::{DEFAULT_PRESET, PRESETS};
 
 /// A whole run, as said. Strings left empty mean "choose for me".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -191,7 +191,7 @@ pub struct Train {
     pub eval_interval: u64,
     /// Iterations from one checkpoint to the next.
     pub checkpoint_interval: u64,
-    /// Newest checkpoints kept; 0 for all.
+    /// Newest checkpoints kept, at least 1.
     pub keep_checkpoints: usize,
     /// Seed of masks, weights, data order and noise.
     pub seed: u64,
@@ -216,11 +216,106 @@ pub struct Output {
 }
 
 impl Run {
+    /// The run that a text from [`Run::to_toml`] holds; `origin` is where the text stands, for messages.
+    ///
+    /// # Errors
+    /// [`Error::Toml`] when it is not TOML, lacks a key, or has an unknown one.
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
+        toml::from_str(text).map_err(|source| Error::Toml {
+            origin: origin.into(),
+            source,
+        })
+    }
+
     /// The run as TOML that [`Layers::file`] reads back to the same run.
     ///
     /// # Errors
     /// [`Error::Write`] when a value has no TOML form.
     pub fn to_toml(&self) -> Result<String, Error> {
         Ok(toml::to_string(self)?)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_survives_toml_and_can_be_planned() {
+        for (name, _) in PRESETS {
+            let preset = Layers::preset(name).unwrap();
+            let run = preset.run().unwrap();
+            let text = run.to_toml().unwrap();
+            let read = Run::from_toml(&text, name).unwrap();
+            assert_eq!(read, run, "{name}");
+            assert_eq!(read.to_toml().unwrap(), text, "{name}");
+            assert!(name.ends_with(preset.plan().unwrap().method.name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_written_run_replaces_the_preset_below_it() {
+        let mut run = Layers::preset("mnist-dense").unwrap().run().unwrap();
+        run.learning_rate.base = 0.1 + 0.2;
+        run.sparsity
+            .layers
+            .insert("a.b/c".into(), LayerSparsity::Scaled(Scaled { scale: 1.0 / 3.0 }));
+        run.output.dir = "a \"quoted\"\nname".into();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, run.to_toml().unwrap()).unwrap();
+        assert_eq!(
+            Layers::preset("mnist-rigl")
+                .unwrap()
+                .file(&path)
+                .unwrap()
+                .run()
+                .unwrap(),
+            run
+        );
+    }
+
+    #[test]
+    fn a_file_replaces_whole_values_and_set_reaches_inside() {
+        let rigl = || Layers::preset("mnist-rigl").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layers.toml");
+        std::fs::write(&path, "[sparsity]\nlayers = { layer1 = 0.5 }\n").unwrap();
+        let layers = rigl().file(&path).unwrap().run().unwrap().sparsity.layers;
+        assert_eq!(
+            layers.into_iter().collect::<Vec<_>>(),
+            [("layer1".into(), LayerSparsity::Fixed(0.5))]
+        );
+        let set = rigl()
+            .set("--set", &["sparsity", "layers", "layer2"], 0.25)
+            .unwrap()
+            .run()
+            .unwrap();
+        assert_eq!(set.sparsity.layers["layer2"].at(0.98), 0.25);
+        assert_eq!(set.sparsity.layers["layer3"].at(0.98), 0.0);
+    }
+
+    #[test]
+    fn an_endless_schedule_stays_endless_at_every_multiplier() {
+        let plan = |multiplier: f64| {
+            let layers = Layers::preset("mnist-rigl").unwrap();
+            let layers = layers.set("--set", &["mask_update", "end_step"], -1).unwrap();
+            let layers = layers.set("--set", &["mask_update", "anneal"], "constant").unwrap();
+            layers
+                .set("--multiplier", &["train", "multiplier"], multiplier)
+                .unwrap()
+                .plan()
+                .unwrap()
+        };
+        assert_eq!(plan(0.5).schedule.end_step, -1);
+        assert_eq!(plan(0.1).update_steps().last(), Some(11_800));
+    }
+
+    #[test]
+    fn state_counts_weights_slots_and_masks() {
+        let bytes = |preset| Layers::preset(preset).unwrap().plan().unwrap().state_bytes();
+        assert_eq!(bytes("mnist-dense"), 266_610 * 4 * 2);
+        assert_eq!(bytes("mnist-rigl"), 266_610 * 4 * 2 + 266_200);
     }
 }

@@ -4,13 +4,17 @@ use std::path::PathBuf;
 
 use models::Param;
 
-use super::{DATA_SETS, Error, LearningRate, MaskUpdate, Piecewise, Run};
-use crate::sparse::{self, Budget, Layer, Options, Schedule, Tick};
+use super::{Error, LearningRate, MaskUpdate, Piecewise, Run};
+use crate::data::fetch::SOURCES;
+use crate::sparse::{self, Budget, Layer, Options, Schedule};
 
 /// Optimizers that `[optimizer] name` may name, each with its number of slots per parameter.
 const OPTIMIZERS: [(&str, usize); 1] = [("momentum", 1)];
 const LEARNING_RATES: [&str; 1] = ["piecewise"];
 const DEVICES: [&str; 3] = ["cpu", "gpu", "tpu"];
+
+/// Longest run: a thousand times the published ones, and few enough for `plan` to walk through.
+const MAX_ITERATIONS: u64 = 100_000_000;
 
 /// A run that can be carried out: what `train` does and `plan` prints.
 #[derive(Clone, Debug)]
@@ -71,7 +75,7 @@ impl Plan {
             .map_err(at("method.grow_init"))?;
         let k = run.train.multiplier;
         let schedule = schedule(&run.mask_update, k);
-        schedule.validate().map_err(schedule_error)?;
+        schedule.validate().map_err(within("mask_update"))?;
         let budgets = budgets(&run, &params)?;
         if let Some(sparse) = budgets.iter().find(|b| !method.masked && b.zeros > 0) {
             let own = format!("sparsity.layers.{}", sparse.name);
@@ -94,29 +98,30 @@ impl Plan {
         })
     }
 
-    /// The mask updates of the whole run, in order.
-    pub fn updates(&self) -> impl Iterator<Item = Tick> {
+    /// Global steps of the mask updates of the whole run, in order.
+    pub fn update_steps(&self) -> impl Iterator<Item = i64> {
         let iterations = if self.method.updates() { self.iterations } else { 0 };
-        sparse::trace(self.method.order, &self.schedule, iterations).filter(|tick| tick.update_at.is_some())
+        sparse::trace(self.method.order, &self.schedule, iterations).filter_map(|tick| tick.update_at)
     }
 
     /// Gradient steps of the whole run: iterations less the mask updates that take the place of a step.
     pub fn gradient_steps(&self) -> u64 {
         match self.method.order {
-            sparse::Order::Replaces => self.iterations - self.updates().count() as u64,
+            sparse::Order::Replaces => self.iterations - self.update_steps().count() as u64,
             sparse::Order::None | sparse::Order::After => self.iterations,
         }
     }
 
-    /// What an update at `tick` moves; `None` for an iteration without one.
-    pub fn replacement(&self, tick: &Tick) -> Option<Replacement> {
-        let moved = |b: &Budget| (b.nonzeros as f32 * tick.drop_fraction) as u64;
+    /// What an update at global step `step` moves.
+    pub fn replacement(&self, step: i64) -> Replacement {
+        let drop_fraction = self.schedule.drop_fraction_at(step);
+        let moved = |b: &Budget| (b.nonzeros as f32 * drop_fraction) as u64;
         let replaced = self.budgets.iter().filter(|b| b.zeros > 0).map(moved).sum();
-        Some(Replacement {
-            step: tick.update_at?,
-            drop_fraction: tick.drop_fraction,
+        Replacement {
+            step,
+            drop_fraction,
             replaced,
-        })
+        }
     }
 
     /// Ones over all maskable layers.
@@ -171,7 +176,12 @@ fn check_names(run: &Run) -> Result<(), Error> {
         true => Ok(()),
         false => Err(at(key)(sparse::Error::unknown(what, name, names.iter().copied()))),
     };
-    known("data.name", "data set", &run.data.name, &DATA_SETS)?;
+    known(
+        "data.name",
+        "data set",
+        &run.data.name,
+        &SOURCES.each_ref().map(|source| source.name),
+    )?;
     known(
         "optimizer.name",
         "optimizer",
@@ -193,9 +203,9 @@ fn check_numbers(run: &Run) -> Result<(), Error> {
         false => Err(value(key, found, expected)),
     };
     let from_zero = |key, v: f64| within(key, v, (0.0..f64::INFINITY).contains(&v), "a number of at least 0");
-    let counted = |key, v: u64| match (1..=i64::MAX as u64).contains(&v) {
+    let counted = |key, v: u64| match (1..=MAX_ITERATIONS).contains(&v) {
         true => Ok(()),
-        false => Err(value(key, v, "a whole number of at least 1")),
+        false => Err(value(key, v, format!("a whole number from 1 to {MAX_ITERATIONS}"))),
     };
     let share = |key: &str, v: f64| within(key, v, (0.0..1.0).contains(&v), "a number in [0, 1)");
     let (train, method) = (&run.train, &run.method);
@@ -219,14 +229,15 @@ fn check_numbers(run: &Run) -> Result<(), Error> {
     counted("train.steps_per_launch", train.steps_per_launch)?;
     counted("train.eval_interval", train.eval_interval)?;
     counted("train.checkpoint_interval", train.checkpoint_interval)?;
+    counted("train.keep_checkpoints", train.keep_checkpoints as u64)?;
     let k = train.multiplier;
     let iterations = k * train.iterations as f64;
-    let expected = "a number above 0 that leaves 1 to 10^15 iterations";
+    let expected = format!("a number above 0 that leaves 1 to {MAX_ITERATIONS} iterations");
     within(
         "train.multiplier",
         k,
-        k > 0.0 && (1.0..=1e15).contains(&iterations),
-        expected,
+        (1.0..=MAX_ITERATIONS as f64).contains(&iterations),
+        &expected,
     )
 }
 
@@ -248,14 +259,6 @@ fn schedule(said: &MaskUpdate, k: f64) -> Schedule {
         drop_fraction: said.drop_fraction,
         anneal: said.anneal,
     }
-}
-
-fn schedule_error(source: sparse::Error) -> Error {
-    let key = match &source {
-        sparse::Error::Value { name, .. } => name.rsplit(' ').next().unwrap_or_default(),
-        _ => "anneal",
-    };
-    at(&format!("mask_update.{key}"))(source)
 }
 
 fn learning_rate(said: &LearningRate, k: f64) -> Result<Piecewise, Error> {
@@ -295,10 +298,7 @@ fn budgets(run: &Run, params: &[Param]) -> Result<Vec<Budget>, Error> {
         power_scale: said.power_scale,
         rounding: said.rounding,
     };
-    sparse::budgets(&layers, &options).map_err(|source| match &source {
-        sparse::Error::MissingLayers { names, .. } => at(&format!("sparsity.layers.{}", names.join(", ")))(source),
-        _ => at("sparsity.distribution")(source),
-    })
+    sparse::budgets(&layers, &options).map_err(within("sparsity"))
 }
 
 /// `runs/<data>-<method>-<sparsity>-seed<seed>` unless the run names its folder.
@@ -323,4 +323,17 @@ fn value(key: &str, found: impl ToString, expected: impl Into<String>) -> Error 
 fn at(key: &str) -> impl FnOnce(sparse::Error) -> Error {
     let origin = key.to_owned();
     |source| Error::Sparse { origin, source }
+}
+
+/// An error at the key of this section that it tells of.
+fn within(section: &str) -> impl FnOnce(sparse::Error) -> Error {
+    move |source| {
+        let key = match &source {
+            // Such as `power of anneal`.
+            sparse::Error::Value { name, .. } => name.rsplit(' ').next().unwrap_or_default().to_owned(),
+            sparse::Error::MissingLayers { names, .. } => format!("layers.{}", names.join(", ")),
+            _ => "distribution".to_owned(),
+        };
+        at(&format!("{section}.{key}"))(source)
+    }
 }

@@ -1,7 +1,4 @@
-//! What can be named: data sets, and the published recipes, compiled in.
-
-/// Data sets that `[data] name` may name.
-pub const DATA_SETS: [&str; 2] = ["mnist", "fashion-mnist"];
+//! The published recipes, compiled in.
 
 /// The preset that runs when nothing else is asked for.
 pub const DEFAULT_PRESET: &str = "mnist-rigl";

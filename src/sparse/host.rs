@@ -258,13 +258,13 @@ fn grow_tensor(method: &Method, weights: &[f32], inputs: &UpdateInputs) -> Resul
     })
 }
 
-/// Slot value of a new connection, by index. A scale of 0 is multiplied too, as in the original.
+/// Slot value of a new connection, by index. A scale of 0 means 0 even where the gradient is not finite.
 fn slot_values<'a>(method: &Method, inputs: &UpdateInputs<'a>) -> Result<impl Fn(usize) -> f32 + use<'a>, Error> {
-    let scaled = match method.slots {
-        SlotReset::Zero => None,
-        SlotReset::ScaledGradient => Some(gradient(method, inputs)?),
-    };
     let scale = inputs.initial_acc_scale;
+    let scaled = match method.slots {
+        SlotReset::ScaledGradient if scale != 0.0 => Some(gradient(method, inputs)?),
+        SlotReset::ScaledGradient | SlotReset::Zero => None,
+    };
     Ok(move |i: usize| scaled.map_or(0.0, |g| g[i] * scale))
 }
 

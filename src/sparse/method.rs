@@ -162,15 +162,6 @@ pub enum GrowInit {
     GradSign(f64),
 }
 
-/// Names that take a divisor.
-const SCALED: [(&str, fn(f64) -> GrowInit); 5] = [
-    ("initial_dist", GrowInit::InitialDist),
-    ("random_normal", GrowInit::RandomNormal),
-    ("random_uniform", GrowInit::RandomUniform),
-    ("grad_scale", GrowInit::GradScale),
-    ("grad_sign", GrowInit::GradSign),
-];
-
 impl GrowInit {
     /// Whether it is made from the dense gradient.
     pub fn needs_gradient(self) -> bool {
@@ -183,35 +174,46 @@ impl FromStr for GrowInit {
 
     /// `zeros`, or one of the other names with an optional `_<divisor>`: `grad_scale_10`.
     fn from_str(name: &str) -> Result<Self, Error> {
-        let (stem, divisor) = split_number(name)?;
-        if divisor == Some(0.0) {
+        const NAMES: [&str; 6] = [
+            "zeros",
+            "initial_dist",
+            "random_normal",
+            "random_uniform",
+            "grad_scale",
+            "grad_sign",
+        ];
+        let (stem, number) = split_number(name)?;
+        let divisor = number.unwrap_or(1.0);
+        if divisor == 0.0 {
+            let name = format!("divisor of grow-init `{name}`");
             return Err(Error::Value {
-                name: format!("divisor of grow-init `{name}`"),
+                name,
                 found: "0".into(),
-                expected: "above 0",
+                expected: "a number above 0",
             });
         }
-        if name == "zeros" {
-            return Ok(Self::Zeros);
-        }
-        let known = SCALED.iter().find(|(known, _)| *known == stem);
-        known.map(|(_, make)| make(divisor.unwrap_or(1.0))).ok_or_else(|| {
-            let names = || std::iter::once("zeros").chain(SCALED.iter().map(|(known, _)| *known));
-            Error::Unknown {
+        match stem {
+            "zeros" if number.is_none() => Ok(Self::Zeros),
+            "initial_dist" => Ok(Self::InitialDist(divisor)),
+            "random_normal" => Ok(Self::RandomNormal(divisor)),
+            "random_uniform" => Ok(Self::RandomUniform(divisor)),
+            "grad_scale" => Ok(Self::GradScale(divisor)),
+            "grad_sign" => Ok(Self::GradSign(divisor)),
+            _ => Err(Error::Unknown {
                 what: "grow-init",
                 found: name.to_owned(),
-                near: nearest(stem, names()),
-                expected: names()
+                near: nearest(stem, NAMES),
+                expected: NAMES
                     .map(|n| {
                         if n == "zeros" {
-                            n.to_owned()
+                            n.into()
                         } else {
                             format!("{n}[_<divisor>]")
                         }
                     })
-                    .collect(),
-            }
-        })
+                    .into(),
+            }),
+        }
     }
 }
 

@@ -75,7 +75,7 @@ impl Schedule {
 
     /// Value of `last` before the first update: `-frequency_steps`, so that step 0 already qualifies.
     pub fn initial_last(&self) -> i64 {
-        -self.frequency_steps
+        self.frequency_steps.saturating_neg()
     }
 
     /// Drop fraction of an update at global step `gs`, by the float32 operations of the original, each rounded:

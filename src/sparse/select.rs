@@ -30,7 +30,9 @@ pub fn sort_keys(scores: Tensor<'_>) -> Tensor<'_> {
     let magnitude = bits & !sign.broadcast_to(&bits.dims());
     let number = bits.ge(sign).select(!bits, bits | sign);
     let key = magnitude.eq(0.0).select(sign, number);
-    magnitude.gt(f64::from(f32::INFINITY.to_bits())).select(key.zeros_like(), key)
+    magnitude
+        .gt(f64::from(f32::INFINITY.to_bits()))
+        .select(key.zeros_like(), key)
 }
 
 /// [`super::host::grow_key`] of every score: kept entries rank below all others.

@@ -20,7 +20,10 @@ pub fn evaluation(model: &dyn Model, examples: usize, batch: usize) -> hlo::Resu
     let specs = inference_specs(&params);
     let batch = batch.min(examples);
     let data = [
-        ("images".to_string(), Shape::new(DType::U8, [vec![examples], model.input_dims()].concat())),
+        (
+            "images".to_string(),
+            Shape::new(DType::U8, [vec![examples], model.input_dims()].concat()),
+        ),
         ("labels".to_string(), Shape::new(DType::S32, [examples])),
     ];
     let parameters: Vec<_> = specs.iter().cloned().chain(data).collect();
@@ -55,21 +58,29 @@ fn count_batch<'g>(
     starts[0] = first;
     let mut window = images.dims();
     window[0] = batch;
-    let logits = logits(g, model, params, state, to_model_input(images.dynamic_slice(&starts, &window)));
+    let logits = logits(
+        g,
+        model,
+        params,
+        state,
+        to_model_input(images.dynamic_slice(&starts, &window)),
+    );
     let labels = labels.dynamic_slice(&[first], &[batch]);
     let unseen = (g.iota(Shape::new(DType::S32, [batch]), 0) + first).ge(wanted);
-    let count = |k| (layers::in_top_k(logits, labels, k) & unseen).convert(DType::S32).reduce_sum(&[0]);
+    let count = |k| {
+        (layers::in_top_k(logits, labels, k) & unseen)
+            .convert(DType::S32)
+            .reduce_sum(&[0])
+    };
     let losses = layers::cross_entropy(logits, labels, 0.0);
-    [count(1), count(5), unseen.select(losses, losses.zeros_like()).reduce_sum(&[0])]
+    [
+        count(1),
+        count(5),
+        unseen.select(losses, losses.zeros_like()).reduce_sum(&[0]),
+    ]
 }
 
-fn logits<'g>(
-    g: &'g Graph,
-    model: &dyn Model,
-    params: &[Param],
-    state: &State<'g>,
-    images: Tensor<'g>,
-) -> Tensor<'g> {
+fn logits<'g>(g: &'g Graph, model: &dyn Model, params: &[Param], state: &State<'g>, images: Tensor<'g>) -> Tensor<'g> {
     let weights = params.iter().map(|p| (p.name.clone(), effective(p, state)));
     let variables = Variables::new(g, weights);
     model.apply(&variables, images)
@@ -89,7 +100,11 @@ pub fn prediction(model: &dyn Model, batch: usize, dtype: DType) -> hlo::Result<
     Graph::function("predict", &parameters, |g, inputs| {
         let state = State::new(&specs, inputs);
         let images = inputs[specs.len()];
-        let images = if dtype == DType::U8 { to_model_input(images) } else { images };
+        let images = if dtype == DType::U8 {
+            to_model_input(images)
+        } else {
+            images
+        };
         vec![logits(g, model, &params, &state, images)]
     })
 }

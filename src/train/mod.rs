@@ -1,5 +1,12 @@
-//! Training: the programs a run is made of, and the loop that drives them.
+//! Training: the programs a run is made of, and the session that drives them.
 
+mod error;
 pub mod eval;
+pub mod inference;
+mod resume;
+mod session;
 pub mod state;
 pub mod step;
+
+pub use error::{Error, Result};
+pub use session::{Summary, data_dir, train};

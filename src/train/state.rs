@@ -28,13 +28,22 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
     let slots = plan.params.iter().map(|p| f32s(momentum(&p.name), p));
     let counter = |name: &str| (name.to_string(), Shape::scalar(DType::S64));
     let last = plan.method.updates().then(|| counter(LAST_UPDATE));
-    params.chain(masks).chain(slots).chain([counter(GLOBAL_STEP)]).chain(last).collect()
+    params
+        .chain(masks)
+        .chain(slots)
+        .chain([counter(GLOBAL_STEP)])
+        .chain(last)
+        .collect()
 }
 
 /// The arrays that evaluation needs: parameters and masks.
 pub fn inference_specs(params: &[Param]) -> Vec<(String, Shape)> {
-    let weights = params.iter().map(|p| (p.name.clone(), Shape::new(DType::F32, p.dims.clone())));
-    let masks = params.iter().filter_map(|p| Some((p.mask.clone()?, Shape::new(DType::Pred, p.dims.clone()))));
+    let weights = params
+        .iter()
+        .map(|p| (p.name.clone(), Shape::new(DType::F32, p.dims.clone())));
+    let masks = params
+        .iter()
+        .filter_map(|p| Some((p.mask.clone()?, Shape::new(DType::Pred, p.dims.clone()))));
     weights.chain(masks).collect()
 }
 
@@ -48,8 +57,14 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
     let mut masks = masks.into_iter();
     let mut state = BTreeMap::new();
     for param in &plan.params {
-        state.insert(param.name.clone(), Literal::new(&param.dims, &initial_values(param, seed)));
-        state.insert(momentum(&param.name), Literal::zeros(Shape::new(DType::F32, param.dims.clone())));
+        state.insert(
+            param.name.clone(),
+            Literal::new(&param.dims, &initial_values(param, seed)),
+        );
+        state.insert(
+            momentum(&param.name),
+            Literal::zeros(Shape::new(DType::F32, param.dims.clone())),
+        );
         if let (Some(name), Some(mask)) = (&param.mask, param.mask.as_ref().and_then(|_| masks.next())) {
             state.insert(name.clone(), Literal::from_bools(&param.dims, &mask));
         }
@@ -72,14 +87,18 @@ fn initial_values(param: &Param, seed: u64) -> Vec<f32> {
         Init::Normal(std) => (0..n).map(|_| (stream.normal() * std) as f32).collect(),
         Init::GlorotUniform => {
             let limit = glorot_limit(&param.dims);
-            (0..n).map(|_| ((stream.uniform_f64() * 2.0 - 1.0) * limit) as f32).collect()
+            (0..n)
+                .map(|_| ((stream.uniform_f64() * 2.0 - 1.0) * limit) as f32)
+                .collect()
         }
     }
 }
 
 /// Half-width of Glorot's uniform distribution for a kernel `[.., in, out]`.
 pub(super) fn glorot_limit(dims: &[usize]) -> f64 {
-    let [spatial @ .., fan_in, fan_out] = dims else { return 1.0 };
+    let [spatial @ .., fan_in, fan_out] = dims else {
+        return 1.0;
+    };
     let window: usize = spatial.iter().product();
     (6.0 / (window * (fan_in + fan_out)) as f64).sqrt()
 }
@@ -91,7 +110,13 @@ pub struct State<'g>(BTreeMap<String, Tensor<'g>>);
 impl<'g> State<'g> {
     /// From `tensors` in the order of `specs`.
     pub fn new(specs: &[(String, Shape)], tensors: &[Tensor<'g>]) -> Self {
-        State(specs.iter().map(|(name, _)| name.clone()).zip(tensors.iter().copied()).collect())
+        State(
+            specs
+                .iter()
+                .map(|(name, _)| name.clone())
+                .zip(tensors.iter().copied())
+                .collect(),
+        )
     }
 
     /// The array of a name that [`specs`] lists.
@@ -100,6 +125,15 @@ impl<'g> State<'g> {
     /// On any other name.
     pub fn get(&self, name: &str) -> Tensor<'g> {
         self.0[name]
+    }
+
+    /// These arrays where `predicate` (a scalar) holds, else those of `other`.
+    pub fn where_holds(&self, predicate: Tensor<'g>, other: &Self) -> Self {
+        let choose = |(name, &a): (&String, &Tensor<'g>)| {
+            let b = other.0[name];
+            (name.clone(), if a.is_same(&b) { a } else { predicate.select(a, b) })
+        };
+        State(self.0.iter().map(choose).collect())
     }
 
     /// Replaces an array.

@@ -35,6 +35,15 @@ struct Iteration<'g> {
     seed: Tensor<'g>,
 }
 
+/// What a mask update is given besides state and gradients.
+struct UpdateInputs<'g> {
+    /// `s64[]`.
+    step: Tensor<'g>,
+    drop_fraction: Tensor<'g>,
+    /// `u32[2]`.
+    seed: Tensor<'g>,
+}
+
 /// What one iteration measures, all scalars.
 struct Measured<'g> {
     /// Mean cross entropy of the batch, f32.
@@ -44,8 +53,16 @@ struct Measured<'g> {
 }
 
 /// Positions of a launch's inputs after the state.
-pub const LAUNCH_INPUTS: [&str; 8] =
-    ["images", "labels", "indices", "learning_rate", "drop_fraction", "update", "count", "seed"];
+pub const LAUNCH_INPUTS: [&str; 8] = [
+    "images",
+    "labels",
+    "indices",
+    "learning_rate",
+    "drop_fraction",
+    "update",
+    "count",
+    "seed",
+];
 /// Names of a launch's outputs after the state: mean cross entropy of the last iteration and its sum over all, correct
 /// predictions, the L2 term at the end, iterations done (fewer than asked for when the loss stopped being a number).
 pub const LAUNCH_OUTPUTS: [&str; 5] = ["last_cross_entropy", "cross_entropy_sum", "correct", "l2", "done"];
@@ -60,7 +77,10 @@ impl Trainer<'_> {
     /// # Errors
     /// None for the models and methods of this crate.
     pub fn launch(&self, examples: usize) -> hlo::Result<(Computation, Vec<Alias>)> {
-        let (k, batch) = (self.plan.run.train.steps_per_launch as usize, self.plan.run.train.batch_size);
+        let (k, batch) = (
+            self.plan.run.train.steps_per_launch as usize,
+            self.plan.run.train.batch_size,
+        );
         let specs = specs(self.plan);
         let image_dims = [vec![examples], self.model.input_dims()].concat();
         let inputs = [
@@ -76,16 +96,16 @@ impl Trainer<'_> {
         let named = LAUNCH_INPUTS.iter().map(|n| n.to_string()).zip(inputs);
         let parameters: Vec<_> = specs.iter().cloned().chain(named).collect();
         let computation = Graph::function("train", &parameters, |g, inputs| self.launch_graph(g, &specs, inputs))?;
-        let aliases = (0..specs.len()).map(|i| Alias { output: i, parameter: i }).collect();
+        let aliases = (0..specs.len())
+            .map(|i| Alias {
+                output: i,
+                parameter: i,
+            })
+            .collect();
         Ok((computation, aliases))
     }
 
-    fn launch_graph<'g>(
-        &self,
-        g: &'g Graph,
-        specs: &[(String, Shape)],
-        inputs: &[Tensor<'g>],
-    ) -> Vec<Tensor<'g>> {
+    fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let n = specs.len();
         let measured = [g.scalar(0i32), g.scalar(0f32), g.scalar(0f32), g.scalar(0i32)];
         let init = [&measured, inputs].concat();
@@ -112,8 +132,16 @@ impl Trainer<'_> {
         );
         let state = State::new(specs, &result[m..]);
         let decayed = self.plan.params.iter().filter(|p| p.decayed);
-        let l2 = decayed.map(|p| layers::l2(state.get(&p.name))).fold(g.scalar(0f32), |a, b| a + b);
-        let outputs = [result[1], result[2], result[3], l2 * self.plan.run.optimizer.weight_decay, result[0]];
+        let l2 = decayed
+            .map(|p| layers::l2(state.get(&p.name)))
+            .fold(g.scalar(0f32), |a, b| a + b);
+        let outputs = [
+            result[1],
+            result[2],
+            result[3],
+            l2 * self.plan.run.optimizer.weight_decay,
+            result[0],
+        ];
         [&result[m..m + n], &outputs].concat()
     }
 
@@ -121,7 +149,9 @@ impl Trainer<'_> {
     fn iteration_inputs<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> Iteration<'g> {
         let _scope = g.scope("batch");
         let batch = self.plan.run.train.batch_size;
-        let indices = inputs[2].dynamic_slice(&[i, g.scalar(0i32)], &[1, batch]).reshape(&[batch]);
+        let indices = inputs[2]
+            .dynamic_slice(&[i, g.scalar(0i32)], &[1, batch])
+            .reshape(&[batch]);
         let at = |t: Tensor<'g>| t.dynamic_slice(&[i], &[1]).reshape(&[]);
         Iteration {
             images: to_model_input(inputs[0].take_rows(indices)),
@@ -137,13 +167,10 @@ impl Trainer<'_> {
     /// order. A mask update that replaces the step leaves `global_step` as it is.
     fn iteration<'g>(&self, g: &'g Graph, state: &mut State<'g>, this: &Iteration<'g>) -> Measured<'g> {
         let (gradients, measured) = self.gradients(g, state, this);
-        let stepped = |g: &'g Graph, state: &State<'g>, gradients: &[Tensor<'g>], rate: Tensor<'g>| {
-            let mut after = state.clone();
-            self.gradient_step(g, &mut after, gradients, rate);
-            after
-        };
-        if self.plan.method.order != Order::Replaces {
-            *state = stepped(g, state, &gradients, this.learning_rate);
+        let before = state.clone();
+        self.gradient_step(g, state, &gradients, this.learning_rate);
+        if self.plan.method.order == Order::Replaces {
+            *state = before.where_holds(this.update, state);
         }
         if self.plan.method.updates() {
             self.conditional_update(g, state, &gradients, this);
@@ -168,7 +195,9 @@ impl Trainer<'_> {
         };
         let correct = {
             let _scope = g.scope("accuracy");
-            layers::in_top_k(logits, this.labels, 1).convert(DType::S32).reduce_sum(&[0])
+            layers::in_top_k(logits, this.labels, 1)
+                .convert(DType::S32)
+                .reduce_sum(&[0])
         };
         (grad(cross_entropy, &effective), Measured { cross_entropy, correct })
     }
@@ -198,7 +227,12 @@ impl Trainer<'_> {
         state.set(GLOBAL_STEP, state.get(GLOBAL_STEP) + g.scalar(1i64));
     }
 
-    /// Where `update` holds the mask update, otherwise, for a method whose update replaces it, the gradient step.
+    /// The mask update, where `update` holds.
+    ///
+    /// A loop of at most one turn rather than a `conditional`: a loop works in place on its state, while the branches of a
+    /// conditional made the compiler copy every array on every iteration. What the turn only reads comes out of it as
+    /// zeros: were it unchanged, the compiler would take it for invariant and do the update's work before the loop, that
+    /// is on every iteration.
     fn conditional_update<'g>(
         &self,
         g: &'g Graph,
@@ -208,39 +242,29 @@ impl Trainer<'_> {
     ) {
         let specs = specs(self.plan);
         let n = specs.len();
-        let replaces = self.plan.method.order == Order::Replaces;
-        let scalars = [this.learning_rate, this.drop_fraction, this.seed];
-        let operands = [&state.tensors(&specs)[..], &scalars, gradients].concat();
-        let results = g.conditional(
-            this.update,
-            &operands,
-            |g, s| {
-                let mut state = State::new(&specs, s);
-                self.mask_update(g, &mut state, &s[n + 3..], s[n + 1], s[n + 2]);
-                state.tensors(&specs)
-            },
-            |g, s| {
-                let mut state = State::new(&specs, s);
-                if replaces {
-                    self.gradient_step(g, &mut state, &s[n + 3..], s[n]);
-                }
-                state.tensors(&specs)
-            },
-        );
+        let read_only = [&[state.get(GLOBAL_STEP), this.drop_fraction, this.seed], gradients].concat();
+        let operands = [&state.tensors(&specs)[..], &read_only].concat();
+        let results = g.repeat(this.update.convert(DType::S32), &operands, |g, _, s| {
+            let mut state = State::new(&specs, s);
+            self.mask_update(
+                g,
+                &mut state,
+                &s[n + 3..],
+                &UpdateInputs {
+                    step: s[n],
+                    drop_fraction: s[n + 1],
+                    seed: s[n + 2],
+                },
+            );
+            let spent = s[n..].iter().map(|t| t.zeros_like());
+            state.tensors(&specs).into_iter().chain(spent).collect()
+        });
         *state = State::new(&specs, &results);
     }
 
     /// Updates the mask of every layer that is not dense: in a dense one whatever is dropped grows back.
-    fn mask_update<'g>(
-        &self,
-        g: &'g Graph,
-        state: &mut State<'g>,
-        gradients: &[Tensor<'g>],
-        drop_fraction: Tensor<'g>,
-        seed: Tensor<'g>,
-    ) {
+    fn mask_update<'g>(&self, g: &'g Graph, state: &mut State<'g>, gradients: &[Tensor<'g>], this: &UpdateInputs<'g>) {
         let _scope = g.scope("mask_update");
-        let step = state.get(GLOBAL_STEP);
         let method = &self.plan.run.method;
         let rule = sparse::update::Rule {
             method: self.plan.method,
@@ -250,7 +274,9 @@ impl Trainer<'_> {
             select: self.select,
         };
         for (param, &gradient) in self.plan.params.iter().zip(gradients) {
-            let Some(mask) = param.mask.as_ref().filter(|_| self.is_sparse(param)) else { continue };
+            let Some(mask) = param.mask.as_ref().filter(|_| self.is_sparse(param)) else {
+                continue;
+            };
             let _scope = g.scope(param.name.as_str());
             let slot = momentum(&param.name);
             let layer = sparse::update::Layer {
@@ -258,10 +284,12 @@ impl Trainer<'_> {
                 mask: state.get(mask),
                 slots: vec![state.get(&slot)],
             };
-            let key = Key::new(seed).fold(rng::hash64("mask_update", &param.name)).fold_step(step);
+            let key = Key::new(this.seed)
+                .fold(rng::hash64("mask_update", &param.name))
+                .fold_step(this.step);
             let inputs = sparse::update::Inputs {
                 gradient,
-                drop_fraction,
+                drop_fraction: this.drop_fraction,
                 key,
                 initial_draw: initial_draw(param, method.grow_init, key),
             };
@@ -270,12 +298,15 @@ impl Trainer<'_> {
             state.set(mask, after.mask);
             state.set(&slot, after.slots[0]);
         }
-        state.set(LAST_UPDATE, step);
+        state.set(LAST_UPDATE, this.step);
     }
 
     fn is_sparse(&self, param: &Param) -> bool {
         let layer = crate::config::layer_name(param);
-        self.plan.budgets.iter().any(|b| Some(b.name.as_str()) == layer && b.zeros > 0)
+        self.plan
+            .budgets
+            .iter()
+            .any(|b| Some(b.name.as_str()) == layer && b.zeros > 0)
     }
 
     /// The mask update alone, as `dump-hlo` shows it: state, gradients, drop fraction and seed in, state out.
@@ -295,7 +326,17 @@ impl Trainer<'_> {
         Graph::function("mask_update", &parameters, |g, s| {
             let mut state = State::new(&specs, s);
             if self.plan.method.updates() {
-                self.mask_update(g, &mut state, &s[n + 2..], s[n], s[n + 1]);
+                let step = state.get(GLOBAL_STEP);
+                self.mask_update(
+                    g,
+                    &mut state,
+                    &s[n + 2..],
+                    &UpdateInputs {
+                        step,
+                        drop_fraction: s[n],
+                        seed: s[n + 1],
+                    },
+                );
             }
             state.tensors(&specs)
         })
@@ -304,7 +345,9 @@ impl Trainer<'_> {
 
 /// A fresh sample of the layer's initialiser, where new connections start from one.
 fn initial_draw<'g>(param: &Param, grow_init: GrowInit, key: Key<'g>) -> Option<Tensor<'g>> {
-    let GrowInit::InitialDist(_) = grow_init else { return None };
+    let GrowInit::InitialDist(_) = grow_init else {
+        return None;
+    };
     let key = key.fold(rng::hash64("initial_draw", ""));
     Some(match param.init {
         models::Init::GlorotUniform => (key.uniform(&param.dims) * 2.0 - 1.0) * glorot_limit(&param.dims),

@@ -1,0 +1,290 @@
+//! `rigl-xla plugin`: what drives the devices, where it comes from and whether it works.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use hlo::{DType, Graph, Literal, Shape};
+use serde::Serialize;
+use serde_json::json;
+
+use super::run_args::DeviceArgs;
+use crate::pjrt::{
+    self, Arg, Buffer, Candidate, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable,
+    OptionValue, PACKAGES, Package, Plugin, SlotCoverage,
+};
+
+/// Arguments of `plugin`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Show the known plugin packages and which of them are here
+    List,
+    /// Install a plugin package into the cache
+    Fetch {
+        /// A device (its default package) or a package name
+        #[arg(value_name = "DEVICE|PACKAGE", default_value = "cpu")]
+        what: String,
+    },
+    /// Load a plugin, show what it offers and run small programs on it
+    Doctor(DeviceArgs),
+}
+
+/// Runs `plugin`.
+///
+/// # Errors
+/// When the plugin cannot be had, loaded or run.
+pub fn run(args: Args, json: bool) -> Result<()> {
+    match args.command {
+        Command::List => list(json),
+        Command::Fetch { what } => fetch(&what, json),
+        Command::Doctor(DeviceArgs { device, plugin }) => {
+            doctor(device.as_deref().unwrap_or("cpu").parse()?, plugin.as_deref(), json)
+        }
+    }
+}
+
+fn list(json: bool) -> Result<()> {
+    let mut here: Vec<Candidate> = Vec::new();
+    for device in DeviceKind::ALL {
+        here.extend(pjrt::search(device, None)?.into_iter().filter(|c| c.found));
+    }
+    if json {
+        println!("{}", json!({ "packages": PACKAGES, "found": here }));
+        return Ok(());
+    }
+    println!("{:<7} {:<24} {:<11} found", "device", "package", "version");
+    for package in PACKAGES {
+        let path = here
+            .iter()
+            .find(|c| c.package == Some(package.name))
+            .map(|c| c.path.display().to_string());
+        let default = Package::of(package.device)
+            .next()
+            .is_some_and(|first| first.name == package.name);
+        let name = format!("{}{}", package.name, if default { " *" } else { "" });
+        println!(
+            "{:<7} {name:<24} {:<11} {}",
+            package.device,
+            package.version,
+            path.as_deref().unwrap_or("-")
+        );
+    }
+    println!("* default of its device");
+    Ok(())
+}
+
+fn fetch(what: &str, json: bool) -> Result<()> {
+    let device = what
+        .parse::<DeviceKind>()
+        .ok()
+        .and_then(|device| Package::of(device).next());
+    let package = device.map_or_else(|| Package::named(what), Ok)?;
+    let path = pjrt::fetch(package)?;
+    pjrt::verify(package, &path)?;
+    match json {
+        true => println!(
+            "{}",
+            json!({ "package": package, "path": path, "verified": package.sha256.is_some() })
+        ),
+        false => println!("{} is in {}", package.requirement(), path.display()),
+    }
+    Ok(())
+}
+
+/// Everything that `doctor` finds out.
+#[derive(Serialize)]
+struct Findings {
+    device: DeviceKind,
+    search: Vec<Candidate>,
+    path: PathBuf,
+    fingerprint: String,
+    api_version: (i32, i32),
+    coverage: SlotCoverage,
+    extensions: Vec<String>,
+    attributes: BTreeMap<String, OptionValue>,
+    platform: String,
+    platform_version: String,
+    devices: Vec<DeviceInfo>,
+    timings: Timings,
+}
+
+/// Times of small programs; the first three in seconds.
+#[derive(Serialize)]
+struct Timings {
+    load_s: f64,
+    client_s: f64,
+    compile_s: f64,
+    /// One execution of a tiny program, its result waited for, in microseconds.
+    latency_us: f64,
+    /// Rate of f32 matrix products by their shape.
+    matmul_gflops: BTreeMap<String, f64>,
+}
+
+fn doctor(device: DeviceKind, explicit: Option<&str>, json: bool) -> Result<()> {
+    let search = pjrt::search(device, explicit)?;
+    let start = Instant::now();
+    let plugin = pjrt::open(device, explicit)?;
+    let load_s = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let client = plugin.client(&ClientOptions::for_device(device))?;
+    let client_s = start.elapsed().as_secs_f64();
+    let timings = smoke_test(&client, load_s, client_s).context("the plugin loads, but does not run programs")?;
+    let findings = examine(device, search, plugin, &client, timings)?;
+    match json {
+        true => println!("{}", serde_json::to_string(&findings)?),
+        false => print(&findings)?,
+    }
+    Ok(())
+}
+
+fn examine(
+    device: DeviceKind,
+    search: Vec<Candidate>,
+    plugin: Plugin,
+    client: &Client,
+    timings: Timings,
+) -> Result<Findings> {
+    Ok(Findings {
+        device,
+        search,
+        path: plugin.path().to_owned(),
+        fingerprint: plugin.fingerprint()?.to_owned(),
+        api_version: plugin.api_version(),
+        coverage: plugin.coverage(),
+        extensions: plugin.extensions(),
+        attributes: plugin.attributes()?,
+        platform: client.platform_name()?,
+        platform_version: client.platform_version()?,
+        devices: client.devices()?,
+        timings,
+    })
+}
+
+fn print(found: &Findings) -> Result<()> {
+    println!("searched");
+    for candidate in &found.search {
+        let mark = if candidate.found { "found" } else { "  -  " };
+        println!("  {mark} {:<12} {}", text(&candidate.origin)?, candidate.path.display());
+    }
+    let (major, minor) = found.api_version;
+    println!("plugin      {}", found.path.display());
+    println!("fingerprint {}", found.fingerprint);
+    let slots = &found.coverage;
+    println!(
+        "C API       {major}.{minor} (accepted: 0.{} and newer)",
+        pjrt::MINIMUM_MINOR
+    );
+    println!(
+        "functions   {} of {} (table of {} bytes, ours {})",
+        slots.slots - slots.missing.len(),
+        slots.slots,
+        slots.plugin_bytes,
+        slots.header_bytes
+    );
+    slots.missing.iter().for_each(|name| println!("  lacks {name}"));
+    println!("extensions  {}", found.extensions.join(", "));
+    found
+        .attributes
+        .iter()
+        .for_each(|(name, value)| println!("attribute   {name} = {value}"));
+    println!(
+        "platform    {} ({})",
+        found.platform,
+        found.platform_version.lines().collect::<Vec<_>>().join("; ")
+    );
+    for device in &found.devices {
+        println!("device      {} {}: {}", device.id, device.kind, device.description);
+    }
+    let t = &found.timings;
+    println!(
+        "timings     load {:.3} s, client {:.3} s, compile {:.3} s, tiny program {:.1} us",
+        t.load_s, t.client_s, t.compile_s, t.latency_us
+    );
+    t.matmul_gflops
+        .iter()
+        .for_each(|(shape, rate)| println!("  {shape}: {rate:.1} GFLOP/s"));
+    println!("the plugin works");
+    Ok(())
+}
+
+/// A unit variant's name as JSON has it.
+fn text(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_value(value)?
+        .as_str()
+        .map_or_else(String::new, str::to_owned))
+}
+
+/// Compiles and runs matrix products, checks their results, and takes the times.
+fn smoke_test(client: &Client, load_s: f64, client_s: f64) -> Result<Timings> {
+    let start = Instant::now();
+    let tiny = Product::compile(client, 2, 2, 2)?;
+    let compile_s = start.elapsed().as_secs_f64();
+    let latency_us = 1e6 * tiny.fastest_s(1000)?;
+    let mut matmul_gflops = BTreeMap::new();
+    for (m, k, n, runs) in [(100, 784, 300, 100), (1024, 1024, 1024, 10)] {
+        let product = Product::compile(client, m, k, n)?;
+        let flops = 2.0 * (m * k * n) as f64;
+        matmul_gflops.insert(format!("{m}x{k}x{n}"), 1e-9 * flops / product.fastest_s(runs)?);
+    }
+    Ok(Timings {
+        load_s,
+        client_s,
+        compile_s,
+        latency_us,
+        matmul_gflops,
+    })
+}
+
+/// An f32 matrix product of ones, on device 0.
+struct Product {
+    executable: Executable,
+    arguments: [Buffer; 2],
+}
+
+impl Product {
+    fn compile(client: &Client, m: usize, k: usize, n: usize) -> Result<Product> {
+        let shapes = [[m, k], [k, n]].map(|dims| Shape::new(DType::F32, dims));
+        let g = Graph::new("product");
+        let [a, b] = shapes.each_ref().map(|shape| g.parameter("operand", shape.clone()));
+        let output = a.matmul(b).output();
+        let executable = client.compile(&g.build(&[output])?.to_bytes(&[]), &CompileOptions::default())?;
+        let ones = |shape: &Shape| client.to_device(&Literal::new(&shape.dims, &vec![1.0f32; shape.elements()]), 0);
+        let product = Product {
+            executable,
+            arguments: [ones(&shapes[0])?, ones(&shapes[1])?],
+        };
+        let result = product.execute()?.to_literal()?;
+        let expected = Literal::new(&[m, n], &vec![k as f32; m * n]);
+        ensure!(
+            result == expected,
+            "a {m}x{k}x{n} product of ones is not {k} everywhere"
+        );
+        Ok(product)
+    }
+
+    fn execute(&self) -> Result<Buffer> {
+        let arguments = self.arguments.iter().map(Arg::Keep).collect();
+        self.executable
+            .execute(arguments)?
+            .pop()
+            .context("the program has no result")
+    }
+
+    /// The fastest of some executions, in seconds: what the device can do when nothing else runs.
+    fn fastest_s(&self, runs: usize) -> Result<f64> {
+        let mut fastest = f64::INFINITY;
+        for _ in 0..runs {
+            let start = Instant::now();
+            self.execute()?.wait()?;
+            fastest = fastest.min(start.elapsed().as_secs_f64());
+        }
+        Ok(fastest)
+    }
+}

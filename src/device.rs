@@ -1,0 +1,53 @@
+//! A device ready to run graphs: plugin, client and the cache of compiled programs.
+
+use crate::pjrt::{self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable};
+use crate::report;
+use hlo::{Alias, Computation};
+use std::time::Instant;
+
+/// One device and what is needed to put programs on it.
+pub struct Device {
+    /// Which kind it is.
+    pub kind: DeviceKind,
+    /// The plugin's client.
+    pub client: Client,
+    cache: Cache,
+}
+
+impl Device {
+    /// Finds, or fetches, the plugin for `kind` and starts it with one device.
+    ///
+    /// # Errors
+    /// What keeps the plugin from being found, loaded or started.
+    pub fn open(kind: DeviceKind, plugin: Option<&str>) -> pjrt::Result<Self> {
+        let started = Instant::now();
+        let plugin = pjrt::open(kind, plugin)?;
+        let options = ClientOptions::for_device(kind);
+        let options = if kind == DeviceKind::Cpu { options.with_cpu_devices(1) } else { options };
+        let client = plugin.client(&options)?;
+        report::detail(|| format!("plugin {} ready in {:.2?}", plugin.path().display(), started.elapsed()));
+        Ok(Device {
+            kind,
+            client,
+            cache: Cache::open()?,
+        })
+    }
+
+    /// Compiles a graph, or loads it from the cache. With `aliases` parameters may be donated to outputs.
+    ///
+    /// # Errors
+    /// The compiler's.
+    pub fn program(&self, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Executable> {
+        let started = Instant::now();
+        let bytes = computation.to_bytes(aliases);
+        let (executable, outcome) = self.client.compile_cached(&self.cache, &bytes, &CompileOptions::default())?;
+        let name = &computation.name;
+        match outcome {
+            CacheOutcome::Damaged(why) => eprintln!("compile cache: the entry of {name} was damaged and is replaced ({why})"),
+            CacheOutcome::NotSaved(why) => eprintln!("compile cache: {name} could not be kept ({why})"),
+            CacheOutcome::Hit => report::detail(|| format!("{name}: from the cache in {:.2?}", started.elapsed())),
+            CacheOutcome::Miss => report::detail(|| format!("{name}: compiled in {:.2?}", started.elapsed())),
+        }
+        Ok(executable)
+    }
+}

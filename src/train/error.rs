@@ -1,0 +1,88 @@
+//! What can end a run early.
+
+use crate::{checkpoint, config, data, pjrt, sparse};
+use std::io;
+use std::path::PathBuf;
+
+/// Result of this module.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why training or evaluation stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] pjrt::Error),
+    /// The examples.
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    /// A checkpoint or the run folder.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// A graph that does not build: a defect of this program.
+    #[error(transparent)]
+    Graph(#[from] hlo::Error),
+    /// Masks or their schedule.
+    #[error(transparent)]
+    Sparse(#[from] sparse::Error),
+    /// The configuration, kept with the run or asked for.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// `metrics.jsonl`.
+    #[error("{}: {source}", path.display())]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The loss is infinite or not a number.
+    #[error(
+        "the loss is {loss} at iteration {iteration} (gradient step {step}); {}",
+        match last_good {
+            Some(path) => format!("the last good checkpoint is {}", path.display()),
+            None => "no checkpoint was saved before".to_string(),
+        }
+    )]
+    Diverged {
+        /// Iteration, from 0.
+        iteration: u64,
+        /// Value of the step counter at it.
+        step: i64,
+        /// What the loss was.
+        loss: f32,
+        /// Newest checkpoint, all of whose numbers are finite.
+        last_good: Option<PathBuf>,
+    },
+    /// `--resume` with another configuration than the run has.
+    #[error("{}: the run to resume differs in {}", path.display(), differences.join("; "))]
+    OtherRun {
+        /// Run folder.
+        path: PathBuf,
+        /// Keys with both values.
+        differences: Vec<String>,
+    },
+    /// `--resume` of a run that is longer already.
+    #[error("{}: the run has done {done} iterations, expected at most the {asked} asked for", path.display())]
+    Beyond {
+        /// Run folder.
+        path: PathBuf,
+        /// Iterations done.
+        done: u64,
+        /// Iterations of the whole run.
+        asked: u64,
+    },
+    /// Examples that the model does not take.
+    #[error("{what} has {found}, expected {expected}")]
+    Shape {
+        /// File, tensor or data set.
+        what: String,
+        /// What it has.
+        found: String,
+        /// What the model takes.
+        expected: String,
+    },
+    /// The device returned something other than the program's output.
+    #[error("the device gave no {0}")]
+    Output(&'static str),
+}

@@ -1,0 +1,74 @@
+//! Whether a run folder's run may be gone on with as now asked for.
+
+use super::error::{Error, Result};
+use crate::checkpoint::{Checkpoint, Mode, RunDir};
+use crate::config::{Plan, Run};
+use toml::{Table, Value};
+
+/// The checkpoint to go on from, `None` to start anew.
+///
+/// # Errors
+/// A run that differs in anything that changes its numbers, one that is longer already, or a damaged checkpoint.
+pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>> {
+    let (Mode::Resume, Some(text)) = (mode, dir.stored_config()) else {
+        return Ok(None);
+    };
+    let path = dir.path().to_path_buf();
+    let stored = Run::from_toml(text, &path.join("config.toml").display().to_string())?;
+    let differences = differences(&stored, &plan.run)?;
+    if !differences.is_empty() {
+        return Err(Error::OtherRun { path, differences });
+    }
+    let found = dir.latest()?;
+    let done = found.as_ref().and_then(|c| c.metadata.as_ref()).map_or(0, |m| m.iteration);
+    if done > plan.iterations {
+        let asked = plan.iterations;
+        return Err(Error::Beyond { path, done, asked });
+    }
+    Ok(found)
+}
+
+/// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
+const FREE: [&str; 10] = [
+    "data.dir",
+    "mask_update.select",
+    "train.iterations",
+    "train.steps_per_launch",
+    "train.eval_interval",
+    "train.checkpoint_interval",
+    "train.keep_checkpoints",
+    "device.kind",
+    "device.plugin",
+    "output.dir",
+];
+
+fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
+    let flat = |run: &Run| -> Result<Vec<(String, String)>> {
+        let table: Table = run.to_toml()?.parse().unwrap_or_default();
+        let mut values = vec![];
+        flatten("", &table, &mut values);
+        Ok(values)
+    };
+    let (stored, asked) = (flat(stored)?, flat(asked)?);
+    let find = |values: &[(String, String)], key: &str| {
+        let found = values.iter().find(|(k, _)| k == key);
+        found.map_or("nothing".to_string(), |(_, v)| v.clone())
+    };
+    let mut keys: Vec<&String> = stored.iter().chain(&asked).map(|(key, _)| key).collect();
+    keys.sort();
+    keys.dedup();
+    let differs = |key: &&String| !FREE.contains(&key.as_str()) && find(&stored, key) != find(&asked, key);
+    let tell = |key: &String| format!("{key} (it has {}, asked for {})", find(&stored, key), find(&asked, key));
+    Ok(keys.into_iter().filter(differs).map(tell).collect())
+}
+
+/// Dotted keys and values as text.
+fn flatten(prefix: &str, table: &Table, out: &mut Vec<(String, String)>) {
+    for (key, value) in table {
+        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match value {
+            Value::Table(inner) => flatten(&key, inner, out),
+            value => out.push((key, value.to_string())),
+        }
+    }
+}

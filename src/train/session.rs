@@ -1,0 +1,384 @@
+//! A run from start to end: launches, metrics, evaluations, checkpoints.
+
+use super::error::{Error, Result};
+use super::inference::{Evaluator, Scores, scalar};
+use super::resume;
+use super::state::{self, GLOBAL_STEP, LAST_UPDATE, inference_specs};
+use super::step::{LAUNCH_OUTPUTS, Trainer};
+use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
+use crate::config::Plan;
+use crate::data::batches::BatchOrder;
+use crate::data::{Dataset, Split, fetch, mnist};
+use crate::device::Device;
+use crate::pjrt::{Arg, Buffer, DeviceKind, Executable};
+use crate::report::{metrics::Writer, progress::Progress};
+use crate::sparse::{Counters, Tick};
+use hlo::{Literal, Shape};
+use models::Model;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Examples per batch of an evaluation.
+const EVAL_BATCH: usize = 1000;
+
+/// How a run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Network.
+    pub model: String,
+    /// Row of the method table.
+    pub method: String,
+    /// Target share of zeros.
+    pub sparsity: f64,
+    /// Iterations done, in all sessions of the run.
+    pub steps: u64,
+    /// Gradient steps applied.
+    pub global_step: i64,
+    /// Mask updates done.
+    pub mask_updates: u64,
+    /// Ones over all maskable layers, counted in the masks.
+    pub nonzeros: usize,
+    /// Weights of all maskable layers.
+    pub maskable: usize,
+    /// Seconds spent in training launches in this session.
+    pub train_s: f64,
+    /// Iterations of this session per second of `train_s`.
+    pub steps_per_s: f64,
+    /// Seconds from the start of this session to its first launch.
+    pub startup_s: f64,
+    /// Scores on the test set at the end.
+    pub eval: Scores,
+    /// Whether it was stopped before its last iteration.
+    pub interrupted: bool,
+    /// Newest checkpoint.
+    pub checkpoint: PathBuf,
+    /// Run folder.
+    pub run_dir: PathBuf,
+}
+
+/// A run in progress.
+struct Session<'a> {
+    plan: &'a Plan,
+    dir: RunDir,
+    device: Device,
+    launch: Executable,
+    evaluator: Evaluator,
+    specs: Vec<(String, Shape)>,
+    state: Vec<Buffer>,
+    images: Buffer,
+    labels: Buffer,
+    seed: Buffer,
+    order: BatchOrder,
+    counters: Counters,
+    mask_updates: u64,
+    metrics: Writer,
+    progress: Progress,
+    train_time: Duration,
+    last_saved: Option<(u64, PathBuf)>,
+}
+
+/// The inputs of one launch, on the device, and the counters after it.
+struct Launch {
+    buffers: Vec<Buffer>,
+    ticks: Vec<Tick>,
+    after: Counters,
+}
+
+/// Trains as planned. `stop` is looked at between launches: once it holds, the run saves and ends.
+///
+/// # Errors
+/// [`Error`]; whatever was saved before stays good.
+pub fn train(plan: &Plan, mode: Mode, stop: &AtomicBool) -> Result<Summary> {
+    let started = Instant::now();
+    let mut session = Session::open(plan, mode)?;
+    let start = session.counters.iteration;
+    let startup = started.elapsed();
+    let mut scores = None;
+    let mut next = session.prepare()?;
+    while let Some(launch) = next {
+        scores = None;
+        next = session.run(launch)?;
+        let iteration = session.counters.iteration;
+        let ends = next.is_none() || stop.load(Ordering::Relaxed);
+        if ends || iteration % plan.run.train.eval_interval == 0 {
+            scores = Some(session.evaluate()?);
+        }
+        if ends || iteration % plan.run.train.checkpoint_interval == 0 {
+            session.save()?;
+        }
+        if ends {
+            break;
+        }
+    }
+    session.progress.finish();
+    let scores = match scores {
+        Some(scores) => scores,
+        None => session.evaluate()?, // resumed at its end
+    };
+    session.summary(scores, start, startup)
+}
+
+impl<'a> Session<'a> {
+    fn open(plan: &'a Plan, mode: Mode) -> Result<Self> {
+        let kind: DeviceKind = plan.run.device.kind.parse()?;
+        let plugin = Some(plan.run.device.plugin.as_str()).filter(|p| !p.is_empty());
+        let model = models::find(&plan.run.model.name, plan.method.masked).ok_or(Error::Output("model"))?;
+        let dir = RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints);
+        let found = resume::check(plan, &dir, mode)?;
+        // The device starts and compiles while the examples are read.
+        let (data, device) = std::thread::scope(|scope| {
+            let data = scope.spawn(|| load(plan));
+            let device = Device::open(kind, plugin);
+            (data.join(), device)
+        });
+        let [train_set, test_set] = data.unwrap_or(Err(Error::Output("data set")))?;
+        let device = device?;
+        let order = BatchOrder::new(train_set.len(), plan.run.train.batch_size, plan.run.train.seed)?;
+        let launch = compile_launch(plan, &*model, &device, train_set.len())?;
+        let evaluator = Evaluator::new(&device, &*model, &test_set, EVAL_BATCH)?;
+        let specs = state::specs(plan);
+        let (arrays, counters, last_saved) = start(plan, &specs, found)?;
+        let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], 0);
+        let state = specs.iter().map(upload).collect::<std::result::Result<Vec<_>, _>>()?;
+        let seed = plan.run.train.seed;
+        let metrics = Writer::new(dir.metrics(counters.iteration)?);
+        if mode != Mode::Resume {
+            dir.write_config(&plan.run.to_toml()?)?;
+        }
+        Ok(Session {
+            images: device.client.to_device(&train_set.images, 0)?,
+            labels: device.client.to_device(&train_set.labels, 0)?,
+            seed: device.client.to_device(&Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]), 0)?,
+            mask_updates: plan.updates_before(counters.iteration),
+            progress: Progress::new(counters.iteration, plan.iterations),
+            train_time: Duration::ZERO,
+            plan,
+            dir,
+            device,
+            launch,
+            evaluator,
+            specs,
+            state,
+            order,
+            counters,
+            metrics,
+            last_saved,
+        })
+    }
+
+    /// The next launch: as many iterations as fit before the next evaluation, checkpoint or the end. `None` at the end.
+    fn prepare(&mut self) -> Result<Option<Launch>> {
+        let train = &self.plan.run.train;
+        let at = self.counters.iteration;
+        let to_next = |interval: u64| interval - at % interval;
+        let count = [
+            train.steps_per_launch,
+            self.plan.iterations - at,
+            to_next(train.eval_interval),
+            to_next(train.checkpoint_interval),
+        ]
+        .into_iter()
+        .min()
+        .unwrap_or(0) as usize;
+        if count == 0 {
+            return Ok(None);
+        }
+        let mut after = self.counters;
+        let plan = self.plan;
+        let ticks: Vec<Tick> = (0..count).map(|_| after.advance(plan.method.order, &plan.schedule)).collect();
+        // Arrays have the length of a full launch; entries past `count` are not used.
+        let k = train.steps_per_launch as usize;
+        let mut indices = self.order.indices(at, count);
+        indices.resize(k * train.batch_size, 0);
+        let column = |f: &dyn Fn(&Tick) -> f32| {
+            let mut values: Vec<f32> = ticks.iter().map(f).collect();
+            values.resize(k, 0.0);
+            Literal::new(&[k], &values)
+        };
+        let mut update: Vec<bool> = ticks.iter().map(|t| t.update_at.is_some()).collect();
+        update.resize(k, false);
+        let inputs = [
+            Literal::new(&[k, train.batch_size], &indices),
+            column(&|t| plan.learning_rate.at(t.gs_before)),
+            column(&|t| t.drop_fraction),
+            Literal::from_bools(&[k], &update),
+            Literal::scalar(count as i32),
+        ];
+        let upload = |l: &Literal| self.device.client.to_device(l, 0);
+        let buffers = inputs.iter().map(upload).collect::<std::result::Result<_, _>>()?;
+        Ok(Some(Launch { buffers, ticks, after }))
+    }
+
+    /// Runs a launch and, while the device works, prepares the next one.
+    fn run(&mut self, launch: Launch) -> Result<Option<Launch>> {
+        let started = Instant::now();
+        let state = std::mem::take(&mut self.state);
+        let data = [&self.images, &self.labels];
+        let inputs = data.into_iter().chain(&launch.buffers).chain([&self.seed]);
+        let args = state.into_iter().map(Arg::Donate).chain(inputs.map(Arg::Keep)).collect();
+        let mut outputs = self.launch.execute(args)?;
+        let measured = outputs.split_off(self.specs.len().min(outputs.len()));
+        self.state = outputs;
+        let before = std::mem::replace(&mut self.counters, launch.after);
+        let next = self.prepare()?;
+        let read = |i: usize| scalar(&measured, i, LAUNCH_OUTPUTS[i]);
+        let (last, sum, correct, l2, done) = (read(0)?, read(1)?, read(2)?, read(3)?, read(4)? as u64);
+        self.train_time += started.elapsed();
+        if !last.is_finite() || !l2.is_finite() {
+            let tick = &launch.ticks[(done.max(1) - 1) as usize % launch.ticks.len()];
+            return Err(Error::Diverged {
+                iteration: tick.iteration,
+                step: tick.gs_before,
+                loss: if last.is_finite() { l2 as f32 } else { last as f32 },
+                last_good: self.last_saved.take().map(|(_, path)| path),
+            });
+        }
+        self.mask_updates += launch.ticks.iter().filter(|t| t.update_at.is_some()).count() as u64;
+        let examples = done * self.plan.run.train.batch_size as u64;
+        let cross_entropy = sum / done as f64;
+        self.record(&json!({
+            "iteration": self.counters.iteration,
+            "global_step": self.counters.gs,
+            "loss": cross_entropy + l2,
+            "cross_entropy": cross_entropy,
+            "accuracy": correct / examples as f64,
+            "learning_rate": self.plan.learning_rate.at(before.gs),
+            "mask_updates": self.mask_updates,
+            "steps_per_s": done as f64 / started.elapsed().as_secs_f64(),
+        }))?;
+        let (loss, accuracy) = (cross_entropy + l2, correct / examples as f64);
+        self.progress.update(self.counters.iteration, loss as f32, accuracy as f32);
+        Ok(next)
+    }
+
+    fn record(&mut self, record: &impl Serialize) -> Result<()> {
+        let path = self.dir.path().join("metrics.jsonl");
+        self.metrics.write(record).map_err(|source| Error::Metrics { path, source })
+    }
+
+    fn buffer(&self, name: &str) -> Option<&Buffer> {
+        let i = self.specs.iter().position(|(n, _)| n == name)?;
+        self.state.get(i)
+    }
+
+    fn evaluate(&mut self) -> Result<Scores> {
+        let specs = inference_specs(&self.plan.params);
+        let weights: Vec<&Buffer> = specs.iter().filter_map(|(name, _)| self.buffer(name)).collect();
+        let scores = self.evaluator.run(&weights)?;
+        self.record(&json!({
+            "iteration": self.counters.iteration,
+            "global_step": self.counters.gs,
+            "eval": scores,
+        }))?;
+        let at = self.counters.iteration;
+        self.progress.println(&format!(
+            "iteration {at}: test top-1 {:.2} %, loss {:.4}",
+            100.0 * scores.top1,
+            scores.loss
+        ));
+        Ok(scores)
+    }
+
+    /// Saves the state unless this iteration is saved already.
+    fn save(&mut self) -> Result<()> {
+        let iteration = self.counters.iteration;
+        if self.last_saved.as_ref().is_some_and(|(at, _)| *at == iteration) {
+            return Ok(());
+        }
+        let pending: Vec<_> = self.state.iter().map(Buffer::to_literal_async).collect::<std::result::Result<_, _>>()?;
+        let mut arrays = BTreeMap::new();
+        for ((name, _), array) in self.specs.iter().zip(pending) {
+            arrays.insert(name.clone(), array.wait()?);
+        }
+        let metadata = Metadata::new(&self.plan.run.model.name, iteration, self.plan.run.to_toml()?);
+        let path = self.dir.save(&arrays, &metadata)?;
+        self.last_saved = Some((iteration, path));
+        Ok(())
+    }
+
+    fn summary(&self, eval: Scores, start: u64, startup: Duration) -> Result<Summary> {
+        let (nonzeros, maskable) = self.count_ones()?;
+        let (plan, train_s) = (self.plan, self.train_time.as_secs_f64());
+        let done = self.counters.iteration - start;
+        Ok(Summary {
+            model: plan.run.model.name.clone(),
+            method: plan.method.name.into(),
+            sparsity: plan.run.sparsity.target,
+            steps: self.counters.iteration,
+            global_step: self.counters.gs,
+            mask_updates: self.mask_updates,
+            nonzeros,
+            maskable,
+            train_s,
+            steps_per_s: if done == 0 { 0.0 } else { done as f64 / train_s },
+            startup_s: startup.as_secs_f64(),
+            eval,
+            interrupted: self.counters.iteration < plan.iterations,
+            checkpoint: self.last_saved.as_ref().map(|(_, path)| path.clone()).unwrap_or_default(),
+            run_dir: self.dir.path().to_path_buf(),
+        })
+    }
+
+    /// Ones and entries of the masks on the device; without masks every weight counts as one.
+    fn count_ones(&self) -> Result<(usize, usize)> {
+        if !self.plan.method.masked {
+            return Ok((self.plan.maskable(), self.plan.maskable()));
+        }
+        let (mut ones, mut all) = (0, 0);
+        for mask in self.plan.params.iter().filter_map(|p| p.mask.as_deref()) {
+            let mask = self.buffer(mask).ok_or(Error::Output("mask"))?.to_literal()?;
+            let mask = mask.to_bools().ok_or(Error::Output("mask"))?;
+            ones += mask.iter().filter(|&&m| m).count();
+            all += mask.len();
+        }
+        Ok((ones, all))
+    }
+}
+
+fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Executable> {
+    let select = plan.run.mask_update.select;
+    let (computation, aliases) = Trainer { plan, model, select }.launch(examples)?;
+    Ok(device.program(&computation, &aliases)?)
+}
+
+/// Both splits of the run's data set, fetched when absent.
+fn load(plan: &Plan) -> Result<[Dataset; 2]> {
+    let dir = data_dir(&plan.run.data.name, &plan.run.data.dir)?;
+    Ok([mnist::load(&dir, Split::Train)?, mnist::load(&dir, Split::Test)?])
+}
+
+/// The folder of a data set: as given, or the cache, fetched into when empty.
+///
+/// # Errors
+/// A data set that cannot be fetched.
+pub fn data_dir(name: &str, dir: &str) -> Result<PathBuf> {
+    match dir {
+        "" => Ok(fetch::ensure(name)?),
+        dir => Ok(Path::new(dir).to_path_buf()),
+    }
+}
+
+/// Arrays and counters to go on from: those of the checkpoint, or new ones.
+#[allow(clippy::type_complexity)]
+fn start(
+    plan: &Plan,
+    specs: &[(String, Shape)],
+    found: Option<Checkpoint>,
+) -> Result<(BTreeMap<String, Literal>, Counters, Option<(u64, PathBuf)>)> {
+    let Some(mut checkpoint) = found else {
+        return Ok((state::initial(plan)?, Counters::start(&plan.schedule), None));
+    };
+    let iteration = checkpoint.metadata.as_ref().map_or(0, |m| m.iteration);
+    let arrays = checkpoint.take(&plan.run.model.name, specs)?;
+    let counter = |name: &str| arrays.get(name).and_then(Literal::item::<i64>);
+    let counters = Counters {
+        iteration,
+        gs: counter(GLOBAL_STEP).unwrap_or(0),
+        last: counter(LAST_UPDATE).unwrap_or(plan.schedule.initial_last()),
+    };
+    Ok((arrays, counters, Some((iteration, checkpoint.path))))
+}

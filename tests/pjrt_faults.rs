@@ -1,0 +1,239 @@
+//! Plugins that are missing, wrong, too old or damaged: one clear error each. The bad plugins are made here with the C
+//! compiler, small enough to carry exactly one fault.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rigl_xla::pjrt::{self, ClientOptions, DeviceKind, Error, Package, Plugin};
+
+/// A plugin with the head of the function table and its first slots: error text, code and destruction, initialisation.
+/// `SIZE`, `MAJOR`, `MINOR` and `FAILURE` (an error text, or none) are set by each test.
+const SOURCE: &str = r#"
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+static char text[64]; static int live;
+static void error_destroy(void* args) { live--; }
+static void error_message(size_t* args) { args[3] = (size_t)text; args[4] = strlen(text); }
+static void* error_code(size_t* args) { *(int*)(args + 3) = 9; return 0; }
+static void* initialize(void* args) {
+  if (!FAILURE) return 0;
+  live++;
+  sprintf(text, "%s, %d live error", (char*)FAILURE, live);
+  return text;
+}
+static struct {
+  size_t size; void* extensions;
+  struct { size_t size; void* extensions; int major, minor; } version;
+  void* slots[200];
+} table = { SIZE, 0, { 24, 0, MAJOR, MINOR }, { error_destroy, error_message, error_code, initialize } };
+void* GetPjrtApi(void) { return TABLE; }
+"#;
+
+struct Fake {
+    dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn compile(source: &str, defines: &[&str]) -> Fake {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, path) = (dir.path().join("fake.c"), dir.path().join("fake.so"));
+    std::fs::write(&input, source).unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-w", "-o"]).arg(&path).arg(&input);
+    let defaults = [
+        "-DSIZE=sizeof(table)",
+        "-DMAJOR=0",
+        "-DMINOR=81",
+        "-DFAILURE=0",
+        "-DTABLE=&table",
+    ];
+    let overridden = |name: &str| defines.iter().any(|d| d.split('=').next() == name.split('=').next());
+    cc.args(defaults.iter().filter(|name| !overridden(name))).args(defines);
+    assert!(cc.status().unwrap().success());
+    Fake { dir, path }
+}
+
+fn fake(defines: &[&str]) -> Fake {
+    compile(SOURCE, defines)
+}
+
+fn refusal(path: &Path) -> String {
+    let text = Plugin::load(path).unwrap_err().to_string();
+    let name = path.display().to_string();
+    text.strip_prefix(&format!("PJRT plugin {name}: "))
+        .unwrap_or_else(|| panic!("{text}"))
+        .to_owned()
+}
+
+#[test]
+fn a_missing_file() {
+    assert!(refusal(Path::new("/no/such/plugin.so")).starts_with("no such file"));
+}
+
+#[test]
+fn a_file_that_is_no_library() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notes.so");
+    std::fs::write(&path, "just some text").unwrap();
+    assert!(refusal(&path).contains("it begins with \"just som\", expected a 64-bit ELF header"));
+    assert!(refusal(dir.path()).ends_with("it is not a file"));
+}
+
+#[test]
+fn a_truncated_library() {
+    let Fake { dir: _dir, path } = fake(&[]);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let text = refusal(&path);
+    let half = bytes.len() / 2;
+    assert!(
+        text.starts_with(&format!(
+            "damaged: {half} bytes, expected at least {} bytes",
+            bytes.len()
+        )),
+        "{text}"
+    );
+    std::fs::write(&path, &bytes[..20]).unwrap();
+    assert!(refusal(&path).starts_with("damaged: 20 bytes"));
+}
+
+#[test]
+fn a_library_with_an_unknown_dependency() {
+    let Fake { dir: _dir, path } = compile("void absent(void); void GetPjrtApi(void) { absent(); }", &[]);
+    let text = refusal(&path);
+    assert!(
+        text.starts_with("not a loadable shared library: ") && text.contains("absent"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_library_that_is_no_plugin() {
+    let Fake { dir: _dir, path } = compile("int unrelated(void) { return 1; }", &[]);
+    assert!(refusal(&path).starts_with("not a PJRT plugin: it does not export GetPjrtApi"));
+    let Fake { dir: _dir, path } = fake(&["-DTABLE=0"]);
+    assert!(refusal(&path).contains("GetPjrtApi returned no table"));
+    let Fake { dir: _dir, path } = fake(&["-DSIZE=24"]);
+    assert!(refusal(&path).contains("its function table has 24 bytes, too few for a version (40)"));
+}
+
+#[test]
+fn versions_outside_the_range() {
+    for (major, minor) in [(0, 57), (0, 0), (1, 58), (-1, 81)] {
+        let Fake { dir: _dir, path } = fake(&[&format!("-DMAJOR={major}"), &format!("-DMINOR={minor}")]);
+        let text = refusal(&path);
+        assert!(
+            text.starts_with(&format!("its API version is {major}.{minor}; expected 0.58 or newer")),
+            "{text}"
+        );
+    }
+    let Fake { dir: _dir, path } = fake(&["-DMINOR=58"]);
+    assert_eq!(Plugin::load(&path).unwrap().api_version(), (0, 58));
+}
+
+#[test]
+fn a_failing_initialisation_keeps_its_text_and_frees_its_error() {
+    let Fake { dir: _dir, path } = fake(&["-DFAILURE=\"no device here\""]);
+    for _ in 0..2 {
+        let text = Plugin::load(&path).unwrap_err().to_string();
+        // The second failure would count two live errors if the first had leaked.
+        assert_eq!(
+            text,
+            "PJRT_Plugin_Initialize: no device here, 1 live error (failed precondition)"
+        );
+    }
+}
+
+#[test]
+fn slots_that_are_null_or_past_the_end() {
+    // 72 bytes: the head and the slots up to initialisation; in the other table the next slots are null.
+    for (size, call) in [("-DSIZE=72", "past the end"), ("-DSIZE=sizeof(table)", "null")] {
+        let Fake { dir: _dir, path } = fake(&[size]);
+        let plugin = Plugin::load(&path).unwrap();
+        let error = plugin.client(&ClientOptions::default()).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "the PJRT plugin (API 0.81) lacks PJRT_Client_Create",
+            "{call}"
+        );
+        assert!(error.is_unimplemented());
+        assert!(plugin.attributes().unwrap().is_empty(), "{call}");
+        let missing = plugin.coverage().missing;
+        assert_eq!(missing.len(), plugin.coverage().slots - 4, "{call}: {missing:?}");
+        assert!(plugin.extensions().is_empty());
+    }
+    // A table that ends before initialisation.
+    let Fake { dir: _dir, path } = fake(&["-DSIZE=64"]);
+    let text = Plugin::load(&path).unwrap_err().to_string();
+    assert_eq!(text, "the PJRT plugin (API 0.81) lacks PJRT_Plugin_Initialize");
+}
+
+#[test]
+fn names_that_are_neither_file_nor_package() {
+    let error = pjrt::open(DeviceKind::Cpu, Some("xla-cpu-pjr")).unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            Error::UnknownPackage {
+                nearest: Some("xla-cpu-pjrt"),
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = pjrt::open(DeviceKind::Cpu, Some("./absent.so")).unwrap_err();
+    assert!(matches!(error, Error::Missing { .. }));
+}
+
+#[test]
+fn a_file_with_another_digest_than_the_package() {
+    let Fake { dir: _dir, path } = fake(&[]);
+    let package = Package::named("xla-cpu-pjrt").unwrap();
+    let text = pjrt::verify(package, &path).unwrap_err().to_string();
+    assert!(
+        text.contains(package.sha256.unwrap()) && text.contains("damaged"),
+        "{text}"
+    );
+}
+
+/// Runs the program with a cache of its own and no Python, as on a machine without one.
+#[test]
+fn without_pip_the_error_says_what_to_run() {
+    let (cache, empty) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let output = Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
+        .args(["plugin", "fetch", "xla-cpu-pjrt"])
+        .env("RIGL_XLA_CACHE", cache.path())
+        .env("PATH", empty.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("cannot fetch the PJRT plugin package xla-cpu-pjrt==0.0.1"),
+        "{text}"
+    );
+    assert!(text.contains("python3 -m pip install xla-cpu-pjrt==0.0.1"), "{text}");
+}
+
+/// A package index that cannot be reached, and a half-written cache entry that must not be taken for the plugin.
+#[test]
+fn offline_a_damaged_cache_entry_is_not_used() {
+    let cache = tempfile::tempdir().unwrap();
+    let package = Package::named("xla-cpu-pjrt").unwrap();
+    let entry = cache.path().join("plugins/xla-cpu-pjrt-0.0.1").join(package.library);
+    std::fs::create_dir_all(entry.parent().unwrap()).unwrap();
+    std::fs::write(&entry, "half").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
+        .args(["plugin", "fetch", "cpu"])
+        .env("RIGL_XLA_CACHE", cache.path())
+        .env("PIP_NO_INDEX", "1")
+        .env_remove("PIP_FIND_LINKS")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("pip failed: ERROR"), "{text}");
+    assert_eq!(std::fs::read(&entry).unwrap(), b"half");
+}
