@@ -23,7 +23,11 @@ impl Device {
         let started = Instant::now();
         let plugin = pjrt::open(kind, plugin)?;
         let options = ClientOptions::for_device(kind);
-        let options = if kind == DeviceKind::Cpu { options.with_cpu_devices(1) } else { options };
+        let options = if kind == DeviceKind::Cpu {
+            options.with_cpu_devices(1)
+        } else {
+            options
+        };
         let client = plugin.client(&options)?;
         report::detail(|| format!("plugin {} ready in {:.2?}", plugin.path().display(), started.elapsed()));
         Ok(Device {
@@ -40,10 +44,14 @@ impl Device {
     pub fn program(&self, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Executable> {
         let started = Instant::now();
         let bytes = computation.to_bytes(aliases);
-        let (executable, outcome) = self.client.compile_cached(&self.cache, &bytes, &CompileOptions::default())?;
+        let (executable, outcome) = self
+            .client
+            .compile_cached(&self.cache, &bytes, &CompileOptions::default())?;
         let name = &computation.name;
         match outcome {
-            CacheOutcome::Damaged(why) => eprintln!("compile cache: the entry of {name} was damaged and is replaced ({why})"),
+            CacheOutcome::Damaged(why) => {
+                eprintln!("compile cache: the entry of {name} was damaged and is replaced ({why})")
+            }
             CacheOutcome::NotSaved(why) => eprintln!("compile cache: {name} could not be kept ({why})"),
             CacheOutcome::Hit => report::detail(|| format!("{name}: from the cache in {:.2?}", started.elapsed())),
             CacheOutcome::Miss => report::detail(|| format!("{name}: compiled in {:.2?}", started.elapsed())),

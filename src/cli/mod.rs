@@ -61,8 +61,14 @@ pub fn main() -> ExitCode {
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     report(&error);
-    let device_usage = error.downcast_ref::<crate::pjrt::Error>().is_some_and(crate::pjrt::Error::is_usage);
-    ExitCode::from(if device_usage || error.is::<crate::config::Error>() { 2 } else { 1 })
+    let device_usage = error
+        .downcast_ref::<crate::pjrt::Error>()
+        .is_some_and(crate::pjrt::Error::is_usage);
+    ExitCode::from(if device_usage || error.is::<crate::config::Error>() {
+        2
+    } else {
+        1
+    })
 }
 
 /// The error and its causes, less those that the lines before already tell.

@@ -97,7 +97,10 @@ pub fn predict(device: &Device, model: &dyn Model, weights: &[Literal], images: 
     let batch = n.clamp(1, PREDICT_BATCH);
     let program = device.program(&prediction(model, batch, images.dtype())?, &[])?;
     let to_device = |w: &Literal| device.client.to_device(w, 0);
-    let weights = weights.iter().map(to_device).collect::<std::result::Result<Vec<_>, _>>()?;
+    let weights = weights
+        .iter()
+        .map(to_device)
+        .collect::<std::result::Result<Vec<_>, _>>()?;
     let example_bytes = pixels * images.dtype().size();
     let shape = Shape::new(images.dtype(), [vec![batch], model.input_dims()].concat());
     let mut logits: Vec<f32> = Vec::with_capacity(n * model.classes());
@@ -119,7 +122,11 @@ fn wrong_input(model: &dyn Model, images: &Literal) -> Error {
     Error::Shape {
         what: "the input".into(),
         found: images.shape().to_string(),
-        expected: format!("u8 or f32 images with {:?} elements each for {}", model.input_dims(), model.name()),
+        expected: format!(
+            "u8 or f32 images with {:?} elements each for {}",
+            model.input_dims(),
+            model.name()
+        ),
     }
 }
 
@@ -129,7 +136,10 @@ fn wrong_input(model: &dyn Model, images: &Literal) -> Error {
 /// A checkpoint that fits no model: the error lists what is wrong with the one it names, or with the first.
 pub fn recognise(mut checkpoint: crate::checkpoint::Checkpoint) -> Result<(Box<dyn Model>, Vec<Literal>)> {
     let named = checkpoint.metadata.as_ref().map(|m| m.model.clone());
-    let name = named.as_deref().filter(|n| models::NAMES.contains(n)).unwrap_or(models::NAMES[0]);
+    let name = named
+        .as_deref()
+        .filter(|n| models::NAMES.contains(n))
+        .unwrap_or(models::NAMES[0]);
     let masked = checkpoint.tensors.keys().any(|k| k.ends_with("/mask"));
     let model = models::find(name, masked).ok_or(Error::Output("model"))?;
     let specs = inference_specs(&model.params());

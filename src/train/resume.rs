@@ -20,7 +20,10 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
         return Err(Error::OtherRun { path, differences });
     }
     let found = dir.latest()?;
-    let done = found.as_ref().and_then(|c| c.metadata.as_ref()).map_or(0, |m| m.iteration);
+    let done = found
+        .as_ref()
+        .and_then(|c| c.metadata.as_ref())
+        .map_or(0, |m| m.iteration);
     if done > plan.iterations {
         let asked = plan.iterations;
         return Err(Error::Beyond { path, done, asked });
@@ -65,7 +68,11 @@ fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
 /// Dotted keys and values as text.
 fn flatten(prefix: &str, table: &Table, out: &mut Vec<(String, String)>) {
     for (key, value) in table {
-        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let key = if prefix.is_empty() {
+            key.clone()
+        } else {
+            format!("{prefix}.{key}")
+        };
         match value {
             Value::Table(inner) => flatten(&key, inner, out),
             value => out.push((key, value.to_string())),

@@ -152,7 +152,9 @@ impl<'a> Session<'a> {
         Ok(Session {
             images: device.client.to_device(&train_set.images, 0)?,
             labels: device.client.to_device(&train_set.labels, 0)?,
-            seed: device.client.to_device(&Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]), 0)?,
+            seed: device
+                .client
+                .to_device(&Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]), 0)?,
             mask_updates: plan.updates_before(counters.iteration),
             progress: Progress::new(counters.iteration, plan.iterations),
             train_time: Duration::ZERO,
@@ -189,7 +191,9 @@ impl<'a> Session<'a> {
         }
         let mut after = self.counters;
         let plan = self.plan;
-        let ticks: Vec<Tick> = (0..count).map(|_| after.advance(plan.method.order, &plan.schedule)).collect();
+        let ticks: Vec<Tick> = (0..count)
+            .map(|_| after.advance(plan.method.order, &plan.schedule))
+            .collect();
         // Arrays have the length of a full launch; entries past `count` are not used.
         let k = train.steps_per_launch as usize;
         let mut indices = self.order.indices(at, count);
@@ -219,7 +223,11 @@ impl<'a> Session<'a> {
         let state = std::mem::take(&mut self.state);
         let data = [&self.images, &self.labels];
         let inputs = data.into_iter().chain(&launch.buffers).chain([&self.seed]);
-        let args = state.into_iter().map(Arg::Donate).chain(inputs.map(Arg::Keep)).collect();
+        let args = state
+            .into_iter()
+            .map(Arg::Donate)
+            .chain(inputs.map(Arg::Keep))
+            .collect();
         let mut outputs = self.launch.execute(args)?;
         let measured = outputs.split_off(self.specs.len().min(outputs.len()));
         self.state = outputs;
@@ -251,13 +259,16 @@ impl<'a> Session<'a> {
             "steps_per_s": done as f64 / started.elapsed().as_secs_f64(),
         }))?;
         let (loss, accuracy) = (cross_entropy + l2, correct / examples as f64);
-        self.progress.update(self.counters.iteration, loss as f32, accuracy as f32);
+        self.progress
+            .update(self.counters.iteration, loss as f32, accuracy as f32);
         Ok(next)
     }
 
     fn record(&mut self, record: &impl Serialize) -> Result<()> {
         let path = self.dir.path().join("metrics.jsonl");
-        self.metrics.write(record).map_err(|source| Error::Metrics { path, source })
+        self.metrics
+            .write(record)
+            .map_err(|source| Error::Metrics { path, source })
     }
 
     fn buffer(&self, name: &str) -> Option<&Buffer> {
@@ -289,7 +300,11 @@ impl<'a> Session<'a> {
         if self.last_saved.as_ref().is_some_and(|(at, _)| *at == iteration) {
             return Ok(());
         }
-        let pending: Vec<_> = self.state.iter().map(Buffer::to_literal_async).collect::<std::result::Result<_, _>>()?;
+        let pending: Vec<_> = self
+            .state
+            .iter()
+            .map(Buffer::to_literal_async)
+            .collect::<std::result::Result<_, _>>()?;
         let mut arrays = BTreeMap::new();
         for ((name, _), array) in self.specs.iter().zip(pending) {
             arrays.insert(name.clone(), array.wait()?);
@@ -318,7 +333,11 @@ impl<'a> Session<'a> {
             startup_s: startup.as_secs_f64(),
             eval,
             interrupted: self.counters.iteration < plan.iterations,
-            checkpoint: self.last_saved.as_ref().map(|(_, path)| path.clone()).unwrap_or_default(),
+            checkpoint: self
+                .last_saved
+                .as_ref()
+                .map(|(_, path)| path.clone())
+                .unwrap_or_default(),
             run_dir: self.dir.path().to_path_buf(),
         })
     }
