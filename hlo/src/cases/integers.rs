@@ -132,9 +132,9 @@ fn arithmetic() -> Vec<Case> {
         case(
             "power",
             "unsigned, large exponents",
-            [v([3u32, 2, 1]), v([200u32, 200, u32::MAX])],
+            [v([3u32, 2, 1]), v([31u32, 31, u32::MAX])],
             |_, x| vec![x[0].pow(x[1])],
-            [v([3u32.wrapping_pow(200), 0, 1])],
+            [v([1_264_544_299u32, 1 << 31, 1])],
         ),
     ]
 }
