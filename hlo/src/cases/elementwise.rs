@@ -20,9 +20,9 @@ fn any() -> Literal {
     v([0.5f32, -1.25, 2.0, 0.001])
 }
 
-/// Positive: 0.5, 1.25, 4, 0.001.
+/// Positive: 0.5, 1.25, 4, 0.1.
 fn positive() -> Literal {
-    v([0.5f32, 1.25, 4.0, 0.001])
+    v([0.5f32, 1.25, 4.0, 0.1])
 }
 
 /// 0, −0, ∞, −∞, NaN.
@@ -53,7 +53,7 @@ fn transcendental() -> Vec<Case> {
             "positive",
             [positive()],
             |_, x| vec![x[0].log()],
-            [v([-0.693_147_2f32, 0.223_143_55, 1.386_294_4, -6.907_755])],
+            [v([-0.693_147_2f32, 0.223_143_55, 1.386_294_4, -2.302_585_1])],
         )
         .within(APPROXIMATE)
         .numeric(&[0]),
@@ -69,7 +69,7 @@ fn transcendental() -> Vec<Case> {
             "positive",
             [positive()],
             |_, x| vec![x[0].sqrt()],
-            [v([0.707_106_77f32, 1.118_034, 2.0, 0.031_622_78])],
+            [v([0.707_106_77f32, 1.118_034, 2.0, 0.316_227_77])],
         )
         .within(APPROXIMATE)
         .numeric(&[0]),
@@ -85,7 +85,7 @@ fn transcendental() -> Vec<Case> {
             "positive",
             [positive()],
             |_, x| vec![x[0].rsqrt()],
-            [v([1.414_213_5f32, 0.894_427_2, 0.5, 31.622_776])],
+            [v([1.414_213_5f32, 0.894_427_2, 0.5, 3.162_277_6])],
         )
         .within(APPROXIMATE)
         .numeric(&[0]),

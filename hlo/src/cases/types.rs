@@ -226,15 +226,15 @@ fn bits() -> Vec<Case> {
                 v([0x3ff0_0000_0000_0000i64, i64::MIN]),
                 v([1.0f64, -0.0]),
             ],
-        )
-        .stop(),
+        ),
         case(
             "bitcast-convert",
             "f16 and bf16",
             [v([1.0, -2.0].map(f16::from_f32))],
             |_, x| vec![x[0].bitcast_convert(DType::BF16)],
             [v([bf16::from_bits(0x3c00), bf16::from_bits(0xc000)])],
-        ),
+        )
+        .stop(),
         case(
             "bitcast-convert",
             "signed and unsigned",
