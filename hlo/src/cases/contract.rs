@@ -143,10 +143,10 @@ fn sums() -> Vec<Case> {
         .numeric(&[0]),
         case(
             "reduce",
-            "sum over no axes and over a scalar",
+            "sum over one, over no axes and over a scalar",
             [v([1.0f32, 2.0]), Literal::scalar(3.0f32)],
-            |_, x| vec![x[0].reduce_sum(&[]), x[1].reduce_sum_all()],
-            [v([1.0f32, 2.0]), Literal::scalar(3.0f32)],
+            |_, x| vec![x[0].reduce_sum(&[0]), x[0].reduce_sum(&[]), x[1].reduce_sum_all()],
+            [Literal::scalar(3.0f32), v([1.0f32, 2.0]), Literal::scalar(3.0f32)],
         )
         .numeric(&[0, 1]),
         case(
