@@ -146,6 +146,9 @@ pub struct Instruction {
     pub literal: Option<Literal>,
     #[prost(int64, tag = "9")]
     pub parameter_number: i64,
+    /// Set by compilers only.
+    #[prost(string, tag = "11")]
+    pub fusion_kind: String,
     #[prost(int64, tag = "13")]
     pub tuple_index: i64,
     #[prost(int64, repeated, tag = "14")]
@@ -156,6 +159,9 @@ pub struct Instruction {
     pub dynamic_slice_sizes: Vec<i64>,
     #[prost(message, optional, tag = "21")]
     pub padding_config: Option<PaddingConfig>,
+    /// Set by compilers only.
+    #[prost(string, tag = "28")]
+    pub custom_call_target: String,
     #[prost(message, optional, tag = "30")]
     pub dot_dimension_numbers: Option<DotDimensionNumbers>,
     #[prost(message, optional, tag = "33")]

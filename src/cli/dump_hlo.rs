@@ -2,7 +2,17 @@
 
 use std::path::PathBuf;
 
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::{Context, bail};
+use hlo::{Alias, Computation, text};
+
 use super::run_args::RunArgs;
+use crate::config::Plan;
+use crate::data::mnist;
+use crate::device::Device;
+use crate::train::eval::evaluation;
+use crate::train::step::Trainer;
 
 /// Arguments of `dump-hlo`.
 #[derive(clap::Args, Debug)]
@@ -51,14 +61,57 @@ pub enum Format {
 ///
 /// # Errors
 /// A run that cannot be built or, with `--optimized`, compiled; an output that cannot be written.
-pub fn run(args: Args, _json: bool) -> anyhow::Result<()> {
-    let _plan = args.run.layers()?.plan()?;
-    let Args {
-        graph,
-        format,
-        optimized,
-        output,
-        ..
-    } = args;
-    anyhow::bail!("dump-hlo is not linked in ({graph:?} {format:?} {optimized} {output:?})")
+pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    let plan = args.run.layers()?.plan()?;
+    let (computation, aliases) = args.build(&plan)?;
+    let instructions = computation.instruction_count();
+    let bytes = match (args.optimized, args.format) {
+        (true, format) => optimized(&plan, &computation, &aliases, format)?,
+        (false, Format::Text) => text::dump(&computation).into_bytes(),
+        (false, Format::Proto) => computation.to_bytes(&aliases),
+        (false, Format::Dot) => text::dot(&computation).into_bytes(),
+    };
+    match &args.output {
+        Some(path) => {
+            std::fs::write(path, &bytes).with_context(|| path.display().to_string())?;
+            let told = serde_json::json!({ "output": path, "instructions": instructions, "bytes": bytes.len() });
+            if json { super::print_json(&told) } else { Ok(()) }
+        }
+        None if json => bail!("--json needs --output, as standard output takes either the object or the graph"),
+        None if matches!(args.format, Format::Proto) && io::stdout().is_terminal() => {
+            bail!("--format proto is binary; give it --output")
+        }
+        None => Ok(io::stdout().write_all(&bytes)?),
+    }
+}
+
+impl Args {
+    fn build(&self, plan: &Plan) -> anyhow::Result<(Computation, Vec<Alias>)> {
+        let model = models::find(&plan.run.model.name, plan.method.masked).context("model")?;
+        let [train_examples, test_examples] = mnist::EXAMPLES;
+        let select = plan.run.mask_update.select;
+        let trainer = Trainer {
+            plan,
+            model: &*model,
+            select,
+        };
+        Ok(match self.graph {
+            Graph::Step => trainer.launch(train_examples)?,
+            Graph::Update if !plan.method.updates() => bail!("method {} has no mask update", plan.method.name),
+            Graph::Update => (trainer.update()?, vec![]),
+            Graph::Eval => (evaluation(&*model, test_examples, 1000)?, vec![]),
+        })
+    }
+}
+
+/// The graph as the plugin compiled it.
+fn optimized(plan: &Plan, computation: &Computation, aliases: &[Alias], format: Format) -> anyhow::Result<Vec<u8>> {
+    let plugin = Some(plan.run.device.plugin.as_str()).filter(|p| !p.is_empty());
+    let device = Device::open(plan.run.device.kind.parse()?, plugin)?;
+    let bytes = device.program(computation, aliases)?.optimized_hlo()?;
+    Ok(match format {
+        Format::Proto => bytes,
+        Format::Text => text::dump_module(&text::read_module(&bytes)?).into_bytes(),
+        Format::Dot => text::dot_module(&text::read_module(&bytes)?).into_bytes(),
+    })
 }

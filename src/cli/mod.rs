@@ -9,6 +9,7 @@ pub mod predict;
 pub mod run_args;
 pub mod train;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -69,6 +70,22 @@ pub fn main() -> ExitCode {
     } else {
         1
     })
+}
+
+/// Writes results to standard output. Not `println!`: a closed pipe is an error here, not a panic.
+///
+/// # Errors
+/// What the system reports.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Writes `value` as the one JSON object of `--json`.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string(value)?))
 }
 
 /// The error and its causes, less those that the lines before already tell.

@@ -2,7 +2,13 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
+use hlo::Literal;
+use serde_json::json;
+
 use super::run_args::DeviceArgs;
+use crate::checkpoint::{self, Metadata};
+use crate::train::inference::{predict, recognise};
 
 /// Arguments of `predict`.
 #[derive(clap::Args, Debug)]
@@ -10,10 +16,10 @@ pub struct Args {
     /// Checkpoint in safetensors form
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
-    /// Images, in safetensors form
+    /// Images, in safetensors form: the tensor `images`, or the only one; u8 pixels, or f32 as the model takes them
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where the logits go, in safetensors form
+    /// Where the tensor `logits` goes, in safetensors form
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
@@ -24,6 +30,35 @@ pub struct Args {
 ///
 /// # Errors
 /// A checkpoint, input or device that cannot be used, or an output that cannot be written.
-pub fn run(args: Args, _json: bool) -> anyhow::Result<()> {
-    anyhow::bail!("predict is not linked in ({args:?})")
+pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    let checkpoint = checkpoint::load(&checkpoint::resolve(&args.checkpoint)?)?;
+    let iteration = checkpoint.metadata.as_ref().map_or(0, |m| m.iteration);
+    let (model, weights) = recognise(checkpoint)?;
+    let images = images(&args.input)?;
+    let logits = predict(&args.device.open()?, &*model, &weights, &images)?;
+    let shape = logits.dims().to_vec();
+    let metadata = Metadata::new(model.name(), iteration, "");
+    checkpoint::save(&args.output, &[("logits".to_string(), logits)].into(), &metadata)?;
+    match json {
+        true => super::print_json(&json!({ "output": args.output, "model": model.name(), "logits": shape })),
+        false => super::print(&format!("logits {shape:?} in {}\n", args.output.display())),
+    }
+}
+
+/// The images of an input file.
+fn images(path: &std::path::Path) -> anyhow::Result<Literal> {
+    let mut tensors = checkpoint::load(path)?.tensors;
+    let names: Vec<String> = tensors.keys().cloned().collect();
+    let name = match names.as_slice() {
+        [only] => only.as_str(),
+        _ => "images",
+    };
+    match tensors.remove(name) {
+        Some(images) => Ok(images),
+        None => bail!(
+            "{}: holds {}, expected a tensor 'images'",
+            path.display(),
+            names.join(", ")
+        ),
+    }
 }

@@ -6,6 +6,8 @@ use toml::Value;
 
 use crate::config::{DEFAULT_PRESET, Error, Layers, PRESETS};
 use crate::data::fetch;
+use crate::device::Device;
+use crate::pjrt::DeviceKind;
 
 /// Where to run.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -188,6 +190,17 @@ impl RunArgs {
             Some(dir) if is_folder(dir) => (None, Some(dir.into())),
             Some(name) => (Some(name.into()), Some("".into())),
         }
+    }
+}
+
+impl DeviceArgs {
+    /// The device asked for, the CPU by default, started.
+    ///
+    /// # Errors
+    /// An unknown kind, or what keeps the device from starting.
+    pub fn open(&self) -> anyhow::Result<Device> {
+        let kind = self.device.as_deref().unwrap_or(DeviceKind::Cpu.name()).parse()?;
+        Ok(Device::open(kind, self.plugin.as_deref())?)
     }
 }
 

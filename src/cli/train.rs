@@ -1,6 +1,15 @@
 //! `rigl-xla train`.
 
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+
 use super::run_args::RunArgs;
+use crate::checkpoint::Mode;
+use crate::config::{Layers, Plan};
+use crate::train::{self, Summary};
 
 /// Arguments of `train`.
 #[derive(clap::Args, Debug)]
@@ -19,11 +28,87 @@ pub struct Args {
 ///
 /// # Errors
 /// Whatever keeps the run from its end.
-pub fn run(args: Args, _json: bool) -> anyhow::Result<()> {
-    let _plan = args.run.layers()?.plan()?;
-    anyhow::bail!(
-        "train is not linked in (resume {}, overwrite {})",
-        args.resume,
-        args.overwrite
-    )
+pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    let plan = args.plan()?;
+    crate::report::detail(|| plan.run.to_toml().unwrap_or_default());
+    let mode = match (args.resume, args.overwrite) {
+        (true, _) => Mode::Resume,
+        (_, true) => Mode::Overwrite,
+        _ => Mode::Fresh,
+    };
+    eprintln!(
+        "{} on {}: {} at sparsity {}, {} of {} maskable weights, {} iterations, in {}",
+        plan.run.model.name,
+        plan.run.data.name,
+        plan.method.name,
+        plan.run.sparsity.target,
+        plan.nonzeros(),
+        plan.maskable(),
+        plan.iterations,
+        plan.output_dir.display()
+    );
+    let stop = stop_on_signal()?;
+    let summary = train::train(&plan, mode, &stop)?;
+    if summary.interrupted {
+        eprintln!(
+            "stopped and saved after {} iterations; go on with --resume",
+            summary.steps
+        );
+    }
+    match json {
+        true => super::print_json(&summary),
+        false => super::print(&text(&summary)),
+    }
+}
+
+impl Args {
+    /// What to run. A run that is resumed says so itself, unless a preset or a file is given.
+    fn plan(&self) -> anyhow::Result<Plan> {
+        let asked = self.run.layers()?.plan()?;
+        let stored = asked.output_dir.join("config.toml");
+        if !self.resume || self.run.preset.is_some() || self.run.config.is_some() || !stored.is_file() {
+            return Ok(asked);
+        }
+        let layers = Layers::preset(crate::config::DEFAULT_PRESET)?.file(&stored)?;
+        Ok(self.run.flags_over(layers)?.plan()?)
+    }
+}
+
+/// Holds once Ctrl-C was pressed or the process asked to terminate; a second signal ends the process at once.
+fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    let handler = move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            process::exit(130);
+        }
+        eprintln!("stopping: saving the run (again to stop without)");
+    };
+    ctrlc::set_handler(handler).context("signals cannot be handled")?;
+    Ok(stop)
+}
+
+fn text(summary: &Summary) -> String {
+    let density = 100.0 * summary.nonzeros as f64 / summary.maskable.max(1) as f64;
+    let lines = [
+        ("test top-1", format!("{:.2} %", 100.0 * summary.eval.top1)),
+        ("test loss", format!("{:.4}", summary.eval.loss)),
+        ("iterations", summary.steps.to_string()),
+        ("gradient steps", summary.global_step.to_string()),
+        ("mask updates", summary.mask_updates.to_string()),
+        (
+            "connections",
+            format!("{} of {} ({density:.2} %)", summary.nonzeros, summary.maskable),
+        ),
+        (
+            "training",
+            format!("{:.1} s, {:.0} iterations/s", summary.train_s, summary.steps_per_s),
+        ),
+        ("start-up", format!("{:.2} s", summary.startup_s)),
+        ("checkpoint", summary.checkpoint.display().to_string()),
+    ];
+    lines
+        .iter()
+        .map(|(what, value)| format!("{what:<16}{value}\n"))
+        .collect()
 }

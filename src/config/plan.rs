@@ -100,7 +100,12 @@ impl Plan {
 
     /// Global steps of the mask updates of the whole run, in order.
     pub fn update_steps(&self) -> impl Iterator<Item = i64> {
-        let iterations = if self.method.updates() { self.iterations } else { 0 };
+        self.update_steps_within(self.iterations)
+    }
+
+    /// Global steps of the mask updates of the first `iterations` iterations, in order.
+    pub fn update_steps_within(&self, iterations: u64) -> impl Iterator<Item = i64> {
+        let iterations = if self.method.updates() { iterations } else { 0 };
         sparse::trace(self.method.order, &self.schedule, iterations).filter_map(|tick| tick.update_at)
     }
 

@@ -6,6 +6,8 @@ use hlo::{DType, Literal, Shape};
 
 use super::{Dataset, Error, Result, Split, idx};
 
+/// Examples of the published training and test sets.
+pub const EXAMPLES: [usize; 2] = [60_000, 10_000];
 /// Height and width of an image.
 pub const SIDE: usize = 28;
 /// Number of classes.

@@ -155,7 +155,7 @@ impl<'a> Session<'a> {
             seed: device
                 .client
                 .to_device(&Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]), 0)?,
-            mask_updates: plan.updates_before(counters.iteration),
+            mask_updates: plan.update_steps_within(counters.iteration).count() as u64,
             progress: Progress::new(counters.iteration, plan.iterations),
             train_time: Duration::ZERO,
             plan,
@@ -309,7 +309,10 @@ impl<'a> Session<'a> {
         for ((name, _), array) in self.specs.iter().zip(pending) {
             arrays.insert(name.clone(), array.wait()?);
         }
-        let metadata = Metadata::new(&self.plan.run.model.name, iteration, self.plan.run.to_toml()?);
+        // Where the run stands is no part of its state: equal runs save equal bytes.
+        let mut run = self.plan.run.clone();
+        run.output.dir.clear();
+        let metadata = Metadata::new(&run.model.name, iteration, run.to_toml()?);
         let path = self.dir.save(&arrays, &metadata)?;
         self.last_saved = Some((iteration, path));
         Ok(())

@@ -1,5 +1,9 @@
 //! Graphs for people: a readable dump, the difference of two, and Graphviz.
 
+mod module;
+
+pub use module::{dot_module, dump_module, read_module};
+
 use crate::graph::{Computation, Node};
 use crate::op::Op;
 use crate::shape::Shape;
