@@ -8,9 +8,12 @@
 use std::process::Command;
 
 use hlo::cases::{self, Case};
+use hlo::{Graph, Literal};
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, CompileOptions, DeviceKind, OptionValue, Package};
 
 const CHILD: &str = "RIGL_XLA_TEST_CHILD";
+/// Starting a compilation costs more than compiling a case.
+const CASES_PER_MODULE: usize = 32;
 
 #[test]
 fn xla_cpu_pjrt() {
@@ -51,9 +54,10 @@ fn every_case_has_its_value() {
         xla_flags: [exact].into(),
         ..CompileOptions::default()
     };
-    let failures: Vec<String> = cases::all()
-        .iter()
-        .filter_map(|case| run(&client, &options, case).err())
+    let cases = cases::all();
+    let failures: Vec<String> = cases
+        .chunks(CASES_PER_MODULE)
+        .flat_map(|cases| run(&client, &options, cases))
         .collect();
     assert!(
         failures.is_empty(),
@@ -63,24 +67,38 @@ fn every_case_has_its_value() {
     );
 }
 
-fn run(client: &Client, options: &CompileOptions, case: &Case) -> Result<(), String> {
-    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", case.title());
-    let computation = case.computation().map_err(|e| told(&e))?;
-    let program = client
-        .compile(&computation.to_bytes(&[]), options)
-        .map_err(|e| told(&e))?;
-    let upload = |input| client.to_device(input, 0).map(Arg::Donate);
-    let arguments = case
-        .inputs
+/// Failures of cases that share a module; when it cannot be run, of each case alone.
+fn run(client: &Client, options: &CompileOptions, cases: &[Case]) -> Vec<String> {
+    match (outputs(client, options, cases), cases) {
+        (Ok(mut outputs), _) => {
+            let check = |case: &Case| case.check(&outputs.drain(..case.want.len()).collect::<Vec<_>>()).err();
+            cases.iter().filter_map(check).collect()
+        }
+        (Err(error), [case]) => vec![format!("{}: {error}", case.title())],
+        (Err(_), _) => cases.chunks(1).flat_map(|case| run(client, options, case)).collect(),
+    }
+}
+
+/// The outputs of all `cases`, one after the other, from one program.
+fn outputs(client: &Client, options: &CompileOptions, cases: &[Case]) -> pjrt::Result<Vec<Literal>> {
+    let inputs = || cases.iter().flat_map(|case| &case.inputs);
+    let parameters: Vec<_> = inputs().map(|input| ("x".to_string(), input.shape().clone())).collect();
+    let module = Graph::function("cases", &parameters, |g, mut x| {
+        let mut outputs = vec![];
+        for case in cases {
+            let (own, rest) = x.split_at(case.inputs.len());
+            outputs.extend((case.build)(g, own));
+            x = rest;
+        }
+        outputs
+    });
+    let program = client.compile(&module.unwrap().to_bytes(&[]), options)?;
+    let arguments = inputs()
+        .map(|input| client.to_device(input, 0).map(Arg::Donate))
+        .collect::<pjrt::Result<Vec<_>>>()?;
+    program
+        .execute(arguments)?
         .iter()
-        .map(upload)
-        .collect::<pjrt::Result<Vec<_>>>()
-        .map_err(|e| told(&e))?;
-    let outputs = program.execute(arguments).map_err(|e| told(&e))?;
-    let got = outputs
-        .iter()
-        .map(|o| o.to_literal())
-        .collect::<pjrt::Result<Vec<_>>>()
-        .map_err(|e| told(&e))?;
-    case.check(&got)
+        .map(|output| output.to_literal())
+        .collect()
 }
