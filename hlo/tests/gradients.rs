@@ -189,6 +189,21 @@ fn stops_are_errors_that_name_operator_and_path() {
     }
 }
 
+/// Masks and random numbers come from integers: a sort behind them does not stand in a gradient's way.
+#[test]
+fn a_stop_behind_integers_does_not_count() {
+    let inputs = [Literal::new(&[3], &[3.0f64, 1.0, 2.0])];
+    let computation = Graph::function("ranked", &specs(&inputs), |_, x| {
+        let keys = x[0].bitcast_convert(DType::U64);
+        let ranked = keys.sort_with(&[keys], 0, false)[1].convert(DType::F64) * 0.0 + 2.0;
+        grad((x[0] * ranked).reduce_sum_all(), x)
+    });
+    assert_eq!(
+        computation.unwrap().evaluate(&inputs).unwrap()[0].to_f64_vec(),
+        [2.0; 3]
+    );
+}
+
 #[test]
 fn the_first_error_wins_over_a_missing_gradient() {
     let g = Graph::new("both");

@@ -85,3 +85,20 @@ fn graphviz_has_each_node_and_edge_with_quotes_escaped() {
     let bare = dot.replace("\\\\", "").replace("\\\"", "");
     assert_eq!(bare.matches('"').count() % 2, 0, "{dot}");
 }
+
+#[test]
+fn modules_that_come_back_are_printed_whole() {
+    for case in cases::all() {
+        let bytes = case.computation().unwrap().to_bytes(&[]);
+        let module = text::read_module(&bytes).unwrap();
+        let (dump, dot) = (text::dump_module(&module), text::dot_module(&module));
+        assert_eq!(dump.matches("\nentry ").count(), 1, "{dump}");
+        for instruction in module.computations.iter().flat_map(|c| &c.instructions) {
+            assert!(dump.contains(&format!("%{} = ", instruction.name)), "{dump}");
+            assert!(dump.contains(&format!(" {}(", instruction.opcode)), "{dump}");
+            assert!(dot.contains(&instruction.name), "{dot}");
+        }
+    }
+    let error = text::read_module(b"no module").unwrap_err().to_string();
+    assert!(error.starts_with("reading an HLO module: "), "{error}");
+}
