@@ -1,1 +1,12 @@
 //! Everything with an effect: devices, data, training, files, and the program's subcommands.
+
+pub mod cache;
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod pjrt;
+pub mod report;
+pub mod rng;
+pub mod sparse;
+pub mod train;

@@ -1,1 +1,6 @@
-fn main() {}
+//! The program `rigl-xla`; everything is in the library.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rigl_xla::cli::main()
+}

@@ -1,0 +1,327 @@
+//! Emission of a [`Computation`] as an `HloModuleProto`.
+
+use crate::graph::{Computation, Node, NodeId};
+use crate::literal::Literal;
+use crate::op::{Op, Reducer};
+use crate::proto;
+use crate::shape::{DType, Shape};
+use prost::Message;
+use std::collections::BTreeMap;
+
+/// Number of XLA's `PrimitiveType` for tuples.
+const TUPLE: i32 = 13;
+
+/// An output that reuses the memory of a parameter: the parameter may be donated at each execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// Output position.
+    pub output: usize,
+    /// Parameter position.
+    pub parameter: usize,
+}
+
+impl Computation {
+    /// This computation as the entry of a module. Its root is a tuple of the outputs.
+    pub fn to_proto(&self, aliases: &[Alias]) -> proto::Module {
+        let mut emitter = Emitter::default();
+        let entry = emitter.emit(self, Calling::Arrays);
+        let program_shape = emitter.computations.last().and_then(|c| c.program_shape.clone());
+        let entries = aliases
+            .iter()
+            .map(|alias| proto::AliasEntry {
+                output_shape_index: vec![alias.output as i64],
+                parameter_number: alias.parameter as i64,
+                parameter_shape_index: vec![],
+                kind: 1,
+            })
+            .collect();
+        proto::Module {
+            name: self.name.clone(),
+            entry_computation_name: emitter.computations.last().map(|c| c.name.clone()).unwrap_or_default(),
+            computations: emitter.computations,
+            host_program_shape: program_shape,
+            id: 1,
+            entry_computation_id: entry,
+            input_output_alias: Some(proto::InputOutputAlias { entries }),
+        }
+    }
+
+    /// [`Computation::to_proto`], serialized.
+    pub fn to_bytes(&self, aliases: &[Alias]) -> Vec<u8> {
+        self.to_proto(aliases).encode_to_vec()
+    }
+}
+
+/// How a computation takes its inputs and gives its outputs.
+#[derive(Clone, Copy, PartialEq)]
+enum Calling {
+    /// A parameter per input; a tuple out.
+    Arrays,
+    /// One tuple in, a tuple out: bodies and branches.
+    Tuples,
+    /// One tuple in, an array out: loop conditions.
+    TupleToArray,
+}
+
+/// Collects computations, callees before callers.
+#[derive(Default)]
+pub(crate) struct Emitter {
+    computations: Vec<proto::Computation>,
+    reducers: BTreeMap<(Option<Reducer>, DType), i64>,
+    last_id: i64,
+}
+
+/// The instructions of one computation under construction.
+struct Body {
+    name: String,
+    instructions: Vec<proto::Instruction>,
+}
+
+impl Emitter {
+    fn next_id(&mut self) -> i64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn emit(&mut self, computation: &Computation, calling: Calling) -> i64 {
+        let mut body = Body {
+            name: computation.name.clone(),
+            instructions: vec![],
+        };
+        let inputs: Vec<Shape> = computation.parameter_specs().into_iter().map(|(_, s)| s).collect();
+        let tuple = (calling != Calling::Arrays).then(|| {
+            let shape = tuple_shape(&inputs);
+            self.add(&mut body, plain("parameter", shape))
+        });
+        let mut ids = vec![0; computation.nodes.len()];
+        for (id, node) in computation.nodes.iter().enumerate() {
+            ids[id] = match (&node.op, tuple) {
+                (Op::Parameter { index, .. }, Some(tuple)) => {
+                    let mut element = plain("get-tuple-element", shape_proto(node.shape()));
+                    element.tuple_index = *index as i64;
+                    element.operand_ids = vec![tuple];
+                    self.add(&mut body, element)
+                }
+                _ => self.node(&mut body, computation, node, &ids),
+            };
+        }
+        let outputs: Vec<i64> = computation.outputs.iter().map(|&o| ids[o]).collect();
+        let (root, result) = match calling {
+            Calling::TupleToArray => (outputs[0], shape_proto(&computation.output_shapes()[0])),
+            _ => {
+                let shape = tuple_shape(&computation.output_shapes());
+                (self.tuple(&mut body, shape.clone(), outputs), shape)
+            }
+        };
+        let parameters = match calling {
+            Calling::Arrays => inputs.iter().map(shape_proto).collect(),
+            _ => vec![tuple_shape(&inputs)],
+        };
+        self.finish(body, root, parameters, result)
+    }
+
+    fn finish(&mut self, body: Body, root_id: i64, parameters: Vec<proto::Shape>, result: proto::Shape) -> i64 {
+        let id = self.next_id();
+        let parameter_names = (0..parameters.len()).map(|i| format!("p{i}")).collect();
+        self.computations.push(proto::Computation {
+            name: format!("{}.{id}", body.name),
+            instructions: body.instructions,
+            program_shape: Some(proto::ProgramShape {
+                parameters,
+                result: Some(result),
+                parameter_names,
+            }),
+            id,
+            root_id,
+        });
+        id
+    }
+
+    /// Gives the instruction an id and a unique name, and adds it.
+    fn add(&mut self, body: &mut Body, mut instruction: proto::Instruction) -> i64 {
+        instruction.id = self.next_id();
+        let stem = match instruction.name.is_empty() {
+            true => instruction.opcode.as_str(),
+            false => instruction.name.as_str(),
+        };
+        instruction.name = format!("{}.{}", stem.replace('/', "."), instruction.id);
+        let id = instruction.id;
+        body.instructions.push(instruction);
+        id
+    }
+
+    fn tuple(&mut self, body: &mut Body, shape: proto::Shape, elements: Vec<i64>) -> i64 {
+        let mut tuple = plain("tuple", shape);
+        tuple.operand_ids = elements;
+        self.add(body, tuple)
+    }
+
+    fn node(&mut self, body: &mut Body, computation: &Computation, node: &Node, ids: &[i64]) -> i64 {
+        if let Op::StopGradient = node.op {
+            return ids[node.operands[0]];
+        }
+        let operand_shape = |&id: &NodeId| computation.nodes[id].shape();
+        let operands: Vec<&Shape> = node.operands.iter().map(operand_shape).collect();
+        let shape = match node.op.yields_tuple() {
+            true => tuple_shape(&node.shapes),
+            false => shape_proto(node.shape()),
+        };
+        let mut instruction = plain(node.op.name(), shape);
+        instruction.operand_ids = node.operands.iter().map(|&o| ids[o]).collect();
+        match &node.op {
+            Op::While { .. } => {
+                let state = tuple_shape(&node.shapes);
+                instruction.operand_ids = vec![self.tuple(body, state, instruction.operand_ids.clone())];
+            }
+            Op::Conditional { .. } => {
+                let arguments: Vec<Shape> = operands[1..].iter().map(|s| (*s).clone()).collect();
+                let packed = self.tuple(body, tuple_shape(&arguments), instruction.operand_ids[1..].to_vec());
+                instruction.operand_ids = vec![instruction.operand_ids[0], packed, packed];
+            }
+            _ => {}
+        }
+        node.op.emit(&operands, self, &mut instruction);
+        if !node.scope.is_empty() {
+            instruction.metadata = Some(proto::OpMetadata {
+                op_type: node.op.name().into(),
+                op_name: format!("{}/{}", node.scope, node.op.name()),
+            });
+        }
+        self.add(body, instruction)
+    }
+
+    /// The called computations of a control-flow operator, in HLO's order.
+    pub(crate) fn called(&mut self, op: &Op) -> Vec<i64> {
+        let calling: &[Calling] = match op {
+            Op::While { .. } => &[Calling::Tuples, Calling::TupleToArray],
+            Op::Conditional { .. } => &[Calling::Tuples, Calling::Tuples],
+            _ => &[Calling::Arrays],
+        };
+        let called = op.called();
+        called
+            .iter()
+            .zip(calling)
+            .map(|(c, calling)| self.emit(c, *calling))
+            .collect()
+    }
+
+    /// The scalar computation that combines two elements; `None` takes the second.
+    pub(crate) fn reducer(&mut self, reducer: Option<Reducer>, dtype: DType) -> i64 {
+        if let Some(&id) = self.reducers.get(&(reducer, dtype)) {
+            return id;
+        }
+        let scalar = shape_proto(&Shape::scalar(dtype));
+        let mut body = Body {
+            name: reducer.map_or("second", Reducer::name).into(),
+            instructions: vec![],
+        };
+        let parameters = self.parameters(&mut body, &[scalar.clone(), scalar.clone()]);
+        let root = match reducer {
+            None => parameters[1],
+            Some(reducer) => {
+                let mut combine = plain(reducer.name(), scalar.clone());
+                combine.operand_ids = parameters;
+                self.add(&mut body, combine)
+            }
+        };
+        let id = self.finish(body, root, vec![scalar.clone(), scalar.clone()], scalar);
+        self.reducers.insert((reducer, dtype), id);
+        id
+    }
+
+    /// The comparison of a sort: by the first array's elements.
+    pub(crate) fn comparator(&mut self, descending: bool, operands: &[&Shape]) -> i64 {
+        let scalar = |s: &&Shape| shape_proto(&Shape::scalar(s.dtype));
+        let shapes: Vec<_> = operands.iter().flat_map(|s| [scalar(s), scalar(s)]).collect();
+        let mut body = Body {
+            name: "compare".into(),
+            instructions: vec![],
+        };
+        let parameters = self.parameters(&mut body, &shapes);
+        let pred = shape_proto(&Shape::scalar(DType::Pred));
+        let mut compare = plain("compare", pred.clone());
+        compare.operand_ids = parameters[..2].to_vec();
+        let direction = if descending {
+            crate::Comparison::Gt
+        } else {
+            crate::Comparison::Lt
+        };
+        Op::Compare(direction).emit(operands, self, &mut compare);
+        let root = self.add(&mut body, compare);
+        self.finish(body, root, shapes, pred)
+    }
+
+    fn parameters(&mut self, body: &mut Body, shapes: &[proto::Shape]) -> Vec<i64> {
+        let mut parameter = |(i, shape): (usize, &proto::Shape)| {
+            let mut parameter = plain("parameter", shape.clone());
+            parameter.parameter_number = i as i64;
+            self.add(body, parameter)
+        };
+        shapes.iter().enumerate().map(&mut parameter).collect()
+    }
+}
+
+fn plain(opcode: &str, shape: proto::Shape) -> proto::Instruction {
+    proto::Instruction {
+        opcode: opcode.into(),
+        shape: Some(shape),
+        ..Default::default()
+    }
+}
+
+/// XLA's `PrimitiveType` number.
+pub(crate) fn primitive_type(dtype: DType) -> i32 {
+    match dtype {
+        DType::Pred => 1,
+        DType::S32 => 4,
+        DType::S64 => 5,
+        DType::U8 => 6,
+        DType::U32 => 8,
+        DType::U64 => 9,
+        DType::F16 => 10,
+        DType::F32 => 11,
+        DType::F64 => 12,
+        DType::BF16 => 16,
+    }
+}
+
+pub(crate) fn shape_proto(shape: &Shape) -> proto::Shape {
+    let rank = shape.rank() as i64;
+    proto::Shape {
+        element_type: primitive_type(shape.dtype),
+        dimensions: shape.dims.iter().map(|&d| d as i64).collect(),
+        tuple_shapes: vec![],
+        layout: Some(proto::Layout {
+            minor_to_major: (0..rank).rev().collect(),
+        }),
+        is_dynamic_dimension: vec![false; shape.rank()],
+    }
+}
+
+fn tuple_shape(shapes: &[Shape]) -> proto::Shape {
+    proto::Shape {
+        element_type: TUPLE,
+        tuple_shapes: shapes.iter().map(shape_proto).collect(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn literal_proto(value: &Literal) -> proto::Literal {
+    let mut out = proto::Literal {
+        shape: Some(shape_proto(value.shape())),
+        ..Default::default()
+    };
+    match value.dtype() {
+        DType::Pred => out.preds = value.to_bools().unwrap_or_default(),
+        DType::S32 => out.s32s = value.to_vec().unwrap_or_default(),
+        DType::S64 => out.s64s = value.to_vec().unwrap_or_default(),
+        DType::U8 => out.u8s = value.bytes().to_vec(),
+        DType::U32 => out.u32s = value.to_vec().unwrap_or_default(),
+        DType::U64 => out.u64s = value.to_vec().unwrap_or_default(),
+        DType::F16 => out.f16s = value.bytes().to_vec(),
+        DType::BF16 => out.bf16s = value.bytes().to_vec(),
+        DType::F32 => out.f32s = value.to_vec().unwrap_or_default(),
+        DType::F64 => out.f64s = value.to_vec().unwrap_or_default(),
+    }
+    out
+}

@@ -1,0 +1,225 @@
+//! Arithmetic of the evaluator.
+
+use super::{Data, Value, round_to, saturate, wrap};
+use crate::op::{Binary, Comparison, DotDims, Reducer, Unary};
+use crate::shape::{DType, Shape};
+
+pub fn unary(op: Unary, x: &Value, shape: Shape) -> Value {
+    let dtype = x.shape.dtype;
+    let data = match (&x.data, op) {
+        (Data::Float(v), Unary::IsFinite) => Data::Int(v.iter().map(|a| i128::from(a.is_finite())).collect()),
+        (Data::Float(v), _) => Data::Float(v.iter().map(|&a| round_to(dtype, float_unary(op, a))).collect()),
+        (Data::Int(v), _) => Data::Int(v.iter().map(|&a| wrap(dtype, int_unary(op, dtype, a))).collect()),
+    };
+    Value { shape, data }
+}
+
+fn float_unary(op: Unary, a: f64) -> f64 {
+    match op {
+        Unary::Abs => a.abs(),
+        Unary::Negate => -a,
+        Unary::Sign if a == 0.0 || a.is_nan() => a,
+        Unary::Sign => a.signum(),
+        Unary::Exp => a.exp(),
+        Unary::Log => a.ln(),
+        Unary::Sqrt => a.sqrt(),
+        Unary::Rsqrt => 1.0 / a.sqrt(),
+        Unary::Tanh => a.tanh(),
+        Unary::Logistic => 1.0 / (1.0 + (-a).exp()),
+        Unary::Sin => a.sin(),
+        Unary::Cos => a.cos(),
+        Unary::Floor => a.floor(),
+        Unary::RoundNearestEven => a.round_ties_even(),
+        Unary::Not | Unary::IsFinite => f64::NAN,
+    }
+}
+
+fn int_unary(op: Unary, dtype: DType, a: i128) -> i128 {
+    match op {
+        Unary::Abs => a.abs(),
+        Unary::Negate => -a,
+        Unary::Sign => a.signum(),
+        Unary::Not if dtype == DType::Pred => 1 - a,
+        Unary::Not => !a,
+        _ => 0,
+    }
+}
+
+pub fn binary(op: Binary, x: &Value, y: &Value) -> Value {
+    let dtype = x.shape.dtype;
+    let data = match (&x.data, &y.data) {
+        (Data::Float(a), Data::Float(b)) => Data::Float(zip(a, b, |a, b| round_to(dtype, float_binary(op, a, b)))),
+        (Data::Int(a), Data::Int(b)) => Data::Int(zip(a, b, |a, b| wrap(dtype, int_binary(op, dtype, a, b)))),
+        _ => unreachable!("the shape rule requires one element type"),
+    };
+    Value {
+        shape: x.shape.clone(),
+        data,
+    }
+}
+
+fn zip<T: Copy, R>(a: &[T], b: &[T], f: impl Fn(T, T) -> R) -> Vec<R> {
+    a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
+}
+
+fn float_binary(op: Binary, a: f64, b: f64) -> f64 {
+    match op {
+        Binary::Add => a + b,
+        Binary::Subtract => a - b,
+        Binary::Multiply => a * b,
+        Binary::Divide => a / b,
+        Binary::Remainder => a % b,
+        Binary::Maximum | Binary::Minimum if a.is_nan() || b.is_nan() => f64::NAN,
+        Binary::Maximum => a.max(b),
+        Binary::Minimum => a.min(b),
+        Binary::Power => a.powf(b),
+        _ => f64::NAN,
+    }
+}
+
+fn int_binary(op: Binary, dtype: DType, a: i128, b: i128) -> i128 {
+    let width = dtype.bits() as i128;
+    match op {
+        Binary::Add => a + b,
+        Binary::Subtract => a - b,
+        Binary::Multiply => a.wrapping_mul(b),
+        // As XLA: division by zero yields all ones, its remainder the dividend.
+        Binary::Divide if b == 0 => -1,
+        Binary::Divide => a / b,
+        Binary::Remainder if b == 0 => a,
+        Binary::Remainder => a % b,
+        Binary::Maximum => a.max(b),
+        Binary::Minimum => a.min(b),
+        Binary::Power => a.wrapping_pow(b.clamp(0, 127) as u32),
+        Binary::And => a & b,
+        Binary::Or => a | b,
+        Binary::Xor => a ^ b,
+        Binary::ShiftLeft | Binary::ShiftRightLogical if !(0..width).contains(&b) => 0,
+        Binary::ShiftLeft => a << b,
+        Binary::ShiftRightLogical => (a & ((1 << width) - 1)) >> b,
+    }
+}
+
+pub fn compare(op: Comparison, x: &Value, y: &Value) -> Value {
+    fn holds<T: PartialOrd>(op: Comparison, a: T, b: T) -> i128 {
+        i128::from(match op {
+            Comparison::Eq => a == b,
+            Comparison::Ne => a != b,
+            Comparison::Lt => a < b,
+            Comparison::Le => a <= b,
+            Comparison::Gt => a > b,
+            Comparison::Ge => a >= b,
+        })
+    }
+    let data = match (&x.data, &y.data) {
+        (Data::Float(a), Data::Float(b)) => zip(a, b, |a, b| holds(op, a, b)),
+        (Data::Int(a), Data::Int(b)) => zip(a, b, |a, b| holds(op, a, b)),
+        _ => unreachable!("the shape rule requires one element type"),
+    };
+    Value {
+        shape: x.shape.with_dtype(DType::Pred),
+        data: Data::Int(data),
+    }
+}
+
+pub fn select(pred: &Value, on_true: &Value, on_false: &Value) -> Value {
+    fn choose<T: Copy>(pred: &[i128], a: &[T], b: &[T]) -> Vec<T> {
+        (0..pred.len())
+            .map(|i| if pred[i] != 0 { a[i] } else { b[i] })
+            .collect()
+    }
+    let data = match (&on_true.data, &on_false.data) {
+        (Data::Float(a), Data::Float(b)) => Data::Float(choose(pred.ints(), a, b)),
+        (Data::Int(a), Data::Int(b)) => Data::Int(choose(pred.ints(), a, b)),
+        _ => unreachable!("the shape rule requires one element type"),
+    };
+    Value {
+        shape: on_true.shape.clone(),
+        data,
+    }
+}
+
+pub fn clamp(low: &Value, x: &Value, high: &Value) -> Value {
+    binary(Binary::Minimum, &binary(Binary::Maximum, low, x), high)
+}
+
+pub fn convert(x: &Value, to: DType) -> Value {
+    let data = match &x.data {
+        Data::Float(v) if to.is_float() => Data::Float(v.iter().map(|&a| round_to(to, a)).collect()),
+        Data::Float(v) if to == DType::Pred => Data::Int(v.iter().map(|&a| i128::from(a != 0.0)).collect()),
+        Data::Float(v) => Data::Int(v.iter().map(|&a| saturate(to, a)).collect()),
+        Data::Int(v) if to.is_float() => Data::Float(v.iter().map(|&a| round_to(to, a as f64)).collect()),
+        Data::Int(v) if to == DType::Pred => Data::Int(v.iter().map(|&a| i128::from(a != 0)).collect()),
+        Data::Int(v) => Data::Int(v.iter().map(|&a| wrap(to, a)).collect()),
+    };
+    Value {
+        shape: x.shape.with_dtype(to),
+        data,
+    }
+}
+
+pub fn bitcast(x: &Value, to: DType) -> Value {
+    let bytes = x.to_literal().into_bytes();
+    match crate::Literal::from_bytes(x.shape.with_dtype(to), bytes) {
+        Some(literal) => Value::from_literal(&literal),
+        None => unreachable!("the shape rule requires one width"),
+    }
+}
+
+pub fn dot(d: &DotDims, x: &Value, y: &Value, shape: Shape) -> Value {
+    // Both operands as [batch, free, contracted] and [batch, free, contracted], then plain loops.
+    let (a, [batch, rows, depth]) = super::moves::grouped(x, &d.lhs_batch, &d.lhs_contract);
+    let (b, [_, columns, _]) = super::moves::grouped(y, &d.rhs_batch, &d.rhs_contract);
+    let dtype = shape.dtype;
+    let cells = (0..batch * rows * columns).map(|cell| {
+        let (n, m) = (cell % columns, cell / columns);
+        let (left, right) = (m * depth, (m / rows * columns + n) * depth);
+        (left, right)
+    });
+    let data = match (&a.data, &b.data) {
+        (Data::Float(a), Data::Float(b)) => Data::Float(
+            cells
+                .map(|(l, r)| round_to(dtype, (0..depth).map(|k| a[l + k] * b[r + k]).sum()))
+                .collect(),
+        ),
+        (Data::Int(a), Data::Int(b)) => Data::Int(
+            cells
+                .map(|(l, r)| wrap(dtype, (0..depth).map(|k| a[l + k] * b[r + k]).sum()))
+                .collect(),
+        ),
+        _ => unreachable!("the shape rule requires one element type"),
+    };
+    Value { shape, data }
+}
+
+pub fn reduce(axes: &[usize], reducer: Reducer, x: &Value, init: &Value, shape: Shape) -> Value {
+    let (x, [_, kept, depth]) = super::moves::grouped(x, &[], axes);
+    let dtype = shape.dtype;
+    let op = match reducer {
+        Reducer::Add => Binary::Add,
+        Reducer::Max => Binary::Maximum,
+        Reducer::Min => Binary::Minimum,
+        Reducer::And => Binary::And,
+        Reducer::Or => Binary::Or,
+    };
+    let groups = (0..kept).map(|i| i * depth..(i + 1) * depth);
+    let data = match (&x.data, &init.data) {
+        (Data::Float(v), Data::Float(start)) => Data::Float(
+            groups
+                .map(|group| round_to(dtype, v[group].iter().fold(start[0], |a, &b| float_binary(op, a, b))))
+                .collect(),
+        ),
+        (Data::Int(v), Data::Int(start)) => Data::Int(
+            groups
+                .map(|group| {
+                    wrap(
+                        dtype,
+                        v[group].iter().fold(start[0], |a, &b| int_binary(op, dtype, a, b)),
+                    )
+                })
+                .collect(),
+        ),
+        _ => unreachable!("the shape rule requires one element type"),
+    };
+    Value { shape, data }
+}

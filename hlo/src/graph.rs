@@ -1,0 +1,371 @@
+//! The graph under construction: nodes, handles, scopes, and errors that wait for [`Graph::build`].
+
+use crate::error::{Error, Result};
+use crate::literal::{Element, Literal};
+use crate::op::Op;
+use crate::shape::{DType, Shape};
+use std::cell::RefCell;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+
+/// Index of a node in its computation. Operands always come before their users.
+pub type NodeId = usize;
+
+/// One operator application.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The operator with its attributes.
+    pub op: Op,
+    /// Operand nodes.
+    pub operands: Vec<NodeId>,
+    /// Result shapes: one, or one per element where the operator yields a tuple.
+    pub shapes: Vec<Shape>,
+    /// Scope path under which it was built, e.g. `train/layer1`.
+    pub scope: String,
+}
+
+impl Node {
+    /// Shape of a node that yields an array.
+    pub fn shape(&self) -> &Shape {
+        &self.shapes[0]
+    }
+}
+
+/// A finished function from arrays to arrays.
+#[derive(Clone, Debug)]
+pub struct Computation {
+    /// Name in dumps and in the emitted module.
+    pub name: String,
+    /// Nodes in topological order.
+    pub nodes: Vec<Node>,
+    /// Parameter nodes, by parameter index.
+    pub parameters: Vec<NodeId>,
+    /// Output nodes.
+    pub outputs: Vec<NodeId>,
+}
+
+impl Computation {
+    /// Name and shape of each parameter.
+    pub fn parameter_specs(&self) -> Vec<(String, Shape)> {
+        self.parameters
+            .iter()
+            .map(|&id| match &self.nodes[id].op {
+                Op::Parameter { name, .. } => (name.clone(), self.nodes[id].shape().clone()),
+                _ => unreachable!("parameters are parameter nodes"),
+            })
+            .collect()
+    }
+
+    /// Shapes of the outputs.
+    pub fn output_shapes(&self) -> Vec<Shape> {
+        self.outputs.iter().map(|&id| self.nodes[id].shape().clone()).collect()
+    }
+
+    /// Number of nodes, called computations included.
+    pub fn instruction_count(&self) -> usize {
+        let called = |node: &Node| node.op.called().iter().map(|c| c.instruction_count()).sum::<usize>();
+        self.nodes.len() + self.nodes.iter().map(called).sum::<usize>()
+    }
+}
+
+/// A graph being built. Handles ([`Tensor`]) borrow it; [`Graph::build`] finishes it.
+pub struct Graph {
+    inner: RefCell<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    name: String,
+    nodes: Vec<Node>,
+    parameters: Vec<NodeId>,
+    scope: Vec<String>,
+    error: Option<Error>,
+}
+
+/// The handle of a call that failed; every operator passes it on without a further error.
+const POISON: NodeId = NodeId::MAX;
+
+/// Handle of an array in a [`Graph`]. Cheap to copy; operators are methods and the usual symbols.
+#[derive(Clone, Copy)]
+pub struct Tensor<'g> {
+    graph: &'g Graph,
+    id: NodeId,
+}
+
+/// Leaves a scope when dropped.
+pub struct Scope<'g>(&'g Graph);
+
+impl Drop for Scope<'_> {
+    fn drop(&mut self) {
+        self.0.inner.borrow_mut().scope.pop();
+    }
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new(name: impl Into<String>) -> Self {
+        Graph {
+            inner: RefCell::new(Inner {
+                name: name.into(),
+                ..Inner::default()
+            }),
+        }
+    }
+
+    /// The next parameter, by position.
+    pub fn parameter(&self, name: impl Into<String>, shape: Shape) -> Tensor<'_> {
+        let index = self.inner.borrow().parameters.len();
+        let name = name.into();
+        let tensor = self.push(Op::Parameter { index, name }, vec![], vec![shape]);
+        self.inner.borrow_mut().parameters.push(tensor.id);
+        tensor
+    }
+
+    /// A constant array.
+    pub fn constant(&self, value: Literal) -> Tensor<'_> {
+        let shape = value.shape().clone();
+        self.push(Op::Constant(value), vec![], vec![shape])
+    }
+
+    /// A constant scalar of a Rust type.
+    pub fn scalar<T: Element>(&self, value: T) -> Tensor<'_> {
+        self.constant(Literal::scalar(value))
+    }
+
+    /// A constant scalar of `dtype`, from `value` rounded to it.
+    pub fn number(&self, dtype: DType, value: f64) -> Tensor<'_> {
+        self.constant(crate::eval::Value::filled(Shape::scalar(dtype), value).to_literal())
+    }
+
+    /// An array of `shape` filled with `value`, rounded to the element type.
+    pub fn full(&self, shape: &Shape, value: f64) -> Tensor<'_> {
+        self.number(shape.dtype, value).broadcast_to(&shape.dims)
+    }
+
+    /// Everything built until the returned guard is dropped is named under `name`.
+    #[must_use]
+    pub fn scope(&self, name: impl Into<String>) -> Scope<'_> {
+        self.inner.borrow_mut().scope.push(name.into());
+        Scope(self)
+    }
+
+    /// Ends the graph: drops what the outputs do not need (parameters stay), or reports the first wrong call.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::NoGradient`] of the first call that failed.
+    #[track_caller]
+    pub fn build(self, outputs: &[Output]) -> Result<Computation> {
+        let inner = self.inner.into_inner();
+        match inner.error {
+            Some(error) => Err(error),
+            None => Ok(prune(inner.name, inner.nodes, inner.parameters, outputs)),
+        }
+    }
+
+    /// Builds a computation in one go: `f` gets the graph and its parameters and returns the outputs.
+    ///
+    /// # Errors
+    /// As [`Graph::build`].
+    pub fn function(
+        name: impl Into<String>,
+        parameters: &[(String, Shape)],
+        f: impl for<'a> FnOnce(&'a Graph, &[Tensor<'a>]) -> Vec<Tensor<'a>>,
+    ) -> Result<Computation> {
+        let graph = Graph::new(name);
+        let outputs = graph.trace(parameters, f);
+        graph.build(&outputs)
+    }
+
+    fn trace(
+        &self,
+        parameters: &[(String, Shape)],
+        f: impl for<'a> FnOnce(&'a Graph, &[Tensor<'a>]) -> Vec<Tensor<'a>>,
+    ) -> Vec<Output> {
+        let add = |(name, shape): &(String, Shape)| self.parameter(name.clone(), shape.clone());
+        let arguments: Vec<_> = parameters.iter().map(add).collect();
+        f(self, &arguments).iter().map(Tensor::output).collect()
+    }
+
+    /// Adds a checked node for `op`; a failure is remembered and yields a poisoned handle.
+    #[track_caller]
+    pub(crate) fn apply(&self, op: Op, operands: &[Tensor<'_>]) -> Tensor<'_> {
+        match self.checked(&op, operands, Location::caller()) {
+            Some(shapes) => self.push(op, operands.iter().map(|t| t.id).collect(), shapes),
+            None => self.poison(),
+        }
+    }
+
+    /// [`Graph::apply`] for an operator that yields a tuple: one handle per element.
+    #[track_caller]
+    pub(crate) fn apply_tuple(&self, op: Op, operands: &[Tensor<'_>], elements: usize) -> Vec<Tensor<'_>> {
+        let Some(shapes) = self.checked(&op, operands, Location::caller()) else {
+            return vec![self.poison(); elements];
+        };
+        debug_assert_eq!(shapes.len(), elements);
+        let tuple = self.push(op, operands.iter().map(|t| t.id).collect(), shapes.clone());
+        let element = |(index, shape)| self.push(Op::GetTupleElement { index }, vec![tuple.id], vec![shape]);
+        shapes.into_iter().enumerate().map(element).collect()
+    }
+
+    fn checked(&self, op: &Op, operands: &[Tensor<'_>], at: &'static Location<'static>) -> Option<Vec<Shape>> {
+        if operands.iter().any(|t| std::ptr::eq(t.graph, self) && t.id == POISON) {
+            return None;
+        }
+        let foreign = operands.iter().any(|t| !std::ptr::eq(t.graph, self));
+        let shapes: Vec<Shape> = operands.iter().map(Tensor::shape).collect();
+        let inferred = if foreign {
+            Err("an operand belongs to another graph".to_string())
+        } else {
+            op.infer(&shapes.iter().collect::<Vec<_>>())
+        };
+        inferred
+            .map_err(|message| {
+                self.fail(Error::Shape {
+                    op: op.name(),
+                    operands: shapes,
+                    message,
+                    location: at,
+                });
+            })
+            .ok()
+    }
+
+    fn push(&self, op: Op, operands: Vec<NodeId>, shapes: Vec<Shape>) -> Tensor<'_> {
+        let mut inner = self.inner.borrow_mut();
+        let scope = inner.scope.join("/");
+        let id = inner.nodes.len();
+        inner.nodes.push(Node {
+            op,
+            operands,
+            shapes,
+            scope,
+        });
+        Tensor { graph: self, id }
+    }
+
+    /// Remembers `error` unless an earlier one is there.
+    pub(crate) fn fail(&self, error: Error) {
+        self.inner.borrow_mut().error.get_or_insert(error);
+    }
+
+    pub(crate) fn poison(&self) -> Tensor<'_> {
+        Tensor {
+            graph: self,
+            id: POISON,
+        }
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> Node {
+        self.inner.borrow().nodes[id].clone()
+    }
+
+    pub(crate) fn tensor(&self, id: NodeId) -> Tensor<'_> {
+        Tensor { graph: self, id }
+    }
+
+    /// Builds a sub-computation on parameters of `shapes`. Its error becomes this graph's; the number of outputs that it
+    /// would have had is then the `Err`, so that the caller can go on with poisoned handles.
+    pub(crate) fn subgraph(
+        &self,
+        name: &str,
+        shapes: &[Shape],
+        f: impl for<'a> FnOnce(&'a Graph, &[Tensor<'a>]) -> Vec<Tensor<'a>>,
+    ) -> std::result::Result<Arc<Computation>, usize> {
+        let named = |(i, s): (usize, &Shape)| (format!("arg{i}"), s.clone());
+        let parameters: Vec<_> = shapes.iter().enumerate().map(named).collect();
+        let graph = Graph::new(name);
+        graph.inner.borrow_mut().scope = self.inner.borrow().scope.clone();
+        let outputs = graph.trace(&parameters, f);
+        graph.build(&outputs).map(Arc::new).map_err(|error| {
+            self.fail(error);
+            outputs.len()
+        })
+    }
+}
+
+/// An output of a graph, without the borrow: see [`Tensor::output`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output(NodeId);
+
+impl<'g> Tensor<'g> {
+    /// The graph it belongs to.
+    pub fn graph(&self) -> &'g Graph {
+        self.graph
+    }
+
+    /// Shape (after a failed call: a scalar, and [`Graph::build`] will report the failure).
+    pub fn shape(&self) -> Shape {
+        match self.id {
+            POISON => Shape::scalar(DType::F32),
+            id => self.graph.inner.borrow().nodes[id].shape().clone(),
+        }
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.shape().dtype
+    }
+
+    /// Dimensions.
+    pub fn dims(&self) -> Vec<usize> {
+        self.shape().dims
+    }
+
+    /// This array as an argument of [`Graph::build`].
+    pub fn output(&self) -> Output {
+        Output(self.id)
+    }
+
+    /// Whether both are the same value of the same graph.
+    pub fn is_same(&self, other: &Tensor<'g>) -> bool {
+        std::ptr::eq(self.graph, other.graph) && self.id == other.id
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    pub(crate) fn is_poison(&self) -> bool {
+        self.id == POISON
+    }
+}
+
+impl fmt::Debug for Tensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "%{}: {}", self.id, self.shape())
+    }
+}
+
+/// Keeps parameters and what `outputs` need, renumbered.
+fn prune(name: String, nodes: Vec<Node>, parameters: Vec<NodeId>, outputs: &[Output]) -> Computation {
+    let mut live = vec![false; nodes.len()];
+    for &id in &parameters {
+        live[id] = true;
+    }
+    for output in outputs {
+        live[output.0] = true;
+    }
+    for id in (0..nodes.len()).rev() {
+        if live[id] {
+            for &operand in &nodes[id].operands {
+                live[operand] = true;
+            }
+        }
+    }
+    let mut renumbered = vec![0; nodes.len()];
+    let mut kept = Vec::new();
+    for (id, mut node) in nodes.into_iter().enumerate().filter(|(id, _)| live[*id]) {
+        renumbered[id] = kept.len();
+        for operand in &mut node.operands {
+            *operand = renumbered[*operand];
+        }
+        kept.push(node);
+    }
+    Computation {
+        name,
+        nodes: kept,
+        parameters: parameters.into_iter().map(|id| renumbered[id]).collect(),
+        outputs: outputs.iter().map(|o| renumbered[o.0]).collect(),
+    }
+}

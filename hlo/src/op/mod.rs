@@ -1,0 +1,404 @@
+//! The operators: a small set close to HLO's own, each with its shape rule, emission and gradient in one family file.
+//!
+//! Everything else (`relu`, `softmax`, random bits, …) is composed of these, so the gradient table stays short.
+
+pub(crate) mod contract;
+pub(crate) mod control;
+pub(crate) mod elementwise;
+pub(crate) mod index;
+pub(crate) mod layout;
+pub(crate) mod order;
+pub(crate) mod reduce;
+
+use crate::emit::Emitter;
+use crate::graph::{Computation, Tensor};
+use crate::literal::Literal;
+use crate::proto;
+use crate::shape::{DType, Shape};
+use std::sync::Arc;
+
+pub use contract::DotDims;
+pub use elementwise::{Binary, Comparison, Operand, Unary};
+pub use index::{GatherDims, Update};
+pub use reduce::Reducer;
+
+/// An operator with its attributes. Operands and result shapes stand in the node.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Input of the computation.
+    Parameter {
+        /// Position.
+        index: usize,
+        /// Name.
+        name: String,
+    },
+    /// Fixed array.
+    Constant(Literal),
+    /// Counts 0, 1, … along `axis`.
+    Iota {
+        /// Result shape.
+        shape: Shape,
+        /// The axis that counts.
+        axis: usize,
+    },
+    /// Elementwise function of one operand.
+    Unary(Unary),
+    /// Elementwise function of two operands of one shape.
+    Binary(Binary),
+    /// Elementwise comparison; yields `pred`.
+    Compare(Comparison),
+    /// `select(pred, on_true, on_false)`, elementwise.
+    Select,
+    /// `clamp(low, x, high)`, elementwise.
+    Clamp,
+    /// Value conversion to another element type.
+    Convert(DType),
+    /// The same bits read as another element type of the same width.
+    BitcastConvert(DType),
+    /// Operand axis `i` becomes result axis `axes[i]`; the others repeat.
+    Broadcast {
+        /// Result dimensions.
+        dims: Vec<usize>,
+        /// Where each operand axis goes, ascending.
+        axes: Vec<usize>,
+    },
+    /// The same elements in row-major order under other dimensions.
+    Reshape {
+        /// Result dimensions.
+        dims: Vec<usize>,
+    },
+    /// Result axis `i` is operand axis `permutation[i]`.
+    Transpose {
+        /// The permutation.
+        permutation: Vec<usize>,
+    },
+    /// Strided window, per axis.
+    Slice {
+        /// First index.
+        start: Vec<usize>,
+        /// One past the last index.
+        limit: Vec<usize>,
+        /// Step.
+        stride: Vec<usize>,
+    },
+    /// Edge and interior padding with a scalar (second operand). Negative edges cut.
+    Pad {
+        /// Elements before, per axis.
+        low: Vec<i64>,
+        /// Elements after, per axis.
+        high: Vec<i64>,
+        /// Elements between neighbours, per axis.
+        interior: Vec<usize>,
+    },
+    /// Operands joined along `axis`.
+    Concatenate {
+        /// The axis.
+        axis: usize,
+    },
+    /// Order of elements reversed along `axes`.
+    Reverse {
+        /// The axes.
+        axes: Vec<usize>,
+    },
+    /// Window of fixed size at run-time start indices (further scalar operands), clamped into the array.
+    DynamicSlice {
+        /// Window size.
+        sizes: Vec<usize>,
+    },
+    /// First operand with the second written over it at run-time start indices, clamped.
+    DynamicUpdateSlice,
+    /// Windows of the first operand at the indices of the second.
+    Gather {
+        /// Axis roles.
+        dims: GatherDims,
+        /// Window size per operand axis.
+        sizes: Vec<usize>,
+    },
+    /// First operand with windows at the indices of the second combined with the third.
+    Scatter {
+        /// Axis roles; the window axes are those of the updates.
+        dims: GatherDims,
+        /// How an update meets what is there.
+        update: Update,
+        /// Promise that no two windows overlap.
+        unique: bool,
+    },
+    /// Generalised matrix product.
+    Dot(DotDims),
+    /// Reduction over `axes` starting from the second operand, a scalar.
+    Reduce {
+        /// Axes that vanish.
+        axes: Vec<usize>,
+        /// Combining function.
+        reducer: Reducer,
+    },
+    /// Stable sort of all operands along `axis` by the first.
+    Sort {
+        /// The axis.
+        axis: usize,
+        /// Largest first.
+        descending: bool,
+    },
+    /// The `k` largest along the last axis, in order, and their indices (s32); lower index first among equals.
+    TopK {
+        /// How many.
+        k: usize,
+    },
+    /// Repeats `body` on the operands while `condition` holds.
+    While {
+        /// State to `pred` scalar.
+        condition: Arc<Computation>,
+        /// State to state.
+        body: Arc<Computation>,
+    },
+    /// Applies one of two computations to operands 1.. by the `pred` scalar operand 0.
+    Conditional {
+        /// When the predicate holds.
+        on_true: Arc<Computation>,
+        /// When not.
+        on_false: Arc<Computation>,
+    },
+    /// Applies a computation to the operands.
+    Call {
+        /// The computation.
+        body: Arc<Computation>,
+    },
+    /// The operand itself, with a gradient of zero. Emits nothing.
+    StopGradient,
+    /// One element of a tuple-valued node.
+    GetTupleElement {
+        /// Which.
+        index: usize,
+    },
+}
+
+/// What the reverse sweep gets from an operator.
+pub(crate) enum Vjp<'g> {
+    /// Cotangent per operand (`None`: no dependence, or not a number that can be differentiated).
+    Operands(Vec<Option<Tensor<'g>>>),
+    /// Written stop: differentiating through it is an error, for this reason.
+    Stop(&'static str),
+}
+
+/// Context of one operator in the reverse sweep.
+pub(crate) struct Sweep<'g> {
+    pub operands: Vec<Tensor<'g>>,
+    pub output: Tensor<'g>,
+    pub cotangent: Tensor<'g>,
+}
+
+impl Op {
+    /// HLO opcode of every operator, in the order of the enum, families spelled out. Tests walk this list.
+    pub fn all_names() -> Vec<&'static str> {
+        let mut names = vec!["parameter", "constant", "iota"];
+        names.extend(Unary::ALL.iter().map(|u| u.name()));
+        names.extend(Binary::ALL.iter().map(|b| b.name()));
+        names.extend([
+            "compare",
+            "select",
+            "clamp",
+            "convert",
+            "bitcast-convert",
+            "broadcast",
+            "reshape",
+            "transpose",
+            "slice",
+            "pad",
+            "concatenate",
+            "reverse",
+            "dynamic-slice",
+            "dynamic-update-slice",
+            "gather",
+            "scatter",
+            "dot",
+            "reduce",
+            "sort",
+            "topk",
+            "while",
+            "conditional",
+            "call",
+            "stop-gradient",
+            "get-tuple-element",
+        ]);
+        names
+    }
+
+    /// HLO opcode.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Parameter { .. } => "parameter",
+            Op::Constant(_) => "constant",
+            Op::Iota { .. } => "iota",
+            Op::Unary(unary) => unary.name(),
+            Op::Binary(binary) => binary.name(),
+            Op::Compare(_) => "compare",
+            Op::Select => "select",
+            Op::Clamp => "clamp",
+            Op::Convert(_) => "convert",
+            Op::BitcastConvert(_) => "bitcast-convert",
+            Op::Broadcast { .. } => "broadcast",
+            Op::Reshape { .. } => "reshape",
+            Op::Transpose { .. } => "transpose",
+            Op::Slice { .. } => "slice",
+            Op::Pad { .. } => "pad",
+            Op::Concatenate { .. } => "concatenate",
+            Op::Reverse { .. } => "reverse",
+            Op::DynamicSlice { .. } => "dynamic-slice",
+            Op::DynamicUpdateSlice => "dynamic-update-slice",
+            Op::Gather { .. } => "gather",
+            Op::Scatter { .. } => "scatter",
+            Op::Dot(_) => "dot",
+            Op::Reduce { .. } => "reduce",
+            Op::Sort { .. } => "sort",
+            Op::TopK { .. } => "topk",
+            Op::While { .. } => "while",
+            Op::Conditional { .. } => "conditional",
+            Op::Call { .. } => "call",
+            Op::StopGradient => "stop-gradient",
+            Op::GetTupleElement { .. } => "get-tuple-element",
+        }
+    }
+
+    /// Computations that the operator calls.
+    pub fn called(&self) -> Vec<&Arc<Computation>> {
+        match self {
+            Op::While { condition, body } => vec![body, condition],
+            Op::Conditional { on_true, on_false } => vec![on_true, on_false],
+            Op::Call { body } => vec![body],
+            _ => vec![],
+        }
+    }
+
+    /// True when the result is a tuple even with one element.
+    pub fn yields_tuple(&self) -> bool {
+        matches!(
+            self,
+            Op::While { .. } | Op::Conditional { .. } | Op::Call { .. } | Op::TopK { .. } | Op::Sort { .. }
+        )
+    }
+
+    /// Shape rule: result shapes from operand shapes, or what is wrong with them.
+    pub(crate) fn infer(&self, operands: &[&Shape]) -> Result<Vec<Shape>, String> {
+        let one = |shape: Result<Shape, String>| shape.map(|s| vec![s]);
+        match self {
+            Op::Parameter { .. } | Op::Constant(_) | Op::GetTupleElement { .. } => {
+                Err("is added by the graph itself".into())
+            }
+            Op::Iota { shape, axis } => one(layout::infer_iota(shape, *axis)),
+            Op::Unary(unary) => one(elementwise::infer_unary(*unary, operands)),
+            Op::Binary(binary) => one(elementwise::infer_binary(*binary, operands)),
+            Op::Compare(_) => one(elementwise::infer_compare(operands)),
+            Op::Select => one(elementwise::infer_select(operands)),
+            Op::Clamp => one(elementwise::infer_clamp(operands)),
+            Op::StopGradient => one(Ok(operands[0].clone())),
+            Op::Convert(dtype) => one(Ok(operands[0].with_dtype(*dtype))),
+            Op::BitcastConvert(dtype) => one(elementwise::infer_bitcast(*dtype, operands)),
+            Op::Broadcast { dims, axes } => one(layout::infer_broadcast(dims, axes, operands)),
+            Op::Reshape { dims } => one(layout::infer_reshape(dims, operands)),
+            Op::Transpose { permutation } => one(layout::infer_transpose(permutation, operands)),
+            Op::Slice { start, limit, stride } => one(layout::infer_slice(start, limit, stride, operands)),
+            Op::Pad { low, high, interior } => one(layout::infer_pad(low, high, interior, operands)),
+            Op::Concatenate { axis } => one(layout::infer_concatenate(*axis, operands)),
+            Op::Reverse { axes } => one(layout::infer_reverse(axes, operands)),
+            Op::DynamicSlice { sizes } => one(index::infer_dynamic_slice(sizes, operands)),
+            Op::DynamicUpdateSlice => one(index::infer_dynamic_update_slice(operands)),
+            Op::Gather { dims, sizes } => one(index::infer_gather(dims, sizes, operands)),
+            Op::Scatter { dims, .. } => one(index::infer_scatter(dims, operands)),
+            Op::Dot(dims) => one(contract::infer_dot(dims, operands)),
+            Op::Reduce { axes, reducer } => one(reduce::infer_reduce(axes, *reducer, operands)),
+            Op::Sort { axis, .. } => order::infer_sort(*axis, operands),
+            Op::TopK { k } => order::infer_top_k(*k, operands),
+            Op::While { condition, body } => control::infer_while(condition, body, operands),
+            Op::Conditional { on_true, on_false } => control::infer_conditional(on_true, on_false, operands),
+            Op::Call { body } => control::infer_call(body, operands),
+        }
+    }
+
+    /// Gradient rule.
+    pub(crate) fn vjp<'g>(&self, at: &Sweep<'g>) -> Vjp<'g> {
+        match self {
+            Op::Parameter { .. } | Op::Constant(_) | Op::Iota { .. } => Vjp::Operands(vec![]),
+            Op::Unary(unary) => elementwise::vjp_unary(*unary, at),
+            Op::Binary(binary) => elementwise::vjp_binary(*binary, at),
+            Op::StopGradient => Vjp::Operands(vec![None]),
+            Op::Compare(_) => Vjp::Operands(vec![None, None]),
+            Op::Select => elementwise::vjp_select(at),
+            Op::Clamp => elementwise::vjp_clamp(at),
+            Op::Convert(dtype) => elementwise::vjp_convert(*dtype, at),
+            Op::BitcastConvert(_) => Vjp::Stop("bits have no derivative"),
+            Op::Broadcast { axes, .. } => layout::vjp_broadcast(axes, at),
+            Op::Reshape { .. } => layout::vjp_reshape(at),
+            Op::Transpose { permutation } => layout::vjp_transpose(permutation, at),
+            Op::Slice { start, stride, .. } => layout::vjp_slice(start, stride, at),
+            Op::Pad { low, high, interior } => layout::vjp_pad(low, high, interior, at),
+            Op::Concatenate { axis } => layout::vjp_concatenate(*axis, at),
+            Op::Reverse { axes } => layout::vjp_reverse(axes, at),
+            Op::DynamicSlice { .. } => index::vjp_dynamic_slice(at),
+            Op::DynamicUpdateSlice => index::vjp_dynamic_update_slice(at),
+            Op::Gather { dims, .. } => index::vjp_gather(dims, at),
+            Op::Scatter { dims, update, .. } => index::vjp_scatter(dims, *update, at),
+            Op::Dot(dims) => contract::vjp_dot(dims, at),
+            Op::Reduce { axes, reducer } => reduce::vjp_reduce(axes, *reducer, at),
+            Op::Sort { .. } => Vjp::Stop("an order has no derivative; gather by sorted indices instead"),
+            Op::TopK { .. } => Vjp::Stop("an order has no derivative; gather by the indices instead"),
+            Op::While { .. } => Vjp::Stop("reverse mode does not run a loop backwards; unroll it"),
+            Op::Conditional { .. } => Vjp::Stop("differentiate inside the branches"),
+            Op::Call { .. } => Vjp::Stop("differentiate inside the called computation"),
+            Op::GetTupleElement { .. } => Vjp::Stop("tuple-valued operators have no gradient"),
+        }
+    }
+
+    /// Writes the operator's attributes into its instruction.
+    pub(crate) fn emit(&self, operands: &[&Shape], emitter: &mut Emitter, out: &mut proto::Instruction) {
+        match self {
+            Op::Parameter { index, name } => {
+                out.parameter_number = *index as i64;
+                out.name = name.clone();
+            }
+            Op::Constant(value) => out.literal = Some(crate::emit::literal_proto(value)),
+            Op::Iota { axis, .. } => out.dimensions = vec![*axis as i64],
+            Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Clamp | Op::Convert(_) | Op::BitcastConvert(_) => {}
+            Op::Compare(comparison) => elementwise::emit_compare(*comparison, operands, out),
+            Op::Broadcast { .. }
+            | Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::Slice { .. }
+            | Op::Pad { .. }
+            | Op::Concatenate { .. }
+            | Op::Reverse { .. } => layout::emit(self, out),
+            Op::DynamicSlice { sizes } => out.dynamic_slice_sizes = sizes.iter().map(|&s| s as i64).collect(),
+            Op::DynamicUpdateSlice | Op::StopGradient => {}
+            Op::Gather { dims, sizes } => index::emit_gather(dims, sizes, out),
+            Op::Scatter { dims, update, unique } => {
+                index::emit_scatter(dims, *update, *unique, operands, emitter, out);
+            }
+            Op::Dot(dims) => contract::emit_dot(dims, out),
+            Op::Reduce { axes, reducer } => reduce::emit_reduce(axes, *reducer, operands, emitter, out),
+            Op::Sort { axis, descending } => order::emit_sort(*axis, *descending, operands, emitter, out),
+            Op::TopK { k } => {
+                out.k = *k as i64;
+                out.largest = true;
+            }
+            Op::While { .. } | Op::Conditional { .. } | Op::Call { .. } => {
+                out.called_computation_ids = emitter.called(self);
+            }
+            Op::GetTupleElement { index } => out.tuple_index = *index as i64,
+        }
+    }
+}
+
+/// `Err` with the message unless `holds`.
+pub(crate) fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(message()) }
+}
+
+/// Checks that `axes` are distinct axes of `shape`.
+pub(crate) fn ensure_axes(axes: &[usize], shape: &Shape) -> Result<(), String> {
+    for (i, axis) in axes.iter().enumerate() {
+        ensure(*axis < shape.rank(), || {
+            format!("axis {axis} of an operand of rank {}", shape.rank())
+        })?;
+        ensure(!axes[..i].contains(axis), || format!("axis {axis} is named twice"))?;
+    }
+    Ok(())
+}

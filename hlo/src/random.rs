@@ -1,0 +1,157 @@
+//! Random numbers inside graphs: counter-based, made of integer operators only, so that every device and the evaluator
+//! give the same bits.
+//!
+//! The generator is Threefry-2x32 with 20 rounds (Salmon et al., SC 2011). A draw is a pure function of a key, which is
+//! derived from a seed, a purpose and a step, and of the element's index; there is no shared stream.
+
+use crate::graph::Tensor;
+use crate::literal::Literal;
+use crate::shape::{DType, Shape};
+
+/// Rotation distances of the two alternating groups of four rounds.
+const ROTATIONS: [[u32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
+/// Key-schedule parity word.
+const PARITY: u32 = 0x1BD1_1BDA;
+
+/// Two 32-bit words (scalars, u32) that select an independent generator.
+#[derive(Clone, Copy)]
+pub struct Key<'g>([Tensor<'g>; 2]);
+
+impl<'g> Key<'g> {
+    /// The key whose words are the elements of `seed`, a `u32[2]`.
+    #[track_caller]
+    pub fn new(seed: Tensor<'g>) -> Self {
+        let word = |i: usize| seed.slice(&[i], &[i + 1]).reshape(&[]);
+        Key([word(0), word(1)])
+    }
+
+    /// The key for a purpose and name, given as a 64-bit hash.
+    #[track_caller]
+    pub fn fold(self, hash: u64) -> Self {
+        let g = self.0[0].graph();
+        Key(threefry(self.0, [g.scalar(hash as u32), g.scalar((hash >> 32) as u32)]))
+    }
+
+    /// The key for a step (any integer scalar; its low 64 bits count).
+    #[track_caller]
+    pub fn fold_step(self, step: Tensor<'g>) -> Self {
+        let step = step.convert(DType::U64);
+        let low = step.convert(DType::U32);
+        let high = step.shift_right_logical(32.0).convert(DType::U32);
+        Key(threefry(self.0, [low, high]))
+    }
+
+    /// Two independent u32 arrays of `dims`, at most 2^32 elements.
+    #[track_caller]
+    pub fn bits(self, dims: &[usize]) -> [Tensor<'g>; 2] {
+        let g = self.0[0].graph();
+        let n = dims.iter().product();
+        let index = g.iota(Shape::new(DType::U32, [n]), 0).reshape(dims);
+        threefry(self.0, [index, index.zeros_like()])
+    }
+
+    /// Uniform f32 in [0, 1), multiples of 2^−24.
+    #[track_caller]
+    pub fn uniform(self, dims: &[usize]) -> Tensor<'g> {
+        unit(self.bits(dims)[0])
+    }
+
+    /// Standard normal f32, by Box and Muller's transform.
+    #[track_caller]
+    pub fn normal(self, dims: &[usize]) -> Tensor<'g> {
+        let [a, b] = self.bits(dims);
+        // 1 − u lies in (0, 1], where the logarithm is finite.
+        let radius = ((1.0 - unit(a)).log() * -2.0).sqrt();
+        radius * (unit(b) * std::f64::consts::TAU).cos()
+    }
+}
+
+/// The high 24 bits as an f32 in [0, 1).
+#[track_caller]
+fn unit(bits: Tensor<'_>) -> Tensor<'_> {
+    bits.shift_right_logical(8.0).convert(DType::F32) * (-24f64).exp2()
+}
+
+/// One block of Threefry-2x32-20 per element of the counter words.
+///
+/// The five groups of four rounds are a loop, not unrolled: compilers fuse an unrolled chain into each of its users, at
+/// a cost in compile time far above that of five passes over the words.
+#[track_caller]
+fn threefry<'g>(key: [Tensor<'g>; 2], counter: [Tensor<'g>; 2]) -> [Tensor<'g>; 2] {
+    let g = key[0].graph();
+    let schedule = [key[0], key[1], key[0] ^ key[1] ^ g.scalar(PARITY)];
+    let [even, odd] = ROTATIONS.map(|distances| g.constant(Literal::new(&[4], &distances)));
+    let first = [counter[0] + schedule[0], counter[1] + schedule[1]];
+    let state = [&first[..], &schedule, &[even, odd]].concat();
+    // Schedule and rotations take turns: each group uses the ones in front and sends them to the back.
+    let mixed = g.repeat(g.scalar(5i32), &state, |g, group, s| {
+        let [mut a, mut b] = [s[0], s[1]];
+        for round in 0..4 {
+            a = a + b;
+            b = rotate_left(b, s[5].slice(&[round], &[round + 1]).reshape(&[])) ^ a;
+        }
+        let injected = [a + s[3], b + (s[4] + group.convert(DType::U32) + g.scalar(1u32))];
+        vec![injected[0], injected[1], s[3], s[4], s[2], s[6], s[5]]
+    });
+    [mixed[0], mixed[1]]
+}
+
+#[track_caller]
+fn rotate_left<'g>(x: Tensor<'g>, distance: Tensor<'g>) -> Tensor<'g> {
+    x.shift_left(distance) | x.shift_right_logical(32.0 - distance)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::Graph;
+
+    fn block(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
+        let g = Graph::new("block");
+        let pair = |words: [u32; 2]| [g.scalar(words[0]), g.scalar(words[1])];
+        let outputs = threefry(pair(key), pair(counter)).map(|t| t.output());
+        let results = g.build(&outputs).unwrap().evaluate(&[]).unwrap();
+        [0, 1].map(|i| results[i].item().unwrap())
+    }
+
+    #[test]
+    fn agrees_with_the_published_known_answers() {
+        assert_eq!(block([0, 0], [0, 0]), [0x6b20_0159, 0x99ba_4efe]);
+        assert_eq!(block([!0, !0], [!0, !0]), [0x1cb9_96fc, 0xbb00_2be7]);
+        assert_eq!(
+            block([0x1319_8a2e, 0x0370_7344], [0x243f_6a88, 0x85a3_08d3]),
+            [0xc492_3a9c, 0x483d_f7a0]
+        );
+    }
+
+    fn draw(hash: u64, step: i64, f: impl for<'a> Fn(Key<'a>) -> Tensor<'a>) -> Vec<f32> {
+        let g = Graph::new("draw");
+        let seed = g.parameter("seed", Shape::new(DType::U32, [2]));
+        let outputs = [f(Key::new(seed).fold(hash).fold_step(g.scalar(step))).output()];
+        let results = g
+            .build(&outputs)
+            .unwrap()
+            .evaluate(&[Literal::new(&[2], &[1u32, 0])])
+            .unwrap();
+        results[0].to_vec().unwrap()
+    }
+
+    #[test]
+    fn draws_have_the_moments_of_their_distribution_and_differ_by_purpose_and_step() {
+        let n = 20_000;
+        let moments = |v: &[f32]| {
+            let mean = v.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
+            let variance = v.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n as f64;
+            (mean, variance)
+        };
+        let uniform = draw(7, 3, |k| k.uniform(&[n]));
+        assert!(uniform.iter().all(|u| (0.0..1.0).contains(u)));
+        let (mean, variance) = moments(&uniform);
+        assert!((mean - 0.5).abs() < 0.01 && (variance - 1.0 / 12.0).abs() < 0.003);
+        let (mean, variance) = moments(&draw(7, 3, |k| k.normal(&[n])));
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.04, "{mean} {variance}");
+        assert_ne!(uniform, draw(8, 3, |k| k.uniform(&[n])));
+        assert_ne!(uniform, draw(7, 4, |k| k.uniform(&[n])));
+    }
+}

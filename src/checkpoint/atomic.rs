@@ -1,0 +1,52 @@
+//! Files that appear whole or not at all, and survive a power failure once reported as written.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter},
+    path::Path,
+};
+
+/// Writes `path` through a temporary file in the same folder: written, synced, renamed over `path`, folder synced.
+/// When anything fails, the temporary file is removed and what `path` held before stays.
+pub(super) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let dir = folder(path);
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    let builder = {
+        use std::os::unix::fs::PermissionsExt;
+        // As for any file that is created; the umask is applied to it.
+        builder.permissions(std::fs::Permissions::from_mode(0o666))
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = builder
+        .prefix(&format!(".{name}."))
+        .suffix(TEMPORARY)
+        .tempfile_in(dir)?;
+    // 1 MiB: state of hundreds of small arrays becomes few writes.
+    let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file().try_clone()?);
+    content(&mut out)?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    temporary.persist(path).map_err(|e| e.error)?;
+    sync_folder(dir)
+}
+
+/// How the names of temporary files end; a killed process leaves one behind.
+pub(super) const TEMPORARY: &str = ".tmp";
+
+fn folder(path: &Path) -> &Path {
+    path.parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// Makes the rename itself durable, where the system knows how to.
+fn sync_folder(dir: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, Unsupported};
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(dir)?.sync_all() {
+        Err(e) if !matches!(e.kind(), InvalidInput | Unsupported) => Err(e),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,255 @@
+//! One checkpoint file: safetensors in, safetensors out, one copy of the data in memory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use hlo::{DType, Literal, Shape};
+use safetensors::tensor::{Dtype, Metadata as Header, TensorInfo};
+
+use super::{Checkpoint, Error, FORMAT, METADATA_KEY, Metadata, Result, atomic};
+
+/// The container's own limit on its JSON header.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+const LENGTH_BYTES: u64 = 8;
+
+/// Saves arrays and metadata to `path`, atomically and durably; `pred` is stored as BOOL. Streams: no copy of the
+/// arrays is made. The same arguments give the same bytes.
+///
+/// # Errors
+/// [`Error::Save`] with the cause; then nothing has changed on disk.
+pub fn save(path: &Path, tensors: &BTreeMap<String, Literal>, metadata: &Metadata) -> Result<()> {
+    let save = || atomic::write(path, |out| write(out, tensors, metadata));
+    save().map_err(|source| Error::Save {
+        path: path.into(),
+        source,
+    })
+}
+
+fn write(out: &mut impl Write, tensors: &BTreeMap<String, Literal>, metadata: &Metadata) -> io::Result<()> {
+    let mut ordered: Vec<_> = tensors.iter().collect();
+    // Widest elements first keeps each array aligned for readers that map the file; the sort is stable, names stay sorted.
+    ordered.sort_by_key(|(_, array)| std::cmp::Reverse(stored_type(array.dtype())));
+    let mut end = 0;
+    let infos = ordered.iter().map(|(name, array)| {
+        let begin = end;
+        end += array.bytes().len();
+        let info = TensorInfo {
+            dtype: stored_type(array.dtype()),
+            shape: array.dims().to_vec(),
+            data_offsets: (begin, end),
+        };
+        (name.to_string(), info)
+    });
+    // One key only: the container keeps metadata in a map of random order.
+    let ours = HashMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(metadata)?)]);
+    let header = Header::new(Some(ours), infos.collect()).map_err(io::Error::other)?;
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    ordered.iter().try_for_each(|(_, array)| out.write_all(array.bytes()))
+}
+
+/// Loads every array of a safetensors file, ours or another program's.
+///
+/// The header's claims are compared with the file's length before memory is taken for them.
+///
+/// # Errors
+/// Typed, for: unreadable, truncated or damaged, element types we do not have, a newer format.
+pub fn load(path: &Path) -> Result<Checkpoint> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let header = read_header(path, &mut file)?;
+    let metadata = read_metadata(path, &header)?;
+    let mut tensors = BTreeMap::new();
+    // In the order of the file, which the header has checked to be without gaps.
+    for name in header.offset_keys() {
+        let Some(info) = header.info(&name) else { continue };
+        let array = read_array(path, &mut file, &name, info)?;
+        tensors.insert(name, array);
+    }
+    Ok(Checkpoint {
+        path: path.into(),
+        tensors,
+        metadata,
+    })
+}
+
+fn read_header(path: &Path, file: &mut File) -> Result<Header> {
+    let found = file.metadata().map_err(Error::io(path))?.len();
+    if found < LENGTH_BYTES {
+        return Err(Error::Length {
+            path: path.into(),
+            found,
+            expected: LENGTH_BYTES,
+        });
+    }
+    let mut length = [0; LENGTH_BYTES as usize];
+    file.read_exact(&mut length).map_err(Error::io(path))?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER_BYTES {
+        let reason = format!("header of {length} bytes, expected at most {MAX_HEADER_BYTES}");
+        return Err(Error::Damaged {
+            path: path.into(),
+            reason,
+        });
+    }
+    if length > found - LENGTH_BYTES {
+        return Err(Error::Length {
+            path: path.into(),
+            found,
+            expected: LENGTH_BYTES + length,
+        });
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(Error::io(path))?;
+    let header: Header = serde_json::from_slice(&header).map_err(|e| damaged(path, &e))?;
+    let expected = LENGTH_BYTES + length + header.data_len() as u64;
+    if found != expected {
+        return Err(Error::Length {
+            path: path.into(),
+            found,
+            expected,
+        });
+    }
+    Ok(header)
+}
+
+fn read_metadata(path: &Path, header: &Header) -> Result<Option<Metadata>> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let Some(ours) = header.metadata().as_ref().and_then(|all| all.get(METADATA_KEY)) else {
+        return Ok(None);
+    };
+    // The version first: a newer format need not have the other fields.
+    let version: Version = serde_json::from_str(ours).map_err(|e| damaged(path, &e))?;
+    if version.format > FORMAT {
+        return Err(Error::Format {
+            path: path.into(),
+            found: version.format,
+        });
+    }
+    serde_json::from_str(ours).map(Some).map_err(|e| damaged(path, &e))
+}
+
+fn read_array(path: &Path, file: &mut File, name: &str, info: &TensorInfo) -> Result<Literal> {
+    let Some(dtype) = DType::ALL.into_iter().find(|&ours| stored_type(ours) == info.dtype) else {
+        let found = info.dtype.to_string();
+        return Err(Error::ElementType {
+            path: path.into(),
+            name: name.into(),
+            found,
+        });
+    };
+    // The container lets a zero hide dimensions whose product, and so the strides, would overflow.
+    let mut extents = info.shape.iter().filter(|&&dim| dim > 0);
+    if extents.try_fold(dtype.size(), |n, &dim| n.checked_mul(dim)).is_none() {
+        return Err(damaged(
+            path,
+            &format!("tensor '{name}': dimensions {:?} overflow", info.shape),
+        ));
+    }
+    let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+    file.read_exact(&mut bytes).map_err(Error::io(path))?;
+    if dtype == DType::Pred
+        && let Some(found) = bytes.iter().find(|&&byte| byte > 1)
+    {
+        let reason = format!("tensor '{name}': boolean of value {found}, expected 0 or 1");
+        return Err(Error::Damaged {
+            path: path.into(),
+            reason,
+        });
+    }
+    let shape = Shape::new(dtype, info.shape.clone());
+    Literal::from_bytes(shape, bytes).ok_or_else(|| damaged(path, &format!("tensor '{name}': shape and size differ")))
+}
+
+fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> Error {
+    Error::Damaged {
+        path: path.into(),
+        reason: reason.to_string(),
+    }
+}
+
+/// The container's name of an element type.
+fn stored_type(dtype: DType) -> Dtype {
+    match dtype {
+        DType::Pred => Dtype::BOOL,
+        DType::S32 => Dtype::I32,
+        DType::S64 => Dtype::I64,
+        DType::U8 => Dtype::U8,
+        DType::U32 => Dtype::U32,
+        DType::U64 => Dtype::U64,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        DType::F32 => Dtype::F32,
+        DType::F64 => Dtype::F64,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn one_of_each() -> BTreeMap<String, Literal> {
+        let array = |dtype: DType| {
+            let shape = Shape::new(dtype, [2, 3]);
+            let bytes = (0..shape.bytes())
+                .map(|i| if dtype == DType::Pred { i % 2 } else { 7 * i } as u8)
+                .collect();
+            Literal::from_bytes(shape, bytes).unwrap()
+        };
+        let mut all: BTreeMap<_, _> = DType::ALL.map(|dtype| (format!("layer/{dtype}"), array(dtype))).into();
+        all.insert("scalar".into(), Literal::scalar(-5i64));
+        all.insert("empty".into(), Literal::zeros(Shape::new(DType::F32, [0, 4])));
+        all
+    }
+
+    fn metadata() -> Metadata {
+        let extra = [("b", "2"), ("a", "\"quoted\"\n")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        Metadata {
+            extra: extra.into(),
+            ..Metadata::new("mnist-fc", 1200, "seed = 1\n")
+        }
+    }
+
+    #[test]
+    fn round_trips_every_type_and_the_metadata() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.safetensors");
+        save(&path, &one_of_each(), &metadata()).unwrap();
+        let loaded = load(&path).unwrap();
+        assert_eq!((loaded.tensors, loaded.metadata), (one_of_each(), Some(metadata())));
+    }
+
+    #[test]
+    fn same_state_same_bytes_and_the_container_agrees() {
+        let bytes = || {
+            let mut out = Vec::new();
+            write(&mut out, &one_of_each(), &metadata()).unwrap();
+            out
+        };
+        assert_eq!(bytes(), bytes());
+        let bytes = bytes();
+        let theirs = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(theirs.len(), one_of_each().len());
+        for (name, array) in one_of_each() {
+            let view = theirs.tensor(&name).unwrap();
+            assert_eq!((view.shape(), view.data()), (array.dims(), array.bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_device_is_an_error() {
+        let mut full = std::io::BufWriter::new(File::options().write(true).open("/dev/full").unwrap());
+        let outcome = write(&mut full, &one_of_each(), &metadata()).and_then(|()| full.flush());
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+}

@@ -1,0 +1,127 @@
+//! Saved state: named arrays and a little metadata in one safetensors file, written whole or not at all.
+//!
+//! The container is the public one, so any safetensors reader opens our files. What we add lies under one metadata key,
+//! [`METADATA_KEY`], as JSON with sorted keys: the same state gives the same bytes.
+
+mod atomic;
+mod file;
+mod fit;
+mod run_dir;
+
+pub use file::{load, save};
+pub use fit::Problem;
+pub use run_dir::{Mode, RunDir, resolve};
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use hlo::Literal;
+use serde::{Deserialize, Serialize};
+
+/// The safetensors metadata key that holds our [`Metadata`].
+pub const METADATA_KEY: &str = "rigl-xla";
+
+/// The newest format version this program reads, and the one it writes.
+pub const FORMAT: u32 = 1;
+
+/// What a checkpoint says about itself, enough to evaluate or resume from the file alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Format version.
+    pub format: u32,
+    /// The model's name.
+    pub model: String,
+    /// Iterations done.
+    pub iteration: u64,
+    /// The run's configuration, TOML.
+    pub config: String,
+    /// Anything else.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    /// Metadata in the current format, with nothing extra.
+    pub fn new(model: impl Into<String>, iteration: u64, config: impl Into<String>) -> Self {
+        Metadata {
+            format: FORMAT,
+            model: model.into(),
+            iteration,
+            config: config.into(),
+            extra: BTreeMap::new(),
+        }
+    }
+}
+
+/// A loaded file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// Every array of the file, by name.
+    pub tensors: BTreeMap<String, Literal>,
+    /// `None` when another program wrote the file.
+    pub metadata: Option<Metadata>,
+}
+
+/// Why a checkpoint or run folder could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages are the documentation; the fields are their values
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: not saved: {source}; what was there before is untouched", path.display())]
+    Save { path: PathBuf, source: io::Error },
+    #[error("{}: damaged: {found} bytes, expected {expected}", path.display())]
+    Length { path: PathBuf, found: u64, expected: u64 },
+    #[error("{}: damaged or not a safetensors file: {reason}", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{}: tensor '{name}' has type {found}, expected one of BOOL U8 U32 U64 I32 I64 F16 BF16 F32 F64", path.display())]
+    ElementType { path: PathBuf, name: String, found: String },
+    #[error("{}: checkpoint format {found}, expected at most {FORMAT}: a newer program wrote it", path.display())]
+    Format { path: PathBuf, found: u32 },
+    #[error("{}: does not fit: {}", path.display(), fit::Listed(problems))]
+    Unfit { path: PathBuf, problems: Vec<Problem> },
+    #[error("{} holds another run ({found}): give --resume to continue it, --overwrite to replace it, or another folder", path.display())]
+    Occupied { path: PathBuf, found: String },
+    #[error("{}: nothing to resume: no config.toml there", path.display())]
+    NoRun { path: PathBuf },
+    #[error("{}: no checkpoint there (ckpt-<iteration>.safetensors)", path.display())]
+    NoCheckpoint { path: PathBuf },
+    #[error("{}: another process is using this run folder", path.display())]
+    Locked { path: PathBuf },
+    #[error("{newest}; {}", Previous(previous.as_deref()))]
+    NewestDamaged {
+        newest: Box<Error>,
+        previous: Option<PathBuf>,
+    },
+}
+
+struct Previous<'a>(Option<&'a Path>);
+
+impl fmt::Display for Previous<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(path) => write!(
+                f,
+                "the newest good checkpoint is {}: move the damaged file away to resume there",
+                path.display()
+            ),
+            None => f.write_str("there is no good checkpoint before it"),
+        }
+    }
+}
+
+impl Error {
+    /// For `map_err` around a call on `path`.
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        |source| Error::Io { path, source }
+    }
+}
+
+/// This module's results.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,300 @@
+//! The output folder of a run: `config.toml`, `metrics.jsonl`, `ckpt-<iteration>.safetensors`.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use hlo::Literal;
+
+use super::{Checkpoint, Error, Metadata, Result, atomic, file};
+
+const CONFIG: &str = "config.toml";
+const METRICS: &str = "metrics.jsonl";
+const LOCK: &str = ".lock";
+const DEFAULT_KEEP: usize = 3;
+
+/// What to do with a folder that holds a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Refuse it.
+    Fresh,
+    /// Continue it; refuse a folder that holds none.
+    Resume,
+    /// Delete its files (only those of a run), then start anew.
+    Overwrite,
+}
+
+/// A run's folder, locked against other processes until dropped.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    keep: usize,
+    stored_config: Option<String>,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Opens the folder, created when absent except to resume.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`], [`Error::NoRun`] by `mode`, [`Error::Locked`], or I/O.
+    pub fn create(path: &Path, mode: Mode) -> Result<Self> {
+        let config = path.join(CONFIG);
+        if mode != Mode::Resume {
+            fs::create_dir_all(path).map_err(Error::io(path))?;
+        } else if !config.is_file() {
+            return Err(Error::NoRun { path: path.into() });
+        }
+        let lock = lock(path)?;
+        let files = run_files(path)?;
+        match (mode, files.first()) {
+            (Mode::Fresh, Some(found)) => {
+                let found = found.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                return Err(Error::Occupied {
+                    path: path.into(),
+                    found,
+                });
+            }
+            (Mode::Overwrite, _) => files.iter().try_for_each(remove)?,
+            _ => {}
+        }
+        entries(path)?
+            .iter()
+            .filter(|entry| is_leftover(entry))
+            .try_for_each(remove)?;
+        let read_config = || fs::read_to_string(&config).map_err(Error::io(&config));
+        let stored_config = (mode == Mode::Resume).then(read_config).transpose()?;
+        Ok(RunDir {
+            path: path.into(),
+            keep: DEFAULT_KEEP,
+            stored_config,
+            _lock: lock,
+        })
+    }
+
+    /// Keeps the newest `checkpoints` (at least 1, by default 3) and deletes older ones after each save.
+    pub fn keep(mut self, checkpoints: usize) -> Self {
+        self.keep = checkpoints.max(1);
+        self
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The text of `config.toml` of the run being resumed: the caller compares it with what was asked for.
+    pub fn stored_config(&self) -> Option<&str> {
+        self.stored_config.as_deref()
+    }
+
+    /// Writes `config.toml`.
+    ///
+    /// # Errors
+    /// [`Error::Save`]; what was there before is untouched.
+    pub fn write_config(&self, text: &str) -> Result<()> {
+        write(&self.path.join(CONFIG), text.as_bytes())
+    }
+
+    /// Saves `ckpt-<metadata.iteration>.safetensors`, then deletes the oldest beyond those to keep; never a newer one.
+    ///
+    /// # Errors
+    /// [`Error::Save`] with nothing changed on disk, or I/O when an old checkpoint cannot be deleted.
+    pub fn save(&self, tensors: &BTreeMap<String, Literal>, metadata: &Metadata) -> Result<PathBuf> {
+        let path = self.path.join(format!("ckpt-{}.safetensors", metadata.iteration));
+        file::save(&path, tensors, metadata)?;
+        let mut older = checkpoints(&self.path)?;
+        older.retain(|&(iteration, _)| iteration < metadata.iteration);
+        let surplus = older.len().saturating_sub(self.keep - 1);
+        older[..surplus].iter().map(|(_, path)| path).try_for_each(remove)?;
+        Ok(path)
+    }
+
+    /// The newest checkpoint, or `None` when none was saved yet.
+    ///
+    /// # Errors
+    /// [`Error::NewestDamaged`] when it cannot be loaded, naming the newest that can: going back is the user's decision.
+    pub fn latest(&self) -> Result<Option<Checkpoint>> {
+        let mut all = checkpoints(&self.path)?;
+        let Some((_, newest)) = all.pop() else { return Ok(None) };
+        file::load(&newest).map(Some).map_err(|newest| {
+            let older = all.into_iter().rev().map(|(_, path)| path);
+            Error::NewestDamaged {
+                newest: Box::new(newest),
+                previous: older.into_iter().find(|path| file::load(path).is_ok()),
+            }
+        })
+    }
+
+    /// Opens `metrics.jsonl` to append to, after `iterations` iterations are done: removes lines with an `"iteration"`
+    /// beyond that, which a resumed run writes again, and a last line that a crash cut short.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn metrics(&self, iterations: u64) -> Result<File> {
+        let path = self.path.join(METRICS);
+        let old = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            other => other.map_err(Error::io(&path))?,
+        };
+        let kept: Vec<_> = old
+            .split_inclusive(|&byte| byte == b'\n')
+            .filter(|line| is_done(line, iterations))
+            .collect();
+        let kept = kept.concat();
+        if kept != old {
+            write(&path, &kept)?;
+        }
+        File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(Error::io(path))
+    }
+}
+
+/// The checkpoint meant by a path: the file itself, or the newest in a run's folder. Takes no lock.
+///
+/// # Errors
+/// [`Error::NoCheckpoint`] for a folder without any, or I/O.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.into());
+    }
+    let newest = checkpoints(path)?.pop();
+    newest
+        .map(|(_, path)| path)
+        .ok_or_else(|| Error::NoCheckpoint { path: path.into() })
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(LOCK);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: dir.into() }),
+        Err(TryLockError::Error(source)) => Err(Error::io(path)(source)),
+    }
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    atomic::write(path, |out| out.write_all(content)).map_err(|source| Error::Save {
+        path: path.into(),
+        source,
+    })
+}
+
+fn remove(path: &PathBuf) -> Result<()> {
+    fs::remove_file(path).map_err(Error::io(path))
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    entries.map_err(Error::io(dir))
+}
+
+/// `(iteration, path)` of each checkpoint, by iteration.
+fn checkpoints(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let with_iteration = |path: PathBuf| Some((iteration(&path)?, path));
+    let mut all: Vec<_> = entries(dir)?.into_iter().filter_map(with_iteration).collect();
+    all.sort();
+    Ok(all)
+}
+
+fn iteration(path: &Path) -> Option<u64> {
+    path.file_name()?
+        .to_str()?
+        .strip_prefix("ckpt-")?
+        .strip_suffix(".safetensors")?
+        .parse()
+        .ok()
+}
+
+/// What makes a folder that of a run, sorted.
+fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = entries(dir)?;
+    files.retain(|path| path.ends_with(CONFIG) || path.ends_with(METRICS) || iteration(path).is_some());
+    files.sort();
+    Ok(files)
+}
+
+/// A temporary file of ours, left by a process that was killed while it saved.
+fn is_leftover(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let ours = [".ckpt-", ".config.toml.", ".metrics.jsonl."]
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+    ours && name.ends_with(atomic::TEMPORARY)
+}
+
+/// Whether a line of metrics is whole and not of an iteration yet to be done.
+fn is_done(line: &[u8], iterations: u64) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        iteration: u64,
+    }
+    line.ends_with(b"\n") && serde_json::from_slice::<Line>(line).map_or(true, |line| line.iteration <= iterations)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn save(run: &RunDir, iteration: u64) {
+        let state = [("w".to_owned(), Literal::scalar(iteration))];
+        run.save(&state.into(), &Metadata::new("m", iteration, "")).unwrap();
+    }
+
+    fn iterations(dir: &Path) -> Vec<u64> {
+        checkpoints(dir)
+            .unwrap()
+            .into_iter()
+            .map(|(iteration, _)| iteration)
+            .collect()
+    }
+
+    #[test]
+    fn keeps_the_newest_by_number_and_loads_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), Mode::Fresh).unwrap();
+        assert!(run.latest().unwrap().is_none());
+        [900, 1000, 1100, 10_000].iter().for_each(|&i| save(&run, i));
+        assert_eq!(iterations(dir.path()), [1000, 1100, 10_000]);
+        assert_eq!(run.latest().unwrap().unwrap().tensors["w"].item::<u64>(), Some(10_000));
+        assert!(resolve(dir.path()).unwrap().ends_with("ckpt-10000.safetensors"));
+        save(&run.keep(1), 10_001);
+        assert_eq!(iterations(dir.path()), [10_001]);
+    }
+
+    #[test]
+    fn a_save_never_deletes_newer_checkpoints() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), Mode::Fresh).unwrap().keep(1);
+        save(&run, 50);
+        save(&run, 20);
+        assert_eq!(iterations(dir.path()), [20, 50]);
+    }
+
+    #[test]
+    fn metrics_drop_what_will_be_written_again_and_a_cut_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), Mode::Fresh).unwrap();
+        let head = "{\"iteration\":100,\"loss\":1.5}\n{\"note\":\"kept\"}\n{\"iteration\":200,\"loss\":1.0}\n";
+        write!(run.metrics(0).unwrap(), "{head}{{\"iteration\":300}}\n{{\"iterat").unwrap();
+        writeln!(run.metrics(200).unwrap(), "{{\"iteration\":201}}").unwrap();
+        assert_eq!(
+            fs::read_to_string(dir.path().join(METRICS)).unwrap(),
+            format!("{head}{{\"iteration\":201}}\n")
+        );
+    }
+}

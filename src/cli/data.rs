@@ -1,0 +1,60 @@
+//! `rigl-xla data`: fetch public data sets.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use anyhow::Result;
+use clap::builder::PossibleValuesParser;
+use serde_json::json;
+
+use crate::data::{Split, fetch, mnist};
+
+/// Arguments of `data`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Fetch a public data set into the cache, or check the one that is there
+    Fetch {
+        /// Which data set
+        #[arg(value_parser = PossibleValuesParser::new(fetch::SOURCES.iter().map(|source| source.name)))]
+        name: String,
+    },
+}
+
+/// Runs `data`.
+///
+/// # Errors
+/// Whatever keeps the data from being there, whole and right.
+pub fn run(args: Args, json: bool) -> Result<()> {
+    let Command::Fetch { name } = args.command;
+    let dir = fetch::fetch(&name)?;
+    let counts = [Split::Train, Split::Test].map(|split| mnist::load(&dir, split).map(|set| set.len()));
+    let [train, test] = counts;
+    // Not `println!`: a closed pipe is an error here, not a panic.
+    let text = report(fetch::source(&name)?, &dir, train?, test?, json);
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+fn report(source: &fetch::Source, dir: &Path, train: usize, test: usize, json: bool) -> String {
+    let dir = dir.display().to_string();
+    let files = source.files.iter();
+    if json {
+        let files = files.map(|file| json!({"file": file.name, "bytes": file.bytes, "sha256": file.sha256}));
+        let (files, counts) = (files.collect::<Vec<_>>(), json!({"train": train, "test": test}));
+        return format!(
+            "{}\n",
+            json!({"name": source.name, "dir": dir, "files": files, "counts": counts})
+        );
+    }
+    let head = format!("{}: {train} training and {test} test images in {dir}\n", source.name);
+    let line =
+        |file: &fetch::DataFile| format!("  {:<24} {:>11} bytes  sha256 {}\n", file.name, file.bytes, file.sha256);
+    head + &files.map(line).collect::<String>()
+}

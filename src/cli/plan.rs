@@ -1,0 +1,235 @@
+//! `rigl-xla plan`: budgets, schedules and memory of a run, from its configuration alone.
+
+use std::io::{self, Write};
+
+use models::{Init, Param};
+use serde::Serialize;
+use toml::{Table, Value};
+
+use super::run_args::{RunArgs, pair};
+use crate::config::{Error, Plan, Replacement, Run};
+use crate::sparse::Budget;
+
+/// Most weights that a layer of `--layers` may have, so that no sum of a plan overflows.
+const MAX_WEIGHTS: usize = 1 << 48;
+
+/// Arguments of `plan`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Maskable layers in the place of the model's, as name=INxOUT or name=HxWxINxOUT
+    #[arg(long, value_name = "NAME=DIMS,…", value_delimiter = ',', value_parser = layer)]
+    layers: Vec<Param>,
+}
+
+/// Runs `plan`.
+///
+/// # Errors
+/// [`crate::config::Error`] for a run that cannot be carried out.
+pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    let plan = plan(args)?;
+    let report = Report::new(&plan);
+    let text = match json {
+        true => serde_json::to_string(&report)? + "\n",
+        false => report.to_string(),
+    };
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+fn plan(args: Args) -> Result<Plan, Error> {
+    let Args { run, layers } = args;
+    if layers.is_empty() {
+        return run.layers()?.plan();
+    }
+    // The preset's own layers belong to its model.
+    let none = Value::Table(Table::new());
+    let base = run.base()?.set("--layers", &["sparsity", "layers"], none)?;
+    run.flags_over(base)?.plan_for(layers)
+}
+
+/// One layer of `--layers`.
+fn layer(text: &str) -> Result<Param, String> {
+    let (name, dims) = pair::<String>(text)?;
+    let dims: Result<Vec<usize>, _> = dims.split('x').map(str::parse::<usize>).collect();
+    let dims = dims.map_err(|_| "expected NAME=DIMS such as layer1=784x300".to_owned())?;
+    let weights = dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
+    if weights.is_none_or(|n| n > MAX_WEIGHTS) {
+        return Err(format!("expected at most {MAX_WEIGHTS} weights in a layer"));
+    }
+    Ok(Param {
+        mask: Some(format!("{name}/mask")),
+        name: format!("{name}/weights"),
+        dims,
+        init: Init::GlorotUniform,
+        decayed: true,
+    })
+}
+
+/// What `plan` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    method: &'a str,
+    distribution: String,
+    /// Realised share of zeros over the maskable layers.
+    sparsity: f64,
+    nonzeros: usize,
+    maskable: usize,
+    layers: Vec<Layer<'a>>,
+    parameters: usize,
+    state_bytes: usize,
+    iterations: u64,
+    gradient_steps: u64,
+    mask_updates: usize,
+    update_steps: Vec<i64>,
+    /// At the first, the last and three updates between.
+    replacements: Vec<Replacement>,
+    learning_rate: LearningRate<'a>,
+    run_dir: String,
+    config: &'a Run,
+}
+
+#[derive(Serialize)]
+struct Layer<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    sparsity: f64,
+    nonzeros: usize,
+    zeros: usize,
+    saturated: bool,
+    custom: bool,
+}
+
+#[derive(Serialize)]
+struct LearningRate<'a> {
+    boundaries: &'a [i64],
+    values: &'a [f32],
+}
+
+impl<'a> Report<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let update_steps: Vec<i64> = plan.update_steps().collect();
+        Report {
+            model: &plan.run.model.name,
+            method: plan.method.name,
+            distribution: plan.run.sparsity.distribution.to_string(),
+            sparsity: plan.sparsity(),
+            nonzeros: plan.nonzeros(),
+            maskable: plan.maskable(),
+            layers: plan.budgets.iter().map(Layer::new).collect(),
+            parameters: plan.parameters(),
+            state_bytes: plan.state_bytes(),
+            iterations: plan.iterations,
+            gradient_steps: plan.gradient_steps(),
+            mask_updates: update_steps.len(),
+            replacements: quartiles(&update_steps).map(|&step| plan.replacement(step)).collect(),
+            update_steps,
+            learning_rate: LearningRate {
+                boundaries: &plan.learning_rate.boundaries,
+                values: &plan.learning_rate.values,
+            },
+            run_dir: plan.output_dir.display().to_string(),
+            config: &plan.run,
+        }
+    }
+}
+
+impl<'a> Layer<'a> {
+    fn new(budget: &'a Budget) -> Self {
+        Layer {
+            name: &budget.name,
+            shape: &budget.dims,
+            sparsity: budget.sparsity,
+            nonzeros: budget.nonzeros,
+            zeros: budget.zeros,
+            saturated: budget.saturated,
+            custom: budget.custom,
+        }
+    }
+}
+
+/// The first, the last and three steps between, without repeats.
+fn quartiles(steps: &[i64]) -> impl Iterator<Item = &i64> {
+    let last = steps.len().saturating_sub(1);
+    let mut at: Vec<usize> = (0..=4).map(|quarter| last * quarter / 4).collect();
+    at.dedup();
+    at.into_iter().filter_map(|index| steps.get(index))
+}
+
+impl std::fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "{} with {}, {} distribution",
+            self.model, self.method, self.distribution
+        )?;
+        writeln!(
+            f,
+            "\n{:<28} {:<16} {:>9} {:>10} {:>10}",
+            "layer", "shape", "sparsity", "zeros", "nonzeros"
+        )?;
+        for layer in &self.layers {
+            let shape = layer.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+            let note = match layer {
+                Layer { custom: true, .. } => "  custom",
+                Layer { saturated: true, .. } => "  saturated",
+                _ => "",
+            };
+            let Layer {
+                name,
+                sparsity,
+                zeros,
+                nonzeros,
+                ..
+            } = layer;
+            writeln!(
+                f,
+                "{name:<28} {shape:<16} {sparsity:>9.6} {zeros:>10} {nonzeros:>10}{note}"
+            )?;
+        }
+        let (zeros, nonzeros) = (self.maskable - self.nonzeros, self.nonzeros);
+        writeln!(
+            f,
+            "{:<28} {:<16} {:>9.6} {zeros:>10} {nonzeros:>10}",
+            "total", "", self.sparsity
+        )?;
+        writeln!(f, "\nparameters      {}", self.parameters)?;
+        writeln!(f, "training state  {:.2} MB", self.state_bytes as f64 / 1e6)?;
+        writeln!(f, "iterations      {}", self.iterations)?;
+        writeln!(f, "gradient steps  {}", self.gradient_steps)?;
+        self.write_updates(f)?;
+        self.write_learning_rate(f)?;
+        writeln!(f, "run folder      {}", self.run_dir)
+    }
+}
+
+impl Report<'_> {
+    fn write_updates(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [first, .., last] = self.update_steps[..] else {
+            return writeln!(f, "mask updates    {}", self.mask_updates);
+        };
+        writeln!(f, "mask updates    {} from step {first} to {last}", self.mask_updates)?;
+        for Replacement {
+            step,
+            drop_fraction,
+            replaced,
+        } in &self.replacements
+        {
+            writeln!(
+                f,
+                "  step {step:<9} drop fraction {drop_fraction:.6}, {replaced} connections"
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_learning_rate(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let LearningRate { boundaries, values } = self.learning_rate;
+        write!(f, "learning rate   {}", values[0])?;
+        for (boundary, value) in boundaries.iter().zip(&values[1..]) {
+            write!(f, ", {value} after step {boundary}")?;
+        }
+        writeln!(f)
+    }
+}

@@ -1,0 +1,212 @@
+//! The flags that say what to run, shared by `train`, `plan` and `dump-hlo`.
+
+use std::path::{Path, PathBuf};
+
+use toml::Value;
+
+use crate::config::{DEFAULT_PRESET, Error, Layers, PRESETS};
+use crate::data::fetch;
+
+/// Where to run.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct DeviceArgs {
+    /// cpu, gpu or tpu
+    #[arg(long, value_name = "KIND")]
+    pub device: Option<String>,
+    /// PJRT plugin: a file or a package name
+    #[arg(long, value_name = "FILE|PACKAGE")]
+    pub plugin: Option<String>,
+}
+
+/// What to run: a preset, under a file, under these flags.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(allow_negative_numbers = true)]
+pub struct RunArgs {
+    /// Published recipe to start from [default: mnist-METHOD, or mnist-rigl]
+    pub preset: Option<String>,
+    /// TOML file over the preset, such as the config.toml of a run
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Network
+    #[arg(long)]
+    pub model: Option<String>,
+    /// How connections are chosen: rigl, set, scratch or dense
+    #[arg(long)]
+    pub method: Option<String>,
+    /// Share of zeros, in [0, 1)
+    #[arg(long, value_name = "SHARE")]
+    pub sparsity: Option<f64>,
+    /// How sparsity is shared among layers: uniform, er or erk
+    #[arg(long, value_name = "NAME")]
+    pub distribution: Option<String>,
+    /// Sparsity of one layer, e.g. layer3=0; may be repeated
+    #[arg(long, value_name = "LAYER=SHARE", value_parser = pair::<f64>)]
+    pub custom: Vec<(String, f64)>,
+    /// Exponent of the erk factor
+    #[arg(long, value_name = "POWER")]
+    pub power_scale: Option<f64>,
+    /// Rounding of the number of zeros: floor or ceil
+    #[arg(long, value_name = "NAME")]
+    pub rounding: Option<String>,
+    /// Generator of the first masks: native, or numpy for the original's
+    #[arg(long, value_name = "NAME")]
+    pub mask_seed_compat: Option<String>,
+    /// mnist, fashion-mnist, or a folder with IDX files, gzipped or not
+    #[arg(long, value_name = "NAME|DIR")]
+    pub data: Option<String>,
+    /// Where to run
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Run folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<String>,
+    /// Iterations, before --multiplier
+    #[arg(long, value_name = "N")]
+    pub steps: Option<i64>,
+    /// Stretch training and its schedules
+    #[arg(long, value_name = "K")]
+    pub multiplier: Option<f64>,
+    /// Seed of masks, weights, data order and noise
+    #[arg(long, value_name = "N")]
+    pub seed: Option<i64>,
+    /// Examples per batch
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<i64>,
+    /// Learning rate before its first drop
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
+    /// How the k-th largest score is found: bits, sort or topk
+    #[arg(long, value_name = "NAME")]
+    pub select: Option<String>,
+    /// Iterations per launch of the device program
+    #[arg(long, value_name = "N")]
+    pub steps_per_launch: Option<i64>,
+    /// Any other value of the configuration, e.g. mask_update.frequency_steps=50; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair::<String>)]
+    pub set: Vec<(String, String)>,
+}
+
+impl RunArgs {
+    /// Preset, file and flags stacked up.
+    ///
+    /// # Errors
+    /// An unknown preset, an unreadable file, or the first unknown key or value of the wrong type.
+    pub fn layers(&self) -> Result<Layers, Error> {
+        self.flags_over(self.base()?)
+    }
+
+    /// Preset and file alone.
+    ///
+    /// # Errors
+    /// As [`RunArgs::layers`].
+    pub fn base(&self) -> Result<Layers, Error> {
+        let preset = Layers::preset(&self.preset_name())?;
+        match &self.config {
+            Some(path) => preset.file(path),
+            None => Ok(preset),
+        }
+    }
+
+    /// The flags over `layers`.
+    ///
+    /// # Errors
+    /// As [`RunArgs::layers`].
+    pub fn flags_over(&self, mut layers: Layers) -> Result<Layers, Error> {
+        for (flag, key, value) in self.flags() {
+            layers = layers.set(flag, &key, value)?;
+        }
+        for (layer, sparsity) in &self.custom {
+            layers = layers.set("--custom", &["sparsity", "layers", layer], *sparsity)?;
+        }
+        for (key, value) in &self.set {
+            let path: Vec<&str> = key.split('.').collect();
+            layers = layers.set(&format!("--set {key}"), &path, literal(value))?;
+        }
+        let configuration = layers.run()?.to_toml()?;
+        crate::report::detail(|| configuration);
+        Ok(layers)
+    }
+
+    /// The preset asked for; else the MNIST recipe of the method asked for, when there is one.
+    fn preset_name(&self) -> String {
+        let of_method = || {
+            let name = crate::sparse::Method::find(self.method.as_deref()?).ok()?.name;
+            let preset = format!("mnist-{name}");
+            PRESETS.iter().any(|(known, _)| *known == preset).then_some(preset)
+        };
+        self.preset
+            .clone()
+            .or_else(of_method)
+            .unwrap_or_else(|| DEFAULT_PRESET.into())
+    }
+
+    /// Every flag given, with the key it sets.
+    fn flags(&self) -> Vec<(&'static str, [&'static str; 2], Value)> {
+        let text = |value: &Option<String>| value.clone().map(Value::String);
+        let float = |value: Option<f64>| value.map(Value::Float);
+        let whole = |value: Option<i64>| value.map(Value::Integer);
+        let (data_name, data_dir) = self.data_keys();
+        let flags = [
+            ("--model", ["model", "name"], text(&self.model)),
+            ("--method", ["method", "name"], text(&self.method)),
+            ("--sparsity", ["sparsity", "target"], float(self.sparsity)),
+            ("--distribution", ["sparsity", "distribution"], text(&self.distribution)),
+            ("--power-scale", ["sparsity", "power_scale"], float(self.power_scale)),
+            ("--rounding", ["sparsity", "rounding"], text(&self.rounding)),
+            (
+                "--mask-seed-compat",
+                ["sparsity", "mask_seed_compat"],
+                text(&self.mask_seed_compat),
+            ),
+            ("--data", ["data", "name"], data_name),
+            ("--data", ["data", "dir"], data_dir),
+            ("--device", ["device", "kind"], text(&self.device.device)),
+            ("--plugin", ["device", "plugin"], text(&self.device.plugin)),
+            ("--out", ["output", "dir"], text(&self.out)),
+            ("--steps", ["train", "iterations"], whole(self.steps)),
+            ("--multiplier", ["train", "multiplier"], float(self.multiplier)),
+            ("--seed", ["train", "seed"], whole(self.seed)),
+            ("--batch-size", ["train", "batch_size"], whole(self.batch_size)),
+            ("--lr", ["learning_rate", "base"], float(self.lr)),
+            ("--select", ["mask_update", "select"], text(&self.select)),
+            (
+                "--steps-per-launch",
+                ["train", "steps_per_launch"],
+                whole(self.steps_per_launch),
+            ),
+        ];
+        flags
+            .into_iter()
+            .filter_map(|(flag, key, value)| Some((flag, key, value?)))
+            .collect()
+    }
+
+    /// What `--data` sets: a folder keeps the data set's name, a name clears the folder.
+    fn data_keys(&self) -> (Option<Value>, Option<Value>) {
+        match self.data.as_deref() {
+            None => (None, None),
+            Some(dir) if is_folder(dir) => (None, Some(dir.into())),
+            Some(name) => (Some(name.into()), Some("".into())),
+        }
+    }
+}
+
+/// Whether `--data` means a folder: it looks like a path, or is one and not a known name.
+pub fn is_folder(data: &str) -> bool {
+    fetch::source(data).is_err() && (data.contains(std::path::is_separator) || data == "." || Path::new(data).is_dir())
+}
+
+/// A TOML value, or the text itself where it is none: `--set method.name=set` needs no quotes.
+fn literal(text: &str) -> Value {
+    let parsed: Option<toml::Table> = format!("value = {text}").parse().ok();
+    parsed
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| text.into())
+}
+
+/// `NAME=VALUE`.
+pub fn pair<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<(String, T), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let value = value.trim().parse().map_err(|error: T::Err| error.to_string())?;
+    Ok((name.trim().to_owned(), value))
+}

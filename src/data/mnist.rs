@@ -1,0 +1,110 @@
+//! MNIST and data sets of its form (Fashion-MNIST): 28x28 grey images in ten classes, four IDX files.
+
+use std::path::{Path, PathBuf};
+
+use hlo::{DType, Literal, Shape};
+
+use super::{Dataset, Error, Result, Split, idx};
+
+/// Height and width of an image.
+pub const SIDE: usize = 28;
+/// Number of classes.
+pub const CLASSES: usize = 10;
+
+/// Reads one part: images `u8[N, 784]`, labels `s32[N]` (reference 4.4: 60000 train, 10000 test).
+///
+/// The files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and `t10k-…`, also spelt with a dot
+/// (`train-images.idx3-ubyte`), each gzipped or not; of several spellings the first found in this order is read.
+///
+/// # Errors
+/// A missing file, any error of [`idx::read`], images that are not 28x28, labels not below [`CLASSES`], or counts that differ.
+pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
+    let part = match split {
+        Split::Train => "train",
+        Split::Test => "t10k",
+    };
+    let images_path = find(dir, &format!("{part}-images"), "idx3-ubyte")?;
+    let labels_path = find(dir, &format!("{part}-labels"), "idx1-ubyte")?;
+    let labels = read_labels(&labels_path)?;
+    let images = read_images(&images_path)?;
+    match (images.dims()[0], labels.len()) {
+        (images, labels) if images != labels => Err(Error::Count {
+            images_path,
+            images,
+            labels_path,
+            labels,
+        }),
+        _ => Ok(Dataset {
+            images,
+            labels: Literal::new(&[labels.len()], &labels),
+            classes: CLASSES,
+        }),
+    }
+}
+
+/// `u8[N, 784]`, N at least 1.
+fn read_images(path: &Path) -> Result<Literal> {
+    let images = idx::read(path, 3)?;
+    let found = images.dims().to_vec();
+    let flat = Shape::new(DType::U8, [found[0], SIDE * SIDE]);
+    match Literal::from_bytes(flat, images.into_bytes()) {
+        Some(images) if found[0] > 0 && found[1..] == [SIDE, SIDE] => Ok(images),
+        _ => Err(Error::ImageSize {
+            path: path.into(),
+            found,
+            expected: vec![SIDE, SIDE],
+        }),
+    }
+}
+
+fn read_labels(path: &Path) -> Result<Vec<i32>> {
+    let labels = idx::read(path, 1)?;
+    match labels.bytes().iter().position(|&label| usize::from(label) >= CLASSES) {
+        Some(index) => Err(Error::Label {
+            path: path.into(),
+            index,
+            found: labels.bytes()[index],
+            classes: CLASSES,
+        }),
+        None => Ok(labels.bytes().iter().copied().map(i32::from).collect()),
+    }
+}
+
+fn find(dir: &Path, stem: &str, kind: &str) -> Result<PathBuf> {
+    let names = ["-", "."].map(|sep| format!("{stem}{sep}{kind}"));
+    let names: Vec<_> = names
+        .iter()
+        .flat_map(|name| [name.clone(), format!("{name}.gz")])
+        .collect();
+    let found = names.iter().map(|name| dir.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| Error::Missing {
+        dir: dir.into(),
+        expected: names,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_every_spelling() {
+        let images = Literal::new(&[2, SIDE, SIDE], &vec![7u8; 2 * SIDE * SIDE]);
+        let labels = Literal::new(&[2], &[9u8, 0]);
+        for (sep, gz) in [("-", ""), ("-", ".gz"), (".", ""), (".", ".gz")] {
+            let dir = tempfile::tempdir().unwrap();
+            idx::write(&dir.path().join(format!("t10k-images{sep}idx3-ubyte{gz}")), &images).unwrap();
+            idx::write(&dir.path().join(format!("t10k-labels{sep}idx1-ubyte{gz}")), &labels).unwrap();
+            let test = load(dir.path(), Split::Test).unwrap();
+            assert_eq!((test.len(), test.images.dims()), (2, &[2, 784][..]));
+            assert_eq!(test.labels.to_vec::<i32>().unwrap(), [9, 0]);
+            assert!(
+                load(dir.path(), Split::Train)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("train-images.idx3-ubyte.gz")
+            );
+        }
+    }
+}

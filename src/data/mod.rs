@@ -1,0 +1,141 @@
+//! Data sets as host arrays: where their files come from ([`fetch`]), how they are read ([`idx`], [`mnist`]),
+//! and in which order training sees them ([`batches`]).
+
+pub mod batches;
+pub mod fetch;
+pub mod idx;
+pub mod mnist;
+pub mod synthetic;
+
+use std::{io, path::PathBuf};
+
+use hlo::{Literal, Shape};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use sha2::{Digest, Sha256};
+
+/// Labelled images, whole in host memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// `u8[N, …]`: raw pixels, 0 to 255. Scaling to 1/255 is the model's (reference 4.4).
+    pub images: Literal,
+    /// `s32[N]`: classes, each in `0..classes`.
+    pub labels: Literal,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+impl Dataset {
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.labels.shape().elements()
+    }
+
+    /// True when there is no example. No reader here returns such a set.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The part of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// What is trained on.
+    Train,
+    /// What is only evaluated on.
+    Test,
+}
+
+/// Why data could not be had. Each message names the file, the value found and the value expected.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages are the documentation; the fields are their values
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("cache: {0}")]
+    Cache(io::Error),
+    #[error("{}: not an IDX file: it starts with {found:02x?}, expected [00, 00]", path.display())]
+    NotIdx { path: PathBuf, found: [u8; 2] },
+    #[error("{}: IDX element type 0x{found:02x}, expected 0x08 (unsigned bytes)", path.display())]
+    ElementType { path: PathBuf, found: u8 },
+    #[error("{}: IDX array of rank {found}, expected rank {expected}", path.display())]
+    Rank { path: PathBuf, found: u8, expected: u8 },
+    #[error("{}: IDX dimensions {dims:?} are too large for any file", path.display())]
+    Overflow { path: PathBuf, dims: Vec<usize> },
+    #[error("{}: truncated: {found} bytes, expected {expected} (uncompressed)", path.display())]
+    Truncated { path: PathBuf, found: u64, expected: u64 },
+    #[error("{}: trailing bytes: {found} bytes, expected {expected} (uncompressed)", path.display())]
+    Trailing { path: PathBuf, found: u64, expected: u64 },
+    #[error("{}: cannot hold {found}: IDX arrays written here are u8", path.display())]
+    NotBytes { path: PathBuf, found: Shape },
+    #[error("{}: images of {found:?}, expected at least one of {expected:?}", path.display())]
+    ImageSize {
+        path: PathBuf,
+        found: Vec<usize>,
+        expected: Vec<usize>,
+    },
+    #[error("{}: label {found} at index {index}, expected less than {classes}", path.display())]
+    Label {
+        path: PathBuf,
+        index: usize,
+        found: u8,
+        classes: usize,
+    },
+    #[error("{} has {images} images, but {} has {labels} labels; expected as many", images_path.display(), labels_path.display())]
+    Count {
+        images_path: PathBuf,
+        images: usize,
+        labels_path: PathBuf,
+        labels: usize,
+    },
+    #[error("{}: found none of {}", dir.display(), expected.join(", "))]
+    Missing { dir: PathBuf, expected: Vec<String> },
+    #[error("unknown data set '{found}', expected one of {}{}", known.join(", "), did_you_mean(*nearest))]
+    UnknownName {
+        found: String,
+        known: Vec<&'static str>,
+        nearest: Option<&'static str>,
+    },
+    #[error("cannot fetch {name}: {reason}\n{advice}")]
+    Fetch {
+        name: &'static str,
+        reason: String,
+        advice: String,
+    },
+    #[error("{}: {found} bytes, expected {expected}", path.display())]
+    Size { path: PathBuf, found: u64, expected: u64 },
+    #[error("{}: SHA-256 {found}, expected {expected}", path.display())]
+    Digest {
+        path: PathBuf,
+        found: String,
+        expected: &'static str,
+    },
+    #[error(
+        "batch size {batch}, expected 1 to the number of examples, {examples} (at most {})",
+        i32::MAX
+    )]
+    Batch { batch: usize, examples: usize },
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean '{name}'?"))
+}
+
+impl Error {
+    /// For `map_err` around a call on `path`.
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        |source| Error::Io { path, source }
+    }
+}
+
+/// This module's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The random stream of one (seed, purpose, step): independent of every other stream and of what was drawn before.
+fn stream(seed: u64, purpose: &str, step: u64) -> ChaCha8Rng {
+    let mut key = Sha256::new();
+    key.update(seed.to_le_bytes());
+    key.update(step.to_le_bytes());
+    key.update(purpose);
+    ChaCha8Rng::from_seed(key.finalize().into())
+}

@@ -1,0 +1,201 @@
+//! Compiled programs on disk, so that a second start compiles nothing.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+
+use super::client::Client;
+use super::error::{Error, Result};
+use super::executable::Executable;
+use super::options::CompileOptions;
+use super::plugin::hex;
+
+/// A folder of serialized executables, each under the digest of all that went into it; the least recently used go first
+/// when the folder outgrows its bound.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    dir: PathBuf,
+    limit_bytes: u64,
+}
+
+/// What the cache did for one compilation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheOutcome {
+    /// Loaded; nothing was compiled.
+    Hit,
+    /// Compiled and saved.
+    Miss,
+    /// There was an entry that did not load (why); compiled, and the entry replaced.
+    Damaged(String),
+    /// Compiled, but not saved (why).
+    NotSaved(String),
+}
+
+impl Cache {
+    /// The default bound on the folder's size: 2 GiB.
+    pub const LIMIT_BYTES: u64 = 2 << 30;
+
+    /// The program's own cache: `executables` in [`crate::cache::dir`].
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn open() -> Result<Cache> {
+        let dir = crate::cache::dir().map_err(Error::io(Path::new("cache folder")))?;
+        Cache::in_dir(&dir.join("executables"), Cache::LIMIT_BYTES)
+    }
+
+    /// A cache in a folder of its own, of at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn in_dir(dir: &Path, limit_bytes: u64) -> Result<Cache> {
+        fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        Ok(Cache {
+            dir: dir.to_owned(),
+            limit_bytes,
+        })
+    }
+
+    /// The file for a program compiled with these options by this client.
+    fn entry(&self, client: &Client, program: &[u8], options: &CompileOptions) -> Result<PathBuf> {
+        let mut hash = Sha256::new();
+        for part in [program, &options.to_proto(), client.cache_identity()?.as_bytes()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Ok(self.dir.join(hex(&hash.finalize())))
+    }
+
+    /// Writes an entry whole or not at all, then makes room.
+    fn save(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+        file.write_all(bytes)?;
+        file.persist(path)?;
+        self.evict(path)
+    }
+
+    fn evict(&self, keep: &Path) -> std::io::Result<()> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.dir)?.flatten() {
+            // An entry may be gone already: another process makes room too.
+            let Ok(metadata) = entry.metadata() else { continue };
+            entries.push((
+                metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                metadata.len(),
+                entry.path(),
+            ));
+        }
+        entries.sort();
+        let mut total: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, bytes, path) in entries {
+            if total <= self.limit_bytes {
+                break;
+            }
+            if path != keep && fs::remove_file(&path).is_ok() {
+                total -= bytes;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Compiles, or loads what an earlier process compiled from the same program and options with the same build of the
+    /// plugin for the same devices. A damaged entry is recompiled and replaced; a cache that cannot be written does not
+    /// fail the compilation.
+    ///
+    /// # Errors
+    /// The compiler's.
+    pub fn compile_cached(
+        &self,
+        cache: &Cache,
+        hlo_module_proto: &[u8],
+        options: &CompileOptions,
+    ) -> Result<(Executable, CacheOutcome)> {
+        let path = cache.entry(self, hlo_module_proto, options)?;
+        let mut damage = None;
+        if let Ok(bytes) = fs::read(&path) {
+            match self.deserialize(&bytes) {
+                Ok(executable) => {
+                    // Marks the entry as used; where this fails it is only evicted sooner.
+                    let _ = File::options()
+                        .append(true)
+                        .open(&path)
+                        .and_then(|f| f.set_modified(SystemTime::now()));
+                    return Ok((executable, CacheOutcome::Hit));
+                }
+                Err(e) => damage = Some(e.to_string()),
+            }
+        }
+        let executable = self.compile(hlo_module_proto, options)?;
+        let saved = executable
+            .serialize()
+            .and_then(|bytes| cache.save(&path, &bytes).map_err(Error::io(&path)));
+        let outcome = match (saved, damage) {
+            (Err(e), _) => CacheOutcome::NotSaved(e.to_string()),
+            (Ok(()), Some(why)) => CacheOutcome::Damaged(why),
+            (Ok(()), None) => CacheOutcome::Miss,
+        };
+        Ok((executable, outcome))
+    }
+
+    /// All that a compiled program depends on besides graph and options: the plugin's build, the platform, its devices,
+    /// and, since CPU programs are compiled for this very processor, its model, features and number of cores.
+    fn cache_identity(&self) -> Result<String> {
+        let kinds: Vec<String> = self
+            .devices()?
+            .into_iter()
+            .map(|d| format!("{}:{}", d.id, d.kind))
+            .collect();
+        let parts = [
+            self.plugin().fingerprint()?.to_owned(),
+            self.platform_name()?,
+            self.platform_version()?,
+            kinds.join(","),
+            processor(),
+        ];
+        Ok(parts.join("\n"))
+    }
+}
+
+/// Model and feature lines of the first processor, and the number of processors in use.
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let stable = |line: &&str| {
+        ["model name", "flags", "Features", "CPU part"]
+            .iter()
+            .any(|key| line.starts_with(key))
+    };
+    let lines: Vec<&str> = first.lines().filter(stable).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{} {cores}\n{}", std::env::consts::ARCH, lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_entries_make_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::in_dir(dir.path(), 25).unwrap();
+        for (age_s, name) in [(300, "old"), (200, "middle"), (100, "young")] {
+            let path = dir.path().join(name);
+            cache.save(&path, &[0; 10]).unwrap();
+            let then = SystemTime::now() - std::time::Duration::from_secs(age_s);
+            if let Ok(file) = File::options().append(true).open(&path) {
+                file.set_modified(then).unwrap();
+            }
+        }
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["middle", "young"]);
+    }
+}

@@ -1,0 +1,239 @@
+//! A client: the devices of one plugin, and the memory and programs on them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::abi::*;
+use super::api::{Api, OptionValue, named_values, new, string};
+use super::error::{Error, Result};
+use super::packages::DeviceKind;
+use super::plugin::Plugin;
+
+/// Options for starting a client.
+#[derive(Clone, Debug, Default)]
+pub struct ClientOptions {
+    /// Number of devices that a CPU client pretends to have; `None` leaves it to the plugin (four, as seen).
+    pub cpu_device_count: Option<usize>,
+    /// Further options of the plugin by name.
+    pub extra: BTreeMap<String, OptionValue>,
+}
+
+impl ClientOptions {
+    /// The defaults for a kind of device: one CPU device; on GPUs no preallocation of most of the memory.
+    pub fn for_device(kind: DeviceKind) -> Self {
+        let mut options = ClientOptions::default();
+        match kind {
+            DeviceKind::Cpu => options.cpu_device_count = Some(1),
+            DeviceKind::Gpu => {
+                options.extra.insert("preallocate".into(), OptionValue::Bool(false));
+            }
+            DeviceKind::Tpu => {}
+        }
+        options
+    }
+
+    /// Sets the number of CPU devices.
+    pub fn with_cpu_devices(mut self, count: usize) -> Self {
+        self.cpu_device_count = Some(count);
+        self
+    }
+
+    fn named(&self) -> BTreeMap<String, OptionValue> {
+        let mut all = self.extra.clone();
+        if let Some(count) = self.cpu_device_count {
+            all.insert("cpu_device_count".into(), OptionValue::Int(count as i64));
+        }
+        all
+    }
+}
+
+/// A running client; clones share it, and it ends after the last of its buffers and executables.
+#[derive(Clone)]
+pub struct Client(pub(super) Arc<ClientInner>);
+
+pub(super) struct ClientInner {
+    pub(super) api: Api,
+    pub(super) raw: *mut PJRT_Client,
+    pub(super) plugin: Plugin,
+    pub(super) devices: Vec<*mut PJRT_Device>,
+}
+
+// SAFETY: PJRT clients and their devices may be used from any thread; the device list never changes.
+unsafe impl Send for ClientInner {}
+// SAFETY: as above.
+unsafe impl Sync for ClientInner {}
+
+impl Drop for ClientInner {
+    fn drop(&mut self) {
+        // SAFETY: last use: buffers and executables hold this struct by `Arc`. A failure has no remedy.
+        let _ = unsafe {
+            self.api.call(&mut PJRT_Client_Destroy_Args {
+                client: self.raw,
+                ..new()
+            })
+        };
+    }
+}
+
+impl ClientInner {
+    pub(super) fn device(&self, device: usize) -> Result<*mut PJRT_Device> {
+        let count = self.devices.len();
+        self.devices
+            .get(device)
+            .copied()
+            .ok_or(Error::NoSuchDevice { device, count })
+    }
+}
+
+/// One device of a client.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct DeviceInfo {
+    /// The plugin's id of the device, unique over all hosts.
+    pub id: i32,
+    /// Vendor's name of the device type, such as `cpu` or `TPU v5 lite`.
+    pub kind: String,
+    /// The plugin's longest description.
+    pub description: String,
+    /// Memory in use, where the plugin counts it.
+    pub memory: Option<DeviceMemory>,
+}
+
+/// Memory of one device, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DeviceMemory {
+    /// Allocated now.
+    pub in_use_bytes: i64,
+    /// The most that was ever allocated.
+    pub peak_bytes: Option<i64>,
+    /// The most that may be allocated.
+    pub limit_bytes: Option<i64>,
+}
+
+impl Client {
+    pub(super) fn new(plugin: Plugin, options: &ClientOptions) -> Result<Client> {
+        let api = plugin.api();
+        let options = options.named();
+        let values = named_values(&options);
+        let mut args = PJRT_Client_Create_Args {
+            create_options: values.as_ptr(),
+            num_options: values.len(),
+            ..new()
+        };
+        // SAFETY: the option array and the map that it points into live until after the call; no callbacks are set.
+        unsafe { api.call(&mut args)? };
+        let mut inner = ClientInner {
+            api,
+            raw: args.client,
+            plugin,
+            devices: Vec::new(),
+        };
+        let mut args = PJRT_Client_AddressableDevices_Args {
+            client: inner.raw,
+            ..new()
+        };
+        // SAFETY: the client is alive; the list belongs to it and is copied.
+        unsafe {
+            api.call(&mut args)?;
+            if args.num_addressable_devices > 0 {
+                let list = std::slice::from_raw_parts(args.addressable_devices, args.num_addressable_devices);
+                inner.devices = list.to_vec();
+            }
+        }
+        Ok(Client(Arc::new(inner)))
+    }
+
+    /// The plugin that the client runs on.
+    pub fn plugin(&self) -> Plugin {
+        self.0.plugin
+    }
+
+    /// Name of the platform, such as `cpu`, `cuda` or `tpu`.
+    ///
+    /// # Errors
+    /// When the plugin fails to answer.
+    pub fn platform_name(&self) -> Result<String> {
+        let mut args = PJRT_Client_PlatformName_Args {
+            client: self.0.raw,
+            ..new()
+        };
+        // SAFETY: the client is alive, and so is the text, which belongs to it.
+        unsafe {
+            self.0.api.call(&mut args)?;
+            Ok(string(args.platform_name, args.platform_name_size))
+        }
+    }
+
+    /// Version of the platform's software, in the plugin's words.
+    ///
+    /// # Errors
+    /// When the plugin fails to answer.
+    pub fn platform_version(&self) -> Result<String> {
+        let mut args = PJRT_Client_PlatformVersion_Args {
+            client: self.0.raw,
+            ..new()
+        };
+        // SAFETY: the client is alive, and so is the text, which belongs to it.
+        unsafe {
+            self.0.api.call(&mut args)?;
+            Ok(string(args.platform_version, args.platform_version_size))
+        }
+    }
+
+    /// Number of devices that this process may use; they are numbered from 0.
+    pub fn device_count(&self) -> usize {
+        self.0.devices.len()
+    }
+
+    /// The devices that this process may use.
+    ///
+    /// # Errors
+    /// When the plugin fails to describe one.
+    pub fn devices(&self) -> Result<Vec<DeviceInfo>> {
+        self.0.devices.iter().map(|&device| self.describe(device)).collect()
+    }
+
+    fn describe(&self, device: *mut PJRT_Device) -> Result<DeviceInfo> {
+        let api = self.0.api;
+        let mut of = PJRT_Device_GetDescription_Args { device, ..new() };
+        // SAFETY: the device belongs to the living client, and the description and its texts to the device.
+        unsafe {
+            api.call(&mut of)?;
+            let device_description = of.device_description;
+            let mut id = PJRT_DeviceDescription_Id_Args {
+                device_description,
+                ..new()
+            };
+            let mut kind = PJRT_DeviceDescription_Kind_Args {
+                device_description,
+                ..new()
+            };
+            let mut text = PJRT_DeviceDescription_DebugString_Args {
+                device_description,
+                ..new()
+            };
+            api.call(&mut id)?;
+            api.call(&mut kind)?;
+            api.call(&mut text)?;
+            Ok(DeviceInfo {
+                id: id.id,
+                kind: string(kind.device_kind, kind.device_kind_size),
+                description: string(text.debug_string, text.debug_string_size),
+                memory: self.memory(device)?,
+            })
+        }
+    }
+
+    fn memory(&self, device: *mut PJRT_Device) -> Result<Option<DeviceMemory>> {
+        let mut args = PJRT_Device_MemoryStats_Args { device, ..new() };
+        // SAFETY: the device belongs to the living client.
+        match unsafe { self.0.api.call(&mut args) } {
+            Err(e) if e.is_unimplemented() => Ok(None),
+            Err(e) => Err(e),
+            Ok(()) => Ok(Some(DeviceMemory {
+                in_use_bytes: args.bytes_in_use,
+                peak_bytes: args.peak_bytes_in_use_is_set.then_some(args.peak_bytes_in_use),
+                limit_bytes: args.bytes_limit_is_set.then_some(args.bytes_limit),
+            })),
+        }
+    }
+}

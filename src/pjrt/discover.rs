@@ -1,0 +1,262 @@
+//! Finding a plugin: named by the user, installed as a Python package, in our cache, or fetched into it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+
+use super::error::{Error, Result};
+use super::packages::{DeviceKind, Package};
+use super::plugin::{Plugin, hex};
+use crate::cache;
+
+/// Environment variable with the path or package name of a plugin.
+const VARIABLE: &str = "RIGL_XLA_PLUGIN";
+
+/// Where a plugin was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// `--plugin`.
+    Flag,
+    /// `$RIGL_XLA_PLUGIN`.
+    Environment,
+    /// An installed Python package.
+    Python,
+    /// Our cache folder.
+    Cache,
+}
+
+/// One place where a plugin may be.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Candidate {
+    /// How we came to look there.
+    pub origin: Origin,
+    /// The package, unless the user named a file.
+    pub package: Option<&'static str>,
+    /// The library.
+    pub path: PathBuf,
+    /// True when there is a file.
+    pub found: bool,
+}
+
+/// Opens the plugin for a device. Order: `explicit` (a path or a package name), `$RIGL_XLA_PLUGIN` (the same), installed
+/// Python packages, our cache; then the device's default package is fetched into the cache, with a note on standard error.
+///
+/// # Errors
+/// When what was named does not exist or does not load, or when nothing was found and nothing can be fetched.
+pub fn open(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
+    let candidates = search(device, explicit)?;
+    let path = match candidates.iter().find(|c| c.found) {
+        Some(candidate) => candidate.path.clone(),
+        None => match candidates.first() {
+            Some(Candidate {
+                package: None, path, ..
+            }) => path.clone(),
+            Some(Candidate {
+                package: Some(name), ..
+            }) => fetch(Package::named(name)?)?,
+            None => fetch(default_package(device)?)?,
+        },
+    };
+    Plugin::load(&path)
+}
+
+fn default_package(device: DeviceKind) -> Result<&'static Package> {
+    Package::of(device)
+        .next()
+        .map_or_else(|| Package::named(device.name()), Ok)
+}
+
+/// Every place where [`open`] looks, in its order; what the user names leaves no other choice.
+///
+/// # Errors
+/// When the name is neither a path nor a package, or there is no cache folder.
+pub fn search(device: DeviceKind, explicit: Option<&str>) -> Result<Vec<Candidate>> {
+    let variable = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
+    let named = explicit
+        .map(|name| (name.to_owned(), Origin::Flag))
+        .or_else(|| variable.map(|name| (name, Origin::Environment)));
+    let packages: Vec<&'static Package> = match named {
+        None => Package::of(device).collect(),
+        Some((name, origin)) if is_path(&name) => {
+            let path = PathBuf::from(name);
+            return Ok(vec![Candidate {
+                origin,
+                package: None,
+                found: path.exists(),
+                path,
+            }]);
+        }
+        Some((name, _)) => vec![Package::named(&name)?],
+    };
+    let mut candidates = Vec::new();
+    for folder in python_folders() {
+        for package in &packages {
+            let path = folder.join(package.library);
+            // Only what is there: the product of folders and packages would say nothing more.
+            if path.exists() {
+                candidates.push(Candidate {
+                    origin: Origin::Python,
+                    package: Some(package.name),
+                    path,
+                    found: true,
+                });
+            }
+        }
+    }
+    for package in &packages {
+        let path = cached_path(package)?;
+        let found = is_whole(package, &path);
+        candidates.push(Candidate {
+            origin: Origin::Cache,
+            package: Some(package.name),
+            path,
+            found,
+        });
+    }
+    Ok(candidates)
+}
+
+/// A path has a separator or names a file; anything else is a package name.
+fn is_path(name: &str) -> bool {
+    name.contains(std::path::MAIN_SEPARATOR) || Path::new(name).exists()
+}
+
+/// The folders that `python3` imports packages from; none where there is no Python.
+fn python_folders() -> Vec<PathBuf> {
+    const SCRIPT: &str = "import sys; print('\\n'.join(p for p in sys.path if p))";
+    let output = Command::new("python3").args(["-c", SCRIPT]).output();
+    let text = output
+        .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+        .unwrap_or_default();
+    text.lines().map(PathBuf::from).filter(|p| p.is_dir()).collect()
+}
+
+fn cached_folder(package: &Package) -> Result<PathBuf> {
+    let dir = cache::dir().map_err(Error::io(Path::new("cache folder")))?;
+    Ok(dir
+        .join("plugins")
+        .join(format!("{}-{}", package.name, package.version)))
+}
+
+fn cached_path(package: &Package) -> Result<PathBuf> {
+    Ok(cached_folder(package)?.join(package.library))
+}
+
+/// Cheap: a cached plugin was verified when it came, so only its size is compared.
+fn is_whole(package: &Package, path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|m| package.bytes.is_none_or(|bytes| m.len() == bytes))
+}
+
+/// Compares a file with the package's pinned digest; a package without one always passes.
+///
+/// # Errors
+/// When the file cannot be read or its digest differs.
+pub fn verify(package: &Package, path: &Path) -> Result<()> {
+    let Some(expected) = package.sha256 else { return Ok(()) };
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut block).map_err(Error::io(path))? {
+            0 => break,
+            n => hash.update(&block[..n]),
+        }
+    }
+    let found = hex(&hash.finalize());
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Damaged {
+        path: path.to_owned(),
+        found: format!("SHA-256 {found}"),
+        expected: format!("{expected} ({})", package.requirement()),
+    })
+}
+
+/// The package's plugin in our cache, installed there by `pip` if it is not there yet; several processes wait for one
+/// another. Notes go to standard error.
+///
+/// # Errors
+/// When pip is missing or fails (with the command to run by hand), or what came has the wrong digest.
+pub fn fetch(package: &Package) -> Result<PathBuf> {
+    let (folder, path) = (cached_folder(package)?, cached_path(package)?);
+    let _lock = cache::lock(&format!("plugin-{}", package.name)).map_err(Error::io(&folder))?;
+    if is_whole(package, &path) {
+        return Ok(path);
+    }
+    eprintln!(
+        "fetching the {} plugin: {} (once, into {})",
+        package.device,
+        package.requirement(),
+        folder.display()
+    );
+    let parent = folder.parent().unwrap_or(&folder);
+    std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    let staging = tempfile::Builder::new()
+        .prefix(".fetching-")
+        .tempdir_in(parent)
+        .map_err(Error::io(parent))?;
+    install(package, staging.path())?;
+    let arrived = staging.path().join(package.library);
+    if !arrived.exists() {
+        return Err(failure(
+            package,
+            format!("the package does not hold {}", package.library),
+        ));
+    }
+    verify(package, &arrived)?;
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
+    }
+    std::fs::rename(staging.path(), &folder).map_err(Error::io(&folder))?;
+    Ok(path)
+}
+
+fn install(package: &Package, target: &Path) -> Result<()> {
+    let mut command = Command::new("python3");
+    command.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-compile",
+    ]);
+    command.args(["--only-binary", ":all:", "--target"]).arg(target);
+    if package.needs.is_empty() {
+        command.arg("--no-deps");
+    }
+    command.arg(package.requirement()).args(package.needs);
+    let output = command
+        .output()
+        .map_err(|e| failure(package, format!("python3 cannot be run: {e}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let error = text
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("ERROR"))
+        .or(text.lines().last());
+    Err(failure(
+        package,
+        format!("pip failed: {}", error.unwrap_or("it said nothing")),
+    ))
+}
+
+fn failure(package: &Package, reason: String) -> Error {
+    let needs = package.needs.iter().map(|need| format!(" {need}")).collect::<String>();
+    let remedy = format!("python3 -m pip install {}{needs}", package.requirement());
+    Error::Fetch {
+        package: package.requirement(),
+        reason,
+        remedy,
+    }
+}

@@ -1,0 +1,212 @@
+//! What can go wrong between this program and a device.
+
+use std::path::{Path, PathBuf};
+
+/// Result of everything in this module.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Failures of plugins, devices and compiled programs. Each names the file, call or argument, and what was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The plugin file does not exist.
+    #[error("PJRT plugin {path}: no such file; expected a shared library (see `rigl-xla plugin list`)")]
+    Missing {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The file is not a shared library of this machine.
+    #[error("PJRT plugin {path}: not a loadable shared library: {reason}")]
+    NotALibrary {
+        /// The path as given.
+        path: PathBuf,
+        /// The file's first bytes or the system loader's words.
+        reason: String,
+    },
+    /// The file is a shared library, but not a whole one.
+    #[error(
+        "PJRT plugin {path}: damaged: {found}, expected {expected}; delete it and run `rigl-xla plugin fetch` again"
+    )]
+    Damaged {
+        /// The path as given.
+        path: PathBuf,
+        /// Size or digest found.
+        found: String,
+        /// Size or digest expected.
+        expected: String,
+    },
+    /// The shared library has no (working) `GetPjrtApi`.
+    #[error("PJRT plugin {path}: not a PJRT plugin: {reason}; expected a library that exports GetPjrtApi")]
+    NotAPlugin {
+        /// The path as given.
+        path: PathBuf,
+        /// What was missing.
+        reason: String,
+    },
+    /// The plugin's C API is outside the supported range.
+    #[error("PJRT plugin {path}: its API version is {major}.{minor}; expected 0.{minimum} or newer of major version 0")]
+    Version {
+        /// The path as given.
+        path: PathBuf,
+        /// Major version found.
+        major: i32,
+        /// Minor version found.
+        minor: i32,
+        /// Lowest minor version accepted.
+        minimum: i32,
+    },
+    /// The plugin's function table does not hold a function that is needed.
+    #[error("the PJRT plugin (API {}.{}) lacks {slot}", version.0, version.1)]
+    Unsupported {
+        /// Name of the slot.
+        slot: &'static str,
+        /// API version of the plugin.
+        version: (i32, i32),
+    },
+    /// The plugin returned an error.
+    #[error("{call}: {message} ({})", code_name(*code))]
+    Plugin {
+        /// The C API function, or the event that carried the error.
+        call: &'static str,
+        /// `PJRT_Error_Code`, as in gRPC.
+        code: u32,
+        /// The plugin's own text.
+        message: String,
+    },
+    /// The plugin returned something that no array of ours can hold.
+    #[error("{call}: the plugin returned {found}; expected {expected}")]
+    Unexpected {
+        /// The C API function.
+        call: &'static str,
+        /// What came back.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// No such device kind.
+    #[error("unknown device '{given}'; expected cpu, gpu or tpu{}", did_you_mean(nearest))]
+    UnknownDevice {
+        /// The name as given.
+        given: String,
+        /// The nearest known name.
+        nearest: Option<&'static str>,
+    },
+    /// Neither a file nor a package of the table.
+    #[error(
+        "unknown plugin '{given}'; expected the path of a shared library or one of {known}{}",
+        did_you_mean(nearest)
+    )]
+    UnknownPackage {
+        /// The name as given.
+        given: String,
+        /// All package names.
+        known: String,
+        /// The nearest known name.
+        nearest: Option<&'static str>,
+    },
+    /// A plugin package could not be fetched.
+    #[error(
+        "cannot fetch the PJRT plugin package {package}: {reason}\nRun this where the package index can be reached, then try again:\n  {remedy}"
+    )]
+    Fetch {
+        /// Name and version.
+        package: String,
+        /// Why.
+        reason: String,
+        /// The command that installs it.
+        remedy: String,
+    },
+    /// A device number outside the client's devices.
+    #[error("device {device} does not exist: the client has {count} addressable devices, numbered from 0")]
+    NoSuchDevice {
+        /// The number given.
+        device: usize,
+        /// Number of devices.
+        count: usize,
+    },
+    /// A program was given the wrong number of arguments or devices.
+    #[error("{program}: {found} {what} given; expected {expected}")]
+    Arity {
+        /// Name of the program.
+        program: String,
+        /// `arguments` or `devices`.
+        what: &'static str,
+        /// Number given.
+        found: usize,
+        /// Number expected.
+        expected: usize,
+    },
+    /// A program was given an argument of the wrong shape or element type.
+    #[error("{program}: argument {index} is {found}; expected {expected}")]
+    ArgumentShape {
+        /// Name of the program.
+        program: String,
+        /// Position of the argument.
+        index: usize,
+        /// Its shape.
+        found: hlo::Shape,
+        /// The program's parameter.
+        expected: hlo::Shape,
+    },
+    /// Bytes that are not a serialized executable of ours.
+    #[error("serialized executable: {0}")]
+    Serialized(String),
+    /// A file or folder of the plugin or executable cache.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Attaches the path to an I/O error.
+    pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { path, source }
+    }
+
+    /// True when a plugin says that it does not offer the function at all.
+    pub fn is_unimplemented(&self) -> bool {
+        matches!(self, Error::Unsupported { .. } | Error::Plugin { code: 12, .. })
+    }
+}
+
+fn did_you_mean(nearest: &Option<&'static str>) -> String {
+    nearest.map_or(String::new(), |name| format!("; did you mean '{name}'?"))
+}
+
+/// The candidate most like `given`, when it is close enough to be a slip.
+pub(super) fn nearest(given: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    names
+        .map(|name| (strsim::jaro_winkler(given, name), name))
+        .filter(|(score, _)| *score > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+fn code_name(code: u32) -> String {
+    const NAMES: [&str; 17] = [
+        "ok",
+        "cancelled",
+        "unknown",
+        "invalid argument",
+        "deadline exceeded",
+        "not found",
+        "already exists",
+        "permission denied",
+        "resource exhausted",
+        "failed precondition",
+        "aborted",
+        "out of range",
+        "unimplemented",
+        "internal",
+        "unavailable",
+        "data loss",
+        "unauthenticated",
+    ];
+    NAMES
+        .get(code as usize)
+        .map_or_else(|| format!("code {code}"), |name| (*name).to_owned())
+}

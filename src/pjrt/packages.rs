@@ -1,0 +1,180 @@
+//! The plugin packages we know, by the names that the ordinary client of the Python package index takes.
+
+use std::str::FromStr;
+
+use super::error::{Error, nearest};
+
+/// Kinds of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// The host's own processor.
+    Cpu,
+    /// NVIDIA GPUs.
+    Gpu,
+    /// Google TPUs.
+    Tpu,
+}
+
+impl DeviceKind {
+    /// Every kind.
+    pub const ALL: [DeviceKind; 3] = [DeviceKind::Cpu, DeviceKind::Gpu, DeviceKind::Tpu];
+
+    /// `cpu`, `gpu` or `tpu`.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceKind::Cpu => "cpu",
+            DeviceKind::Gpu => "gpu",
+            DeviceKind::Tpu => "tpu",
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for DeviceKind {
+    type Err = Error;
+
+    fn from_str(given: &str) -> Result<Self, Error> {
+        DeviceKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == given)
+            .ok_or_else(|| Error::UnknownDevice {
+                given: given.to_owned(),
+                nearest: nearest(given, DeviceKind::ALL.into_iter().map(DeviceKind::name)),
+            })
+    }
+}
+
+/// A Python package that holds a PJRT plugin.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Package {
+    /// Name in the package index.
+    pub name: &'static str,
+    /// What it drives.
+    pub device: DeviceKind,
+    /// The version that `fetch` installs.
+    pub version: &'static str,
+    /// The plugin inside the installed package.
+    pub library: &'static str,
+    /// Size of the plugin in that version, where pinned.
+    pub bytes: Option<u64>,
+    /// SHA-256 of the plugin in that version, where pinned.
+    pub sha256: Option<&'static str>,
+    /// Packages that it needs beside it.
+    pub needs: &'static [&'static str],
+}
+
+/// All packages; the first of a device is its default.
+pub const PACKAGES: &[Package] = &[
+    Package {
+        name: "xla-cpu-pjrt",
+        device: DeviceKind::Cpu,
+        version: "0.0.1",
+        library: "xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so",
+        bytes: Some(259_284_552),
+        sha256: Some("88c3f28c5900f48ad4a82cab9e79bba9537809743395e341485f8794268820dc"),
+        needs: &[],
+    },
+    Package {
+        name: "lammps-jax-pjrt-cpu",
+        device: DeviceKind::Cpu,
+        version: "0.11.2",
+        library: "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so",
+        bytes: Some(201_600_336),
+        sha256: Some("ad1309ac822b1b24d51b7f9947c7c9fa9ef5d67f390584cbc3d1fa2428fed9c2"),
+        needs: &[],
+    },
+    Package {
+        name: "fastatomstruct-xla-cpu",
+        device: DeviceKind::Cpu,
+        version: "2026.6.23",
+        library: "fastatomstruct_xla_cpu/libpjrt_cpu.so",
+        bytes: Some(273_768_800),
+        sha256: Some("0a0fe56ca17be9efc7b942e89e534e5e0ad4a0f1e369b66d27b62184509015b9"),
+        needs: &[],
+    },
+    Package {
+        name: "jax-cuda13-pjrt",
+        device: DeviceKind::Gpu,
+        version: "0.12.0.1",
+        library: "jax_plugins/xla_cuda13/xla_cuda_plugin.so",
+        bytes: None,
+        sha256: None,
+        needs: &[
+            "nvidia-cublas",
+            "nvidia-cuda-cupti",
+            "nvidia-cuda-nvcc",
+            "nvidia-cuda-nvrtc",
+            "nvidia-cuda-runtime",
+            "nvidia-cudnn-cu13",
+            "nvidia-cufft",
+            "nvidia-cusolver",
+            "nvidia-cusparse",
+            "nvidia-nccl-cu13",
+            "nvidia-nvjitlink",
+            "nvidia-nvshmem-cu13",
+        ],
+    },
+    Package {
+        name: "libtpu",
+        device: DeviceKind::Tpu,
+        version: "0.0.52",
+        library: "libtpu/libtpu.so",
+        bytes: None,
+        sha256: None,
+        needs: &[],
+    },
+];
+
+impl Package {
+    /// The package of a name.
+    ///
+    /// # Errors
+    /// With all names and the nearest one.
+    pub fn named(given: &str) -> Result<&'static Package, Error> {
+        let names = || PACKAGES.iter().map(|p| p.name);
+        PACKAGES
+            .iter()
+            .find(|p| p.name == given)
+            .ok_or_else(|| Error::UnknownPackage {
+                given: given.to_owned(),
+                known: names().collect::<Vec<_>>().join(", "),
+                nearest: nearest(given, names()),
+            })
+    }
+
+    /// The packages that drive a device, the default first.
+    pub fn of(device: DeviceKind) -> impl Iterator<Item = &'static Package> {
+        PACKAGES.iter().filter(move |p| p.device == device)
+    }
+
+    /// Name and version as the package client takes them.
+    pub fn requirement(&self) -> String {
+        format!("{}=={}", self.name, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_and_packages_parse_or_offer_the_nearest() {
+        for kind in DeviceKind::ALL {
+            assert_eq!(kind.name().parse::<DeviceKind>().unwrap(), kind);
+            assert!(Package::of(kind).next().is_some());
+        }
+        let error = "gpuu".parse::<DeviceKind>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "unknown device 'gpuu'; expected cpu, gpu or tpu; did you mean 'gpu'?"
+        );
+        let error = Package::named("xla-cpu-pjtr").unwrap_err().to_string();
+        assert!(error.ends_with("did you mean 'xla-cpu-pjrt'?"), "{error}");
+    }
+}

@@ -1,0 +1,169 @@
+//! What can be wrong with a request, each message with the value found and the value expected.
+
+/// Error of the sparse modules.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A name that no entry of a closed list has.
+    #[error("unknown {what} `{found}`, expected one of {}{}", expected.join(", "), suggestion(near))]
+    Unknown {
+        /// Kind of thing named, e.g. `method`.
+        what: &'static str,
+        /// The name given.
+        found: String,
+        /// All valid names.
+        expected: Vec<String>,
+        /// The valid names most like the given one.
+        near: Vec<String>,
+    },
+    /// A number outside its range.
+    #[error("{name} is {found}, expected {expected}")]
+    Value {
+        /// Flag or field.
+        name: String,
+        /// The value given.
+        found: String,
+        /// The accepted range, in words.
+        expected: &'static str,
+    },
+    /// Custom sparsities for layers that do not exist or have no mask.
+    #[error(
+        "custom sparsity given for {}, which are not maskable layers of this model{}",
+        quoted(names),
+        suggestion(near)
+    )]
+    MissingLayers {
+        /// The names given that no layer has.
+        names: Vec<String>,
+        /// Layers with similar names.
+        near: Vec<String>,
+    },
+    /// Two layers with one name.
+    #[error("layer name `{name}` is given twice, expected distinct names")]
+    DuplicateLayer {
+        /// The repeated name.
+        name: String,
+    },
+    /// A layer that the distribution cannot treat.
+    #[error("layer `{name}` has shape {dims:?}, expected {expected}")]
+    LayerShape {
+        /// Layer name.
+        name: String,
+        /// Its shape.
+        dims: Vec<usize>,
+        /// What would be accepted.
+        expected: &'static str,
+    },
+    /// Erdős–Rényi with nothing left to scale: the original divides by zero here.
+    #[error(
+        "distribution {distribution} has no layer left to scale: of {layers} layers {custom} have a custom sparsity \
+         and {dense} became dense, expected at least one other (a higher --sparsity, or the uniform distribution)"
+    )]
+    NothingToScale {
+        /// Name of the distribution.
+        distribution: String,
+        /// Number of layers.
+        layers: usize,
+        /// Layers with a custom sparsity.
+        custom: usize,
+        /// Layers made dense.
+        dense: usize,
+    },
+    /// A name that ends in an underscore without a number.
+    #[error("`{name}` ends in an underscore, expected a number after it, as in `exponential_3`, or neither")]
+    Suffix {
+        /// The name given.
+        name: String,
+    },
+    /// An array whose length does not fit its layer.
+    #[error("{what} has {found} elements, expected {expected}")]
+    Length {
+        /// Which array.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// Number of weights of the layer.
+        expected: usize,
+    },
+    /// An array that the method or its grow initialiser needs was not given.
+    #[error("method `{method}` with grow-init `{grow_init}` needs the {what}, but none was given")]
+    MissingInput {
+        /// Method name.
+        method: &'static str,
+        /// Grow initialiser.
+        grow_init: String,
+        /// Which array.
+        what: &'static str,
+    },
+    /// A grow initialiser that the method does not have.
+    #[error("grow-init `{grow_init}` needs the dense gradient, which method `{method}` does not compute")]
+    GrowInit {
+        /// Method name.
+        method: &'static str,
+        /// Grow initialiser.
+        grow_init: String,
+    },
+    /// A mask update was asked of a method whose masks never change.
+    #[error("method `{method}` has no mask update: its masks never change")]
+    NoUpdate {
+        /// Method name.
+        method: &'static str,
+    },
+}
+
+impl Error {
+    /// An [`Error::Unknown`] with its suggestions filled in.
+    pub fn unknown<'a>(what: &'static str, found: &str, expected: impl IntoIterator<Item = &'a str>) -> Self {
+        let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
+        let near = nearest(found, expected.iter().map(String::as_str));
+        Self::Unknown {
+            what,
+            found: found.to_owned(),
+            near,
+            expected,
+        }
+    }
+}
+
+/// The candidates at most a third of their letters (and at least two edits) away from `name`, nearest first, three at
+/// most; letter case is ignored.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let name = name.to_lowercase();
+    let mut near: Vec<(usize, &str)> = candidates
+        .into_iter()
+        .map(|c| (strsim::damerau_levenshtein(&name, &c.to_lowercase()), c))
+        .filter(|(distance, c)| *distance <= (c.chars().count() / 3).max(2) && *distance < c.chars().count())
+        .collect();
+    near.sort();
+    near.into_iter().take(3).map(|(_, c)| c.to_owned()).collect()
+}
+
+fn suggestion(near: &[String]) -> String {
+    if near.is_empty() {
+        String::new()
+    } else {
+        format!("; did you mean {}?", quoted(near))
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_names_list_the_near_ones() {
+        let error = Error::unknown("method", "Rigel", ["dense", "rigl", "set"]);
+        assert_eq!(
+            error.to_string(),
+            "unknown method `Rigel`, expected one of dense, rigl, set; did you mean `rigl`?"
+        );
+        assert!(
+            !Error::unknown("method", "xyzzy", ["dense", "rigl", "set"])
+                .to_string()
+                .contains("mean")
+        );
+    }
+}

@@ -1,0 +1,344 @@
+//! Selection and one mask update on plain arrays, in the original's float32 operations (reference 2.3, 2.4).
+//!
+//! This is the definition: graphs are tested to be equal to it bit for bit. Arrays are row-major and flat.
+//!
+//! Order of scores, by [`sort_key`]: greater first; among equal scores the lower index first; `-0` equals `+0`; a NaN of
+//! either sign ranks below every number, so it is kept or grown only when numbers run out.
+
+use super::error::Error;
+use super::method::{DropScore, GrowInit, GrowScore, Method, SlotReset};
+
+/// Standard deviation of the normal noise added to every drop score.
+pub const DROP_NOISE_STD: f32 = 1e-5;
+
+/// Maps a score to an integer of the same order: `sort_key(a) > sort_key(b)` exactly when `a` ranks before `b`.
+///
+/// NaN maps to 0, both zeros to one key, and every number to at least `sort_key(-inf)`, which is 0x007f_ffff. Integer
+/// operations alone, so that no flushing of denormals and no fast-math changes it.
+pub fn sort_key(score: f32) -> u32 {
+    const SIGN: u32 = 1 << 31;
+    let bits = score.to_bits();
+    match bits & !SIGN {
+        0 => SIGN,
+        magnitude if magnitude > f32::INFINITY.to_bits() => 0,
+        _ if bits & SIGN != 0 => !bits,
+        _ => bits | SIGN,
+    }
+}
+
+/// Key of a growth candidate: 0 for a kept entry, at least 1 otherwise, so that a kept entry never grows.
+///
+/// The original lifts kept entries to `min(grow) - 1` instead and asserts that none is chosen. The selection is the same
+/// wherever that assertion holds; it fails on scores so large (2^24) that subtracting 1 changes nothing, and on NaN.
+pub fn grow_key(score: f32, kept: bool) -> u32 {
+    if kept { 0 } else { sort_key(score).max(1) }
+}
+
+/// Marks the `k` largest scores, ties to the lower index; all of them when `k` exceeds their number.
+pub fn top_k(scores: &[f32], k: usize) -> Vec<bool> {
+    top_k_keys(scores.iter().map(|&s| sort_key(s)), k)
+}
+
+/// Marks the `k` largest keys, ties to the lower index; all of them when `k` exceeds their number.
+pub fn top_k_keys(keys: impl IntoIterator<Item = u32>, k: usize) -> Vec<bool> {
+    // Inverted keys make "first" mean "smallest pair", so the index breaks ties by itself.
+    let mut ranked: Vec<(u32, usize)> = keys.into_iter().map(|key| !key).zip(0..).collect();
+    let mut chosen = vec![false; ranked.len()];
+    if k < ranked.len() {
+        ranked.select_nth_unstable(k);
+        ranked.truncate(k);
+    }
+    ranked.iter().for_each(|&(_, index)| chosen[index] = true);
+    chosen
+}
+
+/// Number of connections that an update replaces: `f32(n_ones) * drop_fraction` in float32, truncated, in `[0, n_ones]`.
+pub fn n_prune(n_ones: usize, drop_fraction: f32) -> usize {
+    ((n_ones as f32 * drop_fraction) as usize).min(n_ones)
+}
+
+/// Which entries an update chose. Always disjoint, together as many as the mask had ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// The `n_ones - n_prune` largest drop scores of all entries (`mask1`).
+    pub kept: Vec<bool>,
+    /// The `n_prune` largest grow scores of the entries not kept (`mask2`). Connections dropped by this update take part.
+    pub grown: Vec<bool>,
+}
+
+/// Chooses what an update keeps and grows, for a mask of `n_ones` ones.
+///
+/// # Errors
+/// [`Error::Length`] when the scores differ in number, [`Error::Value`] for more ones than scores or a drop fraction
+/// outside `[0, 1]`.
+pub fn select(n_ones: usize, drop_scores: &[f32], grow_scores: &[f32], drop_fraction: f32) -> Result<Selection, Error> {
+    check_length("grow score", grow_scores, drop_scores.len())?;
+    if n_ones > drop_scores.len() {
+        let (name, found) = ("number of ones".into(), n_ones.to_string());
+        return Err(Error::Value {
+            name,
+            found,
+            expected: "at most the number of scores",
+        });
+    }
+    if !(0.0..=1.0).contains(&drop_fraction) {
+        let (name, found) = ("drop_fraction".into(), drop_fraction.to_string());
+        return Err(Error::Value {
+            name,
+            found,
+            expected: "a share of connections in [0, 1]",
+        });
+    }
+    let n_prune = n_prune(n_ones, drop_fraction);
+    let kept = top_k(drop_scores, n_ones - n_prune);
+    let grown = top_k_keys(
+        grow_scores
+            .iter()
+            .zip(&kept)
+            .map(|(&score, &kept)| grow_key(score, kept)),
+        n_prune,
+    );
+    Ok(Selection { kept, grown })
+}
+
+/// What one layer owns; all arrays have one length.
+#[derive(Debug)]
+pub struct LayerState<'a> {
+    /// Raw weights, inactive ones included: masking never overwrites them.
+    pub weights: &'a mut [f32],
+    /// Active connections.
+    pub mask: &'a mut [bool],
+    /// Optimizer slots of the weights, e.g. one momentum array.
+    pub slots: &'a mut [Vec<f32>],
+}
+
+/// What an update looks at besides the layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UpdateInputs<'a> {
+    /// Share of the connections to replace, in `[0, 1]`.
+    pub drop_fraction: f32,
+    /// Gradient `G` of the loss with respect to the masked kernel. Needed by RigL.
+    pub gradient: Option<&'a [f32]>,
+    /// Grow scores in `[0, 1)`. Needed by SET.
+    pub grow_uniform: Option<&'a [f32]>,
+    /// Noise added to the drop scores, of standard deviation [`DROP_NOISE_STD`] in training; none when absent.
+    pub drop_noise: Option<&'a [f32]>,
+    /// What new weights start from.
+    pub grow_init: GrowInit,
+    /// Random numbers that `grow_init` needs, one per weight: standard normal for `RandomNormal`, uniform in `[0, 1)` for
+    /// `RandomUniform`, a shuffled fresh sample of the layer's initialiser for `InitialDist`.
+    pub grow_draw: Option<&'a [f32]>,
+    /// Factor from the gradient to the slots of new connections. RigL only.
+    pub initial_acc_scale: f32,
+}
+
+/// What an update did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpdateReport {
+    /// Ones of the mask, the same before and after.
+    pub n_ones: usize,
+    /// Connections put up for replacement.
+    pub n_prune: usize,
+    /// Grown where the mask was 0: these got a new weight and new slots.
+    pub n_grown: usize,
+    /// Dropped and grown again at once: these kept weight and slots.
+    pub n_regrown: usize,
+    /// Kept although the mask was 0, by drop noise or because the active scores are 0: these kept weight and slots too.
+    pub n_revived: usize,
+}
+
+/// One mask update of one layer, in place.
+///
+/// Active weights with the smallest `|mask * weight| + noise` make room for the entries with the largest grow scores. New
+/// connections, those grown where the mask was 0, get the grow tensor as weight and have their slots reset. Dropped
+/// weights and their slots stay as they are. Exactly 2.3 for RigL and 2.4 for SET.
+///
+/// # Errors
+/// A method without updates, arrays of different lengths, an absent array, a grow initialiser that the method does not
+/// have, and a drop fraction outside `[0, 1]`. Nothing is changed then.
+pub fn mask_update(method: &Method, layer: LayerState, inputs: &UpdateInputs) -> Result<UpdateReport, Error> {
+    check(method, &layer, inputs)?;
+    let LayerState { weights, mask, slots } = layer;
+    let n_ones = mask.iter().filter(|&&m| m).count();
+    let drop_scores = drop_scores(method, weights, mask, inputs.drop_noise)?;
+    let grow_scores = grow_scores(method, inputs)?;
+    let grow_tensor = grow_tensor(method, weights, inputs)?;
+    let slot_value = slot_values(method, inputs)?;
+    let Selection { kept, grown } = select(n_ones, &drop_scores, &grow_scores, inputs.drop_fraction)?;
+
+    let mut report = UpdateReport {
+        n_ones,
+        n_prune: n_prune(n_ones, inputs.drop_fraction),
+        ..Default::default()
+    };
+    for i in 0..weights.len() {
+        let was_active = mask[i];
+        mask[i] = kept[i] || grown[i];
+        match (kept[i], grown[i], was_active) {
+            (_, true, false) => {
+                report.n_grown += 1;
+                weights[i] = grow_tensor[i];
+                slots.iter_mut().for_each(|slot| slot[i] = slot_value(i));
+            }
+            (_, true, true) => report.n_regrown += 1,
+            (true, _, false) => report.n_revived += 1,
+            _ => {}
+        }
+    }
+    Ok(report)
+}
+
+fn check(method: &Method, layer: &LayerState, inputs: &UpdateInputs) -> Result<(), Error> {
+    let n = layer.weights.len();
+    check_length("mask", layer.mask, n)?;
+    layer
+        .slots
+        .iter()
+        .try_for_each(|slot| check_length("optimizer slot", slot, n))?;
+    for (what, array) in [
+        ("dense gradient", inputs.gradient),
+        ("uniform grow score", inputs.grow_uniform),
+        ("drop noise", inputs.drop_noise),
+        ("random draw of the grow-init", inputs.grow_draw),
+    ] {
+        array.map_or(Ok(()), |a| check_length(what, a, n))?;
+    }
+    method.check_grow_init(inputs.grow_init)
+}
+
+fn check_length<T>(what: &'static str, array: &[T], expected: usize) -> Result<(), Error> {
+    if array.len() == expected {
+        Ok(())
+    } else {
+        Err(Error::Length {
+            what,
+            found: array.len(),
+            expected,
+        })
+    }
+}
+
+fn drop_scores(method: &Method, weights: &[f32], mask: &[bool], noise: Option<&[f32]>) -> Result<Vec<f32>, Error> {
+    match method.drop {
+        DropScore::None => Err(Error::NoUpdate { method: method.name }),
+        DropScore::NoisyMagnitude => {
+            let magnitude = |i: usize| if mask[i] { weights[i].abs() } else { 0.0 };
+            Ok((0..weights.len())
+                .map(|i| magnitude(i) + noise.map_or(0.0, |n| n[i]))
+                .collect())
+        }
+    }
+}
+
+fn grow_scores(method: &Method, inputs: &UpdateInputs) -> Result<Vec<f32>, Error> {
+    match method.grow {
+        GrowScore::None => Err(Error::NoUpdate { method: method.name }),
+        GrowScore::Uniform => Ok(given(method, inputs, inputs.grow_uniform, "uniform grow score")?.to_vec()),
+        GrowScore::Gradient => Ok(gradient(method, inputs)?.iter().map(|g| g.abs()).collect()),
+    }
+}
+
+/// Weights that new connections start from, for every entry.
+fn grow_tensor(method: &Method, weights: &[f32], inputs: &UpdateInputs) -> Result<Vec<f32>, Error> {
+    let draw = || given(method, inputs, inputs.grow_draw, "random draw");
+    let map = |values: &[f32], f: &dyn Fn(f32) -> f32| values.iter().map(|&v| f(v)).collect();
+    Ok(match inputs.grow_init {
+        GrowInit::Zeros => vec![0.0; weights.len()],
+        GrowInit::InitialDist(d) => map(draw()?, &|sample| sample / d as f32),
+        GrowInit::RandomNormal(d) => {
+            let std = standard_deviation(weights);
+            map(draw()?, &|z| z * std / d as f32)
+        }
+        GrowInit::RandomUniform(d) => {
+            let bound = mean(weights, |w| w.abs());
+            map(draw()?, &|u| (u * (bound + bound) - bound) / d as f32)
+        }
+        GrowInit::GradScale(d) => map(gradient(method, inputs)?, &|g| g / d as f32),
+        GrowInit::GradSign(d) => map(gradient(method, inputs)?, &|g| sign(g) / d as f32),
+    })
+}
+
+/// Slot value of a new connection, by index. A scale of 0 is multiplied too, as in the original.
+fn slot_values<'a>(method: &Method, inputs: &UpdateInputs<'a>) -> Result<impl Fn(usize) -> f32 + use<'a>, Error> {
+    let scaled = match method.slots {
+        SlotReset::Zero => None,
+        SlotReset::ScaledGradient => Some(gradient(method, inputs)?),
+    };
+    let scale = inputs.initial_acc_scale;
+    Ok(move |i: usize| scaled.map_or(0.0, |g| g[i] * scale))
+}
+
+fn gradient<'a>(method: &Method, inputs: &UpdateInputs<'a>) -> Result<&'a [f32], Error> {
+    given(method, inputs, inputs.gradient, "dense gradient")
+}
+
+fn given<'a>(
+    method: &Method,
+    inputs: &UpdateInputs,
+    array: Option<&'a [f32]>,
+    what: &'static str,
+) -> Result<&'a [f32], Error> {
+    array.ok_or_else(|| Error::MissingInput {
+        method: method.name,
+        grow_init: inputs.grow_init.to_string(),
+        what,
+    })
+}
+
+/// -1, 0 or 1; 0 for both zeros.
+fn sign(x: f32) -> f32 {
+    if x == 0.0 { 0.0 } else { x.signum() }
+}
+
+/// Mean of `f` over the weights, summed in double precision.
+fn mean(weights: &[f32], f: impl Fn(f64) -> f64) -> f32 {
+    (weights.iter().map(|&w| f(f64::from(w))).sum::<f64>() / weights.len() as f64) as f32
+}
+
+/// Population standard deviation of the weights, summed in double precision.
+fn standard_deviation(weights: &[f32]) -> f32 {
+    let centre = f64::from(mean(weights, |w| w));
+    mean(weights, |w| (w - centre).powi(2)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_order_like_scores() {
+        let descending = [
+            f32::INFINITY,
+            1.5,
+            1.0,
+            1e-40,
+            0.0,
+            -1e-40,
+            -1.0,
+            -1.5,
+            f32::NEG_INFINITY,
+        ];
+        assert!(descending.map(sort_key).is_sorted_by(|a, b| a > b));
+        assert_eq!(sort_key(-0.0), sort_key(0.0));
+        assert_eq!(sort_key(f32::NEG_INFINITY), 0x007f_ffff);
+        assert_eq!(
+            [
+                sort_key(f32::NAN),
+                sort_key(-f32::NAN),
+                sort_key(f32::from_bits(0x7f80_0001))
+            ],
+            [0; 3]
+        );
+    }
+
+    #[test]
+    fn sign_has_three_values() {
+        assert_eq!([2.0, -0.5, 0.0, -0.0].map(sign), [1.0, -1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn moments_are_over_all_weights() {
+        assert_eq!(standard_deviation(&[1.0, -1.0, 3.0, -3.0]), 5f32.sqrt());
+        assert_eq!(mean(&[1.0, -1.0, 3.0, -3.0], f64::abs), 2.0);
+    }
+}

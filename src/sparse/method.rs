@@ -1,0 +1,295 @@
+//! Sparse training methods as rows of one table (reference 2.3, 2.4), and what new connections start from.
+//!
+//! A later method is another row, with another variant where its score or reset is new. One-shot methods fit too: an update
+//! that happens once at step 0 instead of a gradient step is `Order::Replaces` with a schedule from 0 to 0.
+
+use std::{fmt, str::FromStr};
+
+use super::error::{Error, nearest};
+use super::schedule::Order;
+use super::{join_number, split_number};
+
+/// What decides which connections an update keeps: the largest scores stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropScore {
+    /// No update.
+    None,
+    /// `|mask * weight|` plus normal noise of standard deviation [`super::host::DROP_NOISE_STD`] on every entry.
+    NoisyMagnitude,
+}
+
+/// What decides where connections grow: the largest scores among all entries not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrowScore {
+    /// No update.
+    None,
+    /// Uniform random numbers in `[0, 1)`.
+    Uniform,
+    /// `|G|`, with `G` the gradient of the loss with respect to the masked kernel: dense, and free of weight decay.
+    Gradient,
+}
+
+/// What the optimizer slots of new connections become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotReset {
+    /// 0.
+    Zero,
+    /// `G * initial_acc_scale`, a scale of 0 by default.
+    ScaledGradient,
+}
+
+/// One sparse training method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Method {
+    /// Name in flags, configurations and reports.
+    pub name: &'static str,
+    /// Other accepted names.
+    pub aliases: &'static [&'static str],
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// Whether maskable layers have masks.
+    pub masked: bool,
+    /// Whether masks start random with the distribution's budgets; all ones otherwise.
+    pub random_masks: bool,
+    /// When updates happen relative to the gradient step.
+    pub order: Order,
+    /// Which connections an update keeps.
+    pub drop: DropScore,
+    /// Where it grows new ones.
+    pub grow: GrowScore,
+    /// What the slots of new connections become.
+    pub slots: SlotReset,
+}
+
+/// Every method.
+pub static METHODS: &[Method] = &[
+    Method {
+        name: "dense",
+        aliases: &["baseline"],
+        summary: "no masks: every weight is trained",
+        masked: false,
+        random_masks: false,
+        order: Order::None,
+        drop: DropScore::None,
+        grow: GrowScore::None,
+        slots: SlotReset::Zero,
+    },
+    Method {
+        name: "scratch",
+        aliases: &[],
+        summary: "random masks, fixed for the whole run",
+        masked: true,
+        random_masks: true,
+        order: Order::None,
+        drop: DropScore::None,
+        grow: GrowScore::None,
+        slots: SlotReset::Zero,
+    },
+    Method {
+        name: "set",
+        aliases: &[],
+        summary: "drops the smallest weights and grows random connections, after a gradient step",
+        masked: true,
+        random_masks: true,
+        order: Order::After,
+        drop: DropScore::NoisyMagnitude,
+        grow: GrowScore::Uniform,
+        slots: SlotReset::Zero,
+    },
+    Method {
+        name: "rigl",
+        aliases: &[],
+        summary: "drops the smallest weights and grows where the dense gradient is largest, instead of a gradient step",
+        masked: true,
+        random_masks: true,
+        order: Order::Replaces,
+        drop: DropScore::NoisyMagnitude,
+        grow: GrowScore::Gradient,
+        slots: SlotReset::ScaledGradient,
+    },
+];
+
+impl Method {
+    /// The method of this name or alias.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] with the nearest names.
+    pub fn find(name: &str) -> Result<&'static Self, Error> {
+        let found = METHODS.iter().find(|m| m.name == name || m.aliases.contains(&name));
+        found.ok_or_else(|| Error::unknown("method", name, METHODS.iter().flat_map(Self::names)))
+    }
+
+    /// Its name, then its aliases.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
+    /// Whether masks change during training.
+    pub fn updates(&self) -> bool {
+        self.order != Order::None
+    }
+
+    /// Checks that new connections can start from `init` under this method.
+    ///
+    /// # Errors
+    /// [`Error::GrowInit`] when `init` needs the dense gradient and the method does not compute it.
+    pub fn check_grow_init(&self, init: GrowInit) -> Result<(), Error> {
+        if init.needs_gradient() && self.grow != GrowScore::Gradient {
+            return Err(Error::GrowInit {
+                method: self.name,
+                grow_init: init.to_string(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What the weights of new connections start from; the number is a divisor, 1 unless given (reference 2.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum GrowInit {
+    /// 0.
+    #[default]
+    Zeros,
+    /// A fresh, shuffled sample of the layer's initialiser.
+    InitialDist(f64),
+    /// Normal with the standard deviation of all raw weights of the layer, active and inactive.
+    RandomNormal(f64),
+    /// Uniform in plus or minus the mean absolute raw weight of the layer, active and inactive.
+    RandomUniform(f64),
+    /// The dense gradient. RigL only.
+    GradScale(f64),
+    /// The sign of the dense gradient. RigL only.
+    GradSign(f64),
+}
+
+/// Names that take a divisor.
+const SCALED: [(&str, fn(f64) -> GrowInit); 5] = [
+    ("initial_dist", GrowInit::InitialDist),
+    ("random_normal", GrowInit::RandomNormal),
+    ("random_uniform", GrowInit::RandomUniform),
+    ("grad_scale", GrowInit::GradScale),
+    ("grad_sign", GrowInit::GradSign),
+];
+
+impl GrowInit {
+    /// Whether it is made from the dense gradient.
+    pub fn needs_gradient(self) -> bool {
+        matches!(self, Self::GradScale(_) | Self::GradSign(_))
+    }
+}
+
+impl FromStr for GrowInit {
+    type Err = Error;
+
+    /// `zeros`, or one of the other names with an optional `_<divisor>`: `grad_scale_10`.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let (stem, divisor) = split_number(name)?;
+        if divisor == Some(0.0) {
+            return Err(Error::Value {
+                name: format!("divisor of grow-init `{name}`"),
+                found: "0".into(),
+                expected: "above 0",
+            });
+        }
+        if name == "zeros" {
+            return Ok(Self::Zeros);
+        }
+        let known = SCALED.iter().find(|(known, _)| *known == stem);
+        known.map(|(_, make)| make(divisor.unwrap_or(1.0))).ok_or_else(|| {
+            let names = || std::iter::once("zeros").chain(SCALED.iter().map(|(known, _)| *known));
+            Error::Unknown {
+                what: "grow-init",
+                found: name.to_owned(),
+                near: nearest(stem, names()),
+                expected: names()
+                    .map(|n| {
+                        if n == "zeros" {
+                            n.to_owned()
+                        } else {
+                            format!("{n}[_<divisor>]")
+                        }
+                    })
+                    .collect(),
+            }
+        })
+    }
+}
+
+impl fmt::Display for GrowInit {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (stem, divisor) = match *self {
+            Self::Zeros => ("zeros", 1.0),
+            Self::InitialDist(d) => ("initial_dist", d),
+            Self::RandomNormal(d) => ("random_normal", d),
+            Self::RandomUniform(d) => ("random_uniform", d),
+            Self::GradScale(d) => ("grad_scale", d),
+            Self::GradSign(d) => ("grad_sign", d),
+        };
+        f.pad(&join_number(stem, divisor))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_found_by_name_and_alias() {
+        assert_eq!(Method::find("baseline").unwrap().name, "dense");
+        for method in METHODS {
+            assert_eq!(Method::find(method.name).unwrap(), method);
+            assert_eq!(
+                method.updates(),
+                method.drop != DropScore::None && method.grow != GrowScore::None
+            );
+        }
+        assert!(
+            Method::find("rilg")
+                .unwrap_err()
+                .to_string()
+                .ends_with("did you mean `rigl`?")
+        );
+    }
+
+    #[test]
+    fn names_of_grow_init_parse_and_print() {
+        for (name, want) in [
+            ("zeros", GrowInit::Zeros),
+            ("initial_dist", GrowInit::InitialDist(1.0)),
+            ("random_normal_2", GrowInit::RandomNormal(2.0)),
+            ("random_uniform_0.5", GrowInit::RandomUniform(0.5)),
+            ("grad_scale_10", GrowInit::GradScale(10.0)),
+            ("grad_sign", GrowInit::GradSign(1.0)),
+        ] {
+            assert_eq!(name.parse::<GrowInit>().unwrap(), want);
+            assert_eq!(want.to_string(), name);
+        }
+        for name in [
+            "ones",
+            "zero",
+            "",
+            "0",
+            "zeros_2",
+            "initial_value",
+            "grad_scale_x",
+            "grad_scale_",
+            "grad_sign_0",
+        ] {
+            assert!(name.parse::<GrowInit>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn gradient_growth_values_are_for_rigl_only() {
+        let gradient = GrowInit::GradScale(1.0);
+        assert!(Method::find("rigl").unwrap().check_grow_init(gradient).is_ok());
+        assert!(Method::find("set").unwrap().check_grow_init(gradient).is_err());
+        assert!(
+            Method::find("set")
+                .unwrap()
+                .check_grow_init(GrowInit::RandomNormal(1.0))
+                .is_ok()
+        );
+    }
+}

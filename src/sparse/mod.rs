@@ -1,0 +1,123 @@
+//! Sparse training without a device: how many weights each layer keeps, which ones at the start, when connections
+//! move, and which.
+//!
+//! Orthogonal choices have their own modules, and a [`Method`] is a row of [`METHODS`] that names one of each:
+//!
+//! | module | question | reference |
+//! |---|---|---|
+//! | [`distribution`] | how many zeros does each layer get | 1.1, 1.3-1.5 |
+//! | [`mask`] | which positions start as zeros | 1.2 |
+//! | [`schedule`] | at which iterations do masks change, and by what fraction | 2.2 |
+//! | [`method`] | which scores drop and grow connections, in which order to the gradient step | 2.3, 2.4 |
+//! | [`host`] | selection and one mask update on arrays: the twin that graphs are held equal to | 2.3, 2.4 |
+//!
+//! All of it is pure: the same arguments give the same result on every machine and thread count.
+
+pub mod distribution;
+mod error;
+pub mod host;
+pub mod mask;
+pub mod method;
+pub mod numpy_rng;
+pub mod schedule;
+pub mod select;
+pub mod update;
+
+pub use distribution::{Budget, Distribution, Layer, Options, Rounding, budgets, n_zeros};
+pub use error::{Error, nearest};
+pub use host::{LayerState, UpdateInputs, UpdateReport, mask_update, sort_key, top_k};
+pub use mask::{MaskSeedCompat, initial_masks, random_mask};
+pub use method::{DropScore, GrowInit, GrowScore, METHODS, Method, SlotReset};
+pub use schedule::{Anneal, Counters, Order, Schedule, Tick, trace};
+
+/// Number after the last underscore of `name`, when that tail is digits with an optional point; 1 without such a tail.
+///
+/// `foo_4`, `foo_0.5`, `foo_.5` and `foo_5.` carry a number, `foo` and `random_normal` do not (reference 2.2).
+///
+/// # Errors
+/// [`Error::Suffix`] when the name ends in `_` or `_.`, which the original cannot convert to a number either.
+pub fn trailing_number(name: &str) -> Result<f64, Error> {
+    Ok(split_number(name)?.1.unwrap_or(1.0))
+}
+
+/// Splits `stem_<number>` into stem and number; a name without a number is all stem.
+fn split_number(name: &str) -> Result<(&str, Option<f64>), Error> {
+    let Some((stem, tail)) = name.rsplit_once('_') else {
+        return Ok((name, None));
+    };
+    let numeric = tail.bytes().all(|b| b.is_ascii_digit() || b == b'.') && tail.matches('.').count() <= 1;
+    if !numeric {
+        return Ok((name, None));
+    }
+    match tail.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok((stem, Some(number))),
+        _ => Err(Error::Suffix { name: name.to_owned() }),
+    }
+}
+
+/// `stem` or, for a number other than 1, `stem_<number>`: the inverse of [`split_number`].
+fn join_number(stem: &str, number: f64) -> String {
+    if number == 1.0 {
+        stem.to_owned()
+    } else {
+        format!("{stem}_{number}")
+    }
+}
+
+/// Serialises a type by its `Display` and `FromStr`, so that files spell choices as flags do.
+macro_rules! serde_by_name {
+    ($($type:ty),+) => {$(
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                <String as serde::Deserialize>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )+};
+}
+serde_by_name!(Distribution, Rounding, Anneal, MaskSeedCompat, GrowInit);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailing_numbers_follow_the_original() {
+        for (name, want) in [
+            ("foo_.5", 0.5),
+            ("foo_foo_0.5", 0.5),
+            ("foo_4", 4.0),
+            ("foo_5.", 5.0),
+            ("a_1_2", 2.0),
+            ("foo", 1.0),
+            ("random_normal", 1.0),
+            ("foo_-3", 1.0),
+            ("foo_1e3", 1.0),
+            ("foo_1.2.3", 1.0),
+            ("", 1.0),
+        ] {
+            assert_eq!(trailing_number(name).unwrap(), want, "{name}");
+        }
+        for name in ["foo_", "foo_.", "_"] {
+            assert!(matches!(trailing_number(name), Err(Error::Suffix { .. })), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_survive_serialisation() {
+        let all = r#"["erdos_renyi_kernel","ceil","exponential_0.5","numpy","grad_scale_10"]"#;
+        let parsed: (Distribution, Rounding, Anneal, MaskSeedCompat, GrowInit) = serde_json::from_str(all).unwrap();
+        assert_eq!(serde_json::to_string(&parsed).unwrap(), all);
+        assert!(
+            serde_json::from_str::<Anneal>("\"cosin\"")
+                .unwrap_err()
+                .to_string()
+                .contains("`cosine`")
+        );
+    }
+}

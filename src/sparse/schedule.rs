@@ -1,0 +1,223 @@
+//! When masks change, and by what fraction (reference 2.2-2.4).
+
+use std::{fmt, str::FromStr};
+
+use super::error::{Error, nearest};
+use super::{join_number, split_number};
+
+/// How the drop fraction moves over the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Anneal {
+    /// Stays at its initial value.
+    #[default]
+    Constant,
+    /// Half a cosine from the initial value at step 0 to zero at `end_step - begin_step`.
+    Cosine,
+    /// `(1 - progress)^k`, this `k`.
+    Exponential(f64),
+}
+
+impl FromStr for Anneal {
+    type Err = Error;
+
+    /// `constant`, `cosine`, `exponential` (power 1) or `exponential_<k>`.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let (stem, number) = split_number(name)?;
+        match (stem, number) {
+            ("constant", None) => Ok(Self::Constant),
+            ("cosine", None) => Ok(Self::Cosine),
+            ("exponential", k) => Ok(Self::Exponential(k.unwrap_or(1.0))),
+            _ => {
+                let expected = ["constant", "cosine", "exponential", "exponential_<k>"];
+                Err(Error::Unknown {
+                    what: "drop-fraction anneal",
+                    found: name.to_owned(),
+                    near: nearest(stem, expected[..3].iter().copied()),
+                    expected: expected.map(str::to_owned).to_vec(),
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Display for Anneal {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Constant => f.pad("constant"),
+            Self::Cosine => f.pad("cosine"),
+            Self::Exponential(k) => f.pad(&join_number("exponential", *k)),
+        }
+    }
+}
+
+/// When masks are updated and what fraction of the connections each update replaces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    /// First global step at which an update may happen.
+    pub begin_step: i64,
+    /// Last global step at which an update may happen, inclusive; negative: no last one.
+    pub end_step: i64,
+    /// Least distance between two updates, in global steps.
+    pub frequency_steps: i64,
+    /// Drop fraction before annealing, in `[0, 1]`.
+    pub drop_fraction: f64,
+    /// How the drop fraction moves.
+    pub anneal: Anneal,
+}
+
+impl Schedule {
+    /// Whether masks are updated at global step `gs`, `last` being the step of the previous update:
+    /// `gs >= begin AND (gs <= end OR end < 0) AND last + frequency <= gs`.
+    pub fn is_update(&self, gs: i64, last: i64) -> bool {
+        let in_range = gs >= self.begin_step && (gs <= self.end_step || self.end_step < 0);
+        in_range && last.saturating_add(self.frequency_steps) <= gs
+    }
+
+    /// Value of `last` before the first update: `-frequency_steps`, so that step 0 already qualifies.
+    pub fn initial_last(&self) -> i64 {
+        -self.frequency_steps
+    }
+
+    /// Drop fraction of an update at global step `gs`, by the float32 operations of the original, each rounded:
+    ///
+    /// * constant: `f32(d0)`
+    /// * cosine: `f32(d0) * (0.5 * (1 + cos(f32(pi) * (min(f32(gs), D) / D))))`, `D = f32(end - begin)`. It looks at `gs`,
+    ///   not at `gs - begin`. A schedule without an end has `D < 0`, and the fraction is 0 throughout.
+    /// * exponential: `f32(d0) * pow(1 - f32(gs - begin) / D, f32(k))`
+    pub fn drop_fraction_at(&self, gs: i64) -> f32 {
+        let initial = self.drop_fraction as f32;
+        let span = self.end_step.saturating_sub(self.begin_step) as f32;
+        match self.anneal {
+            Anneal::Constant => initial,
+            Anneal::Cosine => {
+                let completed = (gs as f32).min(span) / span;
+                initial * (0.5 * (1.0 + (std::f32::consts::PI * completed).cos()))
+            }
+            Anneal::Exponential(k) => {
+                let progress = gs.saturating_sub(self.begin_step) as f32 / span;
+                initial * (1.0 - progress).powf(k as f32)
+            }
+        }
+    }
+
+    /// Checks that every update of this schedule is well defined.
+    ///
+    /// An end before the beginning is allowed and means no updates, as in the original.
+    ///
+    /// # Errors
+    /// [`Error::Value`]: a frequency below 1 (updates that replace gradient steps would never let one through), a drop
+    /// fraction outside `[0, 1]`, a cosine over no steps, an exponential without an end or over no steps, or a negative power
+    /// (fractions that are not numbers or exceed 1).
+    pub fn validate(&self) -> Result<(), Error> {
+        let wrong = |name: &str, found: String, expected| {
+            Err(Error::Value {
+                name: name.into(),
+                found,
+                expected,
+            })
+        };
+        if self.frequency_steps < 1 {
+            return wrong("frequency_steps", self.frequency_steps.to_string(), "at least 1");
+        }
+        if !(0.0..=1.0).contains(&self.drop_fraction) {
+            return wrong(
+                "drop_fraction",
+                self.drop_fraction.to_string(),
+                "a share of connections in [0, 1]",
+            );
+        }
+        let (begin, end) = (self.begin_step, self.end_step);
+        let found = format!("{end} with begin_step {begin} and anneal {}", self.anneal);
+        match self.anneal {
+            Anneal::Cosine if begin == end => wrong("end_step", found, "a step other than begin_step"),
+            Anneal::Exponential(k) if !(k.is_finite() && k >= 0.0) => {
+                wrong("power of anneal", k.to_string(), "at least 0")
+            }
+            Anneal::Exponential(_) if end < 0 || begin == end => wrong("end_step", found, "a step after begin_step"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When the mask update happens relative to the gradient step of its iteration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Masks never change.
+    None,
+    /// Instead of the gradient step, at the global step before it, which then stays as it is (RigL).
+    Replaces,
+    /// After the gradient step, at the incremented global step (SET).
+    After,
+}
+
+/// What one iteration did to the counters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tick {
+    /// Iteration, from 0.
+    pub iteration: u64,
+    /// Global step before the iteration.
+    pub gs_before: i64,
+    /// Global step after it: one more exactly when a gradient step was applied.
+    pub gs_after: i64,
+    /// Global step at which masks were updated, when they were.
+    pub update_at: Option<i64>,
+    /// Drop fraction of that update; 0 without one.
+    pub drop_fraction: f32,
+}
+
+/// Counters that decide when masks change: all of a run's schedule state, so a run resumes from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Iterations done.
+    pub iteration: u64,
+    /// Gradient steps applied (`global_step`).
+    pub gs: i64,
+    /// Global step of the last mask update (`last_mask_update_step`).
+    pub last: i64,
+}
+
+impl Counters {
+    /// Counters of a new run.
+    pub fn start(schedule: &Schedule) -> Self {
+        Self {
+            iteration: 0,
+            gs: 0,
+            last: schedule.initial_last(),
+        }
+    }
+
+    /// Runs one iteration.
+    pub fn advance(&mut self, order: Order, schedule: &Schedule) -> Tick {
+        let (iteration, gs_before) = (self.iteration, self.gs);
+        let update = match order {
+            Order::None => false,
+            Order::Replaces => schedule.is_update(gs_before, self.last),
+            Order::After => schedule.is_update(gs_before + 1, self.last),
+        };
+        if !(update && order == Order::Replaces) {
+            self.gs += 1;
+        }
+        if update {
+            self.last = self.gs;
+        }
+        self.iteration += 1;
+        let drop_fraction = if update {
+            schedule.drop_fraction_at(self.gs)
+        } else {
+            0.0
+        };
+        Tick {
+            iteration,
+            gs_before,
+            gs_after: self.gs,
+            update_at: update.then_some(self.gs),
+            drop_fraction,
+        }
+    }
+}
+
+/// The first `iterations` iterations of a new run.
+pub fn trace(order: Order, schedule: &Schedule, iterations: u64) -> impl Iterator<Item = Tick> {
+    let mut counters = Counters::start(schedule);
+    (0..iterations).map(move |_| counters.advance(order, schedule))
+}

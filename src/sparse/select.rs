@@ -1,0 +1,120 @@
+//! Exact selection of the k largest as a graph, without sorting.
+//!
+//! Scores become order-preserving integers ([`super::sort_key`]). The k-th largest key is built bit by bit from the top:
+//! a bit stays when at least k keys reach the candidate. One pass over the keys per bit, no memory beside them, and k may
+//! be a run-time value. Ties at the k-th key are cut at an index found the same way. The full `sort` and `topk` forms do
+//! what the original did; all three give the same bits.
+
+use hlo::{DType, GatherDims, Graph, Shape, Tensor, Update};
+use serde::{Deserialize, Serialize};
+
+/// How the k largest are found. Every way gives the same masks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Select {
+    /// Bisection over the bits of the k-th key.
+    #[default]
+    Bits,
+    /// Two full stable sorts.
+    Sort,
+    /// Full top-k and scatter, as the original.
+    Topk,
+}
+
+/// [`super::sort_key`] of every score: `f32[..] -> u32[..]`.
+#[track_caller]
+pub fn sort_keys(scores: Tensor<'_>) -> Tensor<'_> {
+    let g = scores.graph();
+    let sign = g.scalar(1u32 << 31);
+    let bits = scores.bitcast_convert(DType::U32);
+    let magnitude = bits & !sign.broadcast_to(&bits.dims());
+    let number = bits.ge(sign).select(!bits, bits | sign);
+    let key = magnitude.eq(0.0).select(sign, number);
+    magnitude
+        .gt(f64::from(f32::INFINITY.to_bits()))
+        .select(key.zeros_like(), key)
+}
+
+/// [`super::host::grow_key`] of every score: kept entries rank below all others.
+#[track_caller]
+pub fn grow_keys<'g>(scores: Tensor<'g>, kept: Tensor<'g>) -> Tensor<'g> {
+    let keys = sort_keys(scores);
+    kept.select(keys.zeros_like(), keys.max(1.0))
+}
+
+/// Marks the `k` (s32 scalar) largest of `keys` (u32, any shape), the lower flat index first among equals; all of them
+/// when `k` exceeds their number. Yields `pred` of the shape of `keys`.
+#[track_caller]
+pub fn top_k_mask<'g>(keys: Tensor<'g>, k: Tensor<'g>, select: Select) -> Tensor<'g> {
+    let _scope = keys.graph().scope("select");
+    let flat = keys.reshape(&[keys.shape().elements()]);
+    let mask = match select {
+        Select::Bits => by_bits(flat, k),
+        Select::Sort => by_sort(flat, k),
+        Select::Topk => by_top_k(flat, k),
+    };
+    mask.reshape(&keys.dims())
+}
+
+/// Number of elements that hold, s32.
+fn count(pred: Tensor<'_>) -> Tensor<'_> {
+    let axes: Vec<usize> = (0..pred.shape().rank()).collect();
+    pred.convert(DType::S32).reduce_sum(&axes)
+}
+
+fn by_bits<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
+    let g = keys.graph();
+    let n = keys.shape().elements();
+    // The largest threshold that at least k keys reach.
+    let bits = g.scalar(32i32);
+    let found = g.repeat(bits, &[g.scalar(0u32), keys, k], |g, i, s| {
+        let candidate = s[0] | bit(g, g.scalar(31i32) - i);
+        let enough = count(s[1].ge(candidate)).ge(s[2]);
+        vec![enough.select(candidate, s[0]), s[1], s[2]]
+    });
+    let threshold = found[0];
+    let above = keys.gt(threshold);
+    let tied = keys.eq(threshold);
+    let wanted = k - count(above);
+    // The largest index with fewer than `wanted` ties before it is the last tie that is in. When all ties are, as nearly
+    // always, the loop does not run.
+    let index_bits = (usize::BITS - n.leading_zeros()) as i32;
+    let partial = wanted.lt(count(tied));
+    let rounds = partial.select(g.scalar(index_bits), g.scalar(0i32));
+    let start = partial.select(g.scalar(0u32), g.scalar(u32::MAX));
+    let last = g.repeat(rounds, &[start, tied, wanted], |g, i, s| {
+        let candidate = s[0] | bit(g, g.scalar(index_bits - 1) - i);
+        let index = g.iota(Shape::new(DType::U32, [n]), 0);
+        let few = count(s[1] & index.lt(candidate)).lt(s[2]);
+        vec![few.select(candidate, s[0]), s[1], s[2]]
+    })[0];
+    let index = g.iota(Shape::new(DType::U32, [n]), 0);
+    above | (tied & index.le(last) & wanted.gt(0.0))
+}
+
+/// The u32 with the one bit set that the s32 scalar `position` names.
+fn bit<'g>(g: &'g Graph, position: Tensor<'g>) -> Tensor<'g> {
+    g.scalar(1u32).shift_left(position.convert(DType::U32))
+}
+
+fn by_sort<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
+    let g = keys.graph();
+    let positions = g.iota(Shape::new(DType::S32, keys.dims()), 0);
+    let ranked = keys.sort_with(&[positions], 0, true);
+    let chosen = positions.lt(k).convert(DType::S32);
+    ranked[1].sort_with(&[chosen], 0, false)[1].gt(0.0)
+}
+
+fn by_top_k<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
+    let g = keys.graph();
+    let n = keys.shape().elements();
+    let (_, ranked) = keys.top_k(n);
+    let chosen = g.iota(Shape::new(DType::S32, [n]), 0).lt(k);
+    let dims = GatherDims {
+        offset: vec![],
+        collapsed: vec![0],
+        start_index_map: vec![0],
+        index_vector_axis: 1,
+    };
+    chosen.zeros_like().scatter(ranked, chosen, dims, Update::Set, true)
+}

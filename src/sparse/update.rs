@@ -1,0 +1,122 @@
+//! One mask update of one layer as a graph: the twin of [`super::mask_update`] that is compiled into the training step.
+
+use super::method::{DropScore, GrowInit, GrowScore, Method, SlotReset};
+use super::select::{Select, grow_keys, sort_keys, top_k_mask};
+use hlo::random::Key;
+use hlo::{DType, Tensor};
+
+/// What a layer owns, as tensors of one shape.
+#[derive(Clone)]
+pub struct Layer<'g> {
+    /// Raw weights, f32.
+    pub weights: Tensor<'g>,
+    /// Active connections, `pred`.
+    pub mask: Tensor<'g>,
+    /// Optimizer slots of the weights, f32.
+    pub slots: Vec<Tensor<'g>>,
+}
+
+/// What an update needs beside the layer.
+pub struct Inputs<'g> {
+    /// Gradient of the loss with respect to the masked kernel.
+    pub gradient: Tensor<'g>,
+    /// Drop fraction of this update, f32 scalar.
+    pub drop_fraction: Tensor<'g>,
+    /// Source of randomness of this layer and step.
+    pub key: Key<'g>,
+    /// A fresh sample of the layer's initialiser, for [`GrowInit::InitialDist`].
+    pub initial_draw: Option<Tensor<'g>>,
+}
+
+/// The choices of a run that every layer's update shares.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Row of the method table.
+    pub method: &'static Method,
+    /// Value of new connections.
+    pub grow_init: GrowInit,
+    /// Slots of new connections, as a multiple of the gradient.
+    pub initial_acc_scale: f64,
+    /// Standard deviation of the noise on drop scores; 0 for none.
+    pub drop_noise_std: f64,
+    /// How the largest scores are found.
+    pub select: Select,
+}
+
+/// Purposes of randomness within an update, folded into the layer's key.
+#[derive(Clone, Copy)]
+enum Purpose {
+    DropNoise = 1,
+    GrowScore = 2,
+    GrowInit = 3,
+}
+
+/// The layer after the update (reference 2.3, 2.4). A method without updates leaves it as it is.
+#[track_caller]
+pub fn update<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Layer<'g> {
+    let (Some(drop), Some(grow)) = (drop_scores(rule, layer, inputs), grow_scores(rule, layer, inputs)) else {
+        return layer.clone();
+    };
+    let all: Vec<usize> = (0..layer.mask.shape().rank()).collect();
+    let ones = layer.mask.convert(DType::S32).reduce_sum(&all);
+    let pruned = (ones.convert(DType::F32) * inputs.drop_fraction).convert(DType::S32);
+    let kept = top_k_mask(sort_keys(drop), ones - pruned, rule.select);
+    let grown = top_k_mask(grow_keys(grow, kept), pruned, rule.select);
+    let new = grown & !layer.mask;
+    let slot = match rule.method.slots {
+        SlotReset::ScaledGradient if rule.initial_acc_scale != 0.0 => inputs.gradient * rule.initial_acc_scale,
+        SlotReset::ScaledGradient | SlotReset::Zero => inputs.gradient.zeros_like(),
+    };
+    Layer {
+        weights: new.select(grow_tensor(rule, layer, inputs), layer.weights),
+        mask: kept | grown,
+        slots: layer.slots.iter().map(|&s| new.select(slot, s)).collect(),
+    }
+}
+
+fn key<'g>(inputs: &Inputs<'g>, purpose: Purpose) -> Key<'g> {
+    inputs.key.fold(purpose as u64)
+}
+
+fn drop_scores<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option<Tensor<'g>> {
+    match rule.method.drop {
+        DropScore::None => None,
+        DropScore::NoisyMagnitude => {
+            let magnitude = layer.mask.select(layer.weights, layer.weights.zeros_like()).abs();
+            Some(match rule.drop_noise_std {
+                0.0 => magnitude,
+                std => magnitude + key(inputs, Purpose::DropNoise).normal(&layer.weights.dims()) * std,
+            })
+        }
+    }
+}
+
+fn grow_scores<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option<Tensor<'g>> {
+    match rule.method.grow {
+        GrowScore::None => None,
+        GrowScore::Uniform => Some(key(inputs, Purpose::GrowScore).uniform(&layer.weights.dims())),
+        GrowScore::Gradient => Some(inputs.gradient.abs()),
+    }
+}
+
+/// Weights of new connections, for every entry.
+fn grow_tensor<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Tensor<'g> {
+    let weights = layer.weights;
+    let dims = weights.dims();
+    let axes: Vec<usize> = (0..dims.len()).collect();
+    let key = || key(inputs, Purpose::GrowInit);
+    match rule.grow_init {
+        GrowInit::Zeros => weights.zeros_like(),
+        GrowInit::InitialDist(d) => inputs.initial_draw.unwrap_or_else(|| weights.zeros_like()) / d,
+        GrowInit::RandomNormal(d) => {
+            let centred = weights - weights.reduce_mean(&axes);
+            key().normal(&dims) * (centred * centred).reduce_mean(&axes).sqrt() / d
+        }
+        GrowInit::RandomUniform(d) => {
+            let bound = weights.abs().reduce_mean(&axes);
+            (key().uniform(&dims) * 2.0 - 1.0) * bound / d
+        }
+        GrowInit::GradScale(d) => inputs.gradient / d,
+        GrowInit::GradSign(d) => inputs.gradient.sign() / d,
+    }
+}

@@ -1,0 +1,148 @@
+//! Training state: named arrays and nothing else, under the original's variable names.
+
+use crate::config::Plan;
+use crate::rng;
+use crate::sparse::{self, Counters};
+use hlo::{DType, Literal, Shape, Tensor};
+use models::{Init, Param};
+use std::collections::BTreeMap;
+
+/// Number of gradient steps applied, `s64[]`.
+pub const GLOBAL_STEP: &str = "global_step";
+/// Global step of the last mask update, `s64[]`.
+pub const LAST_UPDATE: &str = "last_mask_update_step";
+
+/// Name of a parameter's momentum slot.
+pub fn momentum(param: &str) -> String {
+    format!("{param}/Momentum")
+}
+
+/// Name and shape of every array of the state, in the order in which device programs take them.
+pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
+    let f32s = |name: String, p: &Param| (name, Shape::new(DType::F32, p.dims.clone()));
+    let params = plan.params.iter().map(|p| f32s(p.name.clone(), p));
+    let masks = plan.params.iter().filter_map(|p| {
+        let mask = p.mask.clone()?;
+        Some((mask, Shape::new(DType::Pred, p.dims.clone())))
+    });
+    let slots = plan.params.iter().map(|p| f32s(momentum(&p.name), p));
+    let counter = |name: &str| (name.to_string(), Shape::scalar(DType::S64));
+    let last = plan.method.updates().then(|| counter(LAST_UPDATE));
+    params
+        .chain(masks)
+        .chain(slots)
+        .chain([counter(GLOBAL_STEP)])
+        .chain(last)
+        .collect()
+}
+
+/// The arrays that evaluation needs: parameters and masks.
+pub fn inference_specs(params: &[Param]) -> Vec<(String, Shape)> {
+    let weights = params
+        .iter()
+        .map(|p| (p.name.clone(), Shape::new(DType::F32, p.dims.clone())));
+    let masks = params
+        .iter()
+        .filter_map(|p| Some((p.mask.clone()?, Shape::new(DType::Pred, p.dims.clone()))));
+    weights.chain(masks).collect()
+}
+
+/// The state before the first iteration, a pure function of plan and seed.
+///
+/// # Errors
+/// A seed that the chosen mask generator does not take.
+pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> {
+    let seed = plan.run.train.seed;
+    let masks = sparse::initial_masks(&plan.budgets, seed, plan.run.sparsity.mask_seed_compat)?;
+    let mut masks = masks.into_iter();
+    let mut state = BTreeMap::new();
+    for param in &plan.params {
+        state.insert(
+            param.name.clone(),
+            Literal::new(&param.dims, &initial_values(param, seed)),
+        );
+        state.insert(
+            momentum(&param.name),
+            Literal::zeros(Shape::new(DType::F32, param.dims.clone())),
+        );
+        if let (Some(name), Some(mask)) = (&param.mask, param.mask.as_ref().and_then(|_| masks.next())) {
+            state.insert(name.clone(), Literal::from_bools(&param.dims, &mask));
+        }
+    }
+    let counters = Counters::start(&plan.schedule);
+    state.insert(GLOBAL_STEP.into(), Literal::scalar(counters.gs));
+    if plan.method.updates() {
+        state.insert(LAST_UPDATE.into(), Literal::scalar(counters.last));
+    }
+    Ok(state)
+}
+
+/// Draws a parameter from its initialiser: a function of seed and name alone.
+fn initial_values(param: &Param, seed: u64) -> Vec<f32> {
+    let n = param.elements();
+    let mut stream = rng::stream(seed, "init", &param.name, 0);
+    match param.init {
+        Init::Zeros => vec![0.0; n],
+        Init::Ones => vec![1.0; n],
+        Init::Normal(std) => (0..n).map(|_| (stream.normal() * std) as f32).collect(),
+        Init::GlorotUniform => {
+            let limit = glorot_limit(&param.dims);
+            (0..n)
+                .map(|_| ((stream.uniform_f64() * 2.0 - 1.0) * limit) as f32)
+                .collect()
+        }
+    }
+}
+
+/// Half-width of Glorot's uniform distribution for a kernel `[.., in, out]`.
+pub(super) fn glorot_limit(dims: &[usize]) -> f64 {
+    let [spatial @ .., fan_in, fan_out] = dims else {
+        return 1.0;
+    };
+    let window: usize = spatial.iter().product();
+    (6.0 / (window * (fan_in + fan_out)) as f64).sqrt()
+}
+
+/// The state within a graph.
+#[derive(Clone)]
+pub struct State<'g>(BTreeMap<String, Tensor<'g>>);
+
+impl<'g> State<'g> {
+    /// From `tensors` in the order of `specs`.
+    pub fn new(specs: &[(String, Shape)], tensors: &[Tensor<'g>]) -> Self {
+        State(
+            specs
+                .iter()
+                .map(|(name, _)| name.clone())
+                .zip(tensors.iter().copied())
+                .collect(),
+        )
+    }
+
+    /// The array of a name that [`specs`] lists.
+    ///
+    /// # Panics
+    /// On any other name.
+    pub fn get(&self, name: &str) -> Tensor<'g> {
+        self.0[name]
+    }
+
+    /// These arrays where `predicate` (a scalar) holds, else those of `other`.
+    pub fn where_holds(&self, predicate: Tensor<'g>, other: &Self) -> Self {
+        let choose = |(name, &a): (&String, &Tensor<'g>)| {
+            let b = other.0[name];
+            (name.clone(), if a.is_same(&b) { a } else { predicate.select(a, b) })
+        };
+        State(self.0.iter().map(choose).collect())
+    }
+
+    /// Replaces an array.
+    pub fn set(&mut self, name: &str, value: Tensor<'g>) {
+        self.0.insert(name.to_string(), value);
+    }
+
+    /// The arrays in the order of `specs`.
+    pub fn tensors(&self, specs: &[(String, Shape)]) -> Vec<Tensor<'g>> {
+        specs.iter().map(|(name, _)| self.0[name]).collect()
+    }
+}

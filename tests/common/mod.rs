@@ -1,0 +1,33 @@
+//! The real program, run as a user runs it.
+#![allow(dead_code)] // each test file uses its own part
+
+use std::process::{Command, Output};
+
+/// Runs `rigl-xla` with these arguments.
+pub fn rigl_xla(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+/// The one JSON object that a successful `rigl-xla --json ARGS` prints.
+pub fn json(args: &[&str]) -> serde_json::Value {
+    let output = rigl_xla(&[args, &["--json"]].concat());
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What `rigl-xla ARGS` says on standard error when it ends with this exit code and nothing on standard output.
+pub fn error(args: &[&str], code: i32) -> String {
+    let output = rigl_xla(args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    assert!(output.stdout.is_empty(), "{args:?}: {:?}", output.stdout);
+    assert!(said.starts_with("error: "), "{args:?}: {said}");
+    said
+}

@@ -1,0 +1,144 @@
+//! Bad flags and configurations: exit code 2, and a message with the flag or file, what it said and what it may say.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::error;
+
+#[test]
+fn unknown_names_come_with_the_nearest() {
+    for (args, near) in [
+        (&["plan", "mnist-rigle"][..], "did you mean `mnist-rigl`?"),
+        (&["train", "mnist-rgil"], "did you mean `mnist-rigl`?"),
+        (&["train", "--method", "rigel"], "--method: unknown method `rigel`"),
+        (&["plan", "--method", "rigel"], "did you mean `rigl`?"),
+        (&["plan", "--model", "mnist-cf"], "did you mean `mnist-fc`?"),
+        (&["plan", "--distribution", "erdos-renyi"], "did you mean `erdos_renyi`"),
+        (&["plan", "--data", "minst"], "did you mean `mnist`?"),
+        (&["plan", "--device", "gpo"], "did you mean `gpu`"),
+        (&["plan", "--set", "mask_update.anneal=cosin"], "did you mean `cosine`?"),
+        (&["plan", "--rounding", "up"], "expected one of floor, ceil"),
+        (&["plan", "--select", "heap"], "expected one of `bits`, `sort`, `topk`"),
+        (&["dump-hlo", "--optimiser", "x"], "--optimized"),
+        (&["trian"], "'train'"),
+    ] {
+        let said = error(args, 2);
+        assert!(said.contains(near), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn numbers_out_of_range_name_flag_value_and_range() {
+    for sparsity in ["1", "1.5", "-0.1", "nan"] {
+        let said = error(&["plan", "--sparsity", sparsity], 2);
+        assert!(
+            said.contains("--sparsity: sparsity.target is ") && said.contains("[0, 1)"),
+            "{said}"
+        );
+    }
+    for (setting, expected) in [
+        (
+            "train.batch_size=0",
+            "train.batch_size is 0, expected a whole number from 1 to 100000000",
+        ),
+        ("train.iterations=1000000000000", "train.iterations is 1000000000000"),
+        ("train.iterations=-3", "in `train.iterations`"),
+        ("train.multiplier=0", "train.multiplier is 0"),
+        ("train.multiplier=inf", "train.multiplier is inf"),
+        ("optimizer.momentum=1", "optimizer.momentum is 1"),
+        ("learning_rate.base=-1", "learning_rate.base is -1"),
+        ("learning_rate.boundaries=[5, 5]", "increasing steps"),
+        ("learning_rate.factors=[1]", "2 numbers of at least 0"),
+        (
+            "mask_update.frequency_steps=0",
+            "frequency_steps is 0, expected at least 1",
+        ),
+        ("mask_update.drop_fraction=1.5", "drop_fraction is 1.5"),
+        ("sparsity.layers.layer2=1.0", "sparsity.layers.layer2 is 1"),
+        ("sparsity.layers.layer2={ scale = 2 }", "sparsity.layers.layer2 is 1.96"),
+        ("sparsity.power_scale=inf", "inf"),
+    ] {
+        let said = error(&["plan", "--set", setting], 2);
+        let flag = format!("error: --set {}: ", setting.split_once('=').unwrap().0);
+        assert!(said.starts_with(&flag) && said.contains(expected), "{setting}: {said}");
+    }
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_refused() {
+    for args in [
+        ["plan", "--sparsity", "lots"],
+        ["plan", "--seed", "1.5"],
+        ["plan", "--seed", "-1"],
+        ["plan", "--custom", "layer1"],
+        ["plan", "--layers", "a=3xx4"],
+        ["plan", "--set", "train"],
+        ["plan", "--set", "train=3"],
+        ["plan", "--set", "data.name=3"],
+    ] {
+        assert!(error(&args, 2).contains(args[1]), "{args:?}");
+    }
+}
+
+#[test]
+fn layers_that_do_not_exist_or_cannot_be_planned_are_refused() {
+    assert!(error(&["plan", "--custom", "layer4=0.5"], 2).contains("`layer4`"));
+    assert!(error(&["plan", "--layers", "a=4x5,a=4x5"], 2).contains("`a` is given twice"));
+    let all_custom = [
+        "plan",
+        "--distribution",
+        "erk",
+        "--layers",
+        "a=4x5",
+        "--custom",
+        "a=0.5",
+    ];
+    assert!(error(&all_custom, 2).contains("no layer left to scale"));
+    let huge = "a=4294967296x4294967296";
+    assert!(error(&["plan", "--layers", huge], 2).contains("at most 281474976710656 weights"));
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let said = error(&["plan", "mnist-rigl", "--method", "dense"], 2);
+    assert!(
+        said.contains("sparsity.target is 0.98, expected 0, as method dense keeps every weight"),
+        "{said}"
+    );
+    let said = error(&["plan", "--method", "set", "--set", "method.grow_init=grad_sign"], 2);
+    assert!(
+        said.contains("method.grow_init") && said.contains("method `set`"),
+        "{said}"
+    );
+    error(&["train", "--resume", "--overwrite"], 2);
+}
+
+#[test]
+fn files_are_named_with_the_fault_in_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    let path = file.to_str().unwrap();
+    for (text, expected) in [
+        ("[train]\nitertions = 3\n", "unknown field `itertions`"),
+        ("[trian]\nseed = 3\n", "unknown field `trian`"),
+        ("seed = 3\n", "unknown field `seed`"),
+        ("[train]\nseed = \"x\"\n", "in `train.seed`"),
+        ("[train\n", "TOML parse error at line 1"),
+        (
+            "[sparsity]\ntarget = 2.0\n",
+            "sparsity.target is 2, expected a number in [0, 1)",
+        ),
+        ("[sparsity.layers]\nlayer9 = 0.5\n", "`layer9`"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let said = error(&["plan", "--config", path], 2);
+        assert!(
+            said.starts_with(&format!("error: {path}: ")) && said.contains(expected),
+            "{text}: {said}"
+        );
+    }
+    std::fs::write(&file, [0xff, 0xfe]).unwrap();
+    assert!(error(&["plan", "--config", path], 2).contains(path));
+    let missing = dir.path().join("none.toml");
+    assert!(error(&["plan", "--config", missing.to_str().unwrap()], 2).contains("none.toml"));
+}
