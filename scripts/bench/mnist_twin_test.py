@@ -75,8 +75,8 @@ def test_rigl_trace():
     close(fractions, [0.3, 0.2074, 0.0439], 1e-4)
     for count, most in zip(moved, (15, 10, 2)):
         assert 0 < count <= most, moved
-    for schedule, want in (((3, 7, 2), "11101101101"), ((1, 5, 3), "10111011111"), ((0, 4, 1), "01010101011")):
-        steps, _, _ = trace("rigl", twin.Schedule(schedule[0], schedule[1], schedule[2], 0.3), len(want))
+    for span, want in (((3, 7, 2), "11101101101"), ((1, 5, 3), "10111011111"), ((0, 4, 1), "01010101011")):
+        steps, _, _ = trace("rigl", twin.Schedule(*span), len(want))
         assert [after - before for before, after in zip([0] + steps, steps)] == [int(bit) for bit in want], steps
 
 
