@@ -4,7 +4,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -40,8 +39,9 @@ def train_command(method, steps, seed, out, binary=BINARY, extra=()):
 
 
 def shown(command):
-    """A command for a results file, paths relative to the repository."""
-    return " ".join(command).replace(ROOT + os.sep, "")
+    """A command for a results file, paths relative to the repository; of a program elsewhere, its name alone."""
+    words = [os.path.relpath(word, ROOT) if word.startswith(ROOT + os.sep) else word for word in command]
+    return " ".join([os.path.basename(words[0]) if os.path.isabs(words[0]) else words[0], *words[1:]])
 
 
 def machine():
@@ -79,4 +79,4 @@ def save(name, record, table):
         file.write("\n")
     with open(os.path.join(RESULTS, name + ".md"), "w") as file:
         file.write(table)
-    print(table, file=sys.stdout)
+    print(table)
