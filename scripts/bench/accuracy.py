@@ -37,7 +37,6 @@ def run_missing(args):
             out = os.path.join(bench.WORK, "runs", f"accuracy-{method}-{seed}")
             command = bench.train_command(method, args.steps, seed, out, args.binary, args.ours)
             record = {**bench.run_json(command), "seed": seed, "command": bench.shown(command)}
-            record.pop("run_dir", None)
             print(f"{method} seed {seed}: {record['eval']['top1']:.4f}", file=sys.stderr, flush=True)
             with open(OURS, "a") as file:
                 file.write(json.dumps(record) + "\n")

@@ -13,6 +13,7 @@ WORK = os.path.join(ROOT, "target", "bench")
 BINARY = os.path.join(ROOT, "target", "release", "rigl-xla")
 DATA = os.path.join(WORK, "mnist")
 JAX = os.path.join(WORK, "venv", "bin", "python")
+PATHS = ("run_dir", "checkpoint")  # fields of our records that depend on where the repository lies
 TF1 = os.path.join(WORK, "tf1", "bin", "python")
 
 
@@ -26,6 +27,7 @@ def run_json(command):
     if child.returncode != 0:
         raise SystemExit(f"{' '.join(command)}: exit status {child.returncode}")
     record = json.loads(output.strip().splitlines()[-1])
+    record = {field: value for field, value in record.items() if field not in PATHS}
     return {**record, "wall_s": round(time.perf_counter() - started, 3), "peak_rss_mb": round(usage.ru_maxrss / 1024, 1)}
 
 

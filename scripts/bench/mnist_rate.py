@@ -41,11 +41,6 @@ def warm_start(args):
     return min(bench.run_json(command)["wall_s"] for _ in range(3))
 
 
-def without_folder(one):
-    """A record without the one field that depends on where the repository lies."""
-    return {field: value for field, value in one.items() if field != "run_dir"}
-
-
 def table(record):
     machine, rates, ratios = record["machine"], record["steps_per_s"], record["ratios"]
     lines = [
@@ -101,7 +96,7 @@ def main():
         "targets": TARGETS,
         "commands": {name: bench.shown(command) for name, command in programs.items()},
         "jax_trials": trials,
-        "runs": {name: [without_folder(one) for one in rounds] for name, rounds in runs.items()},
+        "runs": runs,
     }
     bench.save("mnist_rate", record, table(record))
 
