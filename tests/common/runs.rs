@@ -135,7 +135,7 @@ impl Runs {
     /// The lines of `metrics.jsonl`, less the rates.
     pub fn metrics(&self, run: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
-        text.lines().map(|line| without_rate(line)).collect()
+        text.lines().map(without_rate).collect()
     }
 }
 
