@@ -301,20 +301,21 @@ fn a_loss_that_is_no_number_stops_the_run_and_nothing_bad_is_saved() {
         "200",
     ];
     let said = runs.fails("run", &explode, 1);
-    // Mask updates at iterations 0, 11, 22 and 33 take the place of steps; the step at 31 is that of iteration 35.
+    // Mask updates at iterations 0, 11, 22 and 33 take the place of steps: step 31 is that of iteration 35, and the loss
+    // of the iteration after it is the first bad one.
     assert!(
-        said.contains("(gradient step 3") && said.contains("at iteration 3"),
+        said.contains("the loss is NaN at iteration 36 (gradient step 32); "),
         "{said}"
     );
     assert!(
-        said.contains("the loss is ") && said.contains("ckpt-25.safetensors"),
+        said.contains("the last good checkpoint is ") && said.contains("ckpt-25.safetensors"),
         "{said}"
     );
     assert_eq!(saved(&runs.path("run")), [25]);
     assert!(is_finite(&runs.checkpoint_path("run", 25)));
     let metrics = runs.metrics("run");
     assert!(
-        metrics.iter().all(|r| r["iteration"].as_u64() < Some(36)),
+        metrics.iter().all(|r| r["iteration"].as_u64() <= Some(32)),
         "{metrics:?}"
     );
     // The last good checkpoint is loadable, and a run that is stopped in time ends well from it.
@@ -331,15 +332,19 @@ fn a_loss_that_is_no_number_stops_the_run_and_nothing_bad_is_saved() {
     ];
     let said = runs.fails("often", &[&explode[..], &often].concat(), 1);
     let path = runs.path("often");
-    let newest = *saved(&path).last().unwrap();
+    // A launch that ends at the bad step tells by the L2 term.
     assert!(
-        said.contains(&format!("ckpt-{newest}.safetensors")) && newest >= 30,
+        said.contains("at iteration 35 (gradient step 31); ") && said.contains("ckpt-35.safetensors"),
         "{said}"
     );
-    assert!(is_finite(&runs.checkpoint_path("often", newest)));
+    assert_eq!(saved(&path), (1..=35).collect::<Vec<_>>());
+    assert!(is_finite(&runs.checkpoint_path("often", 35)));
 
     let said = runs.fails("at-once", &["--lr", "1e30"], 1);
-    assert!(said.contains("no checkpoint was saved before"), "{said}");
+    assert!(
+        said.contains("at iteration 2 (gradient step 1); no checkpoint was saved before"),
+        "{said}"
+    );
     assert!(saved(&runs.path("at-once")).is_empty());
 }
 
@@ -375,19 +380,20 @@ fn a_full_disk_ends_the_run_and_the_checkpoint_before_stays_good() {
 #[test]
 fn unknown_plugins_and_devices_are_told_as_usage() {
     let runs = Runs::new();
-    let run = runs.path("none");
-    for (flag, value, expected) in [
-        ("--plugin", "xla-cpu-pjtr", "did you mean 'xla-cpu-pjrt'?"),
-        ("--plugin", "./no/such.so", "./no/such.so"),
-        ("--device", "gpuu", "did you mean"),
+    runs.train("good", &["--steps", "10"]);
+    let good = runs.path("good");
+    for (flag, value, code, expected) in [
+        ("--plugin", "xla-cpu-pjtr", 2, "did you mean 'xla-cpu-pjrt'?"),
+        ("--plugin", "./no/such.so", 1, "./no/such.so: no such file"),
+        ("--device", "gpuu", 2, "did you mean"),
     ] {
-        let code = if value.contains('/') { 1 } else { 2 };
-        let said = runs.fails("run", &["--steps", "10", flag, value], code);
-        assert!(said.contains(expected), "{said}");
-        let checkpoint = run.to_str().unwrap();
-        let eval = ["eval", "--checkpoint", checkpoint, "--data", small_mnist(), flag, value];
-        // The checkpoint is looked at first, and there is none.
-        complaint(common::rigl_xla(&eval), 1);
+        let eval = ["eval", "--checkpoint", good.to_str().unwrap(), "--data", small_mnist()];
+        for said in [
+            runs.fails("new", &["--steps", "10", flag, value], code),
+            complaint(common::rigl_xla(&[&eval[..], &[flag, value]].concat()), code),
+        ] {
+            assert!(said.contains(expected), "{said}");
+        }
     }
 }
 

@@ -72,10 +72,11 @@ class Twin:
                 after = adopted[f"{layer}/mask"].ravel()
                 assert after.sum() == ones and after[kept].all()
                 # Random growth among 99 % of the entries hardly takes back what was just dropped.
-                assert (after & ~mask.ravel()).sum() > pruned * 0.8 > 0 or pruned < 10
+                assert (after & ~mask.ravel()).sum() > pruned * 0.8
             assert after.sum() == ones
             after = after.reshape(mask.shape)
-            new = after & ~mask
+            # Not what was kept: among equal scores an inactive entry may be, and then is not new (the noise quirk of 2.3).
+            new = after & ~kept.reshape(mask.shape) & ~mask
             self.state[kernel] = np.where(new, F(0), self.state[kernel])
             self.slots[kernel] = np.where(new, F(0), self.slots[kernel])
             self.state[f"{layer}/mask"] = after
