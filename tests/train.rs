@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::process::Command;
 
-use common::runs::{Runs, last_iteration, object, ones, saved, small_mnist};
+use common::runs::{Runs, last_iteration, object, ones, saved, small_mnist, start_until};
 use common::{error, json, rigl_xla};
 use rigl_xla::checkpoint::Checkpoint;
 use serde_json::{Value, json as value};
@@ -55,12 +55,12 @@ fn stopping_and_resuming_changes_no_byte() {
 #[test]
 fn a_killed_run_resumes_to_the_same_bytes() {
     let runs = Runs::new();
-    let mut child = runs.start_until("killed", &["--steps", "1000000"], |path| {
-        saved(path).last().is_some_and(|&at| last_iteration(path) > at)
+    let path = runs.path("killed");
+    let mut child = start_until(runs.command("killed", &["--steps", "1000000"]), || {
+        saved(&path).last().is_some_and(|&at| last_iteration(&path) > at)
     });
     child.kill().unwrap();
     child.wait().unwrap();
-    let path = runs.path("killed");
     let (at, seen) = (*saved(&path).last().unwrap(), last_iteration(&path));
     let steps = (seen + 30).to_string();
     let resumed = runs.train("killed", &["--steps", &steps, "--resume"]);
@@ -82,7 +82,10 @@ fn a_killed_run_resumes_to_the_same_bytes() {
 fn ctrl_c_saves_and_resuming_changes_no_byte() {
     for signal in ["INT", "TERM"] {
         let runs = Runs::new();
-        let child = runs.start_until("stopped", &["--steps", "1000000"], |path| last_iteration(path) > 30);
+        let path = runs.path("stopped");
+        let child = start_until(runs.command("stopped", &["--steps", "1000000"]), || {
+            last_iteration(&path) > 30
+        });
         let kill = Command::new("kill")
             .args(["-s", signal, &child.id().to_string()])
             .status();
@@ -101,10 +104,45 @@ fn ctrl_c_saves_and_resuming_changes_no_byte() {
             runs.bytes("stopped", at + 33) == runs.bytes("straight", at + 33),
             "stopped at {at}"
         );
-        let extra = |record: &Value| is_eval(record) && record["iteration"] == at && at % 20 != 0;
+        let extra = |record: &Value| is_eval(record) && record["iteration"] == at && !at.is_multiple_of(20);
         let metrics = |run| -> Vec<Value> { runs.metrics(run).into_iter().filter(|r| !extra(r)).collect() };
         assert_eq!(metrics("stopped"), metrics("straight"), "stopped at {at}");
     }
+}
+
+/// The whole of the README's first command, stopped early: results for people on standard output, the rest beside it.
+#[test]
+#[cfg(unix)]
+fn without_arguments_it_trains_rigl_on_mnist() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("runs/mnist-rigl-0.98-seed0");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rigl-xla"));
+    command.arg("train").current_dir(&dir);
+    let child = start_until(command, || last_iteration(&run) >= 600);
+    let kill = Command::new("kill")
+        .args(["-s", "INT", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{stderr}");
+    let at = *saved(&run).last().unwrap();
+    let said = |text: &str| assert!(stderr.contains(text), "{text}: {stderr}");
+    said("mnist-fc on mnist: rigl at sparsity 0.98, 9244 of 266200 maskable weights, 120000 iterations");
+    said("iteration 600: test top-1 9");
+    said(&format!("stopped and saved after {at} iterations; go on with --resume"));
+    let shown: Vec<String> = stdout
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert!(
+        shown.contains(&"connections 9244 of 266200 (3.47 %)".into()),
+        "{stdout}"
+    );
+    assert!(
+        shown.contains(&format!("iterations {at}")) && stdout.starts_with("test top-1 "),
+        "{stdout}"
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::runs::{Runs, saved, small_mnist};
+use common::runs::{Runs, saved, small_mnist, start_until};
 use hlo::Literal;
 use rigl_xla::checkpoint::{self, Metadata};
 
@@ -89,7 +89,8 @@ fn a_folder_with_a_run_is_neither_mixed_nor_lost() {
 #[test]
 fn two_processes_do_not_share_a_folder() {
     let runs = Runs::new();
-    let mut child = runs.start_until("run", &["--steps", "1000000"], |path| !saved(path).is_empty());
+    let command = runs.command("run", &["--steps", "1000000"]);
+    let mut child = start_until(command, || !saved(&runs.path("run")).is_empty());
     let said = runs.fails("run", &["--resume"], 1);
     child.kill().unwrap();
     child.wait().unwrap();

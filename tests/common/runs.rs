@@ -101,19 +101,6 @@ impl Runs {
         command
     }
 
-    /// Starts the command and waits until `ready` holds; its output is kept for later.
-    pub fn start_until(&self, run: &str, args: &[&str], ready: impl Fn(&Path) -> bool) -> Child {
-        let mut command = self.command(run, args);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (started, path) = (Instant::now(), self.path(run));
-        while !ready(&path) {
-            assert!(child.try_wait().unwrap().is_none(), "ended too early");
-            assert!(started.elapsed() < Duration::from_secs(120), "never ready");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        child
-    }
-
     /// The bytes of a checkpoint.
     pub fn bytes(&self, run: &str, iteration: u64) -> Vec<u8> {
         fs::read(self.checkpoint_path(run, iteration)).unwrap()
@@ -137,6 +124,21 @@ impl Runs {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
         text.lines().map(without_rate).collect()
     }
+}
+
+/// Starts a command, its output kept for later, and waits until `ready` holds.
+pub fn start_until(mut command: Command, ready: impl Fn() -> bool) -> Child {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while !ready() {
+        assert!(child.try_wait().unwrap().is_none(), "ended too early");
+        if started.elapsed() > Duration::from_secs(300) {
+            child.kill().unwrap();
+            panic!("never ready");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child
 }
 
 fn without_rate(line: &str) -> Value {
