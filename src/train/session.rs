@@ -146,9 +146,8 @@ impl<'a> Session<'a> {
         let state = specs.iter().map(upload).collect::<std::result::Result<Vec<_>, _>>()?;
         let seed = plan.run.train.seed;
         let metrics = Writer::new(dir.metrics(counters.iteration)?);
-        if mode != Mode::Resume {
-            dir.write_config(&plan.run.to_toml()?)?;
-        }
+        // A resumed run may be longer than it was, and its next resumption is to know that.
+        dir.write_config(&plan.run.to_toml()?)?;
         Ok(Session {
             images: device.client.to_device(&train_set.images, 0)?,
             labels: device.client.to_device(&train_set.labels, 0)?,
