@@ -198,6 +198,48 @@ fn a_file_with_another_digest_than_the_package() {
     );
 }
 
+/// Each place holds a plugin with an old version of its own, so that the refusal tells which one was taken.
+#[test]
+fn the_flag_goes_before_the_environment_before_python_before_the_cache() {
+    let old = |minor: i32| fake(&[&format!("-DMINOR={minor}")]);
+    let [flag, variable, python, cached] = [1, 2, 3, 4].map(old);
+    let package = Package::named("xla-cpu-pjrt").unwrap();
+    let place = |plugin: &Fake, folder: &Path| {
+        let path = folder.join(package.library);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::copy(&plugin.path, &path).unwrap();
+        path
+    };
+    place(&python, python.dir.path());
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_rigl-xla"));
+    doctor
+        .args(["plugin", "doctor"])
+        .env("RIGL_XLA_CACHE", cached.dir.path())
+        .env_remove("RIGL_XLA_PLUGIN");
+    let refused = |doctor: &mut Command, version: &str| {
+        let output = doctor.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            text.contains(&format!("its API version is {version};")),
+            "{version}: {text}"
+        );
+    };
+    // In the cache only a file of the package's very size counts; a longer file is still the same library.
+    let entry = place(&cached, &cached.dir.path().join("plugins/xla-cpu-pjrt-0.0.1"));
+    std::fs::File::options()
+        .write(true)
+        .open(entry)
+        .unwrap()
+        .set_len(package.bytes.unwrap())
+        .unwrap();
+    // No Python at all at first, since the real package may be installed.
+    refused(doctor.env("PATH", flag.dir.path()), "0.4");
+    doctor.env("PATH", std::env::var_os("PATH").unwrap());
+    refused(doctor.env("PYTHONPATH", python.dir.path()), "0.3");
+    refused(doctor.env("RIGL_XLA_PLUGIN", &variable.path), "0.2");
+    refused(doctor.arg("--plugin").arg(&flag.path), "0.1");
+}
+
 /// Runs the program with a cache of its own and no Python, as on a machine without one.
 #[test]
 fn without_pip_the_error_says_what_to_run() {

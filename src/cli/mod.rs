@@ -62,14 +62,18 @@ pub fn main() -> ExitCode {
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     report(&error);
-    let device_usage = error
-        .downcast_ref::<crate::pjrt::Error>()
-        .is_some_and(crate::pjrt::Error::is_usage);
-    ExitCode::from(if device_usage || error.is::<crate::config::Error>() {
-        2
-    } else {
-        1
-    })
+    ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+}
+
+/// Whether the command or its configuration is wrong, wherever that was found out.
+fn is_usage(error: &anyhow::Error) -> bool {
+    use crate::{config, pjrt, train};
+    let device = match error.downcast_ref() {
+        Some(train::Error::Config(_)) => return true,
+        Some(train::Error::Device(device)) => Some(device),
+        _ => error.downcast_ref(),
+    };
+    device.is_some_and(pjrt::Error::is_usage) || error.is::<config::Error>()
 }
 
 /// Writes results to standard output. Not `println!`: a closed pipe is an error here, not a panic.

@@ -150,6 +150,7 @@ impl From<&OptionValue> for OptionOverride {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -45,16 +45,6 @@ pub struct SlotCoverage {
     pub missing: Vec<&'static str>,
 }
 
-/// Keeps plugins from logging below errors to standard error, unless the user has set a level.
-fn quiet_logs() {
-    const LEVEL: &str = "TF_CPP_MIN_LOG_LEVEL";
-    if std::env::var_os(LEVEL).is_none() {
-        // SAFETY: called under the lock of `Plugin::load`, before the first plugin starts its threads; this program's own
-        // threads read the environment only through the standard library, which locks it.
-        unsafe { std::env::set_var(LEVEL, "2") };
-    }
-}
-
 impl Plugin {
     /// Loads the library at `path`, checks its version and initialises it; a path that is already loaded gives the same
     /// plugin again.
@@ -70,7 +60,9 @@ impl Plugin {
         if let Some(plugin) = loaded.get(&canonical) {
             return Ok(*plugin);
         }
-        quiet_logs();
+        if loaded.is_empty() {
+            quiet_logs();
+        }
         preload_cuda(&canonical);
         let plugin = Plugin::load_new(path, &canonical)?;
         loaded.insert(canonical, plugin);
@@ -200,6 +192,15 @@ impl std::fmt::Debug for Plugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (major, minor) = self.api_version();
         write!(f, "Plugin({}, API {major}.{minor})", self.0.path.display())
+    }
+}
+
+/// Keeps XLA's informational log lines off standard error, unless the user asks for them by setting the variable.
+fn quiet_logs() {
+    const LEVEL: &str = "TF_CPP_MIN_LOG_LEVEL";
+    if std::env::var_os(LEVEL).is_none() {
+        // SAFETY: no plugin is loaded yet, so no foreign threads read the environment; Rust's own readers take a lock.
+        unsafe { std::env::set_var(LEVEL, "1") };
     }
 }
 

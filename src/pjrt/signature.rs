@@ -89,6 +89,7 @@ pub(super) fn strip_config(with_config: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use hlo::Graph;
 

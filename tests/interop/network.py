@@ -1,0 +1,75 @@
+"""The MNIST network in NumPy float32, written from the reference alone (2.3, 2.4, 2.10, 3.6, 4.4)."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+LAYERS = ("layer1", "layer2", "layer3")
+
+
+def load(path):
+    """Arrays and metadata of a safetensors file."""
+    with safe_open(path, framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+
+
+def iteration(metadata):
+    """Iterations that one of our checkpoints says it had."""
+    return json.loads(metadata["rigl-xla"])["iteration"]
+
+
+def read_split(folder, stem):
+    """Pixels `u8[n, 784]` and labels of IDX files."""
+
+    def body(kind, rank):
+        path = Path(folder) / f"{stem}-{kind}-idx{rank}-ubyte"
+        data = path.read_bytes() if path.exists() else gzip.open(f"{path}.gz").read()
+        dims = np.frombuffer(data, ">i4", rank, 4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(dims)
+
+    return body("images", 3).reshape(-1, 784), body("labels", 1).astype(np.int64)
+
+
+def scaled(pixels):
+    """Pixels as the network takes them."""
+    return pixels.astype(np.float32) * np.float32(1 / 255)
+
+
+def names(state, layer):
+    """Names of a layer's kernel and bias: the dense baseline has its own."""
+    if f"{layer}/weights" in state:
+        return f"{layer}/weights", f"{layer}/biases"
+    return f"{layer}/kernel", f"{layer}/bias"
+
+
+def product(state, layer):
+    """The kernel that a layer computes with."""
+    kernel = state[names(state, layer)[0]]
+    mask = state.get(f"{layer}/mask")
+    return kernel if mask is None else np.where(mask != 0, kernel, np.float32(0))
+
+
+def forward(state, images):
+    """Inputs of every layer, and the logits."""
+    inputs = [images]
+    for layer in LAYERS:
+        outputs = inputs[-1] @ product(state, layer) + state[names(state, layer)[1]]
+        inputs.append(np.maximum(outputs, 0) if layer != LAYERS[-1] else outputs)
+    return inputs[:-1], inputs[-1]
+
+
+def gradients(state, images, labels):
+    """Gradient of the batch's mean cross entropy by layer: of the product kernel (dense), and of the bias."""
+    inputs, logits = forward(state, images)
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    delta = e / e.sum(axis=1, keepdims=True)
+    delta[np.arange(len(labels)), labels] -= 1
+    delta /= np.float32(len(labels))
+    found = {}
+    for layer, x in zip(reversed(LAYERS), reversed(inputs)):
+        found[layer] = x.T @ delta, delta.sum(axis=0)
+        delta = (delta @ product(state, layer).T) * (x > 0)
+    return found

@@ -1,0 +1,427 @@
+//! What goes wrong while training, evaluating or predicting: one clear error, and whatever was saved before stays good.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::runs::{Runs, saved, small_mnist, start_until};
+use hlo::Literal;
+use rigl_xla::checkpoint::{self, Metadata};
+
+/// What a failed command says; exactly one error, no result, no panic.
+fn complaint(output: Output, code: i32) -> String {
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(output.stdout.is_empty(), "{:?}", output.stdout);
+    assert_eq!(
+        said.lines().filter(|line| line.starts_with("error: ")).count(),
+        1,
+        "{said}"
+    );
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+impl Runs {
+    fn fails(&self, run: &str, args: &[&str], code: i32) -> String {
+        complaint(self.command(run, args).output().unwrap(), code)
+    }
+}
+
+/// Every file of a folder.
+fn files(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_str().unwrap().to_owned(),
+                fs::read(&path).unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_folder_with_a_run_is_neither_mixed_nor_lost() {
+    let runs = Runs::new();
+    runs.train("run", &["--steps", "10"]);
+    let before = files(&runs.path("run"));
+    let said = runs.fails("run", &["--steps", "20"], 1);
+    assert!(
+        said.contains("holds another run") && said.contains("--resume") && said.contains("--overwrite"),
+        "{said}"
+    );
+    for (args, differences) in [
+        (&["--seed", "1"][..], vec!["train.seed (it has 0, asked for 1)"]),
+        (
+            &["--method", "set", "--batch-size", "10"],
+            vec![
+                "method.name (it has \"rigl\", asked for \"set\")",
+                "train.batch_size (it has 20, asked for 10)",
+            ],
+        ),
+        (
+            &["--sparsity", "0.9"],
+            vec!["sparsity.target (it has 0.98, asked for 0.9)"],
+        ),
+    ] {
+        let said = runs.fails("run", &[args, &["--resume", "--steps", "20"]].concat(), 1);
+        assert!(differences.iter().all(|d| said.contains(d)), "{said}");
+        assert_eq!(said.contains("; "), differences.len() > 1, "{said}");
+    }
+    let said = runs.fails("run", &["--resume", "--steps", "5"], 1);
+    assert!(said.contains("done 10 iterations, expected at most the 5"), "{said}");
+    assert_eq!(files(&runs.path("run")), before);
+    let said = runs.fails("none", &["--resume"], 1);
+    assert!(
+        said.contains("nothing to resume") && !runs.path("none").exists(),
+        "{said}"
+    );
+    // Overwriting is starting anew.
+    runs.train("run", &["--overwrite", "--steps", "7", "--seed", "1"]);
+    assert_eq!(saved(&runs.path("run")), [7]);
+}
+
+#[test]
+fn two_processes_do_not_share_a_folder() {
+    let runs = Runs::new();
+    let command = runs.command("run", &["--steps", "1000000"]);
+    let mut child = start_until(command, || !saved(&runs.path("run")).is_empty());
+    let said = runs.fails("run", &["--resume"], 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(said.contains("another process is using this run folder"), "{said}");
+}
+
+/// Damages done to a checkpoint, and what each is called.
+fn damages(good: &Path) -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let bytes = fs::read(good).unwrap();
+    let rewritten = |change: &dyn Fn(&mut BTreeMap<String, Literal>, &mut Metadata)| {
+        let loaded = checkpoint::load(good).unwrap();
+        let (mut tensors, mut metadata) = (loaded.tensors, loaded.metadata.unwrap());
+        change(&mut tensors, &mut metadata);
+        let path = good.with_file_name("changed");
+        checkpoint::save(&path, &tensors, &metadata).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        bytes
+    };
+    vec![
+        ("truncated", bytes[..bytes.len() - 1000].to_vec(), "damaged: "),
+        ("empty", vec![], "damaged: 0 bytes, expected 8"),
+        (
+            "text",
+            b"these are no tensors at all".to_vec(),
+            "damaged or not a safetensors file",
+        ),
+        (
+            "missing",
+            rewritten(&|t, _| drop(t.remove("layer2/weights"))),
+            "'layer2/weights' is missing, expected f32[300,100]",
+        ),
+        (
+            "maskless",
+            rewritten(&|t, _| drop(t.remove("layer3/mask"))),
+            "'layer3/mask' is missing, expected pred[100,10]",
+        ),
+        (
+            "reshaped",
+            rewritten(&|t, _| drop(t.insert("layer3/biases".into(), Literal::new(&[11], &[0f32; 11])))),
+            "'layer3/biases' is f32[11], expected f32[10]",
+        ),
+        (
+            "model",
+            rewritten(&|_, m| m.model = "resnet-50".into()),
+            "model 'resnet-50', expected 'mnist-fc'",
+        ),
+    ]
+}
+
+#[test]
+fn bad_checkpoints_are_refused_by_every_reader() {
+    let runs = Runs::new();
+    runs.train("run", &["--steps", "10"]);
+    let path = runs.checkpoint_path("run", 10);
+    let images = runs.path("images.safetensors");
+    let tensors = [("images".to_string(), Literal::new(&[1, 784], &[7u8; 784]))].into();
+    checkpoint::save(&images, &tensors, &Metadata::new("", 0, "")).unwrap();
+    let (file, input, output) = (path.to_str().unwrap(), images.to_str().unwrap(), runs.path("out"));
+    let program = |args: &[&str]| complaint(common::rigl_xla(args), 1);
+    for (damage, bytes, expected) in damages(&path) {
+        fs::write(&path, bytes).unwrap();
+        let before = files(&runs.path("run"));
+        let said = [
+            program(&["eval", "--checkpoint", file, "--data", small_mnist()]),
+            program(&[
+                "predict",
+                "--checkpoint",
+                file,
+                "--input",
+                input,
+                "--output",
+                output.to_str().unwrap(),
+            ]),
+            runs.fails("run", &["--resume", "--steps", "20"], 1),
+        ];
+        for said in said {
+            assert!(said.contains(file) && said.contains(expected), "{damage}: {said}");
+        }
+        assert!(!output.exists());
+        assert_eq!(files(&runs.path("run")), before, "{damage}");
+    }
+    let said = program(&["eval", "--checkpoint", "no/such.safetensors", "--data", small_mnist()]);
+    assert!(said.contains("no/such.safetensors"), "{said}");
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_is_not_skipped_in_silence() {
+    let runs = Runs::new();
+    runs.train("run", &["--steps", "60"]);
+    let newest = runs.checkpoint_path("run", 60);
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    let said = runs.fails("run", &["--resume"], 1);
+    assert!(
+        said.contains("ckpt-60.safetensors: damaged") && said.contains("ckpt-50.safetensors"),
+        "{said}"
+    );
+    // Moved away as the message says, the run goes on from the one before.
+    fs::remove_file(&newest).unwrap();
+    runs.train("run", &["--resume", "--steps", "60"]);
+    assert!(fs::read(&newest).unwrap() == bytes);
+}
+
+#[test]
+fn predict_refuses_what_is_no_image() {
+    let runs = Runs::new();
+    runs.train("run", &["--steps", "10"]);
+    let [input, output] = ["in", "out"].map(|name| runs.path(name));
+    let (run, output) = (runs.path("run"), output.to_str().unwrap());
+    let one = |name: &str, array: Literal| vec![(name.to_string(), array)];
+    let good = || Literal::new(&[1, 784], &[0u8; 784]);
+    let two = [one("a", good()), one("b", good())].concat();
+    for (tensors, expected) in [
+        (
+            one("images", Literal::new(&[2, 100], &[0u8; 200])),
+            "u8[2,100], expected",
+        ),
+        (one("images", Literal::new(&[784], &[0i32; 784])), "s32[784], expected"),
+        (one("images", Literal::scalar(1f32)), "f32[], expected"),
+        (two, "holds a, b, expected a tensor 'images'"),
+    ] {
+        checkpoint::save(&input, &tensors.into_iter().collect(), &Metadata::new("", 0, "")).unwrap();
+        let args = [
+            run.to_str().unwrap(),
+            "--input",
+            input.to_str().unwrap(),
+            "--output",
+            output,
+        ];
+        let said = complaint(common::rigl_xla(&[&["predict", "--checkpoint"], &args[..]].concat()), 1);
+        assert!(said.contains(expected) && !Path::new(output).exists(), "{said}");
+    }
+}
+
+#[test]
+fn bad_data_ends_a_run_before_it_leaves_anything() {
+    let bad = tempfile::tempdir().unwrap();
+    let runs = Runs::new();
+    let whole: BTreeMap<String, Vec<u8>> = files(small_mnist().as_ref());
+    let (images, labels, test) = (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-labels-idx1-ubyte",
+    );
+    type Edit = fn(&mut Vec<u8>);
+    let cases: [(&str, Edit, &str); 5] = [
+        (
+            images,
+            |b| b.truncate(784_000),
+            "truncated: 784000 bytes, expected 784016",
+        ),
+        (images, |b| b[3] = 1, "IDX array of rank 1, expected rank 3"),
+        (
+            labels,
+            |b| b[0] = 1,
+            "not an IDX file: it starts with [01, 00], expected [00, 00]",
+        ),
+        (
+            labels,
+            |b| b[8 + 500] = 10,
+            "label 10 at index 500, expected less than 10",
+        ),
+        (test, |b| b[8] = 255, "label 255 at index 0, expected less than 10"),
+    ];
+    for (name, edit, expected) in cases {
+        for (file, bytes) in &whole {
+            let mut bytes = bytes.clone();
+            if file == name {
+                edit(&mut bytes);
+            }
+            fs::write(bad.path().join(file), bytes).unwrap();
+        }
+        let args = ["train", "--json", "--steps", "10", "--data"].map(String::from);
+        let out = runs.path("run");
+        let train = |data: &Path| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_rigl-xla"));
+            command.args(&args).arg(data).arg("--out").arg(&out);
+            complaint(command.output().unwrap(), 1)
+        };
+        let said = train(bad.path());
+        assert!(said.contains(&format!("{name}: {expected}")), "{said}");
+        assert_eq!(files(&out).keys().collect::<Vec<_>>(), [".lock"], "{expected}");
+    }
+    let said = runs.fails("large", &["--batch-size", "1001"], 1);
+    assert!(said.contains("1001") && said.contains("1000"), "{said}");
+    // A folder that failed so holds no run: a good one needs no flag.
+    runs.train("run", &["--steps", "10"]);
+}
+
+/// Whether every number of a checkpoint is finite.
+fn is_finite(path: &Path) -> bool {
+    let tensors = checkpoint::load(path).unwrap().tensors;
+    tensors
+        .values()
+        .all(|array| array.to_f64_vec().iter().all(|v| v.is_finite()))
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_nothing_bad_is_saved() {
+    let runs = Runs::new();
+    // From gradient step 31 on, the learning rate is 2e29.
+    let explode = [
+        "--set",
+        "learning_rate.boundaries=[30]",
+        "--set",
+        "learning_rate.factors=[1e30]",
+        "--steps",
+        "200",
+    ];
+    let said = runs.fails("run", &explode, 1);
+    // Mask updates at iterations 0, 11, 22 and 33 take the place of steps: step 31 is that of iteration 35, and the loss
+    // of the iteration after it is the first bad one.
+    assert!(
+        said.contains("the loss is NaN at iteration 36 (gradient step 32); "),
+        "{said}"
+    );
+    assert!(
+        said.contains("the last good checkpoint is ") && said.contains("ckpt-25.safetensors"),
+        "{said}"
+    );
+    assert_eq!(saved(&runs.path("run")), [25]);
+    assert!(is_finite(&runs.checkpoint_path("run", 25)));
+    let metrics = runs.metrics("run");
+    assert!(
+        metrics.iter().all(|r| r["iteration"].as_u64() <= Some(32)),
+        "{metrics:?}"
+    );
+    // The last good checkpoint is loadable, and a run that is stopped in time ends well from it.
+    let done = runs.train("run", &[&explode[..4], &["--steps", "30", "--resume"]].concat());
+    assert_eq!(done["steps"], 30);
+    // Saved after every launch, the newest checkpoint is still one of finite numbers.
+    let often = [
+        "--steps-per-launch",
+        "1",
+        "--set",
+        "train.keep_checkpoints=100",
+        "--set",
+        "train.checkpoint_interval=1",
+    ];
+    let said = runs.fails("often", &[&explode[..], &often].concat(), 1);
+    let path = runs.path("often");
+    // A launch that ends at the bad step tells by the L2 term.
+    assert!(
+        said.contains("at iteration 35 (gradient step 31); ") && said.contains("ckpt-35.safetensors"),
+        "{said}"
+    );
+    assert_eq!(saved(&path), (1..=35).collect::<Vec<_>>());
+    assert!(is_finite(&runs.checkpoint_path("often", 35)));
+
+    let said = runs.fails("at-once", &["--lr", "1e30"], 1);
+    assert!(
+        said.contains("at iteration 2 (gradient step 1); no checkpoint was saved before"),
+        "{said}"
+    );
+    assert!(saved(&runs.path("at-once")).is_empty());
+}
+
+/// A limit on the size of files stops a save halfway, as a full disk does.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_ends_the_run_and_the_checkpoint_before_stays_good() {
+    let runs = Runs::new();
+    runs.train("straight", &["--steps", "60"]);
+    runs.train("run", &["--steps", "25"]);
+    let before = runs.bytes("run", 25);
+    let inner = runs.command("run", &["--steps", "60", "--resume"]);
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 512; exec \"$@\"", "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .output()
+        .unwrap();
+    let said = complaint(output, 1);
+    assert!(
+        said.contains("ckpt-50.safetensors: not saved: File too large"),
+        "{said}"
+    );
+    let left: Vec<String> = files(&runs.path("run")).into_keys().collect();
+    assert_eq!(left, [".lock", "ckpt-25.safetensors", "config.toml", "metrics.jsonl"]);
+    assert!(runs.bytes("run", 25) == before);
+    // With room again, the run goes on to the same end.
+    runs.train("run", &["--steps", "60", "--resume"]);
+    assert!(runs.bytes("run", 60) == runs.bytes("straight", 60));
+    assert!(runs.bytes("run", 50) == runs.bytes("straight", 50));
+}
+
+#[test]
+fn unknown_plugins_and_devices_are_told_as_usage() {
+    let runs = Runs::new();
+    runs.train("good", &["--steps", "10"]);
+    let good = runs.path("good");
+    for (flag, value, code, expected) in [
+        ("--plugin", "xla-cpu-pjtr", 2, "did you mean 'xla-cpu-pjrt'?"),
+        ("--plugin", "./no/such.so", 1, "./no/such.so: no such file"),
+        ("--device", "gpuu", 2, "did you mean"),
+    ] {
+        let eval = ["eval", "--checkpoint", good.to_str().unwrap(), "--data", small_mnist()];
+        for said in [
+            runs.fails("new", &["--steps", "10", flag, value], code),
+            complaint(common::rigl_xla(&[&eval[..], &[flag, value]].concat()), code),
+        ] {
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+}
+
+/// No plugin in the cache and no pip that works: one error with the command to run by hand.
+#[test]
+#[cfg(unix)]
+fn a_plugin_that_cannot_be_fetched_is_one_error() {
+    use std::os::unix::fs::PermissionsExt;
+    let runs = Runs::new();
+    let [cache, bin] = ["cache", "bin"].map(|name| runs.path(name));
+    fs::create_dir_all(&bin).unwrap();
+    let train = |run: &str| {
+        let mut command = runs.command(run, &["--steps", "10"]);
+        command
+            .env("RIGL_XLA_CACHE", &cache)
+            .env("PATH", &bin)
+            .env_remove("RIGL_XLA_PLUGIN");
+        complaint(command.output().unwrap(), 1)
+    };
+    let said = train("pathless");
+    assert!(said.contains("python3 cannot be run: "), "{said}");
+    assert!(said.contains("python3 -m pip install xla-cpu-pjrt=="), "{said}");
+    let python = bin.join("python3");
+    fs::write(&python, "#!/bin/sh\necho 'ERROR: no route to the index' >&2\nexit 1\n").unwrap();
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    let said = train("offline");
+    assert!(said.contains("pip failed: ERROR: no route to the index"), "{said}");
+    assert!(said.contains("python3 -m pip install xla-cpu-pjrt=="), "{said}");
+    assert!(!runs.path("offline").join("config.toml").exists());
+}
