@@ -7,7 +7,7 @@ use rigl_xla::config::{Layers, Plan};
 use rigl_xla::rng::BoundedRng;
 use rigl_xla::sparse::{Counters, Tick};
 use rigl_xla::train::state::{GLOBAL_STEP, LAST_UPDATE, initial, specs};
-use rigl_xla::train::step::{LAUNCH_OUTPUTS, Trainer};
+use rigl_xla::train::step::{LAUNCH_OUTPUTS, Row, Trainer};
 
 /// Masked fully connected layers `layer1`, `layer2`, … of these sizes, with ReLU between.
 pub struct Small(pub Vec<usize>);
@@ -112,13 +112,8 @@ impl<'a> Training<'a> {
             })
             .collect();
         indices.resize(k * EXAMPLES, 0);
-        let column = |f: &dyn Fn(&Tick) -> f32| {
-            let mut values: Vec<f32> = ticks.iter().map(f).collect();
-            values.resize(k, f32::NAN); // never to be looked at
-            Literal::new(&[k], &values)
-        };
-        let mut update: Vec<bool> = ticks.iter().map(|t| t.update_at.is_some()).collect();
-        update.resize(k, true);
+        let mut schedule: Vec<f32> = ticks.iter().flat_map(|t| Row::new(self.plan, t).values()).collect();
+        schedule.resize(k * Row::COLUMNS, f32::NAN); // never to be looked at
         let mut rng = random("data", 0);
         let pixels = self.model.0[0];
         let images: Vec<u8> = (0..EXAMPLES * pixels).map(|_| rng.up_to(255) as u8).collect();
@@ -129,9 +124,7 @@ impl<'a> Training<'a> {
             Literal::new(&[EXAMPLES, pixels], &images),
             Literal::new(&[EXAMPLES], &labels),
             Literal::new(&[k, EXAMPLES], &indices),
-            column(&|t| self.plan.learning_rate.at(t.gs_before)),
-            column(&|t| t.drop_fraction),
-            Literal::from_bools(&[k], &update),
+            Literal::new(&[k, Row::COLUMNS], &schedule),
             Literal::scalar(count as i32),
             Literal::new(&[2], &[self.plan.run.train.seed as u32, 0]),
         ];

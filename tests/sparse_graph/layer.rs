@@ -2,7 +2,7 @@
 
 use crate::{Backend, Program, bools, f32s, random};
 use hlo::random::Key;
-use hlo::{DType, Graph, Literal, Shape, Tensor};
+use hlo::{DType, Graph, Literal, Shape};
 use rigl_xla::sparse::host::{LayerState, UpdateInputs, UpdateReport, mask_update};
 use rigl_xla::sparse::select::Select;
 use rigl_xla::sparse::update::{Inputs, Layer, Rule, update};
@@ -65,7 +65,7 @@ impl Updater {
             rule,
             dims: dims.to_vec(),
             update: backend.program(update_graph(&rule, dims)),
-            draws: backend.program(draws_graph(&rule, dims)),
+            draws: backend.program(draws_graph(dims)),
         }
     }
 
@@ -99,6 +99,7 @@ impl Updater {
             .collect();
         let grow_draw = match self.rule.grow_init {
             GrowInit::InitialDist(_) => &given.initial_draw,
+            GrowInit::RandomUniform(_) => &draws[3],
             _ => &draws[2],
         };
         let inputs = UpdateInputs {
@@ -149,16 +150,13 @@ fn update_graph(rule: &Rule, dims: &[usize]) -> hlo::Computation {
     .unwrap()
 }
 
-/// Drop noise, uniform grow scores, and the draw of the grow-init: purposes 1, 2 and 3 of the layer's key.
-fn draws_graph(rule: &Rule, dims: &[usize]) -> hlo::Computation {
+/// Drop noise, uniform grow scores, and the draws of a grow-init: purposes 1, 2 and 3 of the layer's key.
+fn draws_graph(dims: &[usize]) -> hlo::Computation {
     let parameters = [("seed".to_string(), Shape::new(DType::U32, [2]))];
     Graph::function("draws", &parameters, |_, p| {
         let key = |purpose| Key::new(p[0]).fold(purpose);
-        let grow: Tensor<'_> = match rule.grow_init {
-            GrowInit::RandomUniform(_) => key(3).uniform(dims),
-            _ => key(3).normal(dims),
-        };
-        vec![key(1).normal(dims) * rule.drop_noise_std, key(2).uniform(dims), grow]
+        let noise = key(1).normal(dims) * NOISE;
+        vec![noise, key(2).uniform(dims), key(3).normal(dims), key(3).uniform(dims)]
     })
     .unwrap()
 }

@@ -12,10 +12,17 @@ use hlo::{Computation, Literal};
 use rigl_xla::device::Device;
 use rigl_xla::pjrt::{Arg, Buffer, CompileOptions, DeviceKind, Executable};
 use rigl_xla::rng::{Stream, stream};
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 /// One client for all tests of this process.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open(DeviceKind::Cpu, None).unwrap());
+
+/// A program that one test compiles and others may wait for.
+type Compiled = Arc<OnceLock<Executable>>;
+
+/// What the plugin has compiled, by serialized graph.
+static PROGRAMS: LazyLock<Mutex<HashMap<Vec<u8>, Compiled>>> = LazyLock::new(Default::default);
 
 /// What runs a graph.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,17 +36,19 @@ const BACKENDS: [Backend; 2] = [Backend::Evaluator, Backend::Plugin];
 /// A graph made ready to run.
 enum Program {
     Evaluator(Computation),
-    Plugin(Executable),
+    Plugin(Compiled),
 }
 
 impl Backend {
-    /// Compiles without the cache on disk, which is the user's.
+    /// Compiles, each graph once, without the cache on disk, which is the user's.
     fn program(self, computation: Computation) -> Program {
         match self {
             Backend::Evaluator => Program::Evaluator(computation),
             Backend::Plugin => {
-                let (client, bytes) = (&DEVICE.client, computation.to_bytes(&[]));
-                Program::Plugin(client.compile(&bytes, &CompileOptions::default()).unwrap())
+                let bytes = computation.to_bytes(&[]);
+                let program = PROGRAMS.lock().unwrap().entry(bytes.clone()).or_default().clone();
+                program.get_or_init(|| DEVICE.client.compile(&bytes, &CompileOptions::default()).unwrap());
+                Program::Plugin(program)
             }
         }
     }
@@ -49,7 +58,8 @@ impl Program {
     fn run(&self, arguments: &[Literal]) -> Vec<Literal> {
         match self {
             Program::Evaluator(computation) => computation.evaluate(arguments).unwrap(),
-            Program::Plugin(executable) => {
+            Program::Plugin(program) => {
+                let executable = program.get().unwrap();
                 let upload = |l: &Literal| DEVICE.client.to_device(l, 0).unwrap();
                 let buffers: Vec<Buffer> = arguments.iter().map(upload).collect();
                 let outputs = executable.execute(buffers.iter().map(Arg::Keep).collect()).unwrap();
