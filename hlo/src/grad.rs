@@ -8,6 +8,8 @@ use std::panic::Location;
 
 /// Gradients of the scalar `loss` with respect to each of `wrt` (zeros where it does not depend on one).
 ///
+/// Only floating-point values carry a derivative: what passes through integers or `pred` counts as constant.
+///
 /// A loss that is not a floating-point scalar of the same graph as `wrt` is a wrong call. A path that runs through an operator without a gradient is an error of the graph, reported by
 /// [`crate::Graph::build`] with the operators on the path.
 #[track_caller]

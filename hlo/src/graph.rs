@@ -325,11 +325,6 @@ impl<'g> Tensor<'g> {
         Output(self.id)
     }
 
-    /// Whether both are the same value of the same graph.
-    pub fn is_same(&self, other: &Tensor<'g>) -> bool {
-        std::ptr::eq(self.graph, other.graph) && self.id == other.id
-    }
-
     pub(crate) fn id(&self) -> NodeId {
         self.id
     }

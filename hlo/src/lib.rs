@@ -23,6 +23,7 @@
 //! Pure: no I/O, no devices, no clock, no `unsafe`; the same input gives the same bytes.
 #![forbid(unsafe_code)]
 
+pub mod cases;
 mod emit;
 mod error;
 mod eval;

@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::inference::{Evaluator, Scores, scalar};
 use super::resume;
 use super::state::{self, GLOBAL_STEP, LAST_UPDATE, inference_specs};
-use super::step::{LAUNCH_OUTPUTS, Trainer};
+use super::step::{LAUNCH_OUTPUTS, Row, Trainer};
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::Plan;
 use crate::data::batches::BatchOrder;
@@ -197,18 +197,11 @@ impl<'a> Session<'a> {
         let k = train.steps_per_launch as usize;
         let mut indices = self.order.indices(at, count);
         indices.resize(k * train.batch_size, 0);
-        let column = |f: &dyn Fn(&Tick) -> f32| {
-            let mut values: Vec<f32> = ticks.iter().map(f).collect();
-            values.resize(k, 0.0);
-            Literal::new(&[k], &values)
-        };
-        let mut update: Vec<bool> = ticks.iter().map(|t| t.update_at.is_some()).collect();
-        update.resize(k, false);
+        let mut schedule: Vec<f32> = ticks.iter().flat_map(|t| Row::new(plan, t).values()).collect();
+        schedule.resize(k * Row::COLUMNS, 0.0);
         let inputs = [
             Literal::new(&[k, train.batch_size], &indices),
-            column(&|t| plan.learning_rate.at(t.gs_before)),
-            column(&|t| t.drop_fraction),
-            Literal::from_bools(&[k], &update),
+            Literal::new(&[k, Row::COLUMNS], &schedule),
             Literal::scalar(count as i32),
         ];
         let upload = |l: &Literal| self.device.client.to_device(l, 0);

@@ -127,15 +127,6 @@ impl<'g> State<'g> {
         self.0[name]
     }
 
-    /// These arrays where `predicate` (a scalar) holds, else those of `other`.
-    pub fn where_holds(&self, predicate: Tensor<'g>, other: &Self) -> Self {
-        let choose = |(name, &a): (&String, &Tensor<'g>)| {
-            let b = other.0[name];
-            (name.clone(), if a.is_same(&b) { a } else { predicate.select(a, b) })
-        };
-        State(self.0.iter().map(choose).collect())
-    }
-
     /// Replaces an array.
     pub fn set(&mut self, name: &str, value: Tensor<'g>) {
         self.0.insert(name.to_string(), value);

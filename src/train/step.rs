@@ -1,12 +1,12 @@
 //! The training program as graphs: one iteration, and the device loop that runs many per launch.
 //!
 //! The host says when (learning rate, drop fraction and whether to update masks, per iteration: exact float32 values that
-//! are the same on every device and in `plan`); the device says which.
+//! are the same on every device and in `plan`, see [`Row`]); the device says which.
 
 use super::state::{GLOBAL_STEP, LAST_UPDATE, State, glorot_limit, momentum, specs};
 use crate::config::Plan;
 use crate::rng;
-use crate::sparse::{self, GrowInit, Order, select::Select};
+use crate::sparse::{self, GrowInit, Order, Tick, select::Select};
 use hlo::random::Key;
 use hlo::{Alias, Computation, DType, Graph, Shape, Tensor, grad};
 use models::{Model, Param, Variables, layers};
@@ -21,16 +21,96 @@ pub struct Trainer<'a> {
     pub select: Select,
 }
 
+/// What the host decides for one iteration: a row of a launch's `schedule`.
+///
+/// Where a mask update replaces the gradient step, the step is still computed, but by coefficients that leave everything
+/// as it is: `V <- 1 V + 0 g`, `W <- W - 0 (..)`. Choosing between old and new arrays instead would need both at once,
+/// that is a copy of every array on every iteration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// Learning rate; 0 where the step is replaced.
+    pub rate: f32,
+    /// Factor of the velocity; 1 where the step is replaced.
+    pub decay: f32,
+    /// Factor of the gradient in the velocity; 0 where the step is replaced.
+    pub gain: f32,
+    /// What the step adds to `global_step`: 1, or 0 where it is replaced.
+    pub advance: f32,
+    /// 1 where masks are updated.
+    pub update: f32,
+    /// Drop fraction of the update.
+    pub drop_fraction: f32,
+}
+
+impl Row {
+    /// Columns of `schedule`.
+    pub const COLUMNS: usize = 6;
+
+    /// The row of an iteration.
+    pub fn new(plan: &Plan, tick: &Tick) -> Self {
+        let update = tick.update_at.is_some();
+        let replaced = update && plan.method.order == Order::Replaces;
+        let unless_replaced = |value: f64, otherwise: f32| if replaced { otherwise } else { value as f32 };
+        Row {
+            rate: unless_replaced(f64::from(plan.learning_rate.at(tick.gs_before)), 0.0),
+            decay: unless_replaced(plan.run.optimizer.momentum, 1.0),
+            gain: unless_replaced(1.0, 0.0),
+            advance: unless_replaced(1.0, 0.0),
+            update: f32::from(update),
+            drop_fraction: tick.drop_fraction,
+        }
+    }
+
+    /// The values in the order of the columns.
+    pub fn values(self) -> [f32; Row::COLUMNS] {
+        [
+            self.rate,
+            self.decay,
+            self.gain,
+            self.advance,
+            self.update,
+            self.drop_fraction,
+        ]
+    }
+}
+
+/// [`Row`] within a graph, all f32 scalars.
+struct Scheduled<'g> {
+    rate: Tensor<'g>,
+    decay: Tensor<'g>,
+    gain: Tensor<'g>,
+    advance: Tensor<'g>,
+    update: Tensor<'g>,
+    drop_fraction: Tensor<'g>,
+}
+
+impl<'g> Scheduled<'g> {
+    fn new(values: &[Tensor<'g>]) -> Self {
+        Scheduled {
+            rate: values[0],
+            decay: values[1],
+            gain: values[2],
+            advance: values[3],
+            update: values[4],
+            drop_fraction: values[5],
+        }
+    }
+
+    /// The values of row `i` of `schedule`, `f32[K, COLUMNS]`; of the last row past the end.
+    fn read(schedule: Tensor<'g>, i: Tensor<'g>) -> Vec<Tensor<'g>> {
+        let g = schedule.graph();
+        let at = |column: i32| schedule.dynamic_slice(&[i, g.scalar(column)], &[1, 1]).reshape(&[]);
+        (0..Row::COLUMNS as i32).map(at).collect()
+    }
+}
+
 /// What one iteration is given besides the state.
 struct Iteration<'g> {
     /// `f32[batch, input dims..]`.
     images: Tensor<'g>,
     /// `s32[batch]`.
     labels: Tensor<'g>,
-    learning_rate: Tensor<'g>,
-    drop_fraction: Tensor<'g>,
-    /// Whether masks are updated, `pred[]`.
-    update: Tensor<'g>,
+    scheduled: Scheduled<'g>,
     /// `u32[2]`.
     seed: Tensor<'g>,
 }
@@ -44,25 +124,8 @@ struct UpdateInputs<'g> {
     seed: Tensor<'g>,
 }
 
-/// What one iteration measures, all scalars.
-struct Measured<'g> {
-    /// Mean cross entropy of the batch, f32.
-    cross_entropy: Tensor<'g>,
-    /// Correct predictions, s32.
-    correct: Tensor<'g>,
-}
-
-/// Positions of a launch's inputs after the state.
-pub const LAUNCH_INPUTS: [&str; 8] = [
-    "images",
-    "labels",
-    "indices",
-    "learning_rate",
-    "drop_fraction",
-    "update",
-    "count",
-    "seed",
-];
+/// Names of a launch's inputs after the state.
+pub const LAUNCH_INPUTS: [&str; 6] = ["images", "labels", "indices", "schedule", "count", "seed"];
 /// Names of a launch's outputs after the state: mean cross entropy of the last iteration and its sum over all, correct
 /// predictions, the L2 term at the end, iterations done (fewer than asked for when the loss stopped being a number).
 pub const LAUNCH_OUTPUTS: [&str; 5] = ["last_cross_entropy", "cross_entropy_sum", "correct", "l2", "done"];
@@ -71,8 +134,8 @@ impl Trainer<'_> {
     /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device.
     ///
     /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]`, per iteration of the launch `indices`
-    /// `s32[K, batch]`, `learning_rate` `f32[K]`, `drop_fraction` `f32[K]`, `update` `pred[K]`; how many of the K to run
-    /// (`count`, s32) and the `seed` `u32[2]`. Outputs: the state, in place, and [`LAUNCH_OUTPUTS`].
+    /// `s32[K, batch]` and `schedule` `f32[K, 6]` ([`Row`]); how many of the K to run (`count`, s32) and the `seed`
+    /// `u32[2]`. Outputs: the state, in place, and [`LAUNCH_OUTPUTS`].
     ///
     /// # Errors
     /// None for the models and methods of this crate.
@@ -82,14 +145,11 @@ impl Trainer<'_> {
             self.plan.run.train.batch_size,
         );
         let specs = specs(self.plan);
-        let image_dims = [vec![examples], self.model.input_dims()].concat();
         let inputs = [
-            Shape::new(DType::U8, image_dims),
+            Shape::new(DType::U8, [vec![examples], self.model.input_dims()].concat()),
             Shape::new(DType::S32, [examples]),
             Shape::new(DType::S32, [k, batch]),
-            Shape::new(DType::F32, [k]),
-            Shape::new(DType::F32, [k]),
-            Shape::new(DType::Pred, [k]),
+            Shape::new(DType::F32, [k, Row::COLUMNS]),
             Shape::scalar(DType::S32),
             Shape::new(DType::U32, [2]),
         ];
@@ -105,87 +165,72 @@ impl Trainer<'_> {
         Ok((computation, aliases))
     }
 
+    /// The loop. Its state: what is measured, the schedule's row of this iteration, the training state, the inputs.
+    ///
+    /// The row is read one iteration ahead: read where it is used, each look-up would be fused into the elementwise loops
+    /// over the weights and done again for every element.
     fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        const MEASURED: usize = 4;
         let n = specs.len();
+        let (row, state) = (MEASURED, MEASURED + Row::COLUMNS);
+        let data = state + n;
         let measured = [g.scalar(0i32), g.scalar(0f32), g.scalar(0f32), g.scalar(0i32)];
-        let init = [&measured, inputs].concat();
-        let m = measured.len();
+        let first = Scheduled::read(inputs[n + 3], measured[0]);
         let result = g.while_loop(
-            &init,
-            |_, s| {
-                let count = s[m + n + 6];
-                // A loss that is no longer a number ends the launch: the host reports the iteration.
-                s[0].lt(count) & s[1].is_finite()
-            },
+            &[&measured[..], &first, inputs].concat(),
+            // A loss that is no longer a number ends the launch: the host reports the iteration.
+            |_, s| s[0].lt(s[data + 4]) & s[1].is_finite(),
             |g, s| {
-                let mut state = State::new(specs, &s[m..]);
-                let this = self.iteration_inputs(g, s[0], &s[m + n..]);
-                let measured = self.iteration(g, &mut state, &this);
-                let counters = [
-                    s[0] + g.scalar(1i32),
-                    measured.cross_entropy,
-                    s[2] + measured.cross_entropy,
-                    s[3] + measured.correct,
-                ];
-                [&counters, &state.tensors(specs)[..], &s[m + n..]].concat()
+                let mut after = State::new(specs, &s[state..]);
+                let [images, labels, indices, schedule] = [0, 1, 2, 3].map(|i| s[data + i]);
+                let [images, labels] = self.batch(g, s[0], images, labels, indices);
+                let this = Iteration {
+                    images,
+                    labels,
+                    scheduled: Scheduled::new(&s[row..]),
+                    seed: s[data + 5],
+                };
+                let (cross_entropy, correct) = self.iteration(g, &mut after, &this);
+                let next = s[0] + g.scalar(1i32);
+                let measured = [next, cross_entropy, s[2] + cross_entropy, s[3] + correct];
+                let ahead = Scheduled::read(schedule, next);
+                [&measured[..], &ahead, &after.tensors(specs), &s[data..]].concat()
             },
         );
-        let state = State::new(specs, &result[m..]);
+        let after = State::new(specs, &result[state..]);
         let decayed = self.plan.params.iter().filter(|p| p.decayed);
         let l2 = decayed
-            .map(|p| layers::l2(state.get(&p.name)))
+            .map(|p| layers::l2(after.get(&p.name)))
             .fold(g.scalar(0f32), |a, b| a + b);
-        let outputs = [
-            result[1],
-            result[2],
-            result[3],
-            l2 * self.plan.run.optimizer.weight_decay,
-            result[0],
-        ];
-        [&result[m..m + n], &outputs].concat()
+        let l2 = l2 * self.plan.run.optimizer.weight_decay;
+        [&result[state..data], &[result[1], result[2], result[3], l2, result[0]]].concat()
     }
 
-    /// Picks iteration `i` out of a launch's inputs.
-    fn iteration_inputs<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> Iteration<'g> {
+    /// Images and labels of iteration `i` of the launch.
+    fn batch<'g>(
+        &self,
+        g: &'g Graph,
+        i: Tensor<'g>,
+        images: Tensor<'g>,
+        labels: Tensor<'g>,
+        indices: Tensor<'g>,
+    ) -> [Tensor<'g>; 2] {
         let _scope = g.scope("batch");
         let batch = self.plan.run.train.batch_size;
-        let indices = inputs[2]
+        let rows = indices
             .dynamic_slice(&[i, g.scalar(0i32)], &[1, batch])
             .reshape(&[batch]);
-        let at = |t: Tensor<'g>| t.dynamic_slice(&[i], &[1]).reshape(&[]);
-        Iteration {
-            images: to_model_input(inputs[0].take_rows(indices)),
-            labels: inputs[1].take_rows(indices),
-            learning_rate: at(inputs[3]),
-            drop_fraction: at(inputs[4]),
-            update: at(inputs[5]),
-            seed: inputs[7],
-        }
+        [to_model_input(images.take_rows(rows)), labels.take_rows(rows)]
     }
 
-    /// One iteration (reference 2.3, 2.4): forward and backward pass, then gradient step and mask update in the method's
-    /// order. A mask update that replaces the step leaves `global_step` as it is.
-    fn iteration<'g>(&self, g: &'g Graph, state: &mut State<'g>, this: &Iteration<'g>) -> Measured<'g> {
-        let (gradients, measured) = self.gradients(g, state, this);
-        let before = state.clone();
-        self.gradient_step(g, state, &gradients, this.learning_rate);
-        if self.plan.method.order == Order::Replaces {
-            *state = before.where_holds(this.update, state);
-        }
-        if self.plan.method.updates() {
-            self.conditional_update(g, state, &gradients, this);
-        }
-        measured
-    }
-
-    /// Gradient of the batch's mean cross entropy with respect to every effective parameter (masked kernels: dense, with
-    /// respect to the product; no weight decay), in the order of the parameters.
-    fn gradients<'g>(&self, g: &'g Graph, state: &State<'g>, this: &Iteration<'g>) -> (Vec<Tensor<'g>>, Measured<'g>) {
+    /// One iteration (reference 2.3, 2.4): forward and backward pass, gradient step, mask update. Yields the batch's mean
+    /// cross entropy (f32) and correct predictions (s32).
+    fn iteration<'g>(&self, g: &'g Graph, state: &mut State<'g>, this: &Iteration<'g>) -> (Tensor<'g>, Tensor<'g>) {
         let params = &self.plan.params;
         let effective: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
-        let names = params.iter().map(|p| p.name.clone());
         let logits = {
             let _scope = g.scope("forward");
+            let names = params.iter().map(|p| p.name.clone());
             let variables = Variables::new(g, names.zip(effective.iter().copied()));
             self.model.apply(&variables, this.images)
         };
@@ -199,13 +244,26 @@ impl Trainer<'_> {
                 .convert(DType::S32)
                 .reduce_sum(&[0])
         };
-        (grad(cross_entropy, &effective), Measured { cross_entropy, correct })
+        // With respect to the masked kernels: dense, and free of weight decay.
+        let gradients = grad(cross_entropy, &effective);
+        self.gradient_step(g, state, &gradients, &this.scheduled);
+        if self.plan.method.updates() {
+            self.conditional_update(g, state, &gradients, this);
+        }
+        (cross_entropy, correct)
     }
 
     /// Momentum step with weight decay (reference 2.10): `V <- m V + g`, `W <- W - lr (g + m V)` with Nesterov's form.
-    fn gradient_step<'g>(&self, g: &'g Graph, state: &mut State<'g>, gradients: &[Tensor<'g>], rate: Tensor<'g>) {
+    fn gradient_step<'g>(
+        &self,
+        g: &'g Graph,
+        state: &mut State<'g>,
+        gradients: &[Tensor<'g>],
+        scheduled: &Scheduled<'g>,
+    ) {
         let _scope = g.scope("optimizer");
         let optimizer = &self.plan.run.optimizer;
+        let can_be_replaced = self.plan.method.order == Order::Replaces;
         for (param, &gradient) in self.plan.params.iter().zip(gradients) {
             let weights = state.get(&param.name);
             let mut gradient = match &param.mask {
@@ -216,15 +274,23 @@ impl Trainer<'_> {
                 gradient = gradient + weights * optimizer.weight_decay;
             }
             let slot = momentum(&param.name);
-            let velocity = state.get(&slot) * optimizer.momentum + gradient;
+            let push = if can_be_replaced {
+                gradient * scheduled.gain
+            } else {
+                gradient
+            };
+            let velocity = state.get(&slot) * scheduled.decay + push;
             let direction = match optimizer.nesterov {
                 true => gradient + velocity * optimizer.momentum,
                 false => velocity,
             };
-            state.set(&param.name, weights - rate * direction);
+            state.set(&param.name, weights - direction * scheduled.rate);
             state.set(&slot, velocity);
         }
-        state.set(GLOBAL_STEP, state.get(GLOBAL_STEP) + g.scalar(1i64));
+        state.set(
+            GLOBAL_STEP,
+            state.get(GLOBAL_STEP) + scheduled.advance.convert(DType::S64),
+        );
     }
 
     /// The mask update, where `update` holds.
@@ -242,9 +308,13 @@ impl Trainer<'_> {
     ) {
         let specs = specs(self.plan);
         let n = specs.len();
-        let read_only = [&[state.get(GLOBAL_STEP), this.drop_fraction, this.seed], gradients].concat();
+        let read_only = [
+            &[state.get(GLOBAL_STEP), this.scheduled.drop_fraction, this.seed],
+            gradients,
+        ]
+        .concat();
         let operands = [&state.tensors(&specs)[..], &read_only].concat();
-        let results = g.repeat(this.update.convert(DType::S32), &operands, |g, _, s| {
+        let results = g.repeat(this.scheduled.update.convert(DType::S32), &operands, |g, _, s| {
             let mut state = State::new(&specs, s);
             self.mask_update(
                 g,

@@ -8,6 +8,7 @@ pub(crate) mod elementwise;
 pub(crate) mod index;
 pub(crate) mod layout;
 pub(crate) mod order;
+mod overload;
 pub(crate) mod reduce;
 
 use crate::emit::Emitter;

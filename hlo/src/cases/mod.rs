@@ -1,0 +1,182 @@
+//! The conformance table: for every operator, what goes in and what must come out, edge cases included.
+//!
+//! One table serves every executor and every kind of test: the evaluator and each device run the same cases, gradients
+//! are checked on them, and their dumps are the snapshots. Expected values were worked out by hand or by NumPy, never by
+//! the evaluator.
+//!
+//! What the table leaves open, because platforms differ: which sign a zero has when the maximum or minimum of −0 and +0
+//! is taken; denormal numbers; integer powers with exponents above 31; and the order of updates that set the same element of a scatter. Conversions to `bf16`
+//! appear only with values that round the same way directly and by way of `f32`.
+#![allow(
+    clippy::approx_constant,
+    clippy::excessive_precision,
+    reason = "expected values stand as they were computed"
+)]
+
+mod choices;
+mod contract;
+mod control;
+mod elementwise;
+mod index;
+mod integers;
+mod layout;
+mod order;
+mod types;
+
+use crate::error::Result;
+use crate::graph::{Computation, Graph, Tensor};
+use crate::literal::{Element, Literal};
+
+/// Builds the graph of a case on its inputs.
+pub type Build = for<'a> fn(&'a Graph, &[Tensor<'a>]) -> Vec<Tensor<'a>>;
+
+/// What is known of the derivative of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gradient {
+    /// Nothing is claimed: the inputs lie on a kink, or the derivative is the affair of another case.
+    Unchecked,
+    /// Smooth in these inputs at their values: the gradient equals the difference quotient.
+    Numeric(&'static [usize]),
+    /// Constant wherever it is smooth: the gradient with respect to every input is exactly zero.
+    Zero,
+    /// Written stop: a gradient is refused, naming the operator.
+    Stop,
+}
+
+/// A graph with inputs and the outputs that every executor must yield.
+pub struct Case {
+    /// The operator under test, as in [`crate::Op::all_names`].
+    pub op: &'static str,
+    /// What is special about the case.
+    pub name: &'static str,
+    /// Arguments, one per parameter.
+    pub inputs: Vec<Literal>,
+    /// The graph.
+    pub build: Build,
+    /// Expected outputs.
+    pub want: Vec<Literal>,
+    /// Largest allowed |got − want| / max(1, |want|); 0 asks for the same number, the sign of zero included.
+    pub tolerance: f64,
+    /// Its derivative.
+    pub gradient: Gradient,
+}
+
+/// Every case, those of one operator together.
+pub fn all() -> Vec<Case> {
+    [
+        elementwise::cases(),
+        choices::cases(),
+        integers::cases(),
+        types::cases(),
+        layout::cases(),
+        index::cases(),
+        contract::cases(),
+        order::cases(),
+        control::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn case<const I: usize, const W: usize>(
+    op: &'static str,
+    name: &'static str,
+    inputs: [Literal; I],
+    build: Build,
+    want: [Literal; W],
+) -> Case {
+    Case {
+        op,
+        name,
+        inputs: inputs.into(),
+        build,
+        want: want.into(),
+        tolerance: 0.0,
+        gradient: Gradient::Unchecked,
+    }
+}
+
+/// A literal of rank 1.
+fn v<T: Element, const N: usize>(values: [T; N]) -> Literal {
+    Literal::new(&[N], &values)
+}
+
+/// A rank-1 `pred` literal.
+fn bools<const N: usize>(values: [bool; N]) -> Literal {
+    Literal::from_bools(&[N], &values)
+}
+
+impl Case {
+    fn within(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    fn numeric(mut self, inputs: &'static [usize]) -> Self {
+        self.gradient = Gradient::Numeric(inputs);
+        self
+    }
+
+    fn zero(mut self) -> Self {
+        self.gradient = Gradient::Zero;
+        self
+    }
+
+    fn stop(mut self) -> Self {
+        self.gradient = Gradient::Stop;
+        self
+    }
+
+    /// Operator and case name, unique in the table.
+    pub fn title(&self) -> String {
+        format!("{}: {}", self.op, self.name)
+    }
+
+    /// The case as a computation of one parameter per input.
+    ///
+    /// # Errors
+    /// When the case itself is wrong.
+    pub fn computation(&self) -> Result<Computation> {
+        let name = |(i, input): (usize, &Literal)| (format!("x{i}"), input.shape().clone());
+        let parameters: Vec<_> = self.inputs.iter().enumerate().map(name).collect();
+        Graph::function(self.title(), &parameters, self.build)
+    }
+
+    /// Compares an executor's outputs with the expected ones.
+    ///
+    /// # Errors
+    /// The first difference, in a sentence.
+    pub fn check(&self, got: &[Literal]) -> std::result::Result<(), String> {
+        let shapes = |literals: &[Literal]| literals.iter().map(|l| l.shape().to_string()).collect::<Vec<_>>();
+        if shapes(got) != shapes(&self.want) {
+            let (got, want) = (shapes(got), shapes(&self.want));
+            return Err(format!("{}: yields {got:?}, not {want:?}", self.title()));
+        }
+        for (output, (got, want)) in got.iter().zip(&self.want).enumerate() {
+            if self.tolerance == 0.0 && got == want {
+                continue;
+            }
+            let (got, want) = (got.to_f64_vec(), want.to_f64_vec());
+            if let Some(at) = (0..want.len()).find(|&i| !self.agrees(got[i], want[i])) {
+                return Err(format!(
+                    "{}: element {at} of output {output} is {:?}, not {:?}; got {got:?}, want {want:?}",
+                    self.title(),
+                    got[at],
+                    want[at]
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn agrees(&self, got: f64, want: f64) -> bool {
+        match want {
+            _ if want.is_nan() => got.is_nan(),
+            _ if want.is_infinite() || self.tolerance == 0.0 => {
+                got == want && got.is_sign_negative() == want.is_sign_negative()
+            }
+            _ => (got - want).abs() <= self.tolerance * want.abs().max(1.0),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Every operator is tested: this fails when one lacks a value, a gradient or a written reason against it, a wrong call
+//! or a snapshot.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[allow(dead_code)]
+mod wrong;
+
+use hlo::cases::{self, Case, Gradient};
+use hlo::{Computation, Node, Op, text};
+use std::collections::BTreeSet;
+
+fn without(covered: &BTreeSet<&str>) -> Vec<&'static str> {
+    Op::all_names()
+        .into_iter()
+        .filter(|name| !covered.contains(name))
+        .collect()
+}
+
+fn operators(cases: &[Case]) -> BTreeSet<&str> {
+    cases.iter().map(|c| c.op).collect()
+}
+
+#[test]
+fn every_operator_has_a_value() {
+    let cases = cases::all();
+    assert_eq!(without(&operators(&cases)), Vec::<&str>::new());
+    let known: BTreeSet<&str> = Op::all_names().into_iter().collect();
+    assert!(operators(&cases).is_subset(&known), "a case is filed under no operator");
+}
+
+#[test]
+fn titles_are_unique() {
+    let cases = cases::all();
+    let titles: BTreeSet<String> = cases.iter().map(Case::title).collect();
+    assert_eq!(titles.len(), cases.len());
+}
+
+fn contains(computation: &Computation, op: &str) -> bool {
+    let within = |node: &Node| node.op.name() == op || node.op.called().iter().any(|c| contains(c, op));
+    computation.nodes.iter().any(within)
+}
+
+/// A case filed under an operator must contain it, so that no operator passes on another's case.
+#[test]
+fn every_case_contains_its_operator() {
+    for case in cases::all() {
+        assert!(contains(&case.computation().unwrap(), case.op), "{}", case.title());
+    }
+}
+
+#[test]
+fn every_operator_has_a_gradient_or_a_written_reason_against_it() {
+    let cases: Vec<Case> = cases::all()
+        .into_iter()
+        .filter(|c| c.gradient != Gradient::Unchecked)
+        .collect();
+    assert_eq!(without(&operators(&cases)), Vec::<&str>::new());
+}
+
+#[test]
+fn every_operator_has_a_wrong_call_unless_it_cannot_be_called_wrongly() {
+    let calls = wrong::calls();
+    let covered: BTreeSet<&str> = calls.iter().map(|w| w.op).collect();
+    assert_eq!(without(&covered), wrong::NEVER_WRONG);
+}
+
+#[test]
+fn every_operator_has_a_snapshot() {
+    let golden = include_str!("../golden/ops.txt");
+    for case in cases::all() {
+        assert!(
+            golden.contains(&text::dump(&case.computation().unwrap())),
+            "{}",
+            case.title()
+        );
+    }
+    for name in Op::all_names() {
+        assert!(golden.contains(&format!(" {name}(")), "{name}");
+    }
+}

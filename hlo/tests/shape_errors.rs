@@ -1,0 +1,180 @@
+//! Wrong calls are reported at the end of the graph, with operator, shapes and the caller's line; what follows a wrong
+//! call is harmless.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[allow(dead_code)]
+mod wrong;
+
+use hlo::{DType, Error, Graph, Literal, Shape, Tensor, grad};
+
+const TABLE: &str = "hlo/tests/wrong/mod.rs";
+const HERE: &str = "hlo/tests/shape_errors.rs";
+
+fn message(g: Graph, outputs: &[hlo::Output]) -> String {
+    g.build(outputs).unwrap_err().to_string()
+}
+
+#[test]
+fn each_wrong_call_is_told_with_operator_shapes_and_line() {
+    let calls = wrong::calls();
+    let next = calls[1..].iter().map(|w| w.line).chain([u32::MAX]);
+    for (wrong, next) in calls.iter().zip(next) {
+        let g = Graph::new("wrong");
+        let outputs = [(wrong.call)(&g).output()];
+        let error = g.build(&outputs).unwrap_err();
+        let Error::Shape { op, location, .. } = &error else {
+            panic!("{error}")
+        };
+        let message = error.to_string();
+        assert_eq!(*op, wrong.op, "{message}");
+        assert!(
+            message.starts_with(&format!("{}: ", wrong.at)),
+            "{message}, not {}",
+            wrong.at
+        );
+        assert!(message.contains(wrong.says), "{message}, not {}", wrong.says);
+        assert!(
+            message.contains(&format!(", at {TABLE}:{}:", location.line())),
+            "{message}"
+        );
+        let entry = wrong.line..next;
+        assert!(
+            entry.contains(&location.line()) || wrong.op == "call",
+            "{message}, not in {entry:?}"
+        );
+    }
+}
+
+#[test]
+fn the_first_wrong_call_wins_and_the_rest_is_harmless() {
+    for wrong in wrong::calls() {
+        let g = Graph::new("wrong");
+        let y = (wrong.call)(&g);
+        let outputs: Vec<_> = everything_with(&g, y).iter().map(Tensor::output).collect();
+        let message = message(g, &outputs);
+        assert!(
+            message.starts_with(&format!("{}: ", wrong.at)),
+            "{message}, not {}",
+            wrong.at
+        );
+    }
+}
+
+/// Calls of every kind on a handle that may be poisoned.
+fn everything_with<'g>(g: &'g Graph, y: Tensor<'g>) -> Vec<Tensor<'g>> {
+    let zero = g.scalar(0i32);
+    let mut made = vec![
+        -y + 1.0,
+        2.0 - y,
+        y * y,
+        y.relu().trunc(),
+        y.clamp(0.0, y),
+        y.eq(1.0).select(y, y),
+        y.convert(DType::S64),
+        y.bitcast_convert(DType::U32),
+        y.stop_gradient(),
+        y.zeros_like(),
+        y.broadcast(&[7], &[]),
+        y.broadcast_to(&[2, 2]),
+        y.reshape(&[5]),
+        y.transpose(&[1, 0]),
+        y.slice(&[0], &[9]),
+        y.pad(0.0, &[1], &[1], &[0]),
+        g.concatenate(&[y, y], 3),
+        y.reverse(&[4]),
+        y.dynamic_slice(&[zero], &[1]),
+        y.dynamic_update_slice(y, &[zero]),
+        y.take_rows(y),
+        y.matmul(y),
+        y.reduce_sum(&[3]),
+        y.reduce_mean(&[3]),
+        y.reduce_max(&[]),
+        y.reduce_sum_all(),
+        y.argmax(6),
+        y.one_hot(3, DType::F32),
+        y.top_k(2).1,
+    ];
+    made.extend(y.sort_with(&[y], 0, true));
+    made.extend(g.while_loop(&[y, zero], |_, s| s[1].lt(3.0), |_, s| vec![s[0] + s[0], s[1]]));
+    made.extend(g.repeat(zero, &[y], |_, _, s| vec![s[0].matmul(s[0])]));
+    made.extend(g.conditional(y, &[y], |_, s| vec![s[0]], |_, s| vec![s[0], s[0]]));
+    made.extend(hlo::random::Key::new(y).fold(1).fold_step(y).bits(&[2]));
+    made.extend(grad(y, &[y]));
+    made
+}
+
+const BODY_LINE: u32 = line!() + 2;
+fn wrong_body<'a>(_: &'a Graph, s: &[Tensor<'a>]) -> Vec<Tensor<'a>> {
+    vec![s[0].transpose(&[7])]
+}
+
+fn forever<'a>(g: &'a Graph, _: &[Tensor<'a>]) -> Tensor<'a> {
+    g.constant(Literal::from_bools(&[], &[true]))
+}
+
+#[test]
+fn bodies_report_the_line_inside_them() {
+    type Wrap = for<'a> fn(&'a Graph, Tensor<'a>) -> Tensor<'a>;
+    let wraps: [Wrap; 4] = [
+        |g, x| g.while_loop(&[x], forever, wrong_body)[0],
+        |g, x| g.conditional(forever(g, &[]), &[x], wrong_body, |_, s| s.to_vec())[0],
+        |g, x| g.conditional(forever(g, &[]), &[x], |_, s| s.to_vec(), wrong_body)[0],
+        |g, x| {
+            g.while_loop(&[x], forever, |g, s| {
+                g.repeat(g.scalar(2i32), s, |g, _, s| wrong_body(g, s))
+            })[0]
+        },
+    ];
+    for wrap in wraps {
+        let g = Graph::new("outer");
+        let result = wrap(&g, g.parameter("x", Shape::new(DType::F32, [2])));
+        let outputs = [(result * 2.0).transpose(&[9]).output()];
+        let said = message(g, &outputs);
+        assert!(said.starts_with("transpose(f32[2]): axis 7"), "{said}");
+        assert!(said.contains(&format!("{HERE}:{BODY_LINE}:")), "{said}");
+    }
+}
+
+#[test]
+fn tensors_of_another_graph_are_refused() {
+    let (g, other) = (Graph::new("one"), Graph::new("other"));
+    let (x, y) = (g.scalar(1f32), other.scalar(2f32));
+    let outputs = [(x + y).output()];
+    let said = message(g, &outputs);
+    assert!(
+        said.contains("add(f32[], f32[]): an operand belongs to another graph") && said.contains(HERE),
+        "{said}"
+    );
+
+    let (g, other) = (Graph::new("one"), Graph::new("other"));
+    let far = [(other.scalar(1f32) + 1.0).output()];
+    let near = g.scalar(1f32);
+    assert!(!near.shape().dtype.is_integer());
+    let said = message(g, &far);
+    assert!(
+        said.contains("build(): an output belongs to another graph") && said.contains(HERE),
+        "{said}"
+    );
+
+    let (g, other) = (Graph::new("one"), Graph::new("other"));
+    let gradients = grad(g.scalar(1f32), &[other.scalar(2f32)]);
+    let outputs = [gradients[0].output()];
+    assert!(message(g, &outputs).contains("gradient(f32[], f32[]): an operand belongs to another graph"));
+}
+
+#[test]
+fn a_right_graph_builds_after_all_these_calls() {
+    let parameters = [("x".to_string(), Shape::new(DType::F32, [2, 2]))];
+    let built = Graph::function("right", &parameters, |_, x| vec![x[0].matmul(x[0]).reduce_sum_all()]);
+    assert_eq!(built.unwrap().output_shapes(), [Shape::scalar(DType::F32)]);
+}
+
+#[test]
+fn arguments_must_be_the_parameters() {
+    let parameters = [("x".to_string(), Shape::new(DType::F32, [2]))];
+    let built = Graph::function("right", &parameters, |_, x| vec![x[0] + x[0]]).unwrap();
+    let said = built.evaluate(&[]).unwrap_err().to_string();
+    assert_eq!(said, "evaluating right: 0 arguments for 1 parameters");
+    let said = built.evaluate(&[Literal::scalar(1i32)]).unwrap_err().to_string();
+    assert_eq!(said, "evaluating right: parameter x is f32[2], the argument s32[]");
+}

@@ -1,0 +1,104 @@
+//! Dumps for people: the snapshot of every case of the conformance table, the difference of two graphs, and Graphviz.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p hlo --test snapshot` rewrites the snapshot; the change is then reviewed as text.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use hlo::{Computation, DType, Graph, Literal, Shape, cases, text};
+use std::{env, fs, path::Path};
+
+#[test]
+fn dumps_of_all_cases_are_as_reviewed() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/ops.txt");
+    let dumps: Vec<String> = cases::all()
+        .iter()
+        .map(|c| text::dump(&c.computation().unwrap()))
+        .collect();
+    let now = dumps.join("\n");
+    if env::var_os("UPDATE_GOLDEN").is_some() {
+        return fs::write(&path, now).unwrap();
+    }
+    let reviewed = fs::read_to_string(&path).unwrap();
+    let differing = reviewed.lines().zip(now.lines()).position(|(a, b)| a != b);
+    assert!(
+        reviewed == now,
+        "golden/ops.txt differs from line {:?} on; run with UPDATE_GOLDEN=1 and review the change",
+        differing.map(|line| line + 1)
+    );
+}
+
+fn layer(width: usize, scope: &str) -> Computation {
+    let parameters = [(r#"w "quoted\".2"#.to_string(), Shape::new(DType::F32, [2, width]))];
+    Graph::function("layer", &parameters, |g, p| {
+        let _scope = g.scope(scope);
+        vec![(p[0] * 2.0).relu().reduce_sum(&[0])]
+    })
+    .unwrap()
+}
+
+#[test]
+fn the_difference_shows_what_changed_and_nothing_else() {
+    let (a, b) = (layer(3, "dense"), layer(4, "dense"));
+    assert_eq!(text::diff(&a, &a), "");
+    let changed = text::diff(&a, &b);
+    assert!(changed.contains("-  %dense/reduce = f32[3] reduce("), "{changed}");
+    assert!(changed.contains("+  %dense/reduce = f32[4] reduce("), "{changed}");
+    assert!(changed.starts_with("@@ "), "{changed}");
+}
+
+#[test]
+fn constants_differ_in_dumps_even_where_they_are_not_printed() {
+    let constant = |last: i64| {
+        let mut values = vec![0i64; 12];
+        values[11] = last;
+        Graph::function("c", &[], |g, _| vec![g.constant(Literal::new(&[12], &values))]).unwrap()
+    };
+    assert!(text::diff(&constant(1), &constant(2)).contains("fnv="));
+    let large = |value: i64| Graph::function("c", &[], |g, _| vec![g.scalar(value)]).unwrap();
+    assert_ne!(text::diff(&large(1 << 53), &large((1 << 53) + 1)), "");
+}
+
+#[test]
+fn names_in_a_dump_are_unique() {
+    let parameters = ["add.2", "add", "x"].map(|n| (n.to_string(), Shape::scalar(DType::F32)));
+    let computation = Graph::function("names", &parameters, |_, p| vec![p[0] + p[1] + p[2] + 1.0]).unwrap();
+    let dump = text::dump(&computation);
+    let mut names: Vec<&str> = dump
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix('%')?.split(" = ").next())
+        .collect();
+    assert_eq!(names.len(), computation.nodes.len());
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), computation.nodes.len(), "{dump}");
+}
+
+#[test]
+fn graphviz_has_each_node_and_edge_with_quotes_escaped() {
+    let computation = layer(3, "dense");
+    let dot = text::dot(&computation);
+    let count = |part: &str| dot.matches(part).count();
+    let edges: usize = computation.nodes.iter().map(|n| n.operands.len()).sum();
+    assert_eq!(count(" -> "), edges + computation.outputs.len(), "{dot}");
+    assert_eq!(count("[label="), computation.nodes.len(), "{dot}");
+    assert!(dot.starts_with("digraph \"layer\" {") && dot.ends_with("}\n"));
+    assert!(dot.contains(r#""w \"quoted\\\".2""#), "{dot}");
+    let bare = dot.replace("\\\\", "").replace("\\\"", "");
+    assert_eq!(bare.matches('"').count() % 2, 0, "{dot}");
+}
+
+#[test]
+fn modules_that_come_back_are_printed_whole() {
+    for case in cases::all() {
+        let bytes = case.computation().unwrap().to_bytes(&[]);
+        let module = text::read_module(&bytes).unwrap();
+        let (dump, dot) = (text::dump_module(&module), text::dot_module(&module));
+        assert_eq!(dump.matches("\nentry ").count(), 1, "{dump}");
+        for instruction in module.computations.iter().flat_map(|c| &c.instructions) {
+            assert!(dump.contains(&format!("%{} = ", instruction.name)), "{dump}");
+            assert!(dump.contains(&format!(" {}(", instruction.opcode)), "{dump}");
+            assert!(dot.contains(&instruction.name), "{dot}");
+        }
+    }
+    let error = text::read_module(b"no module").unwrap_err().to_string();
+    assert!(error.starts_with("reading an HLO module: "), "{error}");
+}

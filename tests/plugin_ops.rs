@@ -1,0 +1,104 @@
+//! The conformance table of the graph crate on each of the three CPU plugin packages: a plugin yields what the table
+//! says, and so what the evaluator yields.
+//!
+//! Each package runs in a process of its own, because two copies of XLA must not share one. A package that cannot be had
+//! fails its test: nothing is skipped.
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+use hlo::cases::{self, Case};
+use hlo::{Graph, Literal};
+use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, CompileOptions, DeviceKind, OptionValue, Package};
+
+const CHILD: &str = "RIGL_XLA_TEST_CHILD";
+/// Starting a compilation costs more than compiling a case.
+const CASES_PER_MODULE: usize = 32;
+
+#[test]
+fn xla_cpu_pjrt() {
+    in_own_process("xla_cpu_pjrt", "xla-cpu-pjrt");
+}
+
+#[test]
+fn lammps_jax_pjrt_cpu() {
+    in_own_process("lammps_jax_pjrt_cpu", "lammps-jax-pjrt-cpu");
+}
+
+#[test]
+fn fastatomstruct_xla_cpu() {
+    in_own_process("fastatomstruct_xla_cpu", "fastatomstruct-xla-cpu");
+}
+
+fn in_own_process(test: &str, package: &str) {
+    if std::env::var(CHILD).is_ok_and(|child| child == test) {
+        return every_case_has_its_value();
+    }
+    let path = pjrt::fetch(Package::named(package).unwrap()).unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(CHILD, test)
+        .env("RIGL_XLA_PLUGIN", path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{package}: {}\n{text}", output.status);
+}
+
+fn every_case_has_its_value() {
+    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
+    // XLA's own default on the CPU lets a maximum or minimum drop a NaN.
+    let exact = ("xla_cpu_enable_fast_min_max".to_owned(), OptionValue::Bool(false));
+    let options = CompileOptions {
+        xla_flags: [exact].into(),
+        ..CompileOptions::default()
+    };
+    let cases = cases::all();
+    let failures: Vec<String> = cases
+        .chunks(CASES_PER_MODULE)
+        .flat_map(|cases| run(&client, &options, cases))
+        .collect();
+    assert!(
+        failures.is_empty(),
+        "{} failures\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+/// Failures of cases that share a module; when it cannot be run, of each case alone.
+fn run(client: &Client, options: &CompileOptions, cases: &[Case]) -> Vec<String> {
+    match (outputs(client, options, cases), cases) {
+        (Ok(mut outputs), _) => {
+            let check = |case: &Case| case.check(&outputs.drain(..case.want.len()).collect::<Vec<_>>()).err();
+            cases.iter().filter_map(check).collect()
+        }
+        (Err(error), [case]) => vec![format!("{}: {error}", case.title())],
+        (Err(_), _) => cases.chunks(1).flat_map(|case| run(client, options, case)).collect(),
+    }
+}
+
+/// The outputs of all `cases`, one after the other, from one program.
+fn outputs(client: &Client, options: &CompileOptions, cases: &[Case]) -> pjrt::Result<Vec<Literal>> {
+    let inputs = || cases.iter().flat_map(|case| &case.inputs);
+    let parameters: Vec<_> = inputs().map(|input| ("x".to_string(), input.shape().clone())).collect();
+    let module = Graph::function("cases", &parameters, |g, mut x| {
+        let mut outputs = vec![];
+        for case in cases {
+            let (own, rest) = x.split_at(case.inputs.len());
+            outputs.extend((case.build)(g, own));
+            x = rest;
+        }
+        outputs
+    });
+    let program = client.compile(&module.unwrap().to_bytes(&[]), options)?;
+    let arguments = inputs()
+        .map(|input| client.to_device(input, 0).map(Arg::Donate))
+        .collect::<pjrt::Result<Vec<_>>>()?;
+    program
+        .execute(arguments)?
+        .iter()
+        .map(|output| output.to_literal())
+        .collect()
+}
