@@ -145,6 +145,10 @@ impl<'a> Session<'a> {
         let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], 0);
         let state = specs.iter().map(upload).collect::<std::result::Result<Vec<_>, _>>()?;
         let seed = plan.run.train.seed;
+        // Only now, when nothing of the new run can fail any more but its training, may an old one go.
+        if mode == Mode::Overwrite {
+            dir.clear()?;
+        }
         let metrics = Writer::new(dir.metrics(counters.iteration)?);
         // A resumed run may be longer than it was, and its next resumption is to know that.
         dir.write_config(&plan.run.to_toml()?)?;
