@@ -1,6 +1,8 @@
 //! A device ready to run graphs: plugin, client and the cache of compiled programs.
 
-use crate::pjrt::{self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable};
+use crate::pjrt::{
+    self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
+};
 use crate::report;
 use hlo::{Alias, Computation};
 use std::time::Instant;
@@ -44,9 +46,7 @@ impl Device {
     pub fn program(&self, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Executable> {
         let started = Instant::now();
         let bytes = computation.to_bytes(aliases);
-        let (executable, outcome) = self
-            .client
-            .compile_cached(&self.cache, &bytes, &CompileOptions::default())?;
+        let (executable, outcome) = self.client.compile_cached(&self.cache, &bytes, &options(self.kind))?;
         let name = &computation.name;
         match outcome {
             CacheOutcome::Damaged(why) => {
@@ -58,4 +58,15 @@ impl Device {
         }
         Ok(executable)
     }
+}
+
+/// What every program of a kind of device is compiled with.
+fn options(kind: DeviceKind) -> CompileOptions {
+    let mut options = CompileOptions::default();
+    if kind == DeviceKind::Cpu {
+        // Otherwise the CPU compiler lets maximum and minimum drop a NaN.
+        let exact = ("xla_cpu_enable_fast_min_max".to_string(), OptionValue::Bool(false));
+        options.xla_flags.extend([exact]);
+    }
+    options
 }

@@ -72,7 +72,8 @@ fn by_bits<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
         let enough = count(s[1].ge(candidate)).ge(s[2]);
         vec![enough.select(candidate, s[0]), s[1], s[2]]
     });
-    let threshold = found[0];
+    // The keys as they come out of the loop: taken from before it, they would be computed again for each of their uses.
+    let (threshold, keys, k) = (found[0], found[1], found[2]);
     let above = keys.gt(threshold);
     let tied = keys.eq(threshold);
     let wanted = k - count(above);
@@ -87,7 +88,8 @@ fn by_bits<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
         let index = g.iota(Shape::new(DType::U32, [n]), 0);
         let few = count(s[1] & index.lt(candidate)).lt(s[2]);
         vec![few.select(candidate, s[0]), s[1], s[2]]
-    })[0];
+    });
+    let (last, tied, wanted) = (last[0], last[1], last[2]);
     let index = g.iota(Shape::new(DType::U32, [n]), 0);
     above | (tied & index.le(last) & wanted.gt(0.0))
 }

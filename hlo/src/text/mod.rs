@@ -15,10 +15,19 @@ const SHOWN_ELEMENTS: usize = 8;
 
 /// A dump, one instruction a line, called computations indented under their caller.
 ///
-/// Nodes are named by scope and operator, so that a change in one layer leaves the names of the others as they are.
+/// Nodes are named by scope and operator, so that a change in one layer leaves the names of the others as they are; in a
+/// called computation the caller's scope is left out, and an operand `%./x` is the `x` of the line's own scope. Called
+/// computations carry a hash of their text: one that is printed already is not printed again.
 pub fn dump(computation: &Computation) -> String {
-    let mut out = String::new();
-    write_computation(&mut out, computation, 0);
+    let parameters = join(
+        computation
+            .parameter_specs()
+            .iter()
+            .map(|(name, shape)| format!("{name}: {shape}")),
+    );
+    let results = join(computation.output_shapes().iter().map(Shape::to_string));
+    let mut out = format!("{} ({parameters}) -> ({results}) {{\n", computation.name);
+    write_instructions(&mut out, computation, "", 0, &mut BTreeSet::new());
     out
 }
 
@@ -30,33 +39,55 @@ pub fn diff(before: &Computation, after: &Computation) -> String {
         .to_string()
 }
 
-/// Graphviz source; edges run from operand to user.
+/// Graphviz source: edges from operand to user, a cluster per called computation, dashed edges from its results to the
+/// caller.
 pub fn dot(computation: &Computation) -> String {
-    let names: Vec<String> = names(computation).iter().map(|name| quoted(name)).collect();
-    let mut out = format!(
-        "digraph \"{}\" {{\n  node [shape=box fontname=monospace];\n",
-        quoted(&computation.name)
-    );
-    for (node, name) in computation.nodes.iter().zip(&names) {
+    let title = quoted(&computation.name);
+    let mut out = format!("digraph \"{title}\" {{\n  node [shape=box fontname=monospace];\n");
+    let names = write_nodes(&mut out, computation, "", "");
+    for (i, &output) in computation.outputs.iter().enumerate() {
+        let name = &names[output];
+        let _ = writeln!(
+            out,
+            "  \"output {i}\" [shape=ellipse];\n  \"{name}\" -> \"output {i}\";"
+        );
+    }
+    out.push_str("}\n");
+    out
+}
+
+/// Writes nodes and edges, called computations included. Identifiers start with `path`, which tells computations apart.
+/// Returns the identifiers, quoted.
+fn write_nodes(out: &mut String, computation: &Computation, scope: &str, path: &str) -> Vec<String> {
+    let names = names(computation, scope);
+    let ids: Vec<String> = names.iter().map(|name| quoted(&format!("{path}{name}"))).collect();
+    for ((node, name), id) in computation.nodes.iter().zip(&names).zip(&ids) {
         let fill = match node.op {
             Op::Parameter { .. } => " style=filled fillcolor=lightblue",
             Op::Constant(_) => " style=filled fillcolor=lightgrey",
             _ => "",
         };
-        let _ = writeln!(out, "  \"{name}\" [label=\"{name}\\n{}\"{fill}];", shapes(node));
+        let label = quoted(name);
+        let _ = writeln!(out, "  \"{id}\" [label=\"{label}\\n{}\"{fill}];", shapes(node));
         for &operand in &node.operands {
-            let _ = writeln!(out, "  \"{}\" -> \"{name}\";", names[operand]);
+            let _ = writeln!(out, "  \"{}\" -> \"{id}\";", ids[operand]);
+        }
+        for called in node.op.called() {
+            let inner = format!("{path}{name}:{}/", called.name);
+            let title = quoted(&format!("{name}: {}", called.name));
+            let _ = writeln!(
+                out,
+                "  subgraph \"cluster {}\" {{\n  label=\"{title}\";",
+                quoted(&inner)
+            );
+            let results = write_nodes(out, called, &node.scope, &inner);
+            out.push_str("  }\n");
+            for &output in &called.outputs {
+                let _ = writeln!(out, "  \"{}\" -> \"{id}\" [style=dashed];", results[output]);
+            }
         }
     }
-    for (i, &output) in computation.outputs.iter().enumerate() {
-        let _ = writeln!(
-            out,
-            "  \"output {i}\" [shape=ellipse];\n  \"{}\" -> \"output {i}\";",
-            names[output]
-        );
-    }
-    out.push_str("}\n");
-    out
+    ids
 }
 
 /// `name` within the double quotes of Graphviz.
@@ -64,15 +95,17 @@ fn quoted(name: &str) -> String {
     name.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
-/// Unique readable names: parameters by their own, others by scope and operator.
-fn names(computation: &Computation) -> Vec<String> {
+/// Unique readable names: parameters by their own, others by operator and scope within `outer`.
+fn names(computation: &Computation, outer: &str) -> Vec<String> {
     let mut taken = BTreeSet::new();
     let mut next: BTreeMap<String, usize> = BTreeMap::new();
     let name = |node: &Node| {
         let stem = match &node.op {
             Op::Parameter { name, .. } => name.clone(),
-            op if node.scope.is_empty() => op.name().to_string(),
-            op => format!("{}/{}", node.scope, op.name()),
+            op => match within(&node.scope, outer) {
+                "" => op.name().to_string(),
+                scope => format!("{scope}/{}", op.name()),
+            },
         };
         let count = next.entry(stem.clone()).or_insert(1);
         loop {
@@ -89,6 +122,16 @@ fn names(computation: &Computation) -> Vec<String> {
     computation.nodes.iter().map(name).collect()
 }
 
+/// The part of `scope` below `outer`; all of it when it lies elsewhere.
+fn within<'a>(scope: &'a str, outer: &str) -> &'a str {
+    match scope.strip_prefix(outer) {
+        Some("") => "",
+        Some(inner) if outer.is_empty() => inner,
+        Some(inner) => inner.strip_prefix('/').unwrap_or(scope),
+        None => scope,
+    }
+}
+
 fn shapes(node: &Node) -> String {
     match node.op.yields_tuple() {
         true => format!("({})", join(node.shapes.iter().map(Shape::to_string))),
@@ -100,19 +143,24 @@ fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-fn write_computation(out: &mut String, computation: &Computation, indent: usize) {
-    let names = names(computation);
+/// Writes what stands between the braces, and the closing one. `printed` holds the texts of called computations.
+fn write_instructions(
+    out: &mut String,
+    computation: &Computation,
+    scope: &str,
+    indent: usize,
+    printed: &mut BTreeSet<String>,
+) {
+    let names = names(computation, scope);
     let pad = "  ".repeat(indent);
-    let parameters = join(
-        computation
-            .parameter_specs()
-            .iter()
-            .map(|(name, shape)| format!("{name}: {shape}")),
-    );
-    let results = join(computation.output_shapes().iter().map(Shape::to_string));
-    let _ = writeln!(out, "{pad}{} ({parameters}) -> ({results}) {{", computation.name);
     for (node, name) in computation.nodes.iter().zip(&names) {
-        let operands = join(node.operands.iter().map(|&o| format!("%{}", names[o])));
+        let own = within(&node.scope, scope);
+        let operand = |&o: &usize| match &computation.nodes[o].op {
+            Op::Parameter { .. } => format!("%{}", names[o]),
+            _ if own.is_empty() || computation.nodes[o].scope != node.scope => format!("%{}", names[o]),
+            _ => format!("%.{}", &names[o][own.len()..]),
+        };
+        let operands = join(node.operands.iter().map(operand));
         let _ = writeln!(
             out,
             "{pad}  %{name} = {} {}({operands}){}",
@@ -121,14 +169,22 @@ fn write_computation(out: &mut String, computation: &Computation, indent: usize)
             attributes(&node.op)
         );
         for called in node.op.called() {
-            write_computation(out, called, indent + 2);
+            let mut text = String::new();
+            write_instructions(&mut text, called, &node.scope, 0, &mut BTreeSet::new());
+            let title = format!("{pad}    {} #{:08x}", called.name, fnv(text.as_bytes()) as u32);
+            if printed.insert(text) {
+                let _ = writeln!(out, "{title} {{");
+                write_instructions(out, called, &node.scope, indent + 2, printed);
+            } else {
+                let _ = writeln!(out, "{title} as above");
+            }
         }
     }
     let outputs = join(computation.outputs.iter().map(|&o| format!("%{}", names[o])));
     let _ = writeln!(out, "{pad}  return {outputs}\n{pad}}}");
 }
 
-/// FNV-1a hash: tells apart constants that are too long to print.
+/// FNV-1a hash: tells apart what is too long to print.
 fn fnv(bytes: &[u8]) -> u64 {
     let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
@@ -174,5 +230,92 @@ fn attributes(op: &Op) -> String {
         | Op::While { .. }
         | Op::Conditional { .. }
         | Op::Call { .. } => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{DType, Graph, Shape};
+
+    /// `x` times each factor, `times` times each, every loop in a scope of its own.
+    fn loops(factors: &[f64]) -> Computation {
+        let parameters = [("x".to_string(), Shape::new(DType::F32, [2]))];
+        Graph::function("loops", &parameters, |g, p| {
+            let mut x = p[0];
+            for (i, &factor) in factors.iter().enumerate() {
+                let _scope = g.scope(format!("layer{i}"));
+                x = g.repeat(g.scalar(3i32), &[x], |g, _, s| {
+                    let _scope = g.scope("scale");
+                    vec![s[0] * factor]
+                })[0];
+            }
+            vec![x]
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn equal_called_computations_are_printed_once() {
+        let count = |factors: &[f64], text: &str| dump(&loops(factors)).matches(text).count();
+        assert_eq!(count(&[2.0, 2.0, 2.0], " = f32[2] multiply("), 1);
+        assert_eq!(count(&[2.0, 2.0, 2.0], " as above\n"), 4, "two conditions, two bodies");
+        assert_eq!(count(&[2.0, 3.0, 2.0], " = f32[2] multiply("), 2);
+        assert_eq!(
+            count(&[2.0, 2.0], "      %scale/multiply = "),
+            1,
+            "the caller's scope is left out"
+        );
+        assert_eq!(count(&[2.0, 2.0], "get-tuple-element(%./while) index=2"), 2);
+    }
+
+    #[test]
+    fn differences_show_where_they_are() {
+        assert_eq!(diff(&loops(&[2.0, 3.0]), &loops(&[2.0, 3.0])), "");
+        let difference = diff(&loops(&[2.0, 3.0]), &loops(&[2.0, 4.0]));
+        assert!(
+            difference.contains("-      %scale/constant = f32[] constant() {3}"),
+            "{difference}"
+        );
+        assert!(
+            difference.contains("+      %scale/constant = f32[] constant() {4}"),
+            "{difference}"
+        );
+    }
+
+    #[test]
+    fn graphviz_shows_called_computations() {
+        let computation = loops(&[2.0, 2.0]);
+        let dot = dot(&computation);
+        let nodes: BTreeSet<&str> = dot.lines().filter_map(|l| Some(l.split_once(" [")?.0.trim())).collect();
+        let declared = dot
+            .lines()
+            .filter(|l| l.contains("label=\"") && l.contains(" ["))
+            .count();
+        assert_eq!(declared, computation.instruction_count(), "every node once");
+        let multiplications = nodes.iter().filter(|n| n.ends_with("/scale/multiply\"")).count();
+        assert_eq!(multiplications, 2, "{dot}");
+        for (from, to) in dot.lines().filter_map(|l| l.split_once(" -> ")) {
+            let to = to.split_once(" [").map_or(to.trim_end_matches(';'), |(to, _)| to);
+            assert!(nodes.contains(from.trim()) && nodes.contains(to), "{from} -> {to}");
+        }
+        let result = "\"layer0/while:body/scale/multiply\" -> \"layer0/while\" [style=dashed];";
+        assert!(dot.contains(result), "{dot}");
+        assert_eq!(dot.matches('{').count(), dot.matches('}').count());
+        assert_eq!(dot.matches("subgraph").count(), 4);
+    }
+
+    #[test]
+    fn scopes_are_stripped_at_whole_parts() {
+        for (scope, outer, expected) in [
+            ("a/b", "a", "b"),
+            ("a", "a", ""),
+            ("ab/c", "a", "ab/c"),
+            ("b/a", "a", "b/a"),
+            ("a/b", "", "a/b"),
+        ] {
+            assert_eq!(within(scope, outer), expected, "{scope} in {outer}");
+        }
     }
 }

@@ -1,0 +1,113 @@
+//! The real graphs, reviewed: a change of any of them is a difference in `hlo/golden`.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test golden_graphs` writes the files anew.
+#![allow(clippy::unwrap_used)]
+
+use hlo::{Computation, text};
+use rigl_xla::config::{Layers, Plan};
+use rigl_xla::data::mnist;
+use rigl_xla::sparse::select::Select;
+use rigl_xla::train::eval::evaluation;
+use rigl_xla::train::step::Trainer;
+use std::path::Path;
+
+const METHODS: [&str; 4] = ["rigl", "set", "scratch", "dense"];
+
+fn plan(method: &str) -> Plan {
+    Layers::preset(&format!("mnist-{method}")).unwrap().plan().unwrap()
+}
+
+/// The graph of a method's preset that `dump-hlo` shows under this name, selecting as told.
+fn graph(method: &str, which: &str, select: Select) -> Computation {
+    let plan = plan(method);
+    let model = models::find(&plan.run.model.name, plan.method.masked).unwrap();
+    let [train_examples, test_examples] = mnist::EXAMPLES;
+    let trainer = Trainer {
+        plan: &plan,
+        model: &*model,
+        select,
+    };
+    match which {
+        "step" => trainer.launch(train_examples).unwrap().0,
+        "update" => trainer.update().unwrap(),
+        "eval" => evaluation(&*model, test_examples, 1000).unwrap(),
+        _ => unreachable!("{which}"),
+    }
+}
+
+/// Compares with, or writes, `hlo/golden/mnist-fc-METHOD-WHICH.txt`; the difference, if any.
+fn compare(method: &str, which: &str) -> Option<String> {
+    let name = format!("hlo/golden/mnist-fc-{method}-{which}.txt");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);
+    let now = text::dump(&graph(method, which, Select::Bits));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, now).unwrap();
+        return None;
+    }
+    let reviewed = std::fs::read_to_string(path).unwrap_or_default();
+    let difference = similar::TextDiff::from_lines(&reviewed, &now)
+        .unified_diff()
+        .header(&name, "now")
+        .to_string();
+    (!difference.is_empty()).then_some(difference)
+}
+
+#[test]
+fn graphs_are_as_reviewed() {
+    let graphs = METHODS
+        .iter()
+        .flat_map(|&method| [(method, "step"), (method, "eval")])
+        .chain([("rigl", "update"), ("set", "update")]);
+    let differences: Vec<String> = graphs.filter_map(|(method, which)| compare(method, which)).collect();
+    assert!(
+        differences.is_empty(),
+        "UPDATE_GOLDEN=1 takes these over:\n{}",
+        differences.join("\n")
+    );
+}
+
+/// What a graph costs to compile grows with its instructions, called computations included.
+#[test]
+fn graphs_keep_their_size() {
+    let counts = METHODS
+        .map(|method| ["step", "update", "eval"].map(|which| graph(method, which, Select::Bits).instruction_count()));
+    assert_eq!(
+        counts,
+        [[1684, 1251, 162], [2005, 1597, 162], [330, 24, 162], [300, 21, 144]]
+    );
+}
+
+/// Names of all operators of a graph, called computations included.
+fn operators(computation: &Computation) -> Vec<&'static str> {
+    let below = |node: &hlo::Node| -> Vec<_> {
+        let called = node.op.called();
+        let inner = called.iter().flat_map(|c| operators(c));
+        [node.op.name()].into_iter().chain(inner).collect()
+    };
+    computation.nodes.iter().flat_map(below).collect()
+}
+
+#[test]
+fn selection_by_bits_sorts_nothing() {
+    let sorts = |which, select| {
+        let names = operators(&graph("rigl", which, select));
+        ["sort", "topk"].map(|name| names.iter().filter(|n| **n == name).count())
+    };
+    for which in ["update", "step"] {
+        assert_eq!(sorts(which, Select::Bits), [0, 0]);
+        // Two layers are sparse, each selects twice.
+        assert_eq!(sorts(which, Select::Sort), [8, 0]);
+        assert_eq!(sorts(which, Select::Topk), [0, 4]);
+    }
+}
+
+/// A dense layer moves no connection, and neither do methods with fixed masks.
+#[test]
+fn only_sparse_layers_of_updating_methods_are_updated() {
+    for method in METHODS {
+        let dump = text::dump(&graph(method, "step", Select::Bits));
+        let updated = ["layer1", "layer2", "layer3"].map(|l| dump.contains(&format!("%mask_update/{l}/weights/")));
+        let expected = matches!(method, "rigl" | "set");
+        assert_eq!(updated, [expected, expected, false], "{method}");
+    }
+}

@@ -1,0 +1,166 @@
+//! The training program of a small network, run launch by launch.
+
+use crate::{Backend, Program, bools, random};
+use hlo::{Literal, Tensor};
+use models::{Init, Model, Param, Variables, layers};
+use rigl_xla::config::{Layers, Plan};
+use rigl_xla::rng::BoundedRng;
+use rigl_xla::sparse::{Counters, Tick};
+use rigl_xla::train::state::{GLOBAL_STEP, LAST_UPDATE, initial, specs};
+use rigl_xla::train::step::{LAUNCH_OUTPUTS, Trainer};
+
+/// Masked fully connected layers `layer1`, `layer2`, … of these sizes, with ReLU between.
+pub struct Small(pub Vec<usize>);
+
+impl Model for Small {
+    fn name(&self) -> &'static str {
+        "small"
+    }
+
+    fn input_dims(&self) -> Vec<usize> {
+        vec![self.0[0]]
+    }
+
+    fn classes(&self) -> usize {
+        self.0[self.0.len() - 1]
+    }
+
+    fn params(&self) -> Vec<Param> {
+        let layer = |i: usize| {
+            let param = |name: &str, dims: &[usize], init, mask| Param {
+                name: format!("layer{i}/{name}"),
+                dims: dims.to_vec(),
+                init,
+                decayed: name == "weights",
+                mask,
+            };
+            let (dims, mask) = (&self.0[i - 1..=i], Some(format!("layer{i}/mask")));
+            [
+                param("weights", dims, Init::GlorotUniform, mask),
+                param("biases", &dims[1..], Init::Zeros, None),
+            ]
+        };
+        (1..self.0.len()).flat_map(layer).collect()
+    }
+
+    fn apply<'g>(&self, variables: &Variables<'g>, images: Tensor<'g>) -> Tensor<'g> {
+        (1..self.0.len()).fold(images, |x, i| {
+            let x = if i == 1 { x } else { x.relu() };
+            layers::dense(variables, &format!("layer{i}/weights"), &format!("layer{i}/biases"), x)
+        })
+    }
+}
+
+/// Examples of the data set; every iteration sees all of them, in an order of its own.
+const EXAMPLES: usize = 8;
+
+/// A plan for `model` from a preset and these values over it.
+pub fn plan(preset: &str, model: &Small, values: &[(&[&str], toml::Value)]) -> Plan {
+    let mut layers = Layers::preset(preset).unwrap();
+    for (key, value) in values {
+        layers = layers.set("test", key, value.clone()).unwrap();
+    }
+    let mut run = layers
+        .set("test", &["train", "batch_size"], EXAMPLES as i64)
+        .unwrap()
+        .run()
+        .unwrap();
+    run.sparsity
+        .layers
+        .retain(|name, _| name == "layer3" && model.0.len() > 3);
+    Plan::with_params(run, model.params()).unwrap()
+}
+
+/// Training of a plan on random data.
+pub struct Training<'a> {
+    plan: &'a Plan,
+    model: &'a Small,
+    program: Program,
+    names: Vec<String>,
+    pub state: Vec<Literal>,
+    pub counters: Counters,
+}
+
+impl<'a> Training<'a> {
+    pub fn new(backend: Backend, plan: &'a Plan, model: &'a Small) -> Self {
+        let select = plan.run.mask_update.select;
+        let (launch, _) = Trainer { plan, model, select }.launch(EXAMPLES).unwrap();
+        let names: Vec<String> = specs(plan).into_iter().map(|(name, _)| name).collect();
+        let mut initial = initial(plan).unwrap();
+        Training {
+            program: backend.program(launch),
+            state: names.iter().map(|name| initial.remove(name).unwrap()).collect(),
+            counters: Counters::start(&plan.schedule),
+            names,
+            plan,
+            model,
+        }
+    }
+
+    /// Runs one launch of `count` iterations; what they were to do, and [`LAUNCH_OUTPUTS`].
+    pub fn launch(&mut self, count: usize) -> (Vec<Tick>, Vec<Literal>) {
+        let k = self.plan.run.train.steps_per_launch as usize;
+        let first = self.counters.iteration as usize;
+        let ticks: Vec<Tick> = (0..count)
+            .map(|_| self.counters.advance(self.plan.method.order, &self.plan.schedule))
+            .collect();
+        let mut indices: Vec<i32> = (0..k)
+            .flat_map(|i| {
+                let mut order: Vec<i32> = (0..EXAMPLES as i32).collect();
+                random("order", first + i).shuffle(&mut order);
+                order
+            })
+            .collect();
+        indices.resize(k * EXAMPLES, 0);
+        let column = |f: &dyn Fn(&Tick) -> f32| {
+            let mut values: Vec<f32> = ticks.iter().map(f).collect();
+            values.resize(k, f32::NAN); // never to be looked at
+            Literal::new(&[k], &values)
+        };
+        let mut update: Vec<bool> = ticks.iter().map(|t| t.update_at.is_some()).collect();
+        update.resize(k, true);
+        let mut rng = random("data", 0);
+        let pixels = self.model.0[0];
+        let images: Vec<u8> = (0..EXAMPLES * pixels).map(|_| rng.up_to(255) as u8).collect();
+        let labels: Vec<i32> = (0..EXAMPLES)
+            .map(|_| rng.up_to(self.model.classes() as u64 - 1) as i32)
+            .collect();
+        let inputs = [
+            Literal::new(&[EXAMPLES, pixels], &images),
+            Literal::new(&[EXAMPLES], &labels),
+            Literal::new(&[k, EXAMPLES], &indices),
+            column(&|t| self.plan.learning_rate.at(t.gs_before)),
+            column(&|t| t.drop_fraction),
+            Literal::from_bools(&[k], &update),
+            Literal::scalar(count as i32),
+            Literal::new(&[2], &[self.plan.run.train.seed as u32, 0]),
+        ];
+        let arguments: Vec<Literal> = self.state.iter().cloned().chain(inputs).collect();
+        let mut outputs = self.program.run(&arguments);
+        let measured = outputs.split_off(self.names.len());
+        assert_eq!(measured.len(), LAUNCH_OUTPUTS.len());
+        self.state = outputs;
+        self.check_counters();
+        (ticks, measured)
+    }
+
+    /// The device's counters are the schedule's.
+    fn check_counters(&self) {
+        assert_eq!(self.get(GLOBAL_STEP).item::<i64>(), Some(self.counters.gs));
+        assert_eq!(self.get(LAST_UPDATE).item::<i64>(), Some(self.counters.last));
+    }
+
+    pub fn get(&self, name: &str) -> &Literal {
+        let i = self.names.iter().position(|n| n == name).unwrap();
+        &self.state[i]
+    }
+
+    /// Names and arrays.
+    pub fn arrays(&self) -> impl Iterator<Item = (&str, &Literal)> {
+        self.names.iter().map(String::as_str).zip(&self.state)
+    }
+
+    pub fn mask(&self) -> Vec<bool> {
+        bools(self.get("layer1/mask"))
+    }
+}

@@ -1,0 +1,87 @@
+//! Selection, mask update and training as graphs, held equal to the plain-Rust reference of `sparse::host`: on the
+//! evaluator and on the default CPU plugin. A plugin that cannot be had fails the tests: nothing is skipped.
+#![allow(clippy::unwrap_used)]
+
+mod launches;
+mod layer;
+mod select;
+mod training;
+mod update;
+
+use hlo::{Computation, Literal};
+use rigl_xla::device::Device;
+use rigl_xla::pjrt::{Arg, Buffer, CompileOptions, DeviceKind, Executable};
+use rigl_xla::rng::{Stream, stream};
+use std::sync::LazyLock;
+
+/// One client for all tests of this process.
+static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open(DeviceKind::Cpu, None).unwrap());
+
+/// What runs a graph.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Backend {
+    Evaluator,
+    Plugin,
+}
+
+const BACKENDS: [Backend; 2] = [Backend::Evaluator, Backend::Plugin];
+
+/// A graph made ready to run.
+enum Program {
+    Evaluator(Computation),
+    Plugin(Executable),
+}
+
+impl Backend {
+    /// Compiles without the cache on disk, which is the user's.
+    fn program(self, computation: Computation) -> Program {
+        match self {
+            Backend::Evaluator => Program::Evaluator(computation),
+            Backend::Plugin => {
+                let (client, bytes) = (&DEVICE.client, computation.to_bytes(&[]));
+                Program::Plugin(client.compile(&bytes, &CompileOptions::default()).unwrap())
+            }
+        }
+    }
+}
+
+impl Program {
+    fn run(&self, arguments: &[Literal]) -> Vec<Literal> {
+        match self {
+            Program::Evaluator(computation) => computation.evaluate(arguments).unwrap(),
+            Program::Plugin(executable) => {
+                let upload = |l: &Literal| DEVICE.client.to_device(l, 0).unwrap();
+                let buffers: Vec<Buffer> = arguments.iter().map(upload).collect();
+                let outputs = executable.execute(buffers.iter().map(Arg::Keep).collect()).unwrap();
+                outputs.iter().map(|b| b.to_literal().unwrap()).collect()
+            }
+        }
+    }
+}
+
+/// Random numbers of a test.
+fn random(test: &str, case: usize) -> Stream {
+    stream(0, "sparse_graph", test, case as u64)
+}
+
+fn normals(n: usize, rng: &mut Stream) -> Vec<f32> {
+    (0..n).map(|_| rng.normal() as f32).collect()
+}
+
+fn f32s(array: &Literal) -> Vec<f32> {
+    array.to_vec().unwrap()
+}
+
+fn bools(array: &Literal) -> Vec<bool> {
+    array.to_bools().unwrap()
+}
+
+fn count(mask: &[bool]) -> usize {
+    mask.iter().filter(|&&m| m).count()
+}
+
+/// Bits of every number, any NaN as one: which NaN it is is left to the platform.
+fn bits(values: &[f32]) -> Vec<u32> {
+    let bits = |v: &f32| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() };
+    values.iter().map(bits).collect()
+}
