@@ -184,6 +184,8 @@ fn a_folder_with_a_run_is_refused_resumed_or_replaced() {
     drop(run);
 
     let run = RunDir::create(&path, Mode::Overwrite).unwrap();
+    assert!(run.latest().unwrap().is_some());
+    run.clear().unwrap();
     assert!(run.latest().unwrap().is_none());
     assert_eq!(names(&path), [".lock", "notes.txt"]);
     let error = checkpoint::resolve(&path).unwrap_err();

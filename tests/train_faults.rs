@@ -81,7 +81,9 @@ fn a_folder_with_a_run_is_neither_mixed_nor_lost() {
         said.contains("nothing to resume") && !runs.path("none").exists(),
         "{said}"
     );
-    // Overwriting is starting anew.
+    // Overwriting is starting anew, but only once the new run can start.
+    let said = runs.fails("run", &["--overwrite", "--steps", "7", "--batch-size", "1001"], 1);
+    assert!(said.contains("1001") && files(&runs.path("run")) == before, "{said}");
     runs.train("run", &["--overwrite", "--steps", "7", "--seed", "1"]);
     assert_eq!(saved(&runs.path("run")), [7]);
 }
@@ -193,6 +195,23 @@ fn a_damaged_newest_checkpoint_is_not_skipped_in_silence() {
     fs::remove_file(&newest).unwrap();
     runs.train("run", &["--resume", "--steps", "60"]);
     assert!(fs::read(&newest).unwrap() == bytes);
+}
+
+/// Another program's file has the arrays but not where its run stood.
+#[test]
+fn a_foreign_checkpoint_is_not_gone_on_from() {
+    let runs = Runs::new();
+    runs.train("run", &["--steps", "10"]);
+    let path = runs.checkpoint_path("run", 10);
+    let bytes = fs::read(&path).unwrap();
+    let ours = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    safetensors::serialize_to_file(ours.tensors(), None, &path).unwrap();
+    let said = runs.fails("run", &["--steps", "20", "--resume"], 1);
+    assert!(
+        said.contains("ckpt-10.safetensors: does not say after how many iterations"),
+        "{said}"
+    );
+    common::json(&["eval", "--checkpoint", path.to_str().unwrap(), "--data", small_mnist()]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub enum Mode {
     Fresh,
     /// Continue it; refuse a folder that holds none.
     Resume,
-    /// Delete its files (only those of a run), then start anew.
+    /// Start anew; what it holds stays until [`RunDir::clear`].
     Overwrite,
 }
 
@@ -50,16 +50,12 @@ impl RunDir {
         }
         let lock = lock(path)?;
         let files = run_files(path)?;
-        match (mode, files.first()) {
-            (Mode::Fresh, Some(found)) => {
-                let found = found.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                return Err(Error::Occupied {
-                    path: path.into(),
-                    found,
-                });
-            }
-            (Mode::Overwrite, _) => files.iter().try_for_each(remove)?,
-            _ => {}
+        if let (Mode::Fresh, Some(found)) = (mode, files.first()) {
+            let found = found.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Err(Error::Occupied {
+                path: path.into(),
+                found,
+            });
         }
         entries(path)?
             .iter()
@@ -89,6 +85,14 @@ impl RunDir {
     /// The text of `config.toml` of the run being resumed: the caller compares it with what was asked for.
     pub fn stored_config(&self) -> Option<&str> {
         self.stored_config.as_deref()
+    }
+
+    /// Deletes the files of the run that the folder holds, and no others: for [`Mode::Overwrite`], once the new run can start.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn clear(&self) -> Result<()> {
+        run_files(&self.path)?.iter().try_for_each(remove)
     }
 
     /// Writes `config.toml`.

@@ -72,6 +72,12 @@ pub enum Error {
         /// Iterations of the whole run.
         asked: u64,
     },
+    /// `--resume` from a file that another program wrote.
+    #[error("{}: does not say after how many iterations it was saved, so no run can go on from it", path.display())]
+    NoIteration {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// Examples that the model does not take.
     #[error("{what} has {found}, expected {expected}")]
     Shape {

@@ -19,16 +19,15 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
     if !differences.is_empty() {
         return Err(Error::OtherRun { path, differences });
     }
-    let found = dir.latest()?;
-    let done = found
-        .as_ref()
-        .and_then(|c| c.metadata.as_ref())
-        .map_or(0, |m| m.iteration);
+    let Some(found) = dir.latest()? else { return Ok(None) };
+    let Some(done) = found.metadata.as_ref().map(|m| m.iteration) else {
+        return Err(Error::NoIteration { path: found.path });
+    };
     if done > plan.iterations {
         let asked = plan.iterations;
         return Err(Error::Beyond { path, done, asked });
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.

@@ -117,7 +117,7 @@ pub fn train(plan: &Plan, mode: Mode, stop: &AtomicBool) -> Result<Summary> {
     session.progress.finish();
     let scores = match scores {
         Some(scores) => scores,
-        None => session.evaluate()?, // resumed at its end
+        None => session.score()?, // resumed at its end, where the metrics have an evaluation already
     };
     session.summary(scores, start, startup)
 }
@@ -145,6 +145,10 @@ impl<'a> Session<'a> {
         let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], 0);
         let state = specs.iter().map(upload).collect::<std::result::Result<Vec<_>, _>>()?;
         let seed = plan.run.train.seed;
+        // Only now, when nothing of the new run can fail any more but its training, may an old one go.
+        if mode == Mode::Overwrite {
+            dir.clear()?;
+        }
         let metrics = Writer::new(dir.metrics(counters.iteration)?);
         // A resumed run may be longer than it was, and its next resumption is to know that.
         dir.write_config(&plan.run.to_toml()?)?;
@@ -268,10 +272,14 @@ impl<'a> Session<'a> {
         self.state.get(i)
     }
 
-    fn evaluate(&mut self) -> Result<Scores> {
+    fn score(&self) -> Result<Scores> {
         let specs = inference_specs(&self.plan.params);
         let weights: Vec<&Buffer> = specs.iter().filter_map(|(name, _)| self.buffer(name)).collect();
-        let scores = self.evaluator.run(&weights)?;
+        self.evaluator.run(&weights)
+    }
+
+    fn evaluate(&mut self) -> Result<Scores> {
+        let scores = self.score()?;
         self.record(&json!({
             "iteration": self.counters.iteration,
             "global_step": self.counters.gs,

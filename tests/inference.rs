@@ -1,0 +1,149 @@
+//! What is done with a trained network and with graphs: `eval`, `predict` and `dump-hlo` with the real program.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+
+use common::runs::{Runs, small_mnist};
+use common::{error, json, rigl_xla};
+use hlo::Literal;
+use rigl_xla::checkpoint::{Metadata, load, save};
+use rigl_xla::data::{Split, mnist};
+use serde_json::{Value, json as value};
+
+#[test]
+fn eval_and_predict_agree_with_training() {
+    let runs = Runs::new();
+    for method in ["rigl", "dense"] {
+        let done = runs.train(method, &["--method", method, "--steps", "60"]);
+        let (folder, newest) = (runs.path(method), runs.checkpoint_path(method, 60));
+        // By file and by folder; in one batch and in many, the last of them short.
+        for (which, batch) in [(&newest, "1000"), (&folder, "1000"), (&newest, "77")] {
+            let which = which.to_str().unwrap();
+            let args = [
+                "eval",
+                "--checkpoint",
+                which,
+                "--data",
+                small_mnist(),
+                "--batch-size",
+                batch,
+            ];
+            let report = json(&args);
+            let near = |key: &str| {
+                let [here, there] = [&report[key], &done["eval"][key]].map(|v| v.as_f64().unwrap());
+                here == there || batch == "77" && key == "loss" && (here / there - 1.0).abs() < 1e-5
+            };
+            assert!(["top1", "top5", "loss"].into_iter().all(near), "{report} and {done}");
+            assert_eq!(
+                (&report["model"], &report["iteration"]),
+                (&"mnist-fc".into(), &60.into())
+            );
+            assert_eq!(
+                (&report["examples"], report["checkpoint"].as_str()),
+                (&300.into(), newest.to_str())
+            );
+            let masks = if method == "dense" {
+                [Value::Null, Value::Null]
+            } else {
+                [9244.into(), 266_200.into()]
+            };
+            assert_eq!([&report["nonzeros"], &report["maskable"]], [&masks[0], &masks[1]]);
+        }
+        predictions_agree(&runs, method, done["eval"]["top1"].as_f64().unwrap());
+    }
+}
+
+/// Predicts the test set from u8 pixels and from scaled f32 ones and counts correct images.
+fn predictions_agree(runs: &Runs, run: &str, top1: f64) {
+    let set = mnist::load(small_mnist().as_ref(), Split::Test).unwrap();
+    let scaled: Vec<f32> = set
+        .images
+        .bytes()
+        .iter()
+        .map(|&p| f32::from(p) * (1.0 / 255.0))
+        .collect();
+    let labels: Vec<i32> = set.labels.to_vec().unwrap();
+    let checkpoint = runs.path(run);
+    let logits = [
+        Literal::new(&[300, 28, 28], set.images.bytes()),
+        Literal::new(&[300, 784], &scaled),
+    ]
+    .map(|images| {
+        let [input, output] = ["input", "output"].map(|name| runs.path(&format!("{name}.safetensors")));
+        save(
+            &input,
+            &[("images".to_string(), images)].into(),
+            &Metadata::new("", 0, ""),
+        )
+        .unwrap();
+        let report = json(&[
+            "predict",
+            "--checkpoint",
+            checkpoint.to_str().unwrap(),
+            "--input",
+            input.to_str().unwrap(),
+            "--output",
+            output.to_str().unwrap(),
+        ]);
+        let expected = value!({ "output": output, "model": "mnist-fc", "logits": [300, 10] });
+        assert_eq!(report, expected);
+        load(&output).unwrap().tensors["logits"].to_vec::<f32>().unwrap()
+    });
+    assert_eq!(logits[0], logits[1]);
+    let best = |row: &[f32]| (0..10).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as i32;
+    let correct = logits[0]
+        .chunks(10)
+        .zip(&labels)
+        .filter(|(row, label)| best(row) == **label);
+    assert_eq!(correct.count() as f64 / 300.0, top1);
+}
+
+#[test]
+fn every_graph_is_written_in_every_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("graph");
+    let output = path.to_str().unwrap();
+    // Per graph, an operator that it must have as built.
+    for (graph, operator) in [("step", "while"), ("update", "select"), ("eval", "dot")] {
+        for optimized in [false, true] {
+            let args = |format| {
+                let mut args = vec!["dump-hlo", "--graph", graph, "--format", format];
+                args.extend(optimized.then_some("--optimized"));
+                args
+            };
+            let [text, proto, dot] = ["text", "proto", "dot"].map(|format| {
+                let told = json(&[&args(format)[..], &["--output", output]].concat());
+                let bytes = fs::read(&path).unwrap();
+                assert_eq!(
+                    (told["output"].as_str(), &told["bytes"]),
+                    (Some(output), &bytes.len().into())
+                );
+                assert!(told["instructions"].as_u64().unwrap() > 20);
+                bytes
+            });
+            let text = String::from_utf8(text).unwrap();
+            assert!(
+                text.contains(if optimized { "fusion" } else { operator }),
+                "{graph} {optimized}: {text}"
+            );
+            let module = hlo::text::read_module(&proto).unwrap();
+            assert!(!module.computations.is_empty());
+            if optimized {
+                assert_eq!(hlo::text::dump_module(&module), text);
+            }
+            let dot = String::from_utf8(dot).unwrap();
+            assert!(dot.starts_with("digraph") && dot.trim_end().ends_with('}') && dot.contains(" -> "));
+        }
+    }
+    // Without --output the graph itself is the output.
+    fs::remove_file(&path).unwrap();
+    json(&["dump-hlo", "--graph", "eval", "--output", output]);
+    assert_eq!(
+        rigl_xla(&["dump-hlo", "--graph", "eval"]).stdout,
+        fs::read(&path).unwrap()
+    );
+    assert!(error(&["dump-hlo", "--graph", "update", "--method", "scratch"], 1).contains("scratch has no mask update"));
+    assert!(error(&["dump-hlo", "--json"], 1).contains("--output"));
+}
