@@ -112,10 +112,10 @@ fn check(program: &Program, dims: &[usize], kind: &str, k: usize) {
 #[test]
 fn every_form_selects_what_the_reference_selects() {
     for backend in BACKENDS {
-        for n in [1, 2, 3, 7, 8, 9, 31, 1000] {
+        for n in [1, 2, 3, 7, 8, 9, 31, 512, 513, 1000] {
             let program = backend.program(selections(&[n]));
             // One vector of each kind is enough of the long ones on the evaluator.
-            let all = n < 1000 || backend == Backend::Plugin;
+            let all = n < 100 || backend == Backend::Plugin;
             for (i, kind) in KINDS.iter().enumerate() {
                 let sizes = sizes_of_k(n);
                 let sizes = if all { &sizes[..] } else { &sizes[i % 6..=i % 6] };
@@ -125,7 +125,7 @@ fn every_form_selects_what_the_reference_selects() {
     }
 }
 
-/// More elements than 16 bits can count, one more than a power of two.
+/// More elements than 16 bits can count, one more than a power of two and than whole rows of packed counts.
 #[test]
 fn long_vectors_are_selected_from_alike() {
     let n = (1 << 16) + 1;
