@@ -170,7 +170,7 @@ fn random() -> Vec<Case> {
     );
     let (seed, step) = key();
     let normal = case(
-        "cosine",
+        "log",
         "normal numbers of a folded key",
         [seed, step],
         |_, x| vec![Key::new(x[0]).fold(0x0123_4567_89ab_cdef).fold_step(x[1]).normal(&[4])],
