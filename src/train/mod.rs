@@ -3,6 +3,7 @@
 mod error;
 pub mod eval;
 pub mod inference;
+pub mod launch;
 mod resume;
 mod session;
 pub mod state;

@@ -2,9 +2,10 @@
 
 use super::error::{Error, Result};
 use super::inference::{Evaluator, Scores, scalar};
+use super::launch::LAUNCH_OUTPUTS;
 use super::resume;
 use super::state::{self, GLOBAL_STEP, LAST_UPDATE, inference_specs};
-use super::step::{LAUNCH_OUTPUTS, Row, Trainer};
+use super::step::{Row, Trainer};
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::Plan;
 use crate::data::batches::BatchOrder;

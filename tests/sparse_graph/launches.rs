@@ -6,8 +6,9 @@ use models::{Init, Model, Param, Variables, layers};
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::rng::BoundedRng;
 use rigl_xla::sparse::{Counters, Tick};
+use rigl_xla::train::launch::LAUNCH_OUTPUTS;
 use rigl_xla::train::state::{GLOBAL_STEP, LAST_UPDATE, initial, specs};
-use rigl_xla::train::step::{LAUNCH_OUTPUTS, Row, Trainer};
+use rigl_xla::train::step::{Row, Trainer};
 
 /// Masked fully connected layers `layer1`, `layer2`, … of these sizes, with ReLU between.
 pub struct Small(pub Vec<usize>);

@@ -1,0 +1,218 @@
+//! The device loop: many iterations per launch, so that the host is not in the way.
+
+use super::state::{State, specs};
+use super::step::{Row, Scheduled, Trainer, to_model_input};
+use hlo::{Alias, Computation, DType, Graph, Shape, Tensor};
+use models::layers;
+
+/// Names of a launch's inputs after the state.
+pub const LAUNCH_INPUTS: [&str; 6] = ["images", "labels", "indices", "schedule", "count", "seed"];
+/// Names of a launch's outputs after the state: mean cross entropy of the last iteration and its sum over all, correct
+/// predictions, the L2 term at the end, iterations done (fewer than asked for when the loss stopped being a number).
+pub const LAUNCH_OUTPUTS: [&str; 5] = ["last_cross_entropy", "cross_entropy_sum", "correct", "l2", "done"];
+
+/// What the loop carries from iteration to iteration, as one list of tensors.
+struct Carry<'g> {
+    /// Iterations done (s32), last cross entropy and sum of all (f32), correct predictions (s32).
+    measured: [Tensor<'g>; 4],
+    /// Whether the iteration just done asks for a mask update (0 or 1), and its drop fraction.
+    pending: [Tensor<'g>; 2],
+    /// The schedule's row of the next iteration. Read ahead: read where it is used, each look-up would be fused into the
+    /// elementwise loops over the weights and done again for every element.
+    row: Vec<Tensor<'g>>,
+    /// Gradients of the iteration just done, where mask updates look at them.
+    gradients: Vec<Tensor<'g>>,
+    /// The training state.
+    state: Vec<Tensor<'g>>,
+    /// The launch's other inputs, which stay as they are.
+    inputs: Vec<Tensor<'g>>,
+}
+
+impl<'g> Carry<'g> {
+    fn pack(&self) -> Vec<Tensor<'g>> {
+        let lists = [&self.row, &self.gradients, &self.state, &self.inputs];
+        let scalars = self.measured.iter().chain(&self.pending);
+        scalars.chain(lists.into_iter().flatten()).copied().collect()
+    }
+
+    fn unpack(tensors: &[Tensor<'g>], gradients: usize) -> Self {
+        let mut rest = tensors.iter().copied();
+        let mut take = |n: usize| -> Vec<Tensor<'g>> { rest.by_ref().take(n).collect() };
+        let (measured, pending) = (take(4), take(2));
+        let (row, gradients) = (take(Row::COLUMNS), take(gradients));
+        let scalars = measured.len() + pending.len() + row.len() + gradients.len();
+        let state = take(tensors.len() - scalars - LAUNCH_INPUTS.len());
+        Carry {
+            measured: [measured[0], measured[1], measured[2], measured[3]],
+            pending: [pending[0], pending[1]],
+            row,
+            gradients,
+            state,
+            inputs: rest.collect(),
+        }
+    }
+
+    /// Whether there are iterations left. A loss that is no longer a number ends the launch: the host reports where.
+    fn runs_on(&self) -> Tensor<'g> {
+        self.measured[0].lt(input(&self.inputs, "count")) & self.measured[1].is_finite()
+    }
+}
+
+impl Trainer<'_> {
+    /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device.
+    ///
+    /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]`, per iteration of the launch `indices`
+    /// `s32[K, batch]` and `schedule` `f32[K, 6]` ([`Row`]); how many of the K to run (`count`, s32) and the `seed`
+    /// `u32[2]`. Outputs: the state, in place, and [`LAUNCH_OUTPUTS`].
+    ///
+    /// # Errors
+    /// None for the models and methods of this crate.
+    pub fn launch(&self, examples: usize) -> hlo::Result<(Computation, Vec<Alias>)> {
+        let (k, batch) = (
+            self.plan.run.train.steps_per_launch as usize,
+            self.plan.run.train.batch_size,
+        );
+        let specs = specs(self.plan);
+        let inputs = [
+            Shape::new(DType::U8, [vec![examples], self.model.input_dims()].concat()),
+            Shape::new(DType::S32, [examples]),
+            Shape::new(DType::S32, [k, batch]),
+            Shape::new(DType::F32, [k, Row::COLUMNS]),
+            Shape::scalar(DType::S32),
+            Shape::new(DType::U32, [2]),
+        ];
+        let named = LAUNCH_INPUTS.iter().map(|n| n.to_string()).zip(inputs);
+        let parameters: Vec<_> = specs.iter().cloned().chain(named).collect();
+        let computation = Graph::function("train", &parameters, |g, inputs| self.launch_graph(g, &specs, inputs))?;
+        let aliases = (0..specs.len())
+            .map(|i| Alias {
+                output: i,
+                parameter: i,
+            })
+            .collect();
+        Ok((computation, aliases))
+    }
+
+    fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        let (state, inputs) = inputs.split_at(specs.len());
+        let needed = self.sparse_params().filter(|_| self.updates_need_gradients());
+        let gradients = needed.map(|(p, _)| g.full(&Shape::new(DType::F32, p.dims.clone()), 0.0));
+        let start = Carry {
+            measured: [g.scalar(0i32), g.scalar(0f32), g.scalar(0f32), g.scalar(0i32)],
+            pending: [g.scalar(0f32), g.scalar(0f32)],
+            row: read_row(inputs, g.scalar(0i32)),
+            gradients: gradients.collect(),
+            state: state.to_vec(),
+            inputs: inputs.to_vec(),
+        };
+        let n = start.gradients.len();
+        let end = if self.plan.method.updates() {
+            // In stretches that end with a mask update: beside the ordinary iterations, not within, it costs them nothing.
+            g.while_loop(
+                &start.pack(),
+                |_, s| Carry::unpack(s, n).runs_on(),
+                |g, s| self.stretch(g, specs, Carry::unpack(s, n)).pack(),
+            )
+        } else {
+            g.while_loop(
+                &start.pack(),
+                |_, s| Carry::unpack(s, n).runs_on(),
+                |g, s| self.advance(g, specs, Carry::unpack(s, n)).pack(),
+            )
+        };
+        let end = Carry::unpack(&end, n);
+        let after = State::new(specs, &end.state);
+        let decayed = self.plan.params.iter().filter(|p| p.decayed);
+        let l2 = decayed.map(|p| layers::l2(after.get(&p.name)));
+        let l2 = l2.fold(g.scalar(0f32), |a, b| a + b) * self.plan.run.optimizer.weight_decay;
+        let [done, last, sum, correct] = end.measured;
+        [&end.state[..], &[last, sum, correct, l2, done]].concat()
+    }
+
+    /// Iterations up to and including the next with a mask update, and the update.
+    fn stretch<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], mut carry: Carry<'g>) -> Carry<'g> {
+        let n = carry.gradients.len();
+        carry.pending[0] = g.scalar(0f32);
+        let ordinary = g.while_loop(
+            &carry.pack(),
+            |_, s| {
+                let carry = Carry::unpack(s, n);
+                carry.runs_on() & carry.pending[0].eq(0.0)
+            },
+            |g, s| self.advance(g, specs, Carry::unpack(s, n)).pack(),
+        );
+        let mut carry = Carry::unpack(&ordinary, n);
+        let [update, drop_fraction] = carry.pending;
+        let operands = [
+            &carry.state[..],
+            &[drop_fraction, input(&carry.inputs, "seed")],
+            &carry.gradients,
+        ]
+        .concat();
+        let states = specs.len();
+        carry.state = g.conditional(
+            update.gt(0.0),
+            &operands,
+            |g, s| {
+                let mut state = State::new(specs, s);
+                let gradients = match n {
+                    0 => self
+                        .sparse_params()
+                        .map(|(p, _)| state.get(&p.name).zeros_like())
+                        .collect(),
+                    _ => s[states + 2..].to_vec(),
+                };
+                self.mask_update(g, &mut state, &gradients, s[states], s[states + 1]);
+                state.tensors(specs)
+            },
+            |_, s| s[..states].to_vec(),
+        );
+        carry
+    }
+
+    /// One iteration without its mask update.
+    fn advance<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], mut carry: Carry<'g>) -> Carry<'g> {
+        let mut state = State::new(specs, &carry.state);
+        let [i, _, sum, correct] = carry.measured;
+        let scheduled = Scheduled::new(&carry.row);
+        let batch = self.batch(g, i, &carry.inputs);
+        let outcome = self.iteration(g, &mut state, batch, &scheduled);
+        let next = i + g.scalar(1i32);
+        carry.measured = [
+            next,
+            outcome.cross_entropy,
+            sum + outcome.cross_entropy,
+            correct + outcome.correct,
+        ];
+        carry.pending = [scheduled.update, scheduled.drop_fraction];
+        carry.row = read_row(&carry.inputs, next);
+        carry.gradients = outcome.gradients[..carry.gradients.len()].to_vec();
+        carry.state = state.tensors(specs);
+        carry
+    }
+
+    /// Images, as the model takes them, and labels of iteration `i` of the launch.
+    fn batch<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> [Tensor<'g>; 2] {
+        let _scope = g.scope("batch");
+        let batch = self.plan.run.train.batch_size;
+        let rows = input(inputs, "indices")
+            .dynamic_slice(&[i, g.scalar(0i32)], &[1, batch])
+            .reshape(&[batch]);
+        let images = input(inputs, "images").take_rows(rows);
+        [to_model_input(images), input(inputs, "labels").take_rows(rows)]
+    }
+}
+
+/// The launch's input of a name in [`LAUNCH_INPUTS`].
+fn input<'g>(inputs: &[Tensor<'g>], name: &str) -> Tensor<'g> {
+    let position = LAUNCH_INPUTS.iter().position(|n| *n == name);
+    inputs[position.unwrap_or(inputs.len())]
+}
+
+/// The values of row `i` of `schedule`, `f32[K, COLUMNS]`; of the last row past the end.
+fn read_row<'g>(inputs: &[Tensor<'g>], i: Tensor<'g>) -> Vec<Tensor<'g>> {
+    let schedule = input(inputs, "schedule");
+    let g = schedule.graph();
+    let at = |column: i32| schedule.dynamic_slice(&[i, g.scalar(column)], &[1, 1]).reshape(&[]);
+    (0..Row::COLUMNS as i32).map(at).collect()
+}
