@@ -10,8 +10,33 @@
 //! | [`schedule`] | at which iterations do masks change, and by what fraction | 2.2 |
 //! | [`method`] | which scores drop and grow connections, in which order to the gradient step | 2.3, 2.4 |
 //! | [`host`] | selection and one mask update on arrays: the twin that graphs are held equal to | 2.3, 2.4 |
+//! | [`select`], [`update`] | the same as graphs, for the compiled training program | 2.3, 2.4 |
 //!
 //! All of it is pure: the same arguments give the same result on every machine and thread count.
+//!
+//! ```
+//! use rigl_xla::sparse::*;
+//!
+//! // How many connections: 8x6 and 4x3, Erdős–Rényi at 70 % zeros.
+//! let layers = [Layer::new("first", [8, 6]), Layer::new("second", [4, 3])];
+//! let kept = budgets(&layers, &Options::new(Distribution::ErdosRenyi, 0.7))?;
+//! assert_eq!([kept[0].zeros, kept[1].zeros], [35, 5]);
+//!
+//! // When: RigL every 3 steps, from step 0 to 8.
+//! let schedule = Schedule { begin_step: 0, end_step: 8, frequency_steps: 3, drop_fraction: 0.3, anneal: Anneal::Cosine };
+//! let updates: Vec<i64> = trace(Order::Replaces, &schedule, 20).filter_map(|tick| tick.update_at).collect();
+//! assert_eq!(updates, [0, 3, 6]);
+//!
+//! // Which: the weakest active connection makes room for the entry with the largest gradient.
+//! let (mut weights, mut mask, mut slots) = ([0.5, -0.1, 7.0], [true, true, false], [vec![1.0, 2.0, 3.0]]);
+//! let layer = LayerState { weights: &mut weights, mask: &mut mask, slots: &mut slots };
+//! let inputs = UpdateInputs { drop_fraction: 0.5, gradient: Some(&[0.0, 0.2, -0.9]), ..Default::default() };
+//! let report = mask_update(Method::find("rigl")?, layer, &inputs)?;
+//! assert_eq!((report.n_prune, report.n_grown), (1, 1));
+//! assert_eq!((mask, weights), ([true, false, true], [0.5, -0.1, 0.0]));
+//! assert_eq!(slots, [vec![1.0, 2.0, 0.0]]);
+//! # Ok::<(), rigl_xla::sparse::Error>(())
+//! ```
 
 pub mod distribution;
 mod error;
