@@ -1,4 +1,4 @@
-//! The one folder for everything downloaded or compiled.
+//! The one folder for everything downloadedd.
 
 use std::{env, fs, io, path::PathBuf};
 
@@ -18,7 +18,7 @@ pub fn dir() -> io::Result<PathBuf> {
 }
 
 /// Waits for the exclusive lock `<cache>/<name>.lock` and holds it until the file is dropped, so that two processes
-/// do not fetch or compile the same thing at once.
+/// do not fetch the same thing at once.
 ///
 /// # Errors
 /// As [`dir`], or when the lock file cannot be opened or locked.

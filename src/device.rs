@@ -3,7 +3,7 @@
 use crate::pjrt::{
     self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
 };
-use crate::report;
+use crate::report::{self, note};
 use hlo::{Alias, Computation};
 use std::time::Instant;
 
@@ -13,7 +13,8 @@ pub struct Device {
     pub kind: DeviceKind,
     /// The plugin's client.
     pub client: Client,
-    cache: Cache,
+    /// `None` where there is no folder for it.
+    cache: Option<Cache>,
 }
 
 impl Device {
@@ -24,18 +25,12 @@ impl Device {
     pub fn open(kind: DeviceKind, plugin: Option<&str>) -> pjrt::Result<Self> {
         let started = Instant::now();
         let plugin = pjrt::open(kind, plugin)?;
-        let options = ClientOptions::for_device(kind);
-        let options = if kind == DeviceKind::Cpu {
-            options.with_cpu_devices(1)
-        } else {
-            options
-        };
-        let client = plugin.client(&options)?;
+        let client = plugin.client(&ClientOptions::for_device(kind))?;
         report::detail(|| format!("plugin {} ready in {:.2?}", plugin.path().display(), started.elapsed()));
         Ok(Device {
             kind,
             client,
-            cache: Cache::open()?,
+            cache: Cache::open().inspect_err(|e| note!("no compile cache: {e}")).ok(),
         })
     }
 
@@ -46,13 +41,17 @@ impl Device {
     pub fn program(&self, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Executable> {
         let started = Instant::now();
         let bytes = computation.to_bytes(aliases);
-        let (executable, outcome) = self.client.compile_cached(&self.cache, &bytes, &options(self.kind))?;
+        let options = options(self.kind);
+        let Some(cache) = &self.cache else {
+            return self.client.compile(&bytes, &options);
+        };
+        let (executable, outcome) = self.client.compile_cached(cache, &bytes, &options)?;
         let name = &computation.name;
         match outcome {
             CacheOutcome::Damaged(why) => {
-                eprintln!("compile cache: the entry of {name} was damaged and is replaced ({why})")
+                note!("compile cache: the entry of {name} was damaged and is replaced ({why})")
             }
-            CacheOutcome::NotSaved(why) => eprintln!("compile cache: {name} could not be kept ({why})"),
+            CacheOutcome::NotSaved(why) => note!("compile cache: {name} could not be kept ({why})"),
             CacheOutcome::Hit => report::detail(|| format!("{name}: from the cache in {:.2?}", started.elapsed())),
             CacheOutcome::Miss => report::detail(|| format!("{name}: compiled in {:.2?}", started.elapsed())),
         }

@@ -144,6 +144,6 @@ fn every_graph_is_written_in_every_form() {
         rigl_xla(&["dump-hlo", "--graph", "eval"]).stdout,
         fs::read(&path).unwrap()
     );
-    assert!(error(&["dump-hlo", "--graph", "update", "--method", "scratch"], 1).contains("scratch has no mask update"));
-    assert!(error(&["dump-hlo", "--json"], 1).contains("--output"));
+    assert!(error(&["dump-hlo", "--graph", "update", "--method", "scratch"], 2).contains("scratch has no mask update"));
+    assert!(error(&["dump-hlo", "--json"], 2).contains("--output"));
 }

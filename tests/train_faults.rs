@@ -321,10 +321,10 @@ fn a_loss_that_is_no_number_stops_the_run_and_nothing_bad_is_saved() {
         "200",
     ];
     let said = runs.fails("run", &explode, 1);
-    // Mask updates at iterations 0, 11, 22 and 33 take the place of steps: step 31 is that of iteration 35, and the loss
+    // Counted from 0, mask updates at iterations 0, 11, 22 and 33 take the place of steps: step 31 is that of iteration 35, and the loss
     // of the iteration after it is the first bad one.
     assert!(
-        said.contains("the loss is NaN at iteration 36 (gradient step 32); "),
+        said.contains("the loss is NaN at iteration 37 (gradient step 32); "),
         "{said}"
     );
     assert!(
@@ -354,7 +354,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_nothing_bad_is_saved() {
     let path = runs.path("often");
     // A launch that ends at the bad step tells by the L2 term.
     assert!(
-        said.contains("at iteration 35 (gradient step 31); ") && said.contains("ckpt-35.safetensors"),
+        said.contains("at iteration 36 (gradient step 31); ") && said.contains("ckpt-35.safetensors"),
         "{said}"
     );
     assert_eq!(saved(&path), (1..=35).collect::<Vec<_>>());
@@ -362,7 +362,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_nothing_bad_is_saved() {
 
     let said = runs.fails("at-once", &["--lr", "1e30"], 1);
     assert!(
-        said.contains("at iteration 2 (gradient step 1); no checkpoint was saved before"),
+        said.contains("at iteration 3 (gradient step 1); no checkpoint was saved before"),
         "{said}"
     );
     assert!(saved(&runs.path("at-once")).is_empty());

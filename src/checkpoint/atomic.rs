@@ -1,14 +1,28 @@
 //! Files that appear whole or not at all, and survive a power failure once reported as written.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter},
     path::Path,
 };
 
 /// Writes `path` through a temporary file in the same folder: written, synced, renamed over `path`, folder synced.
 /// When anything fails, the temporary file is removed and what `path` held before stays.
+///
+/// A symbolic link is followed; what exists and is no regular file (a device, a pipe, a folder) is refused, not replaced.
 pub(super) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let real = if path.is_symlink() {
+        fs::canonicalize(path)?
+    } else {
+        path.to_path_buf()
+    };
+    let path = real.as_path();
+    if path.exists() && !path.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it exists and is not a regular file",
+        ));
+    }
     let dir = folder(path);
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]

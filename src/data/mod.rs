@@ -5,7 +5,6 @@ pub mod batches;
 pub mod fetch;
 pub mod idx;
 pub mod mnist;
-pub mod synthetic;
 
 use std::{io, path::PathBuf};
 

@@ -90,7 +90,7 @@ pub fn search(device: DeviceKind, explicit: Option<&str>) -> Result<Vec<Candidat
                 path,
             }]);
         }
-        Some((name, _)) => vec![Package::named(&name)?],
+        Some((name, origin)) => vec![Package::named(&name).map_err(|error| said_by(origin, error))?],
     };
     let mut candidates = Vec::new();
     for folder in python_folders() {
@@ -118,6 +118,18 @@ pub fn search(device: DeviceKind, explicit: Option<&str>) -> Result<Vec<Candidat
         });
     }
     Ok(candidates)
+}
+
+/// An unknown name that came from the environment tells the variable.
+fn said_by(origin: Origin, error: Error) -> Error {
+    match (origin, error) {
+        (Origin::Environment, Error::UnknownPackage { given, known, nearest }) => Error::UnknownPackage {
+            given: format!("{VARIABLE}={given}"),
+            known,
+            nearest,
+        },
+        (_, error) => error,
+    }
 }
 
 /// A path has a separator or names a file; anything else is a package name.
@@ -189,7 +201,7 @@ pub fn fetch(package: &Package) -> Result<PathBuf> {
     if is_whole(package, &path) {
         return Ok(path);
     }
-    eprintln!(
+    crate::report::note!(
         "fetching the {} plugin: {} (once, into {})",
         package.device,
         package.requirement(),

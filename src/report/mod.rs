@@ -3,7 +3,22 @@
 pub mod metrics;
 pub mod progress;
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A line for people on standard error, formatted as by `format!`. Unlike `eprintln!` it does not fail when nobody reads:
+/// a run goes on, and saves, after its terminal is closed.
+macro_rules! note {
+    ($($message:tt)*) => {
+        $crate::report::write_note(format_args!($($message)*))
+    };
+}
+pub(crate) use note;
+
+/// See [`note`].
+pub(crate) fn write_note(message: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{message}");
+}
 
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 
@@ -15,6 +30,6 @@ pub fn set_verbose(verbose: bool) {
 /// Text on standard error for those who asked for details; made only then.
 pub fn detail(text: impl FnOnce() -> String) {
     if VERBOSE.load(Ordering::Relaxed) {
-        eprintln!("{}", text().trim_end());
+        note!("{}", text().trim_end());
     }
 }

@@ -42,7 +42,7 @@ impl Progress {
         if self.bar.is_hidden() {
             if self.last_line.elapsed() >= LINE_INTERVAL {
                 self.last_line = Instant::now();
-                eprintln!(
+                crate::report::note!(
                     "{iteration}/{} {figures} ETA {}",
                     self.total,
                     eta(self.total.saturating_sub(iteration), rate)
@@ -56,7 +56,7 @@ impl Progress {
 
     /// A line for people, above the bar.
     pub fn println(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| crate::report::note!("{line}"));
     }
 
     /// Takes the bar away.

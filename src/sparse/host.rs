@@ -1,6 +1,7 @@
 //! Selection and one mask update on plain arrays, in the original's float32 operations (reference 2.3, 2.4).
 //!
-//! This is the definition: graphs are tested to be equal to it bit for bit. Arrays are row-major and flat.
+//! This is the definition: graphs are tested to be equal to it, masks and slots bit for bit, new weights from random draws
+//! to rounding. Arrays are row-major and flat.
 //!
 //! Order of scores, by [`sort_key`]: greater first; among equal scores the lower index first; `-0` equals `+0`; a NaN of
 //! either sign ranks below every number, so it is kept or grown only when numbers run out.

@@ -49,8 +49,6 @@ pub struct Method {
     pub summary: &'static str,
     /// Whether maskable layers have masks.
     pub masked: bool,
-    /// Whether masks start random with the distribution's budgets; all ones otherwise.
-    pub random_masks: bool,
     /// When updates happen relative to the gradient step.
     pub order: Order,
     /// Which connections an update keeps.
@@ -68,7 +66,6 @@ pub static METHODS: &[Method] = &[
         aliases: &["baseline"],
         summary: "no masks: every weight is trained",
         masked: false,
-        random_masks: false,
         order: Order::None,
         drop: DropScore::None,
         grow: GrowScore::None,
@@ -79,7 +76,6 @@ pub static METHODS: &[Method] = &[
         aliases: &[],
         summary: "random masks, fixed for the whole run",
         masked: true,
-        random_masks: true,
         order: Order::None,
         drop: DropScore::None,
         grow: GrowScore::None,
@@ -90,7 +86,6 @@ pub static METHODS: &[Method] = &[
         aliases: &[],
         summary: "drops the smallest weights and grows random connections, after a gradient step",
         masked: true,
-        random_masks: true,
         order: Order::After,
         drop: DropScore::NoisyMagnitude,
         grow: GrowScore::Uniform,
@@ -101,7 +96,6 @@ pub static METHODS: &[Method] = &[
         aliases: &[],
         summary: "drops the smallest weights and grows where the dense gradient is largest, instead of a gradient step",
         masked: true,
-        random_masks: true,
         order: Order::Replaces,
         drop: DropScore::NoisyMagnitude,
         grow: GrowScore::Gradient,

@@ -17,7 +17,8 @@ pub enum Select {
     Bits,
     /// Two full stable sorts.
     Sort,
-    /// Full top-k and scatter, as the original.
+    /// A full ranking and a scatter, as the original. (The ranking is emitted as a stable sort: not every plugin's top-k
+    /// keeps the order of ties when it ranks everything.)
     Topk,
 }
 

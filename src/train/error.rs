@@ -45,7 +45,7 @@ pub enum Error {
         }
     )]
     Diverged {
-        /// Iteration, from 0.
+        /// Which iteration it was, the first being 1.
         iteration: u64,
         /// Value of the step counter at it.
         step: i64,

@@ -36,6 +36,13 @@ impl Evaluator {
     /// Images that the model does not take, or the device's.
     pub fn new(device: &Device, model: &dyn Model, data: &Dataset, batch: usize) -> Result<Self> {
         check_images(model, "the data set", data.images.dims())?;
+        if data.classes > model.classes() {
+            return Err(Error::Shape {
+                what: "the data set".into(),
+                found: format!("{} classes", data.classes),
+                expected: format!("at most {} for {}", model.classes(), model.name()),
+            });
+        }
         Ok(Evaluator {
             program: device.program(&evaluation(model, data.len(), batch)?, &[])?,
             images: device.client.to_device(&data.images, 0)?,

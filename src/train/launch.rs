@@ -68,10 +68,7 @@ impl Trainer<'_> {
     /// # Errors
     /// None for the models and methods of this crate.
     pub fn launch(&self, examples: usize) -> hlo::Result<(Computation, Vec<Alias>)> {
-        let (k, batch) = (
-            self.plan.run.train.steps_per_launch as usize,
-            self.plan.run.train.batch_size,
-        );
+        let (k, batch) = (self.plan.launch_length() as usize, self.plan.run.train.batch_size);
         let specs = specs(self.plan);
         let inputs = [
             Shape::new(DType::U8, [vec![examples], self.model.input_dims()].concat()),
@@ -106,20 +103,20 @@ impl Trainer<'_> {
             inputs: inputs.to_vec(),
         };
         let n = start.gradients.len();
-        let end = if self.plan.method.updates() {
-            // In stretches that end with a mask update: beside the ordinary iterations, not within, it costs them nothing.
-            g.while_loop(
-                &start.pack(),
-                |_, s| Carry::unpack(s, n).runs_on(),
-                |g, s| self.stretch(g, specs, Carry::unpack(s, n)).pack(),
-            )
-        } else {
-            g.while_loop(
-                &start.pack(),
-                |_, s| Carry::unpack(s, n).runs_on(),
-                |g, s| self.advance(g, specs, Carry::unpack(s, n)).pack(),
-            )
-        };
+        let end = g.while_loop(
+            &start.pack(),
+            |_, s| Carry::unpack(s, n).runs_on(),
+            |g, s| {
+                let carry = Carry::unpack(s, n);
+                // In stretches that end with a mask update: beside the ordinary iterations, not within them, it costs
+                // those nothing.
+                let after = match self.plan.method.updates() {
+                    true => self.stretch(g, specs, carry),
+                    false => self.advance(g, specs, carry),
+                };
+                after.pack()
+            },
+        );
         let end = Carry::unpack(&end, n);
         let after = State::new(specs, &end.state);
         let decayed = self.plan.params.iter().filter(|p| p.decayed);

@@ -146,6 +146,10 @@ impl<'a> Session<'a> {
         let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], 0);
         let state = specs.iter().map(upload).collect::<std::result::Result<Vec<_>, _>>()?;
         let seed = plan.run.train.seed;
+        let images = device.client.to_device(&train_set.images, 0)?;
+        let labels = device.client.to_device(&train_set.labels, 0)?;
+        let seed = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
+        let seed = device.client.to_device(&seed, 0)?;
         // Only now, when nothing of the new run can fail any more but its training, may an old one go.
         if mode == Mode::Overwrite {
             dir.clear()?;
@@ -154,11 +158,9 @@ impl<'a> Session<'a> {
         // A resumed run may be longer than it was, and its next resumption is to know that.
         dir.write_config(&plan.run.to_toml()?)?;
         Ok(Session {
-            images: device.client.to_device(&train_set.images, 0)?,
-            labels: device.client.to_device(&train_set.labels, 0)?,
-            seed: device
-                .client
-                .to_device(&Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]), 0)?,
+            images,
+            labels,
+            seed,
             mask_updates: plan.update_steps_within(counters.iteration).count() as u64,
             progress: Progress::new(counters.iteration, plan.iterations),
             train_time: Duration::ZERO,
@@ -182,7 +184,7 @@ impl<'a> Session<'a> {
         let at = self.counters.iteration;
         let to_next = |interval: u64| interval - at % interval;
         let count = [
-            train.steps_per_launch,
+            self.plan.launch_length(),
             self.plan.iterations - at,
             to_next(train.eval_interval),
             to_next(train.checkpoint_interval),
@@ -199,7 +201,7 @@ impl<'a> Session<'a> {
             .map(|_| after.advance(plan.method.order, &plan.schedule))
             .collect();
         // Arrays have the length of a full launch; entries past `count` are not used.
-        let k = train.steps_per_launch as usize;
+        let k = plan.launch_length() as usize;
         let mut indices = self.order.indices(at, count);
         indices.resize(k * train.batch_size, 0);
         let mut schedule: Vec<f32> = ticks.iter().flat_map(|t| Row::new(plan, t).values()).collect();
@@ -236,7 +238,7 @@ impl<'a> Session<'a> {
         if !last.is_finite() || !l2.is_finite() {
             let tick = &launch.ticks[(done.max(1) - 1) as usize % launch.ticks.len()];
             return Err(Error::Diverged {
-                iteration: tick.iteration,
+                iteration: tick.iteration + 1,
                 step: tick.gs_before,
                 loss: if last.is_finite() { l2 as f32 } else { last as f32 },
                 last_good: self.last_saved.take().map(|(_, path)| path),

@@ -113,10 +113,10 @@ fn choices() -> Vec<Case> {
         ),
         case(
             "select",
-            "relu, 0 at 0 and at NaN",
+            "relu, 0 at 0 and NaN at NaN",
             [v([-1.0f32, 0.0, 2.0, INF, NAN])],
             |_, x| vec![x[0].relu()],
-            [v([0.0f32, 0.0, 2.0, INF, 0.0])],
+            [v([0.0f32, 0.0, 2.0, INF, NAN])],
         ),
         case(
             "select",

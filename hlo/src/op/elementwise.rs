@@ -442,11 +442,11 @@ impl<'g> Tensor<'g> {
         self.sign() * self.abs().floor()
     }
 
-    /// max(x, 0), with derivative 0 at 0.
+    /// max(x, 0), with derivative 0 at 0. NaN stays NaN.
     #[track_caller]
     #[must_use]
     pub fn relu(self) -> Tensor<'g> {
-        self.gt(0.0).select(self, self.zeros_like())
+        self.le(0.0).select(self.zeros_like(), self)
     }
 
     /// This array, as a constant to differentiation.
