@@ -36,7 +36,8 @@ def run_missing(args):
                 continue
             out = os.path.join(bench.WORK, "runs", f"accuracy-{method}-{seed}")
             command = bench.train_command(method, args.steps, seed, out, args.binary, args.ours)
-            record = {**bench.run_json(command), "seed": seed, "command": bench.shown(command)}
+            made_by = {field: bench.machine()[field] for field in ("revision", "plugin")}
+            record = {**bench.run_json(command), "seed": seed, "command": bench.shown(command), **made_by}
             print(f"{method} seed {seed}: {record['eval']['top1']:.4f}", file=sys.stderr, flush=True)
             with open(OURS, "a") as file:
                 file.write(json.dumps(record) + "\n")
@@ -73,7 +74,7 @@ def table(rows, machine, steps):
         "# Test accuracy, MNIST 784-300-100-10",
         "",
         f"{steps} iterations, accuracy after the last, in percent: mean ± standard deviation (runs). The twin is the original's",
-        f"algorithm written independently (`mnist_twin.py`). {machine['date']}, revision {machine['revision']}.",
+        f"algorithm written independently (`mnist_twin.py`). Each run's own command, revision and plugin stand in `mnist_accuracy.jsonl`.",
         "",
         "| method | ours | twin | difference, points | its standard error |",
         "|---|---|---|---|---|",

@@ -46,8 +46,20 @@ def shown(command):
     return " ".join([os.path.basename(words[0]) if os.path.isabs(words[0]) else words[0], *words[1:]])
 
 
+def plugin(binary=BINARY):
+    """Package file, API version and build of the plugin that our program uses; none where it is not built."""
+    if not os.path.exists(binary):
+        return None
+    found = run_json([binary, "plugin", "doctor", "--json"])
+    return {
+        "file": os.path.basename(found["path"]),
+        "api_version": ".".join(str(part) for part in found["api_version"]),
+        "fingerprint": found["fingerprint"][:16],
+    }
+
+
 def machine():
-    """Processor, cores, load and the revision measured."""
+    """Processor, cores, load, plugin, and the revision measured."""
     model = platform.processor()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
@@ -57,11 +69,13 @@ def machine():
     git = subprocess.run(
         ["git", "-C", ROOT, "describe", "--always", "--dirty"], stdout=subprocess.PIPE, text=True, check=False
     )
+    load = [round(load, 2) for load in os.getloadavg()]
     return {
         "cpu": model,
         "cpu_family_model": f"{fields.get('CPU family', '?').strip()}/{fields.get('Model', '?').strip()}",
         "cores": os.cpu_count(),
-        "load_average_before": [round(load, 2) for load in os.getloadavg()],
+        "load_average_before": load,
+        "plugin": plugin(),
         "system": f"{platform.system()} {platform.release()}",
         "revision": git.stdout.strip(),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
