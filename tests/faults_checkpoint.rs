@@ -263,3 +263,24 @@ fn a_folder_that_is_gone_is_named() {
     let error = checkpoint::load(Path::new("no/such/c.safetensors")).unwrap_err();
     assert!(error.to_string().starts_with("no/such/c.safetensors: "), "{error}");
 }
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_what_is_no_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let [file, link, folder] = ["file", "link", "folder"].map(|name| dir.path().join(name));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    fs::write(&file, "old").unwrap();
+    checkpoint::save(&link, &state(1.0), &metadata(1)).unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(checkpoint::load(&file).unwrap().tensors, state(1.0));
+
+    fs::create_dir(&folder).unwrap();
+    for path in [folder.as_path(), Path::new("/dev/null")] {
+        let said = checkpoint::save(path, &state(1.0), &metadata(1))
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("it exists and is not a regular file"), "{said}");
+        assert!(!path.is_file());
+    }
+}

@@ -444,3 +444,12 @@ fn a_plugin_that_cannot_be_fetched_is_one_error() {
     assert!(said.contains("python3 -m pip install xla-cpu-pjrt=="), "{said}");
     assert!(!runs.path("offline").join("config.toml").exists());
 }
+
+#[test]
+fn nobody_reading_the_notes_costs_nothing() {
+    let runs = Runs::new();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = runs.command("run", &["--steps", "30"]).stderr(full).output().unwrap();
+    assert!(output.status.success(), "{:?}", output.status);
+    assert_eq!(saved(&runs.path("run")), [25, 30]);
+}

@@ -265,7 +265,9 @@ fn install(package: &Package, target: &Path) -> Result<()> {
 
 fn failure(package: &Package, reason: String) -> Error {
     let needs = package.needs.iter().map(|need| format!(" {need}")).collect::<String>();
-    let remedy = format!("python3 -m pip install {}{needs}", package.requirement());
+    // Into the cache: system Pythons refuse to install anywhere else than into a folder that is named.
+    let target = cached_folder(package).map_or_else(|_| String::new(), |dir| format!(" --target {}", dir.display()));
+    let remedy = format!("python3 -m pip install {}{needs}{target}", package.requirement());
     Error::Fetch {
         package: package.requirement(),
         reason,

@@ -248,7 +248,9 @@ impl Executable {
         // by `args` and dropped after the call, never read.
         unsafe { self.client.api.call(&mut call)? };
         drop(args);
-        outputs.into_iter().map(|list| self.adopt_outputs(list)).collect()
+        // Every device's results are adopted before the first error is returned, so that none leaks.
+        let adopted: Vec<_> = outputs.into_iter().map(|list| self.adopt_outputs(list)).collect();
+        adopted.into_iter().collect()
     }
 
     fn adopt_outputs(&self, list: Vec<*mut PJRT_Buffer>) -> Result<Vec<Buffer>> {
