@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
+mod names;
 pub mod pjrt;
 pub mod report;
 pub mod rng;

@@ -4,45 +4,35 @@
 //! package that cannot be had fails its test: nothing is skipped.
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
+#[path = "common/plugins.rs"]
+mod plugins;
 
 use half::{bf16, f16};
 use hlo::{Alias, Computation, DType, Graph, Literal, Shape, Tensor, proto};
 use prost::Message;
 use rigl_xla::pjrt::{
-    self, Arg, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue, Package,
+    self, Arg, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
 };
 
-const CHILD: &str = "RIGL_XLA_TEST_CHILD";
+use plugins::in_own_process;
 
 #[test]
 fn xla_cpu_pjrt() {
-    in_own_process("xla_cpu_pjrt", "xla-cpu-pjrt", (0, 81));
+    in_own_process("xla_cpu_pjrt", "xla-cpu-pjrt", || suite("xla-cpu-pjrt", (0, 81)));
 }
 
 #[test]
 fn lammps_jax_pjrt_cpu() {
-    in_own_process("lammps_jax_pjrt_cpu", "lammps-jax-pjrt-cpu", (0, 115));
+    in_own_process("lammps_jax_pjrt_cpu", "lammps-jax-pjrt-cpu", || {
+        suite("lammps-jax-pjrt-cpu", (0, 115))
+    });
 }
 
 #[test]
 fn fastatomstruct_xla_cpu() {
-    in_own_process("fastatomstruct_xla_cpu", "fastatomstruct-xla-cpu", (0, 106));
-}
-
-fn in_own_process(test: &str, package: &str, version: (i32, i32)) {
-    if std::env::var(CHILD).is_ok_and(|child| child == test) {
-        return suite(package, version);
-    }
-    let path = pjrt::fetch(Package::named(package).unwrap()).unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env(CHILD, test)
-        .env("RIGL_XLA_PLUGIN", path)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{package}: {}\n{text}", output.status);
+    in_own_process("fastatomstruct_xla_cpu", "fastatomstruct-xla-cpu", || {
+        suite("fastatomstruct-xla-cpu", (0, 106))
+    });
 }
 
 fn suite(package: &str, version: (i32, i32)) {

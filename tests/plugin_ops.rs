@@ -5,44 +5,35 @@
 //! fails its test: nothing is skipped.
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
+#[path = "common/plugins.rs"]
+mod plugins;
 
 use hlo::cases::{self, Case};
 use hlo::{Graph, Literal};
-use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, CompileOptions, DeviceKind, OptionValue, Package};
+use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, CompileOptions, DeviceKind, OptionValue};
 
-const CHILD: &str = "RIGL_XLA_TEST_CHILD";
+use plugins::in_own_process;
+
 /// Starting a compilation costs more than compiling a case.
 const CASES_PER_MODULE: usize = 32;
 
 #[test]
 fn xla_cpu_pjrt() {
-    in_own_process("xla_cpu_pjrt", "xla-cpu-pjrt");
+    in_own_process("xla_cpu_pjrt", "xla-cpu-pjrt", every_case_has_its_value);
 }
 
 #[test]
 fn lammps_jax_pjrt_cpu() {
-    in_own_process("lammps_jax_pjrt_cpu", "lammps-jax-pjrt-cpu");
+    in_own_process("lammps_jax_pjrt_cpu", "lammps-jax-pjrt-cpu", every_case_has_its_value);
 }
 
 #[test]
 fn fastatomstruct_xla_cpu() {
-    in_own_process("fastatomstruct_xla_cpu", "fastatomstruct-xla-cpu");
-}
-
-fn in_own_process(test: &str, package: &str) {
-    if std::env::var(CHILD).is_ok_and(|child| child == test) {
-        return every_case_has_its_value();
-    }
-    let path = pjrt::fetch(Package::named(package).unwrap()).unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env(CHILD, test)
-        .env("RIGL_XLA_PLUGIN", path)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{package}: {}\n{text}", output.status);
+    in_own_process(
+        "fastatomstruct_xla_cpu",
+        "fastatomstruct-xla-cpu",
+        every_case_has_its_value,
+    );
 }
 
 fn every_case_has_its_value() {

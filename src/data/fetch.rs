@@ -13,6 +13,8 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
+use crate::names::nearest;
+
 use super::{Error, Result};
 use crate::cache;
 
@@ -88,14 +90,11 @@ pub static SOURCES: [Source; 2] = [
 /// Unknown name; the message offers the nearest.
 pub fn source(name: &str) -> Result<&'static Source> {
     SOURCES.iter().find(|source| source.name == name).ok_or_else(|| {
-        let nearness = |known: &&str| strsim::jaro_winkler(known, name);
         let known: Vec<_> = SOURCES.iter().map(|source| source.name).collect();
-        let nearest = known.iter().copied().filter(|known| nearness(known) > 0.7);
-        let nearest = nearest.max_by(|a, b| nearness(a).total_cmp(&nearness(b)));
         Error::UnknownName {
             found: name.into(),
+            nearest: nearest(name, known.iter().copied()),
             known,
-            nearest,
         }
     })
 }

@@ -12,6 +12,8 @@ use hlo::{Literal, Shape};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use sha2::{Digest, Sha256};
 
+use crate::names::did_you_mean;
+
 /// Labelled images, whole in host memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
@@ -113,10 +115,6 @@ pub enum Error {
         i32::MAX
     )]
     Batch { batch: usize, examples: usize },
-}
-
-fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |name| format!("; did you mean '{name}'?"))
 }
 
 impl Error {

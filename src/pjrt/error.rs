@@ -1,5 +1,6 @@
 //! What can go wrong between this program and a device.
 
+use crate::names::did_you_mean;
 use std::path::{Path, PathBuf};
 
 /// Result of everything in this module.
@@ -83,7 +84,7 @@ pub enum Error {
         expected: String,
     },
     /// No such device kind.
-    #[error("unknown device '{given}'; expected cpu, gpu or tpu{}", did_you_mean(nearest))]
+    #[error("unknown device '{given}'; expected cpu, gpu or tpu{}", did_you_mean(*nearest))]
     UnknownDevice {
         /// The name as given.
         given: String,
@@ -93,7 +94,7 @@ pub enum Error {
     /// Neither a file nor a package of the table.
     #[error(
         "unknown plugin '{given}'; expected the path of a shared library or one of {known}{}",
-        did_you_mean(nearest)
+        did_you_mean(*nearest)
     )]
     UnknownPackage {
         /// The name as given.
@@ -176,19 +177,6 @@ impl Error {
     pub fn is_unimplemented(&self) -> bool {
         matches!(self, Error::Unsupported { .. } | Error::Plugin { code: 12, .. })
     }
-}
-
-fn did_you_mean(nearest: &Option<&'static str>) -> String {
-    nearest.map_or(String::new(), |name| format!("; did you mean '{name}'?"))
-}
-
-/// The candidate most like `given`, when it is close enough to be a slip.
-pub(super) fn nearest(given: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    names
-        .map(|name| (strsim::jaro_winkler(given, name), name))
-        .filter(|(score, _)| *score > 0.7)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
 }
 
 fn code_name(code: u32) -> String {

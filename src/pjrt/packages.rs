@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use super::error::{Error, nearest};
+use super::error::Error;
+use crate::names::nearest;
 
 /// Kinds of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

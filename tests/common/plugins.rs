@@ -1,0 +1,24 @@
+//! One process per plugin: two copies of a compiler in one process are asking for trouble.
+
+use std::process::Command;
+
+use rigl_xla::pjrt::{self, Package};
+
+/// Tells a child which of the tests it is.
+const CHILD: &str = "RIGL_XLA_TEST_PLUGIN";
+
+/// Runs `suite` in a process of its own on the plugin of `package`: the test called `test`, run again by itself.
+pub fn in_own_process(test: &str, package: &str, suite: impl FnOnce()) {
+    if std::env::var(CHILD).is_ok_and(|child| child == test) {
+        return suite();
+    }
+    let path = pjrt::fetch(Package::named(package).unwrap()).unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(CHILD, test)
+        .env("RIGL_XLA_PLUGIN", path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{package}: {}\n{text}", output.status);
+}
