@@ -129,7 +129,7 @@ impl Plan {
     /// What an update at global step `step` moves.
     pub fn replacement(&self, step: i64) -> Replacement {
         let drop_fraction = self.schedule.drop_fraction_at(step);
-        let moved = |b: &Budget| (b.nonzeros as f32 * drop_fraction) as u64;
+        let moved = |b: &Budget| sparse::host::n_prune(b.nonzeros, drop_fraction) as u64;
         let replaced = self.budgets.iter().filter(|b| b.zeros > 0).map(moved).sum();
         Replacement {
             step,

@@ -59,7 +59,10 @@ pub fn update<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Layer<
     };
     let all: Vec<usize> = (0..layer.mask.shape().rank()).collect();
     let ones = layer.mask.convert(DType::S32).reduce_sum(&all);
-    let pruned = (ones.convert(DType::F32) * inputs.drop_fraction).convert(DType::S32);
+    // Not above all of them, which rounding could exceed beyond 2^24 ones.
+    let pruned = (ones.convert(DType::F32) * inputs.drop_fraction)
+        .convert(DType::S32)
+        .min(ones);
     let kept = top_k_mask(sort_keys(drop), ones - pruned, rule.select);
     let grown = top_k_mask(grow_keys(grow, kept), pruned, rule.select);
     let new = grown & !layer.mask;
