@@ -93,12 +93,7 @@ impl Args {
     fn build(&self, plan: &Plan) -> anyhow::Result<(Computation, Vec<Alias>)> {
         let model = models::find(&plan.run.model.name, plan.method.masked).context("model")?;
         let [train_examples, test_examples] = mnist::EXAMPLES;
-        let select = plan.run.mask_update.select;
-        let trainer = Trainer {
-            plan,
-            model: &*model,
-            select,
-        };
+        let trainer = Trainer { plan, model: &*model };
         Ok(match self.graph {
             Graph::Step => trainer.launch(train_examples)?,
             Graph::Update if !plan.method.updates() => {

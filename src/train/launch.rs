@@ -62,7 +62,7 @@ impl Trainer<'_> {
     /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device.
     ///
     /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]`, per iteration of the launch `indices`
-    /// `s32[K, batch]` and `schedule` `f32[K, 6]` ([`Row`]); how many of the K to run (`count`, s32) and the `seed`
+    /// `s32[K, batch]` and `schedule` `f32[K, 5]` ([`Row`]); how many of the K to run (`count`, s32) and the `seed`
     /// `u32[2]`. Outputs: the state, in place, and [`LAUNCH_OUTPUTS`].
     ///
     /// # Errors

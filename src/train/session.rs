@@ -365,8 +365,7 @@ impl<'a> Session<'a> {
 }
 
 fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Executable> {
-    let select = plan.run.mask_update.select;
-    let (computation, aliases) = Trainer { plan, model, select }.launch(examples)?;
+    let (computation, aliases) = Trainer { plan, model }.launch(examples)?;
     Ok(device.program(&computation, &aliases)?)
 }
 

@@ -6,7 +6,7 @@
 use super::state::{GLOBAL_STEP, LAST_UPDATE, State, glorot_limit, momentum, specs};
 use crate::config::Plan;
 use crate::rng;
-use crate::sparse::{self, GrowInit, GrowScore, Order, Tick, select::Select};
+use crate::sparse::{self, GrowInit, GrowScore, Order, Tick};
 use hlo::random::Key;
 use hlo::{Computation, DType, Graph, Shape, Tensor, grad};
 use models::{Model, Param, Variables, layers};
@@ -17,8 +17,6 @@ pub struct Trainer<'a> {
     pub plan: &'a Plan,
     /// The network.
     pub model: &'a dyn Model,
-    /// How selection is done.
-    pub select: Select,
 }
 
 /// What the host decides for one iteration: a row of a launch's `schedule`.
@@ -32,9 +30,7 @@ pub struct Row {
     pub rate: f32,
     /// Factor of the velocity; 1 where the step is replaced.
     pub decay: f32,
-    /// Factor of the gradient in the velocity; 0 where the step is replaced.
-    pub gain: f32,
-    /// What the step adds to `global_step`: 1, or 0 where it is replaced.
+    /// What the step adds to `global_step`, and the gradient's factor in the velocity: 1, or 0 where it is replaced.
     pub advance: f32,
     /// 1 where masks are updated.
     pub update: f32,
@@ -44,7 +40,7 @@ pub struct Row {
 
 impl Row {
     /// Columns of `schedule`.
-    pub const COLUMNS: usize = 6;
+    pub const COLUMNS: usize = 5;
 
     /// The row of an iteration.
     pub fn new(plan: &Plan, tick: &Tick) -> Self {
@@ -54,7 +50,6 @@ impl Row {
         Row {
             rate: unless_replaced(f64::from(plan.learning_rate.at(tick.gs_before)), 0.0),
             decay: unless_replaced(plan.run.optimizer.momentum, 1.0),
-            gain: unless_replaced(1.0, 0.0),
             advance: unless_replaced(1.0, 0.0),
             update: f32::from(update),
             drop_fraction: tick.drop_fraction,
@@ -63,14 +58,7 @@ impl Row {
 
     /// The values in the order of the columns.
     pub fn values(self) -> [f32; Row::COLUMNS] {
-        [
-            self.rate,
-            self.decay,
-            self.gain,
-            self.advance,
-            self.update,
-            self.drop_fraction,
-        ]
+        [self.rate, self.decay, self.advance, self.update, self.drop_fraction]
     }
 }
 
@@ -78,7 +66,6 @@ impl Row {
 pub(super) struct Scheduled<'g> {
     rate: Tensor<'g>,
     decay: Tensor<'g>,
-    gain: Tensor<'g>,
     advance: Tensor<'g>,
     pub update: Tensor<'g>,
     pub drop_fraction: Tensor<'g>,
@@ -90,10 +77,9 @@ impl<'g> Scheduled<'g> {
         Scheduled {
             rate: values[0],
             decay: values[1],
-            gain: values[2],
-            advance: values[3],
-            update: values[4],
-            drop_fraction: values[5],
+            advance: values[2],
+            update: values[3],
+            drop_fraction: values[4],
         }
     }
 }
@@ -173,7 +159,7 @@ impl Trainer<'_> {
             }
             let slot = momentum(&param.name);
             let push = if can_be_replaced {
-                gradient * scheduled.gain
+                gradient * scheduled.advance
             } else {
                 gradient
             };
@@ -209,7 +195,7 @@ impl Trainer<'_> {
             grow_init: method.grow_init,
             initial_acc_scale: method.initial_accumulator_scale,
             drop_noise_std: method.drop_noise_std,
-            select: self.select,
+            select: self.plan.run.mask_update.select,
         };
         for ((param, mask), &gradient) in self.sparse_params().zip(gradients) {
             let _scope = g.scope(param.name.as_str());

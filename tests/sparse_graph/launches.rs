@@ -84,8 +84,7 @@ pub struct Training<'a> {
 
 impl<'a> Training<'a> {
     pub fn new(backend: Backend, plan: &'a Plan, model: &'a Small) -> Self {
-        let select = plan.run.mask_update.select;
-        let (launch, _) = Trainer { plan, model, select }.launch(EXAMPLES).unwrap();
+        let (launch, _) = Trainer { plan, model }.launch(EXAMPLES).unwrap();
         let names: Vec<String> = specs(plan).into_iter().map(|(name, _)| name).collect();
         let mut initial = initial(plan).unwrap();
         Training {
