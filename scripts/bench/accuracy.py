@@ -18,6 +18,7 @@ METHODS = ("rigl", "set", "scratch", "dense")
 OURS = os.path.join(bench.RESULTS, "mnist_accuracy.jsonl")
 TWIN = os.path.join(bench.RESULTS, "mnist_twin.jsonl")
 TOLERANCE_POINTS = 0.15
+STEPS = 120000  # of the full recipe
 
 
 def lines(path):
@@ -89,7 +90,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--steps", type=int, default=120000)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--binary", default=bench.BINARY)
     parser.add_argument("--ours", nargs=argparse.REMAINDER, default=[], help="the rest: further flags of our program")
     args = parser.parse_args()
