@@ -75,7 +75,11 @@ impl Row {
     pub fn values(&self) -> Vec<f32> {
         let common = [self.rate, self.decay, self.advance, self.update, self.drop_fraction];
         let average = self.average.into_iter().flatten();
-        common.into_iter().chain(average).chain(self.densities.iter().copied()).collect()
+        common
+            .into_iter()
+            .chain(average)
+            .chain(self.densities.iter().copied())
+            .collect()
     }
 }
 

@@ -145,8 +145,14 @@ impl Trainer<'_> {
         };
         let gradient = gradient.unwrap_or_else(|| layer.weights.zeros_like());
         let purpose = rng::hash64("mask_update", &param.name);
-        let key = Key::new(evidence.seed).fold(purpose).fold_step(state.get(state::GLOBAL_STEP));
-        let decay = if param.decayed { plan.run.optimizer.weight_decay } else { 0.0 };
+        let key = Key::new(evidence.seed)
+            .fold(purpose)
+            .fold_step(state.get(state::GLOBAL_STEP));
+        let decay = if param.decayed {
+            plan.run.optimizer.weight_decay
+        } else {
+            0.0
+        };
         let elements = g.scalar(param.elements() as f32);
         let keep = || match method.keep {
             Keep::Connections | Keep::TotalBudget => None,
@@ -175,18 +181,21 @@ impl Trainer<'_> {
         let g = evidence.seed.graph();
         let rule = self.rule();
         let products = self.hessian_gradients(g, state, evidence);
-        let scores = self.updated_params().zip(products).filter_map(|((param, mask), product)| {
-            let layer = self.layer(state, param, mask);
-            let inputs = Inputs {
-                gradient: product,
-                score: Some(product),
-                drop_fraction: evidence.drop_fraction,
-                keep: None,
-                key: Key::new(evidence.seed),
-                initial_draw: None,
-            };
-            drop_scores(&rule, &layer, &inputs)
-        });
+        let scores = self
+            .updated_params()
+            .zip(products)
+            .filter_map(|((param, mask), product)| {
+                let layer = self.layer(state, param, mask);
+                let inputs = Inputs {
+                    gradient: product,
+                    score: Some(product),
+                    drop_fraction: evidence.drop_fraction,
+                    keep: None,
+                    key: Key::new(evidence.seed),
+                    initial_draw: None,
+                };
+                drop_scores(&rule, &layer, &inputs)
+            });
         let scores: Vec<_> = scores.collect();
         let budgets = self.updated_params().filter_map(|(param, _)| self.plan.budget(param));
         let keep: usize = budgets.map(|b| b.nonzeros).sum();
