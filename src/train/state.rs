@@ -4,7 +4,7 @@ use crate::config::Plan;
 use crate::rng;
 use crate::sparse::{self, Counters};
 use hlo::{DType, Literal, Shape, Tensor};
-use models::{Init, Param};
+use models::{Draw, Param};
 use std::collections::BTreeMap;
 
 /// Number of gradient steps applied, `s64[]`.
@@ -81,26 +81,13 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
 fn initial_values(param: &Param, seed: u64) -> Vec<f32> {
     let n = param.elements();
     let mut stream = rng::stream(seed, "init", &param.name, 0);
-    match param.init {
-        Init::Zeros => vec![0.0; n],
-        Init::Ones => vec![1.0; n],
-        Init::Normal(std) => (0..n).map(|_| (stream.normal() * std) as f32).collect(),
-        Init::GlorotUniform => {
-            let limit = glorot_limit(&param.dims);
-            (0..n)
-                .map(|_| ((stream.uniform_f64() * 2.0 - 1.0) * limit) as f32)
-                .collect()
-        }
+    let mut fill = |draw: &mut dyn FnMut(&mut rng::Stream) -> f64| (0..n).map(|_| draw(&mut stream) as f32).collect();
+    match param.init.draw(&param.dims) {
+        Draw::Constant(value) => vec![value as f32; n],
+        Draw::Uniform(limit) => fill(&mut |s| (s.uniform_f64() * 2.0 - 1.0) * limit),
+        Draw::Normal(std) => fill(&mut |s| s.normal() * std),
+        Draw::TruncatedNormal(std) => fill(&mut |s| s.truncated_normal() * std),
     }
-}
-
-/// Half-width of Glorot's uniform distribution for a kernel `[.., in, out]`.
-pub(super) fn glorot_limit(dims: &[usize]) -> f64 {
-    let [spatial @ .., fan_in, fan_out] = dims else {
-        return 1.0;
-    };
-    let window: usize = spatial.iter().product();
-    (6.0 / (window * (fan_in + fan_out)) as f64).sqrt()
 }
 
 /// The state within a graph.

@@ -3,13 +3,13 @@
 //! The host says when (learning rate, drop fraction and whether to update masks, per iteration: exact float32 values that
 //! are the same on every device and in `plan`, see [`Row`]); the device says which.
 
-use super::state::{GLOBAL_STEP, LAST_UPDATE, State, glorot_limit, momentum, specs};
+use super::state::{GLOBAL_STEP, LAST_UPDATE, State, momentum, specs};
 use crate::config::Plan;
 use crate::rng;
 use crate::sparse::{self, GrowInit, GrowScore, Order, Tick};
 use hlo::random::Key;
 use hlo::{Computation, DType, Graph, Shape, Tensor, grad};
-use models::{Model, Param, Variables, layers};
+use models::{Draw, Mode, Model, Net, Param, layers};
 
 /// Everything that the graphs of a run are made of.
 pub struct Trainer<'a> {
@@ -97,22 +97,26 @@ pub(super) struct Outcome<'g> {
 impl Trainer<'_> {
     /// One iteration without its mask update: forward and backward pass, gradient step (reference 2.3, 2.4).
     ///
-    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`.
+    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`; `seed` is `u32[2]`.
     pub(super) fn iteration<'g>(
         &self,
         g: &'g Graph,
         state: &mut State<'g>,
         batch: [Tensor<'g>; 2],
+        seed: Tensor<'g>,
         scheduled: &Scheduled<'g>,
     ) -> Outcome<'g> {
         let params = &self.plan.params;
+        let key = Key::new(seed)
+            .fold(rng::hash64("dropout", ""))
+            .fold_step(state.get(GLOBAL_STEP));
         let [images, labels] = batch;
         let effective: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
         let logits = {
             let _scope = g.scope("forward");
             let names = params.iter().map(|p| p.name.clone());
-            let variables = Variables::new(g, names.zip(effective.iter().copied()));
-            self.model.apply(&variables, images)
+            let net = Net::new(g, Mode::Train(key), names.zip(effective.iter().copied()));
+            self.model.apply(&net, images)
         };
         let cross_entropy = {
             let _scope = g.scope("loss");
@@ -272,11 +276,12 @@ fn initial_draw<'g>(param: &Param, grow_init: GrowInit, key: Key<'g>) -> Option<
         return None;
     };
     let key = key.fold(rng::hash64("initial_draw", ""));
-    Some(match param.init {
-        models::Init::GlorotUniform => (key.uniform(&param.dims) * 2.0 - 1.0) * glorot_limit(&param.dims),
-        models::Init::Normal(std) => key.normal(&param.dims) * std,
-        models::Init::Zeros => key.uniform(&param.dims).zeros_like(),
-        models::Init::Ones => key.uniform(&param.dims).zeros_like() + 1.0,
+    let dims = &param.dims;
+    Some(match param.init.draw(dims) {
+        Draw::Constant(value) => key.uniform(dims).zeros_like() + value,
+        Draw::Uniform(limit) => (key.uniform(dims) * 2.0 - 1.0) * limit,
+        Draw::Normal(std) => key.normal(dims) * std,
+        Draw::TruncatedNormal(std) => key.truncated_normal(dims) * std,
     })
 }
 
