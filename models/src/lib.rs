@@ -6,6 +6,7 @@
 //! are to use, already masked, and differentiates with respect to those.
 #![forbid(unsafe_code)]
 
+pub mod cost;
 mod error;
 mod imagenet;
 mod layer;
