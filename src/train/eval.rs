@@ -3,7 +3,7 @@
 use super::state::{State, inference_specs};
 use super::step::{effective, to_model_input};
 use hlo::{Computation, DType, Graph, Shape, Tensor};
-use models::{Model, Param, Variables, layers};
+use models::{Mode, Model, Net, Param, layers};
 
 /// Names of the outputs of [`evaluation`]: correct predictions (s32), labels among the five largest logits (s32), sum of
 /// cross entropies (f32).
@@ -82,8 +82,7 @@ fn count_batch<'g>(
 
 fn logits<'g>(g: &'g Graph, model: &dyn Model, params: &[Param], state: &State<'g>, images: Tensor<'g>) -> Tensor<'g> {
     let weights = params.iter().map(|p| (p.name.clone(), effective(p, state)));
-    let variables = Variables::new(g, weights);
-    model.apply(&variables, images)
+    model.apply(&Net::new(g, Mode::Eval, weights), images)
 }
 
 /// Logits `f32[batch, classes]` of one batch.

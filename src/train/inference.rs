@@ -142,13 +142,14 @@ fn wrong_input(model: &dyn Model, images: &Literal) -> Error {
 /// # Errors
 /// A checkpoint that fits no model: the error lists what is wrong with the one it names, or with the first.
 pub fn recognise(mut checkpoint: crate::checkpoint::Checkpoint) -> Result<(Box<dyn Model>, Vec<Literal>)> {
-    let named = checkpoint.metadata.as_ref().map(|m| m.model.clone());
-    let name = named
-        .as_deref()
-        .filter(|n| models::NAMES.contains(n))
-        .unwrap_or(models::NAMES[0]);
     let masked = checkpoint.tensors.keys().any(|k| k.ends_with("/mask"));
-    let model = models::find(name, masked).ok_or(Error::Output("model"))?;
+    let named = checkpoint
+        .metadata
+        .as_ref()
+        .and_then(|m| models::find(&m.model, masked));
+    let model = named
+        .or_else(|| models::find(models::NAMES[0], masked))
+        .ok_or(Error::Output("model"))?;
     let specs = inference_specs(&model.params());
     let mut arrays = checkpoint.take(model.name(), &specs)?;
     let weights = specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect();

@@ -192,7 +192,8 @@ impl Trainer<'_> {
         let [i, _, sum, correct] = carry.measured;
         let scheduled = Scheduled::new(self.plan, &carry.row);
         let batch = self.batch(g, i, &carry.inputs);
-        let outcome = self.iteration(g, &mut state, batch, &scheduled);
+        let seed = input(&carry.inputs, "seed");
+        let outcome = self.iteration(g, &mut state, batch, seed, &scheduled);
         let next = i + g.scalar(1i32);
         carry.measured = [
             next,

@@ -127,7 +127,7 @@ impl<'a> Session<'a> {
     fn open(plan: &'a Plan, mode: Mode) -> Result<Self> {
         let kind: DeviceKind = plan.run.device.kind.parse()?;
         let plugin = Some(plan.run.device.plugin.as_str()).filter(|p| !p.is_empty());
-        let model = models::find(&plan.run.model.name, plan.method.masked).ok_or(Error::Output("model"))?;
+        let model = plan.model()?;
         let dir = RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints);
         let found = resume::check(plan, &dir, mode)?;
         // The device starts and compiles while the examples are read.

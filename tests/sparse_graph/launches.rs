@@ -2,7 +2,7 @@
 
 use crate::{Backend, Program, bools, random};
 use hlo::{Literal, Tensor};
-use models::{Init, Model, Param, Variables, layers};
+use models::{MnistFc, Model, Net};
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::rng::BoundedRng;
 use rigl_xla::sparse::{Counters, Order, Tick};
@@ -26,29 +26,16 @@ impl Model for Small {
         self.0[self.0.len() - 1]
     }
 
-    fn params(&self) -> Vec<Param> {
-        let layer = |i: usize| {
-            let param = |name: &str, dims: &[usize], init, mask| Param {
-                name: format!("layer{i}/{name}"),
-                dims: dims.to_vec(),
-                init,
-                decayed: name == "weights",
-                mask,
-            };
-            let (dims, mask) = (&self.0[i - 1..=i], Some(format!("layer{i}/mask")));
-            [
-                param("weights", dims, Init::GlorotUniform, mask),
-                param("biases", &dims[1..], Init::Zeros, None),
-            ]
+    fn forward<'g>(&self, net: &Net<'g>, images: Tensor<'g>) -> Tensor<'g> {
+        let (&classes, rest) = self.0.split_last().unwrap();
+        let hidden = rest[1..].to_vec();
+        let layers = MnistFc {
+            pixels: rest[0],
+            hidden,
+            classes,
+            ..MnistFc::new(true)
         };
-        (1..self.0.len()).flat_map(layer).collect()
-    }
-
-    fn apply<'g>(&self, variables: &Variables<'g>, images: Tensor<'g>) -> Tensor<'g> {
-        (1..self.0.len()).fold(images, |x, i| {
-            let x = if i == 1 { x } else { x.relu() };
-            layers::dense(variables, &format!("layer{i}/weights"), &format!("layer{i}/biases"), x)
-        })
+        layers.forward(net, images)
     }
 }
 
