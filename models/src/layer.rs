@@ -1,5 +1,8 @@
 //! What a model says of each of its layers with a kernel: enough to name its variables and to count its cost.
 
+use crate::Param;
+use hlo::Padding;
+
 /// Variable names of a layer with scope `S`, four forms that the original's checkpoints have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
@@ -69,8 +72,8 @@ pub struct Layer {
     pub bias: bool,
     /// Steps of the window along height and width.
     pub strides: [usize; 2],
-    /// Zeros around the input: before and after, along height and width.
-    pub padding: [(usize, usize); 2],
+    /// How the window meets the edges.
+    pub padding: Padding,
     /// Groups of channels that do not see each other.
     pub groups: usize,
     /// Height and width of the input without padding; 1 × 1 for a dense layer.
@@ -82,6 +85,24 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// A layer without bias whose window has one position, as a dense layer's.
+    pub(crate) fn new(scope: &str, kind: Kind, kernel: &Param) -> Self {
+        Layer {
+            name: scope.to_string(),
+            kind,
+            kernel: kernel.name.clone(),
+            dims: kernel.dims.clone(),
+            masked: kernel.mask.is_some(),
+            bias: false,
+            strides: [1; 2],
+            padding: Padding::Valid,
+            groups: 1,
+            input: [1; 2],
+            output: [1; 2],
+            counted_input: [1; 2],
+        }
+    }
+
     /// Number of weights.
     pub fn weights(&self) -> usize {
         self.dims.iter().product()

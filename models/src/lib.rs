@@ -6,22 +6,33 @@
 //! are to use, already masked, and differentiates with respect to those.
 #![forbid(unsafe_code)]
 
+pub mod cost;
 mod error;
+mod imagenet;
 mod layer;
 pub mod layers;
 mod mlp;
+mod mobilenet;
 mod net;
 mod options;
 mod param;
+mod resnet;
+mod vgg;
+mod wide_resnet;
 
 use hlo::{DType, Shape, Tensor};
 
 pub use error::Error;
+pub use imagenet::ImageNet;
 pub use layer::{Kind, Layer, Naming};
 pub use mlp::{INPUT_INDICES, MnistFc};
-pub use net::{Declaration, Dense, Mode, Net, Precision};
+pub use mobilenet::{MobileNet, Version};
+pub use net::{Declaration, Mode, Net, Precision};
 pub use options::{NAMES, Options, find};
 pub use param::{Draw, Init, Param, Statistic};
+pub use resnet::ResNet;
+pub use vgg::Vgg;
+pub use wide_resnet::{WideResNet, WideResNetConfig};
 
 /// A network.
 pub trait Model {

@@ -1,7 +1,7 @@
 //! The fully connected MNIST network, 784-300-100-10 with ReLU (reference 3.6).
 
-use crate::net::{Dense, Net};
-use crate::{Init, Model, Naming};
+use crate::layers::Dense;
+use crate::{Init, Model, Naming, Net};
 use hlo::{DType, GatherDims, Shape, Tensor};
 
 /// Name of the variable with the input pixels that are kept.
@@ -57,9 +57,9 @@ impl Model for MnistFc {
         let widths = self.hidden.iter().chain([&self.classes]);
         for (i, &units) in (1..).zip(widths) {
             let name = format!("layer{i}");
-            let _scope = net.graph().scope(name.as_str());
+            let _scope = net.graph().scope(name.clone());
             let layer = Dense {
-                scope: &name,
+                scope: name,
                 naming: if self.masked { Naming::Masked } else { Naming::Plain },
                 units,
                 init: Init::GlorotUniform,

@@ -3,11 +3,10 @@
 //! A forward pass asks its [`Net`] for every array by name, shape, initialiser and role, and the context remembers what it
 //! was asked for. So the parameters, the graph and the layers whose cost is counted are one description.
 
-use crate::layer::Kind;
-use crate::{Init, Layer, Model, Naming, Param, Statistic};
+use crate::{Layer, Model, Param, Statistic};
 use hlo::random::Key;
 use hlo::{DType, Graph, Shape, Tensor};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 /// What a forward pass is for.
@@ -78,6 +77,7 @@ pub struct Net<'g> {
     declared: RefCell<Declaration>,
     /// Statistics after this pass, in creation order.
     moved: RefCell<Vec<(String, Tensor<'g>)>>,
+    dropouts: Cell<u64>,
 }
 
 impl<'g> Net<'g> {
@@ -91,6 +91,7 @@ impl<'g> Net<'g> {
             arrays: Some(arrays.into_iter().collect()),
             declared: RefCell::default(),
             moved: RefCell::default(),
+            dropouts: Cell::new(0),
         }
     }
 
@@ -156,62 +157,23 @@ impl<'g> Net<'g> {
         }
     }
 
-    /// `x · kernel + bias`: `[batch, in] -> [batch, units]`.
-    #[track_caller]
-    pub fn dense(&self, x: Tensor<'g>, layer: &Dense) -> Tensor<'g> {
-        let Dense {
-            scope,
-            naming,
-            units,
-            init,
-        } = *layer;
-        let inputs = x.dims().last().copied().unwrap_or(1);
-        let kernel = Param {
-            name: naming.kernel(scope),
-            dims: vec![inputs, units],
-            init,
-            mask: naming.mask(scope),
-            decayed: true,
-        };
-        self.declared.borrow_mut().layers.push(Layer {
-            name: scope.to_string(),
-            kind: Kind::Dense,
-            kernel: kernel.name.clone(),
-            dims: kernel.dims.clone(),
-            masked: kernel.mask.is_some(),
-            bias: true,
-            strides: [1; 2],
-            padding: [(0, 0); 2],
-            groups: 1,
-            input: [1; 2],
-            output: [1; 2],
-            counted_input: [1; 2],
-        });
-        let kernel = self.compute(self.param(kernel));
-        let bias = self.compute(self.bias(scope, naming, units));
-        self.compute(x).matmul(kernel) + bias
+    pub(crate) fn record(&self, layer: Layer) {
+        self.declared.borrow_mut().layers.push(layer);
     }
 
-    fn bias(&self, scope: &str, naming: Naming, units: usize) -> Tensor<'g> {
-        self.param(Param {
-            name: naming.bias(scope),
-            dims: vec![units],
-            init: Init::Zeros,
-            mask: None,
-            decayed: false,
-        })
+    /// Batch normalisations so far: each has two statistics.
+    pub(crate) fn batch_norms(&self) -> usize {
+        self.declared.borrow().statistics.len() / 2
     }
-}
 
-/// A fully connected layer.
-#[derive(Clone, Copy, Debug)]
-pub struct Dense<'a> {
-    /// Scope of its variables.
-    pub scope: &'a str,
-    /// Form of their names.
-    pub naming: Naming,
-    /// Outputs.
-    pub units: usize,
-    /// Initialiser of the kernel; the bias starts at 0.
-    pub init: Init,
+    pub(crate) fn moved(&self, name: String, statistic: Tensor<'g>) {
+        self.moved.borrow_mut().push((name, statistic));
+    }
+
+    /// The number of this dropout, counted from 0, so that no two of a pass draw the same.
+    pub(crate) fn next_dropout(&self) -> u64 {
+        let next = self.dropouts.get();
+        self.dropouts.set(next + 1);
+        next
+    }
 }

@@ -131,7 +131,7 @@ pub(super) fn infer_convolution(
     let (inner, outer) = (kernel.dims[d.kernel_input], kernel.dims[d.kernel_output]);
     ensure_groups(feature_groups, batch_groups, batch, outer)?;
     ensure(inner * feature_groups == channels, || {
-        format!("{channels} input channels in {feature_groups} groups, the kernel takes {inner} in each")
+        format!("{channels} input channels, expected {feature_groups} × {inner} by feature groups and kernel")
     })?;
     let mut out = x.with_dims(vec![0; positions.len() + 2]);
     ensure_roles("output", &out, [d.output_batch, d.output_feature], &d.output_spatial)?;

@@ -141,7 +141,7 @@ impl Padding {
 /// Positions of the window per axis of `dims`.
 pub(super) fn infer_window(window: &[WindowDim], dims: &[usize]) -> Result<Vec<usize>, String> {
     ensure(window.len() == dims.len(), || {
-        format!("a window of {} axes over {} axes", window.len(), dims.len())
+        format!("a window of rank {} over {} axes", window.len(), dims.len())
     })?;
     let positions = |(axis, (w, &extent)): (usize, (&WindowDim, &usize))| {
         w.positions(extent).map_err(|e| format!("{e} on window axis {axis}"))

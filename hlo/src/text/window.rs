@@ -52,3 +52,42 @@ fn labels(named: [(char, i64); 2], spatial: &[i64]) -> String {
     labels.sort();
     labels.into_iter().map(|(_, label)| label).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_unusual_is_said() {
+        let slides = WindowDimension {
+            size: 3,
+            stride: 1,
+            window_dilation: 1,
+            base_dilation: 1,
+            ..Default::default()
+        };
+        let text = |second| {
+            window(&Window {
+                dimensions: vec![slides.clone(), second],
+            })
+        };
+        assert_eq!(text(slides.clone()), "{size=3x3}");
+        let unusual = WindowDimension {
+            stride: 2,
+            padding_low: -1,
+            base_dilation: 3,
+            window_dilation: 4,
+            window_reversal: true,
+            ..slides
+        };
+        assert_eq!(
+            text(unusual),
+            "{size=3x3 stride=1x2 pad=0_0x-1_0 lhs_dilate=1x3 rhs_dilate=1x4 rhs_reversal=0x1}"
+        );
+    }
+
+    #[test]
+    fn labels_stand_in_the_order_of_the_axes() {
+        assert_eq!(dim_labels(&crate::ConvDims::nhwc().to_proto()), "b01f_01io->b01f");
+    }
+}
