@@ -14,6 +14,7 @@ use rigl_xla::checkpoint::{Checkpoint, Metadata, load, save};
 use rigl_xla::data::{Split, mnist};
 use rigl_xla::rng::stream;
 use rigl_xla::sparse::compact::{Compressed, Connections, Passes, compressed};
+use rigl_xla::train::state::inference_specs;
 use serde_json::{Value, json as value};
 
 fn text(path: &Path) -> &str {
@@ -284,6 +285,12 @@ fn what_cannot_be_compacted_is_refused_and_nothing_is_written() {
     let other = runs.path("other.safetensors");
     save(&other, &load(&good).unwrap().tensors, &Metadata::new("lenet-5", 3, "")).unwrap();
     refused(text(&other), text(&output), 1, "model 'lenet-5', expected 'mnist-fc'");
+    let network = models::find("wrn-10-1", true).unwrap();
+    let arrays = inference_specs(&network.declaration())
+        .into_iter()
+        .map(|(name, shape)| (name, Literal::zeros(shape)));
+    save(&other, &arrays.collect(), &Metadata::new("wrn-10-1", 3, "")).unwrap();
+    refused(text(&other), text(&output), 1, "model 'wrn-10-1', expected 'mnist-fc'");
     let missing = altered(&runs, "missing.safetensors", |tensors| {
         tensors.remove("layer2/weights");
     });

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use hlo::{DType, Literal};
 use models::Model;
+use models::cost::{Counts, Kept};
 use serde::Serialize;
 
 use super::Usage;
@@ -126,8 +127,8 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         model: compact::MODEL,
         iteration: metadata.as_ref().map(|m| m.iteration),
         fixpoint: args.fixpoint,
-        before: Figures::new(&large.layers, before_ms),
-        after: Figures::new(&small.layers, after_ms),
+        before: large.figures(before_ms),
+        after: small.figures(after_ms),
         batch_size: batch,
         data: args.data,
         images: images.dims()[0],
@@ -179,6 +180,11 @@ impl Network {
             arrays,
             layers,
         })
+    }
+
+    fn figures(&self, batch_ms: f64) -> Figures {
+        let connections: Vec<_> = self.layers.iter().map(|layer| &layer.connections).collect();
+        Figures::new(&*self.model, &connections, batch_ms)
     }
 }
 
@@ -233,32 +239,34 @@ fn tolerance(kind: DeviceKind) -> f64 {
 }
 
 impl Figures {
-    fn new(layers: &[MaskedLayer], batch_ms: f64) -> Self {
-        let connections = || layers.iter().map(|layer| &layer.connections);
-        let inputs = connections().next().map(|first| first.dims()[0]);
+    /// Of `model` with these connections, layer by layer.
+    fn new(model: &dyn Model, connections: &[&Connections], batch_ms: f64) -> Self {
+        let inputs = connections.first().map(|first| first.dims()[0]);
+        let units = || connections.iter().map(|layer| layer.dims()[1]);
+        let (mut sparse, mut dense) = (Counts::default(), Counts::default());
+        for (layer, connections) in model.layers().iter().zip(connections) {
+            if connections.dims()[1] == 0 {
+                continue; // the published count divides by the outputs
+            }
+            let kept = Kept {
+                sparsity: connections.sparsity(),
+                nonzeros: connections.nonzeros(),
+            };
+            sparse += Counts::of(layer, kept);
+            dense += Counts::of(layer, Kept::all(layer));
+        }
         Figures {
-            sizes: inputs.into_iter().chain(connections().map(|c| c.dims()[1])).collect(),
-            parameters: layers.iter().map(|l| l.weights.len() + l.biases.len()).sum(),
-            nonzeros: connections().map(Connections::nonzeros).sum(),
-            sparsities: connections().map(Connections::sparsity).collect(),
-            flops: connections().map(|c| flops(c.nonzeros(), c.dims()[1])).sum(),
-            dense_flops: connections().map(|c| flops(c.mask().len(), c.dims()[1])).sum(),
-            bytes: connections().map(bits).sum::<usize>() as f64 / 8.0,
+            sizes: inputs.into_iter().chain(units()).collect(),
+            parameters: dense.weights + units().sum::<usize>(),
+            nonzeros: sparse.nonzeros,
+            sparsities: connections.iter().map(|layer| layer.sparsity()).collect(),
+            // Whole numbers, but for the rounding of sparsities.
+            flops: sparse.published_flops.round() as usize,
+            dense_flops: dense.published_flops.round() as usize,
+            bytes: sparse.published_bits.round() / 8.0,
             batch_ms,
         }
     }
-}
-
-/// Of a fully connected layer with this many weights and outputs: per output a bias and a ReLU (reference 5.1).
-fn flops(weights: usize, outputs: usize) -> usize {
-    2 * weights + outputs
-}
-
-/// 32 per weight and bias, and one per entry of a mask with zeros (reference 5.1).
-fn bits(connections: &Connections) -> usize {
-    let (nonzeros, weights) = (connections.nonzeros(), connections.mask().len());
-    let mask = if nonzeros < weights { weights } else { 0 };
-    32 * (nonzeros + connections.dims()[1]) + mask
 }
 
 impl Report {
@@ -320,17 +328,21 @@ impl fmt::Display for Report {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use models::MnistFc;
 
-    fn figures(layers: &[([usize; 2], usize)]) -> Figures {
-        let layer = |&([inputs, outputs], nonzeros): &([usize; 2], usize)| {
-            let mask = (0..inputs * outputs).map(|i| i < nonzeros).collect();
-            MaskedLayer {
-                connections: Connections::new(inputs, outputs, mask).unwrap(),
-                weights: vec![0.0; inputs * outputs],
-                biases: vec![0.0; outputs],
-            }
+    /// Of a network of these sizes with the first `nonzeros` weights of each layer.
+    fn figures(sizes: [usize; 4], nonzeros: [usize; 3]) -> Figures {
+        let model = MnistFc {
+            kept_pixels: Some(sizes[0]),
+            hidden: sizes[1..3].to_vec(),
+            ..MnistFc::new(true)
         };
-        Figures::new(&layers.iter().map(layer).collect::<Vec<_>>(), 0.0)
+        let connections = [0, 1, 2].map(|i| {
+            let (inputs, outputs) = (sizes[i], sizes[i + 1]);
+            let mask = (0..inputs * outputs).map(|at| at < nonzeros[i]).collect();
+            Connections::new(inputs, outputs, mask).unwrap()
+        });
+        Figures::new(&model, &connections.each_ref(), 0.0)
     }
 
     /// As the paper prints operations: two per weight, without biases and ReLUs.
@@ -343,22 +355,14 @@ mod tests {
     /// operations and sparsity as printed, with a dense last layer.
     #[test]
     fn published_costs_of_sparse_architectures() {
-        for ([inputs, first, second], nonzeros, operations, bytes, sparsity) in [
-            ([408, 100, 69], 6309, "12.6", 31914, "0.870"),
-            ([375, 62, 51], 3080, "6.2", 16113, "0.886"),
+        for (sizes, nonzeros, operations, bytes, sparsity) in [
+            ([408, 100, 69, 10], 6309, "12.6", 31914, "0.870"),
+            ([375, 62, 51, 10], 3080, "6.2", 16113, "0.886"),
         ] {
-            let last = second * 10;
-            let split = [nonzeros / 3, nonzeros - last - nonzeros / 3];
-            let figures = figures(&[
-                ([inputs, first], split[0]),
-                ([first, second], split[1]),
-                ([second, 10], last),
-            ]);
-            let weights = inputs * first + first * second + last;
-            assert_eq!(
-                (figures.nonzeros, figures.parameters),
-                (nonzeros, weights + first + second + 10)
-            );
+            let last = sizes[2] * sizes[3];
+            let figures = figures(sizes, [nonzeros / 3, nonzeros - last - nonzeros / 3, last]);
+            let weights = figures.parameters - sizes[1..].iter().sum::<usize>();
+            assert_eq!((&figures.sizes[..], figures.nonzeros), (&sizes[..], nonzeros));
             assert_eq!((figures.bytes as usize, &kilo_flops(&figures)[..]), (bytes, operations));
             assert_eq!(format!("{:.3}", 1.0 - nonzeros as f64 / weights as f64), sparsity);
         }
@@ -367,15 +371,17 @@ mod tests {
     /// The same table's dense ones.
     #[test]
     fn published_costs_of_structured_pruning() {
-        for ([inputs, first, second], operations, bytes) in [
-            ([245, 160, 55], "97.1", 195_100.0),
-            ([266, 88, 33], "53.3", 107_092.0),
-            ([97, 71, 33], "19.1", 38_696.0),
+        for (sizes, operations, bytes) in [
+            ([245, 160, 55, 10], "97.1", 195_100.0),
+            ([266, 88, 33, 10], "53.3", 107_092.0),
+            ([97, 71, 33, 10], "19.1", 38_696.0),
         ] {
-            let dims = [[inputs, first], [first, second], [second, 10]];
-            let figures = figures(&dims.map(|dims| (dims, dims[0] * dims[1])));
+            let figures = figures(sizes, [0, 1, 2].map(|i| sizes[i] * sizes[i + 1]));
             assert_eq!((figures.bytes, &kilo_flops(&figures)[..]), (bytes, operations));
-            assert_eq!(figures.flops, figures.dense_flops);
+            assert_eq!(
+                (figures.flops, &figures.sparsities[..]),
+                (figures.dense_flops, &[0.0; 3][..])
+            );
         }
     }
 }

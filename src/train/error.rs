@@ -22,9 +22,6 @@ pub enum Error {
     /// A graph that does not build: a defect of this program.
     #[error(transparent)]
     Graph(#[from] hlo::Error),
-    /// A network that cannot be built as asked for.
-    #[error(transparent)]
-    Model(#[from] models::Error),
     /// Masks or their schedule.
     #[error(transparent)]
     Sparse(#[from] sparse::Error),

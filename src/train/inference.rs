@@ -1,6 +1,5 @@
 //! Evaluation and prediction on a device.
 
-use super::compact;
 use super::error::{Error, Result};
 use super::eval::{evaluation, prediction};
 use super::state::inference_specs;
@@ -9,8 +8,9 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::pjrt::{Arg, Buffer, Executable};
 use hlo::{DType, Literal, Shape};
-use models::{INPUT_INDICES, Model, Naming, Options};
+use models::{INPUT_INDICES, MnistFc, Model, Naming};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Accuracies and loss over a data set.
@@ -201,42 +201,45 @@ fn wrong_input(model: &dyn Model, images: &Literal) -> Error {
 /// # Errors
 /// A checkpoint that fits no model: the error lists what is wrong with the one it names, or with the first.
 pub fn recognise(mut checkpoint: Checkpoint) -> Result<(Box<dyn Model>, Vec<Literal>)> {
-    let model = options(&checkpoint).build()?;
+    let masked = checkpoint.tensors.keys().any(|name| name.ends_with("/mask"));
+    let told = checkpoint.metadata.as_ref().map(|m| m.model.clone());
+    let named = told.as_deref().and_then(|name| models::find(name, masked));
+    // A network's name may be spelt in several ways: as found is as expected.
+    let name = told.filter(|_| named.is_some());
+    let published = named.or_else(|| models::find(models::NAMES[0], masked));
+    let published = published.ok_or(Error::Output("model"))?;
+    let model = match sized(&checkpoint.tensors, masked) {
+        Some(sized) if sized.name() == published.name() => Box::new(sized),
+        _ => published,
+    };
     let specs = inference_specs(&model.declaration());
-    let mut arrays = checkpoint.take(model.name(), &specs)?;
+    let mut arrays = checkpoint.take(name.as_deref().unwrap_or(model.name()), &specs)?;
     check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
     let weights = specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect();
     Ok((model, weights))
 }
 
-/// The model that a checkpoint names, or the first; of `mnist-fc` in the sizes that its arrays have.
-fn options(checkpoint: &Checkpoint) -> Options {
-    let arrays = &checkpoint.tensors;
-    let masked = arrays.keys().any(|name| name.ends_with("/mask"));
-    let named = checkpoint
-        .metadata
-        .as_ref()
-        .and_then(|m| models::find(&m.model, masked));
-    let name = named.map_or(models::NAMES[0].to_owned(), |model| model.name().to_owned());
-    let published = Options::new(name, masked);
-    if published.name != compact::MODEL {
-        return published;
-    }
+/// Bound on the units of a layer: an array without elements may claim any number.
+const MAX_UNITS: usize = 1 << 16;
+
+/// `mnist-fc` in the sizes of these arrays; `None` where a layer is missing, for the published sizes make a better message.
+fn sized(arrays: &BTreeMap<String, Literal>, masked: bool) -> Option<MnistFc> {
     let naming = if masked { Naming::Masked } else { Naming::Plain };
-    let kernel = |i: usize| arrays.get(&naming.kernel(&format!("layer{i}")));
-    let mut units: Vec<usize> = (1..).map_while(|i| kernel(i)?.dims().get(1).copied()).collect();
-    // Where a layer is missing, the published sizes make a better message.
-    let number = |name: &String| name.strip_prefix("layer")?.split('/').next()?.parse::<usize>().ok();
-    let gap = arrays.keys().filter_map(number).any(|layer| layer > units.len());
-    let Some(classes) = units.pop().filter(|_| !gap) else {
-        return published;
+    let columns = |i: usize| match arrays.get(&naming.kernel(&format!("layer{i}")))?.dims() {
+        &[_, units] if units <= MAX_UNITS => Some(units),
+        _ => None,
     };
-    Options {
-        classes: Some(classes),
-        hidden: Some(units),
-        kept_pixels: arrays.get(INPUT_INDICES).map(|indices| indices.shape().elements()),
-        ..published
+    let mut units: Vec<usize> = (1..).map_while(columns).collect();
+    let layer = |name: &String| name.strip_prefix("layer")?.split('/').next()?.parse().ok();
+    if arrays.keys().filter_map(layer).any(|layer: usize| layer > units.len()) {
+        return None;
     }
+    Some(MnistFc {
+        classes: units.pop().filter(|&classes| classes > 0)?,
+        hidden: units,
+        kept_pixels: arrays.get(INPUT_INDICES).map(|indices| indices.shape().elements()),
+        ..MnistFc::new(masked)
+    })
 }
 
 /// A graph would take the nearest pixel for one that there is not.
