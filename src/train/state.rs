@@ -4,7 +4,7 @@ use crate::config::{Plan, layer_name};
 use crate::rng;
 use crate::sparse::{self, Counters, GrowScore, Keep, Order, Start};
 use hlo::{DType, Literal, Shape, Tensor};
-use models::{Draw, Init, Param};
+use models::{Declaration, Draw, Init, Param};
 use std::collections::BTreeMap;
 
 /// Number of gradient steps applied, `s64[]`.
@@ -95,15 +95,17 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
         .collect()
 }
 
-/// The arrays that evaluation needs: parameters and masks.
-pub fn inference_specs(params: &[Param]) -> Vec<(String, Shape)> {
-    let weights = params
-        .iter()
-        .map(|p| (p.name.clone(), Shape::new(DType::F32, p.dims.clone())));
-    let masks = params
+/// The arrays that evaluation needs: parameters, masks, statistics and what stays as it is.
+pub fn inference_specs(needs: &Declaration) -> Vec<(String, Shape)> {
+    let f32s = |name: &String, dims: &[usize]| (name.clone(), Shape::new(DType::F32, dims));
+    let weights = needs.params.iter().map(|p| f32s(&p.name, &p.dims));
+    let masks = needs
+        .params
         .iter()
         .filter_map(|p| Some((p.mask.clone()?, Shape::new(DType::Pred, p.dims.clone()))));
-    weights.chain(masks).collect()
+    let statistics = needs.statistics.iter().map(|s| f32s(&s.name, &s.dims));
+    let fixed = needs.fixed.iter().cloned();
+    weights.chain(masks).chain(statistics).chain(fixed).collect()
 }
 
 /// The state before the first iteration, a pure function of plan and seed.
