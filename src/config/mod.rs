@@ -186,8 +186,8 @@ pub struct Sparsity {
     pub power_scale: f64,
     /// Generator of the first masks.
     pub mask_seed_compat: MaskSeedCompat,
-    /// The first layer's: -1 as distributed, 0 for no mask, else its own share of zeros. Left out: as the network's
-    /// driver builds it (reference 1.8).
+    /// The first layer's: -1 as distributed, 0 for no mask, else its own share of zeros. Left out: as published (reference
+    /// 1.8), which for most networks is no mask, and for a ResNet with an Erdős–Rényi distribution -1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_layer: Option<f64>,
     /// The classifier's, likewise.

@@ -233,6 +233,9 @@ pub fn layer_name(param: &Param) -> Option<&str> {
 /// dense baseline.
 fn network(run: &Run, masked: bool) -> Result<Box<dyn Model>, Error> {
     let (said, sparsity) = (&run.model, &run.sparsity);
+    // As published (reference 1.8): Erdős–Rényi over all layers of a ResNet, the first included; uniform without it.
+    let erdos_renyi = sparsity.distribution != sparse::Distribution::Uniform;
+    let published = (erdos_renyi && said.name.starts_with("resnet")).then_some(true);
     let options = models::Options {
         width: said.width,
         depth: said.depth,
@@ -241,7 +244,7 @@ fn network(run: &Run, masked: bool) -> Result<Box<dyn Model>, Error> {
         image_size: said.image_size,
         expansion: said.expansion,
         dropout: said.dropout,
-        mask_first: sparsity.first_layer.map(|s| s != 0.0),
+        mask_first: sparsity.first_layer.map(|s| s != 0.0).or(published),
         mask_last: sparsity.last_layer.map(|s| s != 0.0),
         ..models::Options::new(&said.name, masked)
     };
