@@ -108,11 +108,11 @@ fn table(rows: &[Row], style: Style) -> Table {
         "sparsity",
         "length",
         "training",
-        "computed",
+        "training computed",
         "inference",
-        "computed",
-        "size, MB",
-        "computed",
+        "inference computed",
+        "size MB",
+        "size computed",
         "remarks",
     ]);
     for row in rows {

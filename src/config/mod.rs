@@ -21,7 +21,7 @@ pub use error::Error;
 pub use layers::Layers;
 pub use learning_rate::Piecewise;
 pub use optimizer::Optimizer as OptimizerRule;
-pub use plan::{Plan, Replacement, layer_name};
+pub use plan::{Plan, Pruned, Replacement, layer_name};
 pub use presets::{DEFAULT_PRESET, PRESETS};
 
 /// A whole run, as said. Strings left empty mean "choose for me".

@@ -57,6 +57,17 @@ pub struct Replacement {
     pub replaced: u64,
 }
 
+/// What gradual pruning leaves at one mask update.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Pruned {
+    /// Global step of the update.
+    pub step: i64,
+    /// Share of zeros of a layer without a sparsity of its own.
+    pub sparsity: f32,
+    /// Ones over all maskable layers, ties at the thresholds apart.
+    pub nonzeros: usize,
+}
+
 impl Plan {
     /// Checks `run` and works out the rest.
     ///
@@ -192,6 +203,17 @@ impl Plan {
         }
     }
 
+    /// What an update at global step `step` leaves; `None` for other methods than gradual pruning.
+    pub fn pruned(&self, step: i64) -> Option<Pruned> {
+        let gradual = self.gradual?;
+        let kept = |b: &Budget| Gradual::kept(b.zeros + b.nonzeros, gradual.density_at(step, b.sparsity));
+        Some(Pruned {
+            step,
+            sparsity: gradual.sparsity_at(step),
+            nonzeros: self.budgets.iter().map(kept).sum(),
+        })
+    }
+
     /// Ones over all maskable layers.
     pub fn nonzeros(&self) -> usize {
         self.budgets.iter().map(|b| b.nonzeros).sum()
@@ -215,11 +237,17 @@ impl Plan {
         self.params.iter().map(Param::elements).sum()
     }
 
-    /// Size of the training state: parameters and slots in f32, a byte per mask entry. Activations come on top.
+    /// Size of the training state: parameters, statistics and slots in f32, a byte per mask entry, and what the method keeps
+    /// beside them (averages of gradients in f32, a byte per weight for whether it was ever active). Activations come on
+    /// top.
     pub fn state_bytes(&self) -> usize {
-        let slots = self.optimizer.slots().len();
-        let masks = if self.method.masked { self.maskable() } else { 0 };
-        size_of::<f32>() * self.parameters() * (1 + slots) + masks
+        let statistics: usize = self.statistics.iter().map(|s| s.dims.iter().product::<usize>()).sum();
+        let averaged = self.method.grow == sparse::GrowScore::Momentum || self.run.method.gradient_batches > 1;
+        let floats = self.parameters() * (1 + self.optimizer.slots().len())
+            + statistics
+            + if averaged { self.maskable() } else { 0 };
+        let masks = usize::from(self.method.masked) + usize::from(self.method.explores);
+        size_of::<f32>() * floats + masks * self.maskable()
     }
 }
 
@@ -528,6 +556,7 @@ fn within(section: &str) -> impl FnOnce(sparse::Error) -> Error {
         let key = match &source {
             // Such as `power of anneal`.
             sparse::Error::Value { name, .. } => name.rsplit(' ').next().unwrap_or_default().to_owned(),
+            sparse::Error::NotALevel { .. } => "target".to_owned(),
             sparse::Error::MissingLayers { names, .. } => format!("layers.{}", names.join(", ")),
             _ => "distribution".to_owned(),
         };
