@@ -1,0 +1,68 @@
+"""Rules of the gradient step and the arrays they keep (reference 2.10; TensorFlow 1.15's Adam)."""
+
+import numpy as np
+
+F = np.float32
+
+
+class Sgd:
+    """`W <- W - lr g`."""
+
+    SLOTS = ()
+
+    def __init__(self, settings):
+        self.momentum, self.nesterov = F(settings["optimizer.momentum"]), settings["optimizer.nesterov"]
+
+    def slots(self, name):
+        """Names of a parameter's slots."""
+        return [f"{name}/{slot}" for slot in self.SLOTS]
+
+    def start(self, state, names):
+        """Adds the optimizer's arrays, for parameters of these names."""
+        for name in names:
+            state.update({slot: np.zeros_like(state[name]) for slot in self.slots(name)})
+
+    def step(self, state, name, gradient, rate):
+        """Moves one parameter."""
+        state[name] = state[name] - rate * gradient
+
+    def finish(self, state):
+        """Called once all parameters have moved."""
+
+
+class Momentum(Sgd):
+    """`V <- m V + g`, then `W <- W - lr V`, or with Nesterov `W <- W - lr (g + m V)`."""
+
+    SLOTS = ("Momentum",)
+
+    def step(self, state, name, gradient, rate):
+        (slot,) = self.slots(name)
+        velocity = self.momentum * state[slot] + gradient
+        state[slot] = velocity
+        state[name] = state[name] - rate * (gradient + self.momentum * velocity if self.nesterov else velocity)
+
+
+class Adam(Sgd):
+    """Adam as TensorFlow has it: epsilon is added to the root without bias correction; `1 - beta` is float32's."""
+
+    SLOTS = ("Adam", "Adam_1")
+    BETA1, BETA2, EPSILON = F(0.9), F(0.999), F(1e-8)
+
+    def start(self, state, names):
+        super().start(state, names)
+        # One power ahead: the first step divides by 1 - beta.
+        state.update({"beta1_power": np.array(self.BETA1), "beta2_power": np.array(self.BETA2)})
+
+    def step(self, state, name, gradient, rate):
+        first, second = self.slots(name)
+        state[first] = self.BETA1 * state[first] + (F(1) - self.BETA1) * gradient
+        state[second] = self.BETA2 * state[second] + (F(1) - self.BETA2) * gradient * gradient
+        rate = rate * np.sqrt(F(1) - state["beta2_power"]) / (F(1) - state["beta1_power"])
+        state[name] = state[name] - rate * state[first] / (np.sqrt(state[second]) + self.EPSILON)
+
+    def finish(self, state):
+        state["beta1_power"] = np.array(state["beta1_power"] * self.BETA1)
+        state["beta2_power"] = np.array(state["beta2_power"] * self.BETA2)
+
+
+OPTIMIZERS = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
