@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use models::Param;
 
-use super::{Error, LearningRate, MaskUpdate, Piecewise, Run};
+use super::{Error, LearningRate, MaskUpdate, OptimizerRule, Piecewise, Run};
 use crate::data::fetch::SOURCES;
 use crate::pjrt::DeviceKind;
-use crate::sparse::{self, Budget, Layer, Options, Schedule};
+use crate::sparse::{self, Budget, Gradual, Keep, Layer, Options, Schedule};
 
-/// Optimizers that `[optimizer] name` may name, each with its number of slots per parameter.
-const OPTIMIZERS: [(&str, usize); 1] = [("momentum", 1)];
 /// Bound on the examples of one launch, whose indices the host holds: 256 MB.
 const MAX_LAUNCH_EXAMPLES: u64 = 1 << 26;
 const LEARNING_RATES: [&str; 1] = ["piecewise"];
@@ -27,10 +25,15 @@ pub struct Plan {
     pub params: Vec<Param>,
     /// Row of the method table.
     pub method: &'static sparse::Method,
-    /// Zeros and ones of every maskable layer, in the model's order; for an unmasked method all ones.
+    /// Rule of the gradient step.
+    pub optimizer: OptimizerRule,
+    /// Zeros and ones of every maskable layer, in the model's order; for an unmasked method all ones, for one that prunes
+    /// those at the end (for one that ranks layers together, only their sum).
     pub budgets: Vec<Budget>,
     /// Mask-update schedule, stretched by the multiplier.
     pub schedule: Schedule,
+    /// How sparsity grows, stretched by the multiplier; for gradual pruning only.
+    pub gradual: Option<Gradual>,
     /// Learning rate over gradient steps, stretched by the multiplier.
     pub learning_rate: Piecewise,
     /// Iterations of the whole run, stretched by the multiplier.
@@ -76,9 +79,20 @@ impl Plan {
             .check_grow_init(run.method.grow_init)
             .map_err(at("method.grow_init"))?;
         let k = run.train.multiplier;
-        let schedule = schedule(&run.mask_update, k);
+        let gradual = match method.keep {
+            Keep::Gradual => Some(gradual(&run, k)?),
+            _ => None,
+        };
+        let schedule = match &gradual {
+            Some(gradual) => pruning_schedule(gradual, run.prune.frequency_steps)?,
+            None => schedule(&run.mask_update, k),
+        };
         schedule.validate().map_err(within("mask_update"))?;
-        let budgets = budgets(&run, &params)?;
+        check_averaging(&run, method, &schedule)?;
+        let mut budgets = budgets(&run, &params)?;
+        if let Some(gradual) = &gradual {
+            budgets.iter_mut().for_each(|budget| at_the_end(budget, gradual));
+        }
         if let Some(sparse) = budgets.iter().find(|b| !method.masked && b.zeros > 0) {
             let own = format!("sparsity.layers.{}", sparse.name);
             let key = if sparse.custom { &own } else { "sparsity.target" };
@@ -92,10 +106,12 @@ impl Plan {
             learning_rate: learning_rate(&run.learning_rate, k)?,
             iterations: (run.train.iterations as f64 * k) as u64,
             output_dir: output_dir(&run, method),
+            optimizer: OptimizerRule::find(&run.optimizer.name).map_err(at("optimizer.name"))?,
             params,
             method,
             budgets,
             schedule,
+            gradual,
             run,
         })
     }
@@ -120,10 +136,16 @@ impl Plan {
 
     /// Gradient steps of the whole run: iterations less the mask updates that take the place of a step.
     pub fn gradient_steps(&self) -> u64 {
-        match self.method.order {
-            sparse::Order::Replaces => self.iterations - self.update_steps().count() as u64,
-            sparse::Order::None | sparse::Order::After => self.iterations,
+        match self.method.order.replaces_step() {
+            true => self.iterations - self.update_steps().count() as u64,
+            false => self.iterations,
         }
+    }
+
+    /// The budget of a parameter; `None` when it is not maskable.
+    pub fn budget(&self, param: &Param) -> Option<&Budget> {
+        let layer = layer_name(param)?;
+        self.budgets.iter().find(|b| b.name == layer)
     }
 
     /// What an update at global step `step` moves.
@@ -163,11 +185,7 @@ impl Plan {
 
     /// Size of the training state: parameters and slots in f32, a byte per mask entry. Activations come on top.
     pub fn state_bytes(&self) -> usize {
-        let slots: usize = OPTIMIZERS
-            .iter()
-            .filter(|(name, _)| *name == self.run.optimizer.name)
-            .map(|(_, n)| n)
-            .sum();
+        let slots = self.optimizer.slots().len();
         let masks = if self.method.masked { self.maskable() } else { 0 };
         size_of::<f32>() * self.parameters() * (1 + slots) + masks
     }
@@ -195,12 +213,6 @@ fn check_names(run: &Run) -> Result<(), Error> {
         "data set",
         &run.data.name,
         &SOURCES.each_ref().map(|source| source.name),
-    )?;
-    known(
-        "optimizer.name",
-        "optimizer",
-        &run.optimizer.name,
-        &OPTIMIZERS.map(|(name, _)| name),
     )?;
     known(
         "learning_rate.schedule",
@@ -233,6 +245,17 @@ fn check_numbers(run: &Run) -> Result<(), Error> {
         share(&format!("sparsity.layers.{layer}"), sparsity.at(run.sparsity.target))?;
     }
     share("optimizer.momentum", run.optimizer.momentum)?;
+    share("optimizer.beta1", run.optimizer.beta1)?;
+    share("optimizer.beta2", run.optimizer.beta2)?;
+    let above_zero = |key: &str, v: f64| within(key, v, v > 0.0 && v.is_finite(), "a number above 0");
+    above_zero("optimizer.epsilon", run.optimizer.epsilon)?;
+    above_zero("method.temperature", method.temperature)?;
+    within(
+        "method.ema_momentum",
+        method.ema_momentum,
+        (0.0..=1.0).contains(&method.ema_momentum),
+        "a number in [0, 1]",
+    )?;
     from_zero("optimizer.weight_decay", run.optimizer.weight_decay)?;
     from_zero("learning_rate.base", run.learning_rate.base)?;
     from_zero("method.drop_noise_std", method.drop_noise_std)?;
@@ -285,6 +308,62 @@ fn schedule(said: &MaskUpdate, k: f64) -> Schedule {
         drop_fraction: said.drop_fraction,
         anneal: said.anneal,
     }
+}
+
+/// Sparsity over the steps of gradual pruning.
+fn gradual(run: &Run, k: f64) -> Result<Gradual, Error> {
+    let said = &run.prune;
+    let gradual = Gradual {
+        begin_step: scaled(said.begin_step, k),
+        end_step: scaled(said.end_step, k),
+        initial_sparsity: said.initial_sparsity,
+        target_sparsity: run.sparsity.target,
+        exponent: said.exponent,
+    };
+    gradual.validate().map_err(within("prune"))?;
+    if run.sparsity.target == 0.0 {
+        let expected = "a share of zeros above 0, as layers are pruned in proportion to it";
+        return Err(value("sparsity.target", 0, expected));
+    }
+    Ok(gradual)
+}
+
+/// When gradual pruning updates masks.
+fn pruning_schedule(gradual: &Gradual, frequency_steps: i64) -> Result<Schedule, Error> {
+    let schedule = Schedule {
+        begin_step: gradual.begin_step,
+        end_step: gradual.end_step,
+        frequency_steps,
+        drop_fraction: 0.0,
+        anneal: sparse::Anneal::Constant,
+    };
+    schedule.validate().map_err(within("prune"))?;
+    Ok(schedule)
+}
+
+/// Gives a layer what gradual pruning leaves of it.
+fn at_the_end(budget: &mut Budget, gradual: &Gradual) {
+    let n = budget.zeros + budget.nonzeros;
+    let density = gradual.density_at(gradual.end_step, budget.sparsity);
+    budget.nonzeros = Gradual::kept(n, density);
+    budget.zeros = n - budget.nonzeros;
+}
+
+/// Gradients can be averaged over as many batches as there are between two updates that look at them.
+fn check_averaging(run: &Run, method: &sparse::Method, schedule: &Schedule) -> Result<(), Error> {
+    let n = run.method.gradient_batches;
+    let most = match method.grows_by_gradient() {
+        true => schedule.frequency_steps.unsigned_abs(),
+        false => 1,
+    };
+    if (1..=most).contains(&n) {
+        return Ok(());
+    }
+    let expected = match method.grows_by_gradient() {
+        true => format!("1 to {most}, the steps between two updates"),
+        false => format!("1, as method {} does not grow by the gradient", method.name),
+    };
+    Err(value("method.gradient_batches", n, expected))
 }
 
 fn learning_rate(said: &LearningRate, k: f64) -> Result<Piecewise, Error> {

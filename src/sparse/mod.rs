@@ -7,10 +7,10 @@
 //! |---|---|---|
 //! | [`distribution`] | how many zeros does each layer get | 1.1, 1.3-1.5 |
 //! | [`mask`] | which positions start as zeros | 1.2 |
-//! | [`schedule`] | at which iterations do masks change, and by what fraction | 2.2 |
-//! | [`method`] | which scores drop and grow connections, in which order to the gradient step | 2.3, 2.4 |
-//! | [`host`] | selection and one mask update on arrays: the twin that graphs are held equal to | 2.3, 2.4 |
-//! | [`select`], [`update`] | the same as graphs, for the compiled training program | 2.3, 2.4 |
+//! | [`schedule`] | at which iterations do masks change, and by what fraction | 2.2, 2.9 |
+//! | [`method`] | which scores keep and grow connections, in which order to the gradient step | 2.3-2.9 |
+//! | [`host`] | selection and one mask update on arrays: the twin that graphs are held equal to | 2.3-2.9 |
+//! | [`select`], [`update`] | the same as graphs, for the compiled training program | 2.3-2.9 |
 //!
 //! All of it is pure: the same arguments give the same result on every machine and thread count.
 //!
@@ -50,10 +50,10 @@ pub mod update;
 
 pub use distribution::{Budget, Distribution, Layer, Options, Rounding, budgets, n_zeros};
 pub use error::{Error, nearest};
-pub use host::{LayerState, UpdateInputs, UpdateReport, mask_update, sort_key, top_k};
+pub use host::{LayerState, UpdateInputs, UpdateReport, mask_update, sort_key, top_k, top_k_overall, update_average};
 pub use mask::{MaskSeedCompat, initial_masks, random_mask};
-pub use method::{DropScore, GrowInit, GrowScore, METHODS, Method, SlotReset};
-pub use schedule::{Anneal, Counters, Order, Schedule, Tick, trace};
+pub use method::{DropScore, GrowInit, GrowScore, Keep, METHODS, Method, SlotReset, Start};
+pub use schedule::{Anneal, Counters, Gradual, Order, Schedule, Tick, trace};
 
 /// Number after the last underscore of `name`, when that tail is digits with an optional point; 1 without such a tail.
 ///

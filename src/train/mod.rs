@@ -4,10 +4,12 @@ mod error;
 pub mod eval;
 pub mod inference;
 pub mod launch;
+mod optimizer;
 mod resume;
 mod session;
 pub mod state;
 pub mod step;
+mod update;
 
 pub use error::{Error, Result};
 pub use session::{Summary, data_dir, train};

@@ -4,8 +4,8 @@ use super::error::{Error, Result};
 use super::inference::{Evaluator, Scores, scalar};
 use super::launch::LAUNCH_OUTPUTS;
 use super::resume;
-use super::state::{self, GLOBAL_STEP, LAST_UPDATE, inference_specs};
-use super::step::{Row, Trainer};
+use super::state::{self, inference_specs};
+use super::step::{Row, Trainer, schedule};
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::Plan;
 use crate::data::batches::BatchOrder;
@@ -197,18 +197,17 @@ impl<'a> Session<'a> {
         }
         let mut after = self.counters;
         let plan = self.plan;
-        let ticks: Vec<Tick> = (0..count)
-            .map(|_| after.advance(plan.method.order, &plan.schedule))
-            .collect();
+        let (ticks, rows): (Vec<Tick>, Vec<Row>) = schedule(plan, &mut after, count).into_iter().unzip();
         // Arrays have the length of a full launch; entries past `count` are not used.
         let k = plan.launch_length() as usize;
         let mut indices = self.order.indices(at, count);
         indices.resize(k * train.batch_size, 0);
-        let mut schedule: Vec<f32> = ticks.iter().flat_map(|t| Row::new(plan, t).values()).collect();
-        schedule.resize(k * Row::COLUMNS, 0.0);
+        let columns = Row::columns(plan);
+        let mut schedule: Vec<f32> = rows.iter().flat_map(Row::values).collect();
+        schedule.resize(k * columns, 0.0);
         let inputs = [
             Literal::new(&[k, train.batch_size], &indices),
-            Literal::new(&[k, Row::COLUMNS], &schedule),
+            Literal::new(&[k, columns], &schedule),
             Literal::scalar(count as i32),
         ];
         let upload = |l: &Literal| self.device.client.to_device(l, 0);
@@ -394,15 +393,11 @@ fn start(
     found: Option<Checkpoint>,
 ) -> Result<(BTreeMap<String, Literal>, Counters, Option<(u64, PathBuf)>)> {
     let Some(mut checkpoint) = found else {
-        return Ok((state::initial(plan)?, Counters::start(&plan.schedule), None));
+        let counters = Counters::start(plan.method.order, &plan.schedule);
+        return Ok((state::initial(plan)?, counters, None));
     };
     let iteration = checkpoint.metadata.as_ref().map_or(0, |m| m.iteration);
     let arrays = checkpoint.take(&plan.run.model.name, specs)?;
-    let counter = |name: &str| arrays.get(name).and_then(Literal::item::<i64>);
-    let counters = Counters {
-        iteration,
-        gs: counter(GLOBAL_STEP).unwrap_or(0),
-        last: counter(LAST_UPDATE).unwrap_or(plan.schedule.initial_last()),
-    };
+    let counters = state::counters(plan, &arrays, iteration);
     Ok((arrays, counters, Some((iteration, checkpoint.path))))
 }
