@@ -66,15 +66,15 @@ class Run:
         for layer in self.layers:
             by_kernel, by_bias = gradients[layer.name]
             by_kernel = self.method.step_gradient(self, layer, by_kernel)
-            self.optimizer.step(self.state, layer.kernel, by_kernel, rate)
+            self.optimizer.step(self.state, layer.kernel, by_kernel, rate, self.observed)
             if layer.bias:
-                self.optimizer.step(self.state, layer.bias, by_bias, rate)
+                self.optimizer.step(self.state, layer.bias, by_bias, rate, self.observed)
         self.optimizer.finish(self.state)
         self.state[STEP] = self.state[STEP] + 1
 
     def iterate(self, observed=None):
         """One iteration; true when it updated masks. `observed` is the state after it of the run that is replayed."""
-        self.observed, self.doubts = observed, {}
+        self.observed, self.doubts = observed or {}, {}
         return self.method.iterate(self, self.network.gradients(self.state))
 
     def doubt(self, layer, scores, chosen, candidates):

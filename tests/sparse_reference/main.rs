@@ -3,6 +3,7 @@
 
 mod budgets;
 mod masks;
+mod methods;
 mod schedules;
 mod updates;
 
