@@ -246,24 +246,35 @@ impl Emitter {
 
     /// The comparison of a sort: by the first array's elements.
     pub(crate) fn comparator(&mut self, descending: bool, operands: &[&Shape]) -> i64 {
-        let scalar = |s: &&Shape| shape_proto(&Shape::scalar(s.dtype));
-        let shapes: Vec<_> = operands.iter().flat_map(|s| [scalar(s), scalar(s)]).collect();
-        let mut body = Body {
-            name: "compare".into(),
-            instructions: vec![],
-        };
-        let parameters = self.parameters(&mut body, &shapes);
-        let pred = shape_proto(&Shape::scalar(DType::Pred));
-        let mut compare = plain("compare", pred.clone());
-        compare.operand_ids = parameters[..2].to_vec();
         let direction = if descending { Comparison::Gt } else { Comparison::Lt };
+        let mut compare = plain("compare", shape_proto(&Shape::scalar(DType::Pred)));
         Op::Compare(direction).emit(operands, self, &mut compare);
         if operands[0].dtype.is_float() {
             // The plain order leaves the place of NaN to the platform, and with it the place of everything else.
             compare.comparison_type = "TOTALORDER".into();
         }
+        self.comparison("compare", compare, operands)
+    }
+
+    /// The choice of a select-and-scatter: true where the first of two elements stays, being as large as the second.
+    pub(crate) fn first_of_largest(&mut self, dtype: DType) -> i64 {
+        let element = Shape::scalar(dtype);
+        let mut compare = plain("compare", shape_proto(&Shape::scalar(DType::Pred)));
+        Op::Compare(Comparison::Ge).emit(&[&element], self, &mut compare);
+        self.comparison("select", compare, &[&element])
+    }
+
+    /// A computation on two elements of each of `arrays` that compares the first two.
+    fn comparison(&mut self, name: &str, mut compare: proto::Instruction, arrays: &[&Shape]) -> i64 {
+        let scalar = |s: &&Shape| shape_proto(&Shape::scalar(s.dtype));
+        let shapes: Vec<_> = arrays.iter().flat_map(|s| [scalar(s), scalar(s)]).collect();
+        let mut body = Body {
+            name: name.into(),
+            instructions: vec![],
+        };
+        compare.operand_ids = self.parameters(&mut body, &shapes)[..2].to_vec();
         let root = self.add(&mut body, compare);
-        self.finish(body, root, shapes, pred)
+        self.finish(body, root, shapes, shape_proto(&Shape::scalar(DType::Pred)))
     }
 
     fn parameters(&mut self, body: &mut Body, shapes: &[proto::Shape]) -> Vec<i64> {

@@ -138,6 +138,11 @@ impl Graph {
         self.constant(crate::eval::Value::filled(Shape::scalar(dtype), value).to_literal())
     }
 
+    /// A constant array of `dtype`, from `values` rounded to it.
+    pub(crate) fn numbers(&self, dtype: DType, dims: &[usize], values: &[f64]) -> Tensor<'_> {
+        self.constant(crate::eval::Value::rounded(Shape::new(dtype, dims), values).to_literal())
+    }
+
     /// An array of `shape` filled with `value`, rounded to the element type.
     pub fn full(&self, shape: &Shape, value: f64) -> Tensor<'_> {
         self.number(shape.dtype, value).broadcast_to(&shape.dims)

@@ -41,5 +41,7 @@ pub use error::{Error, Result};
 pub use grad::grad;
 pub use graph::{Computation, Graph, Node, NodeId, Output, Scope, Tensor};
 pub use literal::{Element, Literal};
-pub use op::{Binary, Comparison, DotDims, GatherDims, Op, Operand, Reducer, Unary, Update};
+pub use op::{
+    Binary, Comparison, ConvDims, DotDims, GatherDims, Op, Operand, Padding, Reducer, Unary, Update, WindowDim,
+};
 pub use shape::{DType, Shape, broadcast_dims};

@@ -59,9 +59,20 @@ impl<'g> Key<'g> {
     /// Standard normal f32, as the inverse of its distribution function at a uniform number.
     #[track_caller]
     pub fn normal(self, dims: &[usize]) -> Tensor<'g> {
-        // The middle of one of 2^24 equal parts of (−1, 1), never an end.
-        let x = unit(self.bits(dims)[0]) * 2.0 + ((-24f64).exp2() - 1.0);
-        erf_inv(x) * std::f64::consts::SQRT_2
+        erf_inv(self.symmetric(dims)) * std::f64::consts::SQRT_2
+    }
+
+    /// Standard normal f32, given that it lies within two standard deviations.
+    #[track_caller]
+    pub fn truncated_normal(self, dims: &[usize]) -> Tensor<'g> {
+        const WITHIN_TWO: f64 = 0.954_499_736_103_641_6; // erf(√2)
+        erf_inv(self.symmetric(dims) * WITHIN_TWO) * std::f64::consts::SQRT_2
+    }
+
+    /// Uniform f32 in (−1, 1): the middle of one of 2^24 equal parts, never an end.
+    #[track_caller]
+    fn symmetric(self, dims: &[usize]) -> Tensor<'g> {
+        unit(self.bits(dims)[0]) * 2.0 + ((-24f64).exp2() - 1.0)
     }
 }
 
@@ -210,6 +221,14 @@ mod tests {
         let beyond = |z: f32, v: &[f32]| v.iter().filter(|x| x.abs() > z).count() as f64 / n as f64;
         let normal = draw(9, 3, |k| k.normal(&[n]));
         assert!((beyond(1.0, &normal) - 0.3173).abs() < 0.01 && (beyond(2.0, &normal) - 0.0455).abs() < 0.005);
+        // Cut off at two, the variance is 1 − 4 φ(2) / (2 Φ(2) − 1).
+        let truncated = draw(7, 3, |k| k.truncated_normal(&[n]));
+        let (mean, variance) = moments(&truncated);
+        assert!(
+            mean.abs() < 0.03 && (variance - 0.773_74).abs() < 0.02,
+            "{mean} {variance}"
+        );
+        assert!(beyond(2.0, &truncated) == 0.0 && beyond(1.9, &truncated) > 0.0);
         assert_ne!(uniform, draw(8, 3, |k| k.uniform(&[n])));
         assert_ne!(uniform, draw(7, 4, |k| k.uniform(&[n])));
     }

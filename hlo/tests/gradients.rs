@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use hlo::cases::{self, Case, Gradient};
-use hlo::{Computation, DType, Error, Graph, Literal, Shape, Tensor, Update, grad};
+use hlo::{
+    Computation, ConvDims, DType, Error, Graph, Literal, Padding, Reducer, Shape, Tensor, Update, WindowDim, grad,
+};
 
 /// Deterministic numbers in [−1, 1): a linear congruential generator is enough for directions and weights.
 struct Numbers(u64);
@@ -312,6 +314,93 @@ fn a_composition_of_moves() {
             .logistic()
             .reduce_sum_all()
     });
+}
+
+/// Windows of three elements at every stride, padding and dilation over five elements; some have no position.
+fn windows() -> Vec<WindowDim> {
+    let mut windows = vec![];
+    for (pad_low, pad_high) in [(0, 0), (1, 2), (4, 0), (-1, 1), (0, -2)] {
+        for (stride, base_dilation, window_dilation) in
+            (1..=3).flat_map(|s| (1..=2).flat_map(move |b| (1..=2).map(move |w| (s, b, w))))
+        {
+            windows.push(WindowDim {
+                size: 3,
+                stride,
+                pad_low,
+                pad_high,
+                base_dilation,
+                window_dilation,
+            });
+        }
+    }
+    windows
+}
+
+#[test]
+fn convolutions_with_every_window_and_grouping() {
+    let dims = ConvDims {
+        input_batch: 0,
+        input_feature: 2,
+        input_spatial: vec![1],
+        kernel_input: 1,
+        kernel_output: 2,
+        kernel_spatial: vec![0],
+        output_batch: 0,
+        output_feature: 2,
+        output_spatial: vec![1],
+    };
+    let mut numbers = Numbers(21);
+    for (features, batches) in [(1, 1), (2, 1), (4, 1), (1, 2)] {
+        for window in windows() {
+            let inputs = [numbers.literal(&[2, 5, 4]), numbers.literal(&[3, 4 / features, 8])];
+            let title = format!("{window:?} in groups of {features} and {batches}");
+            check(&title, &inputs, &[0, 1], 1e-7, |g, x| {
+                let y = x[0].convolution(x[1], vec![window], dims.clone(), features, batches);
+                weighted(g, &[y])
+            });
+        }
+    }
+}
+
+#[test]
+fn reductions_over_every_window() {
+    let mut numbers = Numbers(34);
+    for window in windows() {
+        let inputs = [numbers.literal(&[5, 2])];
+        check(&format!("{window:?}"), &inputs, &[0], 1e-7, |g, x| {
+            let over = |reducer| x[0].reduce_window(vec![window, WindowDim::unit()], reducer);
+            let sum = over(Reducer::Add);
+            match (window.base_dilation, window.window_dilation) {
+                // Where the window lies in the padding alone, the extreme is an infinity: no gradient to compare.
+                (1, 1) if window.pad_low < 3 => weighted(g, &[sum, over(Reducer::Max), over(Reducer::Min)]),
+                _ => weighted(g, &[sum]),
+            }
+        });
+    }
+}
+
+/// A step's graph grows by this for every layer.
+#[test]
+fn gradients_of_a_convolution_are_one_convolution_each() {
+    let moves = |kernel: [usize; 4], groups: usize| {
+        let shapes = [vec![2, 8, 8, 4], kernel.to_vec()].map(|dims| Shape::new(DType::F32, dims));
+        let parameters = shapes.map(|shape| ("x".to_string(), shape));
+        let computation = Graph::function("layer", &parameters, |_, x| {
+            let y = x[0].conv2d(x[1], [2, 2], Padding::Same, groups);
+            grad(y.reduce_sum_all(), x)
+        });
+        let names: Vec<&str> = computation.unwrap().nodes.iter().map(|n| n.op.name()).collect();
+        names[2..].to_vec()
+    };
+    let cotangent = ["constant", "broadcast"];
+    let expected = |turn: &[&'static str]| [&cotangent, turn, &["convolution", "convolution"]].concat();
+    assert_eq!(moves([1, 1, 4, 6], 1), expected(&[]));
+    assert_eq!(moves([3, 3, 4, 6], 1), expected(&["reverse"]));
+    assert_eq!(moves([3, 3, 1, 4], 4), expected(&["reverse", "reshape"]));
+    assert_eq!(
+        moves([3, 3, 2, 6], 2),
+        expected(&["reverse", "reshape", "transpose", "reshape"])
+    );
 }
 
 /// Second derivatives: the sweep's own operators have gradients too.

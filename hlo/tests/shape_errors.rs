@@ -5,9 +5,8 @@
 #[allow(dead_code)]
 mod wrong;
 
-use hlo::{DType, Error, Graph, Literal, Shape, Tensor, grad};
+use hlo::{DType, Error, Graph, Literal, Padding, Shape, Tensor, grad};
 
-const TABLE: &str = "hlo/tests/wrong/mod.rs";
 const HERE: &str = "hlo/tests/shape_errors.rs";
 
 fn message(g: Graph, outputs: &[hlo::Output]) -> String {
@@ -17,8 +16,11 @@ fn message(g: Graph, outputs: &[hlo::Output]) -> String {
 #[test]
 fn each_wrong_call_is_told_with_operator_shapes_and_line() {
     let calls = wrong::calls();
-    let next = calls[1..].iter().map(|w| w.line).chain([u32::MAX]);
-    for (wrong, next) in calls.iter().zip(next) {
+    for (i, wrong) in calls.iter().enumerate() {
+        let after = calls
+            .get(i + 1)
+            .map(|w| w.place)
+            .filter(|p| p.file() == wrong.place.file());
         let g = Graph::new("wrong");
         let outputs = [(wrong.call)(&g).output()];
         let error = g.build(&outputs).unwrap_err();
@@ -34,10 +36,10 @@ fn each_wrong_call_is_told_with_operator_shapes_and_line() {
         );
         assert!(message.contains(wrong.says), "{message}, not {}", wrong.says);
         assert!(
-            message.contains(&format!(", at {TABLE}:{}:", location.line())),
+            message.contains(&format!(", at {}:{}:", wrong.place.file(), location.line())),
             "{message}"
         );
-        let entry = wrong.line..next;
+        let entry = wrong.place.line()..after.map_or(u32::MAX, |p| p.line());
         assert!(
             entry.contains(&location.line()) || wrong.op == "call",
             "{message}, not in {entry:?}"
@@ -86,6 +88,10 @@ fn everything_with<'g>(g: &'g Graph, y: Tensor<'g>) -> Vec<Tensor<'g>> {
         y.dynamic_update_slice(y, &[zero]),
         y.take_rows(y),
         y.matmul(y),
+        y.conv2d(y, [0, 2], Padding::Same, 0),
+        y.max_pool([0, 2], [2, 0], Padding::Same),
+        y.avg_pool([2, 2], [1, 1], Padding::Explicit([(1, 1); 2])),
+        y.select_and_scatter(y, vec![]),
         y.reduce_sum(&[3]),
         y.reduce_mean(&[3]),
         y.reduce_max(&[]),

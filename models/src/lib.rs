@@ -1,59 +1,43 @@
 //! Neural networks as functions over [`hlo`] graphs.
 //!
-//! A model is a table of parameters, each with its checkpoint name, shape, initialiser and role, and a function that
-//! applies them to a batch. Pure, like `hlo`. Masks are not the models' business: the caller passes the weights that
-//! the layers are to use, already masked, and differentiates with respect to those.
+//! A model is one function, [`Model::forward`], written against a [`Net`] that hands out its arrays. What the function asks
+//! for is its table of parameters, each with checkpoint name, shape, initialiser and role, and of layers, whose cost
+//! [`cost`] counts. Pure, like `hlo`. Masks are not the models' business: the caller passes the weights that the layers
+//! are to use, already masked, and differentiates with respect to those.
 #![forbid(unsafe_code)]
 
+pub mod cost;
+mod error;
+mod imagenet;
+mod layer;
 pub mod layers;
 mod mlp;
+mod mobilenet;
+mod net;
+mod options;
 mod param;
+mod resnet;
+mod vgg;
+mod wide_resnet;
 
-use hlo::{Graph, Tensor};
-use std::collections::BTreeMap;
+use hlo::{DType, Shape, Tensor};
 
-pub use mlp::MnistFc;
-pub use param::{Init, Param};
-
-/// Names that [`find`] takes.
-pub const NAMES: &[&str] = &["mnist-fc"];
-
-/// The arrays that a model is applied to, by variable name.
-pub struct Variables<'g> {
-    graph: &'g Graph,
-    arrays: BTreeMap<String, Tensor<'g>>,
-}
-
-impl<'g> Variables<'g> {
-    /// Variables of `graph`.
-    pub fn new(graph: &'g Graph, arrays: impl IntoIterator<Item = (String, Tensor<'g>)>) -> Self {
-        Variables {
-            graph,
-            arrays: arrays.into_iter().collect(),
-        }
-    }
-
-    /// The graph that they belong to.
-    pub fn graph(&self) -> &'g Graph {
-        self.graph
-    }
-
-    /// The array of a name from the model's own table.
-    ///
-    /// # Panics
-    /// When the caller left out a parameter that [`Model::params`] lists.
-    pub fn get(&self, name: &str) -> Tensor<'g> {
-        match self.arrays.get(name) {
-            Some(&tensor) => tensor,
-            None => panic!("no array was given for the parameter {name}"),
-        }
-    }
-}
+pub use error::Error;
+pub use imagenet::ImageNet;
+pub use layer::{Kind, Layer, Naming};
+pub use mlp::{INPUT_INDICES, MnistFc};
+pub use mobilenet::{MobileNet, Version};
+pub use net::{Declaration, Mode, Net, Precision};
+pub use options::{NAMES, Options, find};
+pub use param::{Draw, Init, Param, Statistic};
+pub use resnet::ResNet;
+pub use vgg::Vgg;
+pub use wide_resnet::{WideResNet, WideResNetConfig};
 
 /// A network.
 pub trait Model {
     /// Name in presets and on the command line.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Dimensions of one example, without the batch, e.g. `[784]`.
     fn input_dims(&self) -> Vec<usize>;
@@ -61,18 +45,36 @@ pub trait Model {
     /// Number of classes: the last axis of the logits.
     fn classes(&self) -> usize;
 
-    /// Trainable parameters in creation order, which is also the order in which masks are drawn.
-    fn params(&self) -> Vec<Param>;
+    /// Logits `[batch, classes]` of `images` `f32[batch, input_dims..]`, in the precision of `net`.
+    fn forward<'g>(&self, net: &Net<'g>, images: Tensor<'g>) -> Tensor<'g>;
 
     /// Logits `f32[batch, classes]` of `images` `f32[batch, input_dims..]`.
-    fn apply<'g>(&self, variables: &Variables<'g>, images: Tensor<'g>) -> Tensor<'g>;
-}
+    fn apply<'g>(&self, net: &Net<'g>, images: Tensor<'g>) -> Tensor<'g> {
+        self.forward(net, images).convert(DType::F32)
+    }
 
-/// The model of that name; `masked` chooses between the variable names of sparse training and those of the dense
-/// baseline. `None`: no such model.
-pub fn find(name: &str, masked: bool) -> Option<Box<dyn Model>> {
-    match name {
-        "mnist-fc" => Some(Box::new(MnistFc { masked })),
-        _ => None,
+    /// What the network needs and has.
+    fn declaration(&self) -> Declaration {
+        Declaration::of(self)
+    }
+
+    /// Trainable parameters in creation order, which is also the order in which masks are drawn.
+    fn params(&self) -> Vec<Param> {
+        self.declaration().params
+    }
+
+    /// Moving means and variances of batch normalisation, in creation order.
+    fn statistics(&self) -> Vec<Statistic> {
+        self.declaration().statistics
+    }
+
+    /// Arrays that neither gradients nor batches change, in creation order: [`INPUT_INDICES`].
+    fn fixed(&self) -> Vec<(String, Shape)> {
+        self.declaration().fixed
+    }
+
+    /// Layers with a kernel, in creation order.
+    fn layers(&self) -> Vec<Layer> {
+        self.declaration().layers
     }
 }

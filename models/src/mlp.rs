@@ -1,74 +1,86 @@
 //! The fully connected MNIST network, 784-300-100-10 with ReLU (reference 3.6).
 
-use crate::{Init, Model, Param, Variables, layers};
-use hlo::Tensor;
+use crate::layers::Dense;
+use crate::{Init, Model, Naming, Net};
+use hlo::{DType, GatherDims, Shape, Tensor};
 
-/// Units per layer, input first.
-const SIZES: [usize; 4] = [784, 300, 100, 10];
+/// Name of the variable with the input pixels that are kept.
+pub const INPUT_INDICES: &str = "layer1/input_indices";
 
-/// LeNet-300-100 as the original's MNIST driver builds it.
+/// A network of fully connected layers with ReLU between, as the original's MNIST driver builds it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct MnistFc {
     /// Masked layers are named `layer{i}/{weights,mask,biases}`, those of the dense baseline `layer{i}/{kernel,bias}`.
     pub masked: bool,
+    /// Pixels of an image.
+    pub pixels: usize,
+    /// How many pixels the first layer sees, when not all: those whose indices the variable [`INPUT_INDICES`], s32,
+    /// holds.
+    pub kept_pixels: Option<usize>,
+    /// Units of the layers between.
+    pub hidden: Vec<usize>,
+    /// Number of classes.
+    pub classes: usize,
 }
 
 impl MnistFc {
-    fn names(&self, layer: usize) -> [String; 2] {
-        let [kernel, bias] = if self.masked {
-            ["weights", "biases"]
-        } else {
-            ["kernel", "bias"]
-        };
-        [kernel, bias].map(|name| format!("layer{layer}/{name}"))
+    /// LeNet-300-100.
+    pub fn new(masked: bool) -> Self {
+        MnistFc {
+            masked,
+            pixels: 784,
+            kept_pixels: None,
+            hidden: vec![300, 100],
+            classes: 10,
+        }
     }
 }
 
 impl Model for MnistFc {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "mnist-fc"
     }
 
     fn input_dims(&self) -> Vec<usize> {
-        vec![SIZES[0]]
+        vec![self.pixels]
     }
 
     fn classes(&self) -> usize {
-        SIZES[3]
+        self.classes
     }
 
-    fn params(&self) -> Vec<Param> {
-        let layer = |i: usize| {
-            let [kernel, bias] = self.names(i);
-            [
-                Param {
-                    name: kernel,
-                    dims: vec![SIZES[i - 1], SIZES[i]],
-                    init: Init::GlorotUniform,
-                    mask: self.masked.then(|| format!("layer{i}/mask")),
-                    decayed: true,
-                },
-                Param {
-                    name: bias,
-                    dims: vec![SIZES[i]],
-                    init: Init::Zeros,
-                    mask: None,
-                    decayed: false,
-                },
-            ]
-        };
-        (1..SIZES.len()).flat_map(layer).collect()
-    }
-
-    fn apply<'g>(&self, variables: &Variables<'g>, images: Tensor<'g>) -> Tensor<'g> {
+    fn forward<'g>(&self, net: &Net<'g>, images: Tensor<'g>) -> Tensor<'g> {
         let mut x = images;
-        for i in 1..SIZES.len() {
-            let _scope = variables.graph().scope(format!("layer{i}"));
-            let [kernel, bias] = self.names(i);
-            x = layers::dense(variables, &kernel, &bias, x);
-            if i + 1 < SIZES.len() {
+        if let Some(kept) = self.kept_pixels {
+            x = take_columns(x, net.fixed(INPUT_INDICES, Shape::new(DType::S32, [kept])));
+        }
+        let widths = self.hidden.iter().chain([&self.classes]);
+        for (i, &units) in (1..).zip(widths) {
+            let name = format!("layer{i}");
+            let _scope = net.graph().scope(name.clone());
+            let layer = Dense {
+                scope: name,
+                naming: if self.masked { Naming::Masked } else { Naming::Plain },
+                units,
+                init: Init::GlorotUniform,
+            };
+            x = net.dense(x, &layer);
+            if i <= self.hidden.len() {
                 x = x.relu();
             }
         }
         x
     }
+}
+
+/// Columns `indices` (rank 1) of `x` `[rows, columns]`; an index out of range is clamped.
+fn take_columns<'g>(x: Tensor<'g>, indices: Tensor<'g>) -> Tensor<'g> {
+    let rows = x.dims().first().copied().unwrap_or(1);
+    let dims = GatherDims {
+        offset: vec![0],
+        collapsed: vec![1],
+        start_index_map: vec![1],
+        index_vector_axis: 1,
+    };
+    x.gather(indices, dims, &[rows, 1])
 }

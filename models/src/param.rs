@@ -1,4 +1,4 @@
-//! What a model says of each of its parameters.
+//! What a model says of each of its arrays.
 
 /// How a parameter is filled before training.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,9 +11,51 @@ pub enum Init {
     GlorotUniform,
     /// Normal with this standard deviation.
     Normal(f64),
+    /// Normal cut off at two standard deviations, of variance `scale / fan_in` after the cut; for kernels `[.., in, out]`
+    /// the leading dims multiply the fan. Scale 1 is TensorFlow's variance scaling, 2 is He's.
+    VarianceScaling(f64),
 }
 
-/// One named array of a model.
+/// A distribution that the elements of an array are drawn from, independently.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Draw {
+    /// Always this value.
+    Constant(f64),
+    /// Uniform in ± this limit.
+    Uniform(f64),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// Normal with mean 0 and this standard deviation, drawn again outside two of them.
+    TruncatedNormal(f64),
+}
+
+/// Standard deviation of a standard normal number, given that it lies within ±2.
+const TRUNCATED_STD: f64 = 0.879_625_661_034_239_8;
+
+impl Init {
+    /// The distribution of the elements of an array of `dims`.
+    pub fn draw(self, dims: &[usize]) -> Draw {
+        let [fan_in, fan_out] = fans(dims);
+        match self {
+            Init::Zeros => Draw::Constant(0.0),
+            Init::Ones => Draw::Constant(1.0),
+            Init::GlorotUniform => Draw::Uniform((6.0 / (fan_in + fan_out)).sqrt()),
+            Init::Normal(std) => Draw::Normal(std),
+            Init::VarianceScaling(scale) => Draw::TruncatedNormal((scale / fan_in).sqrt() / TRUNCATED_STD),
+        }
+    }
+}
+
+/// Inputs per output and outputs per input of a kernel `[.., in, out]`.
+fn fans(dims: &[usize]) -> [f64; 2] {
+    let [window @ .., fan_in, fan_out] = dims else {
+        return [1.0; 2];
+    };
+    let window: usize = window.iter().product();
+    [fan_in, fan_out].map(|&fan| (window * fan) as f64)
+}
+
+/// One trainable array of a model, f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Param {
     /// Variable name in the original's checkpoints, e.g. `layer1/weights`.
@@ -33,4 +75,15 @@ impl Param {
     pub fn elements(&self) -> usize {
         self.dims.iter().product()
     }
+}
+
+/// One array that training moves without a gradient, f32: a moving mean or variance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistic {
+    /// Variable name in the original's checkpoints, e.g. `resnet_model/batch_normalization/moving_mean`.
+    pub name: String,
+    /// Dimensions.
+    pub dims: Vec<usize>,
+    /// Value before training.
+    pub init: Init,
 }

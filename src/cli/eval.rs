@@ -30,7 +30,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Report {
     checkpoint: PathBuf,
-    model: &'static str,
+    model: String,
     /// Iterations that the checkpoint says it had.
     iteration: Option<u64>,
     examples: usize,
@@ -61,7 +61,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
     let report = Report {
         checkpoint: path,
-        model: model.name(),
+        model: model.name().to_owned(),
         iteration,
         examples: data.len(),
         scores: evaluator.run(&buffers.iter().collect::<Vec<_>>())?,

@@ -1,5 +1,6 @@
 //! The command line: each flag is defined once and every subcommand has its own file.
 
+pub mod compact;
 pub mod data;
 pub mod dump_hlo;
 pub mod eval;
@@ -36,6 +37,8 @@ enum Command {
     Eval(eval::Args),
     /// Logits of a checkpoint for given images
     Predict(predict::Args),
+    /// Remove the units that no connection needs: a smaller checkpoint with the same logits
+    Compact(compact::Args),
     /// What `train` would do: budgets, schedules, memory; reads no data
     Plan(plan::Args),
     /// Write the graph of the training step, the mask update or the evaluation
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(args, json),
         Command::Eval(args) => eval::run(args, json),
         Command::Predict(args) => predict::run(args, json),
+        Command::Compact(args) => compact::run(args, json),
         Command::Plan(args) => plan::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),
         Command::Data(args) => data::run(args, json),

@@ -54,6 +54,9 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
             summary.steps
         );
     }
+    if let Some(compressed) = &summary.compressed {
+        crate::report::note!("{compressed}");
+    }
     match json {
         true => super::print_json(&summary),
         false => super::print(&text(&summary)),

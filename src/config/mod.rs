@@ -57,8 +57,29 @@ pub struct Run {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// One of `models::NAMES`.
+    /// One of `models::NAMES`, or like one.
     pub name: String,
+    /// Factor of the numbers of channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<f64>,
+    /// Layers of a residual network, where the name does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+    /// Units of the layers between, of `mnist-fc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<Vec<usize>>,
+    /// Number of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+    /// Height and width of an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<usize>,
+    /// Channels inside a block over its input channels, of `mobilenet-v2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expansion: Option<f64>,
+    /// Share of activations that training drops, of a wide residual network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
 }
 
 /// `[data]`
@@ -165,6 +186,13 @@ pub struct Sparsity {
     pub power_scale: f64,
     /// Generator of the first masks.
     pub mask_seed_compat: MaskSeedCompat,
+    /// The first layer's: -1 as distributed, 0 for no mask, else its own share of zeros. Left out: as the network's
+    /// driver builds it (reference 1.8).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_layer: Option<f64>,
+    /// The classifier's, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_layer: Option<f64>,
     /// Layers with a sparsity of their own.
     pub layers: BTreeMap<String, LayerSparsity>,
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use models::Param;
+use models::{Declaration, Model, Param, Statistic};
 
-use super::{Error, LearningRate, MaskUpdate, OptimizerRule, Piecewise, Run};
+use super::{Error, LayerSparsity, LearningRate, MaskUpdate, OptimizerRule, Piecewise, Run};
 use crate::data::fetch::SOURCES;
 use crate::pjrt::DeviceKind;
 use crate::sparse::{self, Budget, Gradual, Keep, Layer, Options, Schedule};
@@ -23,6 +23,10 @@ pub struct Plan {
     pub run: Run,
     /// Parameters of the model, in its order.
     pub params: Vec<Param>,
+    /// Moving means and variances of the model, in its order.
+    pub statistics: Vec<Statistic>,
+    /// Layers of the model with a kernel, in its order.
+    pub layers: Vec<models::Layer>,
     /// Row of the method table.
     pub method: &'static sparse::Method,
     /// Rule of the gradient step.
@@ -58,16 +62,42 @@ impl Plan {
     ///
     /// # Errors
     /// The first value that is out of range, unknown, or contradicts another.
-    pub fn new(run: Run) -> Result<Self, Error> {
-        let name = run.model.name.clone();
-        let mut plan = Self::with_params(run, model_params(&name, true)?)?;
-        if !plan.method.masked {
-            plan.params = model_params(&name, false)?;
+    pub fn new(mut run: Run) -> Result<Self, Error> {
+        let masked = network(&run, true)?.declaration();
+        for (sparsity, layer) in [
+            (run.sparsity.first_layer, masked.layers.first()),
+            (run.sparsity.last_layer, masked.layers.last()),
+        ] {
+            if let (Some(sparsity), Some(layer)) = (sparsity.filter(|&s| s > 0.0), layer) {
+                let own = LayerSparsity::Fixed(sparsity);
+                run.sparsity.layers.insert(layer.name.clone(), own);
+            }
         }
+        let method = sparse::Method::find(&run.method.name).map_err(at("method.name"))?;
+        let declaration = match method.masked {
+            true => masked.clone(),
+            false => network(&run, false)?.declaration(),
+        };
+        let mut plan = Self::with_params(run, masked.params)?;
+        let Declaration {
+            params,
+            statistics,
+            layers,
+            ..
+        } = declaration;
+        (plan.params, plan.statistics, plan.layers) = (params, statistics, layers);
         Ok(plan)
     }
 
-    /// [`Plan::new`] with these parameters in the place of the model's.
+    /// The network.
+    ///
+    /// # Errors
+    /// None for a plan from [`Plan::new`].
+    pub fn model(&self) -> Result<Box<dyn Model>, Error> {
+        network(&self.run, self.method.masked)
+    }
+
+    /// [`Plan::new`] with these parameters in the place of the model's, and no more of it.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -108,6 +138,8 @@ impl Plan {
             output_dir: output_dir(&run, method),
             optimizer: OptimizerRule::find(&run.optimizer.name).map_err(at("optimizer.name"))?,
             params,
+            statistics: vec![],
+            layers: vec![],
             method,
             budgets,
             schedule,
@@ -197,10 +229,46 @@ pub fn layer_name(param: &Param) -> Option<&str> {
     Some(mask.strip_suffix("/mask").unwrap_or(mask))
 }
 
-fn model_params(name: &str, masked: bool) -> Result<Vec<Param>, Error> {
-    let model = models::find(name, masked);
-    let unknown = || at("model.name")(sparse::Error::unknown("model", name, models::NAMES.iter().copied()));
-    model.map(|model| model.params()).ok_or_else(unknown)
+/// The network that a run asks for; `masked` chooses between the variable names of sparse training and those of the
+/// dense baseline.
+fn network(run: &Run, masked: bool) -> Result<Box<dyn Model>, Error> {
+    let (said, sparsity) = (&run.model, &run.sparsity);
+    let options = models::Options {
+        width: said.width,
+        depth: said.depth,
+        hidden: said.hidden.clone(),
+        classes: said.classes,
+        image_size: said.image_size,
+        expansion: said.expansion,
+        dropout: said.dropout,
+        mask_first: sparsity.first_layer.map(|s| s != 0.0),
+        mask_last: sparsity.last_layer.map(|s| s != 0.0),
+        ..models::Options::new(&said.name, masked)
+    };
+    options.build().map_err(|error| match error {
+        models::Error::Unknown { found } => {
+            let names = models::NAMES.iter().copied();
+            at("model.name")(sparse::Error::unknown("model", &found, names))
+        }
+        models::Error::Option {
+            option,
+            found,
+            expected,
+            model,
+        } => {
+            let key = match option {
+                "mask_first" => "sparsity.first_layer".to_owned(),
+                "mask_last" => "sparsity.last_layer".to_owned(),
+                option => format!("model.{option}"),
+            };
+            Error::Value {
+                origin: key.clone(),
+                key: format!("{key} of {model}"),
+                found,
+                expected,
+            }
+        }
+    })
 }
 
 fn check_names(run: &Run) -> Result<(), Error> {
@@ -241,6 +309,19 @@ fn check_numbers(run: &Run) -> Result<(), Error> {
     let share = |key: &str, v: f64| within(key, v, (0.0..1.0).contains(&v), "a number in [0, 1)");
     let (train, method) = (&run.train, &run.method);
     share("sparsity.target", run.sparsity.target)?;
+    for (key, sparsity) in [
+        ("sparsity.first_layer", run.sparsity.first_layer),
+        ("sparsity.last_layer", run.sparsity.last_layer),
+    ] {
+        let Some(sparsity) = sparsity else { continue };
+        let ok = sparsity == -1.0 || (0.0..1.0).contains(&sparsity);
+        within(
+            key,
+            sparsity,
+            ok,
+            "-1 (as distributed), 0 (no mask) or a share of zeros below 1",
+        )?;
+    }
     for (layer, sparsity) in &run.sparsity.layers {
         share(&format!("sparsity.layers.{layer}"), sparsity.at(run.sparsity.target))?;
     }

@@ -82,7 +82,10 @@ pub fn reach_top_k(scores: &[f32], k: usize) -> Option<(f32, Vec<bool>)> {
 pub fn update_average(average: &mut [f32], gradient: &[f32], momentum: f64) -> Result<(), Error> {
     check_length("dense gradient", gradient, average.len())?;
     let rest = (1.0 - momentum) as f32;
-    average.iter_mut().zip(gradient).for_each(|(e, &g)| *e -= (*e - g) * rest);
+    average
+        .iter_mut()
+        .zip(gradient)
+        .for_each(|(e, &g)| *e -= (*e - g) * rest);
     Ok(())
 }
 
@@ -210,12 +213,19 @@ pub fn mask_update(method: &Method, layer: LayerState, inputs: &UpdateInputs) ->
     if method.keep == Keep::Connections {
         return exchange(method, layer, inputs, n_ones, &drop_scores);
     }
-    let keep = inputs.keep.ok_or_else(|| missing(method, inputs, "number of weights to keep"))?;
+    let keep = inputs
+        .keep
+        .ok_or_else(|| missing(method, inputs, "number of weights to keep"))?;
     let (threshold, kept) = match method.keep {
-        Keep::Gradual => reach_top_k(&drop_scores, keep).map_or_else(|| (None, top_k(&drop_scores, keep)), |(t, kept)| (Some(t), kept)),
+        Keep::Gradual => reach_top_k(&drop_scores, keep)
+            .map_or_else(|| (None, top_k(&drop_scores, keep)), |(t, kept)| (Some(t), kept)),
         _ => (None, top_k(&drop_scores, keep)),
     };
-    let revived = kept.iter().zip(&*layer.mask).filter(|&(&kept, &was)| kept && !was).count();
+    let revived = kept
+        .iter()
+        .zip(&*layer.mask)
+        .filter(|&(&kept, &was)| kept && !was)
+        .count();
     layer.mask.copy_from_slice(&kept);
     Ok(UpdateReport {
         n_ones,
@@ -308,9 +318,12 @@ fn drop_scores(method: &Method, weights: &[f32], mask: &[bool], inputs: &UpdateI
             let gradient = given(method, inputs, inputs.loss_gradient, "gradient of the whole loss")?;
             times(gradient).into_iter().map(f32::abs).collect()
         }
-        DropScore::GradientFlow => {
-            times(given(method, inputs, inputs.hessian_gradient, "product of Hessian and gradient")?)
-        }
+        DropScore::GradientFlow => times(given(
+            method,
+            inputs,
+            inputs.hessian_gradient,
+            "product of Hessian and gradient",
+        )?),
     })
 }
 

@@ -9,6 +9,7 @@
 //! | [`mask`] | which positions start as zeros | 1.2 |
 //! | [`schedule`] | at which iterations do masks change, and by what fraction | 2.2, 2.9 |
 //! | [`method`] | which scores keep and grow connections, in which order to the gradient step | 2.3-2.9 |
+//! | [`compact`] | which units are left, and the smaller network of them | 3.6 |
 //! | [`host`] | selection and one mask update on arrays: the twin that graphs are held equal to | 2.3-2.9 |
 //! | [`select`], [`update`] | the same as graphs, for the compiled training program | 2.3-2.9 |
 //!
@@ -38,6 +39,7 @@
 //! # Ok::<(), rigl_xla::sparse::Error>(())
 //! ```
 
+pub mod compact;
 pub mod distribution;
 mod error;
 pub mod host;

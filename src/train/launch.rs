@@ -143,13 +143,7 @@ impl Trainer<'_> {
     }
 
     /// Iterations up to and including the next with a mask update, and the update.
-    fn stretch<'g>(
-        &self,
-        g: &'g Graph,
-        specs: &[(String, Shape)],
-        mut carry: Carry<'g>,
-        sizes: Sizes,
-    ) -> Carry<'g> {
+    fn stretch<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], mut carry: Carry<'g>, sizes: Sizes) -> Carry<'g> {
         carry.pending[0] = g.scalar(0f32);
         let ordinary = g.while_loop(
             &carry.pack(),
@@ -178,7 +172,9 @@ impl Trainer<'_> {
     /// What the mask update of the iteration just done looks at.
     fn evidence<'g>(&self, g: &'g Graph, carry: &Carry<'g>) -> Evidence<'g> {
         let batch = match self.updates_need_batch() {
-            true => self.batch(g, carry.measured[0] - g.scalar(1i32), &carry.inputs).to_vec(),
+            true => self
+                .batch(g, carry.measured[0] - g.scalar(1i32), &carry.inputs)
+                .to_vec(),
             false => vec![],
         };
         Evidence {
@@ -196,7 +192,8 @@ impl Trainer<'_> {
         let [i, _, sum, correct] = carry.measured;
         let scheduled = Scheduled::new(self.plan, &carry.row);
         let batch = self.batch(g, i, &carry.inputs);
-        let outcome = self.iteration(g, &mut state, batch, &scheduled);
+        let seed = input(&carry.inputs, "seed");
+        let outcome = self.iteration(g, &mut state, batch, seed, &scheduled);
         let next = i + g.scalar(1i32);
         carry.measured = [
             next,

@@ -1,5 +1,6 @@
 //! Training: the programs a run is made of, and the session that drives them.
 
+pub mod compact;
 mod error;
 pub mod eval;
 pub mod inference;

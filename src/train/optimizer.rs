@@ -28,9 +28,7 @@ impl<'g, 'a> Step<'g, 'a> {
         scalars: &[Tensor<'g>],
     ) -> Self {
         let rate = match (rule, scalars) {
-            (OptimizerRule::Adam, &[power1, power2]) => {
-                scheduled.rate * (-power2 + 1.0).sqrt() / (-power1 + 1.0)
-            }
+            (OptimizerRule::Adam, &[power1, power2]) => scheduled.rate * (-power2 + 1.0).sqrt() / (-power1 + 1.0),
             _ => scheduled.rate,
         };
         Step {

@@ -1,10 +1,11 @@
 //! A run from start to end: launches, metrics, evaluations, checkpoints.
 
+use super::compact;
 use super::error::{Error, Result};
 use super::inference::{Evaluator, Scores, scalar};
 use super::launch::LAUNCH_OUTPUTS;
 use super::resume;
-use super::state::{self, inference_specs};
+use super::state;
 use super::step::{Row, Trainer, schedule};
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::Plan;
@@ -13,6 +14,7 @@ use crate::data::{Dataset, Split, fetch, mnist};
 use crate::device::Device;
 use crate::pjrt::{Arg, Buffer, DeviceKind, Executable};
 use crate::report::{metrics::Writer, progress::Progress};
+use crate::sparse::compact::Compressed;
 use crate::sparse::{Counters, Tick};
 use hlo::{Literal, Shape};
 use models::Model;
@@ -45,6 +47,9 @@ pub struct Summary {
     pub nonzeros: usize,
     /// Weights of all maskable layers.
     pub maskable: usize,
+    /// What is left without unused units (reference 3.6); absent without masks and for networks with convolutions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compressed: Option<Compressed>,
     /// Seconds spent in training launches in this session.
     pub train_s: f64,
     /// Iterations of this session per second of `train_s`.
@@ -127,7 +132,7 @@ impl<'a> Session<'a> {
     fn open(plan: &'a Plan, mode: Mode) -> Result<Self> {
         let kind: DeviceKind = plan.run.device.kind.parse()?;
         let plugin = Some(plan.run.device.plugin.as_str()).filter(|p| !p.is_empty());
-        let model = models::find(&plan.run.model.name, plan.method.masked).ok_or(Error::Output("model"))?;
+        let model = plan.model()?;
         let dir = RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints);
         let found = resume::check(plan, &dir, mode)?;
         // The device starts and compiles while the examples are read.
@@ -275,18 +280,22 @@ impl<'a> Session<'a> {
     }
 
     fn score(&self) -> Result<Scores> {
-        let specs = inference_specs(&self.plan.params);
-        let weights: Vec<&Buffer> = specs.iter().filter_map(|(name, _)| self.buffer(name)).collect();
+        let inputs = self.evaluator.inputs().iter();
+        let weights: Vec<&Buffer> = inputs.filter_map(|name| self.buffer(name)).collect();
         self.evaluator.run(&weights)
     }
 
     fn evaluate(&mut self) -> Result<Scores> {
         let scores = self.score()?;
-        self.record(&json!({
+        let mut record = json!({
             "iteration": self.counters.iteration,
             "global_step": self.counters.gs,
             "eval": scores,
-        }))?;
+        });
+        if let Some(compressed) = compact::report(self.plan, |mask| self.mask(mask))? {
+            record["compressed"] = json!(compressed);
+        }
+        self.record(&record)?;
         let at = self.counters.iteration;
         self.progress.println(&format!(
             "iteration {at}: test top-1 {:.2} %, loss {:.4}",
@@ -333,6 +342,7 @@ impl<'a> Session<'a> {
             mask_updates: self.mask_updates,
             nonzeros,
             maskable,
+            compressed: compact::report(plan, |mask| self.mask(mask))?,
             train_s,
             steps_per_s: if done == 0 { 0.0 } else { done as f64 / train_s },
             startup_s: startup.as_secs_f64(),
@@ -347,6 +357,11 @@ impl<'a> Session<'a> {
         })
     }
 
+    fn mask(&self, name: &str) -> Result<Vec<bool>> {
+        let mask = self.buffer(name).ok_or(Error::Output("mask"))?.to_literal()?;
+        mask.to_bools().ok_or(Error::Output("mask"))
+    }
+
     /// Ones and entries of the masks on the device; without masks every weight counts as one.
     fn count_ones(&self) -> Result<(usize, usize)> {
         if !self.plan.method.masked {
@@ -354,8 +369,7 @@ impl<'a> Session<'a> {
         }
         let (mut ones, mut all) = (0, 0);
         for mask in self.plan.params.iter().filter_map(|p| p.mask.as_deref()) {
-            let mask = self.buffer(mask).ok_or(Error::Output("mask"))?.to_literal()?;
-            let mask = mask.to_bools().ok_or(Error::Output("mask"))?;
+            let mask = self.mask(mask)?;
             ones += mask.iter().filter(|&&m| m).count();
             all += mask.len();
         }

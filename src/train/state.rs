@@ -4,7 +4,7 @@ use crate::config::{Plan, layer_name};
 use crate::rng;
 use crate::sparse::{self, Counters, GrowScore, Keep, Order, Start};
 use hlo::{DType, Literal, Shape, Tensor};
-use models::{Init, Param};
+use models::{Declaration, Draw, Init, Param};
 use std::collections::BTreeMap;
 
 /// Number of gradient steps applied, `s64[]`.
@@ -70,6 +70,10 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
         .params
         .iter()
         .filter_map(|p| Some(of(explored(plan, p)?, DType::Pred, p)));
+    let statistics = plan.statistics.iter().map(|s| {
+        let shape = Shape::new(DType::F32, s.dims.clone());
+        (s.name.clone(), shape)
+    });
     let scalar = |name: String, dtype| (name, Shape::scalar(dtype));
     let thresholds = plan
         .params
@@ -81,6 +85,7 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
     params
         .chain(masks)
         .chain(slots)
+        .chain(statistics)
         .chain(averages)
         .chain(explored)
         .chain(thresholds)
@@ -90,15 +95,17 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
         .collect()
 }
 
-/// The arrays that evaluation needs: parameters and masks.
-pub fn inference_specs(params: &[Param]) -> Vec<(String, Shape)> {
-    let weights = params
-        .iter()
-        .map(|p| (p.name.clone(), Shape::new(DType::F32, p.dims.clone())));
-    let masks = params
+/// The arrays that evaluation needs: parameters, masks, statistics and what stays as it is.
+pub fn inference_specs(needs: &Declaration) -> Vec<(String, Shape)> {
+    let f32s = |name: &String, dims: &[usize]| (name.clone(), Shape::new(DType::F32, dims));
+    let weights = needs.params.iter().map(|p| f32s(&p.name, &p.dims));
+    let masks = needs
+        .params
         .iter()
         .filter_map(|p| Some((p.mask.clone()?, Shape::new(DType::Pred, p.dims.clone()))));
-    weights.chain(masks).collect()
+    let statistics = needs.statistics.iter().map(|s| f32s(&s.name, &s.dims));
+    let fixed = needs.fixed.iter().cloned();
+    weights.chain(masks).chain(statistics).chain(fixed).collect()
 }
 
 /// The state before the first iteration, a pure function of plan and seed.
@@ -111,7 +118,7 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
     let mut state: BTreeMap<_, _> = specs(plan).into_iter().map(zeros).collect();
     let mut masks = initial_masks(plan)?.into_iter();
     for param in &plan.params {
-        let values = Literal::new(&param.dims, &initial_values(param, seed));
+        let values = Literal::new(&param.dims, &draw(param.init, &param.name, &param.dims, seed));
         state.insert(param.name.clone(), values);
         if let (Some(name), Some(mask)) = (&param.mask, param.mask.as_ref().and_then(|_| masks.next())) {
             let mask = Literal::from_bools(&param.dims, &mask);
@@ -120,6 +127,10 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
             }
             state.insert(name.clone(), mask);
         }
+    }
+    for statistic in &plan.statistics {
+        let values = draw(statistic.init, &statistic.name, &statistic.dims, seed);
+        state.insert(statistic.name.clone(), Literal::new(&statistic.dims, &values));
     }
     let optimizer = &plan.run.optimizer;
     let powers = [optimizer.beta1, optimizer.beta2];
@@ -160,30 +171,17 @@ pub fn counters(plan: &Plan, arrays: &BTreeMap<String, Literal>, iteration: u64)
     }
 }
 
-/// Draws a parameter from its initialiser: a function of seed and name alone.
-fn initial_values(param: &Param, seed: u64) -> Vec<f32> {
-    let n = param.elements();
-    let mut stream = rng::stream(seed, "init", &param.name, 0);
-    match param.init {
-        Init::Zeros => vec![0.0; n],
-        Init::Ones => vec![1.0; n],
-        Init::Normal(std) => (0..n).map(|_| (stream.normal() * std) as f32).collect(),
-        Init::GlorotUniform => {
-            let limit = glorot_limit(&param.dims);
-            (0..n)
-                .map(|_| ((stream.uniform_f64() * 2.0 - 1.0) * limit) as f32)
-                .collect()
-        }
+/// Draws an array from its initialiser: a function of seed and name alone.
+fn draw(init: Init, name: &str, dims: &[usize], seed: u64) -> Vec<f32> {
+    let n = dims.iter().product();
+    let mut stream = rng::stream(seed, "init", name, 0);
+    let mut fill = |draw: &mut dyn FnMut(&mut rng::Stream) -> f64| (0..n).map(|_| draw(&mut stream) as f32).collect();
+    match init.draw(dims) {
+        Draw::Constant(value) => vec![value as f32; n],
+        Draw::Uniform(limit) => fill(&mut |s| (s.uniform_f64() * 2.0 - 1.0) * limit),
+        Draw::Normal(std) => fill(&mut |s| s.normal() * std),
+        Draw::TruncatedNormal(std) => fill(&mut |s| s.truncated_normal() * std),
     }
-}
-
-/// Half-width of Glorot's uniform distribution for a kernel `[.., in, out]`.
-pub(super) fn glorot_limit(dims: &[usize]) -> f64 {
-    let [spatial @ .., fan_in, fan_out] = dims else {
-        return 1.0;
-    };
-    let window: usize = spatial.iter().product();
-    (6.0 / (window * (fan_in + fan_out)) as f64).sqrt()
 }
 
 /// The state within a graph.

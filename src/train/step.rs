@@ -7,9 +7,11 @@ use super::optimizer::Step;
 use super::state::{self, GLOBAL_STEP, IS_PRUNED, LAST_PRUNING, LAST_UPDATE, State, specs};
 use super::update::Evidence;
 use crate::config::Plan;
+use crate::rng;
 use crate::sparse::{self, Counters, Keep, Tick};
+use hlo::random::Key;
 use hlo::{Computation, DType, Graph, Tensor, grad};
-use models::{Model, Param, Variables, layers};
+use models::{Mode, Model, Net, Param, layers};
 
 /// Everything that the graphs of a run are made of.
 pub struct Trainer<'a> {
@@ -75,7 +77,11 @@ impl Row {
     pub fn values(&self) -> Vec<f32> {
         let common = [self.rate, self.decay, self.advance, self.update, self.drop_fraction];
         let average = self.average.into_iter().flatten();
-        common.into_iter().chain(average).chain(self.densities.iter().copied()).collect()
+        common
+            .into_iter()
+            .chain(average)
+            .chain(self.densities.iter().copied())
+            .collect()
     }
 }
 
@@ -181,12 +187,13 @@ pub(super) struct Outcome<'g> {
 impl Trainer<'_> {
     /// One iteration without its mask update: forward and backward pass, gradient step (reference 2.3, 2.4).
     ///
-    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`.
+    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`; `seed` is `u32[2]`.
     pub(super) fn iteration<'g>(
         &self,
         g: &'g Graph,
         state: &mut State<'g>,
         batch: [Tensor<'g>; 2],
+        seed: Tensor<'g>,
         scheduled: &Scheduled<'g>,
     ) -> Outcome<'g> {
         let params = &self.plan.params;
@@ -194,9 +201,10 @@ impl Trainer<'_> {
         let effective: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
         let logits = {
             let _scope = g.scope("forward");
-            let names = params.iter().map(|p| p.name.clone());
-            let variables = Variables::new(g, names.zip(effective.iter().copied()));
-            self.model.apply(&variables, images)
+            let (logits, statistics) = self.forward(g, state, &effective, images, seed);
+            // They move on every iteration, also where a mask update replaces the gradient step.
+            statistics.into_iter().for_each(|(name, value)| state.set(&name, value));
+            logits
         };
         let cross_entropy = {
             let _scope = g.scope("loss");
@@ -216,6 +224,30 @@ impl Trainer<'_> {
             correct,
             gradients: updated.map(|(_, gradient)| gradient).collect(),
         }
+    }
+
+    /// Logits of a training pass over `images`, as the model takes them, by the masked kernels `effective` of all
+    /// parameters; and the statistics that the pass moves.
+    pub(super) fn forward<'g>(
+        &self,
+        g: &'g Graph,
+        state: &State<'g>,
+        effective: &[Tensor<'g>],
+        images: Tensor<'g>,
+        seed: Tensor<'g>,
+    ) -> (Tensor<'g>, Vec<(String, Tensor<'g>)>) {
+        let plan = self.plan;
+        let purpose = rng::hash64("dropout", "");
+        let key = Key::new(seed).fold(purpose).fold_step(state.get(GLOBAL_STEP));
+        let kernels = plan
+            .params
+            .iter()
+            .map(|p| p.name.clone())
+            .zip(effective.iter().copied());
+        let statistics = plan.statistics.iter().map(|s| (s.name.clone(), state.get(&s.name)));
+        let net = Net::new(g, Mode::Train(key), kernels.chain(statistics));
+        let logits = self.model.apply(&net, images);
+        (logits, net.moved_statistics())
     }
 
     /// Takes this iteration's dense gradients into their averages, where there are any (reference 2.5).

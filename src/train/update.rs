@@ -1,13 +1,13 @@
 //! The mask update within the training program: what it looks at, and what it does to the state (reference 2.3-2.9).
 
-use super::state::{self, State, glorot_limit};
+use super::state::{self, State};
 use super::step::{Trainer, effective};
 use crate::rng;
 use crate::sparse::update::{Inputs, Layer, Rule, drop_scores, prune_overall, update};
 use crate::sparse::{DropScore, GrowInit, GrowScore, Keep};
 use hlo::random::Key;
 use hlo::{DType, Graph, Shape, Tensor, grad};
-use models::{Param, Variables, layers};
+use models::{Draw, Param, layers};
 
 /// What a mask update looks at besides the state. Lists are empty where the method does not look at them.
 pub(super) struct Evidence<'g> {
@@ -145,8 +145,14 @@ impl Trainer<'_> {
         };
         let gradient = gradient.unwrap_or_else(|| layer.weights.zeros_like());
         let purpose = rng::hash64("mask_update", &param.name);
-        let key = Key::new(evidence.seed).fold(purpose).fold_step(state.get(state::GLOBAL_STEP));
-        let decay = if param.decayed { plan.run.optimizer.weight_decay } else { 0.0 };
+        let key = Key::new(evidence.seed)
+            .fold(purpose)
+            .fold_step(state.get(state::GLOBAL_STEP));
+        let decay = if param.decayed {
+            plan.run.optimizer.weight_decay
+        } else {
+            0.0
+        };
         let elements = g.scalar(param.elements() as f32);
         let keep = || match method.keep {
             Keep::Connections | Keep::TotalBudget => None,
@@ -175,18 +181,21 @@ impl Trainer<'_> {
         let g = evidence.seed.graph();
         let rule = self.rule();
         let products = self.hessian_gradients(g, state, evidence);
-        let scores = self.updated_params().zip(products).filter_map(|((param, mask), product)| {
-            let layer = self.layer(state, param, mask);
-            let inputs = Inputs {
-                gradient: product,
-                score: Some(product),
-                drop_fraction: evidence.drop_fraction,
-                keep: None,
-                key: Key::new(evidence.seed),
-                initial_draw: None,
-            };
-            drop_scores(&rule, &layer, &inputs)
-        });
+        let scores = self
+            .updated_params()
+            .zip(products)
+            .filter_map(|((param, mask), product)| {
+                let layer = self.layer(state, param, mask);
+                let inputs = Inputs {
+                    gradient: product,
+                    score: Some(product),
+                    drop_fraction: evidence.drop_fraction,
+                    keep: None,
+                    key: Key::new(evidence.seed),
+                    initial_draw: None,
+                };
+                drop_scores(&rule, &layer, &inputs)
+            });
         let scores: Vec<_> = scores.collect();
         let budgets = self.updated_params().filter_map(|(param, _)| self.plan.budget(param));
         let keep: usize = budgets.map(|b| b.nonzeros).sum();
@@ -204,9 +213,8 @@ impl Trainer<'_> {
             return vec![];
         };
         let kernels: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
-        let names = params.iter().map(|p| p.name.clone());
-        let variables = Variables::new(g, names.zip(kernels.iter().copied()));
-        let logits = self.model.apply(&variables, images) / self.plan.run.method.temperature;
+        let (logits, _) = self.forward(g, state, &kernels, images, evidence.seed);
+        let logits = logits / self.plan.run.method.temperature;
         let loss = layers::cross_entropy(logits, labels, 0.0).reduce_mean(&[0]);
         let masked = params.iter().zip(&kernels).filter(|(p, _)| p.mask.is_some());
         let masked: Vec<Tensor<'g>> = masked.map(|(_, &kernel)| kernel).collect();
@@ -226,10 +234,11 @@ fn initial_draw<'g>(param: &Param, grow_init: GrowInit, key: Key<'g>) -> Option<
         return None;
     };
     let key = key.fold(rng::hash64("initial_draw", ""));
-    Some(match param.init {
-        models::Init::GlorotUniform => (key.uniform(&param.dims) * 2.0 - 1.0) * glorot_limit(&param.dims),
-        models::Init::Normal(std) => key.normal(&param.dims) * std,
-        models::Init::Zeros => key.uniform(&param.dims).zeros_like(),
-        models::Init::Ones => key.uniform(&param.dims).zeros_like() + 1.0,
+    let dims = &param.dims;
+    Some(match param.init.draw(dims) {
+        Draw::Constant(value) => key.uniform(dims).zeros_like() + value,
+        Draw::Uniform(limit) => (key.uniform(dims) * 2.0 - 1.0) * limit,
+        Draw::Normal(std) => key.normal(dims) * std,
+        Draw::TruncatedNormal(std) => key.truncated_normal(dims) * std,
     })
 }

@@ -26,23 +26,15 @@ fn assert_close(found: &[f64], want: &[f64], tolerance: f64) {
     );
 }
 
-/// ResNet-50's 54 kernels in creation order.
-fn resnet50() -> Vec<Layer> {
-    let mut shapes = vec![vec![7, 7, 3, 64]];
-    let mut channels = 64;
-    for (filters, blocks) in [(64, 3), (128, 4), (256, 6), (512, 3)] {
-        shapes.push(vec![1, 1, channels, 4 * filters]);
-        for _ in 0..blocks {
-            shapes.extend([
-                vec![1, 1, channels, filters],
-                vec![3, 3, filters, filters],
-                vec![1, 1, filters, 4 * filters],
-            ]);
-            channels = 4 * filters;
-        }
-    }
-    shapes.push(vec![2048, 1000]);
-    layers(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())
+/// The layers of a network that may have a mask, in creation order.
+fn maskable(name: &str, mask_first: Option<bool>) -> Vec<Layer> {
+    let options = models::Options {
+        mask_first,
+        ..models::Options::new(name, true)
+    };
+    let layers = options.build().unwrap().layers();
+    let masked = layers.into_iter().filter(|l| l.masked);
+    masked.map(|l| Layer::new(l.name, l.dims)).collect()
 }
 
 /// A table row: the shapes it covers, how many layers have them, and the sparsity at each level.
@@ -112,7 +104,7 @@ fn erdos_renyi_toy_values() {
 
 #[test]
 fn erk_of_resnet50() {
-    let all = resnet50();
+    let all = maskable("resnet50", Some(true));
     #[rustfmt::skip]
     let rows: &[Row] = &[
         (&[&[7, 7, 3, 64]], 1, &[0.142805, 0.579962, 0.790163, 0.853113]),
@@ -151,13 +143,7 @@ fn erk_of_resnet50() {
 
 #[test]
 fn erk_of_wide_resnet_22_2() {
-    let mut shapes: Vec<Vec<usize>> = vec![];
-    for (cin, cout) in [(16, 32), (32, 64), (64, 128)] {
-        shapes.extend([vec![1, 1, cin, cout], vec![3, 3, cin, cout]]);
-        shapes.extend(vec![vec![3, 3, cout, cout]; 5]);
-    }
-    shapes.push(vec![128, 10]);
-    let all = layers(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let all = maskable("wrn-22-2", None);
     #[rustfmt::skip]
     let rows: &[Row] = &[
         (&[&[1, 1, 16, 32]], 1, &[0.0, 0.0, 0.0, 0.0]),
@@ -178,14 +164,7 @@ fn erk_of_wide_resnet_22_2() {
 
 #[test]
 fn erk_of_mobilenet_v1() {
-    let mut shapes: Vec<Vec<usize>> = [(32, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512)]
-        .into_iter()
-        .chain([(512, 512); 5])
-        .chain([(512, 1024), (1024, 1024)])
-        .map(|(cin, cout)| vec![1, 1, cin, cout])
-        .collect();
-    shapes.push(vec![1024, 1000]);
-    let all = layers(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let all = maskable("mobilenet-v1", None);
     #[rustfmt::skip]
     let rows: &[Row] = &[
         (&[&[1, 1, 32, 64]], 1, &[0.0, 0.0]),

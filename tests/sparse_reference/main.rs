@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod budgets;
+mod compact;
 mod masks;
 mod methods;
 mod schedules;

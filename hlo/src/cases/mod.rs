@@ -16,16 +16,20 @@
 mod choices;
 mod contract;
 mod control;
+mod conv;
 mod elementwise;
 mod index;
 mod integers;
 mod layout;
 mod order;
 mod types;
+mod window;
 
 use crate::error::Result;
+use crate::grad::grad;
 use crate::graph::{Computation, Graph, Tensor};
 use crate::literal::{Element, Literal};
+use crate::op::WindowDim;
 
 /// Builds the graph of a case on its inputs.
 pub type Build = for<'a> fn(&'a Graph, &[Tensor<'a>]) -> Vec<Tensor<'a>>;
@@ -71,6 +75,8 @@ pub fn all() -> Vec<Case> {
         layout::cases(),
         index::cases(),
         contract::cases(),
+        conv::cases(),
+        window::cases(),
         order::cases(),
         control::cases(),
     ]
@@ -100,6 +106,26 @@ fn case<const I: usize, const W: usize>(
 /// A literal of rank 1.
 fn v<T: Element, const N: usize>(values: [T; N]) -> Literal {
     Literal::new(&[N], &values)
+}
+
+/// Quarters from −3.75 to 3.75, of which 31 that follow one another differ; products and short sums are exact in `f32`.
+fn mixed(dims: &[usize], step: usize) -> Literal {
+    let value = |i: usize| ((i * step % 31) as f32 - 15.0) / 4.0;
+    Literal::new(dims, &(0..dims.iter().product()).map(value).collect::<Vec<_>>())
+}
+
+/// `size` neighbours, at every place.
+fn window(size: usize) -> WindowDim {
+    WindowDim {
+        size,
+        ..WindowDim::unit()
+    }
+}
+
+/// Gradients of `y`, whose cotangent is the last input, with respect to the others.
+fn gradients<'g>(y: Tensor<'g>, inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+    let (cotangent, wrt) = (inputs[inputs.len() - 1], &inputs[..inputs.len() - 1]);
+    grad((y * cotangent).reduce_sum_all(), wrt)
 }
 
 /// A rank-1 `pred` literal.

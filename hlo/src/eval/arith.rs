@@ -218,7 +218,18 @@ pub fn dot(d: &DotDims, x: &Value, y: &Value, shape: Shape) -> Value {
 
 pub fn reduce(axes: &[usize], reducer: Reducer, x: &Value, init: &Value, shape: Shape) -> Value {
     let (x, [_, kept, depth]) = super::moves::grouped(x, &[], axes);
-    let dtype = shape.dtype;
+    let data = fold(reducer, &x, init, (0..kept).map(|i| i * depth..(i + 1) * depth));
+    Value { shape, data }
+}
+
+/// One result per group of flat indices: the elements of `x` there, combined in order from `init` on.
+pub fn fold<G: IntoIterator<Item = usize>>(
+    reducer: Reducer,
+    x: &Value,
+    init: &Value,
+    groups: impl Iterator<Item = G>,
+) -> Data {
+    let dtype = x.shape.dtype;
     let op = match reducer {
         Reducer::Add => Binary::Add,
         Reducer::Max => Binary::Maximum,
@@ -226,24 +237,23 @@ pub fn reduce(axes: &[usize], reducer: Reducer, x: &Value, init: &Value, shape: 
         Reducer::And => Binary::And,
         Reducer::Or => Binary::Or,
     };
-    let groups = (0..kept).map(|i| i * depth..(i + 1) * depth);
-    let data = match (&x.data, &init.data) {
-        (Data::Float(v), Data::Float(start)) => Data::Float(
-            groups
-                .map(|group| round_to(dtype, v[group].iter().fold(start[0], |a, &b| float_binary(op, a, b))))
-                .collect(),
-        ),
-        (Data::Int(v), Data::Int(start)) => Data::Int(
-            groups
-                .map(|group| {
-                    wrap(
-                        dtype,
-                        v[group].iter().fold(start[0], |a, &b| int_binary(op, dtype, a, b)),
-                    )
-                })
-                .collect(),
-        ),
+    match (&x.data, &init.data) {
+        (Data::Float(v), Data::Float(start)) => {
+            let float = |a: f64, i: usize| float_binary(op, a, v[i]);
+            Data::Float(
+                groups
+                    .map(|group| round_to(dtype, group.into_iter().fold(start[0], float)))
+                    .collect(),
+            )
+        }
+        (Data::Int(v), Data::Int(start)) => {
+            let int = |a: i128, i: usize| int_binary(op, dtype, a, v[i]);
+            Data::Int(
+                groups
+                    .map(|group| wrap(dtype, group.into_iter().fold(start[0], int)))
+                    .collect(),
+            )
+        }
         _ => unreachable!("the shape rule requires one element type"),
-    };
-    Value { shape, data }
+    }
 }

@@ -41,7 +41,8 @@ pub fn dynamic_update_slice(x: &Value, update: &Value, scalars: &[&Value]) -> Va
     out
 }
 
-fn combine(out: &mut Value, target: usize, update: &Value, i: usize, how: Update) {
+/// Brings element `i` of `update` to flat index `target`.
+pub fn combine(out: &mut Value, target: usize, update: &Value, i: usize, how: Update) {
     let dtype = out.shape.dtype;
     match (&mut out.data, &update.data, how) {
         (Data::Float(o), Data::Float(u), Update::Set) => o[target] = u[i],

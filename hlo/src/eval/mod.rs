@@ -6,6 +6,7 @@
 mod arith;
 mod index;
 mod moves;
+mod window;
 
 use crate::error::{Error, Result};
 use crate::graph::{Computation, Node};
@@ -64,9 +65,14 @@ impl Value {
     /// Every element `value`, rounded or limited to the type.
     pub fn filled(shape: Shape, value: f64) -> Self {
         let n = shape.elements();
+        Self::rounded(shape, &vec![value; n])
+    }
+
+    /// `values`, rounded or limited to the type.
+    pub fn rounded(shape: Shape, values: &[f64]) -> Self {
         let data = match shape.dtype {
-            dtype if dtype.is_float() => Data::Float(vec![round_to(dtype, value); n]),
-            dtype => Data::Int(vec![saturate(dtype, value); n]),
+            dtype if dtype.is_float() => Data::Float(values.iter().map(|&v| round_to(dtype, v)).collect()),
+            dtype => Data::Int(values.iter().map(|&v| saturate(dtype, v)).collect()),
         };
         Value { shape, data }
     }
@@ -226,7 +232,15 @@ fn apply(node: &Node, operands: &[Rc<Value>]) -> Vec<Rc<Value>> {
         Op::Gather { dims, sizes } => index::gather(dims, sizes, x[0], x[1], shape),
         Op::Scatter { dims, update, .. } => index::scatter(dims, *update, x[0], x[1], x[2]),
         Op::Dot(dims) => arith::dot(dims, x[0], x[1], shape),
+        Op::Convolution {
+            window,
+            dims,
+            feature_groups,
+            batch_groups,
+        } => window::convolution(window, dims, [*feature_groups, *batch_groups], [x[0], x[1]], shape),
         Op::Reduce { axes, reducer } => arith::reduce(axes, *reducer, x[0], x[1], shape),
+        Op::ReduceWindow { window, reducer } => window::reduce_window(window, *reducer, x[0], x[1], shape),
+        Op::SelectAndScatter { window } => window::select_and_scatter(window, x[0], x[1], x[2]),
     };
     vec![Rc::new(value)]
 }

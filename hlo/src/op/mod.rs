@@ -4,12 +4,14 @@
 
 pub(crate) mod contract;
 pub(crate) mod control;
+pub(crate) mod conv;
 pub(crate) mod elementwise;
 pub(crate) mod index;
 pub(crate) mod layout;
 pub(crate) mod order;
 mod overload;
 pub(crate) mod reduce;
+pub(crate) mod window;
 
 use crate::emit::Emitter;
 use crate::graph::{Computation, Tensor};
@@ -19,9 +21,11 @@ use crate::shape::{DType, Shape};
 use std::sync::Arc;
 
 pub use contract::DotDims;
+pub use conv::ConvDims;
 pub use elementwise::{Binary, Comparison, Operand, Unary};
 pub use index::{GatherDims, Update};
 pub use reduce::Reducer;
+pub use window::{Padding, WindowDim};
 
 /// An operator with its attributes. Operands and result shapes stand in the node.
 #[derive(Clone, Debug)]
@@ -127,12 +131,36 @@ pub enum Op {
     },
     /// Generalised matrix product.
     Dot(DotDims),
+    /// Convolution of the first operand with the second, the kernel.
+    Convolution {
+        /// One entry per spatial axis.
+        window: Vec<WindowDim>,
+        /// Axis roles.
+        dims: ConvDims,
+        /// Parts of the channels that do not see each other.
+        feature_groups: usize,
+        /// Parts of the examples that meet their own output channels only.
+        batch_groups: usize,
+    },
     /// Reduction over `axes` starting from the second operand, a scalar.
     Reduce {
         /// Axes that vanish.
         axes: Vec<usize>,
         /// Combining function.
         reducer: Reducer,
+    },
+    /// Reduction under each position of a window, starting from the second operand, the reducer's identity.
+    ReduceWindow {
+        /// One entry per axis.
+        window: Vec<WindowDim>,
+        /// Combining function.
+        reducer: Reducer,
+    },
+    /// The third operand, a scalar, everywhere, with each element of the second added where the first has its maximum
+    /// under that position of a window; at the first in row-major order among equals.
+    SelectAndScatter {
+        /// One entry per axis, without dilation.
+        window: Vec<WindowDim>,
     },
     /// Stable sort of all operands along `axis` by the first. Floating-point keys are in IEEE's total order: −NaN, −∞, …,
     /// −0, +0, …, ∞, NaN.
@@ -215,7 +243,10 @@ impl Op {
             "gather",
             "scatter",
             "dot",
+            "convolution",
             "reduce",
+            "reduce-window",
+            "select-and-scatter",
             "sort",
             "topk",
             "while",
@@ -252,7 +283,10 @@ impl Op {
             Op::Gather { .. } => "gather",
             Op::Scatter { .. } => "scatter",
             Op::Dot(_) => "dot",
+            Op::Convolution { .. } => "convolution",
             Op::Reduce { .. } => "reduce",
+            Op::ReduceWindow { .. } => "reduce-window",
+            Op::SelectAndScatter { .. } => "select-and-scatter",
             Op::Sort { .. } => "sort",
             Op::TopK { .. } => "topk",
             Op::While { .. } => "while",
@@ -309,7 +343,21 @@ impl Op {
             Op::Gather { dims, sizes } => one(index::infer_gather(dims, sizes, operands)),
             Op::Scatter { dims, .. } => one(index::infer_scatter(dims, operands)),
             Op::Dot(dims) => one(contract::infer_dot(dims, operands)),
+            Op::Convolution {
+                window,
+                dims,
+                feature_groups,
+                batch_groups,
+            } => one(conv::infer_convolution(
+                window,
+                dims,
+                *feature_groups,
+                *batch_groups,
+                operands,
+            )),
             Op::Reduce { axes, reducer } => one(reduce::infer_reduce(axes, *reducer, operands)),
+            Op::ReduceWindow { window, reducer } => one(window::infer_reduce_window(window, *reducer, operands)),
+            Op::SelectAndScatter { window } => one(window::infer_select_and_scatter(window, operands)),
             Op::Sort { axis, .. } => order::infer_sort(*axis, operands),
             Op::TopK { k } => order::infer_top_k(*k, operands),
             Op::While { condition, body } => control::infer_while(condition, body, operands),
@@ -342,7 +390,17 @@ impl Op {
             Op::Gather { dims, sizes } => index::vjp_gather(dims, sizes, at),
             Op::Scatter { dims, update, unique } => index::vjp_scatter(dims, *update, *unique, at),
             Op::Dot(dims) => contract::vjp_dot(dims, at),
+            Op::Convolution {
+                window,
+                dims,
+                feature_groups,
+                batch_groups,
+            } => conv::vjp_convolution(window, dims, *feature_groups, *batch_groups, at),
             Op::Reduce { axes, reducer } => reduce::vjp_reduce(axes, *reducer, at),
+            Op::ReduceWindow { window, reducer } => window::vjp_reduce_window(window, *reducer, at),
+            Op::SelectAndScatter { .. } => {
+                Vjp::Stop("its own derivative would gather by where each window has its maximum")
+            }
             Op::Sort { .. } => Vjp::Stop("an order has no derivative; gather by sorted indices instead"),
             Op::TopK { .. } => Vjp::Stop("an order has no derivative; gather by the indices instead"),
             Op::While { .. } => Vjp::Stop("reverse mode does not run a loop backwards; unroll it"),
@@ -377,7 +435,19 @@ impl Op {
                 index::emit_scatter(dims, *update, *unique, operands, emitter, out);
             }
             Op::Dot(dims) => contract::emit_dot(dims, out),
+            Op::Convolution {
+                window,
+                dims,
+                feature_groups,
+                batch_groups,
+            } => conv::emit_convolution(window, dims, *feature_groups, *batch_groups, out),
             Op::Reduce { axes, reducer } => reduce::emit_reduce(axes, *reducer, operands, emitter, out),
+            Op::ReduceWindow { window, reducer } => {
+                window::emit_reduce_window(window, *reducer, operands[0].dtype, emitter, out);
+            }
+            Op::SelectAndScatter { window } => {
+                window::emit_select_and_scatter(window, operands[0].dtype, emitter, out);
+            }
             Op::Sort { axis, descending } => order::emit_sort(*axis, *descending, operands, emitter, out),
             Op::TopK { k } => {
                 out.k = *k as i64;

@@ -2,7 +2,7 @@
 
 use super::{Op, Sweep, Vjp, ensure, ensure_axes};
 use crate::emit::Emitter;
-use crate::graph::Tensor;
+use crate::graph::{Graph, Tensor};
 use crate::proto;
 use crate::shape::{DType, Shape};
 
@@ -35,11 +35,24 @@ impl Reducer {
             Reducer::Or => "or",
         }
     }
+
+    /// The scalar that changes nothing when combined.
+    pub(super) fn identity(self, graph: &Graph, dtype: DType) -> Tensor<'_> {
+        graph.number(dtype, identity(self, dtype))
+    }
 }
 
 pub(super) fn infer_reduce(axes: &[usize], reducer: Reducer, operands: &[&Shape]) -> Result<Shape, String> {
-    let (x, init) = (operands[0], operands[1]);
+    let x = operands[0];
     ensure_axes(axes, x)?;
+    ensure_reducer(reducer, operands)?;
+    let kept = (0..x.rank()).filter(|a| !axes.contains(a)).map(|a| x.dims[a]);
+    Ok(x.with_dims(kept.collect::<Vec<_>>()))
+}
+
+/// Checks an array and the start value against the reducer.
+pub(super) fn ensure_reducer(reducer: Reducer, operands: &[&Shape]) -> Result<(), String> {
+    let (x, init) = (operands[0], operands[1]);
     ensure(*init == Shape::scalar(x.dtype), || {
         format!("the start value must be {}[]", x.dtype)
     })?;
@@ -48,9 +61,7 @@ pub(super) fn infer_reduce(axes: &[usize], reducer: Reducer, operands: &[&Shape]
         true => !x.dtype.is_float(),
         false => x.dtype != DType::Pred,
     };
-    ensure(takes, || format!("no {} of {}", reducer.name(), x.dtype))?;
-    let kept = (0..x.rank()).filter(|a| !axes.contains(a)).map(|a| x.dims[a]);
-    Ok(x.with_dims(kept.collect::<Vec<_>>()))
+    ensure(takes, || format!("no {} of {}", reducer.name(), x.dtype))
 }
 
 pub(super) fn emit_reduce(
@@ -88,8 +99,7 @@ impl<'g> Tensor<'g> {
         if self.is_poison() || axes.is_empty() {
             return self;
         }
-        let dtype = self.dtype();
-        let identity = self.graph().number(dtype, identity(reducer, dtype));
+        let identity = reducer.identity(self.graph(), self.dtype());
         self.graph().apply(
             Op::Reduce {
                 axes: axes.to_vec(),

@@ -1,11 +1,13 @@
 //! Graphs for people: a readable dump, the difference of two, and Graphviz.
 
 mod module;
+mod window;
 
 pub use module::{dot_module, dump_module, read_module};
 
 use crate::graph::{Computation, Node};
 use crate::op::Op;
+use crate::op::window::window_proto;
 use crate::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -214,7 +216,25 @@ fn attributes(op: &Op) -> String {
             " contract={:?}x{:?} batch={:?}x{:?}",
             d.lhs_contract, d.rhs_contract, d.lhs_batch, d.rhs_batch
         ),
+        Op::Convolution {
+            window,
+            dims,
+            feature_groups,
+            batch_groups,
+        } => format!(
+            " window={} dim_labels={} feature_groups={feature_groups} batch_groups={batch_groups}",
+            window::window(&window_proto(window)),
+            window::dim_labels(&dims.to_proto())
+        ),
         Op::Reduce { axes, reducer } => format!(" axes={axes:?} by={}", reducer.name()),
+        Op::ReduceWindow { window, reducer } => {
+            format!(
+                " window={} by={}",
+                window::window(&window_proto(window)),
+                reducer.name()
+            )
+        }
+        Op::SelectAndScatter { window } => format!(" window={}", window::window(&window_proto(window))),
         Op::Sort { axis, descending } => format!(" axis={axis} descending={descending}"),
         Op::TopK { k } => format!(" k={k}"),
         Op::GetTupleElement { index } => format!(" index={index}"),

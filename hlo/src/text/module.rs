@@ -4,6 +4,7 @@ use crate::DType;
 use crate::emit::primitive_type;
 use crate::error::{Error, Result};
 use crate::proto::{Computation, Instruction, Literal, Module, Shape};
+use crate::text::window;
 use prost::Message;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -124,6 +125,20 @@ fn attributes(i: &Instruction, computations: &BTreeMap<i64, &str>) -> String {
             "contract",
             format!("{:?}x{:?}", d.lhs_contracting_dimensions, d.rhs_contracting_dimensions),
         );
+    }
+    if let Some(w) = &i.window {
+        add("window", window::window(w));
+    }
+    if let Some(d) = &i.convolution_dimension_numbers {
+        add("dim_labels", window::dim_labels(d));
+    }
+    for (name, count) in [
+        ("feature_groups", i.feature_group_count),
+        ("batch_groups", i.batch_group_count),
+    ] {
+        if count > 1 {
+            add(name, count.to_string());
+        }
     }
     for (name, value) in [
         ("kind", &i.fusion_kind),

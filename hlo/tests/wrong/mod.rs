@@ -1,14 +1,17 @@
 //! Wrong calls: for every operator one that its shape rule refuses. Shared by the tests of messages and of coverage.
 
 use hlo::{DType, DotDims, GatherDims, Graph, Literal, Reducer, Shape, Tensor, Update};
+use std::panic::Location;
 use std::sync::Arc;
+
+mod windows;
 
 /// A wrong call and what its error must say.
 pub struct Wrong {
     /// The operator.
     pub op: &'static str,
-    /// First line of the entry in this file; the call stands before the next entry.
-    pub line: u32,
+    /// Where the entry begins; the call stands before the next entry of the file.
+    pub place: &'static Location<'static>,
     /// Makes the call.
     pub call: for<'a> fn(&'a Graph) -> Tensor<'a>,
     /// Operator with its operand shapes, as printed.
@@ -26,17 +29,17 @@ fn t<'g>(g: &'g Graph, dtype: DType, dims: &[usize]) -> Tensor<'g> {
 
 #[track_caller]
 fn wrong(op: &'static str, call: for<'a> fn(&'a Graph) -> Tensor<'a>, at: &'static str, says: &'static str) -> Wrong {
-    let line = std::panic::Location::caller().line();
+    let place = Location::caller();
     Wrong {
         op,
-        line,
+        place,
         call,
         at,
         says,
     }
 }
 
-/// Every wrong call, in the order of their lines.
+/// Every wrong call, those of a file in the order of their lines.
 pub fn calls() -> Vec<Wrong> {
     [
         unary(),
@@ -47,6 +50,7 @@ pub fn calls() -> Vec<Wrong> {
         contract(),
         order(),
         control(),
+        windows::calls(),
     ]
     .into_iter()
     .flatten()

@@ -1,13 +1,6 @@
-//! Layers and losses.
+//! What is made of logits: losses and counts.
 
-use crate::Variables;
 use hlo::{DType, Tensor};
-
-/// `x · kernel + bias`: `[batch, in] -> [batch, out]`.
-#[track_caller]
-pub fn dense<'g>(variables: &Variables<'g>, kernel: &str, bias: &str, x: Tensor<'g>) -> Tensor<'g> {
-    x.matmul(variables.get(kernel)) + variables.get(bias)
-}
 
 /// Logarithm of the softmax over the last axis of `[batch, classes]`.
 #[track_caller]

@@ -1,0 +1,92 @@
+//! Batch normalisation, dropout and pooling over the whole image.
+
+use crate::{Init, Mode, Net, Param, Statistic};
+use hlo::{DType, Tensor};
+
+/// Share of a moving statistic that one step keeps (reference 3.1, 3.5).
+const MOMENTUM: f64 = 0.9;
+/// Added to variances (reference 3.1, 3.5).
+const EPSILON: f64 = 1e-5;
+
+/// Batch normalisation over all axes but the last, with scale and shift.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm<'a> {
+    /// Scope in which layers of this kind are numbered, as `batch_normalization`, `batch_normalization_1`, ….
+    pub scope: &'a str,
+    /// Initialiser of the scale.
+    pub gamma: Init,
+    /// Whether the moving variance follows the unbiased variance of the batch, as TensorFlow's fused kernel has it. The
+    /// batch is normalised by the biased one in any case.
+    pub unbiased: bool,
+}
+
+impl<'g> Net<'g> {
+    /// `x`, of any shape that ends in channels, normalised per channel; in training the moving statistics follow.
+    #[track_caller]
+    pub fn batch_norm(&self, x: Tensor<'g>, norm: &BatchNorm) -> Tensor<'g> {
+        let dims = x.dims();
+        let channels = dims.last().copied().unwrap_or(1);
+        let name = match self.batch_norms() {
+            0 => format!("{}/batch_normalization", norm.scope),
+            i => format!("{}/batch_normalization_{i}", norm.scope),
+        };
+        let param = |part: &str, init| {
+            self.param(Param {
+                name: format!("{name}/{part}"),
+                dims: vec![channels],
+                init,
+                mask: None,
+                decayed: false,
+            })
+        };
+        let [gamma, beta] = [param("gamma", norm.gamma), param("beta", Init::Zeros)];
+        let moving = ["moving_mean", "moving_variance"].map(|part| format!("{name}/{part}"));
+        let [moving_mean, moving_variance] = [0, 1].map(|i| {
+            self.statistic(Statistic {
+                name: moving[i].clone(),
+                dims: vec![channels],
+                init: [Init::Zeros, Init::Ones][i],
+            })
+        });
+        let x = x.convert(DType::F32);
+        let [mean, variance] = match self.mode() {
+            Mode::Eval => [moving_mean, moving_variance],
+            Mode::Train(_) => {
+                let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
+                let mean = x.reduce_mean(&axes);
+                let centred = x - mean;
+                let variance = (centred * centred).reduce_mean(&axes);
+                let count: usize = axes.iter().map(|&axis| dims[axis]).product();
+                let unbiased = count as f64 / count.saturating_sub(1).max(1) as f64;
+                let followed = if norm.unbiased { variance * unbiased } else { variance };
+                let [name_of_mean, name_of_variance] = moving;
+                self.move_statistic(name_of_mean, moving_mean, mean);
+                self.move_statistic(name_of_variance, moving_variance, followed);
+                [mean, variance]
+            }
+        };
+        self.compute((x - mean) * ((variance + EPSILON).rsqrt() * gamma) + beta)
+    }
+
+    fn move_statistic(&self, name: String, moving: Tensor<'g>, batch: Tensor<'g>) {
+        self.moved(name, moving - (moving - batch) * (1.0 - MOMENTUM));
+    }
+
+    /// In training, `x` with a share `rate` of its elements replaced by 0 and the others scaled up for it.
+    #[track_caller]
+    pub fn dropout(&self, x: Tensor<'g>, rate: f64) -> Tensor<'g> {
+        match self.mode() {
+            Mode::Train(key) if rate > 0.0 => {
+                let kept = key.fold(self.next_dropout()).uniform(&x.dims()).ge(rate);
+                kept.select(x / (1.0 - rate), x.zeros_like())
+            }
+            _ => x,
+        }
+    }
+
+    /// Mean over the image: `[batch, height, width, channels] -> [batch, channels]`.
+    #[track_caller]
+    pub fn mean_pool(&self, x: Tensor<'g>) -> Tensor<'g> {
+        self.compute(x.convert(DType::F32).reduce_mean(&[1, 2]))
+    }
+}

@@ -1,0 +1,280 @@
+//! From a name and options to a network.
+
+use crate::imagenet::ImageNet;
+use crate::mobilenet::{MobileNet, Version};
+use crate::wide_resnet::{WideResNet, WideResNetConfig};
+use crate::{Error, MnistFc, Model, ResNet, Vgg};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+/// Names of networks. `_` and `-` are the same; `resnet50` may be `resnet-50`, or `resnet` with a depth; `wrn-22-2`, for
+/// one, is `wide-resnet` with a depth and a width, of which there are many.
+pub const NAMES: &[&str] = &[
+    "mnist-fc",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet200",
+    "mobilenet-v1",
+    "mobilenet-v2",
+    "wide-resnet",
+    "wrn-22-2",
+    "vgg-a",
+    "vgg-16",
+    "vgg-19",
+];
+
+/// Bound on classes, units and the sides of images, so that no product of dimensions overflows.
+const MAX_EXTENT: usize = 1 << 16;
+
+/// Widths: no layer is without channels, and no product of dimensions overflows.
+const WIDTHS: RangeInclusive<f64> = 1.0 / 16.0..=64.0;
+
+/// A network as asked for. `None` is the network's own default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Name, one of [`NAMES`] or like one.
+    pub name: String,
+    /// Variable names of sparse training, or of the dense baseline.
+    pub masked: bool,
+    /// Layers of a residual network, where the name does not say.
+    pub depth: Option<usize>,
+    /// Factor of the numbers of channels; of a wide residual network, where the name does not say.
+    pub width: Option<f64>,
+    /// Whether the first layer has a mask.
+    pub mask_first: Option<bool>,
+    /// Whether the classifier has a mask.
+    pub mask_last: Option<bool>,
+    /// Number of classes.
+    pub classes: Option<usize>,
+    /// Height and width of an image.
+    pub image_size: Option<usize>,
+    /// Units of the layers between, of `mnist-fc`.
+    pub hidden: Option<Vec<usize>>,
+    /// How many pixels the first layer of `mnist-fc` sees, when not all.
+    pub kept_pixels: Option<usize>,
+    /// Channels inside a block over its input channels, of `mobilenet-v2`.
+    pub expansion: Option<f64>,
+    /// Share of activations that training drops, of a wide residual network.
+    pub dropout: Option<f64>,
+}
+
+impl Options {
+    /// The network of that name as its driver builds it by default.
+    pub fn new(name: impl Into<String>, masked: bool) -> Self {
+        Options {
+            name: name.into(),
+            masked,
+            depth: None,
+            width: None,
+            mask_first: None,
+            mask_last: None,
+            classes: None,
+            image_size: None,
+            hidden: None,
+            kept_pixels: None,
+            expansion: None,
+            dropout: None,
+        }
+    }
+
+    /// The network.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for a name, [`Error::Option`] for a value that the network cannot take or has no use for.
+    pub fn build(&self) -> Result<Box<dyn Model>, Error> {
+        let name = self.name.to_lowercase().replace('_', "-");
+        let family: String = name.chars().filter(|c| *c != '-').collect();
+        match family.as_str() {
+            "mnistfc" => self.mnist_fc(),
+            "mobilenetv1" => self.mobile_net(Version::V1),
+            "mobilenetv2" => {
+                let expansion = self.within("expansion", self.expansion.unwrap_or(6.0), WIDTHS)?;
+                self.mobile_net(Version::V2 { expansion })
+            }
+            "vgga" | "vgg16" | "vgg19" => self.vgg(&family[3..]),
+            "wideresnet" => self.wide_res_net(None),
+            _ => match (name.strip_prefix("wrn-"), family.strip_prefix("resnet")) {
+                (Some(said), _) => self.wide_res_net(Some(said)),
+                (_, Some(depth)) => self.res_net(depth),
+                _ => Err(self.unknown()),
+            },
+        }
+    }
+
+    fn mnist_fc(&self) -> Result<Box<dyn Model>, Error> {
+        self.only(&["classes", "hidden", "kept_pixels"])?;
+        let default = MnistFc::new(self.masked);
+        let hidden = self.hidden.clone().unwrap_or(default.hidden);
+        if let Some(units) = hidden.iter().find(|units| !(1..=MAX_EXTENT).contains(*units)) {
+            return Err(self.wrong("hidden", units, format!("units from 1 to {MAX_EXTENT}")));
+        }
+        let kept = |kept| self.within("kept_pixels", kept, 1..=default.pixels);
+        Ok(Box::new(MnistFc {
+            kept_pixels: self.kept_pixels.map(kept).transpose()?,
+            hidden,
+            classes: self.within("classes", self.classes.unwrap_or(default.classes), 1..=MAX_EXTENT)?,
+            ..default
+        }))
+    }
+
+    fn res_net(&self, said: &str) -> Result<Box<dyn Model>, Error> {
+        self.only(&["depth", "width", "mask_first", "mask_last", "classes", "image_size"])?;
+        let said = match said {
+            "" => None,
+            text => Some(text.parse::<usize>().map_err(|_| self.unknown())?),
+        };
+        let depth = self.said_once("depth", said, self.depth)?.unwrap_or(50);
+        match ResNet::new(depth, self.image_net(self.mask_first.unwrap_or(false), 1)?) {
+            Some(network) => Ok(Box::new(network)),
+            None if said.is_some() => Err(self.unknown()),
+            None => {
+                let depths: Vec<String> = ResNet::depths().map(|depth| depth.to_string()).collect();
+                Err(self.wrong("depth", depth, format!("one of {}", depths.join(", "))))
+            }
+        }
+    }
+
+    fn mobile_net(&self, version: Version) -> Result<Box<dyn Model>, Error> {
+        let own: &[_] = if version == Version::V1 { &[] } else { &["expansion"] };
+        self.only(&[&["width", "mask_first", "mask_last", "classes", "image_size"], own].concat())?;
+        if self.mask_first == Some(true) {
+            return Err(self.wrong("mask_first", true, "false: its first layer has no mask".into()));
+        }
+        let config = self.image_net(false, 1)?;
+        Ok(Box::new(MobileNet { version, config }))
+    }
+
+    fn vgg(&self, variant: &str) -> Result<Box<dyn Model>, Error> {
+        self.only(&["width", "mask_first", "mask_last", "classes", "image_size"])?;
+        if self.mask_first == Some(false) {
+            return Err(self.wrong("mask_first", false, "true: its first layer always has a mask".into()));
+        }
+        // Four poolings halve the image.
+        let network = Vgg::new(&format!("vgg-{variant}"), self.image_net(true, 16)?);
+        network.map_or_else(|| Err(self.unknown()), |network| Ok(Box::new(network) as _))
+    }
+
+    fn image_net(&self, mask_first: bool, smallest_image: usize) -> Result<ImageNet, Error> {
+        Ok(ImageNet {
+            masked: self.masked,
+            mask_first,
+            mask_last: self.mask_last.unwrap_or(true),
+            width: self.within("width", self.width.unwrap_or(1.0), WIDTHS)?,
+            classes: self.within("classes", self.classes.unwrap_or(1000), 1..=MAX_EXTENT)?,
+            image_size: self.within(
+                "image_size",
+                self.image_size.unwrap_or(224),
+                smallest_image..=MAX_EXTENT,
+            )?,
+        })
+    }
+
+    /// `said` is what follows `wrn-` in the name: depth and width.
+    fn wide_res_net(&self, said: Option<&str>) -> Result<Box<dyn Model>, Error> {
+        let own = [
+            "depth",
+            "width",
+            "mask_first",
+            "mask_last",
+            "classes",
+            "image_size",
+            "dropout",
+        ];
+        self.only(&own)?;
+        let (depth, width) = match said {
+            None => (None, None),
+            Some(said) => {
+                let parsed = said
+                    .split_once('-')
+                    .map(|(depth, width)| (depth.parse(), width.parse()));
+                let Some((Ok(depth), Ok(width))) = parsed else {
+                    return Err(self.unknown());
+                };
+                (Some(depth), Some(width))
+            }
+        };
+        let width = self.said_once("width", width, self.width)?.unwrap_or(4.0);
+        let depth = self.said_once("depth", depth, self.depth)?.unwrap_or(16);
+        let config = WideResNetConfig {
+            depth: self.within("depth", depth, 10..=1000)?,
+            width: self.within("width", width, WIDTHS)?,
+            masked: self.masked,
+            mask_first: self.mask_first.unwrap_or(false),
+            mask_last: self.mask_last.unwrap_or(true),
+            dropout: self.within("dropout", self.dropout.unwrap_or(0.3), 0.0..=0.99)?,
+            classes: self.within("classes", self.classes.unwrap_or(10), 1..=MAX_EXTENT)?,
+            image_size: self.within("image_size", self.image_size.unwrap_or(32), 1..=MAX_EXTENT)?,
+        };
+        let network = WideResNet::new(config).map(|network| Box::new(network) as _);
+        network.ok_or_else(|| self.wrong("depth", depth, "6 n + 4 layers, such as 16, 22 or 28".into()))
+    }
+
+    /// The value, if it lies in `range`.
+    fn within<T>(&self, option: &'static str, value: T, range: RangeInclusive<T>) -> Result<T, Error>
+    where
+        T: Copy + PartialOrd + Display,
+    {
+        match range.contains(&value) {
+            true => Ok(value),
+            false => Err(self.wrong(option, value, format!("from {} to {}", range.start(), range.end()))),
+        }
+    }
+
+    /// A value that the name and an option may say, but not differently.
+    fn said_once<T>(&self, option: &'static str, name: Option<T>, given: Option<T>) -> Result<Option<T>, Error>
+    where
+        T: Copy + PartialEq + Display,
+    {
+        match (name, given) {
+            (Some(name), Some(given)) if name != given => {
+                Err(self.wrong(option, given, format!("{name}, as the name says")))
+            }
+            _ => Ok(name.or(given)),
+        }
+    }
+
+    /// Checks that no option is set but these.
+    fn only(&self, used: &[&str]) -> Result<(), Error> {
+        let set = [
+            ("depth", self.depth.map(|v| v.to_string())),
+            ("width", self.width.map(|v| v.to_string())),
+            ("mask_first", self.mask_first.map(|v| v.to_string())),
+            ("mask_last", self.mask_last.map(|v| v.to_string())),
+            ("image_size", self.image_size.map(|v| v.to_string())),
+            ("hidden", self.hidden.as_ref().map(|v| format!("{v:?}"))),
+            ("kept_pixels", self.kept_pixels.map(|v| v.to_string())),
+            ("expansion", self.expansion.map(|v| v.to_string())),
+            ("dropout", self.dropout.map(|v| v.to_string())),
+        ];
+        for (option, value) in set {
+            if let Some(value) = value.filter(|_| !used.contains(&option)) {
+                return Err(self.wrong(option, value, "nothing: the network has no such option".into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(&self) -> Error {
+        Error::Unknown {
+            found: self.name.clone(),
+        }
+    }
+
+    fn wrong(&self, option: &'static str, found: impl Display, expected: String) -> Error {
+        Error::Option {
+            model: self.name.clone(),
+            option,
+            found: found.to_string(),
+            expected,
+        }
+    }
+}
+
+/// The network of that name as its driver builds it by default; `masked` chooses between the variable names of sparse
+/// training and those of the dense baseline. `None`: no such network.
+pub fn find(name: &str, masked: bool) -> Option<Box<dyn Model>> {
+    Options::new(name, masked).build().ok()
+}

@@ -1,0 +1,132 @@
+//! Residual networks for ImageNet, post-activation, with the stride in the 3×3 convolution (reference 3.1).
+
+use crate::imagenet::ImageNet;
+use crate::layers::Conv;
+use crate::{Init, Model, Net};
+use hlo::{Padding, Tensor};
+
+/// Depths with their blocks per group, and whether these are bottlenecks.
+const DEPTHS: [(usize, [usize; 4], bool); 6] = [
+    (18, [2, 2, 2, 2], false),
+    (34, [3, 4, 6, 3], false),
+    (50, [3, 4, 6, 3], true),
+    (101, [3, 4, 23, 3], true),
+    (152, [3, 8, 36, 3], true),
+    (200, [3, 24, 36, 3], true),
+];
+
+/// ResNet-18 to 200.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResNet {
+    name: String,
+    blocks: [usize; 4],
+    bottleneck: bool,
+    config: ImageNet,
+}
+
+/// One residual block.
+struct Block {
+    /// End of the names of its layers.
+    suffix: String,
+    /// Output channels of its convolutions, but for the last of a bottleneck, which has four times as many.
+    filters: usize,
+    stride: usize,
+    /// Whether a convolution stands in the place of the shortcut.
+    projects: bool,
+}
+
+impl ResNet {
+    /// Depths that there are.
+    pub fn depths() -> impl Iterator<Item = usize> {
+        DEPTHS.iter().map(|&(depth, ..)| depth)
+    }
+
+    /// The network of this depth, if there is one.
+    pub fn new(depth: usize, config: ImageNet) -> Option<Self> {
+        let &(_, blocks, bottleneck) = DEPTHS.iter().find(|(known, ..)| *known == depth)?;
+        Some(ResNet {
+            name: format!("resnet{depth}"),
+            blocks,
+            bottleneck,
+            config,
+        })
+    }
+
+    fn block<'g>(&self, net: &Net<'g>, x: Tensor<'g>, block: &Block) -> Tensor<'g> {
+        let &Block {
+            ref suffix,
+            filters,
+            stride,
+            projects,
+        } = block;
+        let kind = if self.bottleneck { "bottleneck" } else { "residual" };
+        let conv = |x, part: &str, shape, gamma| {
+            let name = format!("{kind}_{part}_{suffix}");
+            self.conv(net, x, &name, &self.config.conv(&name, shape), gamma)
+        };
+        let outputs = if self.bottleneck { 4 * filters } else { filters };
+        let shortcut = match projects {
+            true => conv(x, "projection", [1, outputs, stride], Init::Ones),
+            false => x,
+        };
+        // The last scale starts at zero, so that a block starts as its shortcut.
+        let residual = if self.bottleneck {
+            let x = conv(x, "1", [1, filters, 1], Init::Ones).relu();
+            let x = conv(x, "2", [3, filters, stride], Init::Ones).relu();
+            conv(x, "3", [1, outputs, 1], Init::Zeros)
+        } else {
+            let x = conv(x, "1", [3, filters, stride], Init::Ones).relu();
+            conv(x, "2", [3, outputs, 1], Init::Zeros)
+        };
+        (residual + shortcut).relu()
+    }
+
+    /// A convolution and its normalisation.
+    fn conv<'g>(&self, net: &Net<'g>, x: Tensor<'g>, name: &str, conv: &Conv, gamma: Init) -> Tensor<'g> {
+        let _scope = net.graph().scope(name);
+        self.config.batch_norm(net, net.conv(x, conv), gamma)
+    }
+}
+
+impl Model for ResNet {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn input_dims(&self) -> Vec<usize> {
+        self.config.input_dims()
+    }
+
+    fn classes(&self) -> usize {
+        self.config.classes
+    }
+
+    fn forward<'g>(&self, net: &Net<'g>, images: Tensor<'g>) -> Tensor<'g> {
+        let config = &self.config;
+        let name = "initial_conv";
+        let initial = Conv {
+            naming: config.naming(config.mask_first),
+            counted_padding: 6,
+            ..config.conv(name, [7, config.filters(64), 2])
+        };
+        let x = self.conv(net, images, name, &initial, Init::Ones).relu();
+        let mut x = x.max_pool([3, 3], [2, 2], Padding::Same);
+        for (group, blocks) in (1..).zip(self.blocks) {
+            for index in 0..blocks {
+                let first = index == 0;
+                let block = Block {
+                    suffix: match first {
+                        true => format!("block_group_projection_block_group{group}"),
+                        false => format!("block_group{group}_{index}_1"),
+                    },
+                    filters: config.filters(32 << group),
+                    stride: if first && group > 1 { 2 } else { 1 },
+                    projects: first,
+                };
+                x = self.block(net, x, &block);
+            }
+        }
+        let last = config.naming(config.mask_last);
+        config.classifier(net, net.mean_pool(x), last, Init::Normal(0.01))
+    }
+}

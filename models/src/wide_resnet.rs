@@ -1,0 +1,136 @@
+//! Wide residual networks for CIFAR, pre-activation (reference 3.5).
+
+use crate::layers::{BatchNorm, Conv, Dense};
+use crate::{Init, Model, Naming, Net};
+use hlo::{Padding, Tensor};
+
+/// Scope of its variables.
+const SCOPE: &str = "resnet_model";
+
+/// Channels of the first layer, and of the three groups before they are widened.
+const BASE: usize = 16;
+
+/// WRN-`depth`-`width`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WideResNet {
+    name: String,
+    /// Residual blocks per group.
+    blocks: usize,
+    /// Options.
+    config: WideResNetConfig,
+}
+
+/// Options of a wide residual network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WideResNetConfig {
+    /// Layers: 6 per block and group, and 4.
+    pub depth: usize,
+    /// Factor of the numbers of channels in the groups.
+    pub width: f64,
+    /// Whether the network has masks.
+    pub masked: bool,
+    /// Whether its first layer has one.
+    pub mask_first: bool,
+    /// Whether its classifier has one.
+    pub mask_last: bool,
+    /// Share of activations that training drops within a block.
+    pub dropout: f64,
+    /// Number of classes.
+    pub classes: usize,
+    /// Height and width of an image.
+    pub image_size: usize,
+}
+
+impl WideResNet {
+    /// The network; `None` for a depth that is not 6 n + 4 with n of at least 1.
+    pub fn new(config: WideResNetConfig) -> Option<Self> {
+        let blocks = config.depth.checked_sub(4)? / 6;
+        (blocks > 0 && config.depth == 6 * blocks + 4).then(|| WideResNet {
+            name: format!("wrn-{}-{}", config.depth, config.width),
+            blocks,
+            config,
+        })
+    }
+
+    fn naming(&self, has_mask: bool) -> Naming {
+        match has_mask && self.config.masked {
+            true => Naming::Masked,
+            false => Naming::Doubled,
+        }
+    }
+
+    fn conv<'g>(&self, net: &Net<'g>, x: Tensor<'g>, name: &str, [size, filters, stride]: [usize; 3]) -> Tensor<'g> {
+        let _scope = net.graph().scope(name);
+        let first = name == "conv_1";
+        let conv = Conv {
+            scope: format!("{SCOPE}/{name}"),
+            naming: self.naming(!first || self.config.mask_first),
+            size,
+            filters,
+            stride,
+            padding: Padding::Same,
+            bias: false,
+            init: Init::GlorotUniform,
+            counted_padding: 0,
+        };
+        net.conv(x, &conv)
+    }
+
+    /// Normalisation and ReLU.
+    fn activate<'g>(&self, net: &Net<'g>, x: Tensor<'g>) -> Tensor<'g> {
+        let norm = BatchNorm {
+            scope: SCOPE,
+            gamma: Init::Ones,
+            unbiased: false,
+        };
+        net.batch_norm(x, &norm).relu()
+    }
+
+    /// Block `index` of the group called `group`.
+    fn block<'g>(&self, net: &Net<'g>, x: Tensor<'g>, group: &str, index: usize, filters: usize) -> Tensor<'g> {
+        let stride = if index == 0 && group != "conv_2" { 2 } else { 1 };
+        let active = self.activate(net, x);
+        let shortcut = match x.dims().last() == Some(&filters) {
+            true => x,
+            false => self.conv(net, active, &format!("skip_{group}"), [1, filters, stride]),
+        };
+        let x = self.conv(net, active, &format!("{group}_{index}_1"), [3, filters, stride]);
+        let x = net.dropout(self.activate(net, x), self.config.dropout);
+        self.conv(net, x, &format!("{group}_{index}_2"), [3, filters, 1]) + shortcut
+    }
+}
+
+impl Model for WideResNet {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn input_dims(&self) -> Vec<usize> {
+        vec![self.config.image_size, self.config.image_size, 3]
+    }
+
+    fn classes(&self) -> usize {
+        self.config.classes
+    }
+
+    fn forward<'g>(&self, net: &Net<'g>, images: Tensor<'g>) -> Tensor<'g> {
+        let mut x = self.conv(net, images, "conv_1", [3, BASE, 1]);
+        for group in 0..3 {
+            let filters = ((BASE << group) as f64 * self.config.width) as usize;
+            let name = format!("conv_{}", group + 2);
+            for index in 0..self.blocks {
+                x = self.block(net, x, &name, index, filters);
+            }
+        }
+        // The original pools over 8 × 8, which is the whole of its images here.
+        let x = net.mean_pool(self.activate(net, x));
+        let _scope = net.graph().scope("logits");
+        let dense = Dense {
+            scope: format!("{SCOPE}/logits"),
+            naming: self.naming(self.config.mask_last),
+            units: self.config.classes,
+            init: Init::GlorotUniform,
+        };
+        net.dense(x, &dense)
+    }
+}
