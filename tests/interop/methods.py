@@ -46,12 +46,12 @@ class Dense:
         """Adds the method's own arrays to the state before the first iteration."""
 
     def step_gradient(self, run, layer, gradient):
-        """What the optimizer gets for a kernel, from the gradient of the loss by the masked kernel: masked, and with L2."""
+        """What the optimizer gets for a kernel: the gradient by the masked kernel, masked itself and with L2."""
         mask = run.state.get(layer.mask, True)
         return np.where(mask, gradient, F(0)) + F(self.settings["optimizer.weight_decay"]) * run.state[layer.kernel]
 
     def iterate(self, run, gradients):
-        """One iteration; true when it updated masks. `gradients` are by layer: of the masked kernel, and of the bias."""
+        """One iteration; true when it updated masks. `gradients` by layer: of the masked kernel, and of the bias."""
         run.gradient_step(gradients)
         return False
 
@@ -111,7 +111,7 @@ class Set(Scratch):
         run.state[layer.mask] = kept | grown
 
     def grow(self, run, layer, gradient, kept, pruned):
-        """What is kept in the end and what grows: here as observed, where that is a uniform draw from all that is not kept."""
+        """What is kept in the end and what grows: as observed, if that can be a uniform draw from what is not kept."""
         after, mask = run.observed[layer.mask], run.state[layer.mask]
         assert after[kept & ~run.doubtful(layer)].all() and after.sum() == mask.sum()
         kept = kept & after
@@ -273,18 +273,18 @@ class Prune(Full):
 
     def iterate(self, run, gradients):
         run.gradient_step(gradients)
-        begin, end, frequency = (self.settings[f"prune.{key}_step{s}"] for key, s in (("begin", ""), ("end", ""), ("frequency", "s")))
-        due = is_due(run.state[STEP], run.state[self.LAST], begin, end, frequency)
+        begin, end = self.settings["prune.begin_step"], self.settings["prune.end_step"]
+        due = is_due(run.state[STEP], run.state[self.LAST], begin, end, self.settings["prune.frequency_steps"])
         if due:
             initial, exponent = self.settings["prune.initial_sparsity"], self.settings["prune.exponent"]
             target = self.settings["sparsity.target"]
             sparsity = pruning_sparsity(int(run.state[STEP]), begin, end, target, initial, exponent)
             for layer in run.layers:
-                self.prune(run, layer, sparsity * (F(run.sparsity(layer)) / F(target)))
+                self.prune_layer(run, layer, sparsity * (F(run.sparsity(layer)) / F(target)))
             run.state[self.LAST] = run.state[STEP].astype(np.int32)
         return due
 
-    def prune(self, run, layer, sparsity):
+    def prune_layer(self, run, layer, sparsity):
         size = np.abs(run.state[layer.kernel])
         k = int(np.rint(F(size.size) * (F(1) - sparsity)))
         threshold = np.sort(size, axis=None)[size.size - k]

@@ -32,7 +32,7 @@ def turned(run, saved):
 
 
 def errors(run, saved, differing):
-    """By float array, its largest relative error; kernels and their slots are not compared in the `differing` entries."""
+    """By float array, its largest relative error. Kernels and their slots are not compared in `differing` entries."""
     found = {}
     for name, array in run.state.items():
         if array.dtype == np.float32:

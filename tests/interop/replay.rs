@@ -281,9 +281,13 @@ fn numpy_replays_ties() {
             .from("quantised")
             .with(&["mask_update.drop_fraction=0"]),
         Case::new("rigl", &[1, 5, 9], 9).from("zero-layer2").with(adam),
-        Case::new("rigl-inverted", &[1, 5, 9], 9).from("equal"),
+        Case::new("rigl-inverted", &[1, 5, 9], 9)
+            .from("equal")
+            .with(&["mask_update.select=topk"]),
         Case::new("set", &[1, 4, 7, 10], 12).from("quantised").with(still),
-        Case::new("snfs", &[1, 4, 7, 10], 12).from("equal").with(still),
+        Case::new("snfs", &[1, 4, 7, 10], 12)
+            .from("equal")
+            .with(&["learning_rate.base=0", "mask_update.select=sort"]),
         Case::new("static", &[1, 4, 7, 10], 12).from("quantised").with(still),
         Case::new("snip", &[1], 11).from("zero-layer2"),
         Case::new("dnw", &ALWAYS[..12], 12).from("quantised").with(still),

@@ -9,7 +9,7 @@ F = np.float32
 
 
 def is_due(step, last, begin, end, frequency):
-    """Whether masks are updated at global step `step`, the last time having been at `last`; a negative `end` is none."""
+    """Whether masks are updated at global step `step`, after an update at `last`; a negative `end` is none."""
     return step >= begin and (step <= end or end < 0) and last + frequency <= step
 
 

@@ -78,7 +78,7 @@ class Run:
         return self.method.iterate(self, self.network.gradients(self.state))
 
     def doubt(self, layer, scores, chosen, candidates):
-        """Notes the candidates that rounding may have chosen or not: nearly, but not exactly, as good as the last ones."""
+        """Notes the candidates whose choice rounding may turn: nearly, but not exactly, as good as the last ones."""
         chosen, others = chosen & candidates, candidates & ~chosen
         if not chosen.any() or not others.any():
             return
