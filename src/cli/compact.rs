@@ -28,7 +28,7 @@ const RUNS: usize = 51;
 /// Arguments of `compact`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Checkpoint in safetensors form, of mnist-fc with masks
+    /// Checkpoint in safetensors form, of mnist-fc trained with masks
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     /// Where the smaller checkpoint goes, in safetensors form
@@ -43,7 +43,7 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
     /// Images per batch, of the comparison and of the time measured
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batch_size: u32,
 }
 
@@ -110,8 +110,8 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         tensors: arrays.clone(),
         metadata: None,
     })?;
-    let batch = args.batch_size as usize;
-    let images = images(args.data.as_deref(), &*large.model, batch)?;
+    let images = images(args.data.as_deref(), &*large.model, args.batch_size as usize)?;
+    let batch = (args.batch_size as usize).min(images.dims()[0]);
     let device = args.device.open()?;
     let (difference, [before_ms, after_ms]) = measure(&device, [&large, &small], &images, batch)?;
     if !difference.is_rounding(tolerance(device.kind)) {

@@ -23,7 +23,8 @@ pub type Arrays = BTreeMap<String, Literal>;
 /// # Errors
 /// Those of `mask`.
 pub fn report(plan: &Plan, mask: impl Fn(&str) -> Result<Vec<bool>>) -> Result<Option<Compressed>> {
-    if plan.run.model.name != MODEL || !plan.method.masked {
+    let model = models::find(&plan.run.model.name, plan.method.masked);
+    if !plan.method.masked || model.is_none_or(|model| model.name() != MODEL) {
         return Ok(None);
     }
     let masked = plan
@@ -46,7 +47,7 @@ fn names(i: usize) -> [String; 3] {
 /// The layers of a masked [`MODEL`].
 ///
 /// # Errors
-/// [`Error::Sparse`] for layers that do not fit each other.
+/// [`Error::Sparse`](super::Error::Sparse) for layers that do not fit each other.
 pub fn layers(arrays: &Arrays) -> Result<Vec<MaskedLayer>> {
     let of = |i: usize| {
         let [weights, mask, biases] = names(i).map(|name| arrays.get(&name));
