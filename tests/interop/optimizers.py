@@ -3,8 +3,8 @@
 import numpy as np
 
 F = np.float32
-# Two correct float32 programs differ by less in one iteration, relative to an array's largest entry. Seen were 1.1e-6 in
-# what is made of gradients alone, 1.9e-6 in Adam's squares of them, and 2.3e-7 in other kernels.
+# Two correct float32 programs differ by less in one iteration, relative to an array's largest entry. Seen were 1.1e-6
+# in what is made of gradients alone, 1.9e-6 in Adam's squares of them, and 2.3e-7 in other kernels.
 ROUNDING = 4e-6
 
 
