@@ -1,4 +1,5 @@
-"""The sparse training methods, one class each, written from the reference alone (1.1, 1.2, 2.2-2.9, 2.11).
+"""The sparse training methods, one class each, written from the reference alone (1.1, 1.2, 2.2-2.9, 2.11), and beyond it
+from their papers: GraSP (arXiv 2002.07376), ITOP (arXiv 2102.02887), and gradients averaged over batches for growth.
 
 A method gets a run (`training.Run`) and the batch's gradients, and decides what an iteration does: a gradient step, a
 mask update, or both. Drop scores carry no noise. Random growth cannot be replayed: it is taken from what was observed.
@@ -199,6 +200,56 @@ class Rigl(Scored):
         return gradient * F(self.settings["method.initial_accumulator_scale"])
 
 
+class RiglAveraged(Rigl):
+    """RigL that grows by the mean gradient of the last batches up to the update's own, or of as many as there were."""
+
+    def start(self, run):
+        super().start(run)
+        self.iteration = 0
+        for layer in run.layers:
+            run.state[self.average(layer)] = np.zeros_like(run.state[layer.kernel])
+
+    def average(self, layer):
+        return f"{layer.kernel}/GradientAverage"
+
+    def iterations_to_update(self, run):
+        """How many iterations lie before the next one that updates masks; `None` when there is none."""
+        begin, end = self.span()
+        due = max(run.state[STEP], begin, run.state[LAST] + self.settings["mask_update.frequency_steps"])
+        return int(due - run.state[STEP]) if due <= end or end < 0 else None
+
+    def iterate(self, run, gradients):
+        left, batches = self.iterations_to_update(run), self.settings["method.gradient_batches"]
+        if left is not None and left < batches:
+            update = self.iteration + left
+            first = max(update - batches + 1, 0)
+            for layer in run.layers:
+                name = self.average(layer)
+                before = run.state[name] if self.iteration > first else F(0)
+                run.state[name] = before + gradients[layer.name][0] * F(1 / (update - first + 1))
+        self.iteration += 1
+        return super().iterate(run, gradients)
+
+    def update_layer(self, run, layer, gradient, fraction):
+        super().update_layer(run, layer, run.state[self.average(layer)], fraction)
+
+
+class RiglItop(Rigl):
+    """RigL that remembers which weights were ever active."""
+
+    def start(self, run):
+        super().start(run)
+        for layer in run.layers:
+            run.state[f"{layer.name}/explored"] = run.state[layer.mask].copy()
+
+    def update_layer(self, run, layer, gradient, fraction):
+        super().update_layer(run, layer, gradient, fraction)
+        name = f"{layer.name}/explored"
+        # As observed, where rounding may have turned a choice.
+        turned = run.doubtful(layer) & run.observed[layer.mask]
+        run.state[name] = run.state[name] | (run.state[layer.mask] & ~run.doubtful(layer)) | turned
+
+
 class RiglInverted(Rigl):
     """Grows where the dense gradient is smallest; new connections are 0 throughout (2.11)."""
 
@@ -241,6 +292,33 @@ class Snip(Full):
         for layer in run.layers:
             gradient = self.step_gradient(run, layer, gradients[layer.name][0])
             self.keep_largest(run, layer, np.abs(gradient * run.state[layer.kernel]))
+        run.state["is_snipped"] = np.array(True)
+        return True
+
+
+class Grasp(Snip):
+    """The first iteration removes the weights with the largest `-w Hg`, over all sparse layers together.
+
+    H and g are those of the cross entropy of logits divided by the temperature, without L2.
+    """
+
+    # Relative to the largest score: of a second derivative in float32.
+    ERROR = 1e-5
+
+    def iterate(self, run, gradients):
+        if run.state[STEP] > 0 or run.state["is_snipped"]:
+            return Dense.iterate(self, run, gradients)
+        products = run.network.hessian_gradients(run.state, self.settings["method.temperature"])
+        sparse = [layer for layer in run.layers if run.sparsity(layer) > 0]
+        scores = [-run.state[layer.kernel] * products[layer.name] for layer in sparse]
+        keep = sum(score.size - n_zeros(score.size, run.sparsity(layer)) for score, layer in zip(scores, sparse))
+        kept = top(-np.concatenate([score.ravel() for score in scores]), keep)
+        everything = np.concatenate([score.ravel() for score in scores])
+        limit, margin = everything[kept].max(), self.ERROR * np.abs(everything).max()
+        for layer, score in zip(sparse, scores):
+            mask, kept = kept[: score.size].reshape(score.shape), kept[score.size :]
+            run.state[layer.mask] = mask
+            run.doubts[layer.mask] = np.abs(score - limit) <= margin
         run.state["is_snipped"] = np.array(True)
         return True
 
@@ -301,6 +379,9 @@ METHODS = {
     "snfs": Snfs,
     "rigl": Rigl,
     "rigl-inverted": RiglInverted,
+    "rigl-itop": RiglItop,
+    "rigl-averaged": RiglAveraged,
+    "grasp": Grasp,
     "snip": Snip,
     "dnw": Dnw,
     "prune": Prune,

@@ -191,7 +191,11 @@ fn numpy_replays_every_method() {
         Case::new("snfs", ONCE_IN_A_WHILE, 24),
         Case::new("rigl", &[1, 5, 9, 13, 17], 19),
         Case::new("rigl-inverted", &[1, 5, 9, 13, 17], 19),
+        Case::new("rigl-itop", &[1, 5, 9, 13, 17], 19).with(&["mask_update.drop_fraction=0.3"]),
+        Case::new("rigl", &[1, 5, 9, 13, 17], 19).with(&["method.gradient_batches=2"]),
+        Case::new("rigl", &[4, 8, 12, 16], 20).with(&["method.gradient_batches=3", "mask_update.begin_step=3"]),
         Case::new("snip", &[1], 23),
+        Case::new("grasp", &[1], 23),
         Case::new("dnw", ALWAYS, 24),
         // Its last update starts at 0 and not at minus the frequency, so that step 2 is too early.
         Case::new("prune", &[3, 6, 9, 12, 15], 24).with(prune),

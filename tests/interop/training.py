@@ -21,6 +21,8 @@ DEFAULTS = {
     "method.grow_init": "zeros",
     "method.initial_accumulator_scale": 0.0,
     "method.ema_momentum": 0.9,
+    "method.gradient_batches": 1,
+    "method.temperature": 200.0,
     "sparsity.target": 0.98,
     "mask_update.begin_step": 0,
     "mask_update.end_step": 50000,
@@ -41,7 +43,8 @@ class Run:
 
     def __init__(self, method, settings, network):
         self.settings = DEFAULTS | settings
-        self.method = METHODS[method](self.settings)
+        averaged = "-averaged" if self.settings["method.gradient_batches"] > 1 else ""
+        self.method = METHODS[method + averaged](self.settings)
         self.optimizer = OPTIMIZERS[self.settings["optimizer.name"]](self.settings)
         self.network, self.layers = network, network.layers
         self.state, self.observed, self.doubts = {}, {}, {}
