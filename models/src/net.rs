@@ -116,6 +116,11 @@ impl<'g> Net<'g> {
         self.moved.borrow().clone()
     }
 
+    /// What was asked for so far.
+    pub fn declared(&self) -> Declaration {
+        self.declared.borrow().clone()
+    }
+
     /// `x` in the precision of the pass.
     pub fn compute(&self, x: Tensor<'g>) -> Tensor<'g> {
         x.convert(self.precision.dtype())
