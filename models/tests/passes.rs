@@ -3,7 +3,7 @@
 
 use hlo::random::Key;
 use hlo::{DType, Graph, Literal, Shape, Tensor, grad};
-use models::layers::{BatchNorm, Conv, cross_entropy};
+use models::layers::{BatchNorm, Conv, Window, cross_entropy};
 use models::{Draw, Init, Kind, Mode, Naming, Net, Options, Precision};
 
 /// Evaluates what `f` builds from a key for dropout.
@@ -106,25 +106,26 @@ fn a_convolution_declares_itself() {
         kernel("d/depthwise_weights", [3, 3, 5, 1]),
     ];
     let net = Net::new(&g, Mode::Eval, arrays);
+    let window = Window {
+        padding: hlo::Padding::Same,
+        counted_padding: 1,
+        ..Window::fixed(3, 2)
+    };
     let conv = Conv {
         scope: "a/b".into(),
         naming: Naming::Masked,
-        size: 3,
+        window,
         filters: 5,
-        stride: 2,
-        padding: hlo::Padding::Same,
         bias: true,
         init: Init::GlorotUniform,
-        counted_padding: 1,
     };
     let x = net.conv(g.parameter("x", Shape::new(DType::F32, [1, 7, 9, 2])), &conv);
-    let conv = Conv {
-        scope: "d".into(),
+    let window = Window {
         stride: 1,
         padding: hlo::Padding::Valid,
-        ..conv
+        ..window
     };
-    let y = net.depthwise(x, &conv);
+    let y = net.depthwise(x, "d", window, Init::GlorotUniform);
     assert_eq!((x.dims(), y.dims()), (vec![1, 4, 5, 5], vec![1, 2, 3, 5]));
     let declared = net.declared();
     let [dense, depthwise] = &declared.layers[..] else {
