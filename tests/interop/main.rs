@@ -5,7 +5,6 @@
 mod common;
 mod replay;
 
-
 use common::json;
 use common::runs::{Runs, mnist};
 use hlo::Literal;
