@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::run_args::{RunArgs, pair};
 use crate::config::{Error, Plan, Pruned, Replacement, Run};
-use crate::sparse::Budget;
+use crate::sparse::{Budget, Keep};
 
 /// Most weights that a layer of `--layers` may have, so that no sum of a plan overflows.
 const MAX_WEIGHTS: usize = 1 << 48;
@@ -75,6 +75,8 @@ struct Report<'a> {
     nonzeros: usize,
     maskable: usize,
     layers: Vec<Layer<'a>>,
+    /// Whether the method ranks layers together, so that of their connections only the sum is known before.
+    ranked_together: bool,
     parameters: usize,
     state_bytes: usize,
     iterations: u64,
@@ -119,6 +121,7 @@ impl<'a> Report<'a> {
             nonzeros: plan.nonzeros(),
             maskable: plan.maskable(),
             layers: plan.budgets.iter().map(Layer::new).collect(),
+            ranked_together: plan.method.keep == Keep::TotalBudget,
             parameters: plan.parameters(),
             state_bytes: plan.state_bytes(),
             iterations: plan.iterations,
@@ -192,6 +195,9 @@ impl std::fmt::Display for Report<'_> {
                 f,
                 "{name:<28} {shape:<16} {sparsity:>9.6} {zeros:>10} {nonzeros:>10}{note}"
             )?;
+        }
+        if self.ranked_together {
+            writeln!(f, "{}", super::RANKED_TOGETHER)?;
         }
         let (zeros, nonzeros) = (self.maskable - self.nonzeros, self.nonzeros);
         writeln!(
