@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use models::Param;
+use models::{Declaration, Param, Statistic};
 
 use super::{Error, LearningRate, MaskUpdate, Piecewise, Run};
 use crate::data::fetch::SOURCES;
@@ -25,6 +25,8 @@ pub struct Plan {
     pub run: Run,
     /// Parameters of the model, in its order.
     pub params: Vec<Param>,
+    /// Moving statistics of the model, in its order.
+    pub statistics: Vec<Statistic>,
     /// Row of the method table.
     pub method: &'static sparse::Method,
     /// Zeros and ones of every maskable layer, in the model's order; for an unmasked method all ones.
@@ -57,14 +59,16 @@ impl Plan {
     /// The first value that is out of range, unknown, or contradicts another.
     pub fn new(run: Run) -> Result<Self, Error> {
         let name = run.model.name.clone();
-        let mut plan = Self::with_params(run, model_params(&name, true)?)?;
+        let masked = declaration(&name, true)?;
+        let mut plan = Self::with_params(run, masked.params)?;
+        plan.statistics = masked.statistics;
         if !plan.method.masked {
-            plan.params = model_params(&name, false)?;
+            plan.params = declaration(&name, false)?.params;
         }
         Ok(plan)
     }
 
-    /// [`Plan::new`] with these parameters in the place of the model's.
+    /// [`Plan::new`] with these parameters, and no statistics, in the place of the model's.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -93,6 +97,7 @@ impl Plan {
             iterations: (run.train.iterations as f64 * k) as u64,
             output_dir: output_dir(&run, method),
             params,
+            statistics: vec![],
             method,
             budgets,
             schedule,
@@ -161,7 +166,7 @@ impl Plan {
         self.params.iter().map(Param::elements).sum()
     }
 
-    /// Size of the training state: parameters and slots in f32, a byte per mask entry. Activations come on top.
+    /// Size of the training state: parameters, slots and statistics in f32, a byte per mask entry. Activations come on top.
     pub fn state_bytes(&self) -> usize {
         let slots: usize = OPTIMIZERS
             .iter()
@@ -169,7 +174,8 @@ impl Plan {
             .map(|(_, n)| n)
             .sum();
         let masks = if self.method.masked { self.maskable() } else { 0 };
-        size_of::<f32>() * self.parameters() * (1 + slots) + masks
+        let statistics: usize = self.statistics.iter().flat_map(|s| &s.dims).sum();
+        size_of::<f32>() * (self.parameters() * (1 + slots) + statistics) + masks
     }
 }
 
@@ -179,10 +185,10 @@ pub fn layer_name(param: &Param) -> Option<&str> {
     Some(mask.strip_suffix("/mask").unwrap_or(mask))
 }
 
-fn model_params(name: &str, masked: bool) -> Result<Vec<Param>, Error> {
+fn declaration(name: &str, masked: bool) -> Result<Declaration, Error> {
     let model = models::find(name, masked);
     let unknown = || at("model.name")(sparse::Error::unknown("model", name, models::NAMES.iter().copied()));
-    model.map(|model| model.params()).ok_or_else(unknown)
+    model.map(|model| model.declaration()).ok_or_else(unknown)
 }
 
 fn check_names(run: &Run) -> Result<(), Error> {

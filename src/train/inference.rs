@@ -150,7 +150,8 @@ pub fn recognise(mut checkpoint: crate::checkpoint::Checkpoint) -> Result<(Box<d
     let model = named
         .or_else(|| models::find(models::NAMES[0], masked))
         .ok_or(Error::Output("model"))?;
-    let specs = inference_specs(&model.params());
+    let declared = model.declaration();
+    let specs = inference_specs(&declared.params, &declared.statistics, &declared.fixed);
     let mut arrays = checkpoint.take(model.name(), &specs)?;
     let weights = specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect();
     Ok((model, weights))

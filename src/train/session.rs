@@ -276,7 +276,7 @@ impl<'a> Session<'a> {
     }
 
     fn score(&self) -> Result<Scores> {
-        let specs = inference_specs(&self.plan.params);
+        let specs = inference_specs(&self.plan.params, &self.plan.statistics, &[]);
         let weights: Vec<&Buffer> = specs.iter().filter_map(|(name, _)| self.buffer(name)).collect();
         self.evaluator.run(&weights)
     }

@@ -4,7 +4,7 @@ use crate::config::Plan;
 use crate::rng;
 use crate::sparse::{self, Counters};
 use hlo::{DType, Literal, Shape, Tensor};
-use models::{Draw, Param};
+use models::{Draw, Init, Param, Statistic};
 use std::collections::BTreeMap;
 
 /// Number of gradient steps applied, `s64[]`.
@@ -19,32 +19,31 @@ pub fn momentum(param: &str) -> String {
 
 /// Name and shape of every array of the state, in the order in which device programs take them.
 pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
-    let f32s = |name: String, p: &Param| (name, Shape::new(DType::F32, p.dims.clone()));
-    let params = plan.params.iter().map(|p| f32s(p.name.clone(), p));
-    let masks = plan.params.iter().filter_map(|p| {
-        let mask = p.mask.clone()?;
-        Some((mask, Shape::new(DType::Pred, p.dims.clone())))
-    });
-    let slots = plan.params.iter().map(|p| f32s(momentum(&p.name), p));
+    let network = inference_specs(&plan.params, &plan.statistics, &[]);
+    let slot = |p: &Param| (momentum(&p.name), Shape::new(DType::F32, p.dims.clone()));
     let counter = |name: &str| (name.to_string(), Shape::scalar(DType::S64));
     let last = plan.method.updates().then(|| counter(LAST_UPDATE));
-    params
-        .chain(masks)
-        .chain(slots)
+    network
+        .into_iter()
+        .chain(plan.params.iter().map(slot))
         .chain([counter(GLOBAL_STEP)])
         .chain(last)
         .collect()
 }
 
-/// The arrays that evaluation needs: parameters and masks.
-pub fn inference_specs(params: &[Param]) -> Vec<(String, Shape)> {
-    let weights = params
-        .iter()
-        .map(|p| (p.name.clone(), Shape::new(DType::F32, p.dims.clone())));
+/// The arrays that evaluation needs: parameters, masks, moving statistics and what is fixed.
+pub fn inference_specs(params: &[Param], statistics: &[Statistic], fixed: &[(String, Shape)]) -> Vec<(String, Shape)> {
+    let f32s = |name: &String, dims: &[usize]| (name.clone(), Shape::new(DType::F32, dims));
+    let weights = params.iter().map(|p| f32s(&p.name, &p.dims));
     let masks = params
         .iter()
         .filter_map(|p| Some((p.mask.clone()?, Shape::new(DType::Pred, p.dims.clone()))));
-    weights.chain(masks).collect()
+    let statistics = statistics.iter().map(|s| f32s(&s.name, &s.dims));
+    weights
+        .chain(masks)
+        .chain(statistics)
+        .chain(fixed.iter().cloned())
+        .collect()
 }
 
 /// The state before the first iteration, a pure function of plan and seed.
@@ -59,7 +58,7 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
     for param in &plan.params {
         state.insert(
             param.name.clone(),
-            Literal::new(&param.dims, &initial_values(param, seed)),
+            Literal::new(&param.dims, &initial_values(&param.name, &param.dims, param.init, seed)),
         );
         state.insert(
             momentum(&param.name),
@@ -69,6 +68,10 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
             state.insert(name.clone(), Literal::from_bools(&param.dims, &mask));
         }
     }
+    for Statistic { name, dims, init } in &plan.statistics {
+        let values = initial_values(name, dims, *init, seed);
+        state.insert(name.clone(), Literal::new(dims, &values));
+    }
     let counters = Counters::start(&plan.schedule);
     state.insert(GLOBAL_STEP.into(), Literal::scalar(counters.gs));
     if plan.method.updates() {
@@ -77,12 +80,12 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
     Ok(state)
 }
 
-/// Draws a parameter from its initialiser: a function of seed and name alone.
-fn initial_values(param: &Param, seed: u64) -> Vec<f32> {
-    let n = param.elements();
-    let mut stream = rng::stream(seed, "init", &param.name, 0);
+/// Draws an array from its initialiser: a function of seed and name alone.
+fn initial_values(name: &str, dims: &[usize], init: Init, seed: u64) -> Vec<f32> {
+    let n = dims.iter().product();
+    let mut stream = rng::stream(seed, "init", name, 0);
     let mut fill = |draw: &mut dyn FnMut(&mut rng::Stream) -> f64| (0..n).map(|_| draw(&mut stream) as f32).collect();
-    match param.init.draw(&param.dims) {
+    match init.draw(dims) {
         Draw::Constant(value) => vec![value as f32; n],
         Draw::Uniform(limit) => fill(&mut |s| (s.uniform_f64() * 2.0 - 1.0) * limit),
         Draw::Normal(std) => fill(&mut |s| s.normal() * std),

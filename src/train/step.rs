@@ -114,9 +114,16 @@ impl Trainer<'_> {
         let effective: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
         let logits = {
             let _scope = g.scope("forward");
-            let names = params.iter().map(|p| p.name.clone());
-            let net = Net::new(g, Mode::Train(key), names.zip(effective.iter().copied()));
-            self.model.apply(&net, images)
+            let weights = params.iter().map(|p| p.name.clone()).zip(effective.iter().copied());
+            let statistics = self.plan.statistics.iter();
+            let statistics = statistics.map(|s| (s.name.clone(), state.get(&s.name)));
+            let net = Net::new(g, Mode::Train(key), weights.chain(statistics));
+            let logits = self.model.apply(&net, images);
+            // Even where a mask update replaces the gradient step (reference 8.1).
+            for (name, moved) in net.moved_statistics() {
+                state.set(&name, moved);
+            }
+            logits
         };
         let cross_entropy = {
             let _scope = g.scope("loss");
