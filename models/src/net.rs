@@ -51,6 +51,8 @@ pub struct Declaration {
     pub fixed: Vec<(String, Shape)>,
     /// Layers with a kernel, in creation order.
     pub layers: Vec<Layer>,
+    /// Whether training draws random numbers.
+    pub random: bool,
 }
 
 impl Declaration {
@@ -168,6 +170,10 @@ impl<'g> Net<'g> {
 
     pub(crate) fn moved(&self, name: String, statistic: Tensor<'g>) {
         self.moved.borrow_mut().push((name, statistic));
+    }
+
+    pub(crate) fn record_dropout(&self) {
+        self.declared.borrow_mut().random = true;
     }
 
     /// The number of this dropout, counted from 0, so that no two of a pass draw the same.

@@ -215,7 +215,13 @@ fn pruning(row: &Row, layers: &[Layer]) -> f64 {
     let forward = |sparsity: f64| {
         let mut total = Counts::default();
         for (i, layer) in layers.iter().enumerate() {
-            let own = if i == 0 { 0.0 } else if i == last { 0.8 } else { sparsity };
+            let own = if i == 0 {
+                0.0
+            } else if i == last {
+                0.8
+            } else {
+                sparsity
+            };
             total += Counts::of(layer, Kept::share(layer, own));
         }
         total.published_flops
