@@ -122,7 +122,7 @@ impl Variables<'_> {
         let around = 2 * 8 * steps / channels;
         let nominal = outputs as f64 / channels as f64;
         let candidates = (0..=2 * around).map(|i: usize| {
-            let away = i.div_ceil(2) as f64 * if i % 2 == 0 { -1.0 } else { 1.0 };
+            let away = i.div_ceil(2) as f64 * if i.is_multiple_of(2) { -1.0 } else { 1.0 };
             of_width(nominal + away * 0.5 / steps as f64)
         });
         let fitting = candidates.into_iter().find(|options| self.fit(options));
