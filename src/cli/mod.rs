@@ -1,9 +1,12 @@
 //! The command line: each flag is defined once and every subcommand has its own file.
 
 pub mod compact;
+mod compiled;
+pub mod cost;
 pub mod data;
 pub mod dump_hlo;
 pub mod eval;
+mod paper;
 pub mod plan;
 pub mod plugin;
 pub mod predict;
@@ -41,6 +44,8 @@ enum Command {
     Compact(compact::Args),
     /// What `train` would do: budgets, schedules, memory; reads no data
     Plan(plan::Args),
+    /// What a network costs: weights, operations and bytes, sparse and dense
+    Cost(cost::Args),
     /// Write the graph of the training step, the mask update or the evaluation
     DumpHlo(dump_hlo::Args),
     /// Fetch and check data sets
@@ -60,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Predict(args) => predict::run(args, json),
         Command::Compact(args) => compact::run(args, json),
         Command::Plan(args) => plan::run(args, json),
+        Command::Cost(args) => cost::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),
         Command::Data(args) => data::run(args, json),
         Command::Plugin(args) => plugin::run(args, json),

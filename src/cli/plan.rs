@@ -5,7 +5,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::run_args::{RunArgs, pair};
-use crate::config::{Error, Plan, Replacement, Run};
+use crate::config::{Error, Plan, Pruned, Replacement, Run};
 use crate::sparse::Budget;
 
 /// Most weights that a layer of `--layers` may have, so that no sum of a plan overflows.
@@ -81,8 +81,11 @@ struct Report<'a> {
     gradient_steps: u64,
     mask_updates: usize,
     update_steps: Vec<i64>,
-    /// At the first, the last and three updates between.
+    /// At the first, the last and three updates between, where updates move connections.
     replacements: Vec<Replacement>,
+    /// At the same updates of gradual pruning.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pruning: Vec<Pruned>,
     learning_rate: LearningRate,
     run_dir: String,
     config: &'a Run,
@@ -140,7 +143,11 @@ impl<'a> Report<'a> {
             iterations: plan.iterations,
             gradient_steps,
             mask_updates: update_steps.len(),
-            replacements: quartiles(&update_steps).map(|&step| plan.replacement(step)).collect(),
+            replacements: quartiles(&update_steps)
+                .filter(|_| plan.method.moves())
+                .map(|&step| plan.replacement(step))
+                .collect(),
+            pruning: quartiles(&update_steps).filter_map(|&step| plan.pruned(step)).collect(),
             update_steps,
             learning_rate: LearningRate::new(plan, gradient_steps),
             run_dir: plan.output_dir.display().to_string(),
@@ -236,6 +243,14 @@ impl Report<'_> {
                 f,
                 "  step {step:<9} drop fraction {drop_fraction:.6}, {replaced} connections"
             )?;
+        }
+        for Pruned {
+            step,
+            sparsity,
+            nonzeros,
+        } in &self.pruning
+        {
+            writeln!(f, "  step {step:<9} sparsity {sparsity:.6}, {nonzeros} connections")?;
         }
         Ok(())
     }

@@ -43,13 +43,14 @@ pub struct RunArgs {
     /// Layers of a residual network
     #[arg(long, value_name = "N")]
     pub depth: Option<i64>,
-    /// How connections are chosen: rigl, set, scratch, dense, …
+    /// How connections are chosen: rigl, set, snfs, static, scratch, dense, prune, snip, grasp, dnw, rigl-inverted,
+    /// rigl-itop or set-itop
     #[arg(long)]
     pub method: Option<String>,
     /// Share of zeros, in [0, 1)
     #[arg(long, value_name = "SHARE")]
     pub sparsity: Option<f64>,
-    /// How sparsity is shared among layers: uniform, er or erk
+    /// How sparsity is shared among layers: uniform, er, erk or str
     #[arg(long, value_name = "NAME")]
     pub distribution: Option<String>,
     /// Sparsity of one layer, e.g. layer3=0; may be repeated
@@ -137,9 +138,10 @@ impl RunArgs {
         if let Some(model) = &self.model
             && layers.run()?.model.name != *model
         {
-            // The options below are another network's.
+            // Options and layers below are another network's.
             let only_name: Table = [("name".to_owned(), model.clone().into())].into_iter().collect();
             layers = layers.set("--model", &["model"], only_name)?;
+            layers = layers.set("--model", &["sparsity", "layers"], Table::new())?;
         }
         for (flag, key, value) in self.flags() {
             layers = layers.set(flag, &key, value)?;

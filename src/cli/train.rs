@@ -109,8 +109,12 @@ fn text(summary: &Summary) -> String {
         ("start-up", format!("{:.2} s", summary.startup_s)),
         ("checkpoint", summary.checkpoint.display().to_string()),
     ];
+    let explored = summary
+        .explored
+        .map(|share| ("ever active", format!("{:.2} %", 100.0 * share)));
     lines
         .iter()
+        .chain(&explored)
         .map(|(what, value)| format!("{what:<16}{value}\n"))
         .collect()
 }

@@ -163,6 +163,7 @@ pub(super) fn within(section: &str) -> impl FnOnce(sparse::Error) -> Error {
         let key = match &source {
             // Such as `power of anneal`.
             sparse::Error::Value { name, .. } => name.rsplit(' ').next().unwrap_or_default().to_owned(),
+            sparse::Error::NotALevel { .. } => "target".to_owned(),
             sparse::Error::MissingLayers { names, .. } => format!("layers.{}", names.join(", ")),
             _ => "distribution".to_owned(),
         };

@@ -23,7 +23,7 @@ pub use error::Error;
 pub use layers::Layers;
 pub use learning_rate::Rate;
 pub use optimizer::Optimizer as OptimizerRule;
-pub use plan::{Plan, Replacement, layer_name, refused};
+pub use plan::{Plan, Pruned, Replacement, layer_name, refused};
 pub use presets::{DEFAULT_PRESET, PRESETS, preset_of};
 
 /// A whole run, as said. Strings left empty mean "choose for me".
@@ -226,8 +226,8 @@ pub struct Sparsity {
     pub power_scale: f64,
     /// Generator of the first masks.
     pub mask_seed_compat: MaskSeedCompat,
-    /// The first layer's: -1 as distributed, 0 for no mask, else its own share of zeros. Left out: as the network's
-    /// driver builds it (reference 1.8).
+    /// The first layer's: -1 as distributed, 0 for no mask, else its own share of zeros. Left out: as published (reference
+    /// 1.8), which for most networks is no mask, and for a ResNet with an Erdős–Rényi distribution -1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_layer: Option<f64>,
     /// The classifier's, likewise.
@@ -414,7 +414,12 @@ mod tests {
             let read = Run::from_toml(&text, name).unwrap();
             assert_eq!(read, run, "{name}");
             assert_eq!(read.to_toml().unwrap(), text, "{name}");
-            assert!(name.ends_with(preset.plan().unwrap().method.name), "{name}");
+            let plan = preset.plan().unwrap();
+            let told = format!("{name}-");
+            assert!(told.contains(&format!("-{}-", plan.method.name)), "{name}");
+            // A recipe's own name leads back to it.
+            let model = plan.model().unwrap();
+            assert!(PRESETS.iter().any(|(known, _)| *known == preset_of(Some(model.name()), Some(plan.method.name))));
         }
     }
 

@@ -59,6 +59,17 @@ pub struct Replacement {
     pub replaced: u64,
 }
 
+/// What gradual pruning leaves at one mask update.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Pruned {
+    /// Global step of the update.
+    pub step: i64,
+    /// Share of zeros of a layer without a sparsity of its own.
+    pub sparsity: f32,
+    /// Ones over all maskable layers, ties at the thresholds apart.
+    pub nonzeros: usize,
+}
+
 impl Plan {
     /// Checks `run` and works out the rest.
     ///
@@ -222,6 +233,17 @@ impl Plan {
         }
     }
 
+    /// What an update at global step `step` leaves; `None` for other methods than gradual pruning.
+    pub fn pruned(&self, step: i64) -> Option<Pruned> {
+        let gradual = self.gradual?;
+        let kept = |b: &Budget| Gradual::kept(b.zeros + b.nonzeros, gradual.density_at(step, b.sparsity));
+        Some(Pruned {
+            step,
+            sparsity: gradual.sparsity_at(step),
+            nonzeros: self.budgets.iter().map(kept).sum(),
+        })
+    }
+
     /// Ones over all maskable layers.
     pub fn nonzeros(&self) -> usize {
         self.budgets.iter().map(|b| b.nonzeros).sum()
@@ -245,12 +267,17 @@ impl Plan {
         self.params.iter().map(Param::elements).sum()
     }
 
-    /// Size of the training state: parameters, slots and statistics in f32, a byte per mask entry. Activations come on top.
+    /// Size of the training state: parameters, statistics and slots in f32, a byte per mask entry, and what the method keeps
+    /// beside them (averages of gradients in f32, a byte per weight for whether it was ever active). Activations come on
+    /// top.
     pub fn state_bytes(&self) -> usize {
-        let slots = self.optimizer.slots().len();
-        let masks = if self.method.masked { self.maskable() } else { 0 };
-        let statistics: usize = self.statistics.iter().flat_map(|s| &s.dims).sum();
-        size_of::<f32>() * (self.parameters() * (1 + slots) + statistics) + masks
+        let statistics: usize = self.statistics.iter().map(|s| s.dims.iter().product::<usize>()).sum();
+        let averaged = self.method.grow == sparse::GrowScore::Momentum || self.run.method.gradient_batches > 1;
+        let floats = self.parameters() * (1 + self.optimizer.slots().len())
+            + statistics
+            + if averaged { self.maskable() } else { 0 };
+        let masks = usize::from(self.method.masked) + usize::from(self.method.explores);
+        size_of::<f32>() * floats + masks * self.maskable()
     }
 }
 
@@ -317,6 +344,9 @@ impl Run {
 /// dense baseline.
 fn network(run: &Run, masked: bool) -> Result<Box<dyn Model>, Error> {
     let (said, sparsity) = (&run.model, &run.sparsity);
+    // As published (reference 1.8): Erdős–Rényi over all layers of a ResNet, the first included; uniform without it.
+    let erdos_renyi = sparsity.distribution != sparse::Distribution::Uniform;
+    let published = (erdos_renyi && said.name.starts_with("resnet")).then_some(true);
     let options = models::Options {
         width: said.width,
         depth: said.depth,
@@ -325,7 +355,7 @@ fn network(run: &Run, masked: bool) -> Result<Box<dyn Model>, Error> {
         image_size: said.image_size,
         expansion: said.expansion,
         dropout: said.dropout,
-        mask_first: sparsity.first_layer.map(|s| s != 0.0),
+        mask_first: sparsity.first_layer.map(|s| s != 0.0).or(published),
         mask_last: sparsity.last_layer.map(|s| s != 0.0),
         ..models::Options::new(&said.name, masked)
     };

@@ -51,6 +51,22 @@ impl PlanCost {
         [0, 1].map(|i| plan.run.train.multiplier * self.training[i] / dense[i])
     }
 
+    /// Size of what inference needs, with masks and without: connections and all other arrays in f32, and a bit per weight of
+    /// each layer with zeros.
+    pub fn plain_bytes(&self, plan: &Plan) -> [f64; 2] {
+        let kernels: usize = self.layers.iter().map(Layer::weights).sum();
+        let statistics: usize = plan.statistics.iter().map(|s| s.dims.iter().product::<usize>()).sum();
+        let others = plan.parameters() + statistics - kernels;
+        let with_zeros = self
+            .layers
+            .iter()
+            .zip(&self.kept)
+            .filter(|(l, k)| k.nonzeros < l.weights());
+        let mask_bytes: usize = with_zeros.map(|(l, _)| l.weights().div_ceil(8)).sum();
+        let sparse = 4 * (self.sparse.total.nonzeros + others) + mask_bytes;
+        [sparse as f64, (4 * (kernels + others)) as f64]
+    }
+
     /// Operations of the whole run, by the published and the plain convention.
     pub fn training_total(&self, plan: &Plan) -> [f64; 2] {
         let examples = plan.iterations as f64 * plan.run.train.batch_size as f64;

@@ -109,8 +109,8 @@ impl Networks {
 }
 
 fn compute(row: &Row, networks: &Networks) -> Result<[Option<f64>; 3], sparse::Error> {
-    if let Some(sizes) = final_architecture(row.method).filter(|_| row.model == "mnist-fc") {
-        return Ok(fully_connected(sizes, row.sparsity));
+    if let Some(network) = final_architecture(row.method).filter(|_| row.model == "mnist-fc") {
+        return Ok(fully_connected(network));
     }
     let (model, width) = match row.model.split_once("-w") {
         Some((model, width)) => (model, width.parse().unwrap_or(1.0)),
@@ -239,27 +239,29 @@ fn small_dense_width(model: &str, sparsity: f64) -> Option<f64> {
     widths.iter().find(|(at, _)| *at == sparsity).map(|(_, width)| *width)
 }
 
-/// Units that are left of the MNIST network in table 2 of the paper.
-fn final_architecture(method: &str) -> Option<[usize; 4]> {
+/// What is left of the MNIST network in table 2 of the paper: units, and connections where masks have zeros.
+fn final_architecture(method: &str) -> Option<([usize; 4], Option<usize>)> {
     match method {
-        "sbp" => Some([245, 160, 55, 10]),
-        "l0" => Some([266, 88, 33, 10]),
-        "vib" => Some([97, 71, 33, 10]),
-        "rigl" => Some([408, 100, 69, 10]),
-        "rigl-plus" => Some([375, 62, 51, 10]),
+        "sbp" => Some(([245, 160, 55, 10], None)),
+        "l0" => Some(([266, 88, 33, 10], None)),
+        "vib" => Some(([97, 71, 33, 10], None)),
+        "rigl" => Some(([408, 100, 69, 10], Some(6309))),
+        "rigl-plus" => Some(([375, 62, 51, 10], Some(3080))),
         _ => None,
     }
 }
 
-/// Table 2 counts two operations per connection, 4 bytes per connection and bias, and a bit per weight where there are
-/// masks. How its training costs came about is not known.
-fn fully_connected(sizes: [usize; 4], sparsity: f64) -> [Option<f64>; 3] {
-    let weights: usize = sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
+/// Table 2 counts two operations per connection, 4 bytes per connection and bias, and a bit per weight of the masked layers,
+/// all but the last; whole bytes. How its training costs came about is not known.
+fn fully_connected((sizes, connections): ([usize; 4], Option<usize>)) -> [Option<f64>; 3] {
+    let layers: Vec<usize> = sizes.windows(2).map(|pair| pair[0] * pair[1]).collect();
     let biases: usize = sizes[1..].iter().sum();
-    let connections = weights as f64 * (1.0 - sparsity);
-    let masks = if sparsity > 0.0 { weights as f64 / 8.0 } else { 0.0 };
-    let bytes = 4.0 * (connections + biases as f64) + masks;
-    [None, Some(2.0 * connections), Some(bytes / 1e6)]
+    let (kept, masks) = match connections {
+        Some(connections) => (connections, layers[..2].iter().sum::<usize>() / 8),
+        None => (layers.iter().sum(), 0),
+    };
+    let bytes = 4 * (kept + biases) + masks;
+    [None, Some(2.0 * kept as f64), Some(bytes as f64 / 1e6)]
 }
 
 #[cfg(test)]

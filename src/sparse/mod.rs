@@ -48,6 +48,7 @@ pub mod method;
 pub mod numpy_rng;
 pub mod schedule;
 pub mod select;
+mod str_table;
 pub mod update;
 
 pub use distribution::{Budget, Distribution, Layer, Options, Rounding, budgets, n_zeros};

@@ -57,7 +57,9 @@ impl<'g, 'a> Step<'g, 'a> {
                 (weights - direction * self.rate, vec![velocity])
             }
             (OptimizerRule::Adam, &[mean, square]) => {
-                let average = |slot: Tensor<'g>, value, decay: f64| slot + self.scaled(value - slot) * (1.0 - decay);
+                // TensorFlow takes the difference to 1 in float32.
+                let rest = |decay: f64| f64::from(1.0 - decay as f32);
+                let average = |slot: Tensor<'g>, value, decay| slot + self.scaled(value - slot) * rest(decay);
                 let mean = average(mean, gradient, self.settings.beta1);
                 let square = average(square, gradient * gradient, self.settings.beta2);
                 let direction = mean / (square.sqrt() + self.settings.epsilon);

@@ -49,6 +49,9 @@ pub struct Summary {
     /// What is left without unused units (reference 3.6); absent without masks and for networks with convolutions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compressed: Option<Compressed>,
+    /// Share of the maskable weights that were ever active, where the method keeps track of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explored: Option<f64>,
     /// Seconds spent in training launches in this session.
     pub train_s: f64,
     /// Iterations of this session per second of `train_s`.
@@ -299,6 +302,9 @@ impl<'a> Session<'a> {
         if let Some(compressed) = compact::report(self.plan, |mask| self.mask(mask))? {
             record["compressed"] = json!(compressed);
         }
+        if let Some(explored) = self.explored()? {
+            record["explored"] = json!(explored);
+        }
         self.record(&record)?;
         let at = self.counters.iteration;
         self.progress.println(&format!(
@@ -347,6 +353,7 @@ impl<'a> Session<'a> {
             nonzeros,
             maskable,
             compressed: compact::report(plan, |mask| self.mask(mask))?,
+            explored: self.explored()?,
             train_s,
             steps_per_s: if done == 0 { 0.0 } else { done as f64 / train_s },
             startup_s: startup.as_secs_f64(),
@@ -364,6 +371,14 @@ impl<'a> Session<'a> {
     fn mask(&self, name: &str) -> Result<Vec<bool>> {
         let mask = self.buffer(name).ok_or(Error::Output("mask"))?.to_literal()?;
         mask.to_bools().ok_or(Error::Output("mask"))
+    }
+
+    /// Share of the maskable weights that were ever active; `None` where the method does not keep track.
+    fn explored(&self) -> Result<Option<f64>> {
+        let names = self.plan.params.iter().filter_map(|p| state::explored(self.plan, p));
+        let marks = names.map(|name| self.mask(&name)).collect::<Result<Vec<_>>>()?.concat();
+        let ever = marks.iter().filter(|&&mark| mark).count();
+        Ok((!marks.is_empty()).then(|| ever as f64 / marks.len() as f64))
     }
 
     /// Ones and entries of the masks on the device; without masks every weight counts as one.

@@ -246,9 +246,12 @@ fn recording_layer(dims: [usize; 2]) -> hlo::Computation {
     .unwrap()
 }
 
+/// A method, and settings by key.
+type Variant = (&'static str, &'static [(&'static [&'static str], &'static str)]);
+
 /// Methods with what differs from the preset: every row of the table that updates masks, every optimizer, and gradients
 /// averaged over batches.
-const VARIANTS: [(&str, &[(&[&str], &str)]); 13] = [
+const VARIANTS: [Variant; 13] = [
     ("rigl", &[]),
     ("set", &[]),
     ("static", &[]),
@@ -265,7 +268,7 @@ const VARIANTS: [(&str, &[(&[&str], &str)]); 13] = [
 ];
 
 /// The preset's recipe on a network of three layers, the last one dense, with updates in iterations 0, 3 and 6 (RigL).
-fn three_layers((method, settings): (&str, &[(&[&str], &str)]), model: &Small, steps_per_launch: i64) -> Plan {
+fn three_layers((method, settings): Variant, model: &Small, steps_per_launch: i64) -> Plan {
     let parse = |text: &str| {
         format!("v = {text}")
             .parse::<toml::Table>()

@@ -4,6 +4,7 @@
 mod budgets;
 mod compact;
 mod masks;
+mod methods;
 mod schedules;
 mod updates;
 

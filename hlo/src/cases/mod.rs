@@ -17,6 +17,7 @@ mod choices;
 mod contract;
 mod control;
 mod conv;
+mod conv_gradients;
 mod elementwise;
 mod index;
 mod integers;
@@ -76,6 +77,7 @@ pub fn all() -> Vec<Case> {
         index::cases(),
         contract::cases(),
         conv::cases(),
+        conv_gradients::cases(),
         window::cases(),
         order::cases(),
         control::cases(),

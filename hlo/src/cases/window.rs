@@ -341,6 +341,16 @@ fn selections() -> Vec<Case> {
         ),
         case(
             "select-and-scatter",
+            "a NaN gives way to what follows, and what precedes it to the NaN",
+            [v([f32::NAN, 1.0, 2.0, 3.0, f32::NAN, 1.0]), v([10.0f32, 20.0])],
+            |_, x| {
+                let thirds = WindowDim { stride: 3, ..window(3) };
+                vec![x[0].select_and_scatter(x[1], vec![thirds])]
+            },
+            [v([0.0f32, 0.0, 10.0, 0.0, 0.0, 20.0])],
+        ),
+        case(
+            "select-and-scatter",
             "integers",
             [v([3i32, 3, -5]), v([i32::MAX, 1])],
             |_, x| vec![x[0].select_and_scatter(x[1], vec![window(2)])],

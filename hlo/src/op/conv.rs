@@ -1,4 +1,5 @@
-//! Convolutions.
+//! Convolutions. Their gradients are convolutions too, with the roles of axes exchanged and strides and dilations swapped,
+//! so that nothing but the kernel is moved in memory.
 
 use super::window::{dilated, infer_window, window_proto};
 use super::{Op, Padding, Sweep, Vjp, WindowDim, ensure, ensure_axes};
@@ -122,9 +123,10 @@ pub(super) fn infer_convolution(
     })?;
     ensure_roles("input", x, [d.input_batch, d.input_feature], &d.input_spatial)?;
     ensure_roles("kernel", kernel, [d.kernel_input, d.kernel_output], &d.kernel_spatial)?;
+    let own = along(&kernel.dims, &d.kernel_spatial);
     let sizes: Vec<usize> = window.iter().map(|w| w.size).collect();
-    ensure(sizes == along(&kernel.dims, &d.kernel_spatial), || {
-        format!("a window of {sizes:?} and the kernel {kernel}")
+    ensure(sizes == own, || {
+        format!("a window of sizes {sizes:?}, the kernel has {own:?}")
     })?;
     let positions = infer_window(window, &along(&x.dims, &d.input_spatial))?;
     let (batch, channels) = (x.dims[d.input_batch], x.dims[d.input_feature]);
@@ -186,27 +188,30 @@ pub(super) fn vjp_convolution<'g>(
     let extents = || window.iter().zip(input.iter().zip(&output));
 
     let back = extents().map(|(w, (&i, &o))| w.transposed(i, o)).collect();
-    let turned: Vec<usize> = d
-        .kernel_spatial
-        .iter()
-        .zip(window)
-        .filter(|(_, w)| w.size > 1)
-        .map(|(&a, _)| a)
-        .collect();
-    let turned = if turned.is_empty() {
-        kernel
-    } else {
-        kernel.reverse(&turned)
-    };
     // The groups of the output's channels become those of the input's, or of its examples.
     let groups = feature_groups.max(batch_groups);
-    let turned = regroup(turned, groups, d.kernel_output, d.kernel_input);
+    let turned = regroup(turned(kernel, d), groups, d.kernel_output, d.kernel_input);
     let gx = ct.convolution(turned, back, d.for_input(), groups, 1);
     let gx = regroup(gx, batch_groups, d.input_feature, d.input_batch);
 
     let over = extents().map(|(w, (&i, &o))| over_cotangent(w, i, o)).collect();
     let gk = x.convolution(ct, over, d.for_kernel(), batch_groups, feature_groups);
     Vjp::Operands(vec![Some(gx), Some(gk)])
+}
+
+/// The kernel reversed within its window.
+fn turned<'g>(kernel: Tensor<'g>, d: &ConvDims) -> Tensor<'g> {
+    let dims = kernel.dims();
+    let axes: Vec<usize> = d
+        .kernel_spatial
+        .iter()
+        .copied()
+        .filter(|&axis| dims[axis] > 1)
+        .collect();
+    match axes.is_empty() {
+        true => kernel,
+        false => kernel.reverse(&axes),
+    }
 }
 
 /// The window of the kernel's gradient: it has the cotangent's `output` elements, and a position per element of the

@@ -57,7 +57,7 @@ fn convolution() -> Vec<Wrong> {
                 images(g).convolution(t(g, DType::F32, &[2, 2, 3, 1]), window, ConvDims::nhwc(), 1, 1)
             },
             "convolution(f32[4,5,5,3], f32[2,2,3,1])",
-            "a window of [1, 1] and the kernel f32[2,2,3,1]",
+            "a window of sizes [1, 1], the kernel has [2, 2]",
         ),
         wrong(
             "convolution",
