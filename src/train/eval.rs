@@ -99,15 +99,14 @@ fn count_batch<'g>(
             .convert(DType::S32)
             .reduce_sum(&[0])
     };
-    let loss = |smoothing| {
-        let losses = layers::cross_entropy(logits, labels, smoothing);
-        unseen.select(losses, losses.zeros_like()).reduce_sum(&[0])
-    };
-    let mut counts = vec![count(1), count(5), loss(0.0)];
-    if network.label_smoothing > 0.0 {
-        counts.push(loss(network.label_smoothing));
-    }
+    let smoothed = Some(network.label_smoothing).filter(|&smoothing| smoothing > 0.0);
+    let losses = [Some(0.0), smoothed].map(|smoothing| Some(layers::cross_entropy(logits, labels, smoothing?)));
+    let sum = |losses: Tensor<'g>| unseen.select(losses, losses.zeros_like()).reduce_sum(&[0]);
+    let counts = [count(1), count(5)];
     counts
+        .into_iter()
+        .chain(losses.into_iter().flatten().map(sum))
+        .collect()
 }
 
 fn logits<'g>(
