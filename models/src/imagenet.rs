@@ -1,6 +1,6 @@
 //! What the networks of the original's ImageNet driver have in common.
 
-use crate::layers::{BatchNorm, Conv, Dense, fixed_padding};
+use crate::layers::{BatchNorm, Conv, Dense, Window};
 use crate::{Init, Naming, Net};
 use hlo::Tensor;
 
@@ -46,18 +46,20 @@ impl ImageNet {
         }
     }
 
-    /// A convolution without bias.
-    pub(crate) fn conv(&self, name: &str, [size, filters, stride]: [usize; 3]) -> Conv {
+    /// Scope of the variables of a layer.
+    pub(crate) fn scope(&self, layer: &str) -> String {
+        format!("{SCOPE}/{layer}")
+    }
+
+    /// A convolution with a mask, without bias.
+    pub(crate) fn conv(&self, layer: &str, [size, filters, stride]: [usize; 3]) -> Conv {
         Conv {
-            scope: format!("{SCOPE}/{name}"),
+            scope: self.scope(layer),
             naming: self.naming(true),
-            size,
+            window: Window::fixed(size, stride),
             filters,
-            stride,
-            padding: fixed_padding(size),
             bias: false,
             init: INIT,
-            counted_padding: 0,
         }
     }
 
@@ -76,7 +78,7 @@ impl ImageNet {
     pub(crate) fn classifier<'g>(&self, net: &Net<'g>, x: Tensor<'g>, naming: Naming, init: Init) -> Tensor<'g> {
         let _scope = net.graph().scope("final_dense");
         let dense = Dense {
-            scope: format!("{SCOPE}/final_dense"),
+            scope: self.scope("final_dense"),
             naming,
             units: self.classes,
             init,

@@ -1,7 +1,7 @@
 //! MobileNet-v1 and v2 for ImageNet, with plain ReLU (reference 3.2, 3.3).
 
 use crate::imagenet::{INIT, ImageNet};
-use crate::layers::Conv;
+use crate::layers::Window;
 use crate::{Init, Model, Naming, Net};
 use hlo::Tensor;
 
@@ -82,12 +82,11 @@ impl MobileNet {
     fn depthwise<'g>(&self, net: &Net<'g>, x: Tensor<'g>, i: usize, stride: usize) -> Tensor<'g> {
         let name = format!("depthwise_nxn_{i}");
         let _scope = net.graph().scope(name.as_str());
-        let conv = Conv {
-            init: Init::GlorotUniform,
+        let window = Window {
             counted_padding: stride - 1,
-            ..self.config.conv(&name, [3, 1, stride])
+            ..Window::fixed(3, stride)
         };
-        let y = net.depthwise(x, &conv);
+        let y = net.depthwise(x, &self.config.scope(&name), window, Init::GlorotUniform);
         self.config.batch_norm(net, y, Init::Ones).relu()
     }
 
@@ -95,11 +94,9 @@ impl MobileNet {
         let name = "initial_conv";
         let _scope = net.graph().scope(name);
         let filters = divisible(32.0 * self.config.width, 8);
-        let conv = Conv {
-            naming: Naming::Plain,
-            counted_padding: 1,
-            ..self.config.conv(name, [3, filters, 2])
-        };
+        let mut conv = self.config.conv(name, [3, filters, 2]);
+        conv.naming = Naming::Plain;
+        conv.window.counted_padding = 1;
         let y = net.conv(images, &conv);
         self.config.batch_norm(net, y, Init::Ones).relu()
     }

@@ -89,7 +89,7 @@ pub struct Net<'g> {
     arrays: Option<BTreeMap<String, Tensor<'g>>>,
     declared: RefCell<Declaration>,
     /// Statistics after this pass, in creation order.
-    moved: RefCell<Vec<(String, Tensor<'g>)>>,
+    moved: RefCell<Vec<Tensor<'g>>>,
     dropouts: Cell<u64>,
 }
 
@@ -126,7 +126,13 @@ impl<'g> Net<'g> {
 
     /// The statistics as a training pass leaves them, by name, in creation order; none after an evaluation.
     pub fn moved_statistics(&self) -> Vec<(String, Tensor<'g>)> {
-        self.moved.borrow().clone()
+        let names = self.declared.borrow().statistics.clone().into_iter().map(|s| s.name);
+        names.zip(self.moved.borrow().iter().copied()).collect()
+    }
+
+    /// What was asked for so far.
+    pub fn declared(&self) -> Declaration {
+        self.declared.borrow().clone()
     }
 
     /// `x` in the precision of the pass.
@@ -179,8 +185,9 @@ impl<'g> Net<'g> {
         self.declared.borrow().statistics.len() / 2
     }
 
-    pub(crate) fn moved(&self, name: String, statistic: Tensor<'g>) {
-        self.moved.borrow_mut().push((name, statistic));
+    /// Notes what becomes of the next statistic, in creation order.
+    pub(crate) fn moved(&self, statistic: Tensor<'g>) {
+        self.moved.borrow_mut().push(statistic);
     }
 
     pub(crate) fn record_dropout(&self) {

@@ -139,7 +139,7 @@ impl Options {
     }
 
     fn mnist_fc(&self) -> Result<Box<dyn Model>, Error> {
-        self.only(&["classes", "hidden", "kept_pixels"])?;
+        self.only(&["hidden", "kept_pixels"])?;
         let default = MnistFc::new(self.masked);
         let hidden = self.hidden.clone().unwrap_or(default.hidden);
         if let Some(units) = hidden.iter().find(|units| !(1..=MAX_EXTENT).contains(*units)) {
@@ -155,7 +155,7 @@ impl Options {
     }
 
     fn res_net(&self, said: &str) -> Result<Box<dyn Model>, Error> {
-        self.only(&["depth", "width", "mask_first", "mask_last", "classes", "image_size"])?;
+        self.only(&["depth", "width", "mask_first", "mask_last", "image_size"])?;
         let said = match said {
             "" => None,
             text => Some(text.parse::<usize>().map_err(|_| self.unknown())?),
@@ -173,7 +173,7 @@ impl Options {
 
     fn mobile_net(&self, version: Version) -> Result<Box<dyn Model>, Error> {
         let own: &[_] = if version == Version::V1 { &[] } else { &["expansion"] };
-        self.only(&[&["width", "mask_first", "mask_last", "classes", "image_size"], own].concat())?;
+        self.only(&[&["width", "mask_first", "mask_last", "image_size"], own].concat())?;
         if self.mask_first == Some(true) {
             return Err(self.wrong("mask_first", true, "false: its first layer has no mask".into()));
         }
@@ -182,7 +182,7 @@ impl Options {
     }
 
     fn vgg(&self, variant: &str) -> Result<Box<dyn Model>, Error> {
-        self.only(&["width", "mask_first", "mask_last", "classes", "image_size"])?;
+        self.only(&["width", "mask_first", "mask_last", "image_size"])?;
         if self.mask_first == Some(false) {
             return Err(self.wrong("mask_first", false, "true: its first layer always has a mask".into()));
         }
@@ -208,15 +208,7 @@ impl Options {
 
     /// `said` is what follows `wrn-` in the name: depth and width.
     fn wide_res_net(&self, said: Option<&str>) -> Result<Box<dyn Model>, Error> {
-        let own = [
-            "depth",
-            "width",
-            "mask_first",
-            "mask_last",
-            "classes",
-            "image_size",
-            "dropout",
-        ];
+        let own = ["depth", "width", "mask_first", "mask_last", "image_size", "dropout"];
         self.only(&own)?;
         let (depth, width) = match said {
             None => (None, None),
@@ -270,7 +262,7 @@ impl Options {
         }
     }
 
-    /// Checks that no option is set but these.
+    /// Checks that no option is set but these, and classes, which every network has.
     fn only(&self, used: &[&str]) -> Result<(), Error> {
         let set = [
             ("depth", self.depth.map(|v| v.to_string())),

@@ -112,11 +112,9 @@ impl Model for ResNet {
     fn forward<'g>(&self, net: &Net<'g>, images: Tensor<'g>) -> Tensor<'g> {
         let config = &self.config;
         let name = "initial_conv";
-        let initial = Conv {
-            naming: config.naming(config.mask_first),
-            counted_padding: 6,
-            ..config.conv(name, [7, config.filters(64), 2])
-        };
+        let mut initial = config.conv(name, [7, config.filters(64), 2]);
+        initial.naming = config.naming(config.mask_first);
+        initial.window.counted_padding = 6;
         let x = self.conv(net, images, name, &initial, Init::Ones).relu();
         let mut x = x.max_pool([3, 3], [2, 2], Padding::Same);
         for (group, blocks) in (1..).zip(self.blocks) {

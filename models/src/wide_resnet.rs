@@ -1,6 +1,6 @@
 //! Wide residual networks for CIFAR, pre-activation (reference 3.5).
 
-use crate::layers::{BatchNorm, Conv, Dense};
+use crate::layers::{BatchNorm, Conv, Dense, Window};
 use crate::{Init, Model, Naming, Net};
 use hlo::{Padding, Tensor};
 
@@ -65,13 +65,13 @@ impl WideResNet {
         let conv = Conv {
             scope: format!("{SCOPE}/{name}"),
             naming: self.naming(!first || self.config.mask_first),
-            size,
+            window: Window {
+                padding: Padding::Same,
+                ..Window::fixed(size, stride)
+            },
             filters,
-            stride,
-            padding: Padding::Same,
             bias: false,
             init: Init::GlorotUniform,
-            counted_padding: 0,
         };
         net.conv(x, &conv)
     }

@@ -1,6 +1,7 @@
 //! The real program, run as a user runs it.
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod python;
 pub mod runs;
 
 use std::process::{Command, Output};

@@ -5,11 +5,6 @@
 mod common;
 mod replay;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
-
 use common::json;
 use common::runs::{Runs, mnist};
 use hlo::Literal;
@@ -18,48 +13,11 @@ use rigl_xla::data::{Split, mnist as files};
 use serde_json::Value;
 
 /// What the scripts import, at versions with wheels for every Python from 3.10 on.
-const PACKAGES: [&str; 2] = ["numpy==2.2.6", "safetensors==0.5.3"];
-
-/// A folder under `target` with the Python packages, installed once.
-fn packages() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let folder = parent.join(format!("python-{}", PACKAGES.join("-")));
-        let lock = File::create(parent.join("python.lock")).unwrap();
-        lock.lock().unwrap();
-        if !folder.exists() {
-            let staging = tempfile::tempdir_in(parent).unwrap();
-            let mut pip = Command::new("python3");
-            pip.args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--only-binary",
-            ]);
-            pip.args([":all:", "--target"]).arg(staging.path()).args(PACKAGES);
-            assert!(pip.status().unwrap().success(), "pip cannot install {PACKAGES:?}");
-            std::fs::rename(staging.keep(), &folder).unwrap();
-        }
-        folder
-    })
-}
+const PACKAGES: &[&str] = &["numpy==2.2.6", "safetensors==0.5.3"];
 
 /// Runs a script of `tests/interop`; its assertions must hold.
 fn python(script: &str, args: &[&str]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
-    let output = Command::new("python3")
-        .arg("-B")
-        .arg(path)
-        .args(args)
-        .env("PYTHONPATH", packages())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {said}");
-    String::from_utf8(output.stdout).unwrap()
+    common::python::run(PACKAGES, script, args)
 }
 
 #[test]

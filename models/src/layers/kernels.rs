@@ -3,28 +3,50 @@
 use crate::{Init, Kind, Layer, Naming, Net, Param};
 use hlo::{Padding, Tensor};
 
-/// A convolution over `[batch, height, width, channels]` with square windows.
+/// A square window that moves over an image.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Height and width.
+    pub size: usize,
+    /// Step.
+    pub stride: usize,
+    /// How it meets the edges.
+    pub padding: Padding,
+    /// How much larger the image is, in height and width, in the published counts: there its padding was a layer of its
+    /// own, and the counts add a second one (reference 5.2, 5.3).
+    pub counted_padding: usize,
+}
+
+impl Window {
+    /// A window with `size - 1` zeros around the image, the larger half after: what the ImageNet networks give all their
+    /// convolutions. With a stride it differs from TensorFlow's rule, which depends on the image's size; without one it
+    /// is the same.
+    pub fn fixed(size: usize, stride: usize) -> Self {
+        let total = size.saturating_sub(1);
+        Window {
+            size,
+            stride,
+            padding: Padding::Explicit([(total / 2, total - total / 2); 2]),
+            counted_padding: 0,
+        }
+    }
+}
+
+/// A convolution.
 #[derive(Clone, Debug)]
 pub struct Conv {
     /// Scope of its variables.
     pub scope: String,
     /// Form of their names.
     pub naming: Naming,
-    /// Height and width of the window.
-    pub size: usize,
+    /// Its window.
+    pub window: Window,
     /// Output channels.
     pub filters: usize,
-    /// Step of the window.
-    pub stride: usize,
-    /// How the window meets the edges.
-    pub padding: Padding,
     /// Whether it has a bias, which starts at 0.
     pub bias: bool,
     /// Initialiser of the kernel.
     pub init: Init,
-    /// How much larger the input is, in height and width, in the published counts: there its padding was a layer of its
-    /// own, and the counts add a second one (reference 5.2, 5.3).
-    pub counted_padding: usize,
 }
 
 /// A fully connected layer with bias.
@@ -40,13 +62,6 @@ pub struct Dense {
     pub init: Init,
 }
 
-/// `size - 1` zeros around the image, the larger half after: what the ImageNet networks give all their convolutions. With
-/// a stride it differs from TensorFlow's rule, which depends on the image's size; without one it is the same.
-pub(crate) fn fixed_padding(size: usize) -> Padding {
-    let total = size.saturating_sub(1);
-    Padding::Explicit([(total / 2, total - total / 2); 2])
-}
-
 impl<'g> Net<'g> {
     /// `[batch, height, width, channels] -> [batch, height', width', filters]`.
     #[track_caller]
@@ -54,46 +69,65 @@ impl<'g> Net<'g> {
         let &Conv {
             ref scope,
             naming,
-            size,
+            window,
+            filters,
             ..
         } = conv;
         let kernel = Param {
             name: naming.kernel(scope),
-            dims: vec![size, size, channels(x), conv.filters],
+            dims: vec![window.size, window.size, channels(x), filters],
             init: conv.init,
             mask: naming.mask(scope),
             decayed: true,
         };
-        let mut layer = Layer::new(scope, Kind::Conv, &kernel);
-        layer.bias = conv.bias;
+        let layer = Layer {
+            bias: conv.bias,
+            ..Layer::new(scope, Kind::Conv, &kernel)
+        };
         let kernel = self.compute(self.param(kernel));
-        let y = self.compute(x).conv2d(kernel, [conv.stride; 2], conv.padding, 1);
-        self.record(over_image(layer, x, y, conv));
+        let y = self.slide(x, kernel, window, layer);
         match conv.bias {
-            true => y + self.bias(scope, naming, conv.filters),
+            true => y + self.bias(scope, naming, filters),
             false => y,
         }
     }
 
     /// One filter per channel, without bias, mask or weight decay: `[batch, height, width, channels] ->
-    /// [batch, height', width', channels]`. The kernel is called `depthwise_weights`, whatever the naming, and `filters`
-    /// does not count.
+    /// [batch, height', width', channels]`.
     #[track_caller]
-    pub fn depthwise(&self, x: Tensor<'g>, conv: &Conv) -> Tensor<'g> {
-        let &Conv { ref scope, size, .. } = conv;
+    pub fn depthwise(&self, x: Tensor<'g>, scope: &str, window: Window, init: Init) -> Tensor<'g> {
         let channels = channels(x);
         let kernel = Param {
             name: format!("{scope}/depthwise_weights"),
-            dims: vec![size, size, channels, 1],
-            init: conv.init,
+            dims: vec![window.size, window.size, channels, 1],
+            init,
             mask: None,
             decayed: false,
         };
-        let mut layer = Layer::new(scope, Kind::Depthwise, &kernel);
-        layer.groups = channels;
-        let kernel = self.compute(self.param(kernel)).reshape(&[size, size, 1, channels]);
-        let y = self.compute(x).conv2d(kernel, [conv.stride; 2], conv.padding, channels);
-        self.record(over_image(layer, x, y, conv));
+        let layer = Layer {
+            groups: channels,
+            ..Layer::new(scope, Kind::Depthwise, &kernel)
+        };
+        let kernel = self.compute(self.param(kernel));
+        let kernel = kernel.reshape(&[window.size, window.size, 1, channels]);
+        self.slide(x, kernel, window, layer)
+    }
+
+    /// The convolution of `layer`, which is recorded with the sizes that it turns out to have.
+    #[track_caller]
+    fn slide(&self, x: Tensor<'g>, kernel: Tensor<'g>, window: Window, layer: Layer) -> Tensor<'g> {
+        let strides = [window.stride; 2];
+        let y = self.compute(x).conv2d(kernel, strides, window.padding, layer.groups);
+        let image = |t: Tensor<'g>| [1, 2].map(|axis| t.dims().get(axis).copied().unwrap_or(1));
+        let input = image(x);
+        self.record(Layer {
+            strides,
+            padding: window.padding,
+            input,
+            output: image(y),
+            counted_input: input.map(|side| side + window.counted_padding),
+            ..layer
+        });
         y
     }
 
@@ -135,17 +169,4 @@ impl<'g> Net<'g> {
 /// Extent of the last axis; 1 after a failed call, which the graph reports.
 fn channels(x: Tensor<'_>) -> usize {
     x.dims().last().copied().unwrap_or(1)
-}
-
-fn over_image<'g>(layer: Layer, x: Tensor<'g>, y: Tensor<'g>, conv: &Conv) -> Layer {
-    let image = |t: Tensor<'g>| [1, 2].map(|axis| t.dims().get(axis).copied().unwrap_or(1));
-    let input = image(x);
-    Layer {
-        strides: [conv.stride; 2],
-        padding: conv.padding,
-        input,
-        output: image(y),
-        counted_input: input.map(|side| side + conv.counted_padding),
-        ..layer
-    }
 }

@@ -24,52 +24,41 @@ impl<'g> Net<'g> {
     /// `x`, of any shape that ends in channels, normalised per channel; in training the moving statistics follow.
     #[track_caller]
     pub fn batch_norm(&self, x: Tensor<'g>, norm: &BatchNorm) -> Tensor<'g> {
-        let dims = x.dims();
-        let channels = dims.last().copied().unwrap_or(1);
         let name = match self.batch_norms() {
             0 => format!("{}/batch_normalization", norm.scope),
             i => format!("{}/batch_normalization_{i}", norm.scope),
         };
-        let param = |part: &str, init| {
+        let dims = vec![x.dims().last().copied().unwrap_or(1)];
+        let [gamma, beta] = [("gamma", norm.gamma), ("beta", Init::Zeros)].map(|(part, init)| {
             self.param(Param {
                 name: format!("{name}/{part}"),
-                dims: vec![channels],
+                dims: dims.clone(),
                 init,
                 mask: None,
                 decayed: false,
             })
-        };
-        let [gamma, beta] = [param("gamma", norm.gamma), param("beta", Init::Zeros)];
-        let moving = ["moving_mean", "moving_variance"].map(|part| format!("{name}/{part}"));
-        let [moving_mean, moving_variance] = [0, 1].map(|i| {
-            self.statistic(Statistic {
-                name: moving[i].clone(),
-                dims: vec![channels],
-                init: [Init::Zeros, Init::Ones][i],
-            })
+        });
+        let moving = [("moving_mean", Init::Zeros), ("moving_variance", Init::Ones)].map(|(part, init)| {
+            let name = format!("{name}/{part}");
+            let dims = dims.clone();
+            self.statistic(Statistic { name, dims, init })
         });
         let x = x.convert(DType::F32);
         let [mean, variance] = match self.mode() {
-            Mode::Eval => [moving_mean, moving_variance],
+            Mode::Eval => moving,
             Mode::Train(_) => {
-                let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
-                let mean = x.reduce_mean(&axes);
-                let centred = x - mean;
-                let variance = (centred * centred).reduce_mean(&axes);
-                let count: usize = axes.iter().map(|&axis| dims[axis]).product();
-                let unbiased = count as f64 / count.saturating_sub(1).max(1) as f64;
-                let followed = if norm.unbiased { variance * unbiased } else { variance };
-                let [name_of_mean, name_of_variance] = moving;
-                self.move_statistic(name_of_mean, moving_mean, mean);
-                self.move_statistic(name_of_variance, moving_variance, followed);
+                let ([mean, variance], count) = moments(x);
+                let followed = match norm.unbiased {
+                    true => variance * (count as f64 / count.saturating_sub(1).max(1) as f64),
+                    false => variance,
+                };
+                for (moving, batch) in moving.into_iter().zip([mean, followed]) {
+                    self.moved(moving - (moving - batch) * (1.0 - MOMENTUM));
+                }
                 [mean, variance]
             }
         };
         self.compute((x - mean) * ((variance + EPSILON).rsqrt() * gamma) + beta)
-    }
-
-    fn move_statistic(&self, name: String, moving: Tensor<'g>, batch: Tensor<'g>) {
-        self.moved(name, moving - (moving - batch) * (1.0 - MOMENTUM));
     }
 
     /// In training, `x` with a share `rate` of its elements replaced by 0 and the others scaled up for it.
@@ -93,4 +82,15 @@ impl<'g> Net<'g> {
     pub fn mean_pool(&self, x: Tensor<'g>) -> Tensor<'g> {
         self.compute(x.convert(DType::F32).reduce_mean(&[1, 2]))
     }
+}
+
+/// Mean and biased variance per channel, and of how many numbers each.
+#[track_caller]
+fn moments(x: Tensor<'_>) -> ([Tensor<'_>; 2], usize) {
+    let dims = x.dims();
+    let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
+    let mean = x.reduce_mean(&axes);
+    let centred = x - mean;
+    let variance = (centred * centred).reduce_mean(&axes);
+    ([mean, variance], axes.iter().map(|&axis| dims[axis]).product())
 }

@@ -1,0 +1,300 @@
+//! Forward and backward passes in the evaluator: normalisation, dropout, precision, and whole networks, small.
+#![allow(clippy::unwrap_used)]
+
+use hlo::random::Key;
+use hlo::{DType, Graph, Literal, Shape, Tensor, grad};
+use models::layers::{BatchNorm, Conv, Window, cross_entropy};
+use models::{Draw, Init, Kind, Mode, Naming, Net, Options, Precision};
+
+/// Evaluates what `f` builds from a key for dropout.
+fn evaluate(f: impl for<'g> FnOnce(&'g Graph, Key<'g>) -> Vec<Tensor<'g>>) -> Vec<Vec<f32>> {
+    let g = Graph::new("test");
+    let key = Key::new(g.constant(Literal::new(&[2], &[7u32, 0])));
+    let outputs: Vec<_> = f(&g, key).iter().map(Tensor::output).collect();
+    let results = g.build(&outputs).unwrap().evaluate(&[]).unwrap();
+    results.iter().map(|r| r.to_vec().unwrap()).collect()
+}
+
+fn close(got: &[f32], want: &[f64]) {
+    let near = |(g, w): (&f32, &f64)| (f64::from(*g) - w).abs() < 1e-5;
+    assert!(
+        got.len() == want.len() && got.iter().zip(want).all(near),
+        "{got:?}, expected {want:?}"
+    );
+}
+
+/// One normalised channel of 1, 2, 3, 6, whose mean is 3 and whose variance is 14 / 4, or 14 / 3 unbiased.
+fn normalised(train: bool, unbiased: bool) -> [Vec<f32>; 2] {
+    let results = evaluate(|g, key| {
+        let arrays = [
+            ("gamma", 2.0),
+            ("beta", 0.5),
+            ("moving_mean", 1.0),
+            ("moving_variance", 4.0),
+        ];
+        let array = |(name, value): (&str, f32)| {
+            let array = g.constant(Literal::new(&[1], &[value]));
+            (format!("m/batch_normalization/{name}"), array)
+        };
+        let mode = if train { Mode::Train(key) } else { Mode::Eval };
+        let net = Net::new(g, mode, arrays.map(array));
+        let x = g.constant(Literal::new(&[1, 2, 2, 1], &[1f32, 2.0, 3.0, 6.0]));
+        let norm = BatchNorm {
+            scope: "m",
+            gamma: Init::Ones,
+            unbiased,
+        };
+        let y = net.batch_norm(x, &norm);
+        let moved = net.moved_statistics();
+        let names: Vec<&str> = moved.iter().map(|(name, _)| name.as_str()).collect();
+        let all = [
+            "m/batch_normalization/moving_mean",
+            "m/batch_normalization/moving_variance",
+        ];
+        assert_eq!(names, if train { &all[..] } else { &[] });
+        let moved: Vec<_> = moved.into_iter().map(|(_, statistic)| statistic).collect();
+        let moved = if train { g.concatenate(&moved, 0) } else { y };
+        vec![y.reshape(&[4]), moved]
+    });
+    results.try_into().unwrap()
+}
+
+#[test]
+fn batch_norm_uses_the_batch_in_training_and_moving_statistics_else() {
+    let normal =
+        |mean: f64, variance: f64| [1.0, 2.0, 3.0, 6.0].map(|x| 2.0 * (x - mean) / (variance + 1e-5f64).sqrt() + 0.5);
+    let [y, _] = normalised(false, true);
+    close(&y, &normal(1.0, 4.0));
+    for (unbiased, variance) in [(false, 14.0 / 4.0), (true, 14.0 / 3.0)] {
+        let [y, moved] = normalised(true, unbiased);
+        close(&y, &normal(3.0, 3.5));
+        close(&moved, &[0.9 * 1.0 + 0.1 * 3.0, 0.9 * 4.0 + 0.1 * variance]);
+    }
+}
+
+#[test]
+fn dropout_keeps_a_share_and_the_mean_and_no_two_layers_drop_alike() {
+    let n = 4000;
+    let drop = |train: bool| {
+        evaluate(|g, key| {
+            let mode = if train { Mode::Train(key) } else { Mode::Eval };
+            let net = Net::new(g, mode, []);
+            let ones = g.full(&Shape::new(DType::F32, [n]), 1.0);
+            vec![net.dropout(ones, 0.3), net.dropout(ones, 0.3), net.dropout(ones, 0.0)]
+        })
+    };
+    let [first, second, none] = drop(true).try_into().unwrap();
+    let kept = first.iter().filter(|&&x| x != 0.0).count() as f64 / n as f64;
+    assert!((kept - 0.7).abs() < 0.03, "{kept}");
+    assert!(first.iter().all(|&x| x == 0.0 || (x - 1.0 / 0.7).abs() < 1e-6));
+    assert_ne!(first, second);
+    assert!(none.iter().all(|&x| x == 1.0));
+    assert!(drop(false).iter().flatten().all(|&x| x == 1.0));
+}
+
+/// A layer's record and its parameter in the two convolutions.
+#[test]
+fn a_convolution_declares_itself() {
+    let g = Graph::new("test");
+    let kernel = |name: &str, dims: [usize; 4]| (name.to_string(), g.parameter(name, Shape::new(DType::F32, dims)));
+    let arrays = [
+        kernel("a/b/weights", [3, 3, 2, 5]),
+        (
+            "a/b/biases".to_string(),
+            g.parameter("bias", Shape::new(DType::F32, [5])),
+        ),
+        kernel("d/depthwise_weights", [3, 3, 5, 1]),
+    ];
+    let net = Net::new(&g, Mode::Eval, arrays);
+    let window = Window {
+        padding: hlo::Padding::Same,
+        counted_padding: 1,
+        ..Window::fixed(3, 2)
+    };
+    let conv = Conv {
+        scope: "a/b".into(),
+        naming: Naming::Masked,
+        window,
+        filters: 5,
+        bias: true,
+        init: Init::GlorotUniform,
+    };
+    let x = net.conv(g.parameter("x", Shape::new(DType::F32, [1, 7, 9, 2])), &conv);
+    let window = Window {
+        stride: 1,
+        padding: hlo::Padding::Valid,
+        ..window
+    };
+    let y = net.depthwise(x, "d", window, Init::GlorotUniform);
+    assert_eq!((x.dims(), y.dims()), (vec![1, 4, 5, 5], vec![1, 2, 3, 5]));
+    let declared = net.declared();
+    let [dense, depthwise] = &declared.layers[..] else {
+        panic!("{:?}", declared.layers)
+    };
+    assert_eq!(
+        (dense.input, dense.output, dense.counted_input),
+        ([7, 9], [4, 5], [8, 10])
+    );
+    assert_eq!((dense.masked, dense.bias, dense.groups), (true, true, 1));
+    assert_eq!(
+        (depthwise.kind, depthwise.groups, &depthwise.dims[..]),
+        (Kind::Depthwise, 5, &[3, 3, 5, 1][..])
+    );
+    assert_eq!((depthwise.masked, depthwise.bias), (false, false));
+}
+
+#[test]
+#[should_panic(expected = "no array was given for layer1/weights")]
+fn an_array_left_out_is_named() {
+    let g = Graph::new("test");
+    let network = models::find("mnist-fc", true).unwrap();
+    network.apply(
+        &Net::new(&g, Mode::Eval, []),
+        g.full(&Shape::new(DType::F32, [1, 784]), 0.0),
+    );
+}
+
+/// Gathered pixels are those of the indices.
+#[test]
+fn kept_pixels_are_all_that_the_network_sees() {
+    let options = Options {
+        kept_pixels: Some(2),
+        hidden: Some(vec![]),
+        classes: Some(1),
+        ..Options::new("mnist-fc", true)
+    };
+    let network = options.build().unwrap();
+    let logits = evaluate(|g, _| {
+        let arrays = [
+            (
+                "layer1/weights".to_string(),
+                g.constant(Literal::new(&[2, 1], &[1f32, 100.0])),
+            ),
+            ("layer1/biases".to_string(), g.constant(Literal::new(&[1], &[0.5f32]))),
+            (
+                "input_indices".to_string(),
+                g.constant(Literal::new(&[2], &[783i32, 2])),
+            ),
+        ];
+        let pixels = g.iota(Shape::new(DType::F32, [3, 784]), 1);
+        vec![network.apply(&Net::new(g, Mode::Eval, arrays), pixels).reshape(&[3])]
+    });
+    assert_eq!(logits[0], [783.0 + 200.0 + 0.5; 3]);
+}
+
+/// A variant of a network that the evaluator runs in a moment.
+fn small(name: &str) -> Options {
+    let mut options = Options {
+        classes: Some(3),
+        ..Options::new(name, true)
+    };
+    if name == "mnist-fc" {
+        options.hidden = Some(vec![8, 4]);
+    } else {
+        options.image_size = Some(16);
+        let shallow = name.starts_with("resnet") || name.starts_with("vgg");
+        options.width = Some(if shallow { 1.0 / 16.0 } else { 0.25 });
+        options.depth = (name == "wide-resnet").then_some(10);
+    }
+    options
+}
+
+/// Numbers of no pattern in ±1.
+fn noise(dims: &[usize], seed: u64) -> Literal {
+    let mut state = seed;
+    let values: Vec<f32> = (0..dims.iter().product())
+        .map(|_| {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect();
+    Literal::new(dims, &values)
+}
+
+/// Logits of two examples, and by how much a step along the gradient of all parameters changes the loss, over what the
+/// gradient says.
+fn pass(name: &str, precision: Precision, train: bool) -> (Vec<f32>, f32) {
+    let network = small(name).build().unwrap();
+    let declared = network.declaration();
+    let results = evaluate(|g, key| {
+        let params = declared.params.iter().map(|p| (&p.name, &p.dims, p.init));
+        let statistics = declared.statistics.iter().map(|s| (&s.name, &s.dims, s.init));
+        let arrays: Vec<(String, Tensor)> = (1..)
+            .zip(params.chain(statistics))
+            .map(|(i, (name, dims, init))| {
+                let noise = g.constant(noise(dims, i));
+                let array = match init.draw(dims) {
+                    Draw::Constant(_) => noise * 0.25 + 1.0,
+                    // One input each: by their initialiser, which counts channels, they would end every signal.
+                    Draw::Uniform(_) if dims.last() == Some(&1) => noise,
+                    Draw::Uniform(limit) => noise * limit,
+                    Draw::Normal(std) | Draw::TruncatedNormal(std) => noise * (2.0 * std),
+                };
+                (name.clone(), array)
+            })
+            .collect();
+        let images = g.constant(noise(&[vec![2], network.input_dims()].concat(), 0));
+        let mode = if train { Mode::Train(key) } else { Mode::Eval };
+        let labels = g.constant(Literal::new(&[2], &[0i32, 2]));
+        let forward = |arrays: &Vec<_>| {
+            let net = Net::new(g, mode, arrays.iter().cloned()).with_precision(precision);
+            let logits = network.apply(&net, images);
+            assert_eq!(logits.shape(), Shape::new(DType::F32, [2, 3]));
+            (logits, cross_entropy(logits, labels, 0.0).reduce_mean(&[0]))
+        };
+        let (logits, loss) = forward(&arrays);
+        let params: Vec<_> = arrays[..declared.params.len()]
+            .iter()
+            .map(|(_, array)| *array)
+            .collect();
+        let gradients = grad(loss, &params);
+        let lengths = gradients.iter().map(|&d| (d * d).reduce_sum_all());
+        // A step that changes the loss by little.
+        let step = 1e-3 / lengths.reduce(|a, b| a + b).unwrap();
+        let [before, after] = [-1.0, 1.0].map(|sign| {
+            let mut moved = arrays.clone();
+            moved
+                .iter_mut()
+                .zip(&gradients)
+                .for_each(|((_, array), &d)| *array = *array + d * (step * sign));
+            forward(&moved).1
+        });
+        vec![logits.reshape(&[6]), (after - before) / 2e-3]
+    });
+    (results[0].clone(), results[1][0])
+}
+
+#[test]
+fn every_network_runs_forwards_and_backwards() {
+    for name in [
+        "mnist-fc",
+        "resnet18",
+        "resnet50",
+        "mobilenet-v1",
+        "mobilenet-v2",
+        "wide-resnet",
+        "vgg-a",
+    ] {
+        for train in [false, true] {
+            let (logits, slope) = pass(name, Precision::F32, train);
+            assert!(logits.iter().all(|x| x.is_finite()), "{name} {train}: {logits:?}");
+            assert_ne!(logits[..3], logits[3..], "{name} {train}");
+            // Normalised over two numbers, as in the last layers of the others, activations are all but steps.
+            if !train || matches!(name, "mnist-fc" | "wide-resnet") {
+                assert!((slope - 1.0).abs() < 1e-3, "{name} {train}: {slope}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bfloat16_is_near() {
+    for name in ["mnist-fc", "resnet18", "mobilenet-v1", "wide-resnet", "vgg-a"] {
+        let [exact, rounded] = [Precision::F32, Precision::Bf16].map(|precision| pass(name, precision, false).0);
+        let scale = exact.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let worst = exact.iter().zip(&rounded).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / scale;
+        assert!(worst > 0.0 && worst < 0.05, "{name}: {exact:?} {rounded:?}");
+    }
+}

@@ -1,0 +1,190 @@
+//! JAX, from the reference alone, computes what our image networks do: logits, loss, gradients of every parameter and moved
+//! statistics, in small variants with arrays of no particular kind.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use hlo::random::Key;
+use hlo::{Computation, Graph, Literal, Shape, grad};
+use models::{Declaration, Draw, Init, Mode, Model, Net, Options, layers};
+use rigl_xla::checkpoint::{Metadata, save};
+use rigl_xla::device::Device;
+use rigl_xla::pjrt::{Arg, CompileOptions, DeviceKind};
+use rigl_xla::rng::{BoundedRng, Stream, stream};
+
+const PACKAGES: &[&str] = &["jax==0.4.38", "numpy==2.2.6", "safetensors==0.5.3"];
+
+const BATCH: usize = 4;
+
+/// One client for all tests of this process.
+static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open(DeviceKind::Cpu, None).unwrap());
+
+/// A network to compare, small. The seed is one for which no activation lies so near to zero that rounding would decide on
+/// which side, and so on gradients: the script tells the margin.
+struct Small {
+    name: &'static str,
+    width: f64,
+    image_size: usize,
+    seed: u64,
+}
+
+impl Small {
+    fn network(&self) -> Box<dyn Model> {
+        let options = Options {
+            width: Some(self.width),
+            image_size: Some(self.image_size),
+            classes: Some(7),
+            dropout: self.name.starts_with("wrn").then_some(0.0),
+            ..Options::new(self.name, true)
+        };
+        options.build().unwrap()
+    }
+
+    fn random(&self, name: &str) -> Stream {
+        stream(self.seed, "interop", name, 0)
+    }
+
+    /// An array for a parameter or statistic. Activations neither grow nor vanish, nothing is zero, and no normalisation
+    /// starts as the identity.
+    fn array(&self, name: &str, dims: &[usize], init: Init) -> Literal {
+        let (centre, scale) = match (init.draw(dims), dims) {
+            (Draw::Constant(value), _) if name.ends_with("gamma") => (value.max(0.2), 0.2 * value.max(0.2)),
+            (Draw::Constant(value), _) => (value, 0.2),
+            (_, [window @ .., inputs, outputs]) => {
+                let inputs = if *outputs == 1 { 1 } else { *inputs };
+                (0.0, (2.0 / (window.iter().product::<usize>() * inputs) as f64).sqrt())
+            }
+            _ => panic!("{name} {dims:?}"),
+        };
+        let mut random = self.random(name);
+        let mut draw = || (centre + scale * random.truncated_normal()) as f32;
+        let values: Vec<f32> = (0..dims.iter().product()).map(|_| draw()).collect();
+        Literal::new(dims, &values)
+    }
+
+    /// Everything that a pass takes, by name.
+    fn inputs(&self, network: &dyn Model, declared: &Declaration) -> BTreeMap<String, Literal> {
+        let params = declared.params.iter().map(|p| (&p.name, &p.dims, p.init));
+        let statistics = declared.statistics.iter().map(|s| (&s.name, &s.dims, s.init));
+        let all = params.chain(statistics);
+        let mut inputs: BTreeMap<_, _> = all
+            .map(|(name, dims, init)| (name.clone(), self.array(name, dims, init)))
+            .collect();
+        let dims = [vec![BATCH], network.input_dims()].concat();
+        let mut random = self.random("images");
+        let pixels: Vec<f32> = (0..dims.iter().product()).map(|_| random.normal() as f32).collect();
+        let classes = network.classes() as u64;
+        let labels: Vec<i32> = (0..BATCH).map(|_| random.up_to(classes - 1) as i32).collect();
+        inputs.insert("images".into(), Literal::new(&dims, &pixels));
+        inputs.insert("labels".into(), Literal::new(&[BATCH], &labels));
+        inputs
+    }
+
+    /// Compares evaluation and training, each with gradients.
+    fn check(&self) {
+        let network = self.network();
+        let declared = network.declaration();
+        let inputs = self.inputs(&*network, &declared);
+        let shapes: Vec<_> = inputs
+            .iter()
+            .map(|(name, array)| (name.clone(), array.shape().clone()))
+            .collect();
+        let (computation, names) = passes(&*network, &declared, &shapes);
+        let program = DEVICE
+            .client
+            .compile(&computation.to_bytes(&[]), &CompileOptions::default())
+            .unwrap();
+        let upload = |array: &Literal| DEVICE.client.to_device(array, 0).unwrap();
+        let buffers: Vec<_> = inputs.values().map(upload).collect();
+        let outputs = program.execute(buffers.iter().map(Arg::Keep).collect()).unwrap();
+        let outputs = outputs.iter().map(|b| b.to_literal().unwrap());
+        let inputs = inputs.into_iter().map(|(name, array)| (format!("input/{name}"), array));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passes.safetensors");
+        let arrays = inputs.chain(names.into_iter().zip(outputs)).collect();
+        save(&path, &arrays, &Metadata::new("", 0, "")).unwrap();
+        let told = common::python::run(PACKAGES, "networks.py", &[path.to_str().unwrap(), self.name]);
+        let told: BTreeMap<String, BTreeMap<String, f64>> = serde_json::from_str(&told).unwrap();
+        for (mode, errors) in &told {
+            for (kind, &error) in errors {
+                let holds = match (mode.as_str(), kind.as_str()) {
+                    (_, "margin") => error > 1e-6,
+                    // Statistics of few numbers, layer after layer, enlarge rounding.
+                    ("train", "gradient") => error < 1e-4,
+                    _ => error < 1e-5,
+                };
+                assert!(holds, "{} {mode}: {kind} {error}; {told:?}", self.name);
+            }
+        }
+    }
+}
+
+/// Per mode logits, mean cross entropy, gradients and moved statistics, with their names.
+fn passes(network: &dyn Model, declared: &Declaration, inputs: &[(String, Shape)]) -> (Computation, Vec<String>) {
+    let mut names = vec![];
+    let computation = Graph::function("passes", inputs, |g, tensors| {
+        let inputs = inputs.iter().map(|(name, _)| name.clone());
+        let arrays: BTreeMap<_, _> = inputs.zip(tensors.iter().copied()).collect();
+        let key = Key::new(g.constant(Literal::new(&[2], &[0u32, 0])));
+        let mut outputs = vec![];
+        for (name, mode) in [("eval", Mode::Eval), ("train", Mode::Train(key))] {
+            let net = Net::new(g, mode, arrays.clone());
+            let logits = network.apply(&net, arrays["images"]);
+            let loss = layers::cross_entropy(logits, arrays["labels"], 0.0).reduce_mean(&[0]);
+            let params: Vec<_> = declared.params.iter().map(|p| arrays[&p.name]).collect();
+            let gradients = declared.params.iter().map(|p| format!("gradient/{}", p.name));
+            let gradients = gradients.zip(grad(loss, &params));
+            let single = [("logits".to_string(), logits), ("loss".to_string(), loss)];
+            for (output, tensor) in single.into_iter().chain(gradients).chain(net.moved_statistics()) {
+                names.push(format!("{name}/{output}"));
+                outputs.push(tensor);
+            }
+        }
+        outputs
+    });
+    (computation.unwrap(), names)
+}
+
+fn check(name: &'static str, image_size: usize, width: f64, seed: u64) {
+    let small = Small {
+        name,
+        width,
+        image_size,
+        seed,
+    };
+    small.check();
+}
+
+#[test]
+fn resnet_of_basic_blocks() {
+    check("resnet18", 45, 0.125, 8);
+}
+
+#[test]
+fn resnet_of_bottlenecks() {
+    check("resnet50", 66, 0.125, 11);
+}
+
+#[test]
+fn mobilenet_v1() {
+    check("mobilenet-v1", 66, 0.25, 8);
+}
+
+#[test]
+fn mobilenet_v2() {
+    check("mobilenet-v2", 66, 0.25, 4);
+}
+
+#[test]
+fn wide_resnets() {
+    check("wrn-10-1", 16, 1.0, 13);
+    check("wrn-16-2", 18, 2.0, 3);
+}
+
+#[test]
+fn vgg() {
+    check("vgg-a", 35, 0.125, 13);
+}
