@@ -28,6 +28,7 @@ def plan(seeds):
         ("fashion-mnist", "dense", 0.0, SHORT),
         *itertools.product(["fashion-mnist"], SPARSE, [0.95, 0.98], [SHORT]),
         *itertools.product(["mnist"], ["rigl"], [0.98], [SHORT, 2 * SHORT]),
+        *itertools.product(["mnist"], ["rigl"], [0.8, 0.9, 0.95, 0.99], [SHORT]),
         *itertools.product(["mnist"], ["rigl"], [0.8, 0.9, 0.95, 0.99], [1.0]),
     ]
     return [(*row, seed) for row in rows for seed in seeds]
