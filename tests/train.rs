@@ -12,8 +12,6 @@ use common::{json, rigl_xla};
 use rigl_xla::checkpoint::Checkpoint;
 use serde_json::{Value, json as value};
 
-const METHODS: [&str; 4] = ["rigl", "set", "scratch", "dense"];
-
 /// Whether a line of metrics tells of an evaluation.
 fn is_eval(record: &Value) -> bool {
     record.get("eval").is_some()

@@ -8,6 +8,7 @@ use super::{Usage, compiled, paper};
 use crate::config::{Layers, Plan};
 use crate::cost::{PlanCost, both};
 use crate::report::table::{Style, Table};
+use crate::sparse::Keep;
 use models::cost::Counts;
 use models::{Kind, Layer};
 
@@ -90,6 +91,8 @@ struct Report<'a> {
     sparsity: f64,
     multiplier: f64,
     layers: Vec<LayerReport<'a>>,
+    /// Whether the method ranks layers together: the figures of a layer are then those of an even share.
+    ranked_together: bool,
     total: Total,
     #[serde(skip_serializing_if = "Option::is_none")]
     compiled: Option<Vec<compiled::Program>>,
@@ -199,6 +202,7 @@ impl<'a> Report<'a> {
             layers: layers
                 .map(|((layer, kept), (sparse, dense))| LayerReport::new(layer, kept.sparsity, sparse, dense))
                 .collect(),
+            ranked_together: plan.method.keep == Keep::TotalBudget,
             total: Total::new(plan, cost),
             compiled,
         }
@@ -213,7 +217,12 @@ impl<'a> Report<'a> {
             "{} with {}, {} distribution at sparsity {}, training multiplier {}\n",
             self.model, self.method, self.distribution, self.sparsity, self.multiplier
         );
-        let mut text = format!("{head}\n{layers}\n{}", self.total_table().write(style));
+        let note = if self.ranked_together {
+            format!("{}\n", super::RANKED_TOGETHER)
+        } else {
+            String::new()
+        };
+        let mut text = format!("{head}\n{layers}{note}\n{}", self.total_table().write(style));
         if let Some(programs) = &self.compiled {
             text.push('\n');
             text.push_str(&compiled::table(programs).write(style));

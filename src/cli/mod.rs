@@ -57,6 +57,9 @@ enum Command {
     Plugin(plugin::Args),
 }
 
+/// What is to be said of a method that ranks layers together.
+const RANKED_TOGETHER: &str = "(the method ranks all layers together: only their sum is fixed)";
+
 /// Parses the command line and carries it out. Exit code 0: done; 1: failed; 2: wrong usage or configuration.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();

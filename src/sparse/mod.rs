@@ -36,6 +36,17 @@
 //! assert_eq!((report.n_prune, report.n_grown), (1, 1));
 //! assert_eq!((mask, weights), ([true, false, true], [0.5, -0.1, 0.0]));
 //! assert_eq!(slots, [vec![1.0, 2.0, 0.0]]);
+//!
+//! // Pruning, too: SNIP keeps the two weights with the largest |gradient * weight|.
+//! let (mut weights, mut mask) = ([0.5, -0.1, 7.0], [true; 3]);
+//! let layer = LayerState { weights: &mut weights, mask: &mut mask, slots: &mut [] };
+//! let inputs = UpdateInputs { loss_gradient: Some(&[0.1, 4.0, 0.2]), keep: Some(2), ..Default::default() };
+//! mask_update(Method::find("snip")?, layer, &inputs)?;
+//! assert_eq!(mask, [false, true, true]);
+//!
+//! // And how far gradual pruning has come.
+//! let gradual = Gradual { begin_step: 0, end_step: 20, initial_sparsity: 0.0, target_sparsity: 0.8, exponent: 3.0 };
+//! assert_eq!(Gradual::kept(100, gradual.density_at(10, 0.8)), 30);
 //! # Ok::<(), rigl_xla::sparse::Error>(())
 //! ```
 

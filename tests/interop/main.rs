@@ -5,8 +5,6 @@
 mod common;
 mod replay;
 
-use std::path::Path;
-
 use common::json;
 use common::runs::{Runs, mnist};
 use hlo::Literal;
