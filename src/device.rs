@@ -63,12 +63,11 @@ impl Device {
 fn options(kind: DeviceKind) -> CompileOptions {
     let mut options = CompileOptions::default();
     if kind == DeviceKind::Cpu {
-        // Otherwise the CPU compiler lets maximum and minimum drop a NaN,
-        let fast_min_max = ("xla_cpu_enable_fast_min_max".to_string(), OptionValue::Bool(false));
-        // and a matrix product by a parameter keeps the parameter's values packed, by address: the next call, with other
-        // values at the same place, would see the old ones.
-        let xnnpack = ("xla_cpu_use_xnnpack".to_string(), OptionValue::Bool(false));
-        options.xla_flags.extend([fast_min_max, xnnpack]);
+        let off = |flag: &str| (flag.to_string(), OptionValue::Bool(false));
+        // Otherwise the CPU compiler lets maximum and minimum drop a NaN, and a matrix product whose right operand is an
+        // argument may be computed from what was at its address in an earlier launch.
+        let exact = ["xla_cpu_enable_fast_min_max", "xla_cpu_use_xnnpack"];
+        options.xla_flags.extend(exact.map(off));
     }
     options
 }

@@ -4,6 +4,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod cost;
 pub mod data;
 pub mod device;
 mod names;

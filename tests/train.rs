@@ -12,21 +12,40 @@ use common::{json, rigl_xla};
 use rigl_xla::checkpoint::Checkpoint;
 use serde_json::{Value, json as value};
 
-const METHODS: [&str; 4] = ["rigl", "set", "scratch", "dense"];
-
 /// Whether a line of metrics tells of an evaluation.
 fn is_eval(record: &Value) -> bool {
     record.get("eval").is_some()
 }
 
+/// Runs whose states differ: a method, with settings over it.
+const STATES: [(&str, &[&str]); 11] = [
+    ("rigl", &[]),
+    ("set", &[]),
+    ("scratch", &[]),
+    ("dense", &[]),
+    ("snfs", &[]),
+    ("snip", &[]),
+    ("dnw", &[]),
+    ("rigl-itop", &[]),
+    (
+        "prune",
+        &["prune.begin_step=3", "prune.end_step=45", "prune.frequency_steps=7"],
+    ),
+    // The interruption at 27 falls between two batches that are averaged.
+    ("rigl", &["method.gradient_batches=9", "mask_update.end_step=45"]),
+    ("static", &["optimizer.name=adam", "learning_rate.base=0.001"]),
+];
+
 #[test]
 fn stopping_and_resuming_changes_no_byte() {
     let runs = Runs::new();
-    for method in METHODS {
-        let (straight, halves) = (format!("{method}-straight"), format!("{method}-halves"));
-        let whole = runs.train(&straight, &["--method", method, "--steps", "60"]);
-        runs.train(&halves, &["--method", method, "--steps", "27"]);
-        let mut resumed = runs.train(&halves, &["--method", method, "--steps", "60", "--resume"]);
+    for (i, (method, settings)) in STATES.into_iter().enumerate() {
+        let (straight, halves) = (format!("{i}-straight"), format!("{i}-halves"));
+        let settings: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
+        let args = [&["--method", method][..], &settings].concat();
+        let whole = runs.train(&straight, &[&args[..], &["--steps", "60"]].concat());
+        runs.train(&halves, &[&args[..], &["--steps", "27"]].concat());
+        let mut resumed = runs.train(&halves, &[&args[..], &["--steps", "60", "--resume"]].concat());
         for iteration in [50, 60] {
             assert!(
                 runs.bytes(&straight, iteration) == runs.bytes(&halves, iteration),
@@ -50,6 +69,27 @@ fn stopping_and_resuming_changes_no_byte() {
         assert_eq!(kept(&straight), kept(&halves), "{method}");
         assert_eq!(kept(&straight).iter().filter(|r| is_eval(r)).count(), 3);
     }
+}
+
+/// The share of weights that were ever active starts at the density and grows with the updates.
+#[test]
+fn exploring_methods_tell_what_they_tried() {
+    let runs = Runs::new();
+    let done = runs.train("itop", &["--method", "set-itop", "--steps", "60"]);
+    let shares: Vec<f64> = runs
+        .metrics("itop")
+        .iter()
+        .filter_map(|r| r["explored"].as_f64())
+        .collect();
+    let density = done["nonzeros"].as_f64().unwrap() / done["maskable"].as_f64().unwrap();
+    assert_eq!(shares.len(), 3);
+    assert!(
+        shares[0] > density && shares.is_sorted() && shares[2] > 1.3 * density,
+        "{shares:?}"
+    );
+    assert_eq!(done["explored"].as_f64(), shares.last().copied());
+    let plain = runs.train("set", &["--method", "set", "--steps", "20"]);
+    assert!(plain.get("explored").is_none());
 }
 
 #[test]

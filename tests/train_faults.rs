@@ -137,8 +137,8 @@ fn damages(good: &Path) -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ),
         (
             "model",
-            rewritten(&|_, m| m.model = "resnet-50".into()),
-            "model 'resnet-50', expected 'mnist-fc'",
+            rewritten(&|_, m| m.model = "lenet-5".into()),
+            "model 'lenet-5', expected 'mnist-fc'",
         ),
     ]
 }

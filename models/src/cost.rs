@@ -182,6 +182,8 @@ pub enum Training {
     DenseGradientEvery {
         /// Gradient steps from one mask update to the next.
         frequency_steps: u64,
+        /// Iterations with a dense gradient, the last of each such cycle: 1 in the paper.
+        batches: u64,
     },
 }
 
@@ -193,9 +195,12 @@ impl Training {
             Training::Dense => 3.0 * dense,
             Training::Sparse => 3.0 * sparse,
             Training::DenseGradient => 2.0 * sparse + dense,
-            Training::DenseGradientEvery { frequency_steps } => {
-                let between = frequency_steps as f64;
-                (3.0 * sparse * between + 2.0 * sparse + dense) / (between + 1.0)
+            Training::DenseGradientEvery {
+                frequency_steps,
+                batches,
+            } => {
+                let (cycle, batches) = (frequency_steps as f64 + 1.0, batches as f64);
+                (3.0 * sparse * (cycle - batches) + (2.0 * sparse + dense) * batches) / cycle
             }
         }
     }

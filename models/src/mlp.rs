@@ -5,7 +5,7 @@ use crate::{Init, Model, Naming, Net};
 use hlo::{DType, GatherDims, Shape, Tensor};
 
 /// Name of the variable with the input pixels that are kept.
-pub const INPUT_INDICES: &str = "input_indices";
+pub const INPUT_INDICES: &str = "layer1/input_indices";
 
 /// A network of fully connected layers with ReLU between, as the original's MNIST driver builds it.
 #[derive(Clone, Debug, PartialEq)]

@@ -96,14 +96,20 @@ fn training_costs_what_the_tables_say() {
     let dense = Cost::dense(&layers).total.published_flops;
     let forward = |sparsity| uniform(&layers, sparsity, |l| !is_first(l)).published_flops;
     let relative = |training: Training, sparsity| training.flops(forward(sparsity), dense) / (3.0 * dense);
-    let rigl = Training::DenseGradientEvery { frequency_steps: 100 };
+    let rigl = Training::DenseGradientEvery {
+        frequency_steps: 100,
+        batches: 1,
+    };
     for (sparsity, share) in [(0.8, "0.2279"), (0.9, "0.1314"), (0.95, "0.0831"), (0.965, "0.0687")] {
         assert_rounds_to(relative(rigl, sparsity), share);
     }
     assert_rounds_to(relative(Training::Sparse, 0.95), "0.080");
     assert_rounds_to(relative(Training::Dense, 0.95), "1.000");
     // Every update a dense gradient, or none between two of them, is the same.
-    let always = Training::DenseGradientEvery { frequency_steps: 0 };
+    let always = Training::DenseGradientEvery {
+        frequency_steps: 0,
+        batches: 1,
+    };
     assert_eq!(relative(always, 0.9), relative(Training::DenseGradient, 0.9));
     // A whole run: 32000 steps of 4096 examples.
     assert_rounds_to(Training::Dense.flops(0.0, dense) * 32000.0 * 4096.0 / 1e18, "3.225");

@@ -91,7 +91,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
 
 impl Args {
     fn build(&self, plan: &Plan) -> anyhow::Result<(Computation, Vec<Alias>)> {
-        let model = models::find(&plan.run.model.name, plan.method.masked).context("model")?;
+        let model = plan.model()?;
         let [train_examples, test_examples] = mnist::EXAMPLES;
         let trainer = Trainer { plan, model: &*model };
         Ok(match self.graph {

@@ -1,8 +1,12 @@
 //! The command line: each flag is defined once and every subcommand has its own file.
 
+pub mod compact;
+mod compiled;
+pub mod cost;
 pub mod data;
 pub mod dump_hlo;
 pub mod eval;
+mod paper;
 pub mod plan;
 pub mod plugin;
 pub mod predict;
@@ -36,8 +40,12 @@ enum Command {
     Eval(eval::Args),
     /// Logits of a checkpoint for given images
     Predict(predict::Args),
+    /// Remove the units that no connection needs: a smaller checkpoint with the same logits
+    Compact(compact::Args),
     /// What `train` would do: budgets, schedules, memory; reads no data
     Plan(plan::Args),
+    /// What a network costs: weights, operations and bytes, sparse and dense
+    Cost(cost::Args),
     /// Write the graph of the training step, the mask update or the evaluation
     DumpHlo(dump_hlo::Args),
     /// Fetch and check data sets
@@ -45,6 +53,9 @@ enum Command {
     /// List, fetch or examine the plugins that drive the devices
     Plugin(plugin::Args),
 }
+
+/// What is to be said of a method that ranks layers together.
+const RANKED_TOGETHER: &str = "(the method ranks all layers together: only their sum is fixed)";
 
 /// Parses the command line and carries it out. Exit code 0: done; 1: failed; 2: wrong usage or configuration.
 pub fn main() -> ExitCode {
@@ -55,7 +66,9 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(args, json),
         Command::Eval(args) => eval::run(args, json),
         Command::Predict(args) => predict::run(args, json),
+        Command::Compact(args) => compact::run(args, json),
         Command::Plan(args) => plan::run(args, json),
+        Command::Cost(args) => cost::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),
         Command::Data(args) => data::run(args, json),
         Command::Plugin(args) => plugin::run(args, json),

@@ -5,8 +5,8 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::run_args::{RunArgs, pair};
-use crate::config::{Error, Plan, Replacement, Run};
-use crate::sparse::Budget;
+use crate::config::{Error, Plan, Pruned, Replacement, Run};
+use crate::sparse::{Budget, Keep};
 
 /// Most weights that a layer of `--layers` may have, so that no sum of a plan overflows.
 const MAX_WEIGHTS: usize = 1 << 48;
@@ -75,14 +75,19 @@ struct Report<'a> {
     nonzeros: usize,
     maskable: usize,
     layers: Vec<Layer<'a>>,
+    /// Whether the method ranks layers together, so that of their connections only the sum is known before.
+    ranked_together: bool,
     parameters: usize,
     state_bytes: usize,
     iterations: u64,
     gradient_steps: u64,
     mask_updates: usize,
     update_steps: Vec<i64>,
-    /// At the first, the last and three updates between.
+    /// At the first, the last and three updates between, where updates move connections.
     replacements: Vec<Replacement>,
+    /// At the same updates of gradual pruning.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pruning: Vec<Pruned>,
     learning_rate: LearningRate<'a>,
     run_dir: String,
     config: &'a Run,
@@ -116,12 +121,17 @@ impl<'a> Report<'a> {
             nonzeros: plan.nonzeros(),
             maskable: plan.maskable(),
             layers: plan.budgets.iter().map(Layer::new).collect(),
+            ranked_together: plan.method.keep == Keep::TotalBudget,
             parameters: plan.parameters(),
             state_bytes: plan.state_bytes(),
             iterations: plan.iterations,
             gradient_steps: plan.gradient_steps(),
             mask_updates: update_steps.len(),
-            replacements: quartiles(&update_steps).map(|&step| plan.replacement(step)).collect(),
+            replacements: quartiles(&update_steps)
+                .filter(|_| plan.method.moves())
+                .map(|&step| plan.replacement(step))
+                .collect(),
+            pruning: quartiles(&update_steps).filter_map(|&step| plan.pruned(step)).collect(),
             update_steps,
             learning_rate: LearningRate {
                 boundaries: &plan.learning_rate.boundaries,
@@ -186,6 +196,9 @@ impl std::fmt::Display for Report<'_> {
                 "{name:<28} {shape:<16} {sparsity:>9.6} {zeros:>10} {nonzeros:>10}{note}"
             )?;
         }
+        if self.ranked_together {
+            writeln!(f, "{}", super::RANKED_TOGETHER)?;
+        }
         let (zeros, nonzeros) = (self.maskable - self.nonzeros, self.nonzeros);
         writeln!(
             f,
@@ -218,6 +231,14 @@ impl Report<'_> {
                 f,
                 "  step {step:<9} drop fraction {drop_fraction:.6}, {replaced} connections"
             )?;
+        }
+        for Pruned {
+            step,
+            sparsity,
+            nonzeros,
+        } in &self.pruning
+        {
+            writeln!(f, "  step {step:<9} sparsity {sparsity:.6}, {nonzeros} connections")?;
         }
         Ok(())
     }

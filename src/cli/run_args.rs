@@ -32,13 +32,14 @@ pub struct RunArgs {
     /// Network
     #[arg(long)]
     pub model: Option<String>,
-    /// How connections are chosen: rigl, set, scratch or dense
+    /// How connections are chosen: rigl, set, snfs, static, scratch, dense, prune, snip, grasp, dnw, rigl-inverted,
+    /// rigl-itop or set-itop
     #[arg(long)]
     pub method: Option<String>,
     /// Share of zeros, in [0, 1)
     #[arg(long, value_name = "SHARE")]
     pub sparsity: Option<f64>,
-    /// How sparsity is shared among layers: uniform, er or erk
+    /// How sparsity is shared among layers: uniform, er, erk or str
     #[arg(long, value_name = "NAME")]
     pub distribution: Option<String>,
     /// Sparsity of one layer, e.g. layer3=0; may be repeated

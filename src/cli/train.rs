@@ -54,6 +54,9 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
             summary.steps
         );
     }
+    if let Some(compressed) = &summary.compressed {
+        crate::report::note!("{compressed}");
+    }
     match json {
         true => super::print_json(&summary),
         false => super::print(&text(&summary)),
@@ -106,8 +109,12 @@ fn text(summary: &Summary) -> String {
         ("start-up", format!("{:.2} s", summary.startup_s)),
         ("checkpoint", summary.checkpoint.display().to_string()),
     ];
+    let explored = summary
+        .explored
+        .map(|share| ("ever active", format!("{:.2} %", 100.0 * share)));
     lines
         .iter()
+        .chain(&explored)
         .map(|(what, value)| format!("{what:<16}{value}\n"))
         .collect()
 }

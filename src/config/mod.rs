@@ -6,6 +6,7 @@
 mod error;
 mod layers;
 mod learning_rate;
+mod optimizer;
 mod plan;
 mod presets;
 
@@ -19,7 +20,8 @@ use crate::sparse::{Anneal, Distribution, GrowInit, MaskSeedCompat, Rounding};
 pub use error::Error;
 pub use layers::Layers;
 pub use learning_rate::Piecewise;
-pub use plan::{Plan, Replacement, layer_name};
+pub use optimizer::Optimizer as OptimizerRule;
+pub use plan::{Plan, Pruned, Replacement, layer_name};
 pub use presets::{DEFAULT_PRESET, PRESETS};
 
 /// A whole run, as said. Strings left empty mean "choose for me".
@@ -40,6 +42,9 @@ pub struct Run {
     pub sparsity: Sparsity,
     /// When and how many connections move.
     pub mask_update: MaskUpdate,
+    /// How sparsity grows under gradual pruning.
+    #[serde(default)]
+    pub prune: Prune,
     /// Length and rhythm of training.
     pub train: Train,
     /// Where it runs.
@@ -52,8 +57,29 @@ pub struct Run {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// One of `models::NAMES`.
+    /// One of `models::NAMES`, or like one.
     pub name: String,
+    /// Factor of the numbers of channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<f64>,
+    /// Layers of a residual network, where the name does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+    /// Units of the layers between, of `mnist-fc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<Vec<usize>>,
+    /// Number of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+    /// Height and width of an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<usize>,
+    /// Channels inside a block over its input channels, of `mobilenet-v2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expansion: Option<f64>,
+    /// Share of activations that training drops, of a wide residual network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
 }
 
 /// `[data]`
@@ -70,12 +96,21 @@ pub struct Data {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Optimizer {
-    /// `momentum`.
+    /// `momentum`, `sgd` or `adam`.
     pub name: String,
     /// Momentum coefficient, in `[0, 1)`.
     pub momentum: f64,
     /// Nesterov's form (reference 2.10).
     pub nesterov: bool,
+    /// Decay of Adam's average of gradients, in `[0, 1)`.
+    #[serde(default = "beta1")]
+    pub beta1: f64,
+    /// Decay of Adam's average of squared gradients, in `[0, 1)`.
+    #[serde(default = "beta2")]
+    pub beta2: f64,
+    /// What Adam adds to the root of the squares, above 0.
+    #[serde(default = "epsilon")]
+    pub epsilon: f64,
     /// L2 coefficient: the loss gains `weight_decay / 2 * sum(w^2)` over the raw decayed parameters.
     pub weight_decay: f64,
 }
@@ -106,6 +141,35 @@ pub struct Method {
     pub initial_accumulator_scale: f64,
     /// Standard deviation of the noise on drop scores.
     pub drop_noise_std: f64,
+    /// Decay of SNFS's moving average of dense gradients, in `[0, 1]`.
+    #[serde(default = "ema_momentum")]
+    pub ema_momentum: f64,
+    /// Batches over which the growth score averages the dense gradient, up to the update's own; at most the interval.
+    #[serde(default = "gradient_batches")]
+    pub gradient_batches: u64,
+    /// What GraSP divides logits by.
+    #[serde(default = "temperature")]
+    pub temperature: f64,
+}
+
+// What older configurations, which lack these keys, mean.
+fn beta1() -> f64 {
+    0.9
+}
+fn beta2() -> f64 {
+    0.999
+}
+fn epsilon() -> f64 {
+    1e-8
+}
+fn ema_momentum() -> f64 {
+    0.9
+}
+fn gradient_batches() -> u64 {
+    1
+}
+fn temperature() -> f64 {
+    200.0
 }
 
 /// `[sparsity]`
@@ -122,6 +186,13 @@ pub struct Sparsity {
     pub power_scale: f64,
     /// Generator of the first masks.
     pub mask_seed_compat: MaskSeedCompat,
+    /// The first layer's: -1 as distributed, 0 for no mask, else its own share of zeros. Left out: as published (reference
+    /// 1.8), which for most networks is no mask, and for a ResNet with an Erdős–Rényi distribution -1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_layer: Option<f64>,
+    /// The classifier's, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_layer: Option<f64>,
     /// Layers with a sparsity of their own.
     pub layers: BTreeMap<String, LayerSparsity>,
 }
@@ -173,6 +244,35 @@ pub struct MaskUpdate {
     pub anneal: Anneal,
     /// How the k-th largest score is found.
     pub select: Select,
+}
+
+/// `[prune]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prune {
+    /// Gradient step at which sparsity starts to grow.
+    pub begin_step: i64,
+    /// Gradient step at which it has reached the target; the last with an update.
+    pub end_step: i64,
+    /// Gradient steps from one update to the next.
+    pub frequency_steps: i64,
+    /// Share of zeros at the beginning, in `[0, 1)`.
+    pub initial_sparsity: f64,
+    /// Power of the remaining share of the way.
+    pub exponent: f64,
+}
+
+impl Default for Prune {
+    /// The original's MNIST recipe (reference 2.9).
+    fn default() -> Self {
+        Prune {
+            begin_step: 2000,
+            end_step: 30000,
+            frequency_steps: 500,
+            initial_sparsity: 0.0,
+            exponent: 3.0,
+        }
+    }
 }
 
 /// `[train]`

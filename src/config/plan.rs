@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 
-use models::{Declaration, Param, Statistic};
+use models::{Declaration, Model, Param, Statistic};
 
-use super::{Error, LearningRate, MaskUpdate, Piecewise, Run};
+use super::{Error, LayerSparsity, LearningRate, MaskUpdate, OptimizerRule, Piecewise, Run};
 use crate::data::fetch::SOURCES;
 use crate::pjrt::DeviceKind;
-use crate::sparse::{self, Budget, Layer, Options, Schedule};
+use crate::sparse::{self, Budget, Gradual, Keep, Layer, Options, Schedule};
 
-/// Optimizers that `[optimizer] name` may name, each with its number of slots per parameter.
-const OPTIMIZERS: [(&str, usize); 1] = [("momentum", 1)];
 /// Bound on the examples of one launch, whose indices the host holds: 256 MB.
 const MAX_LAUNCH_EXAMPLES: u64 = 1 << 26;
 const LEARNING_RATES: [&str; 1] = ["piecewise"];
@@ -25,14 +23,21 @@ pub struct Plan {
     pub run: Run,
     /// Parameters of the model, in its order.
     pub params: Vec<Param>,
-    /// Moving statistics of the model, in its order.
+    /// Moving means and variances of the model, in its order.
     pub statistics: Vec<Statistic>,
+    /// Layers of the model with a kernel, in its order.
+    pub layers: Vec<models::Layer>,
     /// Row of the method table.
     pub method: &'static sparse::Method,
-    /// Zeros and ones of every maskable layer, in the model's order; for an unmasked method all ones.
+    /// Rule of the gradient step.
+    pub optimizer: OptimizerRule,
+    /// Zeros and ones of every maskable layer, in the model's order; for an unmasked method all ones, for one that prunes
+    /// those at the end (for one that ranks layers together, only their sum).
     pub budgets: Vec<Budget>,
     /// Mask-update schedule, stretched by the multiplier.
     pub schedule: Schedule,
+    /// How sparsity grows, stretched by the multiplier; for gradual pruning only.
+    pub gradual: Option<Gradual>,
     /// Learning rate over gradient steps, stretched by the multiplier.
     pub learning_rate: Piecewise,
     /// Iterations of the whole run, stretched by the multiplier.
@@ -52,23 +57,58 @@ pub struct Replacement {
     pub replaced: u64,
 }
 
+/// What gradual pruning leaves at one mask update.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Pruned {
+    /// Global step of the update.
+    pub step: i64,
+    /// Share of zeros of a layer without a sparsity of its own.
+    pub sparsity: f32,
+    /// Ones over all maskable layers, ties at the thresholds apart.
+    pub nonzeros: usize,
+}
+
 impl Plan {
     /// Checks `run` and works out the rest.
     ///
     /// # Errors
     /// The first value that is out of range, unknown, or contradicts another.
-    pub fn new(run: Run) -> Result<Self, Error> {
-        let name = run.model.name.clone();
-        let masked = declaration(&name, true)?;
-        let mut plan = Self::with_params(run, masked.params)?;
-        plan.statistics = masked.statistics;
-        if !plan.method.masked {
-            plan.params = declaration(&name, false)?.params;
+    pub fn new(mut run: Run) -> Result<Self, Error> {
+        let masked = network(&run, true)?.declaration();
+        for (sparsity, layer) in [
+            (run.sparsity.first_layer, masked.layers.first()),
+            (run.sparsity.last_layer, masked.layers.last()),
+        ] {
+            if let (Some(sparsity), Some(layer)) = (sparsity.filter(|&s| s > 0.0), layer) {
+                let own = LayerSparsity::Fixed(sparsity);
+                run.sparsity.layers.insert(layer.name.clone(), own);
+            }
         }
+        let method = sparse::Method::find(&run.method.name).map_err(at("method.name"))?;
+        let declaration = match method.masked {
+            true => masked.clone(),
+            false => network(&run, false)?.declaration(),
+        };
+        let mut plan = Self::with_params(run, masked.params)?;
+        let Declaration {
+            params,
+            statistics,
+            layers,
+            ..
+        } = declaration;
+        (plan.params, plan.statistics, plan.layers) = (params, statistics, layers);
         Ok(plan)
     }
 
-    /// [`Plan::new`] with these parameters, and no statistics, in the place of the model's.
+    /// The network.
+    ///
+    /// # Errors
+    /// None for a plan from [`Plan::new`].
+    pub fn model(&self) -> Result<Box<dyn Model>, Error> {
+        network(&self.run, self.method.masked)
+    }
+
+    /// [`Plan::new`] with these parameters in the place of the model's, and no more of it.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -80,9 +120,20 @@ impl Plan {
             .check_grow_init(run.method.grow_init)
             .map_err(at("method.grow_init"))?;
         let k = run.train.multiplier;
-        let schedule = schedule(&run.mask_update, k);
+        let gradual = match method.keep {
+            Keep::Gradual => Some(gradual(&run, k)?),
+            _ => None,
+        };
+        let schedule = match &gradual {
+            Some(gradual) => pruning_schedule(gradual, run.prune.frequency_steps)?,
+            None => schedule(&run.mask_update, k),
+        };
         schedule.validate().map_err(within("mask_update"))?;
-        let budgets = budgets(&run, &params)?;
+        check_averaging(&run, method, &schedule)?;
+        let mut budgets = budgets(&run, &params)?;
+        if let Some(gradual) = &gradual {
+            budgets.iter_mut().for_each(|budget| at_the_end(budget, gradual));
+        }
         if let Some(sparse) = budgets.iter().find(|b| !method.masked && b.zeros > 0) {
             let own = format!("sparsity.layers.{}", sparse.name);
             let key = if sparse.custom { &own } else { "sparsity.target" };
@@ -96,11 +147,14 @@ impl Plan {
             learning_rate: learning_rate(&run.learning_rate, k)?,
             iterations: (run.train.iterations as f64 * k) as u64,
             output_dir: output_dir(&run, method),
+            optimizer: OptimizerRule::find(&run.optimizer.name).map_err(at("optimizer.name"))?,
             params,
             statistics: vec![],
+            layers: vec![],
             method,
             budgets,
             schedule,
+            gradual,
             run,
         })
     }
@@ -125,10 +179,16 @@ impl Plan {
 
     /// Gradient steps of the whole run: iterations less the mask updates that take the place of a step.
     pub fn gradient_steps(&self) -> u64 {
-        match self.method.order {
-            sparse::Order::Replaces => self.iterations - self.update_steps().count() as u64,
-            sparse::Order::None | sparse::Order::After => self.iterations,
+        match self.method.order.replaces_step() {
+            true => self.iterations - self.update_steps().count() as u64,
+            false => self.iterations,
         }
+    }
+
+    /// The budget of a parameter; `None` when it is not maskable.
+    pub fn budget(&self, param: &Param) -> Option<&Budget> {
+        let layer = layer_name(param)?;
+        self.budgets.iter().find(|b| b.name == layer)
     }
 
     /// What an update at global step `step` moves.
@@ -141,6 +201,17 @@ impl Plan {
             drop_fraction,
             replaced,
         }
+    }
+
+    /// What an update at global step `step` leaves; `None` for other methods than gradual pruning.
+    pub fn pruned(&self, step: i64) -> Option<Pruned> {
+        let gradual = self.gradual?;
+        let kept = |b: &Budget| Gradual::kept(b.zeros + b.nonzeros, gradual.density_at(step, b.sparsity));
+        Some(Pruned {
+            step,
+            sparsity: gradual.sparsity_at(step),
+            nonzeros: self.budgets.iter().map(kept).sum(),
+        })
     }
 
     /// Ones over all maskable layers.
@@ -166,16 +237,17 @@ impl Plan {
         self.params.iter().map(Param::elements).sum()
     }
 
-    /// Size of the training state: parameters, slots and statistics in f32, a byte per mask entry. Activations come on top.
+    /// Size of the training state: parameters, statistics and slots in f32, a byte per mask entry, and what the method keeps
+    /// beside them (averages of gradients in f32, a byte per weight for whether it was ever active). Activations come on
+    /// top.
     pub fn state_bytes(&self) -> usize {
-        let slots: usize = OPTIMIZERS
-            .iter()
-            .filter(|(name, _)| *name == self.run.optimizer.name)
-            .map(|(_, n)| n)
-            .sum();
-        let masks = if self.method.masked { self.maskable() } else { 0 };
-        let statistics: usize = self.statistics.iter().flat_map(|s| &s.dims).sum();
-        size_of::<f32>() * (self.parameters() * (1 + slots) + statistics) + masks
+        let statistics: usize = self.statistics.iter().map(|s| s.dims.iter().product::<usize>()).sum();
+        let averaged = self.method.grow == sparse::GrowScore::Momentum || self.run.method.gradient_batches > 1;
+        let floats = self.parameters() * (1 + self.optimizer.slots().len())
+            + statistics
+            + if averaged { self.maskable() } else { 0 };
+        let masks = usize::from(self.method.masked) + usize::from(self.method.explores);
+        size_of::<f32>() * floats + masks * self.maskable()
     }
 }
 
@@ -185,10 +257,49 @@ pub fn layer_name(param: &Param) -> Option<&str> {
     Some(mask.strip_suffix("/mask").unwrap_or(mask))
 }
 
-fn declaration(name: &str, masked: bool) -> Result<Declaration, Error> {
-    let model = models::find(name, masked);
-    let unknown = || at("model.name")(sparse::Error::unknown("model", name, models::NAMES.iter().copied()));
-    model.map(|model| model.declaration()).ok_or_else(unknown)
+/// The network that a run asks for; `masked` chooses between the variable names of sparse training and those of the
+/// dense baseline.
+fn network(run: &Run, masked: bool) -> Result<Box<dyn Model>, Error> {
+    let (said, sparsity) = (&run.model, &run.sparsity);
+    // As published (reference 1.8): Erdős–Rényi over all layers of a ResNet, the first included; uniform without it.
+    let erdos_renyi = sparsity.distribution != sparse::Distribution::Uniform;
+    let published = (erdos_renyi && said.name.starts_with("resnet")).then_some(true);
+    let options = models::Options {
+        width: said.width,
+        depth: said.depth,
+        hidden: said.hidden.clone(),
+        classes: said.classes,
+        image_size: said.image_size,
+        expansion: said.expansion,
+        dropout: said.dropout,
+        mask_first: sparsity.first_layer.map(|s| s != 0.0).or(published),
+        mask_last: sparsity.last_layer.map(|s| s != 0.0),
+        ..models::Options::new(&said.name, masked)
+    };
+    options.build().map_err(|error| match error {
+        models::Error::Unknown { found } => {
+            let names = models::NAMES.iter().copied();
+            at("model.name")(sparse::Error::unknown("model", &found, names))
+        }
+        models::Error::Option {
+            option,
+            found,
+            expected,
+            model,
+        } => {
+            let key = match option {
+                "mask_first" => "sparsity.first_layer".to_owned(),
+                "mask_last" => "sparsity.last_layer".to_owned(),
+                option => format!("model.{option}"),
+            };
+            Error::Value {
+                origin: key.clone(),
+                key: format!("{key} of {model}"),
+                found,
+                expected,
+            }
+        }
+    })
 }
 
 fn check_names(run: &Run) -> Result<(), Error> {
@@ -201,12 +312,6 @@ fn check_names(run: &Run) -> Result<(), Error> {
         "data set",
         &run.data.name,
         &SOURCES.each_ref().map(|source| source.name),
-    )?;
-    known(
-        "optimizer.name",
-        "optimizer",
-        &run.optimizer.name,
-        &OPTIMIZERS.map(|(name, _)| name),
     )?;
     known(
         "learning_rate.schedule",
@@ -235,10 +340,34 @@ fn check_numbers(run: &Run) -> Result<(), Error> {
     let share = |key: &str, v: f64| within(key, v, (0.0..1.0).contains(&v), "a number in [0, 1)");
     let (train, method) = (&run.train, &run.method);
     share("sparsity.target", run.sparsity.target)?;
+    for (key, sparsity) in [
+        ("sparsity.first_layer", run.sparsity.first_layer),
+        ("sparsity.last_layer", run.sparsity.last_layer),
+    ] {
+        let Some(sparsity) = sparsity else { continue };
+        let ok = sparsity == -1.0 || (0.0..1.0).contains(&sparsity);
+        within(
+            key,
+            sparsity,
+            ok,
+            "-1 (as distributed), 0 (no mask) or a share of zeros below 1",
+        )?;
+    }
     for (layer, sparsity) in &run.sparsity.layers {
         share(&format!("sparsity.layers.{layer}"), sparsity.at(run.sparsity.target))?;
     }
     share("optimizer.momentum", run.optimizer.momentum)?;
+    share("optimizer.beta1", run.optimizer.beta1)?;
+    share("optimizer.beta2", run.optimizer.beta2)?;
+    let above_zero = |key: &str, v: f64| within(key, v, v > 0.0 && v.is_finite(), "a number above 0");
+    above_zero("optimizer.epsilon", run.optimizer.epsilon)?;
+    above_zero("method.temperature", method.temperature)?;
+    within(
+        "method.ema_momentum",
+        method.ema_momentum,
+        (0.0..=1.0).contains(&method.ema_momentum),
+        "a number in [0, 1]",
+    )?;
     from_zero("optimizer.weight_decay", run.optimizer.weight_decay)?;
     from_zero("learning_rate.base", run.learning_rate.base)?;
     from_zero("method.drop_noise_std", method.drop_noise_std)?;
@@ -291,6 +420,62 @@ fn schedule(said: &MaskUpdate, k: f64) -> Schedule {
         drop_fraction: said.drop_fraction,
         anneal: said.anneal,
     }
+}
+
+/// Sparsity over the steps of gradual pruning.
+fn gradual(run: &Run, k: f64) -> Result<Gradual, Error> {
+    let said = &run.prune;
+    let gradual = Gradual {
+        begin_step: scaled(said.begin_step, k),
+        end_step: scaled(said.end_step, k),
+        initial_sparsity: said.initial_sparsity,
+        target_sparsity: run.sparsity.target,
+        exponent: said.exponent,
+    };
+    gradual.validate().map_err(within("prune"))?;
+    if run.sparsity.target == 0.0 {
+        let expected = "a share of zeros above 0, as layers are pruned in proportion to it";
+        return Err(value("sparsity.target", 0, expected));
+    }
+    Ok(gradual)
+}
+
+/// When gradual pruning updates masks.
+fn pruning_schedule(gradual: &Gradual, frequency_steps: i64) -> Result<Schedule, Error> {
+    let schedule = Schedule {
+        begin_step: gradual.begin_step,
+        end_step: gradual.end_step,
+        frequency_steps,
+        drop_fraction: 0.0,
+        anneal: sparse::Anneal::Constant,
+    };
+    schedule.validate().map_err(within("prune"))?;
+    Ok(schedule)
+}
+
+/// Gives a layer what gradual pruning leaves of it.
+fn at_the_end(budget: &mut Budget, gradual: &Gradual) {
+    let n = budget.zeros + budget.nonzeros;
+    let density = gradual.density_at(gradual.end_step, budget.sparsity);
+    budget.nonzeros = Gradual::kept(n, density);
+    budget.zeros = n - budget.nonzeros;
+}
+
+/// Gradients can be averaged over as many batches as there are between two updates that look at them.
+fn check_averaging(run: &Run, method: &sparse::Method, schedule: &Schedule) -> Result<(), Error> {
+    let n = run.method.gradient_batches;
+    let most = match method.grows_by_gradient() {
+        true => schedule.frequency_steps.unsigned_abs(),
+        false => 1,
+    };
+    if (1..=most).contains(&n) {
+        return Ok(());
+    }
+    let expected = match method.grows_by_gradient() {
+        true => format!("1 to {most}, the steps between two updates"),
+        false => format!("1, as method {} does not grow by the gradient", method.name),
+    };
+    Err(value("method.gradient_batches", n, expected))
 }
 
 fn learning_rate(said: &LearningRate, k: f64) -> Result<Piecewise, Error> {
@@ -371,6 +556,7 @@ fn within(section: &str) -> impl FnOnce(sparse::Error) -> Error {
         let key = match &source {
             // Such as `power of anneal`.
             sparse::Error::Value { name, .. } => name.rsplit(' ').next().unwrap_or_default().to_owned(),
+            sparse::Error::NotALevel { .. } => "target".to_owned(),
             sparse::Error::MissingLayers { names, .. } => format!("layers.{}", names.join(", ")),
             _ => "distribution".to_owned(),
         };

@@ -2,6 +2,7 @@
 
 pub mod metrics;
 pub mod progress;
+pub mod table;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -17,16 +17,19 @@ pub enum Distribution {
     ErdosRenyi,
     /// Density proportional to `(sum(dims) / product(dims))^power_scale`.
     Erk,
+    /// The sparsities that STR found for the layers of ResNet-50, at 16 levels.
+    Str,
 }
 
 /// Accepted spellings; the first of each distribution is the original's and the one printed.
-const NAMES: [(&str, Distribution); 6] = [
+const NAMES: [(&str, Distribution); 7] = [
     ("random", Distribution::Uniform),
     ("uniform", Distribution::Uniform),
     ("erdos_renyi", Distribution::ErdosRenyi),
     ("er", Distribution::ErdosRenyi),
     ("erdos_renyi_kernel", Distribution::Erk),
     ("erk", Distribution::Erk),
+    ("str", Distribution::Str),
 ];
 
 impl FromStr for Distribution {
@@ -46,6 +49,7 @@ impl fmt::Display for Distribution {
             Self::Uniform => "uniform",
             Self::ErdosRenyi => "erdos_renyi",
             Self::Erk => "erdos_renyi_kernel",
+            Self::Str => "str",
         })
     }
 }
@@ -137,7 +141,7 @@ pub struct Options {
     pub distribution: Distribution,
     /// Share of zeros over the layers without a custom sparsity, in `[0, 1)`.
     pub sparsity: f64,
-    /// Layer name to its own sparsity, in `[0, 1)`, taken verbatim.
+    /// Layer name to its own sparsity, in `[0, 1)`, taken verbatim; STR's table has none, as in the original.
     pub custom: BTreeMap<String, f64>,
     /// Exponent of the ERK factor; 1 is the published rule, 0 makes all layers alike. ER ignores it.
     pub power_scale: f64,
@@ -181,13 +185,17 @@ pub struct Budget {
 ///
 /// # Errors
 /// A sparsity outside `[0, 1)` or a power that is not finite ([`Error::Value`]); a custom name that no layer has
-/// ([`Error::MissingLayers`]); a repeated layer name; for ER and ERK, a layer without weights, for ER, one with fewer than
+/// ([`Error::MissingLayers`]); a repeated layer name; for STR a sparsity or layer that its table lacks; for ER and ERK, a layer without weights, for ER, one with fewer than
 /// two dimensions ([`Error::LayerShape`]), and no layer left to scale ([`Error::NothingToScale`]).
 pub fn budgets(layers: &[Layer], options: &Options) -> Result<Vec<Budget>, Error> {
     check(layers, options)?;
     let shares = match options.distribution {
         Distribution::Uniform => layers.iter().map(|l| uniform(l, options)).collect(),
         Distribution::ErdosRenyi | Distribution::Erk => erdos_renyi(layers, options)?,
+        Distribution::Str => super::str_table::shares(layers, options.sparsity)?
+            .into_iter()
+            .map(Share::Scaled)
+            .collect(),
     };
     let budget = |(layer, share): (&Layer, Share)| {
         let n = layer.elements()?;

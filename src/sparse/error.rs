@@ -53,6 +53,20 @@ pub enum Error {
         /// What would be accepted.
         expected: &'static str,
     },
+    /// A sparsity at which STR's table has no column.
+    #[error("--sparsity is {found}, expected for distribution str exactly one of {expected}")]
+    NotALevel {
+        /// The value given.
+        found: f64,
+        /// The levels.
+        expected: String,
+    },
+    /// A layer that STR's table does not have.
+    #[error("distribution str has no sparsity for layer `{name}`: its table is of ResNet-50")]
+    NotInTable {
+        /// Layer name.
+        name: String,
+    },
     /// Erdős–Rényi with nothing left to scale: the original divides by zero here.
     #[error(
         "distribution {distribution} has no layer left to scale: of {layers} layers {custom} have a custom sparsity \

@@ -1,4 +1,4 @@
-//! Selection and one mask update on plain arrays, in the original's float32 operations (reference 2.3, 2.4).
+//! Selection and one mask update on plain arrays, in the original's float32 operations (reference 2.3-2.9).
 //!
 //! This is the definition: graphs are tested to be equal to it, masks and slots bit for bit, new weights from random draws
 //! to rounding. Arrays are row-major and flat.
@@ -7,7 +7,7 @@
 //! either sign ranks below every number, so it is kept or grown only when numbers run out.
 
 use super::error::Error;
-use super::method::{DropScore, GrowInit, GrowScore, Method, SlotReset};
+use super::method::{DropScore, GrowInit, GrowScore, Keep, Method, SlotReset};
 
 /// Standard deviation of the normal noise added to every drop score.
 pub const DROP_NOISE_STD: f32 = 1e-5;
@@ -51,6 +51,42 @@ pub fn top_k_keys(keys: impl IntoIterator<Item = u32>, k: usize) -> Vec<bool> {
     }
     ranked.iter().for_each(|&(_, index)| chosen[index] = true);
     chosen
+}
+
+/// Marks the `k` largest scores of all layers together, ties to the earlier layer, then to the lower index.
+pub fn top_k_overall(layers: &[&[f32]], k: usize) -> Vec<Vec<bool>> {
+    let keys = layers.iter().flat_map(|scores| scores.iter().map(|&s| sort_key(s)));
+    let chosen = top_k_keys(keys, k);
+    let mut rest = &chosen[..];
+    let mut take = |n| {
+        let (layer, others) = rest.split_at(n);
+        rest = others;
+        layer.to_vec()
+    };
+    layers.iter().map(|scores| take(scores.len())).collect()
+}
+
+/// The `k`-th largest score (`k` from 1 to their number), and all entries that reach it: `k` of them, and its ties.
+pub fn reach_top_k(scores: &[f32], k: usize) -> Option<(f32, Vec<bool>)> {
+    let mut keys: Vec<(u32, f32)> = scores.iter().map(|&s| (sort_key(s), s)).collect();
+    let at = k.checked_sub(1).filter(|&at| at < keys.len())?;
+    let (threshold, score) = *keys.select_nth_unstable_by(at, |a, b| b.0.cmp(&a.0)).1;
+    Some((score, scores.iter().map(|&s| sort_key(s) >= threshold).collect()))
+}
+
+/// One iteration of a moving average of the dense gradient, in place: `E <- E - (E - G) (1 - m)`, which is
+/// `E m + (1 - m) G` as TensorFlow rounds it (reference 2.5). E starts at 0, and no bias is corrected.
+///
+/// # Errors
+/// [`Error::Length`] when the arrays differ in length.
+pub fn update_average(average: &mut [f32], gradient: &[f32], momentum: f64) -> Result<(), Error> {
+    check_length("dense gradient", gradient, average.len())?;
+    let rest = (1.0 - momentum) as f32;
+    average
+        .iter_mut()
+        .zip(gradient)
+        .for_each(|(e, &g)| *e -= (*e - g) * rest);
+    Ok(())
 }
 
 /// Number of connections that an update replaces: `f32(n_ones) * drop_fraction` in float32, truncated, in `[0, n_ones]`.
@@ -120,6 +156,15 @@ pub struct UpdateInputs<'a> {
     pub drop_fraction: f32,
     /// Gradient `G` of the loss with respect to the masked kernel. Needed by RigL.
     pub gradient: Option<&'a [f32]>,
+    /// Moving average `E` of `G`, this iteration's included ([`update_average`]). Needed by SNFS.
+    pub average: Option<&'a [f32]>,
+    /// Gradient of the whole loss, L2 term included, with respect to the raw weights. Needed by SNIP.
+    pub loss_gradient: Option<&'a [f32]>,
+    /// Product of the loss's Hessian with its gradient. Needed by GraSP.
+    pub hessian_gradient: Option<&'a [f32]>,
+    /// How many entries a method that prunes keeps: the layer's budget for SNIP, GraSP and DNW (GraSP ranks layers together
+    /// in training: [`top_k_overall`]), [`super::Gradual::kept`] for gradual pruning.
+    pub keep: Option<usize>,
     /// Grow scores in `[0, 1)`. Needed by SET.
     pub grow_uniform: Option<&'a [f32]>,
     /// Noise added to the drop scores, of standard deviation [`DROP_NOISE_STD`] in training; none when absent.
@@ -134,38 +179,75 @@ pub struct UpdateInputs<'a> {
 }
 
 /// What an update did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UpdateReport {
-    /// Ones of the mask, the same before and after.
+    /// Ones of the mask before; as many after, unless the method prunes.
     pub n_ones: usize,
     /// Connections put up for replacement.
     pub n_prune: usize,
     /// Grown where the mask was 0: these got a new weight and new slots.
     pub n_grown: usize,
-    /// Dropped and grown again at once: these kept weight and slots.
+    /// Dropped and grown again at once: these kept weight and slots, unless the method starts them anew.
     pub n_regrown: usize,
-    /// Kept although the mask was 0, by drop noise or because the active scores are 0: these kept weight and slots too.
+    /// Kept although the mask was 0: by drop noise, because the active scores are 0, or by a method that prunes and takes
+    /// back. These kept weight and slots too.
     pub n_revived: usize,
+    /// Of gradual pruning: the magnitude that weights must reach.
+    pub threshold: Option<f32>,
 }
 
-/// One mask update of one layer, in place.
+/// One mask update of one layer, in place (reference 2.3-2.9).
 ///
-/// Active weights with the smallest `|mask * weight| + noise` make room for the entries with the largest grow scores. New
-/// connections, those grown where the mask was 0, get the grow tensor as weight and have their slots reset. Dropped
-/// weights and their slots stay as they are. Exactly 2.3 for RigL and 2.4 for SET.
+/// A method that moves connections makes room for the entries with the largest grow scores by dropping active weights with
+/// the smallest `|mask * weight| + noise`. New connections, those grown where the mask was 0 (for `static`: all that are
+/// grown), get the grow tensor as weight and have their slots reset. A method that prunes keeps `inputs.keep` entries by its
+/// drop score. Dropped weights and their slots stay as they are.
 ///
 /// # Errors
-/// A method without updates, arrays of different lengths, an absent array, a grow initialiser that the method does not
-/// have, and a drop fraction outside `[0, 1]`. Nothing is changed then.
+/// A method without updates, arrays of different lengths, an absent array or count, a grow initialiser that the method does
+/// not have, and a drop fraction outside `[0, 1]`. Nothing is changed then.
 pub fn mask_update(method: &Method, layer: LayerState, inputs: &UpdateInputs) -> Result<UpdateReport, Error> {
     check(method, &layer, inputs)?;
+    let n_ones = layer.mask.iter().filter(|&&m| m).count();
+    let drop_scores = drop_scores(method, layer.weights, layer.mask, inputs)?;
+    if method.keep == Keep::Connections {
+        return exchange(method, layer, inputs, n_ones, &drop_scores);
+    }
+    let keep = inputs
+        .keep
+        .ok_or_else(|| missing(method, inputs, "number of weights to keep"))?;
+    let (threshold, kept) = match method.keep {
+        Keep::Gradual => reach_top_k(&drop_scores, keep)
+            .map_or_else(|| (None, top_k(&drop_scores, keep)), |(t, kept)| (Some(t), kept)),
+        _ => (None, top_k(&drop_scores, keep)),
+    };
+    let revived = kept
+        .iter()
+        .zip(&*layer.mask)
+        .filter(|&(&kept, &was)| kept && !was)
+        .count();
+    layer.mask.copy_from_slice(&kept);
+    Ok(UpdateReport {
+        n_ones,
+        n_revived: revived,
+        threshold,
+        ..Default::default()
+    })
+}
+
+/// Drops and grows: the number of ones stays.
+fn exchange(
+    method: &Method,
+    layer: LayerState,
+    inputs: &UpdateInputs,
+    n_ones: usize,
+    drop_scores: &[f32],
+) -> Result<UpdateReport, Error> {
     let LayerState { weights, mask, slots } = layer;
-    let n_ones = mask.iter().filter(|&&m| m).count();
-    let drop_scores = drop_scores(method, weights, mask, inputs.drop_noise)?;
-    let grow_scores = grow_scores(method, inputs)?;
+    let grow_scores = grow_scores(method, mask, inputs)?;
     let grow_tensor = grow_tensor(method, weights, inputs)?;
     let slot_value = slot_values(method, inputs)?;
-    let Selection { kept, grown } = select(n_ones, &drop_scores, &grow_scores, inputs.drop_fraction)?;
+    let Selection { kept, grown } = select(n_ones, drop_scores, &grow_scores, inputs.drop_fraction)?;
 
     let mut report = UpdateReport {
         n_ones,
@@ -176,14 +258,14 @@ pub fn mask_update(method: &Method, layer: LayerState, inputs: &UpdateInputs) ->
         let was_active = mask[i];
         mask[i] = kept[i] || grown[i];
         match (kept[i], grown[i], was_active) {
-            (_, true, false) => {
-                report.n_grown += 1;
-                weights[i] = grow_tensor[i];
-                slots.iter_mut().for_each(|slot| slot[i] = slot_value(i));
-            }
+            (_, true, false) => report.n_grown += 1,
             (_, true, true) => report.n_regrown += 1,
             (true, _, false) => report.n_revived += 1,
             _ => {}
+        }
+        if grown[i] && (!was_active || method.grow == GrowScore::Mask) {
+            weights[i] = grow_tensor[i];
+            slots.iter_mut().for_each(|slot| slot[i] = slot_value(i));
         }
     }
     Ok(report)
@@ -198,6 +280,9 @@ fn check(method: &Method, layer: &LayerState, inputs: &UpdateInputs) -> Result<(
         .try_for_each(|slot| check_length("optimizer slot", slot, n))?;
     for (what, array) in [
         ("dense gradient", inputs.gradient),
+        ("average of the dense gradient", inputs.average),
+        ("gradient of the whole loss", inputs.loss_gradient),
+        ("product of Hessian and gradient", inputs.hessian_gradient),
         ("uniform grow score", inputs.grow_uniform),
         ("drop noise", inputs.drop_noise),
         ("random draw of the grow-init", inputs.grow_draw),
@@ -219,24 +304,39 @@ fn check_length<T>(what: &'static str, array: &[T], expected: usize) -> Result<(
     }
 }
 
-fn drop_scores(method: &Method, weights: &[f32], mask: &[bool], noise: Option<&[f32]>) -> Result<Vec<f32>, Error> {
-    match method.drop {
-        DropScore::None => Err(Error::NoUpdate { method: method.name }),
+fn drop_scores(method: &Method, weights: &[f32], mask: &[bool], inputs: &UpdateInputs) -> Result<Vec<f32>, Error> {
+    let times = |factors: &[f32]| weights.iter().zip(factors).map(|(w, f)| w * f).collect::<Vec<f32>>();
+    Ok(match method.drop {
+        DropScore::None => return Err(Error::NoUpdate { method: method.name }),
         DropScore::NoisyMagnitude => {
             let magnitude = |i: usize| if mask[i] { weights[i].abs() } else { 0.0 };
-            Ok((0..weights.len())
-                .map(|i| magnitude(i) + noise.map_or(0.0, |n| n[i]))
-                .collect())
+            let noise = |i: usize| inputs.drop_noise.map_or(0.0, |noise| noise[i]);
+            (0..weights.len()).map(|i| magnitude(i) + noise(i)).collect()
         }
-    }
+        DropScore::Magnitude => weights.iter().map(|w| w.abs()).collect(),
+        DropScore::Saliency => {
+            let gradient = given(method, inputs, inputs.loss_gradient, "gradient of the whole loss")?;
+            times(gradient).into_iter().map(f32::abs).collect()
+        }
+        DropScore::GradientFlow => times(given(
+            method,
+            inputs,
+            inputs.hessian_gradient,
+            "product of Hessian and gradient",
+        )?),
+    })
 }
 
-fn grow_scores(method: &Method, inputs: &UpdateInputs) -> Result<Vec<f32>, Error> {
-    match method.grow {
-        GrowScore::None => Err(Error::NoUpdate { method: method.name }),
-        GrowScore::Uniform => Ok(given(method, inputs, inputs.grow_uniform, "uniform grow score")?.to_vec()),
-        GrowScore::Gradient => Ok(gradient(method, inputs)?.iter().map(|g| g.abs()).collect()),
-    }
+fn grow_scores(method: &Method, mask: &[bool], inputs: &UpdateInputs) -> Result<Vec<f32>, Error> {
+    let absolute = |values: &[f32]| values.iter().map(|g| g.abs()).collect();
+    Ok(match method.grow {
+        GrowScore::None => return Err(Error::NoUpdate { method: method.name }),
+        GrowScore::Uniform => given(method, inputs, inputs.grow_uniform, "uniform grow score")?.to_vec(),
+        GrowScore::Gradient => absolute(gradient(method, inputs)?),
+        GrowScore::InvertedGradient => gradient(method, inputs)?.iter().map(|g| -g.abs()).collect(),
+        GrowScore::Momentum => absolute(given(method, inputs, inputs.average, "average of the dense gradient")?),
+        GrowScore::Mask => mask.iter().map(|&m| f32::from(m)).collect(),
+    })
 }
 
 /// Weights that new connections start from, for every entry.
@@ -279,11 +379,15 @@ fn given<'a>(
     array: Option<&'a [f32]>,
     what: &'static str,
 ) -> Result<&'a [f32], Error> {
-    array.ok_or_else(|| Error::MissingInput {
+    array.ok_or_else(|| missing(method, inputs, what))
+}
+
+fn missing(method: &Method, inputs: &UpdateInputs, what: &'static str) -> Error {
+    Error::MissingInput {
         method: method.name,
         grow_init: inputs.grow_init.to_string(),
         what,
-    })
+    }
 }
 
 /// -1, 0 or 1; 0 for both zeros.

@@ -1,7 +1,8 @@
-//! Sparse training methods as rows of one table (reference 2.3, 2.4), and what new connections start from.
+//! Sparse training methods as rows of one table (reference 2.3-2.9), and what new connections start from.
 //!
-//! A later method is another row, with another variant where its score or reset is new. One-shot methods fit too: an update
-//! that happens once at step 0 instead of a gradient step is `Order::Replaces` with a schedule from 0 to 0.
+//! Every mask update keeps some entries by one score and grows others by a second; a row says by which, how many, and when
+//! relative to the gradient step. A later method is another row, with another variant where its score is new. One-shot
+//! pruning is an update that happens once, at step 0, instead of a gradient step.
 
 use std::{fmt, str::FromStr};
 
@@ -9,24 +10,59 @@ use super::error::{Error, nearest};
 use super::schedule::Order;
 use super::{join_number, split_number};
 
-/// What decides which connections an update keeps: the largest scores stay.
+/// Masks before the first iteration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Random, with the budgeted zeros (reference 1.2).
+    Random,
+    /// All ones.
+    Ones,
+}
+
+/// What decides which entries an update keeps: the largest scores stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropScore {
     /// No update.
     None,
     /// `|mask * weight|` plus normal noise of standard deviation [`super::host::DROP_NOISE_STD`] on every entry.
     NoisyMagnitude,
+    /// `|weight|`, inactive weights included, without noise.
+    Magnitude,
+    /// `|g * weight|`, with `g` the gradient of the whole loss, L2 term included (SNIP, reference 2.7).
+    Saliency,
+    /// `weight * Hg`: how much of the gradient's norm goes when the weight does (GraSP, arXiv 2002.07376, equation 8, where
+    /// the largest `-weight * Hg` are removed).
+    GradientFlow,
+}
+
+/// How many entries an update keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All connections but the drop fraction, which grows elsewhere: the number of ones stays.
+    Connections,
+    /// As many as the layer's budget has ones; nothing grows.
+    Budget,
+    /// As many as all budgets together have ones, ranked across layers; nothing grows.
+    TotalBudget,
+    /// What the sparsity of this step leaves of the layer; ties at the threshold all stay and nothing grows (reference 2.9).
+    Gradual,
 }
 
 /// What decides where connections grow: the largest scores among all entries not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrowScore {
-    /// No update.
+    /// Nothing grows.
     None,
     /// Uniform random numbers in `[0, 1)`.
     Uniform,
     /// `|G|`, with `G` the gradient of the loss with respect to the masked kernel: dense, and free of weight decay.
     Gradient,
+    /// `-|G|`: where the gradient is smallest (reference 2.11).
+    InvertedGradient,
+    /// `|E|`, with `E` the moving average of `G` (reference 2.5).
+    Momentum,
+    /// The mask: just what was dropped grows back (reference 2.6).
+    Mask,
 }
 
 /// What the optimizer slots of new connections become.
@@ -49,15 +85,68 @@ pub struct Method {
     pub summary: &'static str,
     /// Whether maskable layers have masks.
     pub masked: bool,
+    /// Masks before the first iteration.
+    pub start: Start,
     /// When updates happen relative to the gradient step.
     pub order: Order,
-    /// Which connections an update keeps.
+    /// Which entries an update keeps.
     pub drop: DropScore,
+    /// How many it keeps.
+    pub keep: Keep,
     /// Where it grows new ones.
     pub grow: GrowScore,
     /// What the slots of new connections become.
     pub slots: SlotReset,
+    /// Whether weights are trained by the dense gradient, straight through the mask and without weight decay (reference 2.8).
+    pub straight_through: bool,
+    /// Whether the share of weights that were ever active is kept track of (ITOP, arXiv 2102.02887).
+    pub explores: bool,
 }
+
+/// What most rows have in common: random masks, fixed for the whole run.
+const FIXED: Method = Method {
+    name: "scratch",
+    aliases: &[],
+    summary: "random masks, fixed for the whole run",
+    masked: true,
+    start: Start::Random,
+    order: Order::None,
+    drop: DropScore::None,
+    keep: Keep::Connections,
+    grow: GrowScore::None,
+    slots: SlotReset::Zero,
+    straight_through: false,
+    explores: false,
+};
+
+const SET: Method = Method {
+    name: "set",
+    summary: "drops the smallest weights and grows random connections, after a gradient step",
+    order: Order::After,
+    drop: DropScore::NoisyMagnitude,
+    grow: GrowScore::Uniform,
+    ..FIXED
+};
+
+const RIGL: Method = Method {
+    name: "rigl",
+    summary: "drops the smallest weights and grows where the dense gradient is largest, instead of a gradient step",
+    order: Order::Replaces,
+    drop: DropScore::NoisyMagnitude,
+    grow: GrowScore::Gradient,
+    slots: SlotReset::ScaledGradient,
+    ..FIXED
+};
+
+const SNIP: Method = Method {
+    name: "snip",
+    summary: "keeps the weights with the largest |gradient * weight| of the first batch, layer by layer",
+    start: Start::Ones,
+    order: Order::Once,
+    drop: DropScore::Saliency,
+    keep: Keep::Budget,
+    ..FIXED
+};
 
 /// Every method.
 pub static METHODS: &[Method] = &[
@@ -66,40 +155,71 @@ pub static METHODS: &[Method] = &[
         aliases: &["baseline"],
         summary: "no masks: every weight is trained",
         masked: false,
-        order: Order::None,
-        drop: DropScore::None,
-        grow: GrowScore::None,
+        ..FIXED
+    },
+    FIXED,
+    Method {
+        name: "static",
+        summary: "random masks, whose weakest weights start anew from time to time, after a gradient step",
+        grow: GrowScore::Mask,
+        ..SET
+    },
+    SET,
+    Method {
+        name: "snfs",
+        aliases: &["momentum"],
+        summary: "as set, but grows where a moving average of the dense gradient is largest",
+        grow: GrowScore::Momentum,
+        ..SET
+    },
+    RIGL,
+    Method {
+        name: "rigl-inverted",
+        aliases: &["rigl_inverted"],
+        summary: "as rigl, but grows where the dense gradient is smallest: a control",
+        grow: GrowScore::InvertedGradient,
         slots: SlotReset::Zero,
+        ..RIGL
+    },
+    SNIP,
+    Method {
+        name: "grasp",
+        summary: "keeps the weights that the gradient's norm needs most on the first batch, over all layers",
+        drop: DropScore::GradientFlow,
+        keep: Keep::TotalBudget,
+        ..SNIP
     },
     Method {
-        name: "scratch",
-        aliases: &[],
-        summary: "random masks, fixed for the whole run",
-        masked: true,
-        order: Order::None,
-        drop: DropScore::None,
-        grow: GrowScore::None,
-        slots: SlotReset::Zero,
+        name: "dnw",
+        summary: "keeps the largest weights after every step and trains all of them by the dense gradient",
+        start: Start::Ones,
+        order: Order::Every,
+        drop: DropScore::Magnitude,
+        keep: Keep::Budget,
+        straight_through: true,
+        ..FIXED
     },
     Method {
-        name: "set",
-        aliases: &[],
-        summary: "drops the smallest weights and grows random connections, after a gradient step",
-        masked: true,
-        order: Order::After,
-        drop: DropScore::NoisyMagnitude,
-        grow: GrowScore::Uniform,
-        slots: SlotReset::Zero,
+        name: "prune",
+        aliases: &["gradual", "gmp"],
+        summary: "gradual magnitude pruning: dense at first, then ever fewer of the largest weights",
+        start: Start::Ones,
+        order: Order::AfterInterval,
+        drop: DropScore::Magnitude,
+        keep: Keep::Gradual,
+        ..FIXED
     },
     Method {
-        name: "rigl",
-        aliases: &[],
-        summary: "drops the smallest weights and grows where the dense gradient is largest, instead of a gradient step",
-        masked: true,
-        order: Order::Replaces,
-        drop: DropScore::NoisyMagnitude,
-        grow: GrowScore::Gradient,
-        slots: SlotReset::ScaledGradient,
+        name: "set-itop",
+        summary: "set, and the share of weights ever active; meant for long intervals",
+        explores: true,
+        ..SET
+    },
+    Method {
+        name: "rigl-itop",
+        summary: "rigl, and the share of weights ever active; meant for long intervals",
+        explores: true,
+        ..RIGL
     },
 ];
 
@@ -123,12 +243,27 @@ impl Method {
         self.order != Order::None
     }
 
+    /// Whether an update moves connections, by a drop fraction, rather than prune.
+    pub fn moves(&self) -> bool {
+        self.updates() && self.keep == Keep::Connections
+    }
+
+    /// Whether connections grow by the dense gradient of the update's own batch.
+    pub fn grows_by_gradient(&self) -> bool {
+        matches!(self.grow, GrowScore::Gradient | GrowScore::InvertedGradient)
+    }
+
+    /// Whether an update touches layers without zeros too: it starts their weights anew, or gives them some.
+    pub fn updates_dense_layers(&self) -> bool {
+        self.grow == GrowScore::Mask || self.keep == Keep::Gradual
+    }
+
     /// Checks that new connections can start from `init` under this method.
     ///
     /// # Errors
     /// [`Error::GrowInit`] when `init` needs the dense gradient and the method does not compute it.
     pub fn check_grow_init(&self, init: GrowInit) -> Result<(), Error> {
-        if init.needs_gradient() && self.grow != GrowScore::Gradient {
+        if init.needs_gradient() && self.slots != SlotReset::ScaledGradient {
             return Err(Error::GrowInit {
                 method: self.name,
                 grow_init: init.to_string(),
@@ -150,9 +285,9 @@ pub enum GrowInit {
     RandomNormal(f64),
     /// Uniform in plus or minus the mean absolute raw weight of the layer, active and inactive.
     RandomUniform(f64),
-    /// The dense gradient. RigL only.
+    /// The dense gradient. For methods that reset slots by it: RigL.
     GradScale(f64),
-    /// The sign of the dense gradient. RigL only.
+    /// The sign of the dense gradient. As for `GradScale`.
     GradSign(f64),
 }
 
@@ -235,10 +370,8 @@ mod tests {
         assert_eq!(Method::find("baseline").unwrap().name, "dense");
         for method in METHODS {
             assert_eq!(Method::find(method.name).unwrap(), method);
-            assert_eq!(
-                method.updates(),
-                method.drop != DropScore::None && method.grow != GrowScore::None
-            );
+            assert_eq!(method.updates(), method.drop != DropScore::None, "{}", method.name);
+            assert_eq!(method.moves(), method.grow != GrowScore::None, "{}", method.name);
         }
         assert!(
             Method::find("rilg")

@@ -7,10 +7,11 @@
 //! |---|---|---|
 //! | [`distribution`] | how many zeros does each layer get | 1.1, 1.3-1.5 |
 //! | [`mask`] | which positions start as zeros | 1.2 |
-//! | [`schedule`] | at which iterations do masks change, and by what fraction | 2.2 |
-//! | [`method`] | which scores drop and grow connections, in which order to the gradient step | 2.3, 2.4 |
-//! | [`host`] | selection and one mask update on arrays: the twin that graphs are held equal to | 2.3, 2.4 |
-//! | [`select`], [`update`] | the same as graphs, for the compiled training program | 2.3, 2.4 |
+//! | [`schedule`] | at which iterations do masks change, and by what fraction | 2.2, 2.9 |
+//! | [`method`] | which scores keep and grow connections, in which order to the gradient step | 2.3-2.9 |
+//! | [`compact`] | which units are left, and the smaller network of them | 3.6 |
+//! | [`host`] | selection and one mask update on arrays: the twin that graphs are held equal to | 2.3-2.9 |
+//! | [`select`], [`update`] | the same as graphs, for the compiled training program | 2.3-2.9 |
 //!
 //! All of it is pure: the same arguments give the same result on every machine and thread count.
 //!
@@ -35,9 +36,21 @@
 //! assert_eq!((report.n_prune, report.n_grown), (1, 1));
 //! assert_eq!((mask, weights), ([true, false, true], [0.5, -0.1, 0.0]));
 //! assert_eq!(slots, [vec![1.0, 2.0, 0.0]]);
+//!
+//! // Pruning, too: SNIP keeps the two weights with the largest |gradient * weight|.
+//! let (mut weights, mut mask) = ([0.5, -0.1, 7.0], [true; 3]);
+//! let layer = LayerState { weights: &mut weights, mask: &mut mask, slots: &mut [] };
+//! let inputs = UpdateInputs { loss_gradient: Some(&[0.1, 4.0, 0.2]), keep: Some(2), ..Default::default() };
+//! mask_update(Method::find("snip")?, layer, &inputs)?;
+//! assert_eq!(mask, [false, true, true]);
+//!
+//! // And how far gradual pruning has come.
+//! let gradual = Gradual { begin_step: 0, end_step: 20, initial_sparsity: 0.0, target_sparsity: 0.8, exponent: 3.0 };
+//! assert_eq!(Gradual::kept(100, gradual.density_at(10, 0.8)), 30);
 //! # Ok::<(), rigl_xla::sparse::Error>(())
 //! ```
 
+pub mod compact;
 pub mod distribution;
 mod error;
 pub mod host;
@@ -46,14 +59,15 @@ pub mod method;
 pub mod numpy_rng;
 pub mod schedule;
 pub mod select;
+mod str_table;
 pub mod update;
 
 pub use distribution::{Budget, Distribution, Layer, Options, Rounding, budgets, n_zeros};
 pub use error::{Error, nearest};
-pub use host::{LayerState, UpdateInputs, UpdateReport, mask_update, sort_key, top_k};
+pub use host::{LayerState, UpdateInputs, UpdateReport, mask_update, sort_key, top_k, top_k_overall, update_average};
 pub use mask::{MaskSeedCompat, initial_masks, random_mask};
-pub use method::{DropScore, GrowInit, GrowScore, METHODS, Method, SlotReset};
-pub use schedule::{Anneal, Counters, Order, Schedule, Tick, trace};
+pub use method::{DropScore, GrowInit, GrowScore, Keep, METHODS, Method, SlotReset, Start};
+pub use schedule::{Anneal, Counters, Gradual, Order, Schedule, Tick, trace};
 
 /// Number after the last underscore of `name`, when that tail is digits with an optional point; 1 without such a tail.
 ///

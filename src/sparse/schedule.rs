@@ -1,4 +1,4 @@
-//! When masks change, and by what fraction (reference 2.2-2.4).
+//! When masks change, and by what fraction (reference 2.2-2.9).
 
 use std::{fmt, str::FromStr};
 
@@ -139,6 +139,78 @@ impl Schedule {
     }
 }
 
+/// How sparsity grows under gradual magnitude pruning (reference 2.9; arXiv 1710.01878, equation 1).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gradual {
+    /// Global step up to which the sparsity is `initial_sparsity`.
+    pub begin_step: i64,
+    /// Global step from which it is `target_sparsity`.
+    pub end_step: i64,
+    /// Share of zeros at the beginning.
+    pub initial_sparsity: f64,
+    /// Share of zeros at the end.
+    pub target_sparsity: f64,
+    /// 3 makes the published cubic.
+    pub exponent: f64,
+}
+
+impl Gradual {
+    /// Share of zeros at global step `gs`, by the float32 operations of the original:
+    /// `(initial - target) * pow(1 - p, exponent) + target`, with `p` the progress from begin to end, in `[0, 1]`.
+    pub fn sparsity_at(&self, gs: i64) -> f32 {
+        let span = self.end_step.saturating_sub(self.begin_step) as f32;
+        let progress = (gs.saturating_sub(self.begin_step) as f32 / span).clamp(0.0, 1.0);
+        let (initial, target) = (self.initial_sparsity, self.target_sparsity);
+        (initial - target) as f32 * (1.0 - progress).powf(self.exponent as f32) + target as f32
+    }
+
+    /// Share of a layer's weights kept at global step `gs`, float32, when its own target is `layer_target`: its sparsity
+    /// grows in proportion.
+    pub fn density_at(&self, gs: i64, layer_target: f64) -> f32 {
+        let sparsity = self.sparsity_at(gs);
+        if layer_target == self.target_sparsity {
+            return 1.0 - sparsity;
+        }
+        1.0 - sparsity * (layer_target as f32 / self.target_sparsity as f32)
+    }
+
+    /// Number of `n` weights at the threshold or above it: `n * density` in float32, rounded half to even, at least 1 (the
+    /// original fails on 0). Ties at the threshold come on top.
+    pub fn kept(n: usize, density: f32) -> usize {
+        let kept = (n as f32 * density).round_ties_even() as usize;
+        kept.clamp(n.min(1), n)
+    }
+
+    /// Checks that the sparsity is defined at every step.
+    ///
+    /// # Errors
+    /// [`Error::Value`]: no steps between begin and end, a sparsity outside `[0, 1)`, a target of 0 (layers with targets
+    /// of their own are pruned in proportion to it), or an exponent below 0.
+    pub fn validate(&self) -> Result<(), Error> {
+        let wrong = |name: &str, found: String, expected| {
+            Err(Error::Value {
+                name: name.into(),
+                found,
+                expected,
+            })
+        };
+        if self.end_step <= self.begin_step {
+            return wrong("end_step", self.end_step.to_string(), "a step after begin_step");
+        }
+        if !(0.0..1.0).contains(&self.initial_sparsity) {
+            return wrong(
+                "initial_sparsity",
+                self.initial_sparsity.to_string(),
+                "a share of zeros in [0, 1)",
+            );
+        }
+        if !(self.exponent.is_finite() && self.exponent >= 0.0) {
+            return wrong("exponent", self.exponent.to_string(), "a number of at least 0");
+        }
+        Ok(())
+    }
+}
+
 /// When the mask update happens relative to the gradient step of its iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -148,6 +220,27 @@ pub enum Order {
     Replaces,
     /// After the gradient step, at the incremented global step (SET).
     After,
+    /// As `After`, with the first interval counted from step 0, so that nothing happens before it is over (gradual pruning).
+    AfterInterval,
+    /// After every gradient step, whatever the schedule (DNW).
+    Every,
+    /// Once, instead of the gradient step at global step 0, whatever the schedule (SNIP).
+    Once,
+}
+
+impl Order {
+    /// Whether an update takes the place of a gradient step.
+    pub fn replaces_step(self) -> bool {
+        matches!(self, Order::Replaces | Order::Once)
+    }
+
+    /// Value of [`Counters::last`] in a new run.
+    pub fn initial_last(self, schedule: &Schedule) -> i64 {
+        match self {
+            Order::AfterInterval => 0,
+            _ => schedule.initial_last(),
+        }
+    }
 }
 
 /// What one iteration did to the counters.
@@ -178,11 +271,11 @@ pub struct Counters {
 
 impl Counters {
     /// Counters of a new run.
-    pub fn start(schedule: &Schedule) -> Self {
+    pub fn start(order: Order, schedule: &Schedule) -> Self {
         Self {
             iteration: 0,
             gs: 0,
-            last: schedule.initial_last(),
+            last: order.initial_last(schedule),
         }
     }
 
@@ -192,9 +285,11 @@ impl Counters {
         let update = match order {
             Order::None => false,
             Order::Replaces => schedule.is_update(gs_before, self.last),
-            Order::After => schedule.is_update(gs_before + 1, self.last),
+            Order::After | Order::AfterInterval => schedule.is_update(gs_before + 1, self.last),
+            Order::Every => true,
+            Order::Once => gs_before == 0 && self.last < 0,
         };
-        if !(update && order == Order::Replaces) {
+        if !(update && order.replaces_step()) {
             self.gs += 1;
         }
         if update {
@@ -218,6 +313,6 @@ impl Counters {
 
 /// The first `iterations` iterations of a new run.
 pub fn trace(order: Order, schedule: &Schedule, iterations: u64) -> impl Iterator<Item = Tick> {
-    let mut counters = Counters::start(schedule);
+    let mut counters = Counters::start(order, schedule);
     (0..iterations).map(move |_| counters.advance(order, schedule))
 }

@@ -1,6 +1,6 @@
 //! One mask update of one layer as a graph: the twin of [`super::mask_update`] that is compiled into the training step.
 
-use super::method::{DropScore, GrowInit, GrowScore, Method, SlotReset};
+use super::method::{DropScore, GrowInit, GrowScore, Keep, Method, SlotReset};
 use super::select::{Select, grow_keys, sort_keys, top_k_mask};
 use hlo::random::Key;
 use hlo::{DType, Tensor};
@@ -14,14 +14,21 @@ pub struct Layer<'g> {
     pub mask: Tensor<'g>,
     /// Optimizer slots of the weights, f32.
     pub slots: Vec<Tensor<'g>>,
+    /// Of gradual pruning: the magnitude that weights must reach, an f32 scalar.
+    pub threshold: Option<Tensor<'g>>,
 }
 
 /// What an update needs beside the layer.
 pub struct Inputs<'g> {
     /// Gradient of the loss with respect to the masked kernel.
     pub gradient: Tensor<'g>,
+    /// What the drop or grow score is made of where that is not the gradient, by method: the average of gradients, the
+    /// gradient of the whole loss, the product of Hessian and gradient (as in [`super::UpdateInputs`]).
+    pub score: Option<Tensor<'g>>,
     /// Drop fraction of this update, f32 scalar.
     pub drop_fraction: Tensor<'g>,
+    /// How many entries a method that prunes keeps, s32 scalar.
+    pub keep: Option<Tensor<'g>>,
     /// Source of randomness of this layer and step.
     pub key: Key<'g>,
     /// A fresh sample of the layer's initialiser, for [`GrowInit::InitialDist`].
@@ -51,10 +58,56 @@ enum Purpose {
     GrowInit = 3,
 }
 
-/// The layer after the update (reference 2.3, 2.4). A method without updates leaves it as it is.
+/// The layer after the update (reference 2.3-2.9). A method without updates leaves it as it is, and so does one that prunes
+/// without a count to keep.
 #[track_caller]
 pub fn update<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Layer<'g> {
-    let (Some(drop), Some(grow)) = (drop_scores(rule, layer, inputs), grow_scores(rule, layer, inputs)) else {
+    let Some(drop) = drop_scores(rule, layer, inputs) else {
+        return layer.clone();
+    };
+    match (rule.method.keep, inputs.keep) {
+        (Keep::Connections, _) => exchange(rule, layer, inputs, drop),
+        (Keep::Budget | Keep::TotalBudget, Some(keep)) => Layer {
+            mask: top_k_mask(sort_keys(drop), keep, rule.select),
+            ..layer.clone()
+        },
+        (Keep::Gradual, Some(keep)) => {
+            let kept = top_k_mask(sort_keys(drop), keep, rule.select);
+            let axes: Vec<usize> = (0..drop.shape().rank()).collect();
+            let infinite = drop.graph().full(&drop.shape(), f64::INFINITY);
+            let threshold = kept.select(drop, infinite).reduce_min(&axes);
+            Layer {
+                mask: drop.ge(threshold.broadcast_to(&drop.dims())),
+                threshold: Some(threshold),
+                ..layer.clone()
+            }
+        }
+        (_, None) => layer.clone(),
+    }
+}
+
+/// The masks of layers whose `scores` are ranked together: the `keep` (s32 scalar) largest, ties to the earlier layer, then
+/// to the lower index. Twin of [`super::top_k_overall`].
+#[track_caller]
+pub fn prune_overall<'g>(scores: &[Tensor<'g>], keep: Tensor<'g>, select: Select) -> Vec<Tensor<'g>> {
+    let flat = |t: &Tensor<'g>| sort_keys(*t).reshape(&[t.shape().elements()]);
+    let keys: Vec<_> = scores.iter().map(flat).collect();
+    let Some(first) = keys.first() else {
+        return vec![];
+    };
+    let kept = top_k_mask(first.graph().concatenate(&keys, 0), keep, select);
+    let mut from = 0;
+    let mut take = |t: &Tensor<'g>| {
+        let start = from;
+        from += t.shape().elements();
+        kept.slice(&[start], &[from]).reshape(&t.dims())
+    };
+    scores.iter().map(&mut take).collect()
+}
+
+/// Drops and grows: the number of ones stays.
+fn exchange<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, drop: Tensor<'g>) -> Layer<'g> {
+    let Some(grow) = grow_scores(rule, layer, inputs) else {
         return layer.clone();
     };
     let all: Vec<usize> = (0..layer.mask.shape().rank()).collect();
@@ -65,7 +118,10 @@ pub fn update<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Layer<
         .min(ones);
     let kept = top_k_mask(sort_keys(drop), ones - pruned, rule.select);
     let grown = top_k_mask(grow_keys(grow, kept), pruned, rule.select);
-    let new = grown & !layer.mask;
+    let new = match rule.method.grow {
+        GrowScore::Mask => grown,
+        _ => grown & !layer.mask,
+    };
     let slot = match rule.method.slots {
         SlotReset::ScaledGradient if rule.initial_acc_scale != 0.0 => inputs.gradient * rule.initial_acc_scale,
         SlotReset::ScaledGradient | SlotReset::Zero => inputs.gradient.zeros_like(),
@@ -74,6 +130,7 @@ pub fn update<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Layer<
         weights: new.select(grow_tensor(rule, layer, inputs), layer.weights),
         mask: kept | grown,
         slots: layer.slots.iter().map(|&s| new.select(slot, s)).collect(),
+        threshold: layer.threshold,
     }
 }
 
@@ -81,7 +138,9 @@ fn key<'g>(inputs: &Inputs<'g>, purpose: Purpose) -> Key<'g> {
     inputs.key.fold(purpose as u64)
 }
 
-fn drop_scores<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option<Tensor<'g>> {
+/// Drop scores of a layer; `None` where the method has none, or lacks what they are made of.
+#[track_caller]
+pub fn drop_scores<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option<Tensor<'g>> {
     match rule.method.drop {
         DropScore::None => None,
         DropScore::NoisyMagnitude => {
@@ -91,6 +150,9 @@ fn drop_scores<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Optio
                 std => magnitude + key(inputs, Purpose::DropNoise).normal(&layer.weights.dims()) * std,
             })
         }
+        DropScore::Magnitude => Some(layer.weights.abs()),
+        DropScore::Saliency => inputs.score.map(|gradient| (gradient * layer.weights).abs()),
+        DropScore::GradientFlow => inputs.score.map(|product| product * layer.weights),
     }
 }
 
@@ -99,6 +161,9 @@ fn grow_scores<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Optio
         GrowScore::None => None,
         GrowScore::Uniform => Some(key(inputs, Purpose::GrowScore).uniform(&layer.weights.dims())),
         GrowScore::Gradient => Some(inputs.gradient.abs()),
+        GrowScore::InvertedGradient => Some(-inputs.gradient.abs()),
+        GrowScore::Momentum => inputs.score.map(Tensor::abs),
+        GrowScore::Mask => Some(layer.mask.convert(DType::F32)),
     }
 }
 

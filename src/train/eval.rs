@@ -11,13 +11,13 @@ pub const EVAL_OUTPUTS: [&str; 3] = ["top1", "top5", "cross_entropy_sum"];
 
 /// Counts over a whole data set of `examples`, `batch` at a time, in one launch.
 ///
-/// Inputs: the arrays of [`inference_specs`], `images` `u8[examples, ..]`, `labels` `s32[examples]`.
+/// Inputs: those of [`inference_specs`], `images` `u8[examples, ..]`, `labels` `s32[examples]`.
 ///
 /// # Errors
 /// None for the models of this crate.
 pub fn evaluation(model: &dyn Model, examples: usize, batch: usize) -> hlo::Result<Computation> {
-    let declared = model.declaration();
-    let specs = specs(&declared);
+    let needs = model.declaration();
+    let specs = inference_specs(&needs);
     let batch = batch.min(examples);
     let data = [
         (
@@ -32,7 +32,7 @@ pub fn evaluation(model: &dyn Model, examples: usize, batch: usize) -> hlo::Resu
         let start = [g.scalar(0i32), g.scalar(0i32), g.scalar(0f32)];
         let result = g.repeat(g.scalar(batches as i32), &[&start, inputs].concat(), |g, i, s| {
             let state = State::new(&specs, &s[3..]);
-            let counts = count_batch(g, model, &declared, &state, i, batch, &s[3 + n..]);
+            let counts = count_batch(g, model, &needs, &state, i, batch, &s[3 + n..]);
             let sums: Vec<_> = s.iter().zip(counts).map(|(&sum, count)| sum + count).collect();
             [&sums, &s[3..]].concat()
         });
@@ -44,7 +44,7 @@ pub fn evaluation(model: &dyn Model, examples: usize, batch: usize) -> hlo::Resu
 fn count_batch<'g>(
     g: &'g Graph,
     model: &dyn Model,
-    declared: &Declaration,
+    needs: &Declaration,
     state: &State<'g>,
     i: Tensor<'g>,
     batch: usize,
@@ -61,7 +61,7 @@ fn count_batch<'g>(
     let logits = logits(
         g,
         model,
-        declared,
+        needs,
         state,
         to_model_input(images.dynamic_slice(&starts, &window)),
     );
@@ -83,30 +83,26 @@ fn count_batch<'g>(
 fn logits<'g>(
     g: &'g Graph,
     model: &dyn Model,
-    declared: &Declaration,
+    needs: &Declaration,
     state: &State<'g>,
     images: Tensor<'g>,
 ) -> Tensor<'g> {
-    let weights = declared.params.iter().map(|p| (p.name.clone(), effective(p, state)));
-    let statistics = declared.statistics.iter().map(|s| &s.name);
-    let others = statistics.chain(declared.fixed.iter().map(|(name, _)| name));
-    let others = others.map(|name| (name.clone(), state.get(name)));
-    model.apply(&Net::new(g, Mode::Eval, weights.chain(others)), images)
-}
-
-fn specs(declared: &Declaration) -> Vec<(String, Shape)> {
-    inference_specs(&declared.params, &declared.statistics, &declared.fixed)
+    let weights = needs.params.iter().map(|p| (p.name.clone(), effective(p, state)));
+    let statistics = needs.statistics.iter().map(|s| &s.name);
+    let fixed = needs.fixed.iter().map(|(name, _)| name);
+    let as_they_are = statistics.chain(fixed).map(|name| (name.clone(), state.get(name)));
+    model.apply(&Net::new(g, Mode::Eval, weights.chain(as_they_are)), images)
 }
 
 /// Logits `f32[batch, classes]` of one batch.
 ///
-/// Inputs: the arrays of [`inference_specs`], `images` of `dtype`: `u8` pixels, or `f32` as the model takes them.
+/// Inputs: those of [`inference_specs`], `images` of `dtype`: `u8` pixels, or `f32` as the model takes them.
 ///
 /// # Errors
 /// None for the models of this crate.
 pub fn prediction(model: &dyn Model, batch: usize, dtype: DType) -> hlo::Result<Computation> {
-    let declared = model.declaration();
-    let specs = specs(&declared);
+    let needs = model.declaration();
+    let specs = inference_specs(&needs);
     let images = Shape::new(dtype, [vec![batch], model.input_dims()].concat());
     let parameters: Vec<_> = specs.iter().cloned().chain([("images".to_string(), images)]).collect();
     Graph::function("predict", &parameters, |g, inputs| {
@@ -117,6 +113,6 @@ pub fn prediction(model: &dyn Model, batch: usize, dtype: DType) -> hlo::Result<
         } else {
             images
         };
-        vec![logits(g, model, &declared, &state, images)]
+        vec![logits(g, model, &needs, &state, images)]
     })
 }

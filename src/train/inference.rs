@@ -3,12 +3,15 @@
 use super::error::{Error, Result};
 use super::eval::{evaluation, prediction};
 use super::state::inference_specs;
+use crate::checkpoint::Checkpoint;
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::pjrt::{Arg, Buffer, Executable};
 use hlo::{DType, Literal, Shape};
-use models::Model;
+use models::{INPUT_INDICES, MnistFc, Model, Naming};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Accuracies and loss over a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -24,6 +27,7 @@ pub struct Scores {
 /// A data set on a device, with the program that evaluates it.
 pub struct Evaluator {
     program: Executable,
+    inputs: Vec<String>,
     images: Buffer,
     labels: Buffer,
     examples: usize,
@@ -43,15 +47,22 @@ impl Evaluator {
                 expected: format!("at most {} for {}", model.classes(), model.name()),
             });
         }
+        let specs = inference_specs(&model.declaration());
         Ok(Evaluator {
             program: device.program(&evaluation(model, data.len(), batch)?, &[])?,
+            inputs: specs.into_iter().map(|(name, _)| name).collect(),
             images: device.client.to_device(&data.images, 0)?,
             labels: device.client.to_device(&data.labels, 0)?,
             examples: data.len(),
         })
     }
 
-    /// Evaluates weights and masks in the order of [`inference_specs`].
+    /// Names of the arrays that [`Evaluator::run`] takes, in order.
+    pub fn inputs(&self) -> &[String] {
+        &self.inputs
+    }
+
+    /// Evaluates weights, masks and whatever else [`inference_specs`] lists, in its order.
     ///
     /// # Errors
     /// The device's.
@@ -88,6 +99,74 @@ fn check_images(model: &dyn Model, what: &str, dims: &[usize]) -> Result<()> {
 /// Examples per launch of a prediction.
 const PREDICT_BATCH: usize = 256;
 
+/// A network on a device that takes batches of one size.
+pub struct Predictor<'a> {
+    device: &'a Device,
+    program: Executable,
+    weights: Vec<Buffer>,
+    /// Shape of one batch of images.
+    batch: Shape,
+    classes: usize,
+}
+
+impl<'a> Predictor<'a> {
+    /// For `batch` (at least 1) images at a time of `dtype`: `u8` pixels, or `f32` as the model takes them. The weights are
+    /// in the order of [`inference_specs`].
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn new(device: &'a Device, model: &dyn Model, weights: &[Literal], batch: usize, dtype: DType) -> Result<Self> {
+        let to_device = |w: &Literal| device.client.to_device(w, 0);
+        Ok(Predictor {
+            device,
+            program: device.program(&prediction(model, batch, dtype)?, &[])?,
+            weights: weights
+                .iter()
+                .map(to_device)
+                .collect::<std::result::Result<Vec<_>, _>>()?,
+            batch: Shape::new(dtype, [vec![batch], model.input_dims()].concat()),
+            classes: model.classes(),
+        })
+    }
+
+    /// Logits `f32[n, classes]` of `n` images, row-major in `images`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn logits(&self, images: &Literal) -> Result<Literal> {
+        let n = images.dims().first().copied().unwrap_or(0);
+        let mut logits: Vec<f32> = Vec::with_capacity(n * self.classes);
+        for images in images.bytes().chunks(self.batch.bytes()) {
+            logits.extend(self.run(&self.upload(images)?)?);
+        }
+        logits.truncate(n * self.classes);
+        Ok(Literal::new(&[n, self.classes], &logits))
+    }
+
+    /// The first batch of images, row-major, on the device; where there are fewer, zeros fill it up.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn upload(&self, images: &[u8]) -> Result<Buffer> {
+        let n = self.batch.bytes();
+        let mut bytes = images.get(..n).unwrap_or(images).to_vec();
+        bytes.resize(n, 0);
+        let images = Literal::from_bytes(self.batch.clone(), bytes).ok_or(Error::Output("batch"))?;
+        Ok(self.device.client.to_device(&images, 0)?)
+    }
+
+    /// Logits of one batch, row-major.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn run(&self, images: &Buffer) -> Result<Vec<f32>> {
+        let args = self.weights.iter().chain([images]).map(Arg::Keep).collect();
+        let outputs = self.program.execute(args)?;
+        let logits = outputs.first().ok_or(Error::Output("logits"))?.to_literal()?;
+        logits.to_vec().ok_or(Error::Output("f32 logits"))
+    }
+}
+
 /// Logits `f32[n, classes]` of `n` images: `u8` pixels, or `f32` as the model takes them; their dimensions after the
 /// first may be grouped in any way (`[n, 28, 28]` for `[n, 784]`).
 ///
@@ -102,27 +181,7 @@ pub fn predict(device: &Device, model: &dyn Model, weights: &[Literal], images: 
         return Err(wrong_input(model, images));
     }
     let batch = n.clamp(1, PREDICT_BATCH);
-    let program = device.program(&prediction(model, batch, images.dtype())?, &[])?;
-    let to_device = |w: &Literal| device.client.to_device(w, 0);
-    let weights = weights
-        .iter()
-        .map(to_device)
-        .collect::<std::result::Result<Vec<_>, _>>()?;
-    let example_bytes = pixels * images.dtype().size();
-    let shape = Shape::new(images.dtype(), [vec![batch], model.input_dims()].concat());
-    let mut logits: Vec<f32> = Vec::with_capacity(n * model.classes());
-    for window in images.bytes().chunks(batch * example_bytes) {
-        let mut bytes = window.to_vec();
-        bytes.resize(batch * example_bytes, 0); // the last batch is filled up; its surplus rows are cut below
-        let window = Literal::from_bytes(shape.clone(), bytes).ok_or(Error::Output("batch"))?;
-        let window = device.client.to_device(&window, 0)?;
-        let args = weights.iter().chain([&window]).map(Arg::Keep).collect();
-        let outputs = program.execute(args)?;
-        let batch_logits = outputs.first().ok_or(Error::Output("logits"))?.to_literal()?;
-        logits.extend(batch_logits.to_vec::<f32>().ok_or(Error::Output("f32 logits"))?);
-    }
-    logits.truncate(n * model.classes());
-    Ok(Literal::new(&[n, model.classes()], &logits))
+    Predictor::new(device, model, weights, batch, images.dtype())?.logits(images)
 }
 
 fn wrong_input(model: &dyn Model, images: &Literal) -> Error {
@@ -141,18 +200,61 @@ fn wrong_input(model: &dyn Model, images: &Literal) -> Error {
 ///
 /// # Errors
 /// A checkpoint that fits no model: the error lists what is wrong with the one it names, or with the first.
-pub fn recognise(mut checkpoint: crate::checkpoint::Checkpoint) -> Result<(Box<dyn Model>, Vec<Literal>)> {
-    let masked = checkpoint.tensors.keys().any(|k| k.ends_with("/mask"));
-    let named = checkpoint
-        .metadata
-        .as_ref()
-        .and_then(|m| models::find(&m.model, masked));
-    let model = named
-        .or_else(|| models::find(models::NAMES[0], masked))
-        .ok_or(Error::Output("model"))?;
-    let declared = model.declaration();
-    let specs = inference_specs(&declared.params, &declared.statistics, &declared.fixed);
-    let mut arrays = checkpoint.take(model.name(), &specs)?;
+pub fn recognise(mut checkpoint: Checkpoint) -> Result<(Box<dyn Model>, Vec<Literal>)> {
+    let masked = checkpoint.tensors.keys().any(|name| name.ends_with("/mask"));
+    let told = checkpoint.metadata.as_ref().map(|m| m.model.clone());
+    let named = told.as_deref().and_then(|name| models::find(name, masked));
+    // A network's name may be spelt in several ways: as found is as expected.
+    let name = told.filter(|_| named.is_some());
+    let published = named.or_else(|| models::find(models::NAMES[0], masked));
+    let published = published.ok_or(Error::Output("model"))?;
+    let model = match sized(&checkpoint.tensors, masked) {
+        Some(sized) if sized.name() == published.name() => Box::new(sized),
+        _ => published,
+    };
+    let specs = inference_specs(&model.declaration());
+    let mut arrays = checkpoint.take(name.as_deref().unwrap_or(model.name()), &specs)?;
+    check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
     let weights = specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect();
     Ok((model, weights))
+}
+
+/// Bound on the units of a layer: an array without elements may claim any number.
+const MAX_UNITS: usize = 1 << 16;
+
+/// `mnist-fc` in the sizes of these arrays; `None` where a layer is missing, for the published sizes make a better message.
+fn sized(arrays: &BTreeMap<String, Literal>, masked: bool) -> Option<MnistFc> {
+    let naming = if masked { Naming::Masked } else { Naming::Plain };
+    let columns = |i: usize| match arrays.get(&naming.kernel(&format!("layer{i}")))?.dims() {
+        &[_, units] if units <= MAX_UNITS => Some(units),
+        _ => None,
+    };
+    let mut units: Vec<usize> = (1..).map_while(columns).collect();
+    let layer = |name: &String| name.strip_prefix("layer")?.split('/').next()?.parse().ok();
+    if arrays.keys().filter_map(layer).any(|layer: usize| layer > units.len()) {
+        return None;
+    }
+    Some(MnistFc {
+        classes: units.pop().filter(|&classes| classes > 0)?,
+        hidden: units,
+        kept_pixels: arrays.get(INPUT_INDICES).map(|indices| indices.shape().elements()),
+        ..MnistFc::new(masked)
+    })
+}
+
+/// A graph would take the nearest pixel for one that there is not.
+fn check_pixels(path: &Path, model: &dyn Model, indices: Option<&Literal>) -> Result<()> {
+    let pixels: usize = model.input_dims().iter().product();
+    let taken: Vec<i32> = indices.and_then(Literal::to_vec).unwrap_or_default();
+    match taken
+        .iter()
+        .find(|&&pixel| !usize::try_from(pixel).is_ok_and(|pixel| pixel < pixels))
+    {
+        None => Ok(()),
+        Some(pixel) => Err(Error::Shape {
+            what: format!("{}: '{INPUT_INDICES}'", path.display()),
+            found: format!("pixel {pixel}"),
+            expected: format!("pixels from 0 to {}", pixels - 1),
+        }),
+    }
 }

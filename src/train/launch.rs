@@ -2,6 +2,7 @@
 
 use super::state::{State, specs};
 use super::step::{Row, Scheduled, Trainer, to_model_input};
+use super::update::Evidence;
 use hlo::{Alias, Computation, DType, Graph, Shape, Tensor};
 use models::layers;
 
@@ -15,8 +16,9 @@ pub const LAUNCH_OUTPUTS: [&str; 5] = ["last_cross_entropy", "cross_entropy_sum"
 struct Carry<'g> {
     /// Iterations done (s32), last cross entropy and sum of all (f32), correct predictions (s32).
     measured: [Tensor<'g>; 4],
-    /// Whether the iteration just done asks for a mask update (0 or 1), and its drop fraction.
-    pending: [Tensor<'g>; 2],
+    /// The schedule's row of the iteration just done, as far as a mask update looks at it: whether there is one (0 or 1),
+    /// its drop fraction, and the densities of gradual pruning.
+    pending: Vec<Tensor<'g>>,
     /// The schedule's row of the next iteration. Read ahead: read where it is used, each look-up would be fused into the
     /// elementwise loops over the weights and done again for every element.
     row: Vec<Tensor<'g>>,
@@ -28,6 +30,14 @@ struct Carry<'g> {
     inputs: Vec<Tensor<'g>>,
 }
 
+/// Lengths of the lists in a [`Carry`].
+#[derive(Clone, Copy)]
+struct Sizes {
+    pending: usize,
+    columns: usize,
+    gradients: usize,
+}
+
 impl<'g> Carry<'g> {
     fn pack(&self) -> Vec<Tensor<'g>> {
         let lists = [&self.row, &self.gradients, &self.state, &self.inputs];
@@ -35,16 +45,16 @@ impl<'g> Carry<'g> {
         scalars.chain(lists.into_iter().flatten()).copied().collect()
     }
 
-    fn unpack(tensors: &[Tensor<'g>], gradients: usize) -> Self {
+    fn unpack(tensors: &[Tensor<'g>], sizes: Sizes) -> Self {
         let mut rest = tensors.iter().copied();
         let mut take = |n: usize| -> Vec<Tensor<'g>> { rest.by_ref().take(n).collect() };
-        let (measured, pending) = (take(4), take(2));
-        let (row, gradients) = (take(Row::COLUMNS), take(gradients));
+        let (measured, pending) = (take(4), take(sizes.pending));
+        let (row, gradients) = (take(sizes.columns), take(sizes.gradients));
         let scalars = measured.len() + pending.len() + row.len() + gradients.len();
         let state = take(tensors.len() - scalars - LAUNCH_INPUTS.len());
         Carry {
             measured: [measured[0], measured[1], measured[2], measured[3]],
-            pending: [pending[0], pending[1]],
+            pending,
             row,
             gradients,
             state,
@@ -62,7 +72,7 @@ impl Trainer<'_> {
     /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device.
     ///
     /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]`, per iteration of the launch `indices`
-    /// `s32[K, batch]` and `schedule` `f32[K, 5]` ([`Row`]); how many of the K to run (`count`, s32) and the `seed`
+    /// `s32[K, batch]` and `schedule` `f32[K, columns]` ([`Row`]); how many of the K to run (`count`, s32) and the `seed`
     /// `u32[2]`. Outputs: the state, in place, and [`LAUNCH_OUTPUTS`].
     ///
     /// # Errors
@@ -74,7 +84,7 @@ impl Trainer<'_> {
             Shape::new(DType::U8, [vec![examples], self.model.input_dims()].concat()),
             Shape::new(DType::S32, [examples]),
             Shape::new(DType::S32, [k, batch]),
-            Shape::new(DType::F32, [k, Row::COLUMNS]),
+            Shape::new(DType::F32, [k, Row::columns(self.plan)]),
             Shape::scalar(DType::S32),
             Shape::new(DType::U32, [2]),
         ];
@@ -92,32 +102,38 @@ impl Trainer<'_> {
 
     fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let (state, inputs) = inputs.split_at(specs.len());
-        let needed = self.sparse_params().filter(|_| self.updates_need_gradients());
+        let needed = self.updated_params().filter(|_| self.updates_need_gradients());
         let gradients = needed.map(|(p, _)| g.full(&Shape::new(DType::F32, p.dims.clone()), 0.0));
+        let row = self.read_row(inputs, g.scalar(0i32));
+        let densities = Scheduled::new(self.plan, &row).densities.len();
         let start = Carry {
             measured: [g.scalar(0i32), g.scalar(0f32), g.scalar(0f32), g.scalar(0i32)],
-            pending: [g.scalar(0f32), g.scalar(0f32)],
-            row: read_row(inputs, g.scalar(0i32)),
+            pending: vec![g.scalar(0f32); 2 + densities],
+            row,
             gradients: gradients.collect(),
             state: state.to_vec(),
             inputs: inputs.to_vec(),
         };
-        let n = start.gradients.len();
+        let sizes = Sizes {
+            pending: start.pending.len(),
+            columns: start.row.len(),
+            gradients: start.gradients.len(),
+        };
         let end = g.while_loop(
             &start.pack(),
-            |_, s| Carry::unpack(s, n).runs_on(),
+            |_, s| Carry::unpack(s, sizes).runs_on(),
             |g, s| {
-                let carry = Carry::unpack(s, n);
+                let carry = Carry::unpack(s, sizes);
                 // In stretches that end with a mask update: beside the ordinary iterations, not within them, it costs
                 // those nothing.
                 let after = match self.plan.method.updates() {
-                    true => self.stretch(g, specs, carry),
+                    true => self.stretch(g, specs, carry, sizes),
                     false => self.advance(g, specs, carry),
                 };
                 after.pack()
             },
         );
-        let end = Carry::unpack(&end, n);
+        let end = Carry::unpack(&end, sizes);
         let after = State::new(specs, &end.state);
         let decayed = self.plan.params.iter().filter(|p| p.decayed);
         let l2 = decayed.map(|p| layers::l2(after.get(&p.name)));
@@ -127,39 +143,25 @@ impl Trainer<'_> {
     }
 
     /// Iterations up to and including the next with a mask update, and the update.
-    fn stretch<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], mut carry: Carry<'g>) -> Carry<'g> {
-        let n = carry.gradients.len();
+    fn stretch<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], mut carry: Carry<'g>, sizes: Sizes) -> Carry<'g> {
         carry.pending[0] = g.scalar(0f32);
         let ordinary = g.while_loop(
             &carry.pack(),
             |_, s| {
-                let carry = Carry::unpack(s, n);
+                let carry = Carry::unpack(s, sizes);
                 carry.runs_on() & carry.pending[0].eq(0.0)
             },
-            |g, s| self.advance(g, specs, Carry::unpack(s, n)).pack(),
+            |g, s| self.advance(g, specs, Carry::unpack(s, sizes)).pack(),
         );
-        let mut carry = Carry::unpack(&ordinary, n);
-        let [update, drop_fraction] = carry.pending;
-        let operands = [
-            &carry.state[..],
-            &[drop_fraction, input(&carry.inputs, "seed")],
-            &carry.gradients,
-        ]
-        .concat();
+        let mut carry = Carry::unpack(&ordinary, sizes);
+        let evidence = self.evidence(g, &carry);
         let states = specs.len();
         carry.state = g.conditional(
-            update.gt(0.0),
-            &operands,
+            carry.pending[0].gt(0.0),
+            &[&carry.state[..], &evidence.pack()].concat(),
             |g, s| {
                 let mut state = State::new(specs, s);
-                let gradients = match n {
-                    0 => self
-                        .sparse_params()
-                        .map(|(p, _)| state.get(&p.name).zeros_like())
-                        .collect(),
-                    _ => s[states + 2..].to_vec(),
-                };
-                self.mask_update(g, &mut state, &gradients, s[states], s[states + 1]);
+                self.mask_update(g, &mut state, &Evidence::new(self, &s[states..]));
                 state.tensors(specs)
             },
             |_, s| s[..states].to_vec(),
@@ -167,11 +169,28 @@ impl Trainer<'_> {
         carry
     }
 
+    /// What the mask update of the iteration just done looks at.
+    fn evidence<'g>(&self, g: &'g Graph, carry: &Carry<'g>) -> Evidence<'g> {
+        let batch = match self.updates_need_batch() {
+            true => self
+                .batch(g, carry.measured[0] - g.scalar(1i32), &carry.inputs)
+                .to_vec(),
+            false => vec![],
+        };
+        Evidence {
+            drop_fraction: carry.pending[1],
+            seed: input(&carry.inputs, "seed"),
+            densities: carry.pending[2..].to_vec(),
+            gradients: carry.gradients.clone(),
+            batch,
+        }
+    }
+
     /// One iteration without its mask update.
     fn advance<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], mut carry: Carry<'g>) -> Carry<'g> {
         let mut state = State::new(specs, &carry.state);
         let [i, _, sum, correct] = carry.measured;
-        let scheduled = Scheduled::new(&carry.row);
+        let scheduled = Scheduled::new(self.plan, &carry.row);
         let batch = self.batch(g, i, &carry.inputs);
         let seed = input(&carry.inputs, "seed");
         let outcome = self.iteration(g, &mut state, batch, seed, &scheduled);
@@ -182,8 +201,8 @@ impl Trainer<'_> {
             sum + outcome.cross_entropy,
             correct + outcome.correct,
         ];
-        carry.pending = [scheduled.update, scheduled.drop_fraction];
-        carry.row = read_row(&carry.inputs, next);
+        carry.pending = [&[scheduled.update, scheduled.drop_fraction], &scheduled.densities[..]].concat();
+        carry.row = self.read_row(&carry.inputs, next);
         carry.gradients = outcome.gradients[..carry.gradients.len()].to_vec();
         carry.state = state.tensors(specs);
         carry
@@ -199,18 +218,18 @@ impl Trainer<'_> {
         let images = input(inputs, "images").take_rows(rows);
         [to_model_input(images), input(inputs, "labels").take_rows(rows)]
     }
+
+    /// The values of row `i` of `schedule`, `f32[K, columns]`; of the last row past the end.
+    fn read_row<'g>(&self, inputs: &[Tensor<'g>], i: Tensor<'g>) -> Vec<Tensor<'g>> {
+        let schedule = input(inputs, "schedule");
+        let g = schedule.graph();
+        let at = |column: i32| schedule.dynamic_slice(&[i, g.scalar(column)], &[1, 1]).reshape(&[]);
+        (0..Row::columns(self.plan) as i32).map(at).collect()
+    }
 }
 
 /// The launch's input of a name in [`LAUNCH_INPUTS`].
 fn input<'g>(inputs: &[Tensor<'g>], name: &str) -> Tensor<'g> {
     let position = LAUNCH_INPUTS.iter().position(|n| *n == name);
     inputs[position.unwrap_or(inputs.len())]
-}
-
-/// The values of row `i` of `schedule`, `f32[K, COLUMNS]`; of the last row past the end.
-fn read_row<'g>(inputs: &[Tensor<'g>], i: Tensor<'g>) -> Vec<Tensor<'g>> {
-    let schedule = input(inputs, "schedule");
-    let g = schedule.graph();
-    let at = |column: i32| schedule.dynamic_slice(&[i, g.scalar(column)], &[1, 1]).reshape(&[]);
-    (0..Row::COLUMNS as i32).map(at).collect()
 }

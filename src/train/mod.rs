@@ -1,13 +1,16 @@
 //! Training: the programs a run is made of, and the session that drives them.
 
+pub mod compact;
 mod error;
 pub mod eval;
 pub mod inference;
 pub mod launch;
+mod optimizer;
 mod resume;
 mod session;
 pub mod state;
 pub mod step;
+mod update;
 
 pub use error::{Error, Result};
 pub use session::{Summary, data_dir, train};

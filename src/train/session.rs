@@ -1,11 +1,12 @@
 //! A run from start to end: launches, metrics, evaluations, checkpoints.
 
+use super::compact;
 use super::error::{Error, Result};
 use super::inference::{Evaluator, Scores, scalar};
 use super::launch::LAUNCH_OUTPUTS;
 use super::resume;
-use super::state::{self, GLOBAL_STEP, LAST_UPDATE, inference_specs};
-use super::step::{Row, Trainer};
+use super::state;
+use super::step::{Row, Trainer, schedule};
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::Plan;
 use crate::data::batches::BatchOrder;
@@ -13,6 +14,7 @@ use crate::data::{Dataset, Split, fetch, mnist};
 use crate::device::Device;
 use crate::pjrt::{Arg, Buffer, DeviceKind, Executable};
 use crate::report::{metrics::Writer, progress::Progress};
+use crate::sparse::compact::Compressed;
 use crate::sparse::{Counters, Tick};
 use hlo::{Literal, Shape};
 use models::Model;
@@ -45,6 +47,12 @@ pub struct Summary {
     pub nonzeros: usize,
     /// Weights of all maskable layers.
     pub maskable: usize,
+    /// What is left without unused units (reference 3.6); absent without masks and for networks with convolutions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compressed: Option<Compressed>,
+    /// Share of the maskable weights that were ever active, where the method keeps track of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explored: Option<f64>,
     /// Seconds spent in training launches in this session.
     pub train_s: f64,
     /// Iterations of this session per second of `train_s`.
@@ -127,7 +135,7 @@ impl<'a> Session<'a> {
     fn open(plan: &'a Plan, mode: Mode) -> Result<Self> {
         let kind: DeviceKind = plan.run.device.kind.parse()?;
         let plugin = Some(plan.run.device.plugin.as_str()).filter(|p| !p.is_empty());
-        let model = models::find(&plan.run.model.name, plan.method.masked).ok_or(Error::Output("model"))?;
+        let model = plan.model()?;
         let dir = RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints);
         let found = resume::check(plan, &dir, mode)?;
         // The device starts and compiles while the examples are read.
@@ -197,18 +205,17 @@ impl<'a> Session<'a> {
         }
         let mut after = self.counters;
         let plan = self.plan;
-        let ticks: Vec<Tick> = (0..count)
-            .map(|_| after.advance(plan.method.order, &plan.schedule))
-            .collect();
+        let (ticks, rows): (Vec<Tick>, Vec<Row>) = schedule(plan, &mut after, count).into_iter().unzip();
         // Arrays have the length of a full launch; entries past `count` are not used.
         let k = plan.launch_length() as usize;
         let mut indices = self.order.indices(at, count);
         indices.resize(k * train.batch_size, 0);
-        let mut schedule: Vec<f32> = ticks.iter().flat_map(|t| Row::new(plan, t).values()).collect();
-        schedule.resize(k * Row::COLUMNS, 0.0);
+        let columns = Row::columns(plan);
+        let mut schedule: Vec<f32> = rows.iter().flat_map(Row::values).collect();
+        schedule.resize(k * columns, 0.0);
         let inputs = [
             Literal::new(&[k, train.batch_size], &indices),
-            Literal::new(&[k, Row::COLUMNS], &schedule),
+            Literal::new(&[k, columns], &schedule),
             Literal::scalar(count as i32),
         ];
         let upload = |l: &Literal| self.device.client.to_device(l, 0);
@@ -276,18 +283,25 @@ impl<'a> Session<'a> {
     }
 
     fn score(&self) -> Result<Scores> {
-        let specs = inference_specs(&self.plan.params, &self.plan.statistics, &[]);
-        let weights: Vec<&Buffer> = specs.iter().filter_map(|(name, _)| self.buffer(name)).collect();
+        let inputs = self.evaluator.inputs().iter();
+        let weights: Vec<&Buffer> = inputs.filter_map(|name| self.buffer(name)).collect();
         self.evaluator.run(&weights)
     }
 
     fn evaluate(&mut self) -> Result<Scores> {
         let scores = self.score()?;
-        self.record(&json!({
+        let mut record = json!({
             "iteration": self.counters.iteration,
             "global_step": self.counters.gs,
             "eval": scores,
-        }))?;
+        });
+        if let Some(compressed) = compact::report(self.plan, |mask| self.mask(mask))? {
+            record["compressed"] = json!(compressed);
+        }
+        if let Some(explored) = self.explored()? {
+            record["explored"] = json!(explored);
+        }
+        self.record(&record)?;
         let at = self.counters.iteration;
         self.progress.println(&format!(
             "iteration {at}: test top-1 {:.2} %, loss {:.4}",
@@ -334,6 +348,8 @@ impl<'a> Session<'a> {
             mask_updates: self.mask_updates,
             nonzeros,
             maskable,
+            compressed: compact::report(plan, |mask| self.mask(mask))?,
+            explored: self.explored()?,
             train_s,
             steps_per_s: if done == 0 { 0.0 } else { done as f64 / train_s },
             startup_s: startup.as_secs_f64(),
@@ -348,6 +364,19 @@ impl<'a> Session<'a> {
         })
     }
 
+    fn mask(&self, name: &str) -> Result<Vec<bool>> {
+        let mask = self.buffer(name).ok_or(Error::Output("mask"))?.to_literal()?;
+        mask.to_bools().ok_or(Error::Output("mask"))
+    }
+
+    /// Share of the maskable weights that were ever active; `None` where the method does not keep track.
+    fn explored(&self) -> Result<Option<f64>> {
+        let names = self.plan.params.iter().filter_map(|p| state::explored(self.plan, p));
+        let marks = names.map(|name| self.mask(&name)).collect::<Result<Vec<_>>>()?.concat();
+        let ever = marks.iter().filter(|&&mark| mark).count();
+        Ok((!marks.is_empty()).then(|| ever as f64 / marks.len() as f64))
+    }
+
     /// Ones and entries of the masks on the device; without masks every weight counts as one.
     fn count_ones(&self) -> Result<(usize, usize)> {
         if !self.plan.method.masked {
@@ -355,8 +384,7 @@ impl<'a> Session<'a> {
         }
         let (mut ones, mut all) = (0, 0);
         for mask in self.plan.params.iter().filter_map(|p| p.mask.as_deref()) {
-            let mask = self.buffer(mask).ok_or(Error::Output("mask"))?.to_literal()?;
-            let mask = mask.to_bools().ok_or(Error::Output("mask"))?;
+            let mask = self.mask(mask)?;
             ones += mask.iter().filter(|&&m| m).count();
             all += mask.len();
         }
@@ -394,15 +422,11 @@ fn start(
     found: Option<Checkpoint>,
 ) -> Result<(BTreeMap<String, Literal>, Counters, Option<(u64, PathBuf)>)> {
     let Some(mut checkpoint) = found else {
-        return Ok((state::initial(plan)?, Counters::start(&plan.schedule), None));
+        let counters = Counters::start(plan.method.order, &plan.schedule);
+        return Ok((state::initial(plan)?, counters, None));
     };
     let iteration = checkpoint.metadata.as_ref().map_or(0, |m| m.iteration);
     let arrays = checkpoint.take(&plan.run.model.name, specs)?;
-    let counter = |name: &str| arrays.get(name).and_then(Literal::item::<i64>);
-    let counters = Counters {
-        iteration,
-        gs: counter(GLOBAL_STEP).unwrap_or(0),
-        last: counter(LAST_UPDATE).unwrap_or(plan.schedule.initial_last()),
-    };
+    let counters = state::counters(plan, &arrays, iteration);
     Ok((arrays, counters, Some((iteration, checkpoint.path))))
 }

@@ -1,49 +1,111 @@
 //! Training state: named arrays and nothing else, under the original's variable names.
 
-use crate::config::Plan;
+use crate::config::{Plan, layer_name};
 use crate::rng;
-use crate::sparse::{self, Counters};
+use crate::sparse::{self, Counters, GrowScore, Keep, Order, Start};
 use hlo::{DType, Literal, Shape, Tensor};
-use models::{Draw, Init, Param, Statistic};
+use models::{Declaration, Draw, Init, Param};
 use std::collections::BTreeMap;
 
 /// Number of gradient steps applied, `s64[]`.
 pub const GLOBAL_STEP: &str = "global_step";
 /// Global step of the last mask update, `s64[]`.
 pub const LAST_UPDATE: &str = "last_mask_update_step";
+/// The same under gradual pruning, `s32[]`.
+pub const LAST_PRUNING: &str = "model_pruning/last_mask_update_step";
+/// Whether one-shot pruning is done, `pred[]`.
+pub const IS_PRUNED: &str = "is_snipped";
 
-/// Name of a parameter's momentum slot.
-pub fn momentum(param: &str) -> String {
-    format!("{param}/Momentum")
+/// Name of a layer's average of dense gradients: SNFS's moving one, or that of the batches before an update. The original's
+/// name of the first holds internals of its graph (reference 3).
+pub fn average(plan: &Plan, param: &Param) -> Option<String> {
+    let masked = param.mask.is_some();
+    let suffix = match plan.method.grow {
+        GrowScore::Momentum => "ExponentialMovingAverage",
+        _ if plan.run.method.gradient_batches > 1 => "GradientAverage",
+        _ => return None,
+    };
+    masked.then(|| format!("{}/{suffix}", param.name))
+}
+
+/// Name of a layer's threshold under gradual pruning, `f32[]`.
+pub fn threshold(plan: &Plan, param: &Param) -> Option<String> {
+    let layer = layer_name(param)?;
+    (plan.method.keep == Keep::Gradual).then(|| format!("{layer}/threshold"))
+}
+
+/// Name of the array that marks the weights of a layer that were ever active, where a method keeps track of them.
+pub fn explored(plan: &Plan, param: &Param) -> Option<String> {
+    let layer = layer_name(param)?;
+    plan.method.explores.then(|| format!("{layer}/explored"))
+}
+
+/// Name and shape of the array that says when masks were last updated.
+fn last_update(order: Order) -> Option<(&'static str, DType)> {
+    match order {
+        Order::None | Order::Every => None,
+        Order::Replaces | Order::After => Some((LAST_UPDATE, DType::S64)),
+        Order::AfterInterval => Some((LAST_PRUNING, DType::S32)),
+        Order::Once => Some((IS_PRUNED, DType::Pred)),
+    }
 }
 
 /// Name and shape of every array of the state, in the order in which device programs take them.
 pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
-    let network = inference_specs(&plan.params, &plan.statistics, &[]);
-    let slot = |p: &Param| (momentum(&p.name), Shape::new(DType::F32, p.dims.clone()));
-    let counter = |name: &str| (name.to_string(), Shape::scalar(DType::S64));
-    let last = plan.method.updates().then(|| counter(LAST_UPDATE));
-    network
-        .into_iter()
-        .chain(plan.params.iter().map(slot))
-        .chain([counter(GLOBAL_STEP)])
+    let of = |name: String, dtype, p: &Param| (name, Shape::new(dtype, p.dims.clone()));
+    let params = plan.params.iter().map(|p| of(p.name.clone(), DType::F32, p));
+    let masks = plan
+        .params
+        .iter()
+        .filter_map(|p| Some(of(p.mask.clone()?, DType::Pred, p)));
+    let slots = plan.params.iter().flat_map(|p| {
+        let slots = plan.optimizer.slots_of(&p.name).into_iter();
+        slots.map(|slot| of(slot, DType::F32, p))
+    });
+    let averages = plan
+        .params
+        .iter()
+        .filter_map(|p| Some(of(average(plan, p)?, DType::F32, p)));
+    let explored = plan
+        .params
+        .iter()
+        .filter_map(|p| Some(of(explored(plan, p)?, DType::Pred, p)));
+    let statistics = plan.statistics.iter().map(|s| {
+        let shape = Shape::new(DType::F32, s.dims.clone());
+        (s.name.clone(), shape)
+    });
+    let scalar = |name: String, dtype| (name, Shape::scalar(dtype));
+    let thresholds = plan
+        .params
+        .iter()
+        .filter_map(|p| Some(scalar(threshold(plan, p)?, DType::F32)));
+    let shared = plan.optimizer.scalars().iter();
+    let shared = shared.map(|&name| scalar(name.into(), DType::F32));
+    let last = last_update(plan.method.order).map(|(name, dtype)| scalar(name.into(), dtype));
+    params
+        .chain(masks)
+        .chain(slots)
+        .chain(statistics)
+        .chain(averages)
+        .chain(explored)
+        .chain(thresholds)
+        .chain(shared)
+        .chain([scalar(GLOBAL_STEP.into(), DType::S64)])
         .chain(last)
         .collect()
 }
 
-/// The arrays that evaluation needs: parameters, masks, moving statistics and what is fixed.
-pub fn inference_specs(params: &[Param], statistics: &[Statistic], fixed: &[(String, Shape)]) -> Vec<(String, Shape)> {
+/// The arrays that evaluation needs: parameters, masks, statistics and what stays as it is.
+pub fn inference_specs(needs: &Declaration) -> Vec<(String, Shape)> {
     let f32s = |name: &String, dims: &[usize]| (name.clone(), Shape::new(DType::F32, dims));
-    let weights = params.iter().map(|p| f32s(&p.name, &p.dims));
-    let masks = params
+    let weights = needs.params.iter().map(|p| f32s(&p.name, &p.dims));
+    let masks = needs
+        .params
         .iter()
         .filter_map(|p| Some((p.mask.clone()?, Shape::new(DType::Pred, p.dims.clone()))));
-    let statistics = statistics.iter().map(|s| f32s(&s.name, &s.dims));
-    weights
-        .chain(masks)
-        .chain(statistics)
-        .chain(fixed.iter().cloned())
-        .collect()
+    let statistics = needs.statistics.iter().map(|s| f32s(&s.name, &s.dims));
+    let fixed = needs.fixed.iter().cloned();
+    weights.chain(masks).chain(statistics).chain(fixed).collect()
 }
 
 /// The state before the first iteration, a pure function of plan and seed.
@@ -52,36 +114,65 @@ pub fn inference_specs(params: &[Param], statistics: &[Statistic], fixed: &[(Str
 /// A seed that the chosen mask generator does not take.
 pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> {
     let seed = plan.run.train.seed;
-    let masks = sparse::initial_masks(&plan.budgets, seed, plan.run.sparsity.mask_seed_compat)?;
-    let mut masks = masks.into_iter();
-    let mut state = BTreeMap::new();
+    let zeros = |(name, shape): (String, Shape)| (name, Literal::zeros(shape));
+    let mut state: BTreeMap<_, _> = specs(plan).into_iter().map(zeros).collect();
+    let mut masks = initial_masks(plan)?.into_iter();
     for param in &plan.params {
-        state.insert(
-            param.name.clone(),
-            Literal::new(&param.dims, &initial_values(&param.name, &param.dims, param.init, seed)),
-        );
-        state.insert(
-            momentum(&param.name),
-            Literal::zeros(Shape::new(DType::F32, param.dims.clone())),
-        );
+        let values = Literal::new(&param.dims, &draw(param.init, &param.name, &param.dims, seed));
+        state.insert(param.name.clone(), values);
         if let (Some(name), Some(mask)) = (&param.mask, param.mask.as_ref().and_then(|_| masks.next())) {
-            state.insert(name.clone(), Literal::from_bools(&param.dims, &mask));
+            let mask = Literal::from_bools(&param.dims, &mask);
+            if let Some(explored) = explored(plan, param) {
+                state.insert(explored, mask.clone());
+            }
+            state.insert(name.clone(), mask);
         }
     }
-    for Statistic { name, dims, init } in &plan.statistics {
-        let values = initial_values(name, dims, *init, seed);
-        state.insert(name.clone(), Literal::new(dims, &values));
+    for statistic in &plan.statistics {
+        let values = draw(statistic.init, &statistic.name, &statistic.dims, seed);
+        state.insert(statistic.name.clone(), Literal::new(&statistic.dims, &values));
     }
-    let counters = Counters::start(&plan.schedule);
-    state.insert(GLOBAL_STEP.into(), Literal::scalar(counters.gs));
-    if plan.method.updates() {
-        state.insert(LAST_UPDATE.into(), Literal::scalar(counters.last));
+    let optimizer = &plan.run.optimizer;
+    let powers = [optimizer.beta1, optimizer.beta2];
+    for (name, power) in plan.optimizer.scalars().iter().zip(powers) {
+        state.insert(name.to_string(), Literal::scalar(power as f32));
+    }
+    let last = Counters::start(plan.method.order, &plan.schedule).last;
+    if let Some((name @ LAST_UPDATE, _)) = last_update(plan.method.order) {
+        state.insert(name.into(), Literal::scalar(last));
     }
     Ok(state)
 }
 
+/// The masks before the first iteration, of the maskable layers in order.
+fn initial_masks(plan: &Plan) -> Result<Vec<Vec<bool>>, sparse::Error> {
+    let said = &plan.run.sparsity;
+    match plan.method.start {
+        Start::Random => sparse::initial_masks(&plan.budgets, plan.run.train.seed, said.mask_seed_compat),
+        Start::Ones => Ok(plan.budgets.iter().map(|b| vec![true; b.zeros + b.nonzeros]).collect()),
+    }
+}
+
+/// The counters of a run whose state is `arrays`, after `iteration` iterations.
+pub fn counters(plan: &Plan, arrays: &BTreeMap<String, Literal>, iteration: u64) -> Counters {
+    let start = Counters::start(plan.method.order, &plan.schedule);
+    let number = |name: &str| Some(arrays.get(name)?.to_f64_vec().first().copied()? as i64);
+    let last = last_update(plan.method.order).and_then(|(name, _)| number(name));
+    let last = match plan.method.order {
+        // Only whether it happened is stored; it can have happened at step 0 alone.
+        Order::Once if last == Some(1) => Some(0),
+        Order::Once => None,
+        _ => last,
+    };
+    Counters {
+        iteration,
+        gs: number(GLOBAL_STEP).unwrap_or(start.gs),
+        last: last.unwrap_or(start.last),
+    }
+}
+
 /// Draws an array from its initialiser: a function of seed and name alone.
-fn initial_values(name: &str, dims: &[usize], init: Init, seed: u64) -> Vec<f32> {
+fn draw(init: Init, name: &str, dims: &[usize], seed: u64) -> Vec<f32> {
     let n = dims.iter().product();
     let mut stream = rng::stream(seed, "init", name, 0);
     let mut fill = |draw: &mut dyn FnMut(&mut rng::Stream) -> f64| (0..n).map(|_| draw(&mut stream) as f32).collect();
@@ -115,6 +206,18 @@ impl<'g> State<'g> {
     /// On any other name.
     pub fn get(&self, name: &str) -> Tensor<'g> {
         self.0[name]
+    }
+
+    /// The arrays of these names.
+    pub fn get_all(&self, names: &[impl AsRef<str>]) -> Vec<Tensor<'g>> {
+        names.iter().map(|name| self.get(name.as_ref())).collect()
+    }
+
+    /// Replaces the arrays of these names.
+    pub fn set_all(&mut self, names: &[impl AsRef<str>], values: Vec<Tensor<'g>>) {
+        for (name, value) in names.iter().zip(values) {
+            self.set(name.as_ref(), value);
+        }
     }
 
     /// Replaces an array.

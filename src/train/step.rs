@@ -3,13 +3,15 @@
 //! The host says when (learning rate, drop fraction and whether to update masks, per iteration: exact float32 values that
 //! are the same on every device and in `plan`, see [`Row`]); the device says which.
 
-use super::state::{GLOBAL_STEP, LAST_UPDATE, State, momentum, specs};
+use super::optimizer::Step;
+use super::state::{self, GLOBAL_STEP, IS_PRUNED, LAST_PRUNING, LAST_UPDATE, State, specs};
+use super::update::Evidence;
 use crate::config::Plan;
 use crate::rng;
-use crate::sparse::{self, GrowInit, GrowScore, Order, Tick};
+use crate::sparse::{self, Counters, Keep, Tick};
 use hlo::random::Key;
-use hlo::{Computation, DType, Graph, Shape, Tensor, grad};
-use models::{Draw, Mode, Model, Net, Param, layers};
+use hlo::{Computation, DType, Graph, Tensor, grad};
+use models::{Mode, Model, Net, Param, layers};
 
 /// Everything that the graphs of a run are made of.
 pub struct Trainer<'a> {
@@ -24,7 +26,7 @@ pub struct Trainer<'a> {
 /// Where a mask update replaces the gradient step, the step is still computed, but by coefficients that leave everything
 /// as it is: `V <- 1 V + 0 g`, `W <- W - 0 (..)`. Choosing between old and new arrays instead would need both at once,
 /// that is a copy of every array on every iteration.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Learning rate; 0 where the step is replaced.
     pub rate: f32,
@@ -36,50 +38,138 @@ pub struct Row {
     pub update: f32,
     /// Drop fraction of the update.
     pub drop_fraction: f32,
+    /// Factors of the average of gradients so far and of this iteration's, where gradients are averaged for the update.
+    pub average: Option<[f32; 2]>,
+    /// Share of its weights that each layer of [`Trainer::updated_params`] keeps, under gradual pruning.
+    pub densities: Vec<f32>,
 }
 
 impl Row {
-    /// Columns of `schedule`.
-    pub const COLUMNS: usize = 5;
+    /// Columns that every schedule has.
+    const COMMON: usize = 5;
 
-    /// The row of an iteration.
-    pub fn new(plan: &Plan, tick: &Tick) -> Self {
+    /// Columns of a plan's `schedule`.
+    pub fn columns(plan: &Plan) -> usize {
+        let averages = if averages(plan) { 2 } else { 0 };
+        let densities = if plan.gradual.is_some() { plan.budgets.len() } else { 0 };
+        Row::COMMON + averages + densities
+    }
+
+    /// The row of an iteration; gradients that are averaged are those of `window`.
+    fn new(plan: &Plan, tick: &Tick, window: Option<Window>) -> Self {
         let update = tick.update_at.is_some();
-        let replaced = update && plan.method.order == Order::Replaces;
+        let replaced = update && plan.method.order.replaces_step();
         let unless_replaced = |value: f64, otherwise: f32| if replaced { otherwise } else { value as f32 };
+        let density = |b: &sparse::Budget, gs| plan.gradual.map(|g| g.density_at(gs, b.sparsity));
+        let gs = tick.update_at.unwrap_or(tick.gs_after);
         Row {
             rate: unless_replaced(f64::from(plan.learning_rate.at(tick.gs_before)), 0.0),
             decay: unless_replaced(plan.run.optimizer.momentum, 1.0),
             advance: unless_replaced(1.0, 0.0),
             update: f32::from(update),
             drop_fraction: tick.drop_fraction,
+            average: averages(plan).then(|| Window::factors(window, tick.iteration)),
+            densities: plan.budgets.iter().filter_map(|b| density(b, gs)).collect(),
         }
     }
 
     /// The values in the order of the columns.
-    pub fn values(self) -> [f32; Row::COLUMNS] {
-        [self.rate, self.decay, self.advance, self.update, self.drop_fraction]
+    pub fn values(&self) -> Vec<f32> {
+        let common = [self.rate, self.decay, self.advance, self.update, self.drop_fraction];
+        let average = self.average.into_iter().flatten();
+        common
+            .into_iter()
+            .chain(average)
+            .chain(self.densities.iter().copied())
+            .collect()
+    }
+}
+
+/// Whether gradients of several batches are averaged for an update.
+fn averages(plan: &Plan) -> bool {
+    plan.run.method.gradient_batches > 1
+}
+
+/// The next `count` iterations after `counters`, which it advances, with their rows.
+pub fn schedule(plan: &Plan, counters: &mut Counters, count: usize) -> Vec<(Tick, Row)> {
+    let advance = |counters: &mut Counters| counters.advance(plan.method.order, &plan.schedule);
+    let ticks: Vec<Tick> = (0..count).map(|_| advance(counters)).collect();
+    // An iteration's gradient counts for the next update, which may lie beyond these iterations.
+    let batches = plan.run.method.gradient_batches;
+    let mut beyond = *counters;
+    let further: Vec<Tick> = (1..batches).map(|_| advance(&mut beyond)).collect();
+    let updates = ticks.iter().chain(&further).filter(|t| t.update_at.is_some());
+    let windows: Vec<Window> = updates.map(|t| Window::before(t.iteration, batches)).collect();
+    let row = |tick: Tick| {
+        let window = windows.iter().copied().find(|w| w.holds(tick.iteration));
+        let row = Row::new(plan, &tick, window);
+        (tick, row)
+    };
+    ticks.into_iter().map(row).collect()
+}
+
+/// The iterations whose gradients are averaged for an update: up to its own, first and last inclusive.
+#[derive(Clone, Copy)]
+struct Window {
+    first: u64,
+    last: u64,
+}
+
+impl Window {
+    /// The last `batches` iterations up to `update`, or as many as there are.
+    fn before(update: u64, batches: u64) -> Self {
+        Window {
+            first: (update + 1).saturating_sub(batches),
+            last: update,
+        }
+    }
+
+    fn holds(&self, iteration: u64) -> bool {
+        (self.first..=self.last).contains(&iteration)
+    }
+
+    /// What the average so far and an iteration's gradient are multiplied by. Outside any window the average stays.
+    fn factors(window: Option<Window>, iteration: u64) -> [f32; 2] {
+        match window {
+            None => [1.0, 0.0],
+            Some(Window { first, last }) => {
+                let started = f32::from(iteration > first);
+                [started, 1.0 / (last - first + 1) as f32]
+            }
+        }
     }
 }
 
 /// [`Row`] within a graph, all f32 scalars.
 pub(super) struct Scheduled<'g> {
-    rate: Tensor<'g>,
-    decay: Tensor<'g>,
-    advance: Tensor<'g>,
+    pub rate: Tensor<'g>,
+    pub decay: Tensor<'g>,
+    pub advance: Tensor<'g>,
     pub update: Tensor<'g>,
     pub drop_fraction: Tensor<'g>,
+    pub average: Option<[Tensor<'g>; 2]>,
+    pub densities: Vec<Tensor<'g>>,
 }
 
 impl<'g> Scheduled<'g> {
     /// From the values of a row, in the order of the columns.
-    pub fn new(values: &[Tensor<'g>]) -> Self {
+    pub fn new(plan: &Plan, values: &[Tensor<'g>]) -> Self {
+        let mut rest = &values[Row::COMMON..];
+        let average = match (averages(plan), rest) {
+            (true, &[kept, added, ref others @ ..]) => {
+                rest = others;
+                Some([kept, added])
+            }
+            _ => None,
+        };
         Scheduled {
             rate: values[0],
             decay: values[1],
             advance: values[2],
             update: values[3],
             drop_fraction: values[4],
+            average,
+            densities: rest.to_vec(),
         }
     }
 }
@@ -90,7 +180,7 @@ pub(super) struct Outcome<'g> {
     pub cross_entropy: Tensor<'g>,
     /// Correct predictions, s32 scalar.
     pub correct: Tensor<'g>,
-    /// With respect to the masked kernels of [`Trainer::sparse_params`]: dense, and free of weight decay.
+    /// With respect to the masked kernels of [`Trainer::updated_params`]: dense, and free of weight decay.
     pub gradients: Vec<Tensor<'g>>,
 }
 
@@ -107,22 +197,13 @@ impl Trainer<'_> {
         scheduled: &Scheduled<'g>,
     ) -> Outcome<'g> {
         let params = &self.plan.params;
-        let key = Key::new(seed)
-            .fold(rng::hash64("dropout", ""))
-            .fold_step(state.get(GLOBAL_STEP));
         let [images, labels] = batch;
         let effective: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
         let logits = {
             let _scope = g.scope("forward");
-            let weights = params.iter().map(|p| p.name.clone()).zip(effective.iter().copied());
-            let statistics = self.plan.statistics.iter();
-            let statistics = statistics.map(|s| (s.name.clone(), state.get(&s.name)));
-            let net = Net::new(g, Mode::Train(key), weights.chain(statistics));
-            let logits = self.model.apply(&net, images);
-            // Even where a mask update replaces the gradient step (reference 8.1).
-            for (name, moved) in net.moved_statistics() {
-                state.set(&name, moved);
-            }
+            let (logits, statistics) = self.forward(g, state, &effective, images, seed);
+            // They move on every iteration, also where a mask update replaces the gradient step.
+            statistics.into_iter().for_each(|(name, value)| state.set(&name, value));
             logits
         };
         let cross_entropy = {
@@ -135,16 +216,65 @@ impl Trainer<'_> {
             hits.convert(DType::S32).reduce_sum(&[0])
         };
         let gradients = grad(cross_entropy, &effective);
+        self.average_gradients(g, state, &gradients, scheduled);
         self.gradient_step(g, state, &gradients, scheduled);
-        let sparse = params.iter().zip(gradients).filter(|(p, _)| self.is_sparse(p));
+        let updated = params.iter().zip(gradients).filter(|(p, _)| self.is_updated(p));
         Outcome {
             cross_entropy,
             correct,
-            gradients: sparse.map(|(_, gradient)| gradient).collect(),
+            gradients: updated.map(|(_, gradient)| gradient).collect(),
         }
     }
 
-    /// Momentum step with weight decay (reference 2.10): `V <- m V + g`, `W <- W - lr (g + m V)` with Nesterov's form.
+    /// Logits of a training pass over `images`, as the model takes them, by the masked kernels `effective` of all
+    /// parameters; and the statistics that the pass moves.
+    pub(super) fn forward<'g>(
+        &self,
+        g: &'g Graph,
+        state: &State<'g>,
+        effective: &[Tensor<'g>],
+        images: Tensor<'g>,
+        seed: Tensor<'g>,
+    ) -> (Tensor<'g>, Vec<(String, Tensor<'g>)>) {
+        let plan = self.plan;
+        let purpose = rng::hash64("dropout", "");
+        let key = Key::new(seed).fold(purpose).fold_step(state.get(GLOBAL_STEP));
+        let kernels = plan
+            .params
+            .iter()
+            .map(|p| p.name.clone())
+            .zip(effective.iter().copied());
+        let statistics = plan.statistics.iter().map(|s| (s.name.clone(), state.get(&s.name)));
+        let net = Net::new(g, Mode::Train(key), kernels.chain(statistics));
+        let logits = self.model.apply(&net, images);
+        (logits, net.moved_statistics())
+    }
+
+    /// Takes this iteration's dense gradients into their averages, where there are any (reference 2.5).
+    fn average_gradients<'g>(
+        &self,
+        g: &'g Graph,
+        state: &mut State<'g>,
+        gradients: &[Tensor<'g>],
+        scheduled: &Scheduled<'g>,
+    ) {
+        let _scope = g.scope("average");
+        for (param, &gradient) in self.plan.params.iter().zip(gradients) {
+            let Some(name) = state::average(self.plan, param) else {
+                continue;
+            };
+            let before = state.get(&name);
+            let after = match scheduled.average {
+                // As TensorFlow's moving average rounds it; see `sparse::update_average`.
+                None => before - (before - gradient) * (1.0 - self.plan.run.method.ema_momentum),
+                // A window starts from 0, whatever came before.
+                Some([kept, added]) => kept.gt(0.0).select(before, before.zeros_like()) + gradient * added,
+            };
+            state.set(&name, after);
+        }
+    }
+
+    /// Gradient step with weight decay.
     fn gradient_step<'g>(
         &self,
         g: &'g Graph,
@@ -153,143 +283,81 @@ impl Trainer<'_> {
         scheduled: &Scheduled<'g>,
     ) {
         let _scope = g.scope("optimizer");
-        let optimizer = &self.plan.run.optimizer;
-        let can_be_replaced = self.plan.method.order == Order::Replaces;
+        let (plan, settings) = (self.plan, &self.plan.run.optimizer);
         // Of a step that is replaced not even an infinite gradient may leave a trace, and 0 times that is no number.
-        let taken = can_be_replaced.then(|| scheduled.advance.gt(0.0));
-        for (param, &gradient) in self.plan.params.iter().zip(gradients) {
+        let taken = plan.method.order.replaces_step().then(|| scheduled.advance.gt(0.0));
+        let scalars = state.get_all(plan.optimizer.scalars());
+        let step = Step::new(plan.optimizer, settings, scheduled, taken, &scalars);
+        for (param, &gradient) in plan.params.iter().zip(gradients) {
             let weights = state.get(&param.name);
-            let active = param.mask.as_deref().map(|mask| state.get(mask));
+            let mask = param.mask.as_deref();
+            let through = mask.is_some() && plan.method.straight_through;
+            let active = mask.filter(|_| !through).map(|mask| state.get(mask));
             let active = match (active, taken) {
                 (Some(mask), Some(taken)) => Some(mask & taken),
                 (mask, taken) => mask.or(taken),
             };
             let mut gradient = active.map_or(gradient, |active| active.select(gradient, gradient.zeros_like()));
-            if param.decayed && optimizer.weight_decay != 0.0 {
-                gradient = gradient + weights * optimizer.weight_decay;
+            if param.decayed && settings.weight_decay != 0.0 && !through {
+                gradient = gradient + weights * settings.weight_decay;
             }
-            let slot = momentum(&param.name);
-            let push = if can_be_replaced {
-                gradient * scheduled.advance
-            } else {
-                gradient
-            };
-            let velocity = state.get(&slot) * scheduled.decay + push;
-            let direction = match optimizer.nesterov {
-                true => gradient + velocity * optimizer.momentum,
-                false => velocity,
-            };
-            state.set(&param.name, weights - direction * scheduled.rate);
-            state.set(&slot, velocity);
+            let slots = plan.optimizer.slots_of(&param.name);
+            let (weights, after) = step.apply(weights, &state.get_all(&slots), gradient);
+            state.set(&param.name, weights);
+            state.set_all(&slots, after);
         }
+        state.set_all(plan.optimizer.scalars(), step.advance(&scalars));
         state.set(
             GLOBAL_STEP,
             state.get(GLOBAL_STEP) + scheduled.advance.convert(DType::S64),
         );
     }
 
-    /// Updates the mask of every sparse layer, given the gradients of [`Outcome`], the drop fraction (f32 scalar) and the
-    /// seed (`u32[2]`). In a dense layer whatever is dropped grows back.
-    pub(super) fn mask_update<'g>(
-        &self,
-        g: &'g Graph,
-        state: &mut State<'g>,
-        gradients: &[Tensor<'g>],
-        drop_fraction: Tensor<'g>,
-        seed: Tensor<'g>,
-    ) {
+    /// Updates the mask of every layer that updates touch, and notes when.
+    pub(super) fn mask_update<'g>(&self, g: &'g Graph, state: &mut State<'g>, evidence: &Evidence<'g>) {
         let _scope = g.scope("mask_update");
         let step = state.get(GLOBAL_STEP);
-        let method = &self.plan.run.method;
-        let rule = sparse::update::Rule {
-            method: self.plan.method,
-            grow_init: method.grow_init,
-            initial_acc_scale: method.initial_accumulator_scale,
-            drop_noise_std: method.drop_noise_std,
-            select: self.plan.run.mask_update.select,
-        };
-        for ((param, mask), &gradient) in self.sparse_params().zip(gradients) {
-            let _scope = g.scope(param.name.as_str());
-            let slot = momentum(&param.name);
-            let layer = sparse::update::Layer {
-                weights: state.get(&param.name),
-                mask: state.get(mask),
-                slots: vec![state.get(&slot)],
-            };
-            let purpose = rng::hash64("mask_update", &param.name);
-            let key = Key::new(seed).fold(purpose).fold_step(step);
-            let inputs = sparse::update::Inputs {
-                gradient,
-                drop_fraction,
-                key,
-                initial_draw: initial_draw(param, method.grow_init, key),
-            };
-            let after = sparse::update::update(&rule, &layer, &inputs);
-            state.set(&param.name, after.weights);
-            state.set(mask, after.mask);
-            state.set(&slot, after.slots[0]);
+        match self.plan.method.keep {
+            Keep::TotalBudget => self.prune_overall(state, evidence),
+            _ => self.update_layers(g, state, evidence),
         }
-        state.set(LAST_UPDATE, step);
+        match self.plan.method.order {
+            sparse::Order::None | sparse::Order::Every => {}
+            sparse::Order::Replaces | sparse::Order::After => state.set(LAST_UPDATE, step),
+            sparse::Order::AfterInterval => state.set(LAST_PRUNING, step.convert(DType::S32)),
+            sparse::Order::Once => state.set(IS_PRUNED, g.number(DType::Pred, 1.0)),
+        }
     }
 
-    /// Whether mask updates look at gradients.
-    pub(super) fn updates_need_gradients(&self) -> bool {
-        let needed = self.plan.run.method.grow_init.needs_gradient();
-        self.plan.method.updates() && (needed || self.plan.method.grow == GrowScore::Gradient)
+    /// Parameters whose masks an update may change, or whose weights it may start anew, with the names of the masks.
+    pub(super) fn updated_params(&self) -> impl Iterator<Item = (&Param, &str)> {
+        let updated = self.plan.params.iter().filter(|p| self.is_updated(p));
+        updated.filter_map(|p| Some((p, p.mask.as_deref()?)))
     }
 
-    /// Parameters whose masks have zeros, with the names of the masks.
-    pub(super) fn sparse_params(&self) -> impl Iterator<Item = (&Param, &str)> {
-        let sparse = self.plan.params.iter().filter(|p| self.is_sparse(p));
-        sparse.filter_map(|p| Some((p, p.mask.as_deref()?)))
+    /// A layer without zeros stays as it is under most methods.
+    fn is_updated(&self, param: &Param) -> bool {
+        let all = self.plan.method.updates_dense_layers();
+        self.plan.budget(param).is_some_and(|b| all || b.zeros > 0)
     }
 
-    fn is_sparse(&self, param: &Param) -> bool {
-        let layer = crate::config::layer_name(param);
-        let has_zeros = |b: &sparse::Budget| Some(b.name.as_str()) == layer && b.zeros > 0;
-        param.mask.is_some() && self.plan.budgets.iter().any(has_zeros)
-    }
-
-    /// The mask update alone, as `dump-hlo` shows it: state, drop fraction, seed and gradients in, state out.
+    /// The mask update alone, as `dump-hlo` shows it: state, what the update looks at, seed and gradients in, state out.
     ///
     /// # Errors
     /// As [`Trainer::launch`].
     pub fn update(&self) -> hlo::Result<Computation> {
         let specs = specs(self.plan);
-        let gradient = |(p, _): (&Param, &str)| {
-            let shape = Shape::new(DType::F32, p.dims.clone());
-            (format!("gradient/{}", p.name), shape)
-        };
-        let inputs = [
-            ("drop_fraction".to_string(), Shape::scalar(DType::F32)),
-            ("seed".to_string(), Shape::new(DType::U32, [2])),
-        ];
-        let gradients = self.sparse_params().map(gradient);
-        let parameters: Vec<_> = specs.iter().cloned().chain(inputs).chain(gradients).collect();
+        let extra = Evidence::specs(self);
+        let parameters: Vec<_> = specs.iter().cloned().chain(extra).collect();
         let n = specs.len();
         Graph::function("mask_update", &parameters, |g, s| {
             let mut state = State::new(&specs, s);
             if self.plan.method.updates() {
-                self.mask_update(g, &mut state, &s[n + 2..], s[n], s[n + 1]);
+                self.mask_update(g, &mut state, &Evidence::new(self, &s[n..]));
             }
             state.tensors(&specs)
         })
     }
-}
-
-/// A fresh sample of the layer's initialiser, where new connections start from one.
-fn initial_draw<'g>(param: &Param, grow_init: GrowInit, key: Key<'g>) -> Option<Tensor<'g>> {
-    let GrowInit::InitialDist(_) = grow_init else {
-        return None;
-    };
-    let key = key.fold(rng::hash64("initial_draw", ""));
-    let dims = &param.dims;
-    Some(match param.init.draw(dims) {
-        Draw::Constant(value) => key.uniform(dims).zeros_like() + value,
-        Draw::Uniform(limit) => (key.uniform(dims) * 2.0 - 1.0) * limit,
-        Draw::Normal(std) => key.normal(dims) * std,
-        Draw::TruncatedNormal(std) => key.truncated_normal(dims) * std,
-    })
 }
 
 /// The weights that a layer computes with: masked where it has a mask.

@@ -1,133 +1,94 @@
-"""Replays training in NumPy float32 and compares it with a run's checkpoints: training.py RUN PARAMETERS.
-
-The run saved every iteration, and its batch is the whole training set, so the order of examples does not matter. Its
-drop scores carry no noise. The state before the first iteration comes from `start`, a static run without learning rate.
-"""
-
-import json
-import math
-import sys
-from pathlib import Path
+"""A training run in NumPy float32, written from the reference alone: state by checkpoint name, and how it moves."""
 
 import numpy as np
-from network import LAYERS, gradients, load, names, read_split, scaled
+from methods import METHODS, STEP
+from optimizers import OPTIMIZERS
+from schedules import learning_rate
 
 F = np.float32
-TOLERANCE = 1e-5
+# Two scores this close, relative to the largest, may change places between two correct float32 programs.
+SCORE_ERROR = 1e-6
+
+# The published MNIST recipe (reference 4.4, 4.5).
+DEFAULTS = {
+    "optimizer.name": "momentum",
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": True,
+    "optimizer.weight_decay": 1e-4,
+    "learning_rate.base": 0.2,
+    "learning_rate.boundaries": [45000, 57000],
+    "learning_rate.factors": [1 / 3, 1 / 9],
+    "method.grow_init": "zeros",
+    "method.initial_accumulator_scale": 0.0,
+    "method.ema_momentum": 0.9,
+    "method.gradient_batches": 1,
+    "method.temperature": 200.0,
+    "sparsity.target": 0.98,
+    "mask_update.begin_step": 0,
+    "mask_update.end_step": 50000,
+    "mask_update.frequency_steps": 100,
+    "mask_update.drop_fraction": 0.3,
+    "mask_update.anneal": "cosine",
+    "prune.begin_step": 2000,
+    "prune.end_step": 30000,
+    "prune.frequency_steps": 500,
+    "prune.initial_sparsity": 0.0,
+    "prune.exponent": 3.0,
+    "train.seed": 0,
+}
 
 
-class Twin:
-    """State and counters of a run, and how they change."""
+class Run:
+    """A network in training. `settings` are those of the program, by dotted key."""
 
-    def __init__(self, start, recipe, data):
-        self.state = {name: array.copy() for name, array in start.items() if not name.endswith(("/Momentum", "_step"))}
-        kernels_and_biases = [name for layer in LAYERS for name in names(self.state, layer)]
-        self.slots = {name: np.zeros_like(self.state[name]) for name in kernels_and_biases}
-        self.recipe = recipe
-        self.step, self.last = 0, -recipe["frequency"]
-        pixels, labels = read_split(data, "train")
-        self.images, self.labels = scaled(pixels), labels
+    def __init__(self, method, settings, network):
+        self.settings = DEFAULTS | settings
+        averaged = "-averaged" if self.settings["method.gradient_batches"] > 1 else ""
+        self.method = METHODS[method + averaged](self.settings)
+        self.optimizer = OPTIMIZERS[self.settings["optimizer.name"]](self.settings)
+        self.network, self.layers = network, network.layers
+        self.state, self.observed, self.doubts = {}, {}, {}
 
-    def learning_rate(self):
-        after = self.step > self.recipe["boundary"]
-        return F(self.recipe["rate"] * (self.recipe["factor"] if after else 1.0))
+    def sparsity(self, layer):
+        """Share of zeros of a layer: its own, or the target (3.6, 4.4)."""
+        target = self.settings["sparsity.target"]
+        own = {"layer2": target * 0.9, "layer3": 0.0}.get(layer.name, target)
+        return self.settings.get(f"sparsity.layers.{layer.name}", own)
 
-    def is_update(self):
-        r = self.recipe
-        return r["begin"] <= self.step <= r["end"] and self.last + r["frequency"] <= self.step
+    def start(self, parameters):
+        """The state before the first iteration, from kernels and biases."""
+        self.state = {name: array.copy() for name, array in parameters.items()}
+        self.method.start(self)
+        self.optimizer.start(self.state, list(parameters))
+        self.state[STEP] = np.array(0)
 
-    def drop_fraction(self):
-        span = self.recipe["end"] - self.recipe["begin"]
-        return F(self.recipe["drop"] * 0.5 * (1 + math.cos(math.pi * min(self.step, span) / span)))
+    def gradient_step(self, gradients):
+        s = self.settings
+        boundaries, factors = s["learning_rate.boundaries"], s["learning_rate.factors"]
+        rate = learning_rate(self.state[STEP], s["learning_rate.base"], boundaries, factors)
+        for layer in self.layers:
+            by_kernel, by_bias = gradients[layer.name]
+            by_kernel = self.method.step_gradient(self, layer, by_kernel)
+            self.optimizer.step(self.state, layer.kernel, by_kernel, rate, self.observed)
+            if layer.bias:
+                self.optimizer.step(self.state, layer.bias, by_bias, rate, self.observed)
+        self.optimizer.finish(self.state)
+        self.state[STEP] = self.state[STEP] + 1
 
-    def gradient_step(self, found):
-        rate, m, decay = self.learning_rate(), F(0.9), F(self.recipe["decay"])
-        for layer in LAYERS:
-            kernel, bias = names(self.state, layer)
-            mask = self.state.get(f"{layer}/mask", np.ones((), bool))
-            by_kernel = np.where(mask, found[layer][0], F(0)) + decay * self.state[kernel]
-            for name, g in ((kernel, by_kernel), (bias, found[layer][1])):
-                self.slots[name] = m * self.slots[name] + g
-                self.state[name] = self.state[name] - rate * (g + m * self.slots[name])
-        self.step += 1
+    def iterate(self, observed=None):
+        """One iteration; true when it updated masks. `observed` is the state after it of the run that is replayed."""
+        self.observed, self.doubts = observed or {}, {}
+        return self.method.iterate(self, self.network.gradients(self.state))
 
-    def sparse_layers(self):
-        return [layer for layer in LAYERS if not self.state[f"{layer}/mask"].all()]
+    def doubt(self, layer, scores, chosen, candidates):
+        """Notes the candidates whose choice rounding may turn: nearly, but not exactly, as good as the last ones."""
+        chosen, others = chosen & candidates, candidates & ~chosen
+        if not chosen.any() or not others.any():
+            return
+        least, most, margin = scores[chosen].min(), scores[others].max(), SCORE_ERROR * np.abs(scores).max()
+        near = chosen & (scores - most <= margin) & (scores != most)
+        near |= others & (least - scores <= margin) & (scores != least)
+        self.doubts[layer.mask] = self.doubtful(layer) | near
 
-    def mask_update(self, found, adopted):
-        """`adopted` has the masks to take where growth is random, and is checked against what growth may do."""
-        for layer in self.sparse_layers():
-            kernel, mask = f"{layer}/weights", self.state[f"{layer}/mask"]
-            ones = int(mask.sum())
-            pruned = int(F(ones) * self.drop_fraction())
-            order = np.argsort(-np.abs(np.where(mask, self.state[kernel], F(0))).ravel(), kind="stable")
-            kept = np.zeros(mask.size, bool)
-            kept[order[: ones - pruned]] = True
-            if self.recipe["method"] == "rigl":
-                score = np.abs(found[layer][0]).ravel()
-                lifted = np.where(kept, score.min() - 1, score)
-                after = kept.copy()
-                after[np.argsort(-lifted, kind="stable")[:pruned]] = True
-            else:
-                after = adopted[f"{layer}/mask"].ravel()
-                assert after.sum() == ones and after[kept].all()
-                # Random growth among 99 % of the entries hardly takes back what was just dropped.
-                assert (after & ~mask.ravel()).sum() > pruned * 0.8
-            assert after.sum() == ones
-            after = after.reshape(mask.shape)
-            # Not what was kept: among equal scores an inactive entry may be, and then is not new (the noise quirk of 2.3).
-            new = after & ~kept.reshape(mask.shape) & ~mask
-            self.state[kernel] = np.where(new, F(0), self.state[kernel])
-            self.slots[kernel] = np.where(new, F(0), self.slots[kernel])
-            self.state[f"{layer}/mask"] = after
-        self.last = self.step
-
-    def iterate(self, adopted):
-        """One iteration; true when it updated masks."""
-        found = gradients(self.state, self.images, self.labels)
-        method = self.recipe["method"]
-        if method == "rigl" and self.is_update():
-            self.mask_update(found, adopted)
-            return True
-        self.gradient_step(found)
-        if method == "set" and self.is_update():
-            self.mask_update(found, adopted)
-            return True
-        return False
-
-    def compare(self, saved, iteration):
-        """The largest error of any array, relative to its largest entry. Masks and counters must be equal."""
-        assert saved["global_step"] == self.step, (iteration, saved["global_step"], self.step)
-        if self.recipe["method"] in ("rigl", "set"):
-            assert saved["last_mask_update_step"] == self.last, iteration
-        ours = self.state | {f"{name}/Momentum": slot for name, slot in self.slots.items()}
-        assert set(ours) == {name for name in saved if not name.endswith("_step")}
-        worst = 0.0
-        for name, array in ours.items():
-            if name.endswith("/mask"):
-                differing = int((saved[name] != array).sum())
-                assert differing == 0, f"{name} differs in {differing} entries after {iteration} iterations"
-                continue
-            assert array.dtype == np.float32
-            error = np.abs(saved[name] - array).max() / max(np.abs(array).max(), 1e-30)
-            assert error < TOLERANCE, f"{name} is off by {error:.1e} after {iteration} iterations"
-            worst = max(worst, float(error))
-        return worst
-
-
-def main():
-    run, recipe = Path(sys.argv[1]), json.loads(sys.argv[2])
-    twin = Twin(load(recipe["start"])[0], recipe, recipe["data"])
-    updates, moved, worst = [], 0, 0.0
-    for iteration in range(1, recipe["iterations"] + 1):
-        saved, _ = load(run / f"ckpt-{iteration}.safetensors")
-        before = twin.state
-        twin.state = dict(before)
-        if twin.iterate(saved):
-            updates.append(iteration)
-            moved += int((before["layer1/mask"] != twin.state["layer1/mask"]).sum())
-        worst = max(worst, twin.compare(saved, iteration))
-    print(json.dumps({"updates": updates, "moved": moved, "worst": worst, "step": twin.step}))
-
-
-main()
+    def doubtful(self, layer):
+        return self.doubts.get(layer.mask, np.zeros_like(self.state[layer.kernel], bool))

@@ -5,10 +5,10 @@ use hlo::{Literal, Tensor};
 use models::{MnistFc, Model, Net};
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::rng::BoundedRng;
-use rigl_xla::sparse::{Counters, Tick};
+use rigl_xla::sparse::{Counters, Order, Tick};
 use rigl_xla::train::launch::LAUNCH_OUTPUTS;
-use rigl_xla::train::state::{GLOBAL_STEP, LAST_UPDATE, initial, specs};
-use rigl_xla::train::step::{Row, Trainer};
+use rigl_xla::train::state::{counters, initial, specs};
+use rigl_xla::train::step::{Row, Trainer, schedule};
 
 /// Masked fully connected layers `layer1`, `layer2`, … of these sizes, with ReLU between.
 pub struct Small(pub Vec<usize>);
@@ -77,7 +77,7 @@ impl<'a> Training<'a> {
         Training {
             program: backend.program(launch),
             state: names.iter().map(|name| initial.remove(name).unwrap()).collect(),
-            counters: Counters::start(&plan.schedule),
+            counters: Counters::start(plan.method.order, &plan.schedule),
             names,
             plan,
             model,
@@ -88,9 +88,7 @@ impl<'a> Training<'a> {
     pub fn launch(&mut self, count: usize) -> (Vec<Tick>, Vec<Literal>) {
         let k = self.plan.run.train.steps_per_launch as usize;
         let first = self.counters.iteration as usize;
-        let ticks: Vec<Tick> = (0..count)
-            .map(|_| self.counters.advance(self.plan.method.order, &self.plan.schedule))
-            .collect();
+        let (ticks, rows): (Vec<Tick>, Vec<Row>) = schedule(self.plan, &mut self.counters, count).into_iter().unzip();
         let mut indices: Vec<i32> = (0..k)
             .flat_map(|i| {
                 let mut order: Vec<i32> = (0..EXAMPLES as i32).collect();
@@ -99,8 +97,9 @@ impl<'a> Training<'a> {
             })
             .collect();
         indices.resize(k * EXAMPLES, 0);
-        let mut schedule: Vec<f32> = ticks.iter().flat_map(|t| Row::new(self.plan, t).values()).collect();
-        schedule.resize(k * Row::COLUMNS, f32::NAN); // never to be looked at
+        let columns = Row::columns(self.plan);
+        let mut schedule: Vec<f32> = rows.iter().flat_map(Row::values).collect();
+        schedule.resize(k * columns, f32::NAN); // never to be looked at
         let mut rng = random("data", 0);
         let pixels = self.model.0[0];
         let images: Vec<u8> = (0..EXAMPLES * pixels).map(|_| rng.up_to(255) as u8).collect();
@@ -111,7 +110,7 @@ impl<'a> Training<'a> {
             Literal::new(&[EXAMPLES, pixels], &images),
             Literal::new(&[EXAMPLES], &labels),
             Literal::new(&[k, EXAMPLES], &indices),
-            Literal::new(&[k, Row::COLUMNS], &schedule),
+            Literal::new(&[k, columns], &schedule),
             Literal::scalar(count as i32),
             Literal::new(&[2], &[self.plan.run.train.seed as u32, 0]),
         ];
@@ -126,8 +125,16 @@ impl<'a> Training<'a> {
 
     /// The device's counters are the schedule's.
     fn check_counters(&self) {
-        assert_eq!(self.get(GLOBAL_STEP).item::<i64>(), Some(self.counters.gs));
-        assert_eq!(self.get(LAST_UPDATE).item::<i64>(), Some(self.counters.last));
+        let arrays = self.names.iter().cloned().zip(self.state.iter().cloned()).collect();
+        let mut counters = counters(self.plan, &arrays, self.counters.iteration);
+        if matches!(self.plan.method.order, Order::Every | Order::None) {
+            counters.last = self.counters.last; // not kept, as nothing depends on it
+        }
+        assert_eq!(
+            counters, self.counters,
+            "{} {:?}",
+            self.plan.method.name, self.plan.run.optimizer
+        );
     }
 
     pub fn get(&self, name: &str) -> &Literal {

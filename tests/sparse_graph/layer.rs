@@ -49,11 +49,15 @@ pub struct Given {
     pub seed: [u32; 2],
     /// A sample of the initialiser.
     pub initial_draw: Vec<f32>,
+    /// What SNFS, SNIP and GraSP make their scores of.
+    pub score: Vec<f32>,
+    /// How many entries a method that prunes keeps.
+    pub keep: usize,
 }
 
 /// The update of a rule for layers of `dims`, ready to run; with the random numbers that it draws, from a graph apart.
 pub struct Updater {
-    rule: Rule,
+    pub rule: Rule,
     dims: Vec<usize>,
     update: Program,
     draws: Program,
@@ -69,8 +73,8 @@ impl Updater {
         }
     }
 
-    /// The layer after the update by the graph.
-    pub fn by_graph(&self, layer: &Owned, given: &Given) -> Owned {
+    /// The layer after the update by the graph, and the threshold of gradual pruning.
+    pub fn by_graph(&self, layer: &Owned, given: &Given) -> (Owned, Option<f32>) {
         let array = |values: &[f32]| Literal::new(&self.dims, values);
         let outputs = self.update.run(&[
             array(&layer.weights),
@@ -81,12 +85,15 @@ impl Updater {
             Literal::scalar(given.drop_fraction),
             Literal::new(&[2], &given.seed),
             array(&given.initial_draw),
+            array(&given.score),
+            Literal::scalar(given.keep as i32),
         ]);
-        Owned {
+        let after = Owned {
             weights: f32s(&outputs[0]),
             mask: bools(&outputs[1]),
-            slots: outputs[2..].iter().map(f32s).collect(),
-        }
+            slots: outputs[2..4].iter().map(f32s).collect(),
+        };
+        (after, outputs.get(4).and_then(Literal::item::<f32>))
     }
 
     /// The layer after the update by the reference, given the same random numbers.
@@ -112,6 +119,10 @@ impl Updater {
             grow_init: self.rule.grow_init,
             grow_draw: Some(grow_draw),
             initial_acc_scale: self.rule.initial_acc_scale as f32,
+            average: Some(&given.score),
+            loss_gradient: Some(&given.score),
+            hessian_gradient: Some(&given.score),
+            keep: Some(given.keep),
         };
         let mut after = layer.clone();
         let Owned { weights, mask, slots } = &mut after;
@@ -131,21 +142,27 @@ fn update_graph(rule: &Rule, dims: &[usize]) -> hlo::Computation {
         ("drop_fraction".to_string(), Shape::scalar(DType::F32)),
         ("seed".to_string(), Shape::new(DType::U32, [2])),
         array("initial_draw", DType::F32),
+        array("score", DType::F32),
+        ("keep".to_string(), Shape::scalar(DType::S32)),
     ];
     Graph::function("update", &parameters, |_, p| {
         let layer = Layer {
             weights: p[0],
             mask: p[1],
             slots: p[2..4].to_vec(),
+            threshold: None,
         };
         let inputs = Inputs {
             gradient: p[4],
             drop_fraction: p[5],
             key: Key::new(p[6]),
             initial_draw: Some(p[7]),
+            score: Some(p[8]),
+            keep: Some(p[9]),
         };
         let after = update(rule, &layer, &inputs);
-        [vec![after.weights, after.mask], after.slots].concat()
+        let threshold = after.threshold.into_iter().collect();
+        [vec![after.weights, after.mask], after.slots, threshold].concat()
     })
     .unwrap()
 }

@@ -6,7 +6,8 @@ use hlo::random::Key;
 use hlo::{DType, Graph, Literal, Shape, Tensor, grad};
 use rigl_xla::rng::{BoundedRng, Stream};
 use rigl_xla::sparse::select::Select;
-use rigl_xla::sparse::update::{Inputs, Layer, Rule, update};
+use rigl_xla::sparse::update::{Inputs, Layer, Rule, prune_overall, update};
+use rigl_xla::sparse::{GrowScore, Keep, METHODS, top_k_overall};
 
 /// Share of connections put up for replacement: none, all, and counts that truncate.
 const DROP_FRACTIONS: [f32; 7] = [0.0, 1e-3, 0.1, 0.3, 1.0 / 3.0, 0.5, 1.0];
@@ -37,20 +38,37 @@ fn given(n: usize, tied: bool, drop_fraction: f32, rng: &mut Stream) -> Given {
         drop_fraction,
         seed: [rng.next_u32(), rng.next_u32()],
         initial_draw: normals(n, rng),
+        score: values(if tied { "ties" } else { "normal" }, n, rng),
+        keep: rng.up_to(n as u64) as usize,
     }
 }
 
-/// Compares one update; new connections' weights to `tolerance`, everything else exactly. Returns how many were new.
+/// Compares one update; new connections' weights to `tolerance`, everything else exactly. Returns how many were new,
+/// started anew, or taken back.
 fn check(updater: &Updater, layer: &Owned, given: &Given, tolerance: f32, case: &str) -> usize {
-    let found = updater.by_graph(layer, given);
+    let (found, threshold) = updater.by_graph(layer, given);
     let (expected, report) = updater.by_reference(layer, given);
     assert_eq!(found.mask, expected.mask, "masks: {case}");
-    assert_eq!(count(&found.mask), count(&layer.mask), "number of ones: {case}");
+    assert_eq!(
+        threshold.map(f32::to_bits),
+        report.threshold.map(f32::to_bits),
+        "{case}"
+    );
+    let method = updater.rule.method;
+    let ones = match method.keep {
+        Keep::Connections => count(&layer.mask),
+        _ => given.keep,
+    };
+    let ties = method.keep == Keep::Gradual;
+    assert!(
+        count(&found.mask) == ones || ties && count(&found.mask) > ones,
+        "number of ones: {case}"
+    );
     for (found, expected) in found.slots.iter().zip(&expected.slots) {
         assert_eq!(bits(found), bits(expected), "slots: {case}");
     }
     for (i, (&f, &e)) in found.weights.iter().zip(&expected.weights).enumerate() {
-        let new = found.mask[i] && !layer.mask[i];
+        let new = found.mask[i] && (!layer.mask[i] || method.grow == GrowScore::Mask);
         let close = (f - e).abs() <= tolerance * e.abs();
         assert!(
             bits(&[f]) == bits(&[e]) || new && close,
@@ -58,13 +76,23 @@ fn check(updater: &Updater, layer: &Owned, given: &Given, tolerance: f32, case: 
         );
     }
     report.n_grown
+        + if method.keep == Keep::Connections {
+            0
+        } else {
+            report.n_revived
+        }
 }
 
 #[test]
 fn updates_are_the_references_bit_for_bit() {
     for backend in BACKENDS {
-        for method in ["rigl", "set"] {
-            for dims in [&[1][..], &[5, 4], &[3, 3, 2, 6], &[40, 33]] {
+        for method in METHODS.iter().filter(|m| m.updates() && !m.explores).map(|m| m.name) {
+            // The largest for the methods that differ in how they select.
+            let large = ["rigl", "set", "prune"].contains(&method);
+            for dims in [&[1][..], &[5, 4], &[3, 3, 2, 6], &[40, 33]]
+                .into_iter()
+                .take(if large { 4 } else { 2 })
+            {
                 sweep(&Updater::new(backend, rule(method), dims), dims, backend, method);
             }
         }
@@ -85,7 +113,10 @@ fn sweep(updater: &Updater, dims: &[usize], backend: Backend, method: &str) {
                     continue;
                 }
                 let layer = Owned::new(values(kind, n, &mut rng), ones);
-                let given = given(n, tied, drop_fraction, &mut rng);
+                let mut given = given(n, tied, drop_fraction, &mut rng);
+                if method == "prune" {
+                    given.keep = given.keep.max(1); // as `Gradual::kept` has it
+                }
                 let case = format!("{backend:?} {method} {dims:?}, {ones} ones, {kind}, d {drop_fraction}");
                 grown += check(updater, &layer, &given, 0.0, &case);
             }
@@ -112,8 +143,10 @@ fn ties_without_noise_go_to_the_lower_index() {
                 drop_fraction: 0.5,
                 seed: [0, 0],
                 initial_draw: vec![0.0; 24],
+                score: vec![0.0; 24],
+                keep: 0,
             };
-            let found = updater.by_graph(&layer, &given);
+            let (found, _) = updater.by_graph(&layer, &given);
             let expected: Vec<bool> = (0..24).map(|i| i < 6 || (12..18).contains(&i)).collect();
             assert_eq!(found.mask, expected, "{backend:?} {select:?}");
             check(&updater, &layer, &given, 0.0, "ties");
@@ -148,6 +181,37 @@ fn gradients_that_are_not_numbers_rank_last() {
     }
 }
 
+/// Layers that are ranked together, ties between them too: the earlier layer first.
+#[test]
+fn layers_are_ranked_together_as_the_reference_does() {
+    let dims: [&[usize]; 3] = [&[5, 4], &[3], &[2, 2, 6]];
+    let names = ["a", "b", "c"].map(str::to_owned);
+    let shapes = dims.map(|d| Shape::new(DType::F32, d.to_vec()));
+    let keep = ("keep".to_string(), Shape::scalar(DType::S32));
+    let parameters: Vec<_> = names.into_iter().zip(shapes).chain([keep]).collect();
+    for backend in BACKENDS {
+        for select in [Select::Bits, Select::Sort, Select::Topk] {
+            let graph = Graph::function("overall", &parameters, |_, p| prune_overall(&p[..3], p[3], select));
+            let program = backend.program(graph.unwrap());
+            let mut rng = random("overall", 0);
+            for kind in ["normal", "ties"] {
+                let scores = dims.map(|d| values(kind, d.iter().product(), &mut rng));
+                for keep in [0, 1, 17, 46, 47] {
+                    let arrays = dims.iter().zip(&scores).map(|(d, s)| Literal::new(d, s));
+                    let arguments: Vec<_> = arrays.chain([Literal::scalar(keep as i32)]).collect();
+                    let found: Vec<_> = program.run(&arguments).iter().map(bools).collect();
+                    let slices: Vec<&[f32]> = scores.iter().map(Vec::as_slice).collect();
+                    assert_eq!(
+                        found,
+                        top_k_overall(&slices, keep),
+                        "{backend:?} {select:?} {kind} {keep}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Every value of new connections, with slots scaled from the gradient, whose signs are kept.
 #[test]
 fn new_connections_start_as_the_reference_says() {
@@ -159,6 +223,8 @@ fn new_connections_start_as_the_reference_says() {
         ("random_normal_2", "rigl", 1e-6),
         ("random_uniform", "set", 1e-6),
         ("random_uniform_0.5", "rigl", 1e-6),
+        ("random_uniform_2", "static", 1e-5), // near the middle of the interval digits cancel
+        ("initial_dist", "snfs", 1e-6),
         ("grad_scale_4", "rigl", 0.0),
         ("grad_scale_10", "rigl", 1.2e-7), // compilers divide by a constant as they like
         ("grad_sign_10", "rigl", 1.2e-7),
@@ -209,6 +275,7 @@ fn the_worked_example_comes_out_of_the_graph() {
             weights: p[0],
             mask: p[1],
             slots: vec![p[2]],
+            threshold: None,
         };
         let product = effective(&layer);
         let inputs = Inputs {
@@ -216,6 +283,8 @@ fn the_worked_example_comes_out_of_the_graph() {
             drop_fraction: g.scalar(0.5f32),
             key: Key::new(p[4]),
             initial_draw: None,
+            score: None,
+            keep: None,
         };
         let after = update(&rule("rigl"), &layer, &inputs);
         let gradient = grad((effective(&after) * p[3]).reduce_sum_all(), &[after.weights])[0];
@@ -266,8 +335,10 @@ fn the_worked_example_scales_gradients_into_new_connections() {
             drop_fraction: 0.5,
             seed: [0, 0],
             initial_draw: vec![0.0; 12],
+            score: vec![0.0; 12],
+            keep: 0,
         };
-        let after = Updater::new(backend, rule, &[3, 4]).by_graph(&layer, &given);
+        let (after, _) = Updater::new(backend, rule, &[3, 4]).by_graph(&layer, &given);
         for (i, weight, slot) in [(2, 0.09, 0.45), (5, 0.08, 0.40), (8, 0.07, 0.35)] {
             assert!((after.weights[i] - weight).abs() < 1e-7, "{:?}", after.weights);
             assert_eq!([after.slots[0][i], after.slots[1][i]], [slot, slot]);

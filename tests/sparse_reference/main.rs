@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod budgets;
+mod compact;
 mod masks;
+mod methods;
 mod schedules;
 mod updates;
 

@@ -179,8 +179,15 @@ fn whole_runs() {
 #[test]
 fn traces_resume() {
     let s = schedule(2, 50, 7, 0.3, Anneal::Cosine);
-    for order in [Order::Replaces, Order::After, Order::None] {
-        let mut counters = Counters::start(&s);
+    for order in [
+        Order::Replaces,
+        Order::After,
+        Order::AfterInterval,
+        Order::Every,
+        Order::Once,
+        Order::None,
+    ] {
+        let mut counters = Counters::start(order, &s);
         let mut ticks: Vec<Tick> = (0..33).map(|_| counters.advance(order, &s)).collect();
         let mut resumed = Counters { ..counters };
         ticks.extend((0..33).map(|_| resumed.advance(order, &s)));

@@ -89,7 +89,8 @@ fn rigl_worked_example() {
             n_prune: 4,
             n_grown: 3,
             n_regrown: 1,
-            n_revived: 0
+            n_revived: 0,
+            threshold: None,
         }
     );
     assert_eq!(layer.mask, bits([1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0]));
@@ -153,7 +154,8 @@ fn set_updates_after_the_step() {
             n_prune: 4,
             n_grown: 1,
             n_regrown: 3,
-            n_revived: 0
+            n_revived: 0,
+            threshold: None,
         }
     );
     assert_eq!(layer.mask, bits([1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 0, 0]));

@@ -1,0 +1,107 @@
+//! `rigl-xla cost --compiled`: what the compiler says of the run's programs.
+
+use serde::Serialize;
+
+use super::run_args::RunArgs;
+use crate::config::Plan;
+use crate::device::Device;
+use crate::pjrt::{DeviceKind, Executable, OptionValue};
+use crate::report::table::Table;
+use crate::train::eval::prediction;
+use crate::train::step::Trainer;
+use hlo::DType;
+
+/// A compiled program.
+#[derive(Serialize)]
+pub struct Program {
+    /// `inference` or `training iteration`.
+    name: &'static str,
+    /// Examples in a batch.
+    batch: usize,
+    /// The compiler's estimate per batch, with masks applied as products: what is executed, zeros included. `None` where
+    /// the plugin makes none.
+    flops: Option<f64>,
+    /// The same per example.
+    flops_per_example: Option<f64>,
+    /// Estimate of the bytes that instructions read and write.
+    bytes_accessed: Option<f64>,
+    /// Most device memory at any time, arguments included.
+    peak_bytes: Option<i64>,
+    argument_bytes: i64,
+    output_bytes: i64,
+    temp_bytes: i64,
+}
+
+/// Compiles a forward pass and one training iteration with its mask update, of the run's batch.
+///
+/// # Errors
+/// What keeps the device from starting, or the programs from compiling.
+pub fn programs(plan: &Plan, run: &RunArgs) -> anyhow::Result<Vec<Program>> {
+    let kind: DeviceKind = plan.run.device.kind.parse()?;
+    let plugin = run.device.plugin.as_deref().or(Some(plan.run.device.plugin.as_str()));
+    let device = Device::open(kind, plugin.filter(|p| !p.is_empty()))?;
+    let (model, batch) = (plan.model()?, plan.run.train.batch_size);
+    let mut one = plan.clone();
+    one.run.train.steps_per_launch = 1;
+    let trainer = Trainer {
+        plan: &one,
+        model: &*model,
+    };
+    let inference = device.program(&prediction(&*model, batch, DType::F32)?, &[])?;
+    let (step, aliases) = trainer.launch(batch)?;
+    let step = device.program(&step, &aliases)?;
+    Ok(vec![
+        program("inference", batch, &inference)?,
+        program("training iteration", batch, &step)?,
+    ])
+}
+
+fn program(name: &'static str, batch: usize, executable: &Executable) -> anyhow::Result<Program> {
+    let costs = executable.cost_analysis()?.unwrap_or_default();
+    let number = |key: &str| match costs.get(key) {
+        Some(OptionValue::Float(value)) => Some(f64::from(*value)),
+        Some(OptionValue::Int(value)) => Some(*value as f64),
+        _ => None,
+    };
+    let memory = executable.memory_stats()?;
+    let flops = number("flops");
+    Ok(Program {
+        name,
+        batch,
+        flops,
+        flops_per_example: flops.map(|flops| flops / batch as f64),
+        bytes_accessed: number("bytes accessed"),
+        peak_bytes: memory.peak_bytes,
+        argument_bytes: memory.argument_bytes,
+        output_bytes: memory.output_bytes,
+        temp_bytes: memory.temp_bytes,
+    })
+}
+
+/// The programs as a table.
+pub fn table(programs: &[Program]) -> Table {
+    let mut table = Table::new(&[
+        "compiled",
+        "batch",
+        "FLOPs",
+        "FLOPs per example",
+        "bytes accessed",
+        "peak bytes",
+        "arguments",
+        "temporaries",
+    ]);
+    let estimate = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.0}"));
+    for program in programs {
+        table.row([
+            program.name.to_owned(),
+            program.batch.to_string(),
+            estimate(program.flops),
+            estimate(program.flops_per_example),
+            estimate(program.bytes_accessed),
+            program.peak_bytes.map_or("-".to_owned(), |v| v.to_string()),
+            program.argument_bytes.to_string(),
+            program.temp_bytes.to_string(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,327 @@
+//! `rigl-xla cost`: what a network costs, counted from its layers; what was published; what the compiler says.
+
+use serde::Serialize;
+use toml::{Table as Toml, Value};
+
+use super::run_args::RunArgs;
+use super::{Usage, compiled, paper};
+use crate::config::{Layers, Plan};
+use crate::cost::{PlanCost, both};
+use crate::report::table::{Style, Table};
+use crate::sparse::Keep;
+use models::cost::Counts;
+use models::{Kind, Layer};
+
+/// Arguments of `cost`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Every published row with operations or a size, computed beside what was printed; takes no other flag but the form
+    #[arg(long)]
+    paper: bool,
+    /// Add what XLA says of the compiled programs: operations, bytes, memory
+    #[arg(long, conflicts_with = "paper")]
+    compiled: bool,
+    /// Print comma-separated values: the layers and their total
+    #[arg(long)]
+    csv: bool,
+    /// Print Markdown tables
+    #[arg(long, conflicts_with = "csv")]
+    markdown: bool,
+}
+
+impl Args {
+    fn style(&self) -> Style {
+        match (self.csv, self.markdown) {
+            (true, _) => Style::Csv,
+            (_, true) => Style::Markdown,
+            _ => Style::Text,
+        }
+    }
+}
+
+/// Runs `cost`.
+///
+/// # Errors
+/// [`crate::config::Error`] for a run that cannot be carried out; with `--compiled` the device's.
+pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    let style = args.style();
+    if json && style != Style::Text {
+        return Err(Usage("--json excludes --csv and --markdown: one form at a time".into()).into());
+    }
+    if args.paper {
+        return paper::run(style, json);
+    }
+    if args.compiled && style == Style::Csv {
+        return Err(Usage("--csv holds the layers alone: take --json or --markdown with --compiled".into()).into());
+    }
+    let plan = layers(&args.run)?.plan()?;
+    let cost = PlanCost::of(&plan);
+    let compiled = match args.compiled {
+        true => Some(compiled::programs(&plan, &args.run)?),
+        false => None,
+    };
+    let report = Report::new(&plan, &cost, compiled);
+    if json {
+        return super::print_json(&report);
+    }
+    super::print(&report.write(style))
+}
+
+/// The run's configuration, of whose preset only what concerns its own model is left out.
+fn layers(run: &RunArgs) -> Result<Layers, crate::config::Error> {
+    let base = run.base()?;
+    let own = base.run()?.model.name;
+    if run.model.as_ref().is_none_or(|model| *model == own) {
+        return run.flags_over(base);
+    }
+    let none = Value::Table(Toml::new());
+    run.flags_over(base.set("--model", &["sparsity", "layers"], none)?)
+}
+
+/// What `cost` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    method: &'a str,
+    distribution: String,
+    rounding: String,
+    /// Share of zeros asked for.
+    sparsity: f64,
+    multiplier: f64,
+    layers: Vec<LayerReport<'a>>,
+    /// Whether the method ranks layers together: the figures of a layer are then those of an even share.
+    ranked_together: bool,
+    total: Total,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compiled: Option<Vec<compiled::Program>>,
+}
+
+#[derive(Serialize)]
+struct LayerReport<'a> {
+    name: &'a str,
+    kind: &'static str,
+    shape: &'a [usize],
+    /// Height and width; 1 x 1 for a dense layer.
+    output: [usize; 2],
+    masked: bool,
+    /// Before rounding.
+    sparsity: f64,
+    weights: usize,
+    nonzeros: usize,
+    /// Of a forward pass, per example.
+    flops: Conventions,
+    /// By the published convention.
+    bytes: Compared,
+}
+
+/// A figure with masks and without.
+#[derive(Clone, Copy, Serialize)]
+struct Compared {
+    sparse: f64,
+    dense: f64,
+    /// Sparse over dense.
+    ratio: f64,
+}
+
+impl Compared {
+    fn new(sparse: f64, dense: f64) -> Self {
+        let ratio = if dense == 0.0 { 1.0 } else { sparse / dense };
+        Compared { sparse, dense, ratio }
+    }
+}
+
+/// A figure by both conventions.
+#[derive(Clone, Copy, Serialize)]
+struct Conventions {
+    /// As in the published tables: every layer with bias and ReLU, real-valued sparsities.
+    published: Compared,
+    /// Two per multiply-add of the connections, and nothing else.
+    plain: Compared,
+}
+
+impl Conventions {
+    fn new([published, plain]: [f64; 2], [published_dense, plain_dense]: [f64; 2]) -> Self {
+        Conventions {
+            published: Compared::new(published, published_dense),
+            plain: Compared::new(plain, plain_dense),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Total {
+    weights: usize,
+    nonzeros: usize,
+    /// Realised.
+    sparsity: f64,
+    /// Of a forward pass, per example.
+    inference_flops: Conventions,
+    /// Of a training iteration, per example, on average over the run.
+    training_flops: Conventions,
+    /// Of the whole run; dense: a dense run of multiplier 1.
+    training_run_flops: Conventions,
+    /// Published: by its rule. Plain: connections and all other arrays of inference in f32, and a bit per weight of layers
+    /// with zeros.
+    bytes: Conventions,
+}
+
+impl Total {
+    fn new(plan: &Plan, cost: &PlanCost) -> Self {
+        let (sparse, dense) = (&cost.sparse.total, &cost.dense.total);
+        let dense_training = both(dense).map(|flops| 3.0 * flops);
+        let ratio = cost.training_ratio(plan);
+        let run = cost.training_total(plan);
+        let published = [sparse, dense].map(|counts| counts.published_bits / 8.0);
+        let plain = cost.plain_bytes(plan);
+        Total {
+            weights: sparse.weights,
+            nonzeros: sparse.nonzeros,
+            sparsity: sparse.sparsity(),
+            inference_flops: Conventions::new(both(sparse), both(dense)),
+            training_flops: Conventions::new(cost.training, dense_training),
+            training_run_flops: Conventions::new(run, [0, 1].map(|i| run[i] / ratio[i])),
+            bytes: Conventions::new([published[0], plain[0]], [published[1], plain[1]]),
+        }
+    }
+}
+
+impl<'a> Report<'a> {
+    fn new(plan: &'a Plan, cost: &'a PlanCost, compiled: Option<Vec<compiled::Program>>) -> Self {
+        let said = &plan.run.sparsity;
+        let counts = cost.sparse.layers.iter().zip(&cost.dense.layers);
+        let layers = cost.layers.iter().zip(&cost.kept).zip(counts);
+        Report {
+            model: &plan.run.model.name,
+            method: plan.method.name,
+            distribution: said.distribution.to_string(),
+            rounding: said.rounding.to_string(),
+            sparsity: said.target,
+            multiplier: plan.run.train.multiplier,
+            layers: layers
+                .map(|((layer, kept), (sparse, dense))| LayerReport::new(layer, kept.sparsity, sparse, dense))
+                .collect(),
+            ranked_together: plan.method.keep == Keep::TotalBudget,
+            total: Total::new(plan, cost),
+            compiled,
+        }
+    }
+
+    fn write(&self, style: Style) -> String {
+        let layers = self.layer_table().write(style);
+        if style == Style::Csv {
+            return layers;
+        }
+        let head = format!(
+            "{} with {}, {} distribution at sparsity {}, training multiplier {}\n",
+            self.model, self.method, self.distribution, self.sparsity, self.multiplier
+        );
+        let note = if self.ranked_together {
+            format!("{}\n", super::RANKED_TOGETHER)
+        } else {
+            String::new()
+        };
+        let mut text = format!("{head}\n{layers}{note}\n{}", self.total_table().write(style));
+        if let Some(programs) = &self.compiled {
+            text.push('\n');
+            text.push_str(&compiled::table(programs).write(style));
+        }
+        text
+    }
+
+    fn layer_table(&self) -> Table {
+        let mut table = Table::new(&[
+            "layer",
+            "shape",
+            "output",
+            "sparsity",
+            "weights",
+            "nonzeros",
+            "published FLOPs",
+            "plain FLOPs",
+            "bytes",
+        ]);
+        for layer in &self.layers {
+            table.row([
+                layer.name.to_owned(),
+                times(layer.shape),
+                times(&layer.output),
+                format!("{:.6}", layer.sparsity),
+                layer.weights.to_string(),
+                layer.nonzeros.to_string(),
+                whole(layer.flops.published.sparse),
+                whole(layer.flops.plain.sparse),
+                whole(layer.bytes.sparse),
+            ]);
+        }
+        let total = &self.total;
+        table.row([
+            "total".to_owned(),
+            String::new(),
+            String::new(),
+            format!("{:.6}", total.sparsity),
+            total.weights.to_string(),
+            total.nonzeros.to_string(),
+            whole(total.inference_flops.published.sparse),
+            whole(total.inference_flops.plain.sparse),
+            whole(total.bytes.published.sparse),
+        ]);
+        table
+    }
+
+    fn total_table(&self) -> Table {
+        let mut table = Table::new(&["per example", "convention", "sparse", "dense", "ratio"]);
+        let mut add = |what: &str, figures: &Conventions, shown: fn(f64) -> String| {
+            for (convention, figure) in [("published", figures.published), ("plain", figures.plain)] {
+                let ratio = format!("{:.4}x", figure.ratio);
+                table.row([
+                    what.to_owned(),
+                    convention.to_owned(),
+                    shown(figure.sparse),
+                    shown(figure.dense),
+                    ratio,
+                ]);
+            }
+        };
+        let total = &self.total;
+        add("inference FLOPs", &total.inference_flops, |v| {
+            format!("{:.3} M", v / 1e6)
+        });
+        add("training FLOPs", &total.training_flops, |v| format!("{:.3} M", v / 1e6));
+        add("FLOPs of the whole run", &total.training_run_flops, |v| {
+            format!("{v:.3e}")
+        });
+        add("model bytes", &total.bytes, |v| format!("{:.3} MB", v / 1e6));
+        table
+    }
+}
+
+impl<'a> LayerReport<'a> {
+    fn new(layer: &'a Layer, sparsity: f64, sparse: &Counts, dense: &Counts) -> Self {
+        LayerReport {
+            name: &layer.name,
+            kind: match layer.kind {
+                Kind::Conv => "conv",
+                Kind::Depthwise => "depthwise",
+                Kind::Dense => "dense",
+            },
+            shape: &layer.dims,
+            output: layer.output,
+            masked: layer.masked,
+            sparsity,
+            weights: sparse.weights,
+            nonzeros: sparse.nonzeros,
+            flops: Conventions::new(both(sparse), both(dense)),
+            bytes: Compared::new(sparse.published_bits / 8.0, dense.published_bits / 8.0),
+        }
+    }
+}
+
+fn times(dims: &[usize]) -> String {
+    dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
+}
+
+fn whole(value: f64) -> String {
+    format!("{value:.0}")
+}

@@ -1,0 +1,133 @@
+//! What a run's network and its training cost, by both conventions of [`models::cost`] (reference 5).
+
+pub mod published;
+
+use crate::config::Plan;
+use crate::sparse::{Keep, Order};
+use models::Layer;
+use models::cost::{Cost, Counts, Kept, Training};
+
+/// Cost of the network of a plan.
+pub struct PlanCost {
+    /// Layers with a kernel, in the model's order.
+    pub layers: Vec<Layer>,
+    /// Sparsity and connections of each layer.
+    pub kept: Vec<Kept>,
+    /// With the plan's sparsities.
+    pub sparse: Cost,
+    /// Without masks.
+    pub dense: Cost,
+    /// Operations per example of one training iteration, on average over the run, by the published and the plain
+    /// convention.
+    pub training: [f64; 2],
+}
+
+impl PlanCost {
+    /// Counts the plan's layers, each with the budget that has its name; layers without mask are dense.
+    pub fn of(plan: &Plan) -> Self {
+        let kept = |layer: &Layer| {
+            let budget = plan.budgets.iter().find(|b| b.name == layer.name);
+            budget.map_or(Kept::all(layer), |b| Kept {
+                sparsity: b.sparsity,
+                nonzeros: b.nonzeros,
+            })
+        };
+        let layers = plan.layers.clone();
+        let sparse = Cost::of(&layers, kept);
+        let dense = Cost::dense(&layers);
+        PlanCost {
+            training: training(plan, &layers, &sparse.total, &dense.total),
+            kept: layers.iter().map(kept).collect(),
+            layers,
+            sparse,
+            dense,
+        }
+    }
+
+    /// Share of the dense network's training that the whole run costs, by the published and the plain convention:
+    /// 1 for a dense run of multiplier 1.
+    pub fn training_ratio(&self, plan: &Plan) -> [f64; 2] {
+        let dense = both(&self.dense.total).map(|flops| 3.0 * flops);
+        [0, 1].map(|i| plan.run.train.multiplier * self.training[i] / dense[i])
+    }
+
+    /// Size of what inference needs, with masks and without: connections and all other arrays in f32, and a bit per weight of
+    /// each layer with zeros.
+    pub fn plain_bytes(&self, plan: &Plan) -> [f64; 2] {
+        let kernels: usize = self.layers.iter().map(Layer::weights).sum();
+        let statistics: usize = plan.statistics.iter().map(|s| s.dims.iter().product::<usize>()).sum();
+        let others = plan.parameters() + statistics - kernels;
+        let with_zeros = self
+            .layers
+            .iter()
+            .zip(&self.kept)
+            .filter(|(l, k)| k.nonzeros < l.weights());
+        let mask_bytes: usize = with_zeros.map(|(l, _)| l.weights().div_ceil(8)).sum();
+        let sparse = 4 * (self.sparse.total.nonzeros + others) + mask_bytes;
+        [sparse as f64, (4 * (kernels + others)) as f64]
+    }
+
+    /// Operations of the whole run, by the published and the plain convention.
+    pub fn training_total(&self, plan: &Plan) -> [f64; 2] {
+        let examples = plan.iterations as f64 * plan.run.train.batch_size as f64;
+        self.training.map(|flops| flops * examples)
+    }
+}
+
+/// Operations of a forward pass by the published and the plain convention.
+pub fn both(counts: &Counts) -> [f64; 2] {
+    [counts.published_flops, counts.plain_flops]
+}
+
+fn training(plan: &Plan, layers: &[Layer], sparse: &Counts, dense: &Counts) -> [f64; 2] {
+    if plan.gradual.is_some() {
+        return pruning(plan, layers);
+    }
+    let rule = rule(plan);
+    let [sparse, dense] = [both(sparse), both(dense)];
+    [0, 1].map(|i| rule.flops(sparse[i], dense[i]))
+}
+
+/// How the plan's method spends operations. One-shot pruning's one dense iteration is left out, as in the paper.
+fn rule(plan: &Plan) -> Training {
+    let method = plan.method;
+    if !method.masked {
+        Training::Dense
+    } else if method.straight_through || method.grow == crate::sparse::GrowScore::Momentum {
+        Training::DenseGradient
+    } else if method.grows_by_gradient() {
+        Training::DenseGradientEvery {
+            frequency_steps: plan.schedule.frequency_steps.unsigned_abs(),
+            batches: plan.run.method.gradient_batches,
+        }
+    } else {
+        debug_assert!(method.keep != Keep::Gradual && method.order != Order::AfterInterval);
+        Training::Sparse
+    }
+}
+
+/// Gradual pruning: sparse passes at the sparsity that each mask update leaves, averaged over the run's iterations.
+fn pruning(plan: &Plan, layers: &[Layer]) -> [f64; 2] {
+    let forward = |step: Option<i64>| {
+        let kept = |layer: &Layer| match (step, plan.gradual, plan.budgets.iter().find(|b| b.name == layer.name)) {
+            (Some(step), Some(gradual), Some(budget)) => {
+                let sparsity = 1.0 - f64::from(gradual.density_at(step, budget.sparsity));
+                Kept::share(layer, sparsity.max(0.0))
+            }
+            _ => Kept::all(layer),
+        };
+        both(&Cost::of(layers, kept).total)
+    };
+    // Masks from update to update; an update at step s comes after gradient step s.
+    let steps: Vec<i64> = plan.update_steps().collect();
+    let starts = std::iter::once(None).chain(steps.iter().copied().map(Some));
+    let total = plan.iterations as i64;
+    let ends = steps.iter().copied().chain([total]);
+    let mut sums = [0.0; 2];
+    for (start, end) in starts.zip(ends) {
+        let length = (end.min(total) - start.unwrap_or(0)).max(0) as f64;
+        let flops = forward(start);
+        [0, 1].into_iter().for_each(|i| sums[i] += 3.0 * flops[i] * length);
+    }
+    sums.map(|sum| sum / plan.iterations.max(1) as f64)
+}

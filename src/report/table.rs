@@ -1,0 +1,130 @@
+//! Tables as text, Markdown or CSV.
+
+use std::fmt::Write;
+
+/// How a table is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Style {
+    /// Columns aligned with spaces.
+    #[default]
+    Text,
+    /// GitHub's Markdown.
+    Markdown,
+    /// Comma-separated values with a header (RFC 4180).
+    Csv,
+}
+
+/// Rows under a header; all cells are text already.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table without rows.
+    pub fn new(header: &[&str]) -> Self {
+        Table {
+            header: header.iter().map(|cell| (*cell).to_owned()).collect(),
+            rows: vec![],
+        }
+    }
+
+    /// Adds a row; cells that are missing at its end are empty.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let mut cells: Vec<String> = cells.into_iter().collect();
+        cells.resize(self.header.len(), String::new());
+        self.rows.push(cells);
+    }
+
+    /// The table in a style, with a line end.
+    pub fn write(&self, style: Style) -> String {
+        match style {
+            Style::Text => self.aligned("", "  ", ""),
+            Style::Markdown => self.aligned("| ", " | ", " |"),
+            Style::Csv => self.csv(),
+        }
+    }
+
+    /// Columns of equal width; numbers to the right.
+    fn aligned(&self, start: &str, between: &str, end: &str) -> String {
+        let lines = || std::iter::once(&self.header).chain(&self.rows);
+        let columns = 0..self.header.len();
+        let widths: Vec<usize> = columns
+            .clone()
+            .map(|c| lines().map(|line| line[c].chars().count()).max().unwrap_or(0))
+            .collect();
+        let right: Vec<bool> = columns
+            .map(|c| self.rows.iter().all(|row| is_number(&row[c])))
+            .collect();
+        let mut text = String::new();
+        for (i, line) in lines().enumerate() {
+            let cells = line
+                .iter()
+                .zip(&widths)
+                .zip(&right)
+                .map(|((cell, &width), right)| match right {
+                    true => format!("{cell:>width$}"),
+                    false => format!("{cell:<width$}"),
+                });
+            let line = format!("{start}{}{end}", cells.collect::<Vec<_>>().join(between));
+            text.extend([line.trim_end(), "\n"]);
+            if i == 0 && !start.is_empty() {
+                let rules = widths.iter().zip(&right).map(|(&width, right)| match right {
+                    true => format!("{:->width$}:", "", width = width.max(2) - 1),
+                    false => "-".repeat(width.max(1)),
+                });
+                text.extend([
+                    &format!("{start}{}{end}", rules.collect::<Vec<_>>().join(between)),
+                    "\n",
+                ]);
+            }
+        }
+        text
+    }
+
+    fn csv(&self) -> String {
+        let mut text = String::new();
+        for line in std::iter::once(&self.header).chain(&self.rows) {
+            let cells: Vec<String> = line.iter().map(|cell| quoted(cell)).collect();
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{}", cells.join(","));
+        }
+        text
+    }
+}
+
+/// Whether a cell is a number, with or without a unit, or empty.
+fn is_number(cell: &str) -> bool {
+    cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit())
+}
+
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_table_in_three_styles() {
+        let mut table = Table::new(&["name", "size"]);
+        table.row(["a, \"b\"".to_owned(), "7".to_owned()]);
+        table.row(["c".to_owned(), "1024".to_owned()]);
+        table.row(["d".to_owned()]);
+        assert_eq!(
+            table.write(Style::Text),
+            "name    size\na, \"b\"     7\nc       1024\nd\n"
+        );
+        assert_eq!(
+            table.write(Style::Markdown),
+            "| name   | size |\n| ------ | ---: |\n| a, \"b\" |    7 |\n| c      | 1024 |\n| d      |      |\n"
+        );
+        assert_eq!(table.write(Style::Csv), "name,size\n\"a, \"\"b\"\"\",7\nc,1024\nd,\n");
+    }
+}

@@ -1,0 +1,244 @@
+//! The mask update within the training program: what it looks at, and what it does to the state (reference 2.3-2.9).
+
+use super::state::{self, State};
+use super::step::{Trainer, effective};
+use crate::rng;
+use crate::sparse::update::{Inputs, Layer, Rule, drop_scores, prune_overall, update};
+use crate::sparse::{DropScore, GrowInit, GrowScore, Keep};
+use hlo::random::Key;
+use hlo::{DType, Graph, Shape, Tensor, grad};
+use models::{Draw, Param, layers};
+
+/// What a mask update looks at besides the state. Lists are empty where the method does not look at them.
+pub(super) struct Evidence<'g> {
+    /// Drop fraction, f32 scalar.
+    pub drop_fraction: Tensor<'g>,
+    /// The run's seed, `u32[2]`.
+    pub seed: Tensor<'g>,
+    /// Share of its weights that each layer keeps, f32 scalars.
+    pub densities: Vec<Tensor<'g>>,
+    /// Of the update's batch, with respect to the masked kernels of [`Trainer::updated_params`].
+    pub gradients: Vec<Tensor<'g>>,
+    /// Images, as the model takes them, and labels of the update's batch.
+    pub batch: Vec<Tensor<'g>>,
+}
+
+impl<'g> Evidence<'g> {
+    /// Names and shapes of [`Evidence::pack`].
+    pub fn specs(trainer: &Trainer<'_>) -> Vec<(String, Shape)> {
+        let plan = trainer.plan;
+        let scalar = |name: String| (name, Shape::scalar(DType::F32));
+        let common = [
+            scalar("drop_fraction".into()),
+            ("seed".into(), Shape::new(DType::U32, [2])),
+        ];
+        let densities = plan.gradual.iter().flat_map(|_| &plan.budgets);
+        let densities = densities.map(|b| scalar(format!("density/{}", b.name)));
+        let needed = trainer.updated_params().filter(|_| trainer.updates_need_gradients());
+        let gradients = needed.map(|(p, _)| (format!("gradient/{}", p.name), Shape::new(DType::F32, p.dims.clone())));
+        let batch = plan.run.train.batch_size;
+        let images = Shape::new(DType::F32, [vec![batch], trainer.model.input_dims()].concat());
+        let labels = Shape::new(DType::S32, [batch]);
+        let batch = [("images".to_string(), images), ("labels".to_string(), labels)];
+        let batch = batch.into_iter().filter(|_| trainer.updates_need_batch());
+        common
+            .into_iter()
+            .chain(densities)
+            .chain(gradients)
+            .chain(batch)
+            .collect()
+    }
+
+    /// From tensors in the order of [`Evidence::specs`].
+    pub fn new(trainer: &Trainer<'_>, tensors: &[Tensor<'g>]) -> Self {
+        let densities = trainer.plan.gradual.map_or(0, |_| trainer.plan.budgets.len());
+        let batch = if trainer.updates_need_batch() { 2 } else { 0 };
+        let (densities, rest) = tensors[2..].split_at(densities);
+        let (gradients, batch) = rest.split_at(rest.len() - batch);
+        Evidence {
+            drop_fraction: tensors[0],
+            seed: tensors[1],
+            densities: densities.to_vec(),
+            gradients: gradients.to_vec(),
+            batch: batch.to_vec(),
+        }
+    }
+
+    /// All tensors as one list.
+    pub fn pack(&self) -> Vec<Tensor<'g>> {
+        let lists = [&self.densities, &self.gradients, &self.batch];
+        [self.drop_fraction, self.seed]
+            .into_iter()
+            .chain(lists.into_iter().flatten().copied())
+            .collect()
+    }
+}
+
+impl Trainer<'_> {
+    fn rule(&self) -> Rule {
+        let method = &self.plan.run.method;
+        Rule {
+            method: self.plan.method,
+            grow_init: method.grow_init,
+            initial_acc_scale: method.initial_accumulator_scale,
+            drop_noise_std: method.drop_noise_std,
+            select: self.plan.run.mask_update.select,
+        }
+    }
+
+    /// Whether mask updates look at the gradients of their own batch.
+    pub(super) fn updates_need_gradients(&self) -> bool {
+        let (plan, method) = (self.plan, self.plan.method);
+        let averaged = plan.run.method.gradient_batches > 1;
+        let grows = method.grows_by_gradient() || plan.run.method.grow_init.needs_gradient();
+        (grows && !averaged) || method.drop == DropScore::Saliency
+    }
+
+    /// Whether mask updates look at their batch itself.
+    pub(super) fn updates_need_batch(&self) -> bool {
+        self.plan.method.drop == DropScore::GradientFlow
+    }
+
+    /// Updates layer by layer.
+    pub(super) fn update_layers<'g>(&self, g: &'g Graph, state: &mut State<'g>, evidence: &Evidence<'g>) {
+        let rule = self.rule();
+        for (i, (param, mask)) in self.updated_params().enumerate() {
+            let _scope = g.scope(param.name.as_str());
+            let layer = self.layer(state, param, mask);
+            let inputs = self.inputs(g, state, evidence, i, (param, &layer));
+            let after = update(&rule, &layer, &inputs);
+            state.set(&param.name, after.weights);
+            state.set(mask, after.mask);
+            state.set_all(&self.plan.optimizer.slots_of(&param.name), after.slots);
+            if let (Some(name), Some(threshold)) = (state::threshold(self.plan, param), after.threshold) {
+                state.set(&name, threshold);
+            }
+            if let Some(explored) = state::explored(self.plan, param) {
+                state.set(&explored, state.get(&explored) | after.mask);
+            }
+        }
+    }
+
+    fn layer<'g>(&self, state: &State<'g>, param: &Param, mask: &str) -> Layer<'g> {
+        Layer {
+            weights: state.get(&param.name),
+            mask: state.get(mask),
+            slots: state.get_all(&self.plan.optimizer.slots_of(&param.name)),
+            threshold: None,
+        }
+    }
+
+    /// What the update of the `i`th updated layer looks at.
+    fn inputs<'g>(
+        &self,
+        g: &'g Graph,
+        state: &State<'g>,
+        evidence: &Evidence<'g>,
+        i: usize,
+        (param, layer): (&Param, &Layer<'g>),
+    ) -> Inputs<'g> {
+        let (plan, method) = (self.plan, self.plan.method);
+        let average = state::average(plan, param).map(|name| state.get(&name));
+        let gradient = match method.grow {
+            GrowScore::Momentum => None,
+            _ => average.or(evidence.gradients.get(i).copied()),
+        };
+        let gradient = gradient.unwrap_or_else(|| layer.weights.zeros_like());
+        let purpose = rng::hash64("mask_update", &param.name);
+        let key = Key::new(evidence.seed)
+            .fold(purpose)
+            .fold_step(state.get(state::GLOBAL_STEP));
+        let decay = if param.decayed {
+            plan.run.optimizer.weight_decay
+        } else {
+            0.0
+        };
+        let elements = g.scalar(param.elements() as f32);
+        let keep = || match method.keep {
+            Keep::Connections | Keep::TotalBudget => None,
+            Keep::Budget => plan.budget(param).map(|b| g.scalar(b.nonzeros as i32)),
+            Keep::Gradual => evidence.densities.get(i).map(|&density| {
+                // `Gradual::kept`, which the host uses.
+                let kept = (elements * density).round_nearest_even().convert(DType::S32);
+                kept.max(1.0).min(param.elements() as f64)
+            }),
+        };
+        Inputs {
+            gradient,
+            score: match method.drop {
+                DropScore::Saliency => Some(gradient + layer.weights * decay),
+                _ => average,
+            },
+            drop_fraction: evidence.drop_fraction,
+            keep: keep(),
+            key,
+            initial_draw: initial_draw(param, plan.run.method.grow_init, key),
+        }
+    }
+
+    /// Prunes layers that are ranked together (GraSP).
+    pub(super) fn prune_overall<'g>(&self, state: &mut State<'g>, evidence: &Evidence<'g>) {
+        let g = evidence.seed.graph();
+        let rule = self.rule();
+        let products = self.hessian_gradients(g, state, evidence);
+        let scores = self
+            .updated_params()
+            .zip(products)
+            .filter_map(|((param, mask), product)| {
+                let layer = self.layer(state, param, mask);
+                let inputs = Inputs {
+                    gradient: product,
+                    score: Some(product),
+                    drop_fraction: evidence.drop_fraction,
+                    keep: None,
+                    key: Key::new(evidence.seed),
+                    initial_draw: None,
+                };
+                drop_scores(&rule, &layer, &inputs)
+            });
+        let scores: Vec<_> = scores.collect();
+        let budgets = self.updated_params().filter_map(|(param, _)| self.plan.budget(param));
+        let keep: usize = budgets.map(|b| b.nonzeros).sum();
+        let masks = prune_overall(&scores, g.scalar(keep as i32), rule.select);
+        for ((_, name), mask) in self.updated_params().zip(masks) {
+            state.set(name, mask);
+        }
+    }
+
+    /// Products of the Hessian of the batch's cross entropy, at the run's temperature, with its gradient, for the masked
+    /// kernels of updated layers (GraSP, algorithm 2). Both are taken over all masked kernels.
+    fn hessian_gradients<'g>(&self, g: &'g Graph, state: &State<'g>, evidence: &Evidence<'g>) -> Vec<Tensor<'g>> {
+        let params = &self.plan.params;
+        let &[images, labels] = &evidence.batch[..] else {
+            return vec![];
+        };
+        let kernels: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
+        let (logits, _) = self.forward(g, state, &kernels, images, evidence.seed);
+        let logits = logits / self.plan.run.method.temperature;
+        let loss = layers::cross_entropy(logits, labels, 0.0).reduce_mean(&[0]);
+        let masked = params.iter().zip(&kernels).filter(|(p, _)| p.mask.is_some());
+        let masked: Vec<Tensor<'g>> = masked.map(|(_, &kernel)| kernel).collect();
+        let inner = grad(loss, &masked).into_iter();
+        let inner = inner.map(|gradient| (gradient.stop_gradient() * gradient).reduce_sum_all());
+        let norm = inner.fold(g.scalar(0f32), |a, b| a + b);
+        let updated = self.updated_params().map(|(p, _)| &p.name);
+        let position = |name: &String| params.iter().position(|p| p.name == *name);
+        let wanted: Vec<Tensor<'g>> = updated.filter_map(position).map(|i| kernels[i]).collect();
+        grad(norm, &wanted)
+    }
+}
+
+/// A fresh sample of the layer's initialiser, where new connections start from one.
+fn initial_draw<'g>(param: &Param, grow_init: GrowInit, key: Key<'g>) -> Option<Tensor<'g>> {
+    let GrowInit::InitialDist(_) = grow_init else {
+        return None;
+    };
+    let key = key.fold(rng::hash64("initial_draw", ""));
+    let dims = &param.dims;
+    Some(match param.init.draw(dims) {
+        Draw::Constant(value) => key.uniform(dims).zeros_like() + value,
+        Draw::Uniform(limit) => (key.uniform(dims) * 2.0 - 1.0) * limit,
+        Draw::Normal(std) => key.normal(dims) * std,
+        Draw::TruncatedNormal(std) => key.truncated_normal(dims) * std,
+    })
+}

@@ -1,0 +1,69 @@
+//! Other programs read what we write and the other way round, and NumPy, from the reference alone, computes what we do.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod replay;
+
+use common::json;
+use common::runs::{Runs, mnist};
+use hlo::Literal;
+use rigl_xla::checkpoint::{Metadata, save};
+use rigl_xla::data::{Split, mnist as files};
+use serde_json::Value;
+
+/// What the scripts import, at versions with wheels for every Python from 3.10 on.
+const PACKAGES: &[&str] = &["numpy==2.2.6", "safetensors==0.5.3"];
+
+/// Runs a script of `tests/interop`; its assertions must hold.
+fn python(script: &str, args: &[&str]) -> String {
+    common::python::run(PACKAGES, script, args)
+}
+
+#[test]
+fn python_reads_our_checkpoints_and_numpy_agrees_with_eval_and_predict() {
+    let runs = Runs::new();
+    let (data, out) = (mnist(), runs.path("run"));
+    let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
+    let done = json(&["train", "--data", "mnist", "--steps", "400", "--out", out]);
+    let checkpoint = done["checkpoint"].as_str().unwrap();
+    let test = files::load(data.as_ref(), Split::Test).unwrap();
+    let images = Literal::new(&[256, 28, 28], &test.images.bytes()[..256 * 784]);
+    let [input, logits, converted] = ["input", "logits", "converted"].map(|name| {
+        let path = runs.path(&format!("{name}.safetensors"));
+        path.to_str().unwrap().to_owned()
+    });
+    save(
+        input.as_ref(),
+        &[("x".to_string(), images)].into(),
+        &Metadata::new("", 0, ""),
+    )
+    .unwrap();
+    json(&[
+        "predict",
+        "--checkpoint",
+        checkpoint,
+        "--input",
+        &input,
+        "--output",
+        &logits,
+    ]);
+    let eval = |checkpoint: &str| json(&["eval", "--checkpoint", checkpoint, "--data", "mnist"]);
+    let report = eval(checkpoint);
+    assert_eq!(report["top1"], done["eval"]["top1"]);
+    python("inference.py", &[checkpoint, data, &logits, &report.to_string()]);
+    // The script wrote the network as a conversion of the original's checkpoint would.
+    let foreign = eval(&converted);
+    for key in ["top1", "top5", "loss", "nonzeros", "maskable", "examples", "model"] {
+        assert_eq!(foreign[key], report[key], "{key}");
+    }
+    assert_eq!(
+        (&foreign["nonzeros"], &foreign["iteration"]),
+        (&9244.into(), &Value::Null)
+    );
+}
+
+#[test]
+fn numpy_twin_reproduces_the_worked_examples() {
+    assert_eq!(python("golden.py", &[]), "18 tests\n");
+}
