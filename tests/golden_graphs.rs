@@ -7,7 +7,7 @@ use hlo::{Computation, text};
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::data::mnist;
 use rigl_xla::sparse::select::Select;
-use rigl_xla::train::eval::evaluation;
+use rigl_xla::train::eval::{Inference, evaluation};
 use rigl_xla::train::step::Trainer;
 use std::path::Path;
 
@@ -33,7 +33,7 @@ fn graph(method: &str, which: &str, select: Select) -> Computation {
     match which {
         "step" => trainer.launch(train_examples).unwrap().0,
         "update" => trainer.update().unwrap(),
-        "eval" => evaluation(&*model, test_examples, 1000).unwrap(),
+        "eval" => evaluation(Inference::new(&plan, &*model), test_examples, 1000).unwrap(),
         _ => unreachable!("{which}"),
     }
 }

@@ -103,3 +103,16 @@ fn erk_mobilenet_costs_what_the_figures_say() {
     assert_rounds_to(erk(0.93, 1.0, is_first), "0.211");
     assert_rounds_to(erk(0.75, 1.98, is_first), "1.91");
 }
+
+/// As a reproduction of the paper reports it.
+#[test]
+fn wide_resnet_costs_what_a_reproduction_says() {
+    let layers = layers("wrn-22-2");
+    let dense = Cost::dense(&layers).total;
+    for (distribution, share) in [(Distribution::Erk, "0.35"), (Distribution::Uniform, "0.20")] {
+        let first = |layer: &Layer| layer.name == "resnet_model/conv_1";
+        let total = counts(distribution, 0.8, [&layers, &layers], first);
+        assert_rounds_to(total.published_flops / dense.published_flops, share);
+        assert_rounds_to(total.plain_flops / dense.plain_flops, share);
+    }
+}

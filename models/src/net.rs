@@ -31,6 +31,17 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Every precision.
+    pub const ALL: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+    /// Name in presets and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
     /// The element type.
     pub fn dtype(self) -> DType {
         match self {
@@ -51,6 +62,8 @@ pub struct Declaration {
     pub fixed: Vec<(String, Shape)>,
     /// Layers with a kernel, in creation order.
     pub layers: Vec<Layer>,
+    /// Whether training draws random numbers.
+    pub random: bool,
 }
 
 impl Declaration {
@@ -175,6 +188,10 @@ impl<'g> Net<'g> {
     /// Notes what becomes of the next statistic, in creation order.
     pub(crate) fn moved(&self, statistic: Tensor<'g>) {
         self.moved.borrow_mut().push(statistic);
+    }
+
+    pub(crate) fn record_dropout(&self) {
+        self.declared.borrow_mut().random = true;
     }
 
     /// The number of this dropout, counted from 0, so that no two of a pass draw the same.

@@ -26,6 +26,44 @@ pub const NAMES: &[&str] = &[
     "vgg-19",
 ];
 
+/// Networks that one piece of code builds, and one driver of the original trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `mnist-fc`.
+    MnistFc,
+    /// Residual networks for ImageNet.
+    ResNet,
+    /// MobileNet, both versions.
+    MobileNet,
+    /// VGG.
+    Vgg,
+    /// Wide residual networks for CIFAR.
+    WideResNet,
+}
+
+impl Family {
+    /// The family of the network called `name`; `None` for a name that is none.
+    pub fn of(name: &str) -> Option<Self> {
+        let (name, family) = spelt(name);
+        match family.as_str() {
+            "mnistfc" => Some(Family::MnistFc),
+            "mobilenetv1" | "mobilenetv2" => Some(Family::MobileNet),
+            "vgga" | "vgg16" | "vgg19" => Some(Family::Vgg),
+            "wideresnet" => Some(Family::WideResNet),
+            _ if name.starts_with("wrn-") => Some(Family::WideResNet),
+            family if family.starts_with("resnet") => Some(Family::ResNet),
+            _ => None,
+        }
+    }
+}
+
+/// A name in lower case with `-` for `_`, and without either.
+fn spelt(name: &str) -> (String, String) {
+    let name = name.to_lowercase().replace('_', "-");
+    let family = name.chars().filter(|c| *c != '-').collect();
+    (name, family)
+}
+
 /// Bound on classes, units and the sides of images, so that no product of dimensions overflows.
 const MAX_EXTENT: usize = 1 << 16;
 
@@ -85,22 +123,18 @@ impl Options {
     /// # Errors
     /// [`Error::Unknown`] for a name, [`Error::Option`] for a value that the network cannot take or has no use for.
     pub fn build(&self) -> Result<Box<dyn Model>, Error> {
-        let name = self.name.to_lowercase().replace('_', "-");
-        let family: String = name.chars().filter(|c| *c != '-').collect();
-        match family.as_str() {
-            "mnistfc" => self.mnist_fc(),
-            "mobilenetv1" => self.mobile_net(Version::V1),
-            "mobilenetv2" => {
+        let (name, family) = spelt(&self.name);
+        match Family::of(&self.name) {
+            None => Err(self.unknown()),
+            Some(Family::MnistFc) => self.mnist_fc(),
+            Some(Family::MobileNet) if family == "mobilenetv1" => self.mobile_net(Version::V1),
+            Some(Family::MobileNet) => {
                 let expansion = self.within("expansion", self.expansion.unwrap_or(6.0), WIDTHS)?;
                 self.mobile_net(Version::V2 { expansion })
             }
-            "vgga" | "vgg16" | "vgg19" => self.vgg(&family[3..]),
-            "wideresnet" => self.wide_res_net(None),
-            _ => match (name.strip_prefix("wrn-"), family.strip_prefix("resnet")) {
-                (Some(said), _) => self.wide_res_net(Some(said)),
-                (_, Some(depth)) => self.res_net(depth),
-                _ => Err(self.unknown()),
-            },
+            Some(Family::Vgg) => self.vgg(&family["vgg".len()..]),
+            Some(Family::WideResNet) => self.wide_res_net(name.strip_prefix("wrn-")),
+            Some(Family::ResNet) => self.res_net(&family["resnet".len()..]),
         }
     }
 

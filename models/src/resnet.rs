@@ -41,6 +41,14 @@ impl ResNet {
         DEPTHS.iter().map(|&(depth, ..)| depth)
     }
 
+    /// The depth with these blocks per group, if there is one.
+    pub(crate) fn depth(blocks: [usize; 4], bottleneck: bool) -> Option<usize> {
+        let found = DEPTHS
+            .iter()
+            .find(|&&(_, known, kind)| (known, kind) == (blocks, bottleneck))?;
+        Some(found.0)
+    }
+
     /// The network of this depth, if there is one.
     pub fn new(depth: usize, config: ImageNet) -> Option<Self> {
         let &(_, blocks, bottleneck) = DEPTHS.iter().find(|(known, ..)| *known == depth)?;

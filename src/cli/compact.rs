@@ -10,16 +10,15 @@ use models::cost::{Counts, Kept};
 use serde::Serialize;
 
 use super::Usage;
-use super::run_args::{DeviceArgs, is_folder};
+use super::run_args::{DeviceArgs, test_set};
 use crate::checkpoint::{self, Checkpoint, Metadata};
-use crate::data::{Split, mnist};
 use crate::device::Device;
 use crate::pjrt::DeviceKind;
 use crate::rng::{BoundedRng, stream};
 use crate::sparse::compact::{Connections, MaskedLayer, Passes, format_sizes};
 use crate::train::compact::{self, Arrays, Difference};
-use crate::train::data_dir;
-use crate::train::inference::{Predictor, recognise};
+use crate::train::inference::Predictor;
+use crate::train::recognise::{Recognised, recognise};
 use crate::train::state::inference_specs;
 
 /// Times that each network is measured, of which the median is told.
@@ -110,7 +109,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         tensors: arrays.clone(),
         metadata: None,
     })?;
-    let images = images(args.data.as_deref(), &*large.model, args.batch_size as usize)?;
+    let images = images(args.data.as_deref(), &large.network, args.batch_size as usize)?;
     let batch = (args.batch_size as usize).min(images.dims()[0]);
     let device = args.device.open()?;
     let (difference, [before_ms, after_ms]) = measure(&device, [&large, &small], &images, batch)?;
@@ -145,9 +144,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
 
 /// A network as `eval` and `predict` would have it.
 struct Network {
-    model: Box<dyn Model>,
-    /// In the order in which device programs take them.
-    weights: Vec<Literal>,
+    network: Recognised,
     arrays: Arrays,
     layers: Vec<MaskedLayer>,
 }
@@ -155,7 +152,8 @@ struct Network {
 impl Network {
     fn of(checkpoint: Checkpoint) -> anyhow::Result<Self> {
         let path = checkpoint.path.clone();
-        let (model, weights) = recognise(checkpoint)?;
+        let network = recognise(checkpoint, None)?;
+        let (model, weights) = (&network.model, &network.weights);
         if model.name() != compact::MODEL {
             bail!(
                 "{}: model '{}', expected '{}', the one that compact takes",
@@ -175,8 +173,7 @@ impl Network {
             );
         }
         Ok(Network {
-            model,
-            weights,
+            network,
             arrays,
             layers,
         })
@@ -184,7 +181,7 @@ impl Network {
 
     fn figures(&self, batch_ms: f64) -> Figures {
         let connections: Vec<_> = self.layers.iter().map(|layer| &layer.connections).collect();
-        Figures::new(&*self.model, &connections, batch_ms)
+        Figures::new(&*self.network.model, &connections, batch_ms)
     }
 }
 
@@ -202,12 +199,11 @@ fn small_metadata(large: Option<Metadata>, sizes: &[usize]) -> Metadata {
 }
 
 /// Test images of a data set, or one batch of random ones.
-fn images(data: Option<&str>, model: &dyn Model, batch: usize) -> anyhow::Result<Literal> {
+fn images(data: Option<&str>, network: &Recognised, batch: usize) -> anyhow::Result<Literal> {
     if let Some(data) = data {
-        let folder = if is_folder(data) { data } else { "" };
-        return Ok(mnist::load(&data_dir(data, folder)?, Split::Test)?.images);
+        return Ok(test_set(data, network)?.images);
     }
-    let dims = [vec![batch], model.input_dims()].concat();
+    let dims = [vec![batch], network.model.input_dims()].concat();
     let mut rng = stream(0, "compact", "images", 0);
     let pixels: Vec<u8> = (0..dims.iter().product()).map(|_| rng.up_to(255) as u8).collect();
     Ok(Literal::new(&dims, &pixels))
@@ -221,7 +217,7 @@ fn measure(
     batch: usize,
 ) -> anyhow::Result<(Difference, [f64; 2])> {
     let [before, after] =
-        networks.map(|network| Predictor::new(device, &*network.model, &network.weights, batch, DType::U8));
+        networks.map(|Network { network: n, .. }| Predictor::new(device, n.inference(), &n.weights, batch, DType::U8));
     let (before, after) = (before?, after?);
     let [large, small] = [&before, &after].map(|network| network.logits(images));
     let difference = Difference::between(&large?.to_f64_vec(), &small?.to_f64_vec());

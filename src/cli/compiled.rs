@@ -7,7 +7,7 @@ use crate::config::Plan;
 use crate::device::Device;
 use crate::pjrt::{DeviceKind, Executable, OptionValue};
 use crate::report::table::Table;
-use crate::train::eval::prediction;
+use crate::train::eval::{Inference, prediction};
 use crate::train::step::Trainer;
 use hlo::DType;
 
@@ -47,7 +47,7 @@ pub fn programs(plan: &Plan, run: &RunArgs) -> anyhow::Result<Vec<Program>> {
         plan: &one,
         model: &*model,
     };
-    let inference = device.program(&prediction(&*model, batch, DType::F32)?, &[])?;
+    let inference = device.program(&prediction(Inference::new(plan, &*model), batch, DType::F32)?, &[])?;
     let (step, aliases) = trainer.launch(batch)?;
     let step = device.program(&step, &aliases)?;
     Ok(vec![

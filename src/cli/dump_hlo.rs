@@ -10,9 +10,8 @@ use hlo::{Alias, Computation, text};
 use super::Usage;
 use super::run_args::RunArgs;
 use crate::config::Plan;
-use crate::data::mnist;
 use crate::device::Device;
-use crate::train::eval::evaluation;
+use crate::train::eval::{Inference, evaluation};
 use crate::train::step::Trainer;
 
 /// Arguments of `dump-hlo`.
@@ -92,7 +91,9 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
 impl Args {
     fn build(&self, plan: &Plan) -> anyhow::Result<(Computation, Vec<Alias>)> {
         let model = plan.model()?;
-        let [train_examples, test_examples] = mnist::EXAMPLES;
+        let dims = model.input_dims();
+        let form = plan.run.form(&dims, model.classes());
+        let [train_examples, test_examples] = plan.data_set()?.examples(form.examples);
         let trainer = Trainer { plan, model: &*model };
         Ok(match self.graph {
             Graph::Step => trainer.launch(train_examples)?,
@@ -101,7 +102,10 @@ impl Args {
                 return Err(Usage(why).into());
             }
             Graph::Update => (trainer.update()?, vec![]),
-            Graph::Eval => (evaluation(&*model, test_examples, 1000)?, vec![]),
+            Graph::Eval => {
+                let batch = plan.run.train.eval_batch_size;
+                (evaluation(Inference::new(plan, &*model), test_examples, batch)?, vec![])
+            }
         })
     }
 }

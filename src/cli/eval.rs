@@ -4,19 +4,17 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::run_args::{DeviceArgs, is_folder};
+use super::run_args::{DeviceArgs, NetworkArgs, test_set};
 use crate::checkpoint;
-use crate::data::{Split, mnist};
-use crate::train::data_dir;
-use crate::train::inference::{Evaluator, Scores, recognise};
+use crate::train::inference::{Evaluator, Scores};
 
 /// Arguments of `eval`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Checkpoint in safetensors form
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
-    /// mnist, fashion-mnist, or a folder with IDX files, gzipped or not
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// mnist, fashion-mnist, cifar10, synthetic, or a folder with IDX files, gzipped or not, or the files of CIFAR-10; all
+    /// test examples are evaluated (the original leaves out the last 16 of CIFAR-10)
     #[arg(long, value_name = "NAME|DIR")]
     data: String,
     #[command(flatten)]
@@ -46,23 +44,21 @@ struct Report {
 /// # Errors
 /// A checkpoint, data set or device that cannot be used.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let path = checkpoint::resolve(&args.checkpoint)?;
-    let checkpoint = checkpoint::load(&path)?;
-    let iteration = checkpoint.metadata.as_ref().map(|m| m.iteration);
-    let (model, weights) = recognise(checkpoint)?;
-    let folder = if is_folder(&args.data) { args.data.as_str() } else { "" };
-    let data = mnist::load(&data_dir(&args.data, folder)?, Split::Test)?;
+    let path = checkpoint::resolve(&args.network.checkpoint)?;
+    let (network, metadata) = args.network.load(&path)?;
+    let data = test_set(&args.data, &network)?;
     let device = args.device.open()?;
-    let evaluator = Evaluator::new(&device, &*model, &data, args.batch_size as usize)?;
-    let masks: Vec<Vec<bool>> = weights.iter().filter_map(hlo::Literal::to_bools).collect();
-    let buffers = weights
+    let evaluator = Evaluator::new(&device, network.inference(), &data, args.batch_size as usize)?;
+    let masks: Vec<Vec<bool>> = network.weights.iter().filter_map(hlo::Literal::to_bools).collect();
+    let buffers = network
+        .weights
         .iter()
         .map(|w| device.client.to_device(w, 0))
         .collect::<Result<Vec<_>, _>>()?;
     let report = Report {
         checkpoint: path,
-        model: model.name().to_owned(),
-        iteration,
+        model: network.model.name().to_owned(),
+        iteration: metadata.map(|m| m.iteration),
         examples: data.len(),
         scores: evaluator.run(&buffers.iter().collect::<Vec<_>>())?,
         nonzeros: (!masks.is_empty()).then(|| masks.iter().flatten().filter(|&&m| m).count()),
@@ -70,12 +66,22 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     };
     match json {
         true => super::print_json(&report),
-        false => super::print(&format!(
-            "examples        {}\ntop-1           {:.2} %\ntop-5           {:.2} %\nloss            {:.4}\n",
-            report.examples,
-            100.0 * report.scores.top1,
-            100.0 * report.scores.top5,
-            report.scores.loss
-        )),
+        false => super::print(&text(&report)),
     }
+}
+
+fn text(report: &Report) -> String {
+    let scores = &report.scores;
+    let smoothed = scores.smoothed_loss.map(|loss| ("smoothed loss", format!("{loss:.4}")));
+    let lines = [
+        ("examples", report.examples.to_string()),
+        ("top-1", format!("{:.2} %", 100.0 * scores.top1)),
+        ("top-5", format!("{:.2} %", 100.0 * scores.top5)),
+        ("loss", format!("{:.4}", scores.loss)),
+    ];
+    lines
+        .into_iter()
+        .chain(smoothed)
+        .map(|(what, value)| format!("{what:<16}{value}\n"))
+        .collect()
 }

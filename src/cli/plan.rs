@@ -88,7 +88,7 @@ struct Report<'a> {
     /// At the same updates of gradual pruning.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pruning: Vec<Pruned>,
-    learning_rate: LearningRate<'a>,
+    learning_rate: LearningRate,
     run_dir: String,
     config: &'a Run,
 }
@@ -105,14 +105,33 @@ struct Layer<'a> {
 }
 
 #[derive(Serialize)]
-struct LearningRate<'a> {
-    boundaries: &'a [i64],
-    values: &'a [f32],
+struct LearningRate {
+    schedule: &'static str,
+    /// Gradient steps after which it drops to another value, and the values before, between and after.
+    boundaries: Vec<i64>,
+    values: Vec<f32>,
+    /// At the first, the last and three steps between.
+    samples: Vec<(i64, f32)>,
+}
+
+impl LearningRate {
+    fn new(plan: &Plan, gradient_steps: u64) -> Self {
+        let (boundaries, values) = plan.learning_rate.drops();
+        let last = gradient_steps.saturating_sub(1) as i64;
+        let steps = (0..=4).map(|quarter| last * quarter / 4);
+        LearningRate {
+            schedule: plan.learning_rate.name(),
+            boundaries,
+            values,
+            samples: steps.map(|step| (step, plan.learning_rate.at(step))).collect(),
+        }
+    }
 }
 
 impl<'a> Report<'a> {
     fn new(plan: &'a Plan) -> Self {
         let update_steps: Vec<i64> = plan.update_steps().collect();
+        let gradient_steps = plan.gradient_steps();
         Report {
             model: &plan.run.model.name,
             method: plan.method.name,
@@ -125,7 +144,7 @@ impl<'a> Report<'a> {
             parameters: plan.parameters(),
             state_bytes: plan.state_bytes(),
             iterations: plan.iterations,
-            gradient_steps: plan.gradient_steps(),
+            gradient_steps,
             mask_updates: update_steps.len(),
             replacements: quartiles(&update_steps)
                 .filter(|_| plan.method.moves())
@@ -133,10 +152,7 @@ impl<'a> Report<'a> {
                 .collect(),
             pruning: quartiles(&update_steps).filter_map(|&step| plan.pruned(step)).collect(),
             update_steps,
-            learning_rate: LearningRate {
-                boundaries: &plan.learning_rate.boundaries,
-                values: &plan.learning_rate.values,
-            },
+            learning_rate: LearningRate::new(plan, gradient_steps),
             run_dir: plan.output_dir.display().to_string(),
             config: &plan.run,
         }
@@ -172,9 +188,11 @@ impl std::fmt::Display for Report<'_> {
             "{} with {}, {} distribution",
             self.model, self.method, self.distribution
         )?;
+        let names = self.layers.iter().map(|layer| layer.name.len());
+        let wide = names.chain(["layer".len()]).max().unwrap_or(0);
         writeln!(
             f,
-            "\n{:<28} {:<16} {:>9} {:>10} {:>10}",
+            "\n{:<wide$} {:<16} {:>9} {:>10} {:>10}",
             "layer", "shape", "sparsity", "zeros", "nonzeros"
         )?;
         for layer in &self.layers {
@@ -193,7 +211,7 @@ impl std::fmt::Display for Report<'_> {
             } = layer;
             writeln!(
                 f,
-                "{name:<28} {shape:<16} {sparsity:>9.6} {zeros:>10} {nonzeros:>10}{note}"
+                "{name:<wide$} {shape:<16} {sparsity:>9.6} {zeros:>10} {nonzeros:>10}{note}"
             )?;
         }
         if self.ranked_together {
@@ -202,7 +220,7 @@ impl std::fmt::Display for Report<'_> {
         let (zeros, nonzeros) = (self.maskable - self.nonzeros, self.nonzeros);
         writeln!(
             f,
-            "{:<28} {:<16} {:>9.6} {zeros:>10} {nonzeros:>10}",
+            "{:<wide$} {:<16} {:>9.6} {zeros:>10} {nonzeros:>10}",
             "total", "", self.sparsity
         )?;
         writeln!(f, "\nparameters      {}", self.parameters)?;
@@ -244,9 +262,20 @@ impl Report<'_> {
     }
 
     fn write_learning_rate(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let LearningRate { boundaries, values } = self.learning_rate;
-        write!(f, "learning rate   {}", values[0])?;
-        for (boundary, value) in boundaries.iter().zip(&values[1..]) {
+        let rate = &self.learning_rate;
+        write!(f, "learning rate   {}", rate.schedule)?;
+        let dropped = rate.boundaries.iter().zip(&rate.values[1..]);
+        match rate.schedule {
+            "piecewise" => write!(f, " {}", rate.values[0])?,
+            _ => {
+                let samples = rate
+                    .samples
+                    .iter()
+                    .map(|(step, rate)| format!(" {rate} at step {step}"));
+                write!(f, "{}", samples.collect::<Vec<_>>().join(","))?;
+            }
+        }
+        for (boundary, value) in dropped {
             write!(f, ", {value} after step {boundary}")?;
         }
         writeln!(f)

@@ -6,17 +6,17 @@ use anyhow::bail;
 use hlo::Literal;
 use serde_json::json;
 
-use super::run_args::DeviceArgs;
+use super::run_args::{DeviceArgs, NetworkArgs};
 use crate::checkpoint::{self, Metadata};
-use crate::train::inference::{predict, recognise};
+use crate::train::inference::predict;
 
 /// Arguments of `predict`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Checkpoint in safetensors form
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
-    /// Images, in safetensors form: the tensor `images`, or the only one; u8 pixels, or f32 as the model takes them
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Images, in safetensors form: the tensor `images`, or the only one; u8 pixels, or f32 as the model takes them; colours
+    /// last
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Where the tensor `logits` goes, in safetensors form
@@ -31,11 +31,12 @@ pub struct Args {
 /// # Errors
 /// A checkpoint, input or device that cannot be used, or an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let checkpoint = checkpoint::load(&checkpoint::resolve(&args.checkpoint)?)?;
-    let iteration = checkpoint.metadata.as_ref().map_or(0, |m| m.iteration);
-    let (model, weights) = recognise(checkpoint)?;
+    let path = checkpoint::resolve(&args.network.checkpoint)?;
+    let (network, metadata) = args.network.load(&path)?;
+    let iteration = metadata.map_or(0, |m| m.iteration);
     let images = images(&args.input)?;
-    let logits = predict(&args.device.open()?, &*model, &weights, &images)?;
+    let logits = predict(&args.device.open()?, network.inference(), &network.weights, &images)?;
+    let model = network.model;
     let shape = logits.dims().to_vec();
     let metadata = Metadata::new(model.name(), iteration, "");
     checkpoint::save(&args.output, &[("logits".to_string(), logits)].into(), &metadata)?;

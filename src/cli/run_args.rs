@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use toml::Value;
+use toml::{Table, Value};
 
-use crate::config::{DEFAULT_PRESET, Error, Layers, PRESETS};
-use crate::data::fetch;
+use models::Precision;
+
+use crate::checkpoint::{self, Metadata};
+use crate::config::{Error, Layers, preset_of};
+use crate::data::sets::{Form, Set};
+use crate::data::{Dataset, Split};
 use crate::device::Device;
 use crate::pjrt::DeviceKind;
+use crate::train::recognise::{Recognised, recognise};
 
 /// Where to run.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -24,14 +29,20 @@ pub struct DeviceArgs {
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(allow_negative_numbers = true)]
 pub struct RunArgs {
-    /// Published recipe to start from [default: mnist-METHOD, or mnist-rigl]
+    /// Published recipe to start from [default: the one for --model and --method; without them mnist-rigl]
     pub preset: Option<String>,
     /// TOML file over the preset, such as the config.toml of a run
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Network
+    /// Network: mnist-fc, resnet50, wrn-22-2, mobilenet-v1, …
     #[arg(long)]
     pub model: Option<String>,
+    /// Factor of the network's numbers of channels
+    #[arg(long, value_name = "FACTOR")]
+    pub width: Option<f64>,
+    /// Layers of a residual network
+    #[arg(long, value_name = "N")]
+    pub depth: Option<i64>,
     /// How connections are chosen: rigl, set, snfs, static, scratch, dense, prune, snip, grasp, dnw, rigl-inverted,
     /// rigl-itop or set-itop
     #[arg(long)]
@@ -45,6 +56,12 @@ pub struct RunArgs {
     /// Sparsity of one layer, e.g. layer3=0; may be repeated
     #[arg(long, value_name = "LAYER=SHARE", value_parser = pair::<f64>)]
     pub custom: Vec<(String, f64)>,
+    /// Sparsity of the first layer: -1 as distributed, 0 for no mask, or a share of zeros
+    #[arg(long, value_name = "SHARE")]
+    pub first_layer_sparsity: Option<f64>,
+    /// Sparsity of the classifier, likewise
+    #[arg(long, value_name = "SHARE")]
+    pub last_layer_sparsity: Option<f64>,
     /// Exponent of the erk factor
     #[arg(long, value_name = "POWER")]
     pub power_scale: Option<f64>,
@@ -54,16 +71,19 @@ pub struct RunArgs {
     /// Generator of the first masks: native, or numpy for the original's
     #[arg(long, value_name = "NAME")]
     pub mask_seed_compat: Option<String>,
-    /// mnist, fashion-mnist, or a folder with IDX files, gzipped or not
+    /// mnist, fashion-mnist, cifar10, synthetic, or a folder with the files of the recipe's data set
     #[arg(long, value_name = "NAME|DIR")]
     pub data: Option<String>,
+    /// Precision of activations: f32 or bf16
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<String>,
     /// Where to run
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Run folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<String>,
-    /// Iterations, before --multiplier
+    /// Iterations, before --multiplier; gradient steps in the recipes for CIFAR-10 and ImageNet
     #[arg(long, value_name = "N")]
     pub steps: Option<i64>,
     /// Stretch training and its schedules
@@ -115,6 +135,14 @@ impl RunArgs {
     /// # Errors
     /// As [`RunArgs::layers`].
     pub fn flags_over(&self, mut layers: Layers) -> Result<Layers, Error> {
+        if let Some(model) = &self.model
+            && layers.run()?.model.name != *model
+        {
+            // Options and layers below are another network's.
+            let only_name: Table = [("name".to_owned(), model.clone().into())].into_iter().collect();
+            layers = layers.set("--model", &["model"], only_name)?;
+            layers = layers.set("--model", &["sparsity", "layers"], Table::new())?;
+        }
         for (flag, key, value) in self.flags() {
             layers = layers.set(flag, &key, value)?;
         }
@@ -130,17 +158,12 @@ impl RunArgs {
         Ok(layers)
     }
 
-    /// The preset asked for; else the MNIST recipe of the method asked for, when there is one.
+    /// The preset asked for; else the recipe for the network and method asked for.
     fn preset_name(&self) -> String {
-        let of_method = || {
-            let name = crate::sparse::Method::find(self.method.as_deref()?).ok()?.name;
-            let preset = format!("mnist-{name}");
-            PRESETS.iter().any(|(known, _)| *known == preset).then_some(preset)
-        };
-        self.preset
-            .clone()
-            .or_else(of_method)
-            .unwrap_or_else(|| DEFAULT_PRESET.into())
+        let method = self.method.as_deref();
+        let method = method.and_then(|name| Some(crate::sparse::Method::find(name).ok()?.name));
+        let recipe = || preset_of(self.model.as_deref(), method).to_owned();
+        self.preset.clone().unwrap_or_else(recipe)
     }
 
     /// Every flag given, with the key it sets.
@@ -151,9 +174,21 @@ impl RunArgs {
         let (data_name, data_dir) = self.data_keys();
         let flags = [
             ("--model", ["model", "name"], text(&self.model)),
+            ("--width", ["model", "width"], float(self.width)),
+            ("--depth", ["model", "depth"], whole(self.depth)),
             ("--method", ["method", "name"], text(&self.method)),
             ("--sparsity", ["sparsity", "target"], float(self.sparsity)),
             ("--distribution", ["sparsity", "distribution"], text(&self.distribution)),
+            (
+                "--first-layer-sparsity",
+                ["sparsity", "first_layer"],
+                float(self.first_layer_sparsity),
+            ),
+            (
+                "--last-layer-sparsity",
+                ["sparsity", "last_layer"],
+                float(self.last_layer_sparsity),
+            ),
             ("--power-scale", ["sparsity", "power_scale"], float(self.power_scale)),
             ("--rounding", ["sparsity", "rounding"], text(&self.rounding)),
             (
@@ -163,6 +198,7 @@ impl RunArgs {
             ),
             ("--data", ["data", "name"], data_name),
             ("--data", ["data", "dir"], data_dir),
+            ("--precision", ["train", "precision"], text(&self.precision)),
             ("--device", ["device", "kind"], text(&self.device.device)),
             ("--plugin", ["device", "plugin"], text(&self.device.plugin)),
             ("--out", ["output", "dir"], text(&self.out)),
@@ -211,7 +247,63 @@ impl DeviceArgs {
 
 /// Whether `--data` means a folder: it looks like a path, or is one and not a known name.
 pub fn is_folder(data: &str) -> bool {
-    fetch::source(data).is_err() && (data.contains(std::path::is_separator) || data == "." || Path::new(data).is_dir())
+    Set::find(data).is_err() && (data.contains(std::path::is_separator) || data == "." || Path::new(data).is_dir())
+}
+
+/// The test examples of a data set, by its name or in a folder, in the form that a network takes. Random ones are those of
+/// the run that the network is from.
+///
+/// # Errors
+/// An unknown name, or files that cannot be had or read.
+pub fn test_set(data: &str, network: &Recognised) -> anyhow::Result<Dataset> {
+    let (dims, classes) = (network.model.input_dims(), network.model.classes());
+    let form = match &network.run {
+        Some(run) => run.form(&dims, classes),
+        None => Form {
+            dims: &dims,
+            classes,
+            examples: [256; 2],
+            seed: 0,
+        },
+    };
+    let (set, folder) = match is_folder(data) {
+        true => (Set::in_folder(Path::new(data)), data),
+        false => (Set::find(data)?, ""),
+    };
+    Ok(set.load(folder, Split::Test, &form)?)
+}
+
+/// How a checkpoint is to be taken.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct NetworkArgs {
+    /// Checkpoint in safetensors form
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    /// Network, where the names and shapes in the checkpoint are not to decide
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Precision of activations, f32 or bf16 [default: that of the run]
+    #[arg(long, value_name = "NAME", value_parser = precision)]
+    pub precision: Option<Precision>,
+}
+
+impl NetworkArgs {
+    /// The network of the checkpoint, which `path` leads to.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read or is of no known network.
+    pub fn load(&self, path: &Path) -> anyhow::Result<(Recognised, Option<Metadata>)> {
+        let checkpoint = checkpoint::load(path)?;
+        let metadata = checkpoint.metadata.clone();
+        let mut network = recognise(checkpoint, self.model.as_deref())?;
+        network.precision = self.precision.unwrap_or(network.precision);
+        Ok((network, metadata))
+    }
+}
+
+fn precision(name: &str) -> Result<Precision, String> {
+    let named = Precision::ALL.into_iter().find(|precision| precision.name() == name);
+    named.ok_or_else(|| format!("expected {}", Precision::ALL.map(Precision::name).join(" or ")))
 }
 
 /// A TOML value, or the text itself where it is none: `--set method.name=set` needs no quotes.

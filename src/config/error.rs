@@ -45,3 +45,14 @@ pub enum Error {
     #[error("configuration cannot be written as TOML: {0}")]
     Write(#[from] toml::ser::Error),
 }
+
+impl Error {
+    /// The same error with who said it.
+    #[must_use]
+    pub fn said_by(mut self, said: String) -> Self {
+        if let Error::Toml { origin, .. } | Error::Value { origin, .. } | Error::Sparse { origin, .. } = &mut self {
+            *origin = said;
+        }
+        self
+    }
+}

@@ -121,7 +121,10 @@ impl Layers {
             table = inner;
         }
         table.insert((*last).to_owned(), value);
-        self.origins.insert(key.join("."), origin.to_owned());
+        let key = key.join(".");
+        let below = format!("{key}.");
+        self.origins.retain(|known, _| !known.starts_with(&below));
+        self.origins.insert(key, origin.to_owned());
     }
 
     fn checked(self, origin: &str) -> Result<Self, Error> {

@@ -3,12 +3,14 @@
 //! [`Run`] is what was said: TOML in, TOML out, every value visible. [`Layers`] stacks it up, preset under file under flags.
 //! [`Plan`] is what it means: checked, scaled and counted. The reasons for the values stand in `models/presets`.
 
+mod check;
 mod error;
 mod layers;
 mod learning_rate;
 mod optimizer;
 mod plan;
 mod presets;
+mod schedules;
 
 use std::collections::BTreeMap;
 
@@ -19,10 +21,10 @@ use crate::sparse::{Anneal, Distribution, GrowInit, MaskSeedCompat, Rounding};
 
 pub use error::Error;
 pub use layers::Layers;
-pub use learning_rate::Piecewise;
+pub use learning_rate::Rate;
 pub use optimizer::Optimizer as OptimizerRule;
-pub use plan::{Plan, Pruned, Replacement, layer_name};
-pub use presets::{DEFAULT_PRESET, PRESETS};
+pub use plan::{Plan, Pruned, Replacement, layer_name, refused};
+pub use presets::{DEFAULT_PRESET, PRESETS, preset_of};
 
 /// A whole run, as said. Strings left empty mean "choose for me".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,10 +88,20 @@ pub struct Model {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// A known data set, which fixes the file format.
+    /// A name in `data::sets::Set::ALL`, which fixes the file format.
     pub name: String,
     /// Folder with its files; empty for the cache.
     pub dir: String,
+    /// How pixels become the network's input: `mnist`, `cifar` or `imagenet`, as the original's driver of that name does
+    /// it. Left out: as the network's driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<String>,
+    /// Whether training changes images at random, where the preprocessing does. Left out: yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<bool>,
+    /// Examples of `synthetic`, for training and again for testing. Left out: two batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<usize>,
 }
 
 /// `[optimizer]`
@@ -121,12 +133,34 @@ pub struct Optimizer {
 pub struct LearningRate {
     /// Value before the first boundary.
     pub base: f64,
-    /// `piecewise`; without boundaries it is constant.
+    /// Examples per batch that `base` is for: another batch size scales it in proportion. Left out: for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_batch_size: Option<usize>,
+    /// `piecewise` (constant without boundaries), `epochs`, `cosine` or `sgdr`.
     pub schedule: String,
-    /// Gradient steps, increasing; the value changes at the step after each.
+    /// Of `piecewise`: gradient steps, increasing; the value changes at the step after each. Of `epochs`: epochs; the value
+    /// changes at the first step in each.
     pub boundaries: Vec<i64>,
     /// Share of `base` that holds after each boundary.
     pub factors: Vec<f64>,
+    /// Of `epochs`: how many the rate takes to rise from 0 to `base`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_epochs: Option<f64>,
+    /// Of `epochs` and `sgdr`: what an epoch is, whatever the data set has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples_per_epoch: Option<u64>,
+    /// Of `cosine`: gradient steps from `base` to 0. Left out: those of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<i64>,
+    /// Of `sgdr`: epochs of the first cycle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle_epochs: Option<f64>,
+    /// Of `sgdr`: length of a cycle over that of the one before, at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub t_mul: Option<f64>,
+    /// Of `sgdr`: height of a cycle over that of the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub m_mul: Option<f64>,
 }
 
 /// `[method]`
@@ -170,6 +204,12 @@ fn gradient_batches() -> u64 {
 }
 fn temperature() -> f64 {
     200.0
+}
+fn precision() -> String {
+    "f32".into()
+}
+fn eval_batch_size() -> usize {
+    1000
 }
 
 /// `[sparsity]`
@@ -279,12 +319,24 @@ impl Default for Prune {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Train {
-    /// Batches seen: gradient steps plus the mask updates that take the place of one (reference 4.4).
+    /// Length of the run, in `unit`.
     pub iterations: u64,
+    /// What `iterations` counts.
+    #[serde(default)]
+    pub unit: Unit,
     /// Extended training: multiplies iterations, learning-rate boundaries, first and last mask update.
     pub multiplier: f64,
     /// Examples per batch.
     pub batch_size: usize,
+    /// Examples per batch of an evaluation.
+    #[serde(default = "eval_batch_size")]
+    pub eval_batch_size: usize,
+    /// Of activations: `f32`, or `bf16` with weights, statistics and loss in f32.
+    #[serde(default = "precision")]
+    pub precision: String,
+    /// Share of a target that goes to all classes alike.
+    #[serde(default)]
+    pub label_smoothing: f64,
     /// Iterations per launch of the device program.
     pub steps_per_launch: u64,
     /// Iterations from one evaluation to the next.
@@ -295,6 +347,18 @@ pub struct Train {
     pub keep_checkpoints: usize,
     /// Seed of masks, weights, data order and noise.
     pub seed: u64,
+}
+
+/// What the length of a run is counted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Batches seen, as the original's MNIST driver counts: gradient steps, and mask updates that take the place of one
+    /// (reference 4.4).
+    #[default]
+    Iterations,
+    /// Gradient steps, as its other drivers count: mask updates come on top (reference 2.3).
+    GradientSteps,
 }
 
 /// `[device]`
@@ -350,7 +414,15 @@ mod tests {
             let read = Run::from_toml(&text, name).unwrap();
             assert_eq!(read, run, "{name}");
             assert_eq!(read.to_toml().unwrap(), text, "{name}");
-            assert!(name.ends_with(preset.plan().unwrap().method.name), "{name}");
+            let plan = preset.plan().unwrap();
+            let told = format!("{name}-");
+            assert!(told.contains(&format!("-{}-", plan.method.name)), "{name}");
+            // Its network and method lead back to it, or to the recipe that it varies.
+            let model = plan.model().unwrap();
+            assert!(
+                name.starts_with(preset_of(Some(model.name()), Some(plan.method.name))),
+                "{name}"
+            );
         }
     }
 

@@ -2,19 +2,15 @@
 
 use std::path::PathBuf;
 
-use models::{Declaration, Model, Param, Statistic};
+use models::{Declaration, Family, Model, Param, Precision, Statistic};
 
-use super::{Error, LayerSparsity, LearningRate, MaskUpdate, OptimizerRule, Piecewise, Run};
-use crate::data::fetch::SOURCES;
-use crate::pjrt::DeviceKind;
-use crate::sparse::{self, Budget, Gradual, Keep, Layer, Options, Schedule};
-
-/// Bound on the examples of one launch, whose indices the host holds: 256 MB.
-const MAX_LAUNCH_EXAMPLES: u64 = 1 << 26;
-const LEARNING_RATES: [&str; 1] = ["piecewise"];
-
-/// Longest run: a thousand times the published ones, and few enough for `plan` to walk through.
-const MAX_ITERATIONS: u64 = 100_000_000;
+use super::check::{at, names, numbers, value, within};
+use super::learning_rate::Rate;
+use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, pruning_schedule, schedule};
+use super::{Error, LayerSparsity, OptimizerRule, Run, Unit};
+use crate::data::pixels::Preprocessing;
+use crate::data::sets::{Form, Set};
+use crate::sparse::{self, Budget, Counters, Gradual, Keep, Layer, Options, Schedule};
 
 /// A run that can be carried out: what `train` does and `plan` prints.
 #[derive(Clone, Debug)]
@@ -27,6 +23,12 @@ pub struct Plan {
     pub statistics: Vec<Statistic>,
     /// Layers of the model with a kernel, in its order.
     pub layers: Vec<models::Layer>,
+    /// Whether the model draws random numbers in training.
+    pub random: bool,
+    /// Precision of activations.
+    pub precision: Precision,
+    /// How pixels become the model's input.
+    pub preprocessing: Preprocessing,
     /// Row of the method table.
     pub method: &'static sparse::Method,
     /// Rule of the gradient step.
@@ -39,8 +41,8 @@ pub struct Plan {
     /// How sparsity grows, stretched by the multiplier; for gradual pruning only.
     pub gradual: Option<Gradual>,
     /// Learning rate over gradient steps, stretched by the multiplier.
-    pub learning_rate: Piecewise,
-    /// Iterations of the whole run, stretched by the multiplier.
+    pub learning_rate: Rate,
+    /// Iterations of the whole run: batches, gradient steps or mask updates in their place; stretched by the multiplier.
     pub iterations: u64,
     /// Run folder, which need not exist.
     pub output_dir: PathBuf,
@@ -74,7 +76,8 @@ impl Plan {
     /// # Errors
     /// The first value that is out of range, unknown, or contradicts another.
     pub fn new(mut run: Run) -> Result<Self, Error> {
-        let masked = network(&run, true)?.declaration();
+        let network_with_masks = network(&run, true)?;
+        let masked = network_with_masks.declaration();
         for (sparsity, layer) in [
             (run.sparsity.first_layer, masked.layers.first()),
             (run.sparsity.last_layer, masked.layers.last()),
@@ -90,13 +93,21 @@ impl Plan {
             false => network(&run, false)?.declaration(),
         };
         let mut plan = Self::with_params(run, masked.params)?;
+        let dims = network_with_masks.input_dims();
+        if !plan.preprocessing.takes(&dims) {
+            let found = plan.run.data.preprocessing.unwrap_or_default();
+            let expected = format!("one that takes examples of dimensions {dims:?}");
+            return Err(value("data.preprocessing", found, expected));
+        }
         let Declaration {
             params,
             statistics,
             layers,
+            random,
             ..
         } = declaration;
         (plan.params, plan.statistics, plan.layers) = (params, statistics, layers);
+        plan.random = random;
         Ok(plan)
     }
 
@@ -113,8 +124,8 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub fn with_params(run: Run, params: Vec<Param>) -> Result<Self, Error> {
-        check_names(&run)?;
-        check_numbers(&run)?;
+        names(&run)?;
+        numbers(&run)?;
         let method = sparse::Method::find(&run.method.name).map_err(at("method.name"))?;
         method
             .check_grow_init(run.method.grow_init)
@@ -143,9 +154,14 @@ impl Plan {
                 format!("0, as method {} keeps every weight", method.name),
             ));
         }
+        let iterations = iterations(&run, method, &schedule);
+        let gradient_steps = || gradient_steps(method, &schedule, iterations);
         Ok(Plan {
-            learning_rate: learning_rate(&run.learning_rate, k)?,
-            iterations: (run.train.iterations as f64 * k) as u64,
+            learning_rate: learning_rate(&run, gradient_steps)?,
+            iterations,
+            precision: run.precision(),
+            preprocessing: run.preprocessing(),
+            random: false,
             output_dir: output_dir(&run, method),
             optimizer: OptimizerRule::find(&run.optimizer.name).map_err(at("optimizer.name"))?,
             params,
@@ -166,8 +182,7 @@ impl Plan {
 
     /// Global steps of the mask updates of the first `iterations` iterations, in order.
     pub fn update_steps_within(&self, iterations: u64) -> impl Iterator<Item = i64> {
-        let iterations = if self.method.updates() { iterations } else { 0 };
-        sparse::trace(self.method.order, &self.schedule, iterations).filter_map(|tick| tick.update_at)
+        update_steps(self.method, &self.schedule, iterations)
     }
 
     /// Iterations of a full launch: no launch goes past an evaluation or a checkpoint.
@@ -179,10 +194,25 @@ impl Plan {
 
     /// Gradient steps of the whole run: iterations less the mask updates that take the place of a step.
     pub fn gradient_steps(&self) -> u64 {
-        match self.method.order.replaces_step() {
-            true => self.iterations - self.update_steps().count() as u64,
-            false => self.iterations,
-        }
+        gradient_steps(self.method, &self.schedule, self.iterations)
+    }
+
+    /// The data set.
+    ///
+    /// # Errors
+    /// None for a plan: its name is known.
+    pub fn data_set(&self) -> Result<Set, crate::data::Error> {
+        Set::find(&self.run.data.name)
+    }
+
+    /// Whether training changes images at random.
+    pub fn augments(&self) -> bool {
+        self.preprocessing.is_random() && self.run.data.augment != Some(false)
+    }
+
+    /// Whether an iteration draws random numbers before its mask update.
+    pub fn draws(&self) -> bool {
+        self.random || self.augments()
     }
 
     /// The budget of a parameter; `None` when it is not maskable.
@@ -251,10 +281,63 @@ impl Plan {
     }
 }
 
+/// Iterations of the whole run.
+fn iterations(run: &Run, method: &sparse::Method, schedule: &Schedule) -> u64 {
+    let length = (run.train.iterations as f64 * run.train.multiplier) as u64;
+    if run.train.unit == Unit::Iterations || !method.order.replaces_step() {
+        return length;
+    }
+    let mut counters = Counters::start(method.order, schedule);
+    while (counters.gs as u64) < length {
+        counters.advance(method.order, schedule);
+    }
+    counters.iteration
+}
+
+/// Gradient steps of so many iterations.
+fn gradient_steps(method: &sparse::Method, schedule: &Schedule, iterations: u64) -> u64 {
+    match method.order.replaces_step() {
+        true => iterations - update_steps(method, schedule, iterations).count() as u64,
+        false => iterations,
+    }
+}
+
+/// Global steps of the mask updates of the first `iterations` iterations, in order.
+fn update_steps(method: &sparse::Method, schedule: &Schedule, iterations: u64) -> impl Iterator<Item = i64> {
+    let iterations = if method.updates() { iterations } else { 0 };
+    sparse::trace(method.order, schedule, iterations).filter_map(|tick| tick.update_at)
+}
+
 /// Name of a parameter in distributions and custom maps: its mask variable's without `/mask`; `None` when not maskable.
 pub fn layer_name(param: &Param) -> Option<&str> {
     let mask = param.mask.as_deref()?;
     Some(mask.strip_suffix("/mask").unwrap_or(mask))
+}
+
+impl Run {
+    /// Precision of activations. Names are checked in a plan; others than the known ones mean the default.
+    pub fn precision(&self) -> Precision {
+        let named = |p: &Precision| p.name() == self.train.precision;
+        Precision::ALL.into_iter().find(named).unwrap_or_default()
+    }
+
+    /// How pixels become the network's input: as said, or as the network's driver does it.
+    pub fn preprocessing(&self) -> Preprocessing {
+        let said = self.data.preprocessing.as_deref();
+        let named = |said| Preprocessing::ALL.into_iter().find(|(name, _)| *name == said);
+        let family = Family::of(&self.model.name).unwrap_or(Family::MnistFc);
+        said.and_then(named).map_or(Preprocessing::of(family), |(_, way)| way)
+    }
+
+    /// How a network for examples of `dims` in so many `classes` wants those of the run's data set.
+    pub fn form<'a>(&self, dims: &'a [usize], classes: usize) -> Form<'a> {
+        Form {
+            dims,
+            classes,
+            examples: [self.data.examples.unwrap_or(2 * self.train.batch_size); 2],
+            seed: self.train.seed,
+        }
+    }
 }
 
 /// The network that a run asks for; `masked` chooses between the variable names of sparse training and those of the
@@ -276,7 +359,12 @@ fn network(run: &Run, masked: bool) -> Result<Box<dyn Model>, Error> {
         mask_last: sparsity.last_layer.map(|s| s != 0.0),
         ..models::Options::new(&said.name, masked)
     };
-    options.build().map_err(|error| match error {
+    options.build().map_err(refused)
+}
+
+/// A network that cannot be had, as an error at the key that says so.
+pub fn refused(error: models::Error) -> Error {
+    match error {
         models::Error::Unknown { found } => {
             let names = models::NAMES.iter().copied();
             at("model.name")(sparse::Error::unknown("model", &found, names))
@@ -299,213 +387,7 @@ fn network(run: &Run, masked: bool) -> Result<Box<dyn Model>, Error> {
                 expected,
             }
         }
-    })
-}
-
-fn check_names(run: &Run) -> Result<(), Error> {
-    let known = |key: &'static str, what, name: &str, names: &[&str]| match names.contains(&name) {
-        true => Ok(()),
-        false => Err(at(key)(sparse::Error::unknown(what, name, names.iter().copied()))),
-    };
-    known(
-        "data.name",
-        "data set",
-        &run.data.name,
-        &SOURCES.each_ref().map(|source| source.name),
-    )?;
-    known(
-        "learning_rate.schedule",
-        "learning-rate schedule",
-        &run.learning_rate.schedule,
-        &LEARNING_RATES,
-    )?;
-    known(
-        "device.kind",
-        "device",
-        &run.device.kind,
-        &DeviceKind::ALL.map(DeviceKind::name),
-    )
-}
-
-fn check_numbers(run: &Run) -> Result<(), Error> {
-    let within = |key: &str, found: f64, ok: bool, expected: &str| match ok {
-        true => Ok(()),
-        false => Err(value(key, found, expected)),
-    };
-    let from_zero = |key, v: f64| within(key, v, (0.0..f64::INFINITY).contains(&v), "a number of at least 0");
-    let counted = |key, v: u64| match (1..=MAX_ITERATIONS).contains(&v) {
-        true => Ok(()),
-        false => Err(value(key, v, format!("a whole number from 1 to {MAX_ITERATIONS}"))),
-    };
-    let share = |key: &str, v: f64| within(key, v, (0.0..1.0).contains(&v), "a number in [0, 1)");
-    let (train, method) = (&run.train, &run.method);
-    share("sparsity.target", run.sparsity.target)?;
-    for (key, sparsity) in [
-        ("sparsity.first_layer", run.sparsity.first_layer),
-        ("sparsity.last_layer", run.sparsity.last_layer),
-    ] {
-        let Some(sparsity) = sparsity else { continue };
-        let ok = sparsity == -1.0 || (0.0..1.0).contains(&sparsity);
-        within(
-            key,
-            sparsity,
-            ok,
-            "-1 (as distributed), 0 (no mask) or a share of zeros below 1",
-        )?;
     }
-    for (layer, sparsity) in &run.sparsity.layers {
-        share(&format!("sparsity.layers.{layer}"), sparsity.at(run.sparsity.target))?;
-    }
-    share("optimizer.momentum", run.optimizer.momentum)?;
-    share("optimizer.beta1", run.optimizer.beta1)?;
-    share("optimizer.beta2", run.optimizer.beta2)?;
-    let above_zero = |key: &str, v: f64| within(key, v, v > 0.0 && v.is_finite(), "a number above 0");
-    above_zero("optimizer.epsilon", run.optimizer.epsilon)?;
-    above_zero("method.temperature", method.temperature)?;
-    within(
-        "method.ema_momentum",
-        method.ema_momentum,
-        (0.0..=1.0).contains(&method.ema_momentum),
-        "a number in [0, 1]",
-    )?;
-    from_zero("optimizer.weight_decay", run.optimizer.weight_decay)?;
-    from_zero("learning_rate.base", run.learning_rate.base)?;
-    from_zero("method.drop_noise_std", method.drop_noise_std)?;
-    let scale = method.initial_accumulator_scale;
-    within(
-        "method.initial_accumulator_scale",
-        scale,
-        scale.is_finite(),
-        "a finite number",
-    )?;
-    counted("train.iterations", train.iterations)?;
-    counted("train.batch_size", train.batch_size as u64)?;
-    counted("train.steps_per_launch", train.steps_per_launch)?;
-    let launched = train.steps_per_launch.saturating_mul(train.batch_size as u64);
-    within(
-        "train.steps_per_launch",
-        train.steps_per_launch as f64,
-        launched <= MAX_LAUNCH_EXAMPLES,
-        "at most 2^26 examples in a launch",
-    )?;
-    counted("train.eval_interval", train.eval_interval)?;
-    counted("train.checkpoint_interval", train.checkpoint_interval)?;
-    counted("train.keep_checkpoints", train.keep_checkpoints as u64)?;
-    let k = train.multiplier;
-    let iterations = k * train.iterations as f64;
-    let expected = format!("a number above 0 that leaves 1 to {MAX_ITERATIONS} iterations");
-    within(
-        "train.multiplier",
-        k,
-        (1.0..=MAX_ITERATIONS as f64).contains(&iterations),
-        &expected,
-    )
-}
-
-/// `int(step * k)`, as the original scales its steps (reference 4.1).
-fn scaled(step: i64, k: f64) -> i64 {
-    (step as f64 * k) as i64
-}
-
-fn schedule(said: &MaskUpdate, k: f64) -> Schedule {
-    Schedule {
-        begin_step: scaled(said.begin_step, k),
-        // A negative end means none at every multiplier; int(-1 * 0.5) would be step 0.
-        end_step: if said.end_step < 0 {
-            said.end_step
-        } else {
-            scaled(said.end_step, k)
-        },
-        frequency_steps: said.frequency_steps,
-        drop_fraction: said.drop_fraction,
-        anneal: said.anneal,
-    }
-}
-
-/// Sparsity over the steps of gradual pruning.
-fn gradual(run: &Run, k: f64) -> Result<Gradual, Error> {
-    let said = &run.prune;
-    let gradual = Gradual {
-        begin_step: scaled(said.begin_step, k),
-        end_step: scaled(said.end_step, k),
-        initial_sparsity: said.initial_sparsity,
-        target_sparsity: run.sparsity.target,
-        exponent: said.exponent,
-    };
-    gradual.validate().map_err(within("prune"))?;
-    if run.sparsity.target == 0.0 {
-        let expected = "a share of zeros above 0, as layers are pruned in proportion to it";
-        return Err(value("sparsity.target", 0, expected));
-    }
-    Ok(gradual)
-}
-
-/// When gradual pruning updates masks.
-fn pruning_schedule(gradual: &Gradual, frequency_steps: i64) -> Result<Schedule, Error> {
-    let schedule = Schedule {
-        begin_step: gradual.begin_step,
-        end_step: gradual.end_step,
-        frequency_steps,
-        drop_fraction: 0.0,
-        anneal: sparse::Anneal::Constant,
-    };
-    schedule.validate().map_err(within("prune"))?;
-    Ok(schedule)
-}
-
-/// Gives a layer what gradual pruning leaves of it.
-fn at_the_end(budget: &mut Budget, gradual: &Gradual) {
-    let n = budget.zeros + budget.nonzeros;
-    let density = gradual.density_at(gradual.end_step, budget.sparsity);
-    budget.nonzeros = Gradual::kept(n, density);
-    budget.zeros = n - budget.nonzeros;
-}
-
-/// Gradients can be averaged over as many batches as there are between two updates that look at them.
-fn check_averaging(run: &Run, method: &sparse::Method, schedule: &Schedule) -> Result<(), Error> {
-    let n = run.method.gradient_batches;
-    let most = match method.grows_by_gradient() {
-        true => schedule.frequency_steps.unsigned_abs(),
-        false => 1,
-    };
-    if (1..=most).contains(&n) {
-        return Ok(());
-    }
-    let expected = match method.grows_by_gradient() {
-        true => format!("1 to {most}, the steps between two updates"),
-        false => format!("1, as method {} does not grow by the gradient", method.name),
-    };
-    Err(value("method.gradient_batches", n, expected))
-}
-
-fn learning_rate(said: &LearningRate, k: f64) -> Result<Piecewise, Error> {
-    let boundaries: Vec<i64> = said.boundaries.iter().map(|&step| scaled(step, k)).collect();
-    if boundaries.iter().any(|&step| step < 0) || !boundaries.is_sorted_by(|a, b| a < b) {
-        let found = format!("{:?} with multiplier {k}", said.boundaries);
-        return Err(value(
-            "learning_rate.boundaries",
-            found,
-            "increasing steps of at least 0",
-        ));
-    }
-    let factors = &said.factors;
-    if factors.len() != boundaries.len() || !factors.iter().all(|f| (0.0..f64::INFINITY).contains(f)) {
-        let expected = format!("{} numbers of at least 0, one per boundary", boundaries.len());
-        return Err(value("learning_rate.factors", format!("{factors:?}"), expected));
-    }
-    let values = std::iter::once(&1.0)
-        .chain(factors)
-        .map(|factor| (said.base * factor) as f32)
-        .collect();
-    let values: Vec<f32> = values;
-    if !values.iter().all(|rate| rate.is_finite()) {
-        return Err(value(
-            "learning_rate.base",
-            said.base,
-            "rates within the range of float32",
-        ));
-    }
-    Ok(Piecewise { boundaries, values })
 }
 
 fn budgets(run: &Run, params: &[Param]) -> Result<Vec<Budget>, Error> {
@@ -533,33 +415,4 @@ fn output_dir(run: &Run, method: &sparse::Method) -> PathBuf {
     }
     let (data, sparsity, seed) = (&run.data.name, run.sparsity.target, run.train.seed);
     PathBuf::from("runs").join(format!("{data}-{}-{sparsity}-seed{seed}", method.name))
-}
-
-/// An error at `key`; whoever knows which flag or file set it puts that in the origin.
-fn value(key: &str, found: impl ToString, expected: impl Into<String>) -> Error {
-    Error::Value {
-        origin: key.into(),
-        key: key.into(),
-        found: found.to_string(),
-        expected: expected.into(),
-    }
-}
-
-fn at(key: &str) -> impl FnOnce(sparse::Error) -> Error {
-    let origin = key.to_owned();
-    |source| Error::Sparse { origin, source }
-}
-
-/// An error at the key of this section that it tells of.
-fn within(section: &str) -> impl FnOnce(sparse::Error) -> Error {
-    move |source| {
-        let key = match &source {
-            // Such as `power of anneal`.
-            sparse::Error::Value { name, .. } => name.rsplit(' ').next().unwrap_or_default().to_owned(),
-            sparse::Error::NotALevel { .. } => "target".to_owned(),
-            sparse::Error::MissingLayers { names, .. } => format!("layers.{}", names.join(", ")),
-            _ => "distribution".to_owned(),
-        };
-        at(&format!("{section}.{key}"))(source)
-    }
 }

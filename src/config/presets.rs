@@ -1,32 +1,91 @@
 //! The published recipes, compiled in.
 
+use models::Family;
+
 /// The preset that runs when nothing else is asked for.
 pub const DEFAULT_PRESET: &str = "mnist-rigl";
 
-const MNIST_RIGL: &str = include_str!("../../models/presets/mnist-rigl.toml");
+/// The text of a file of presets.
+macro_rules! text {
+    ($name:literal) => {
+        include_str!(concat!("../../models/presets/", $name, ".toml"))
+    };
+}
 
-/// A preset that says only what it changes of `mnist-rigl`.
-macro_rules! over_mnist_rigl {
-    ($($name:literal),+ $(,)?) => {
-        &[
-            ("mnist-rigl", &[MNIST_RIGL]),
-            $(($name, &[MNIST_RIGL, include_str!(concat!("../../models/presets/", $name, ".toml"))]),)+
-        ]
+/// A preset, which says only what it changes of those below it.
+macro_rules! preset {
+    ($name:literal $(over $($below:literal),+)?) => {
+        ($name, &[$($(text!($below),)+)? text!($name)])
     };
 }
 
 /// Every preset: its name and the TOML texts it consists of, later ones over earlier ones.
-pub const PRESETS: &[(&str, &[&str])] = over_mnist_rigl![
-    "mnist-set",
-    "mnist-scratch",
-    "mnist-dense",
-    "mnist-static",
-    "mnist-snfs",
-    "mnist-rigl-inverted",
-    "mnist-snip",
-    "mnist-grasp",
-    "mnist-dnw",
-    "mnist-prune",
-    "mnist-set-itop",
-    "mnist-rigl-itop",
+#[rustfmt::skip] // one line per preset
+pub const PRESETS: &[(&str, &[&str])] = &[
+    preset!("mnist-rigl"),
+    preset!("mnist-set" over "mnist-rigl"),
+    preset!("mnist-scratch" over "mnist-rigl"),
+    preset!("mnist-dense" over "mnist-rigl"),
+    preset!("mnist-static" over "mnist-rigl"),
+    preset!("mnist-snfs" over "mnist-rigl"),
+    preset!("mnist-rigl-inverted" over "mnist-rigl"),
+    preset!("mnist-snip" over "mnist-rigl"),
+    preset!("mnist-grasp" over "mnist-rigl"),
+    preset!("mnist-dnw" over "mnist-rigl"),
+    preset!("mnist-prune" over "mnist-rigl"),
+    preset!("mnist-set-itop" over "mnist-rigl"),
+    preset!("mnist-rigl-itop" over "mnist-rigl"),
+    preset!("cifar10-rigl"),
+    preset!("cifar10-set" over "cifar10-rigl"),
+    preset!("cifar10-scratch" over "cifar10-rigl"),
+    preset!("cifar10-dense" over "cifar10-rigl"),
+    preset!("cifar10-static" over "cifar10-rigl"),
+    preset!("cifar10-snfs" over "cifar10-rigl"),
+    preset!("cifar10-snip" over "cifar10-rigl"),
+    preset!("cifar10-prune" over "cifar10-rigl"),
+    preset!("resnet50-rigl" over "imagenet"),
+    preset!("resnet50-set" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-scratch" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-dense" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-static" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-snfs" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-snip" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-dnw" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-rigl-erk-0.8" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-rigl-erk-0.9" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-rigl-erk-0.95" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-rigl-erk-0.965" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-rigl-erk-0.99" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-rigl-uniform-0.8" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-rigl-uniform-0.9" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-rigl-uniform-0.95" over "imagenet", "resnet50-rigl"),
+    preset!("resnet50-rigl-uniform-0.965" over "imagenet", "resnet50-rigl"),
+    preset!("mobilenet-v1-rigl" over "imagenet"),
+    preset!("mobilenet-v1-dense" over "imagenet", "mobilenet-v1-rigl"),
+    preset!("mobilenet-v1-rigl-erk-0.75" over "imagenet", "mobilenet-v1-rigl"),
+    preset!("mobilenet-v1-rigl-erk-0.9" over "imagenet", "mobilenet-v1-rigl"),
+    preset!("mobilenet-v1-rigl-uniform-0.75" over "imagenet", "mobilenet-v1-rigl"),
+    preset!("mobilenet-v1-rigl-uniform-0.9" over "imagenet", "mobilenet-v1-rigl"),
+    preset!("mobilenet-v2-rigl" over "imagenet", "mobilenet-v1-rigl"),
+    preset!("mobilenet-v2-dense" over "imagenet", "mobilenet-v1-rigl", "mobilenet-v2-rigl"),
+    preset!("vgg-16-rigl" over "imagenet"),
+    preset!("vgg-16-dense" over "imagenet", "vgg-16-rigl"),
 ];
+
+/// The recipe for a network of this name (the default's, where none is given or known) and a method: the one that is
+/// named after both, or the network's for RigL.
+pub fn preset_of(model: Option<&str>, method: Option<&str>) -> &'static str {
+    let recipe = match model.and_then(Family::of) {
+        None | Some(Family::MnistFc) => "mnist",
+        Some(Family::WideResNet) => "cifar10",
+        Some(Family::ResNet) => "resnet50",
+        Some(Family::MobileNet) if model.is_some_and(|name| name.ends_with('2')) => "mobilenet-v2",
+        Some(Family::MobileNet) => "mobilenet-v1",
+        Some(Family::Vgg) => "vgg-16",
+    };
+    let find = |method: &str| {
+        let mut names = PRESETS.iter().map(|(name, _)| *name);
+        names.find(|name| name.strip_prefix(recipe).and_then(|rest| rest.strip_prefix('-')) == Some(method))
+    };
+    method.and_then(find).or(find("rigl")).unwrap_or(DEFAULT_PRESET)
+}

@@ -1,10 +1,15 @@
-//! Data sets as host arrays: where their files come from ([`fetch`]), how they are read ([`idx`], [`mnist`]),
-//! and in which order training sees them ([`batches`]).
+//! Data sets ([`sets`]) as host arrays: where their files come from ([`fetch`]), how they are read ([`idx`], [`mnist`],
+//! [`cifar`]), in which order training sees them ([`batches`]), and how pixels become what a network takes ([`pixels`]).
 
 pub mod batches;
+pub mod cifar;
 pub mod fetch;
 pub mod idx;
 pub mod mnist;
+pub mod pixels;
+pub mod resize;
+pub mod sets;
+pub mod synthetic;
 
 use std::{io, path::PathBuf};
 
@@ -17,7 +22,7 @@ use crate::names::did_you_mean;
 /// Labelled images, whole in host memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
-    /// `u8[N, …]`: raw pixels, 0 to 255. Scaling to 1/255 is the model's (reference 4.4).
+    /// `u8[N, …]`: raw pixels, 0 to 255, colours last. What a network takes is made of them in its graph ([`pixels`]).
     pub images: Literal,
     /// `s32[N]`: classes, each in `0..classes`.
     pub labels: Literal,
@@ -68,6 +73,11 @@ pub enum Error {
     Trailing { path: PathBuf, found: u64, expected: u64 },
     #[error("{}: cannot hold {found}: IDX arrays written here are u8", path.display())]
     NotBytes { path: PathBuf, found: Shape },
+    #[error(
+        "{}: {found} bytes, expected at least one record and nothing but whole records of {record} bytes",
+        path.display()
+    )]
+    Records { path: PathBuf, found: u64, record: usize },
     #[error("{}: images of {found:?}, expected at least one of {expected:?}", path.display())]
     ImageSize {
         path: PathBuf,
@@ -102,6 +112,14 @@ pub enum Error {
         reason: String,
         advice: String,
     },
+    #[error(
+        "{name}: no package has it, so it cannot be fetched; give the folder with its binary version \
+         (data_batch_1.bin to data_batch_5.bin, test_batch.bin) with --data, or put it at {}",
+        folder.display()
+    )]
+    NotFetched { name: &'static str, folder: PathBuf },
+    #[error("{name}: TFRecord files cannot be read yet; --data synthetic trains on random images of the same shape")]
+    NoReader { name: &'static str },
     #[error("{}: {found} bytes, expected {expected}", path.display())]
     Size { path: PathBuf, found: u64, expected: u64 },
     #[error("{}: SHA-256 {found}, expected {expected}", path.display())]

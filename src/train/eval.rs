@@ -1,13 +1,40 @@
 //! Evaluation and prediction as graphs.
 
 use super::state::{State, inference_specs};
-use super::step::{effective, to_model_input};
+use super::step::effective;
+use crate::config::Plan;
+use crate::data::pixels::Preprocessing;
 use hlo::{Computation, DType, Graph, Shape, Tensor};
-use models::{Declaration, Mode, Model, Net, layers};
+use models::{Declaration, Mode, Model, Net, Precision, layers};
+
+/// A network, and how it is run but for training.
+#[derive(Clone, Copy)]
+pub struct Inference<'a> {
+    /// The network.
+    pub model: &'a dyn Model,
+    /// How pixels become its input.
+    pub preprocessing: Preprocessing,
+    /// Precision of activations.
+    pub precision: Precision,
+    /// Of the loss that is told beside the one without; 0 for none.
+    pub label_smoothing: f64,
+}
+
+impl<'a> Inference<'a> {
+    /// As a run has it.
+    pub fn new(plan: &Plan, model: &'a dyn Model) -> Self {
+        Inference {
+            model,
+            preprocessing: plan.preprocessing,
+            precision: plan.precision,
+            label_smoothing: plan.run.train.label_smoothing,
+        }
+    }
+}
 
 /// Names of the outputs of [`evaluation`]: correct predictions (s32), labels among the five largest logits (s32), sum of
-/// cross entropies (f32).
-pub const EVAL_OUTPUTS: [&str; 3] = ["top1", "top5", "cross_entropy_sum"];
+/// cross entropies (f32); with label smoothing the same sum with smoothed labels (f32).
+pub const EVAL_OUTPUTS: [&str; 4] = ["top1", "top5", "cross_entropy_sum", "smoothed_cross_entropy_sum"];
 
 /// Counts over a whole data set of `examples`, `batch` at a time, in one launch.
 ///
@@ -15,7 +42,8 @@ pub const EVAL_OUTPUTS: [&str; 3] = ["top1", "top5", "cross_entropy_sum"];
 ///
 /// # Errors
 /// None for the models of this crate.
-pub fn evaluation(model: &dyn Model, examples: usize, batch: usize) -> hlo::Result<Computation> {
+pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Result<Computation> {
+    let model = network.model;
     let needs = model.declaration();
     let specs = inference_specs(&needs);
     let batch = batch.min(examples);
@@ -29,27 +57,31 @@ pub fn evaluation(model: &dyn Model, examples: usize, batch: usize) -> hlo::Resu
     let parameters: Vec<_> = specs.iter().cloned().chain(data).collect();
     let (n, batches) = (specs.len(), examples.div_ceil(batch));
     Graph::function("eval", &parameters, |g, inputs| {
-        let start = [g.scalar(0i32), g.scalar(0i32), g.scalar(0f32)];
+        let mut start = vec![g.scalar(0i32), g.scalar(0i32), g.scalar(0f32)];
+        if network.label_smoothing > 0.0 {
+            start.push(g.scalar(0f32));
+        }
+        let counted = start.len();
         let result = g.repeat(g.scalar(batches as i32), &[&start, inputs].concat(), |g, i, s| {
-            let state = State::new(&specs, &s[3..]);
-            let counts = count_batch(g, model, &needs, &state, i, batch, &s[3 + n..]);
-            let sums: Vec<_> = s.iter().zip(counts).map(|(&sum, count)| sum + count).collect();
-            [&sums, &s[3..]].concat()
+            let (sums, inputs) = s.split_at(counted);
+            let counts = count_batch(g, network, &needs, &State::new(&specs, inputs), i, batch, &inputs[n..]);
+            let sums: Vec<_> = sums.iter().zip(counts).map(|(&sum, count)| sum + count).collect();
+            [&sums, inputs].concat()
         });
-        result[..3].to_vec()
+        result[..counted].to_vec()
     })
 }
 
 /// Counts of batch `i`. The last batch may be short: its window then starts earlier, and rows seen before count nothing.
 fn count_batch<'g>(
     g: &'g Graph,
-    model: &dyn Model,
+    network: Inference,
     needs: &Declaration,
     state: &State<'g>,
     i: Tensor<'g>,
     batch: usize,
     data: &[Tensor<'g>],
-) -> [Tensor<'g>; 3] {
+) -> Vec<Tensor<'g>> {
     let (images, labels) = (data[0], data[1]);
     let examples = labels.shape().elements();
     let wanted = i * g.scalar(batch as i32);
@@ -58,13 +90,8 @@ fn count_batch<'g>(
     starts[0] = first;
     let mut window = images.dims();
     window[0] = batch;
-    let logits = logits(
-        g,
-        model,
-        needs,
-        state,
-        to_model_input(images.dynamic_slice(&starts, &window)),
-    );
+    let images = network.preprocessing.apply(images.dynamic_slice(&starts, &window));
+    let logits = logits(g, network, needs, state, images);
     let labels = labels.dynamic_slice(&[first], &[batch]);
     let unseen = (g.iota(Shape::new(DType::S32, [batch]), 0) + first).ge(wanted);
     let count = |k| {
@@ -72,17 +99,19 @@ fn count_batch<'g>(
             .convert(DType::S32)
             .reduce_sum(&[0])
     };
-    let losses = layers::cross_entropy(logits, labels, 0.0);
-    [
-        count(1),
-        count(5),
-        unseen.select(losses, losses.zeros_like()).reduce_sum(&[0]),
-    ]
+    let smoothed = Some(network.label_smoothing).filter(|&smoothing| smoothing > 0.0);
+    let losses = [Some(0.0), smoothed].map(|smoothing| Some(layers::cross_entropy(logits, labels, smoothing?)));
+    let sum = |losses: Tensor<'g>| unseen.select(losses, losses.zeros_like()).reduce_sum(&[0]);
+    let counts = [count(1), count(5)];
+    counts
+        .into_iter()
+        .chain(losses.into_iter().flatten().map(sum))
+        .collect()
 }
 
 fn logits<'g>(
     g: &'g Graph,
-    model: &dyn Model,
+    network: Inference,
     needs: &Declaration,
     state: &State<'g>,
     images: Tensor<'g>,
@@ -91,7 +120,8 @@ fn logits<'g>(
     let statistics = needs.statistics.iter().map(|s| &s.name);
     let fixed = needs.fixed.iter().map(|(name, _)| name);
     let as_they_are = statistics.chain(fixed).map(|name| (name.clone(), state.get(name)));
-    model.apply(&Net::new(g, Mode::Eval, weights.chain(as_they_are)), images)
+    let net = Net::new(g, Mode::Eval, weights.chain(as_they_are));
+    network.model.apply(&net.with_precision(network.precision), images)
 }
 
 /// Logits `f32[batch, classes]` of one batch.
@@ -100,7 +130,8 @@ fn logits<'g>(
 ///
 /// # Errors
 /// None for the models of this crate.
-pub fn prediction(model: &dyn Model, batch: usize, dtype: DType) -> hlo::Result<Computation> {
+pub fn prediction(network: Inference, batch: usize, dtype: DType) -> hlo::Result<Computation> {
+    let model = network.model;
     let needs = model.declaration();
     let specs = inference_specs(&needs);
     let images = Shape::new(dtype, [vec![batch], model.input_dims()].concat());
@@ -109,10 +140,10 @@ pub fn prediction(model: &dyn Model, batch: usize, dtype: DType) -> hlo::Result<
         let state = State::new(&specs, inputs);
         let images = inputs[specs.len()];
         let images = if dtype == DType::U8 {
-            to_model_input(images)
+            network.preprocessing.apply(images)
         } else {
             images
         };
-        vec![logits(g, model, &needs, &state, images)]
+        vec![logits(g, network, &needs, &state, images)]
     })
 }

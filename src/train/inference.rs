@@ -1,17 +1,14 @@
 //! Evaluation and prediction on a device.
 
 use super::error::{Error, Result};
-use super::eval::{evaluation, prediction};
+use super::eval::{EVAL_OUTPUTS, Inference, evaluation, prediction};
 use super::state::inference_specs;
-use crate::checkpoint::Checkpoint;
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::pjrt::{Arg, Buffer, Executable};
 use hlo::{DType, Literal, Shape};
-use models::{INPUT_INDICES, MnistFc, Model, Naming};
+use models::Model;
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::path::Path;
 
 /// Accuracies and loss over a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -20,8 +17,11 @@ pub struct Scores {
     pub top1: f64,
     /// Share of examples whose label is among the five largest logits.
     pub top5: f64,
-    /// Mean cross entropy, without the L2 term.
+    /// Mean cross entropy, without the L2 term and label smoothing.
     pub loss: f64,
+    /// Mean cross entropy with smoothed labels, which is the original's for ImageNet; absent without smoothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smoothed_loss: Option<f64>,
 }
 
 /// A data set on a device, with the program that evaluates it.
@@ -31,6 +31,7 @@ pub struct Evaluator {
     images: Buffer,
     labels: Buffer,
     examples: usize,
+    smoothed: bool,
 }
 
 impl Evaluator {
@@ -38,7 +39,8 @@ impl Evaluator {
     ///
     /// # Errors
     /// Images that the model does not take, or the device's.
-    pub fn new(device: &Device, model: &dyn Model, data: &Dataset, batch: usize) -> Result<Self> {
+    pub fn new(device: &Device, network: Inference, data: &Dataset, batch: usize) -> Result<Self> {
+        let model = network.model;
         check_images(model, "the data set", data.images.dims())?;
         if data.classes > model.classes() {
             return Err(Error::Shape {
@@ -49,11 +51,12 @@ impl Evaluator {
         }
         let specs = inference_specs(&model.declaration());
         Ok(Evaluator {
-            program: device.program(&evaluation(model, data.len(), batch)?, &[])?,
+            program: device.program(&evaluation(network, data.len(), batch)?, &[])?,
             inputs: specs.into_iter().map(|(name, _)| name).collect(),
             images: device.client.to_device(&data.images, 0)?,
             labels: device.client.to_device(&data.labels, 0)?,
             examples: data.len(),
+            smoothed: network.label_smoothing > 0.0,
         })
     }
 
@@ -70,11 +73,12 @@ impl Evaluator {
         let data = [&self.images, &self.labels];
         let args = weights.iter().copied().chain(data).map(Arg::Keep).collect();
         let outputs = self.program.execute(args)?;
-        let mean = |i: usize, what| -> Result<f64> { Ok(scalar(&outputs, i, what)? / self.examples as f64) };
+        let mean = |i: usize| -> Result<f64> { Ok(scalar(&outputs, i, EVAL_OUTPUTS[i])? / self.examples as f64) };
         Ok(Scores {
-            top1: mean(0, "top-1 count")?,
-            top5: mean(1, "top-5 count")?,
-            loss: mean(2, "loss")?,
+            top1: mean(0)?,
+            top5: mean(1)?,
+            loss: mean(2)?,
+            smoothed_loss: self.smoothed.then(|| mean(3)).transpose()?,
         })
     }
 }
@@ -115,11 +119,18 @@ impl<'a> Predictor<'a> {
     ///
     /// # Errors
     /// The device's.
-    pub fn new(device: &'a Device, model: &dyn Model, weights: &[Literal], batch: usize, dtype: DType) -> Result<Self> {
+    pub fn new(
+        device: &'a Device,
+        network: Inference,
+        weights: &[Literal],
+        batch: usize,
+        dtype: DType,
+    ) -> Result<Self> {
+        let model = network.model;
         let to_device = |w: &Literal| device.client.to_device(w, 0);
         Ok(Predictor {
             device,
-            program: device.program(&prediction(model, batch, dtype)?, &[])?,
+            program: device.program(&prediction(network, batch, dtype)?, &[])?,
             weights: weights
                 .iter()
                 .map(to_device)
@@ -172,7 +183,8 @@ impl<'a> Predictor<'a> {
 ///
 /// # Errors
 /// Images that the model does not take, or the device's.
-pub fn predict(device: &Device, model: &dyn Model, weights: &[Literal], images: &Literal) -> Result<Literal> {
+pub fn predict(device: &Device, network: Inference, weights: &[Literal], images: &Literal) -> Result<Literal> {
+    let model = network.model;
     let pixels: usize = model.input_dims().iter().product();
     let &[n, ref rest @ ..] = images.dims() else {
         return Err(wrong_input(model, images));
@@ -181,7 +193,7 @@ pub fn predict(device: &Device, model: &dyn Model, weights: &[Literal], images: 
         return Err(wrong_input(model, images));
     }
     let batch = n.clamp(1, PREDICT_BATCH);
-    Predictor::new(device, model, weights, batch, images.dtype())?.logits(images)
+    Predictor::new(device, network, weights, batch, images.dtype())?.logits(images)
 }
 
 fn wrong_input(model: &dyn Model, images: &Literal) -> Error {
@@ -193,68 +205,5 @@ fn wrong_input(model: &dyn Model, images: &Literal) -> Error {
             model.input_dims(),
             model.name()
         ),
-    }
-}
-
-/// The model that a checkpoint's arrays fit, with the arrays that inference needs, in order.
-///
-/// # Errors
-/// A checkpoint that fits no model: the error lists what is wrong with the one it names, or with the first.
-pub fn recognise(mut checkpoint: Checkpoint) -> Result<(Box<dyn Model>, Vec<Literal>)> {
-    let masked = checkpoint.tensors.keys().any(|name| name.ends_with("/mask"));
-    let told = checkpoint.metadata.as_ref().map(|m| m.model.clone());
-    let named = told.as_deref().and_then(|name| models::find(name, masked));
-    // A network's name may be spelt in several ways: as found is as expected.
-    let name = told.filter(|_| named.is_some());
-    let published = named.or_else(|| models::find(models::NAMES[0], masked));
-    let published = published.ok_or(Error::Output("model"))?;
-    let model = match sized(&checkpoint.tensors, masked) {
-        Some(sized) if sized.name() == published.name() => Box::new(sized),
-        _ => published,
-    };
-    let specs = inference_specs(&model.declaration());
-    let mut arrays = checkpoint.take(name.as_deref().unwrap_or(model.name()), &specs)?;
-    check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
-    let weights = specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect();
-    Ok((model, weights))
-}
-
-/// Bound on the units of a layer: an array without elements may claim any number.
-const MAX_UNITS: usize = 1 << 16;
-
-/// `mnist-fc` in the sizes of these arrays; `None` where a layer is missing, for the published sizes make a better message.
-fn sized(arrays: &BTreeMap<String, Literal>, masked: bool) -> Option<MnistFc> {
-    let naming = if masked { Naming::Masked } else { Naming::Plain };
-    let columns = |i: usize| match arrays.get(&naming.kernel(&format!("layer{i}")))?.dims() {
-        &[_, units] if units <= MAX_UNITS => Some(units),
-        _ => None,
-    };
-    let mut units: Vec<usize> = (1..).map_while(columns).collect();
-    let layer = |name: &String| name.strip_prefix("layer")?.split('/').next()?.parse().ok();
-    if arrays.keys().filter_map(layer).any(|layer: usize| layer > units.len()) {
-        return None;
-    }
-    Some(MnistFc {
-        classes: units.pop().filter(|&classes| classes > 0)?,
-        hidden: units,
-        kept_pixels: arrays.get(INPUT_INDICES).map(|indices| indices.shape().elements()),
-        ..MnistFc::new(masked)
-    })
-}
-
-/// A graph would take the nearest pixel for one that there is not.
-fn check_pixels(path: &Path, model: &dyn Model, indices: Option<&Literal>) -> Result<()> {
-    let pixels: usize = model.input_dims().iter().product();
-    let taken: Vec<i32> = indices.and_then(Literal::to_vec).unwrap_or_default();
-    match taken
-        .iter()
-        .find(|&&pixel| !usize::try_from(pixel).is_ok_and(|pixel| pixel < pixels))
-    {
-        None => Ok(()),
-        Some(pixel) => Err(Error::Shape {
-            what: format!("{}: '{INPUT_INDICES}'", path.display()),
-            found: format!("pixel {pixel}"),
-            expected: format!("pixels from 0 to {}", pixels - 1),
-        }),
     }
 }

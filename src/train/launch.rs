@@ -1,16 +1,24 @@
 //! The device loop: many iterations per launch, so that the host is not in the way.
 
 use super::state::{State, specs};
-use super::step::{Row, Scheduled, Trainer, to_model_input};
+use super::step::{Row, Scheduled, Trainer, draw_key};
 use super::update::Evidence;
+use crate::config::Plan;
+use hlo::random::Key;
 use hlo::{Alias, Computation, DType, Graph, Shape, Tensor};
 use models::layers;
 
-/// Names of a launch's inputs after the state.
-pub const LAUNCH_INPUTS: [&str; 6] = ["images", "labels", "indices", "schedule", "count", "seed"];
+/// Names of a launch's inputs after the state; `iteration` only where iterations draw random numbers.
+const INPUTS: [&str; 7] = ["images", "labels", "indices", "schedule", "count", "iteration", "seed"];
 /// Names of a launch's outputs after the state: mean cross entropy of the last iteration and its sum over all, correct
 /// predictions, the L2 term at the end, iterations done (fewer than asked for when the loss stopped being a number).
 pub const LAUNCH_OUTPUTS: [&str; 5] = ["last_cross_entropy", "cross_entropy_sum", "correct", "l2", "done"];
+
+/// Names of the inputs of a plan's launches, after the state.
+fn input_names(plan: &Plan) -> impl Iterator<Item = &'static str> {
+    let draws = plan.draws();
+    INPUTS.into_iter().filter(move |name| draws || *name != "iteration")
+}
 
 /// What the loop carries from iteration to iteration, as one list of tensors.
 struct Carry<'g> {
@@ -36,6 +44,7 @@ struct Sizes {
     pending: usize,
     columns: usize,
     gradients: usize,
+    inputs: usize,
 }
 
 impl<'g> Carry<'g> {
@@ -51,7 +60,7 @@ impl<'g> Carry<'g> {
         let (measured, pending) = (take(4), take(sizes.pending));
         let (row, gradients) = (take(sizes.columns), take(sizes.gradients));
         let scalars = measured.len() + pending.len() + row.len() + gradients.len();
-        let state = take(tensors.len() - scalars - LAUNCH_INPUTS.len());
+        let state = take(tensors.len() - scalars - sizes.inputs);
         Carry {
             measured: [measured[0], measured[1], measured[2], measured[3]],
             pending,
@@ -61,34 +70,31 @@ impl<'g> Carry<'g> {
             inputs: rest.collect(),
         }
     }
-
-    /// Whether there are iterations left. A loss that is no longer a number ends the launch: the host reports where.
-    fn runs_on(&self) -> Tensor<'g> {
-        self.measured[0].lt(input(&self.inputs, "count")) & self.measured[1].is_finite()
-    }
 }
 
 impl Trainer<'_> {
     /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device.
     ///
     /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]`, per iteration of the launch `indices`
-    /// `s32[K, batch]` and `schedule` `f32[K, columns]` ([`Row`]); how many of the K to run (`count`, s32) and the `seed`
-    /// `u32[2]`. Outputs: the state, in place, and [`LAUNCH_OUTPUTS`].
+    /// `s32[K, batch]` and `schedule` `f32[K, columns]` ([`Row`]); how many of the K to run (`count`, s32), the number of
+    /// the first (`iteration`, s64, where [`Plan::draws`]) and the `seed` `u32[2]`. Outputs: the state, in place, and
+    /// [`LAUNCH_OUTPUTS`].
     ///
     /// # Errors
     /// None for the models and methods of this crate.
     pub fn launch(&self, examples: usize) -> hlo::Result<(Computation, Vec<Alias>)> {
         let (k, batch) = (self.plan.launch_length() as usize, self.plan.run.train.batch_size);
         let specs = specs(self.plan);
-        let inputs = [
-            Shape::new(DType::U8, [vec![examples], self.model.input_dims()].concat()),
-            Shape::new(DType::S32, [examples]),
-            Shape::new(DType::S32, [k, batch]),
-            Shape::new(DType::F32, [k, Row::columns(self.plan)]),
-            Shape::scalar(DType::S32),
-            Shape::new(DType::U32, [2]),
-        ];
-        let named = LAUNCH_INPUTS.iter().map(|n| n.to_string()).zip(inputs);
+        let shape = |name| match name {
+            "images" => Shape::new(DType::U8, [vec![examples], self.model.input_dims()].concat()),
+            "labels" => Shape::new(DType::S32, [examples]),
+            "indices" => Shape::new(DType::S32, [k, batch]),
+            "schedule" => Shape::new(DType::F32, [k, Row::columns(self.plan)]),
+            "iteration" => Shape::scalar(DType::S64),
+            "seed" => Shape::new(DType::U32, [2]),
+            _ => Shape::scalar(DType::S32),
+        };
+        let named = input_names(self.plan).map(|name| (name.to_string(), shape(name)));
         let parameters: Vec<_> = specs.iter().cloned().chain(named).collect();
         let computation = Graph::function("train", &parameters, |g, inputs| self.launch_graph(g, &specs, inputs))?;
         let aliases = (0..specs.len())
@@ -118,10 +124,11 @@ impl Trainer<'_> {
             pending: start.pending.len(),
             columns: start.row.len(),
             gradients: start.gradients.len(),
+            inputs: start.inputs.len(),
         };
         let end = g.while_loop(
             &start.pack(),
-            |_, s| Carry::unpack(s, sizes).runs_on(),
+            |_, s| self.runs_on(&Carry::unpack(s, sizes)),
             |g, s| {
                 let carry = Carry::unpack(s, sizes);
                 // In stretches that end with a mask update: beside the ordinary iterations, not within them, it costs
@@ -142,6 +149,11 @@ impl Trainer<'_> {
         [&end.state[..], &[last, sum, correct, l2, done]].concat()
     }
 
+    /// Whether there are iterations left. A loss that is no longer a number ends the launch: the host reports where.
+    fn runs_on<'g>(&self, carry: &Carry<'g>) -> Tensor<'g> {
+        carry.measured[0].lt(self.input(&carry.inputs, "count")) & carry.measured[1].is_finite()
+    }
+
     /// Iterations up to and including the next with a mask update, and the update.
     fn stretch<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], mut carry: Carry<'g>, sizes: Sizes) -> Carry<'g> {
         carry.pending[0] = g.scalar(0f32);
@@ -149,7 +161,7 @@ impl Trainer<'_> {
             &carry.pack(),
             |_, s| {
                 let carry = Carry::unpack(s, sizes);
-                carry.runs_on() & carry.pending[0].eq(0.0)
+                self.runs_on(&carry) & carry.pending[0].eq(0.0)
             },
             |g, s| self.advance(g, specs, Carry::unpack(s, sizes)).pack(),
         );
@@ -179,7 +191,7 @@ impl Trainer<'_> {
         };
         Evidence {
             drop_fraction: carry.pending[1],
-            seed: input(&carry.inputs, "seed"),
+            seed: self.input(&carry.inputs, "seed"),
             densities: carry.pending[2..].to_vec(),
             gradients: carry.gradients.clone(),
             batch,
@@ -192,8 +204,8 @@ impl Trainer<'_> {
         let [i, _, sum, correct] = carry.measured;
         let scheduled = Scheduled::new(self.plan, &carry.row);
         let batch = self.batch(g, i, &carry.inputs);
-        let seed = input(&carry.inputs, "seed");
-        let outcome = self.iteration(g, &mut state, batch, seed, &scheduled);
+        let key = self.key(i, &carry.inputs, "dropout");
+        let outcome = self.iteration(g, &mut state, batch, key, &scheduled);
         let next = i + g.scalar(1i32);
         carry.measured = [
             next,
@@ -212,24 +224,39 @@ impl Trainer<'_> {
     fn batch<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> [Tensor<'g>; 2] {
         let _scope = g.scope("batch");
         let batch = self.plan.run.train.batch_size;
-        let rows = input(inputs, "indices")
+        let rows = self
+            .input(inputs, "indices")
             .dynamic_slice(&[i, g.scalar(0i32)], &[1, batch])
             .reshape(&[batch]);
-        let images = input(inputs, "images").take_rows(rows);
-        [to_model_input(images), input(inputs, "labels").take_rows(rows)]
+        let pixels = self.input(inputs, "images").take_rows(rows);
+        let images = match self.plan.augments() {
+            true => self.plan.preprocessing.augment(pixels, self.key(i, inputs, "augment")),
+            false => self.plan.preprocessing.apply(pixels),
+        };
+        [images, self.input(inputs, "labels").take_rows(rows)]
+    }
+
+    /// Key of what iteration `i` of the launch draws for `purpose`, if it draws at all.
+    fn key<'g>(&self, i: Tensor<'g>, inputs: &[Tensor<'g>], purpose: &str) -> Key<'g> {
+        let i = i.convert(DType::S64);
+        let number = match self.plan.draws() {
+            true => self.input(inputs, "iteration") + i,
+            false => i,
+        };
+        draw_key(self.input(inputs, "seed"), purpose, number)
     }
 
     /// The values of row `i` of `schedule`, `f32[K, columns]`; of the last row past the end.
     fn read_row<'g>(&self, inputs: &[Tensor<'g>], i: Tensor<'g>) -> Vec<Tensor<'g>> {
-        let schedule = input(inputs, "schedule");
+        let schedule = self.input(inputs, "schedule");
         let g = schedule.graph();
         let at = |column: i32| schedule.dynamic_slice(&[i, g.scalar(column)], &[1, 1]).reshape(&[]);
         (0..Row::columns(self.plan) as i32).map(at).collect()
     }
-}
 
-/// The launch's input of a name in [`LAUNCH_INPUTS`].
-fn input<'g>(inputs: &[Tensor<'g>], name: &str) -> Tensor<'g> {
-    let position = LAUNCH_INPUTS.iter().position(|n| *n == name);
-    inputs[position.unwrap_or(inputs.len())]
+    /// The input of this name, which is one of [`input_names`].
+    fn input<'g>(&self, inputs: &[Tensor<'g>], name: &str) -> Tensor<'g> {
+        let position = input_names(self.plan).position(|n| n == name);
+        inputs[position.unwrap_or(inputs.len())]
+    }
 }

@@ -6,6 +6,7 @@ pub mod eval;
 pub mod inference;
 pub mod launch;
 mod optimizer;
+pub mod recognise;
 mod resume;
 mod session;
 pub mod state;
@@ -13,4 +14,4 @@ pub mod step;
 mod update;
 
 pub use error::{Error, Result};
-pub use session::{Summary, data_dir, train};
+pub use session::{Summary, train};

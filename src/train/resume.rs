@@ -31,10 +31,12 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
 }
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
-const FREE: [&str; 10] = [
+const FREE: [&str; 12] = [
     "data.dir",
     "mask_update.select",
     "train.iterations",
+    "train.unit",
+    "train.eval_batch_size",
     "train.steps_per_launch",
     "train.eval_interval",
     "train.checkpoint_interval",

@@ -2,6 +2,7 @@
 
 use super::compact;
 use super::error::{Error, Result};
+use super::eval::Inference;
 use super::inference::{Evaluator, Scores, scalar};
 use super::launch::LAUNCH_OUTPUTS;
 use super::resume;
@@ -10,7 +11,8 @@ use super::step::{Row, Trainer, schedule};
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::Plan;
 use crate::data::batches::BatchOrder;
-use crate::data::{Dataset, Split, fetch, mnist};
+use crate::data::sets::Form;
+use crate::data::{Dataset, Split};
 use crate::device::Device;
 use crate::pjrt::{Arg, Buffer, DeviceKind, Executable};
 use crate::report::{metrics::Writer, progress::Progress};
@@ -21,12 +23,9 @@ use models::Model;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// Examples per batch of an evaluation.
-const EVAL_BATCH: usize = 1000;
 
 /// How a run ended.
 #[derive(Clone, Debug, Serialize)]
@@ -138,9 +137,10 @@ impl<'a> Session<'a> {
         let model = plan.model()?;
         let dir = RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints);
         let found = resume::check(plan, &dir, mode)?;
+        let (dims, classes) = (model.input_dims(), model.classes());
         // The device starts and compiles while the examples are read.
         let (data, device) = std::thread::scope(|scope| {
-            let data = scope.spawn(|| load(plan));
+            let data = scope.spawn(|| load(plan, &plan.run.form(&dims, classes)));
             let device = Device::open(kind, plugin);
             (data.join(), device)
         });
@@ -148,7 +148,8 @@ impl<'a> Session<'a> {
         let device = device?;
         let order = BatchOrder::new(train_set.len(), plan.run.train.batch_size, plan.run.train.seed)?;
         let launch = compile_launch(plan, &*model, &device, train_set.len())?;
-        let evaluator = Evaluator::new(&device, &*model, &test_set, EVAL_BATCH)?;
+        let network = Inference::new(plan, &*model);
+        let evaluator = Evaluator::new(&device, network, &test_set, plan.run.train.eval_batch_size)?;
         let specs = state::specs(plan);
         let (arrays, counters, last_saved) = start(plan, &specs, found)?;
         let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], 0);
@@ -213,11 +214,14 @@ impl<'a> Session<'a> {
         let columns = Row::columns(plan);
         let mut schedule: Vec<f32> = rows.iter().flat_map(Row::values).collect();
         schedule.resize(k * columns, 0.0);
-        let inputs = [
+        let mut inputs = vec![
             Literal::new(&[k, train.batch_size], &indices),
             Literal::new(&[k, columns], &schedule),
             Literal::scalar(count as i32),
         ];
+        if plan.draws() {
+            inputs.push(Literal::scalar(at as i64));
+        }
         let upload = |l: &Literal| self.device.client.to_device(l, 0);
         let buffers = inputs.iter().map(upload).collect::<std::result::Result<_, _>>()?;
         Ok(Some(Launch { buffers, ticks, after }))
@@ -397,21 +401,11 @@ fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usi
     Ok(device.program(&computation, &aliases)?)
 }
 
-/// Both splits of the run's data set, fetched when absent.
-fn load(plan: &Plan) -> Result<[Dataset; 2]> {
-    let dir = data_dir(&plan.run.data.name, &plan.run.data.dir)?;
-    Ok([mnist::load(&dir, Split::Train)?, mnist::load(&dir, Split::Test)?])
-}
-
-/// The folder of a data set: as given, or the cache, fetched into when empty.
-///
-/// # Errors
-/// A data set that cannot be fetched.
-pub fn data_dir(name: &str, dir: &str) -> Result<PathBuf> {
-    match dir {
-        "" => Ok(fetch::ensure(name)?),
-        dir => Ok(Path::new(dir).to_path_buf()),
-    }
+/// Both splits of the run's data set, fetched when absent, in the form that the model takes.
+fn load(plan: &Plan, form: &Form) -> Result<[Dataset; 2]> {
+    let set = plan.data_set()?;
+    let load = |split| set.load(&plan.run.data.dir, split, form);
+    Ok([load(Split::Train)?, load(Split::Test)?])
 }
 
 /// Arrays and counters to go on from: those of the checkpoint, or new ones.

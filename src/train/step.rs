@@ -187,13 +187,13 @@ pub(super) struct Outcome<'g> {
 impl Trainer<'_> {
     /// One iteration without its mask update: forward and backward pass, gradient step (reference 2.3, 2.4).
     ///
-    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`; `seed` is `u32[2]`.
+    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`; dropout goes by `key`.
     pub(super) fn iteration<'g>(
         &self,
         g: &'g Graph,
         state: &mut State<'g>,
         batch: [Tensor<'g>; 2],
-        seed: Tensor<'g>,
+        key: Key<'g>,
         scheduled: &Scheduled<'g>,
     ) -> Outcome<'g> {
         let params = &self.plan.params;
@@ -201,14 +201,14 @@ impl Trainer<'_> {
         let effective: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
         let logits = {
             let _scope = g.scope("forward");
-            let (logits, statistics) = self.forward(g, state, &effective, images, seed);
+            let (logits, statistics) = self.forward(g, state, &effective, images, key);
             // They move on every iteration, also where a mask update replaces the gradient step.
             statistics.into_iter().for_each(|(name, value)| state.set(&name, value));
             logits
         };
         let cross_entropy = {
             let _scope = g.scope("loss");
-            layers::cross_entropy(logits, labels, 0.0).reduce_mean(&[0])
+            layers::cross_entropy(logits, labels, self.plan.run.train.label_smoothing).reduce_mean(&[0])
         };
         let correct = {
             let _scope = g.scope("accuracy");
@@ -227,25 +227,23 @@ impl Trainer<'_> {
     }
 
     /// Logits of a training pass over `images`, as the model takes them, by the masked kernels `effective` of all
-    /// parameters; and the statistics that the pass moves.
+    /// parameters, with dropout by `key`; and the statistics that the pass moves.
     pub(super) fn forward<'g>(
         &self,
         g: &'g Graph,
         state: &State<'g>,
         effective: &[Tensor<'g>],
         images: Tensor<'g>,
-        seed: Tensor<'g>,
+        key: Key<'g>,
     ) -> (Tensor<'g>, Vec<(String, Tensor<'g>)>) {
         let plan = self.plan;
-        let purpose = rng::hash64("dropout", "");
-        let key = Key::new(seed).fold(purpose).fold_step(state.get(GLOBAL_STEP));
         let kernels = plan
             .params
             .iter()
             .map(|p| p.name.clone())
             .zip(effective.iter().copied());
         let statistics = plan.statistics.iter().map(|s| (s.name.clone(), state.get(&s.name)));
-        let net = Net::new(g, Mode::Train(key), kernels.chain(statistics));
+        let net = Net::new(g, Mode::Train(key), kernels.chain(statistics)).with_precision(plan.precision);
         let logits = self.model.apply(&net, images);
         (logits, net.moved_statistics())
     }
@@ -369,7 +367,8 @@ pub(super) fn effective<'g>(param: &Param, state: &State<'g>) -> Tensor<'g> {
     }
 }
 
-/// Pixels `u8` as the model takes them: f32 times 1/255 (reference 4.4).
-pub(super) fn to_model_input(images: Tensor<'_>) -> Tensor<'_> {
-    images.convert(DType::F32) * f64::from(1.0f32 / 255.0)
+/// Key of what an iteration draws for `purpose`. The iteration, not the gradient step, counts: where a mask update takes
+/// a step's place, two iterations have one gradient step.
+pub(super) fn draw_key<'g>(seed: Tensor<'g>, purpose: &str, iteration: Tensor<'g>) -> Key<'g> {
+    Key::new(seed).fold(rng::hash64(purpose, "")).fold_step(iteration)
 }

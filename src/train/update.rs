@@ -1,7 +1,7 @@
 //! The mask update within the training program: what it looks at, and what it does to the state (reference 2.3-2.9).
 
 use super::state::{self, State};
-use super::step::{Trainer, effective};
+use super::step::{Trainer, draw_key, effective};
 use crate::rng;
 use crate::sparse::update::{Inputs, Layer, Rule, drop_scores, prune_overall, update};
 use crate::sparse::{DropScore, GrowInit, GrowScore, Keep};
@@ -213,9 +213,11 @@ impl Trainer<'_> {
             return vec![];
         };
         let kernels: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
-        let (logits, _) = self.forward(g, state, &kernels, images, evidence.seed);
+        // At step 0 alone, which is also the first iteration's number.
+        let key = draw_key(evidence.seed, "dropout", state.get(state::GLOBAL_STEP));
+        let (logits, _) = self.forward(g, state, &kernels, images, key);
         let logits = logits / self.plan.run.method.temperature;
-        let loss = layers::cross_entropy(logits, labels, 0.0).reduce_mean(&[0]);
+        let loss = layers::cross_entropy(logits, labels, self.plan.run.train.label_smoothing).reduce_mean(&[0]);
         let masked = params.iter().zip(&kernels).filter(|(p, _)| p.mask.is_some());
         let masked: Vec<Tensor<'g>> = masked.map(|(_, &kernel)| kernel).collect();
         let inner = grad(loss, &masked).into_iter();

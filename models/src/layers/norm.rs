@@ -64,12 +64,16 @@ impl<'g> Net<'g> {
     /// In training, `x` with a share `rate` of its elements replaced by 0 and the others scaled up for it.
     #[track_caller]
     pub fn dropout(&self, x: Tensor<'g>, rate: f64) -> Tensor<'g> {
+        if rate <= 0.0 {
+            return x;
+        }
+        self.record_dropout();
         match self.mode() {
-            Mode::Train(key) if rate > 0.0 => {
+            Mode::Train(key) => {
                 let kept = key.fold(self.next_dropout()).uniform(&x.dims()).ge(rate);
                 kept.select(x / (1.0 - rate), x.zeros_like())
             }
-            _ => x,
+            Mode::Eval => x,
         }
     }
 

@@ -1,0 +1,152 @@
+//! From the variables of a checkpoint to the network that they belong to.
+
+use crate::{Naming, Options, ResNet};
+use std::collections::BTreeMap;
+
+/// Scope of the variables of all networks here but VGG's.
+const SCOPE: &str = "resnet_model";
+
+/// The network with convolutions whose variables have these names and dimensions, by their names and numbers of channels
+/// alone; `None` where they are those of no such network. What no variable tells (the size of images, dropout) is left to
+/// the network's default. Other variables than the network's are looked past.
+///
+/// The caller checks the variables against the network: a missing or misshapen one need not keep it from being recognised.
+pub fn recognise<'a>(variables: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Option<Options> {
+    let variables = Variables(variables.into_iter().collect());
+    let families = [
+        Variables::mobile_net,
+        Variables::res_net,
+        Variables::wide_res_net,
+        Variables::vgg,
+    ];
+    families.into_iter().find_map(|family| family(&variables))
+}
+
+/// Dimensions by variable name.
+struct Variables<'a>(BTreeMap<&'a str, &'a [usize]>);
+
+impl Variables<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Dimensions of the kernel of the layer with this scope, however it is named.
+    fn kernel(&self, scope: &str) -> Option<&[usize]> {
+        let namings = [Naming::Masked, Naming::Doubled, Naming::Plain];
+        let named = |naming: Naming| self.0.get(naming.kernel(scope).as_str()).copied();
+        namings.into_iter().find_map(named)
+    }
+
+    fn outputs(&self, scope: &str) -> Option<usize> {
+        self.kernel(scope)?.last().copied()
+    }
+
+    /// How many of the layers `name(first)`, `name(first + 1)`, … there are before one is missing.
+    fn count(&self, first: usize, name: impl Fn(usize) -> String) -> usize {
+        let there = |i: &usize| self.kernel(&format!("{SCOPE}/{}", name(*i))).is_some();
+        (first..).take_while(there).count()
+    }
+
+    /// What the scopes of first layer and classifier tell. A layer that may have a mask calls its kernel `weights`, in a
+    /// network without masks too.
+    fn options(&self, name: &str, [first, classifier]: [&str; 2]) -> Option<Options> {
+        let masked = self.0.keys().any(|name| name.ends_with("/mask"));
+        let may_have_mask = |scope: &str| self.has(&Naming::Masked.kernel(scope));
+        Some(Options {
+            mask_first: Some(may_have_mask(first)),
+            mask_last: Some(may_have_mask(classifier)),
+            classes: Some(self.outputs(classifier)?),
+            ..Options::new(name, masked)
+        })
+    }
+
+    fn res_net(&self) -> Option<Options> {
+        let of_kind = |(kind, bottleneck)| {
+            let first = |group| format!("{kind}_1_block_group_projection_block_group{group}");
+            // Channels double from group to group, and what truncation leaves of the most tells all the others.
+            let channels = self.outputs(&format!("{SCOPE}/{}", first(4)))?;
+            let later = |group| self.count(1, |i| format!("{kind}_1_block_group{group}_{i}_1"));
+            let blocks = [1, 2, 3, 4].map(|group| 1 + later(group));
+            Some((ResNet::depth(blocks, bottleneck)?, channels as f64 / 512.0))
+        };
+        let (depth, width) = [("bottleneck", true), ("residual", false)]
+            .into_iter()
+            .find_map(of_kind)?;
+        Some(Options {
+            width: Some(width),
+            ..self.options(
+                &format!("resnet{depth}"),
+                ["resnet_model/initial_conv", "resnet_model/final_dense"],
+            )?
+        })
+    }
+
+    fn wide_res_net(&self) -> Option<Options> {
+        let blocks = self.count(0, |i| format!("conv_2_{i}_1"));
+        let channels = self.outputs("resnet_model/conv_4_0_1")?;
+        Some(Options {
+            depth: Some(6 * blocks + 4),
+            width: Some(channels as f64 / 64.0),
+            ..self.options("wide-resnet", ["resnet_model/conv_1", "resnet_model/logits"])?
+        })
+    }
+
+    fn vgg(&self) -> Option<Options> {
+        let scope = ["vgg_a", "vgg_16", "vgg_19"]
+            .into_iter()
+            .find(|scope| self.kernel(&format!("{scope}/fc8")).is_some())?;
+        let [first, last, classifier] = ["conv1/conv1_1", "conv5/conv5_1", "fc8"].map(|name| format!("{scope}/{name}"));
+        Some(Options {
+            width: Some(self.outputs(&last)? as f64 / 512.0),
+            mask_first: None,
+            ..self.options(scope, [&first, &classifier])?
+        })
+    }
+
+    fn mobile_net(&self) -> Option<Options> {
+        let expansion = self.expansion();
+        // Widths beyond these steps give the same channels, as those are truncated multiples.
+        let (name, last, channels, steps) = match expansion {
+            None => ("mobilenet-v1", 12, 1024, 1024),
+            Some(_) => ("mobilenet-v2", 16, 320, 960),
+        };
+        let outputs = self.outputs(&format!("{SCOPE}/contraction_1x1_{last}"))?;
+        let options = self.options(name, ["resnet_model/initial_conv", "resnet_model/final_dense"])?;
+        let of_width = |width: f64| Options {
+            width: Some(width),
+            expansion,
+            mask_first: None,
+            ..options.clone()
+        };
+        // Channels are rounded to multiples of 8, so the width is somewhere around what the last ones say.
+        let around = 2 * 8 * steps / channels;
+        let nominal = outputs as f64 / channels as f64;
+        let candidates = (0..=2 * around).map(|i: usize| {
+            let away = i.div_ceil(2) as f64 * if i.is_multiple_of(2) { -1.0 } else { 1.0 };
+            of_width(nominal + away * 0.5 / steps as f64)
+        });
+        let fitting = candidates.into_iter().find(|options| self.fit(options));
+        Some(fitting.unwrap_or_else(|| of_width(nominal)))
+    }
+
+    /// Channels inside the blocks of MobileNet-v2 over their input channels: the least factor that gives them all.
+    fn expansion(&self) -> Option<f64> {
+        let of = |i: usize| match self.kernel(&format!("{SCOPE}/expand_1x1_{i}"))? {
+            &[_, _, input, inside] if input > 0 => Some((input as f64, inside)),
+            _ => None,
+        };
+        let ratio = |(input, inside)| inside as f64 / input;
+        let (input, inside) = (1..).map_while(of).max_by(|&a, &b| ratio(a).total_cmp(&ratio(b)))?;
+        let factor = ratio((input, inside));
+        // Truncation must not lose what the division rounded away.
+        let truncated = (factor * input) as usize;
+        Some(if truncated == inside { factor } else { factor.next_up() })
+    }
+
+    /// Whether the variables that are there have the network's dimensions.
+    fn fit(&self, options: &Options) -> bool {
+        let Ok(network) = options.build() else { return false };
+        let fits = |name: &str, dims: &[usize]| self.0.get(name).is_none_or(|found| *found == dims);
+        network.params().iter().all(|param| fits(&param.name, &param.dims))
+    }
+}

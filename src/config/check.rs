@@ -1,0 +1,172 @@
+//! Names and ranges of single values; errors that carry the key of the value at fault.
+
+use super::learning_rate::SCHEDULES;
+use super::{Error, LayerSparsity, LearningRate, Run, Train};
+use crate::data::pixels::Preprocessing;
+use crate::data::sets::Set;
+use crate::pjrt::DeviceKind;
+use crate::sparse;
+use models::Precision;
+
+/// Bound on the examples of one launch, whose indices the host holds: 256 MB.
+const MAX_LAUNCH_EXAMPLES: u64 = 1 << 26;
+
+/// Longest run: a thousand times the published ones, and few enough for `plan` to walk through.
+const MAX_ITERATIONS: u64 = 100_000_000;
+
+pub(super) fn names(run: &Run) -> Result<(), Error> {
+    let known = |key: &'static str, what, name: &str, names: &[&'static str]| match names.contains(&name) {
+        true => Ok(()),
+        false => Err(at(key)(sparse::Error::unknown(what, name, names.iter().copied()))),
+    };
+    known("data.name", "data set", &run.data.name, &Set::ALL.map(|(name, _)| name))?;
+    let ways = Preprocessing::ALL.map(|(name, _)| name);
+    if let Some(name) = &run.data.preprocessing {
+        known("data.preprocessing", "preprocessing", name, &ways)?;
+    }
+    let schedule = &run.learning_rate.schedule;
+    known("learning_rate.schedule", "learning-rate schedule", schedule, &SCHEDULES)?;
+    let precisions = Precision::ALL.map(Precision::name);
+    known("train.precision", "precision", &run.train.precision, &precisions)?;
+    let kinds = DeviceKind::ALL.map(DeviceKind::name);
+    known("device.kind", "device", &run.device.kind, &kinds)
+}
+
+pub(super) fn numbers(run: &Run) -> Result<(), Error> {
+    sparsity(run)?;
+    rule(run)?;
+    rate(&run.learning_rate)?;
+    length(&run.train)?;
+    match run.data.examples {
+        Some(examples) if run.data.name != Set::Synthetic.name() => {
+            let expected = format!("nothing: data set {} has its own number", run.data.name);
+            Err(value("data.examples", examples, expected))
+        }
+        Some(examples) => whole("data.examples", examples as u64),
+        None => Ok(()),
+    }
+}
+
+fn sparsity(run: &Run) -> Result<(), Error> {
+    let said = &run.sparsity;
+    share("sparsity.target", said.target)?;
+    for (key, sparsity) in [
+        ("sparsity.first_layer", said.first_layer),
+        ("sparsity.last_layer", said.last_layer),
+    ] {
+        let Some(sparsity) = sparsity else { continue };
+        let ok = sparsity == -1.0 || (0.0..1.0).contains(&sparsity);
+        let expected = "-1 (as distributed), 0 (no mask) or a share of zeros below 1";
+        within_range(key, sparsity, ok, expected)?;
+    }
+    let own = |(layer, own): (&String, &LayerSparsity)| share(&format!("sparsity.layers.{layer}"), own.at(said.target));
+    said.layers.iter().try_for_each(own)
+}
+
+/// Optimizer and method.
+fn rule(run: &Run) -> Result<(), Error> {
+    let (optimizer, method) = (&run.optimizer, &run.method);
+    share("optimizer.momentum", optimizer.momentum)?;
+    share("optimizer.beta1", optimizer.beta1)?;
+    share("optimizer.beta2", optimizer.beta2)?;
+    above_zero("optimizer.epsilon", optimizer.epsilon)?;
+    from_zero("optimizer.weight_decay", optimizer.weight_decay)?;
+    above_zero("method.temperature", method.temperature)?;
+    from_zero("method.drop_noise_std", method.drop_noise_std)?;
+    let momentum = method.ema_momentum;
+    let ok = (0.0..=1.0).contains(&momentum);
+    within_range("method.ema_momentum", momentum, ok, "a number in [0, 1]")?;
+    let scale = method.initial_accumulator_scale;
+    let key = "method.initial_accumulator_scale";
+    within_range(key, scale, scale.is_finite(), "a finite number")
+}
+
+fn rate(said: &LearningRate) -> Result<(), Error> {
+    from_zero("learning_rate.base", said.base)?;
+    let optional = |key: &str, v: Option<u64>| v.map_or(Ok(()), |v| whole(key, v));
+    optional("learning_rate.base_batch_size", said.base_batch_size.map(|n| n as u64))?;
+    optional("learning_rate.examples_per_epoch", said.examples_per_epoch)?;
+    let steps = said.decay_steps.map(|steps| u64::try_from(steps).unwrap_or(0));
+    optional("learning_rate.decay_steps", steps)?;
+    from_zero("learning_rate.warmup_epochs", said.warmup_epochs.unwrap_or(0.0))?;
+    above_zero("learning_rate.cycle_epochs", said.cycle_epochs.unwrap_or(5.0))?;
+    from_zero("learning_rate.m_mul", said.m_mul.unwrap_or(0.5))?;
+    let t_mul = said.t_mul.unwrap_or(1.5);
+    let ok = (1.0..f64::INFINITY).contains(&t_mul);
+    within_range("learning_rate.t_mul", t_mul, ok, "a number of at least 1")
+}
+
+fn length(train: &Train) -> Result<(), Error> {
+    whole("train.iterations", train.iterations)?;
+    whole("train.batch_size", train.batch_size as u64)?;
+    whole("train.eval_batch_size", train.eval_batch_size as u64)?;
+    whole("train.steps_per_launch", train.steps_per_launch)?;
+    whole("train.eval_interval", train.eval_interval)?;
+    whole("train.checkpoint_interval", train.checkpoint_interval)?;
+    whole("train.keep_checkpoints", train.keep_checkpoints as u64)?;
+    share("train.label_smoothing", train.label_smoothing)?;
+    let launched = train.steps_per_launch.saturating_mul(train.batch_size as u64);
+    if launched > MAX_LAUNCH_EXAMPLES {
+        let expected = "at most 2^26 examples in a launch";
+        return Err(value("train.steps_per_launch", train.steps_per_launch, expected));
+    }
+    let iterations = train.multiplier * train.iterations as f64;
+    let ok = (1.0..=MAX_ITERATIONS as f64).contains(&iterations);
+    let expected = format!("a number above 0 that leaves 1 to {MAX_ITERATIONS} iterations");
+    within_range("train.multiplier", train.multiplier, ok, &expected)
+}
+
+fn within_range(key: &str, found: f64, ok: bool, expected: &str) -> Result<(), Error> {
+    match ok {
+        true => Ok(()),
+        false => Err(value(key, found, expected)),
+    }
+}
+
+fn share(key: &str, v: f64) -> Result<(), Error> {
+    within_range(key, v, (0.0..1.0).contains(&v), "a number in [0, 1)")
+}
+
+fn from_zero(key: &str, v: f64) -> Result<(), Error> {
+    within_range(key, v, (0.0..f64::INFINITY).contains(&v), "a number of at least 0")
+}
+
+fn above_zero(key: &str, v: f64) -> Result<(), Error> {
+    within_range(key, v, v > 0.0 && v.is_finite(), "a number above 0")
+}
+
+fn whole(key: &str, v: u64) -> Result<(), Error> {
+    match (1..=MAX_ITERATIONS).contains(&v) {
+        true => Ok(()),
+        false => Err(value(key, v, format!("a whole number from 1 to {MAX_ITERATIONS}"))),
+    }
+}
+
+/// An error at `key`; whoever knows which flag or file set it puts that in the origin.
+pub(super) fn value(key: &str, found: impl ToString, expected: impl Into<String>) -> Error {
+    Error::Value {
+        origin: key.into(),
+        key: key.into(),
+        found: found.to_string(),
+        expected: expected.into(),
+    }
+}
+
+pub(super) fn at(key: &str) -> impl FnOnce(sparse::Error) -> Error {
+    let origin = key.to_owned();
+    |source| Error::Sparse { origin, source }
+}
+
+/// An error at the key of this section that it tells of.
+pub(super) fn within(section: &str) -> impl FnOnce(sparse::Error) -> Error {
+    move |source| {
+        let key = match &source {
+            // Such as `power of anneal`.
+            sparse::Error::Value { name, .. } => name.rsplit(' ').next().unwrap_or_default().to_owned(),
+            sparse::Error::NotALevel { .. } => "target".to_owned(),
+            sparse::Error::MissingLayers { names, .. } => format!("layers.{}", names.join(", ")),
+            _ => "distribution".to_owned(),
+        };
+        at(&format!("{section}.{key}"))(source)
+    }
+}

@@ -1,0 +1,126 @@
+//! CIFAR-10 in its binary form: 32x32 colour images in ten classes, six files of records.
+//!
+//! A record is one byte with the label, then the image as three planes (red, green, blue) of 32 rows of 32 bytes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hlo::Literal;
+
+use super::{Dataset, Error, Result, Split};
+
+/// Examples of the published training and test sets.
+pub const EXAMPLES: [usize; 2] = [50_000, 10_000];
+/// Height and width of an image.
+pub const SIDE: usize = 32;
+/// Colours of a pixel.
+pub const CHANNELS: usize = 3;
+/// Number of classes.
+pub const CLASSES: usize = 10;
+/// Bytes of a record.
+pub const RECORD: usize = 1 + CHANNELS * SIDE * SIDE;
+
+/// The file that makes a folder one of CIFAR-10.
+pub const TEST_FILE: &str = "test_batch.bin";
+
+/// The folder with the files, which is `dir` or in it.
+pub fn folder(dir: &Path) -> PathBuf {
+    let unpacked = dir.join("cifar-10-batches-bin");
+    if unpacked.is_dir() { unpacked } else { dir.into() }
+}
+
+fn files(split: Split) -> Vec<String> {
+    match split {
+        Split::Train => (1..=5).map(|i| format!("data_batch_{i}.bin")).collect(),
+        Split::Test => vec![TEST_FILE.into()],
+    }
+}
+
+/// Reads one part: images `u8[N, 32, 32, 3]`, labels `s32[N]` (published: 50000 train in `data_batch_1.bin` to
+/// `data_batch_5.bin`, 10000 test in `test_batch.bin`), in the order of the files.
+///
+/// Files may lie in `dir` or in its folder `cifar-10-batches-bin`, which the published archive unpacks to. Each may hold
+/// any number of records, and training sets may have fewer files, numbered from 1.
+///
+/// # Errors
+/// A missing file, one that is not whole records or holds none, or a label not below [`CLASSES`].
+pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
+    let names = files(split);
+    let dir = folder(dir);
+    let paths: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
+    let paths: Vec<&PathBuf> = paths.iter().take_while(|path| path.is_file()).collect();
+    if paths.is_empty() {
+        return Err(Error::Missing { dir, expected: names });
+    }
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for path in paths {
+        read(path, &mut pixels, &mut labels)?;
+    }
+    let n = labels.len();
+    Ok(Dataset {
+        images: Literal::new(&[n, SIDE, SIDE, CHANNELS], &pixels),
+        labels: Literal::new(&[n], &labels),
+        classes: CLASSES,
+    })
+}
+
+/// Appends the records of a file.
+fn read(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<i32>) -> Result<()> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    if bytes.is_empty() || bytes.len() % RECORD != 0 {
+        return Err(Error::Records {
+            path: path.into(),
+            found: bytes.len() as u64,
+            record: RECORD,
+        });
+    }
+    for (index, record) in bytes.chunks_exact(RECORD).enumerate() {
+        let (label, planes) = (record[0], &record[1..]);
+        if usize::from(label) >= CLASSES {
+            return Err(Error::Label {
+                path: path.into(),
+                index,
+                found: label,
+                classes: CLASSES,
+            });
+        }
+        labels.push(label.into());
+        let plane = SIDE * SIDE;
+        pixels.extend((0..plane).flat_map(|at| [0, 1, 2].map(|colour| planes[colour * plane + at])));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Record `i`: label `i`, pixel (row, column) of plane `p` the number `i + row + 2 column + 100 p`, less multiples of 256.
+    fn record(i: u8) -> Vec<u8> {
+        let pixel = |p: usize, at: usize| i.wrapping_add((at / SIDE + 2 * (at % SIDE) + 100 * p) as u8);
+        let planes = (0..CHANNELS).flat_map(|p| (0..SIDE * SIDE).map(move |at| pixel(p, at)));
+        [i].into_iter().chain(planes).collect()
+    }
+
+    #[test]
+    fn planes_become_pixels_and_files_follow_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in [dir.path().into(), dir.path().join("cifar-10-batches-bin")] {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("data_batch_1.bin"), [record(7), record(2)].concat()).unwrap();
+            fs::write(folder.join("data_batch_2.bin"), record(9)).unwrap();
+            let set = load(dir.path(), Split::Train).unwrap();
+            assert_eq!(set.labels.to_vec::<i32>().unwrap(), [7, 2, 9]);
+            assert_eq!(set.images.dims(), [3, 32, 32, 3]);
+            let at = |image: usize, row: usize, column: usize| {
+                let first = ((image * SIDE + row) * SIDE + column) * CHANNELS;
+                set.images.bytes()[first..first + CHANNELS].to_vec()
+            };
+            assert_eq!(at(0, 0, 0), [7, 107, 207]);
+            assert_eq!(at(1, 3, 5), [2 + 13, 115, 215]);
+            assert_eq!(at(2, 31, 31), [102, 202, 46]);
+            assert!(matches!(load(dir.path(), Split::Test), Err(Error::Missing { .. })));
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! How pixels become what a network takes: graphs over the batch, on the device.
+
+use hlo::random::Key;
+use hlo::{DType, Literal, Shape, Tensor};
+use models::Family;
+
+use crate::rng;
+
+/// One of the original's three ways, each that of a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preprocessing {
+    /// Pixels times 1/255 (reference 4.4).
+    Mnist,
+    /// Each image less its mean, over its standard deviation; for training then padded by 4, its edges mirrored, cropped
+    /// to its size and flipped at random (reference 4.3).
+    Cifar,
+    /// Each colour less the mean of ImageNet's, over its standard deviation (reference 4.2).
+    ImageNet,
+}
+
+/// Pixels by which an image is padded on each side before it is cropped.
+const PADDING: usize = 4;
+
+/// Means and standard deviations of red, green and blue in ImageNet, as shares of the largest value.
+const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+impl Preprocessing {
+    /// Every way with its name.
+    pub const ALL: [(&'static str, Preprocessing); 3] = [
+        ("mnist", Preprocessing::Mnist),
+        ("cifar", Preprocessing::Cifar),
+        ("imagenet", Preprocessing::ImageNet),
+    ];
+
+    /// That of the driver which trains networks of this family.
+    pub fn of(family: Family) -> Self {
+        match family {
+            Family::MnistFc => Preprocessing::Mnist,
+            Family::WideResNet => Preprocessing::Cifar,
+            Family::ResNet | Family::MobileNet | Family::Vgg => Preprocessing::ImageNet,
+        }
+    }
+
+    /// Whether training draws random numbers for it. (ImageNet's images are cropped and flipped as they are decoded.)
+    pub fn is_random(self) -> bool {
+        self == Preprocessing::Cifar
+    }
+
+    /// Whether it can be done to examples of these dimensions.
+    pub fn takes(self, dims: &[usize]) -> bool {
+        match self {
+            Preprocessing::Mnist => true,
+            Preprocessing::Cifar => matches!(dims, &[height, width, _] if height.min(width) >= PADDING),
+            Preprocessing::ImageNet => matches!(dims, [_, _, 3]),
+        }
+    }
+
+    /// `f32[batch, ..]` of `pixels` `u8[batch, ..]`, as evaluation takes them.
+    pub fn apply(self, pixels: Tensor<'_>) -> Tensor<'_> {
+        let images = pixels.convert(DType::F32);
+        match self {
+            Preprocessing::Mnist => images * f64::from(1.0f32 / 255.0),
+            Preprocessing::Cifar => standardise(images),
+            Preprocessing::ImageNet => {
+                let colours = |shares: [f64; 3]| {
+                    let values = shares.map(|share| (255.0 * share) as f32);
+                    images.graph().constant(Literal::new(&[3], &values))
+                };
+                (images - colours(IMAGENET_MEAN)) / colours(IMAGENET_STD)
+            }
+        }
+    }
+
+    /// As [`Preprocessing::apply`], for training: changed at random, as `key` has it, where it [is](Self::is_random).
+    pub fn augment<'g>(self, pixels: Tensor<'g>, key: Key<'g>) -> Tensor<'g> {
+        let images = self.apply(pixels);
+        match self {
+            Preprocessing::Cifar => Crop::draw(key, images.dims()[0]).of(images),
+            Preprocessing::Mnist | Preprocessing::ImageNet => images,
+        }
+    }
+}
+
+/// Each image less its mean, over its standard deviation, which is taken to be that of one unequal pixel at least.
+fn standardise<'g>(images: Tensor<'g>) -> Tensor<'g> {
+    let dims = images.dims();
+    let axes: Vec<usize> = (1..dims.len()).collect();
+    let of_image = |value: Tensor<'g>| value.broadcast(&dims, &[0]);
+    let centred = images - of_image(images.reduce_mean(&axes));
+    let variance = (centred * centred).reduce_mean(&axes);
+    let elements: usize = dims[1..].iter().product();
+    let least = 1.0 / (elements as f64).sqrt();
+    centred / of_image(variance.sqrt().max(least))
+}
+
+/// Where each image of a batch is cropped, after it was padded by mirroring its edges, and whether it is flipped then.
+pub struct Crop<'g> {
+    /// First row, `s32[batch]`, from 0 to twice the padding.
+    pub top: Tensor<'g>,
+    /// First column, likewise.
+    pub left: Tensor<'g>,
+    /// Whether left and right change places, `pred[batch]`.
+    pub flipped: Tensor<'g>,
+}
+
+impl<'g> Crop<'g> {
+    /// Uniform offsets and fair flips, a function of the key and the image's place in the batch.
+    pub fn draw(key: Key<'g>, batch: usize) -> Self {
+        let [top, left] = key.fold(rng::hash64("crop", "")).bits(&[batch]);
+        let [flip, _] = key.fold(rng::hash64("flip", "")).bits(&[batch]);
+        // 24 bits times the number of offsets fit into a word; its upper part is the offset.
+        let offsets = (2 * PADDING + 1) as f64;
+        let offset = |bits: Tensor<'g>| {
+            let scaled = bits.shift_right_logical(8.0) * offsets;
+            scaled.shift_right_logical(24.0).convert(DType::S32)
+        };
+        Crop {
+            top: offset(top),
+            left: offset(left),
+            flipped: flip.shift_right_logical(31.0).eq(1.0),
+        }
+    }
+
+    /// The cropped images, of the size they had: `[batch, height, width, colours]`. Every pixel is looked up where it comes
+    /// from, so nothing is padded.
+    pub fn of(&self, images: Tensor<'g>) -> Tensor<'g> {
+        let dims = images.dims();
+        let &[batch, height, width, colours] = &dims[..] else {
+            return images;
+        };
+        let g = images.graph();
+        let count = |axis| g.iota(Shape::new(DType::S32, [batch, height, width]), axis);
+        let of_image = |value: Tensor<'g>| value.broadcast(&[batch, height, width], &[0]);
+        let column = count(2);
+        let column = of_image(self.flipped).select(width as f64 - 1.0 - column, column);
+        let row = mirrored(count(1) + of_image(self.top), height);
+        let column = mirrored(column + of_image(self.left), width);
+        let from = (count(0) * height as f64 + row) * width as f64 + column;
+        let pixels = batch * height * width;
+        let looked_up = images.reshape(&[pixels, colours]).take_rows(from.reshape(&[pixels]));
+        looked_up.reshape(&dims)
+    }
+}
+
+/// The row, of `rows`, that a row of the padded image repeats: the first and the last are twice there.
+fn mirrored(padded: Tensor<'_>, rows: usize) -> Tensor<'_> {
+    let row = padded - PADDING as f64;
+    let row = row.lt(0.0).select(-1.0 - row, row);
+    let last = rows as f64 - 1.0;
+    row.gt(last).select(2.0 * last + 1.0 - row, row)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use hlo::Graph;
+
+    /// Outputs of a graph without inputs.
+    fn evaluate(build: impl for<'g> FnOnce(&'g Graph) -> Vec<Tensor<'g>>) -> Vec<Literal> {
+        let g = Graph::new("pixels");
+        let outputs: Vec<_> = build(&g).into_iter().map(|t| t.output()).collect();
+        g.build(&outputs).unwrap().evaluate(&[]).unwrap()
+    }
+
+    fn key(g: &Graph, seed: u32) -> Key<'_> {
+        Key::new(g.constant(Literal::new(&[2], &[seed, 0])))
+    }
+
+    /// The reference's words (4.3), pixel by pixel: pad, crop, flip.
+    fn cropped(image: &[f32], side: usize, [top, left]: [i32; 2], flipped: bool) -> Vec<f32> {
+        let padded_side = side + 2 * PADDING;
+        let inner = |at: usize| match at.checked_sub(PADDING) {
+            None => PADDING - 1 - at,
+            Some(at) if at < side => at,
+            Some(at) => 2 * side - 1 - at,
+        };
+        let padded: Vec<Vec<f32>> = (0..padded_side)
+            .map(|row| {
+                (0..padded_side)
+                    .map(|column| image[inner(row) * side + inner(column)])
+                    .collect()
+            })
+            .collect();
+        let mut rows: Vec<Vec<f32>> = padded[top as usize..][..side]
+            .iter()
+            .map(|row| row[left as usize..][..side].to_vec())
+            .collect();
+        if flipped {
+            rows.iter_mut().for_each(|row| row.reverse());
+        }
+        rows.concat()
+    }
+
+    #[test]
+    fn crops_are_those_of_the_padded_image() {
+        let (batch, side) = (40, 6);
+        let pixels: Vec<f32> = (0..batch * side * side).map(|i| i as f32).collect();
+        let results = evaluate(|g| {
+            let crop = Crop::draw(key(g, 3), batch);
+            let images = g.constant(Literal::new(&[batch, side, side, 1], &pixels));
+            vec![crop.top, crop.left, crop.flipped, crop.of(images)]
+        });
+        let [top, left] = [0, 1].map(|i| results[i].to_vec::<i32>().unwrap());
+        let flipped = results[2].to_bools().unwrap();
+        let got: Vec<f32> = results[3].to_vec().unwrap();
+        for i in 0..batch {
+            let image = &pixels[i * side * side..][..side * side];
+            let want = cropped(image, side, [top[i], left[i]], flipped[i]);
+            assert_eq!(got[i * side * side..][..side * side], want, "{i}");
+        }
+    }
+
+    #[test]
+    fn every_offset_and_flip_is_as_likely_as_any_other() {
+        let n = 9000;
+        let results = evaluate(|g| {
+            let crop = Crop::draw(key(g, 1), n);
+            let other = Crop::draw(key(g, 2), n);
+            vec![crop.top, crop.left, crop.flipped, other.top]
+        });
+        let offsets = [0, 1, 3].map(|i| results[i].to_vec::<i32>().unwrap());
+        for offset in 0..=8 {
+            let counts = offsets
+                .each_ref()
+                .map(|all| all.iter().filter(|&&o| o == offset).count());
+            // 1000 each, with a standard deviation of 30.
+            assert!(counts.iter().all(|n| (870..1130).contains(n)), "{offset}: {counts:?}");
+        }
+        assert!(offsets.iter().flatten().all(|o| (0..=8).contains(o)));
+        let flips = results[2].to_bools().unwrap().iter().filter(|f| **f).count();
+        assert!((4250..4750).contains(&flips), "{flips}");
+        let equal = |a: usize, b: usize| (0..n).filter(|&i| offsets[a][i] == offsets[b][i]).count();
+        assert!([equal(0, 1), equal(0, 2)].iter().all(|n| (870..1130).contains(n)));
+    }
+
+    #[test]
+    fn images_are_standardised_one_by_one() {
+        let pixels: Vec<u8> = (0..2 * 48).map(|i| if i < 48 { (i * 5) as u8 } else { 77 }).collect();
+        let results = evaluate(|g| {
+            let pixels = g.constant(Literal::new(&[2, 4, 4, 3], &pixels));
+            let grey = g.constant(Literal::new(&[1, 2, 2, 3], &[1u8, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]));
+            vec![Preprocessing::Cifar.apply(pixels), Preprocessing::Cifar.apply(grey)]
+        });
+        let got: Vec<f32> = results[0].to_vec().unwrap();
+        let (mean, std) = (117.5, (25.0 * (48.0f64.powi(2) - 1.0) / 12.0).sqrt());
+        for (i, got) in got[..48].iter().enumerate() {
+            assert!((f64::from(*got) - (5.0 * i as f64 - mean) / std).abs() < 1e-6);
+        }
+        // Of an image without contrast nothing is left, and little contrast is not made the most of.
+        assert_eq!(got[48..], [0.0; 48]);
+        let last: f32 = results[1].to_vec::<f32>().unwrap()[11];
+        let least = (1.0 / 12.0f64).sqrt();
+        assert!((f64::from(last) - (1.0 - 1.0 / 12.0) / least).abs() < 1e-5, "{last}");
+    }
+
+    #[test]
+    fn colours_are_normalised_as_imagenets() {
+        let results = evaluate(|g| {
+            let pixels = g.constant(Literal::new(&[1, 1, 2, 3], &[0u8, 0, 0, 255, 255, 255]));
+            vec![Preprocessing::ImageNet.apply(pixels)]
+        });
+        let want = [0.0, 1.0].map(|p| [0, 1, 2].map(|c| (p - IMAGENET_MEAN[c]) / IMAGENET_STD[c]));
+        for (got, want) in results[0].to_f64_vec().iter().zip(want.as_flattened()) {
+            assert!((got - want).abs() < 1e-6, "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn only_images_of_enough_size_and_colour_are_taken() {
+        for (dims, taken) in [
+            (&[784][..], [true, false, false]),
+            (&[32, 32, 3], [true, true, true]),
+            (&[28, 28, 1], [true, true, false]),
+            (&[3, 9, 3], [true, false, true]),
+        ] {
+            assert_eq!(Preprocessing::ALL.map(|(_, way)| way.takes(dims)), taken, "{dims:?}");
+        }
+    }
+}

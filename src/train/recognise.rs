@@ -1,0 +1,139 @@
+//! From a checkpoint to a network that can be run.
+
+use super::error::{Error, Result};
+use super::eval::Inference;
+use super::state::inference_specs;
+use crate::checkpoint::Checkpoint;
+use crate::config::{self, Run};
+use crate::data::pixels::Preprocessing;
+use hlo::Literal;
+use models::{Family, INPUT_INDICES, MnistFc, Model, Naming, Options, Precision};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A network out of a checkpoint.
+pub struct Recognised {
+    /// The network.
+    pub model: Box<dyn Model>,
+    /// The arrays that inference needs, in the order of [`inference_specs`].
+    pub weights: Vec<Literal>,
+    /// Precision of activations: the run's.
+    pub precision: Precision,
+    /// How pixels become the network's input: as in the run, or as the network's driver does it.
+    pub preprocessing: Preprocessing,
+    /// The run that the checkpoint is of, when it says so.
+    pub run: Option<Run>,
+}
+
+impl Recognised {
+    /// The network as it is run.
+    pub fn inference(&self) -> Inference<'_> {
+        Inference {
+            model: &*self.model,
+            preprocessing: self.preprocessing,
+            precision: self.precision,
+            label_smoothing: self.run.as_ref().map_or(0.0, |run| run.train.label_smoothing),
+        }
+    }
+}
+
+/// The network that a checkpoint's arrays are of, by their names and dimensions; `asked` is its name where these must not
+/// decide. What they do not tell (the size of images) is the run's, where the checkpoint says, or the network's default.
+///
+/// # Errors
+/// A checkpoint that fits no network: the error lists what is wrong with the one asked for, else with the one it names.
+pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>) -> Result<Recognised> {
+    let run = checkpoint.metadata.as_ref();
+    let run = run.and_then(|m| Run::from_toml(&m.config, &checkpoint.path.display().to_string()).ok());
+    let model = network(&checkpoint, run.as_ref(), asked)?;
+    let specs = inference_specs(&model.declaration());
+    // A network's name may be spelt in several ways: as found is as expected.
+    let told = checkpoint.metadata.as_ref().map(|m| m.model.clone());
+    let told = told.filter(|name| Family::of(name).is_some());
+    let mut arrays = checkpoint.take(told.as_deref().unwrap_or(model.name()), &specs)?;
+    check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
+    let family = Family::of(model.name()).unwrap_or(Family::MnistFc);
+    Ok(Recognised {
+        weights: specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect(),
+        precision: run.as_ref().map(Run::precision).unwrap_or_default(),
+        preprocessing: match &run {
+            Some(run) => run.preprocessing(),
+            None => Preprocessing::of(family),
+        },
+        model,
+        run,
+    })
+}
+
+fn network(checkpoint: &Checkpoint, run: Option<&Run>, asked: Option<&str>) -> Result<Box<dyn Model>> {
+    let arrays = &checkpoint.tensors;
+    let masked = arrays.keys().any(|name| name.ends_with("/mask"));
+    let told = checkpoint.metadata.as_ref().map(|m| m.model.as_str());
+    let told = told.filter(|name| Family::of(name).is_some());
+    let name = asked.or(told);
+    if name.is_none_or(|name| Family::of(name) == Some(Family::MnistFc))
+        && let Some(sized) = sized(arrays, masked)
+    {
+        return Ok(Box::new(sized));
+    }
+    let found = models::recognise(arrays.iter().map(|(name, array)| (name.as_str(), array.dims())));
+    let mut options = match (asked, found) {
+        (None, Some(found)) => found,
+        (Some(name), Some(found)) if Family::of(name) == Family::of(&found.name) => Options {
+            name: name.into(),
+            ..found
+        },
+        // For a message that tells what is missing.
+        _ => Options::new(name.unwrap_or(models::NAMES[0]), masked),
+    };
+    if Family::of(&options.name) != Some(Family::MnistFc) {
+        options.image_size = run.and_then(|run| run.model.image_size);
+    }
+    options.build().map_err(|error| {
+        let origin = match asked {
+            Some(_) => "--model".to_owned(),
+            None => checkpoint.path.display().to_string(),
+        };
+        Error::Config(config::refused(error).said_by(origin))
+    })
+}
+
+/// Bound on the units of a layer: an array without elements may claim any number.
+const MAX_UNITS: usize = 1 << 16;
+
+/// `mnist-fc` in the sizes of these arrays; `None` where a layer is missing, for the published sizes make a better message.
+fn sized(arrays: &BTreeMap<String, Literal>, masked: bool) -> Option<MnistFc> {
+    let naming = if masked { Naming::Masked } else { Naming::Plain };
+    let columns = |i: usize| match arrays.get(&naming.kernel(&format!("layer{i}")))?.dims() {
+        &[_, units] if units <= MAX_UNITS => Some(units),
+        _ => None,
+    };
+    let mut units: Vec<usize> = (1..).map_while(columns).collect();
+    let layer = |name: &String| name.strip_prefix("layer")?.split('/').next()?.parse().ok();
+    if arrays.keys().filter_map(layer).any(|layer: usize| layer > units.len()) {
+        return None;
+    }
+    Some(MnistFc {
+        classes: units.pop().filter(|&classes| classes > 0)?,
+        hidden: units,
+        kept_pixels: arrays.get(INPUT_INDICES).map(|indices| indices.shape().elements()),
+        ..MnistFc::new(masked)
+    })
+}
+
+/// A graph would take the nearest pixel for one that there is not.
+fn check_pixels(path: &Path, model: &dyn Model, indices: Option<&Literal>) -> Result<()> {
+    let pixels: usize = model.input_dims().iter().product();
+    let taken: Vec<i32> = indices.and_then(Literal::to_vec).unwrap_or_default();
+    match taken
+        .iter()
+        .find(|&&pixel| !usize::try_from(pixel).is_ok_and(|pixel| pixel < pixels))
+    {
+        None => Ok(()),
+        Some(pixel) => Err(Error::Shape {
+            what: format!("{}: '{INPUT_INDICES}'", path.display()),
+            found: format!("pixel {pixel}"),
+            expected: format!("pixels from 0 to {}", pixels - 1),
+        }),
+    }
+}
