@@ -33,25 +33,48 @@ fn write(out: &mut impl Write, tensors: &BTreeMap<String, Literal>, metadata: &M
     let mut ordered: Vec<_> = tensors.iter().collect();
     // Widest elements first keeps each array aligned for readers that map the file; the sort is stable, names stay sorted.
     ordered.sort_by_key(|(_, array)| std::cmp::Reverse(stored_type(array.dtype())));
-    let mut end = 0;
-    let infos = ordered.iter().map(|(name, array)| {
-        let begin = end;
-        end += array.bytes().len();
-        let info = TensorInfo {
-            dtype: stored_type(array.dtype()),
-            shape: array.dims().to_vec(),
-            data_offsets: (begin, end),
-        };
-        (name.to_string(), info)
+    let arrays = ordered.iter().map(|(name, array)| ArrayInfo {
+        name,
+        dtype: stored_type(array.dtype()),
+        dims: array.dims(),
+        bytes: array.bytes().len(),
     });
     // One key only: the container keeps metadata in a map of random order.
     let ours = HashMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(metadata)?)]);
-    let header = Header::new(Some(ours), infos.collect()).map_err(io::Error::other)?;
+    write_header(out, arrays, Some(ours))?;
+    ordered.iter().try_for_each(|(_, array)| out.write_all(array.bytes()))
+}
+
+/// An array whose data will follow a header.
+pub(super) struct ArrayInfo<'a> {
+    pub name: &'a str,
+    pub dtype: Dtype,
+    pub dims: &'a [usize],
+    pub bytes: usize,
+}
+
+/// Writes what precedes the data of these arrays, which follow in the same order and without gaps.
+pub(super) fn write_header<'a>(
+    out: &mut impl Write,
+    arrays: impl Iterator<Item = ArrayInfo<'a>>,
+    metadata: Option<HashMap<String, String>>,
+) -> io::Result<()> {
+    let mut end = 0;
+    let infos = arrays.map(|array| {
+        let begin = end;
+        end += array.bytes;
+        let info = TensorInfo {
+            dtype: array.dtype,
+            shape: array.dims.to_vec(),
+            data_offsets: (begin, end),
+        };
+        (array.name.to_owned(), info)
+    });
+    let header = Header::new(metadata, infos.collect()).map_err(io::Error::other)?;
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(8), b' ');
     out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(&header)?;
-    ordered.iter().try_for_each(|(_, array)| out.write_all(array.bytes()))
+    out.write_all(&header)
 }
 
 /// Loads every array of a safetensors file, ours or another program's.
@@ -78,7 +101,8 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     })
 }
 
-fn read_header(path: &Path, file: &mut File) -> Result<Header> {
+/// The header of a file as long as the header says; `file` is then at the first array's data.
+pub(super) fn read_header(path: &Path, file: &mut File) -> Result<Header> {
     let found = file.metadata().map_err(Error::io(path))?.len();
     if found < LENGTH_BYTES {
         return Err(Error::Length {

@@ -7,6 +7,7 @@ mod atomic;
 mod file;
 mod fit;
 mod run_dir;
+pub mod tf;
 
 pub use file::{load, save};
 pub use fit::Problem;

@@ -2,6 +2,7 @@
 
 pub mod compact;
 mod compiled;
+pub mod convert;
 pub mod cost;
 pub mod data;
 pub mod dump_hlo;
@@ -42,6 +43,8 @@ enum Command {
     Predict(predict::Args),
     /// Remove the units that no connection needs: a smaller checkpoint with the same logits
     Compact(compact::Args),
+    /// TensorFlow checkpoints to safetensors, and back
+    Convert(convert::Args),
     /// What `train` would do: budgets, schedules, memory; reads no data
     Plan(plan::Args),
     /// What a network costs: weights, operations and bytes, sparse and dense
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args, json),
         Command::Predict(args) => predict::run(args, json),
         Command::Compact(args) => compact::run(args, json),
+        Command::Convert(args) => convert::run(args, json),
         Command::Plan(args) => plan::run(args, json),
         Command::Cost(args) => cost::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),

@@ -1,0 +1,391 @@
+//! A bundle: what its index says, checked, and its variables' data.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use super::section::{CHUNK_BYTES, Section};
+use super::slice::{Assembly, elements};
+use super::table::{self, Damaged, damaged};
+use super::{DataType, Error, Result, Slice, index_path, proto, shard_path};
+
+/// The newest format version that we read, and the one we write.
+pub(super) const VERSION: i32 = 1;
+
+/// Bound on an index file. That of a ResNet-50 in training takes 50 KB; what reading takes is a small multiple.
+const MAX_INDEX_BYTES: u64 = 1 << 24;
+/// Bound on an entry: it is decoded into up to 20 times as much.
+const MAX_ENTRY_BYTES: usize = 1 << 20;
+/// TensorFlow's bound on dimensions.
+const MAX_RANK: usize = 254;
+/// Bound on the slices of a variable, which are compared in pairs.
+const MAX_SLICES: usize = 1024;
+/// Bytes held of each slice while they are put together.
+const SLICE_CHUNK_BYTES: usize = 1 << 14;
+
+/// A variable in a bundle.
+#[derive(Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Type of its elements, convertible or not.
+    pub dtype: DataType,
+    /// Its dimensions.
+    pub dims: Vec<usize>,
+    /// Where its data lie: all of it, or its slices.
+    parts: Vec<Stored>,
+    /// How slices become the whole.
+    assembly: Option<Assembly>,
+}
+
+impl Variable {
+    /// Bytes of its data, in all shards.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.size).sum()
+    }
+
+    /// In how many slices it is stored; 1 for one that is not partitioned.
+    pub fn slices(&self) -> usize {
+        self.parts.len()
+    }
+}
+
+/// Data in a shard.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    shard: i32,
+    offset: u64,
+    size: u64,
+    crc: u32,
+}
+
+/// What an index file says: every entry checked in itself, none yet against the shards.
+#[derive(Debug)]
+pub struct Index {
+    shards: i32,
+    variables: Vec<Variable>,
+}
+
+impl Index {
+    /// Reads the contents of the index file `path`. Memory is bounded by a small multiple of `bytes`, whatever they claim.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Version`] or [`Error::BigEndian`].
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let damaged = |Damaged(reason)| Error::Damaged {
+            path: path.into(),
+            reason,
+        };
+        let (mut header, mut slices, mut variables) = (None, BTreeMap::new(), vec![]);
+        table::read(bytes, |key, value| {
+            match key {
+                [] => header = Some(decode::<proto::Header>("the header", value)?),
+                // Keys of slices begin with a zero, so they come before those of variables.
+                [0, ..] => drop(slices.insert(key.to_vec(), Parsed::parse(&key.escape_ascii().to_string(), value)?.0)),
+                _ => variables.push(variable(key, value, &mut slices)?),
+            }
+            Ok(())
+        })
+        .map_err(damaged)?;
+        let header = header.ok_or_else(|| damaged(table::damaged("no header")))?;
+        let version = header.version.unwrap_or_default().min_consumer;
+        if version > VERSION {
+            return Err(Error::Version {
+                path: path.into(),
+                found: version,
+                expected: VERSION,
+            });
+        }
+        if header.endianness != 0 {
+            return Err(Error::BigEndian { path: path.into() });
+        }
+        let mut stored = variables
+            .iter()
+            .flat_map(|v: &Variable| v.parts.iter().map(move |part| (v, part)));
+        match stored.find(|(_, part)| part.shard < 0 || part.shard >= header.num_shards) {
+            None => Ok(Index {
+                shards: header.num_shards,
+                variables,
+            }),
+            Some((variable, part)) => Err(damaged(table::damaged(format!(
+                "variable '{}' in shard {} of {}",
+                variable.name, part.shard, header.num_shards
+            )))),
+        }
+    }
+
+    /// The variables by name.
+    pub fn variables(&self) -> &[Variable] {
+        &self.variables
+    }
+}
+
+fn decode<M: Message + Default>(what: &str, value: &[u8]) -> std::result::Result<M, Damaged> {
+    if value.len() > MAX_ENTRY_BYTES {
+        return Err(damaged(format!(
+            "{what}: {} bytes, expected at most {MAX_ENTRY_BYTES}",
+            value.len()
+        )));
+    }
+    M::decode(value).map_err(|e| damaged(format!("{what}: {e}")))
+}
+
+/// An entry, checked in itself.
+struct Parsed {
+    dtype: DataType,
+    dims: Vec<usize>,
+    stored: Stored,
+}
+
+impl Parsed {
+    /// The entry, and the slices it lists.
+    fn parse(name: &str, value: &[u8]) -> std::result::Result<(Self, Vec<proto::TensorSlice>), Damaged> {
+        let entry: proto::Entry = decode(name, value)?;
+        let shape = entry.shape.unwrap_or_default();
+        let dims: Option<Vec<usize>> = shape.dim.iter().map(|dim| usize::try_from(dim.size).ok()).collect();
+        let dims = dims.filter(|dims| dims.len() <= MAX_RANK && !shape.unknown_rank);
+        let dims = dims.ok_or_else(|| damaged(format!("'{name}': not a shape")))?;
+        let [offset, size] = [entry.offset, entry.size].map(u64::try_from);
+        let (Ok(offset), Ok(size)) = (offset, size) else {
+            return Err(damaged(format!("'{name}': {} bytes at {}", entry.size, entry.offset)));
+        };
+        let dtype = DataType(entry.dtype);
+        // A zero may hide dimensions whose product overflows.
+        let width = dtype.bytes().unwrap_or(1);
+        if dims
+            .iter()
+            .filter(|&&dim| dim > 0)
+            .try_fold(width, |n, &dim| n.checked_mul(dim))
+            .is_none()
+        {
+            return Err(damaged(format!("'{name}': dimensions {dims:?} overflow")));
+        }
+        let expected = (width * elements(&dims)) as u64;
+        if entry.slices.is_empty() && dtype.bytes().is_some() && size != expected {
+            return Err(damaged(format!(
+                "'{name}': {size} bytes, expected {expected} for {dtype} {dims:?}"
+            )));
+        }
+        let stored = Stored {
+            shard: entry.shard_id,
+            offset,
+            size,
+            crc: entry.crc32c,
+        };
+        Ok((Parsed { dtype, dims, stored }, entry.slices))
+    }
+}
+
+/// The variable of a key, which takes its slices out of `slices`.
+fn variable(
+    key: &[u8],
+    value: &[u8],
+    slices: &mut BTreeMap<Vec<u8>, Parsed>,
+) -> std::result::Result<Variable, Damaged> {
+    let name = std::str::from_utf8(key).map_err(|_| damaged(format!("name '{}' is not UTF-8", key.escape_ascii())))?;
+    let (Parsed { dtype, dims, stored }, listed) = Parsed::parse(name, value)?;
+    let (parts, assembly) = match listed.as_slice() {
+        [] => (vec![stored], None),
+        listed if listed.len() <= MAX_SLICES => {
+            let (parts, assembly) = assemble(name, dtype, &dims, listed, slices)?;
+            (parts, Some(assembly))
+        }
+        listed => {
+            return Err(damaged(format!(
+                "'{name}': {} slices, expected at most {MAX_SLICES}",
+                listed.len()
+            )));
+        }
+    };
+    Ok(Variable {
+        name: name.to_owned(),
+        dtype,
+        dims,
+        parts,
+        assembly,
+    })
+}
+
+fn assemble(
+    name: &str,
+    dtype: DataType,
+    dims: &[usize],
+    listed: &[proto::TensorSlice],
+    entries: &mut BTreeMap<Vec<u8>, Parsed>,
+) -> std::result::Result<(Vec<Stored>, Assembly), Damaged> {
+    let (mut parts, mut all) = (vec![], vec![]);
+    for slice in listed {
+        let bad = || damaged(format!("'{name}': slice {slice:?} does not fit {dtype} {dims:?}"));
+        let slice = Slice::of(slice).ok_or_else(bad)?;
+        let entry = entries.remove(&slice.key(name));
+        let entry = entry.ok_or_else(|| damaged(format!("'{name}': a slice without an entry, or listed twice")))?;
+        if entry.dtype != dtype || slice.dims(dims) != Some(entry.dims) {
+            return Err(bad());
+        }
+        parts.push(entry.stored);
+        all.push(slice);
+    }
+    let assembly = Assembly::new(dims, &all);
+    let assembly = assembly.ok_or_else(|| damaged(format!("'{name}': its slices overlap or do not cover {dims:?}")))?;
+    Ok((parts, assembly))
+}
+
+/// A bundle with open shards.
+#[derive(Debug)]
+pub struct Bundle {
+    prefix: PathBuf,
+    index: Index,
+    shards: BTreeMap<i32, Shard>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    file: File,
+    bytes: u64,
+}
+
+impl Shard {
+    /// `variable` lies in it.
+    fn open(path: &Path, count: i32, variable: &Variable) -> Result<Self> {
+        let file = File::open(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NoShard {
+                path: path.into(),
+                count,
+                name: variable.name.clone(),
+            },
+            _ => Error::io(path)(source),
+        })?;
+        let bytes = file.metadata().map_err(Error::io(path))?.len();
+        Ok(Shard { file, bytes })
+    }
+}
+
+impl Bundle {
+    /// Opens the bundle of a prefix: reads its index, and compares with it which shards there are and how long they are.
+    ///
+    /// # Errors
+    /// Typed, for: unreadable, damaged, another version or byte order, missing or short shards.
+    pub fn open(prefix: &Path) -> Result<Self> {
+        let index = read_index(&index_path(prefix))?;
+        let mut shards = BTreeMap::new();
+        for variable in &index.variables {
+            for part in &variable.parts {
+                let path = shard_path(prefix, part.shard, index.shards);
+                let shard = match shards.entry(part.shard) {
+                    Entry::Occupied(open) => open.into_mut(),
+                    Entry::Vacant(absent) => absent.insert(Shard::open(&path, index.shards, variable)?),
+                };
+                let (found, expected) = (shard.bytes, part.offset.saturating_add(part.size));
+                if expected > found {
+                    return Err(Error::Length {
+                        path,
+                        name: variable.name.clone(),
+                        found,
+                        expected,
+                    });
+                }
+            }
+        }
+        // Variables that shared data would let a small bundle become a huge file.
+        let claimed = index.variables.iter().map(Variable::bytes).fold(0, u64::saturating_add);
+        let found = shards.values().map(|shard| shard.bytes).fold(0, u64::saturating_add);
+        if claimed > found {
+            return Err(Error::Damaged {
+                path: index_path(prefix),
+                reason: format!("variables of {claimed} bytes in shards of {found}"),
+            });
+        }
+        Ok(Bundle {
+            prefix: prefix.into(),
+            index,
+            shards,
+        })
+    }
+
+    /// The variables by name.
+    pub fn variables(&self) -> &[Variable] {
+        self.index.variables()
+    }
+
+    /// The prefix it was opened by.
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let shards = self
+            .shards
+            .keys()
+            .map(|&shard| shard_path(&self.prefix, shard, self.index.shards));
+        shards.chain([index_path(&self.prefix)]).collect()
+    }
+
+    /// Hands the data of a variable of this bundle to `out`, row-major and by chunks, and verifies its checksums. An error may come after all
+    /// of the data: what was made of it is then to be discarded.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`], [`Error::Boolean`], or I/O, that of `out` as it is.
+    pub fn copy(&self, variable: &Variable, out: &mut impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let width = variable.dtype.bytes().unwrap_or(1) as u64;
+        let chunk_bytes = if variable.parts.len() > 1 {
+            SLICE_CHUNK_BYTES
+        } else {
+            CHUNK_BYTES
+        };
+        let section = |part: &Stored| {
+            let shard = self.shards.get(&part.shard).ok_or(io::ErrorKind::NotFound)?;
+            Ok(Section::new(&shard.file, part.offset, part.size, chunk_bytes))
+        };
+        let mut sections: Vec<Section> = variable.parts.iter().map(section).collect::<io::Result<_>>()?;
+        let mut checked = |bytes: &[u8]| {
+            if variable.dtype == DataType::BOOL
+                && let Some(&found) = bytes.iter().find(|&&byte| byte > 1)
+            {
+                return Err(io::Error::other(Error::Boolean {
+                    path: self.prefix.clone(),
+                    name: variable.name.clone(),
+                    found,
+                }));
+            }
+            out(bytes)
+        };
+        match &variable.assembly {
+            None => sections[0].copy(variable.bytes(), &mut checked)?,
+            Some(assembly) => {
+                assembly.runs(&mut |part, count| sections[part].copy(count as u64 * width, &mut checked))?
+            }
+        }
+        for (section, part) in sections.iter().zip(&variable.parts) {
+            let found = table::masked(section.crc());
+            if found != part.crc {
+                return Err(io::Error::other(Error::Checksum {
+                    path: shard_path(&self.prefix, part.shard, self.index.shards),
+                    name: variable.name.clone(),
+                    found,
+                    expected: part.crc,
+                }));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_index(path: &Path) -> Result<Index> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_INDEX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(path))?;
+    if bytes.len() as u64 > MAX_INDEX_BYTES {
+        return Err(Error::Damaged {
+            path: path.into(),
+            reason: format!("more than {MAX_INDEX_BYTES} bytes"),
+        });
+    }
+    Index::parse(path, &bytes)
+}

@@ -1,0 +1,119 @@
+//! From one container to the other, array by array: memory holds the names and a chunk of the data.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::path::Path;
+
+use safetensors::Dtype;
+
+use super::section::{CHUNK_BYTES, Section};
+use super::table::Layout;
+use super::{Array, Bundle, DataType, Error, Role, Variable, writer};
+use crate::checkpoint::{self, atomic, file};
+
+/// Writes these variables of a bundle to a safetensors file under their names, atomically; the same variables give the same
+/// bytes.
+///
+/// # Errors
+/// [`checkpoint::Error::Save`] with the cause: [`Error::ElementType`], damaged data, or what the system reports. Nothing has
+/// then changed on disk.
+pub fn to_safetensors(bundle: &Bundle, variables: &[&Variable], path: &Path) -> checkpoint::Result<()> {
+    let write = || {
+        let dtypes = variables.iter().map(|variable| stored_type(bundle, variable));
+        let dtypes = dtypes.collect::<io::Result<Vec<_>>>()?;
+        let mut variables: Vec<_> = dtypes.into_iter().zip(variables).collect();
+        // As our own checkpoints: the widest elements first, each aligned, then by name.
+        variables.sort_by(|(a, left), (b, right)| (b, &left.name).cmp(&(a, &right.name)));
+        atomic::write(path, |out| {
+            let arrays = variables.iter().map(|(dtype, variable)| file::ArrayInfo {
+                name: &variable.name,
+                dtype: *dtype,
+                dims: &variable.dims,
+                bytes: variable.bytes() as usize,
+            });
+            file::write_header(out, arrays, None)?;
+            variables
+                .iter()
+                .try_for_each(|(_, variable)| bundle.copy(variable, &mut |bytes| out.write_all(bytes)))
+        })
+    };
+    write().map_err(|source| checkpoint::Error::Save {
+        path: path.into(),
+        source,
+    })
+}
+
+fn stored_type(bundle: &Bundle, variable: &Variable) -> io::Result<Dtype> {
+    let name = &variable.name;
+    // The container's own key for metadata.
+    if name == "__metadata__" {
+        return Err(io::Error::other("safetensors has no array of the name '__metadata__'"));
+    }
+    variable.dtype.stored().ok_or_else(|| {
+        io::Error::other(Error::ElementType {
+            path: bundle.prefix().into(),
+            name: name.clone(),
+            found: variable.dtype.to_string(),
+        })
+    })
+}
+
+/// What [`from_safetensors`] wrote.
+#[derive(Debug)]
+pub struct Written {
+    /// The arrays as they are in the bundle.
+    pub arrays: Vec<Array>,
+    /// How many of them are masks that became float32.
+    pub widened: usize,
+}
+
+/// Writes the arrays of a safetensors file whose names `keep` wants as the bundle of `prefix`, in one shard. With
+/// `masks_as_float32`, masks stored as BOOL become float32, as the original has them.
+///
+/// # Errors
+/// A file that is damaged or holds types that TensorFlow's checkpoints lack; what cannot be written.
+pub fn from_safetensors(
+    path: &Path,
+    prefix: &Path,
+    masks_as_float32: bool,
+    mut keep: impl FnMut(&str) -> bool,
+) -> checkpoint::Result<Written> {
+    let mut file = File::open(path).map_err(checkpoint::Error::io(path))?;
+    let header = file::read_header(path, &mut file)?;
+    let start = file.stream_position().map_err(checkpoint::Error::io(path))?;
+    let (mut arrays, mut sources) = (vec![], vec![]);
+    for name in header.offset_keys() {
+        let Some(info) = header.info(&name).filter(|_| keep(&name)) else {
+            continue;
+        };
+        let Some(dtype) = DataType::of(info.dtype) else {
+            let (path, found) = (path.into(), info.dtype.to_string());
+            return Err(checkpoint::Error::ElementType { path, name, found });
+        };
+        let (begin, end) = info.data_offsets;
+        let widen = masks_as_float32 && dtype == DataType::BOOL && Role::of(&name) == Role::Mask;
+        sources.push((start + begin as u64, (end - begin) as u64, widen));
+        arrays.push(Array {
+            name,
+            dtype: if widen { DataType::FLOAT32 } else { dtype },
+            dims: info.shape.clone(),
+            slices: vec![],
+        });
+    }
+    writer::write(prefix, &arrays, 1, Layout::default(), |array, _, out| {
+        let (offset, size, widen) = sources[array];
+        let mut section = Section::new(&file, offset, size, CHUNK_BYTES);
+        section.copy(size, &mut |bytes| match widen {
+            true => out.write_all(&floats(bytes)),
+            false => out.write_all(bytes),
+        })
+    })?;
+    let widened = sources.iter().filter(|(.., widen)| *widen).count();
+    Ok(Written { arrays, widened })
+}
+
+/// The numbers 0 and 1 of these booleans.
+fn floats(mask: &[u8]) -> Vec<u8> {
+    let number = |&byte: &u8| f32::from(u8::from(byte != 0)).to_le_bytes();
+    mask.iter().flat_map(number).collect()
+}

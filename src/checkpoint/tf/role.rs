@@ -1,0 +1,134 @@
+//! What a variable is for, by its name alone (reference 3).
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What a variable is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Weights of a layer.
+    Kernel,
+    /// Which weights of a layer are there.
+    Mask,
+    /// Bias of a layer.
+    Bias,
+    /// Scale of a normalisation.
+    Gamma,
+    /// Centre of a normalisation.
+    Beta,
+    /// Moving mean or variance.
+    Statistic,
+    /// What an optimizer keeps.
+    Slot,
+    /// An average, threshold or record of a sparse method, for training alone.
+    Record,
+    /// A counter or flag of training.
+    Step,
+    /// Not known; kept as if inference needed it.
+    Other,
+}
+
+/// What TensorFlow 2 puts behind the name of a variable, and before that of a slot.
+const OBJECT_SUFFIX: &str = "/.ATTRIBUTES/VARIABLE_VALUE";
+const OBJECT_SLOT: &str = "/.OPTIMIZER_SLOT/";
+
+impl Role {
+    /// The role of a variable of this name.
+    pub fn of(name: &str) -> Role {
+        if name.contains(OBJECT_SLOT) {
+            return Role::Slot;
+        }
+        let name = name.strip_suffix(OBJECT_SUFFIX).unwrap_or(name);
+        match name.rsplit('/').next().unwrap_or(name) {
+            "weights" | "kernel" | "depthwise_weights" | "depthwise_kernel" => Role::Kernel,
+            "mask" => Role::Mask,
+            "biases" | "bias" => Role::Bias,
+            "gamma" => Role::Gamma,
+            "beta" => Role::Beta,
+            "moving_mean" | "moving_variance" => Role::Statistic,
+            "Momentum" | "Adam" | "Adam_1" | "RMSProp" | "RMSProp_1" | "Adagrad" | "beta1_power" | "beta2_power" => {
+                Role::Slot
+            }
+            "threshold" | "ExponentialMovingAverage" | "biased" | "local_step" | "GradientAverage" | "explored" => {
+                Role::Record
+            }
+            "global_step" | "last_mask_update_step" | "is_snipped" | "save_counter" => Role::Step,
+            _ => Role::Other,
+        }
+    }
+
+    /// Whether only training needs the variable.
+    pub fn is_training(self) -> bool {
+        matches!(self, Role::Slot | Role::Record | Role::Step)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Role::Kernel => "kernel",
+            Role::Mask => "mask",
+            Role::Bias => "bias",
+            Role::Gamma => "gamma",
+            Role::Beta => "beta",
+            Role::Statistic => "statistic",
+            Role::Slot => "slot",
+            Role::Record => "record",
+            Role::Step => "step",
+            Role::Other => "other",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_original_and_of_tensorflow_2() {
+        for (name, role) in [
+            ("resnet_model/initial_conv/initial_conv/weights", Role::Kernel),
+            ("resnet_model/depthwise_nxn_3/depthwise_weights", Role::Kernel),
+            ("resnet_model/initial_conv/kernel", Role::Kernel),
+            ("layer1/mask", Role::Mask),
+            ("layer1/biases", Role::Bias),
+            ("resnet_model/batch_normalization_7/gamma", Role::Gamma),
+            ("resnet_model/batch_normalization/moving_variance", Role::Statistic),
+            ("layer1/weights/Momentum", Role::Slot),
+            ("layer1/mask/Adam_1", Role::Slot),
+            ("beta1_power", Role::Slot),
+            ("layer1/threshold", Role::Record),
+            (
+                "train/gradients_1/layer1/MatMul_grad/tuple/control_dependency_1/ExponentialMovingAverage",
+                Role::Record,
+            ),
+            ("model_pruning/last_mask_update_step", Role::Step),
+            ("input_indices", Role::Other),
+            ("dense/kernel/.ATTRIBUTES/VARIABLE_VALUE", Role::Kernel),
+            (
+                "dense/kernel/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE",
+                Role::Slot,
+            ),
+            ("save_counter/.ATTRIBUTES/VARIABLE_VALUE", Role::Step),
+        ] {
+            assert_eq!(Role::of(name), role, "{name}");
+        }
+        let needed = [
+            Role::Kernel,
+            Role::Mask,
+            Role::Bias,
+            Role::Gamma,
+            Role::Beta,
+            Role::Statistic,
+            Role::Other,
+        ];
+        assert!(!needed.into_iter().any(Role::is_training));
+        assert!(
+            [Role::Slot, Role::Record, Role::Step]
+                .into_iter()
+                .all(Role::is_training)
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! `rigl-xla convert`: TensorFlow checkpoints to safetensors, and back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Usage;
+use crate::checkpoint::tf::{self, Array, Bundle, DataType, Role, Variable};
+use crate::report::note;
+use crate::report::table::{Style, Table};
+
+/// Arguments of `convert`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// TensorFlow checkpoint: a prefix, as model.ckpt-1000, or a folder whose newest is meant; with --to-tf a safetensors file
+    #[arg(value_name = "PREFIX")]
+    input: PathBuf,
+    /// Where the safetensors file goes; with --to-tf the prefix of the checkpoint
+    #[arg(value_name = "OUT", required_unless_present = "list")]
+    output: Option<PathBuf>,
+    /// Print name, type, shape, bytes and role of each variable; convert only if OUT is given
+    #[arg(long)]
+    list: bool,
+    /// Leave out what only training needs: optimizer slots, averages, thresholds, counters
+    #[arg(long)]
+    strip_training: bool,
+    /// From safetensors to a TensorFlow checkpoint; masks become float32, as the original has them
+    #[arg(long, conflicts_with = "list")]
+    to_tf: bool,
+    /// Keep masks that are stored as BOOL what they are
+    #[arg(long, requires = "to_tf")]
+    bool_masks: bool,
+}
+
+/// What `convert --json` prints.
+#[derive(Serialize)]
+struct Report {
+    input: PathBuf,
+    output: Option<PathBuf>,
+    /// Arrays written, and what they come to.
+    arrays: usize,
+    bytes: u64,
+    /// Variables that were left out for being strings, and for being of training alone.
+    skipped: Vec<String>,
+    stripped: Vec<String>,
+    /// Every variable, with `--list`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variables: Option<Vec<Listed>>,
+}
+
+/// A variable of the checkpoint.
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+    bytes: u64,
+    role: Role,
+    /// Of a partitioned one more than 1.
+    slices: usize,
+}
+
+/// Runs `convert`.
+///
+/// # Errors
+/// A checkpoint that cannot be read or holds what the other container cannot, or a file that cannot be written.
+pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    if args.to_tf {
+        return to_tf(&args, json);
+    }
+    let prefix = tf::resolve(&args.input)?;
+    let bundle = Bundle::open(&prefix)?;
+    let (strings, others): (Vec<&Variable>, Vec<&Variable>) = bundle
+        .variables()
+        .iter()
+        .partition(|variable| variable.dtype == DataType::STRING);
+    let (stripped, kept): (Vec<&Variable>, Vec<&Variable>) = others
+        .into_iter()
+        .partition(|variable| args.strip_training && Role::of(&variable.name).is_training());
+    let report = Report {
+        input: prefix.clone(),
+        output: args.output.clone(),
+        arrays: kept.len(),
+        bytes: kept.iter().map(|variable| variable.bytes()).sum(),
+        skipped: names(&strings),
+        stripped: names(&stripped),
+        variables: args.list.then(|| bundle.variables().iter().map(Listed::new).collect()),
+    };
+    if let Some(output) = &args.output {
+        refuse_input_as_output(&bundle, output)?;
+        for name in &report.skipped {
+            note!("note: '{name}' holds strings, which safetensors cannot: left out");
+        }
+        tf::to_safetensors(&bundle, &kept, output)?;
+    }
+    report.print(json)
+}
+
+/// The other way.
+fn to_tf(args: &Args, json: bool) -> anyhow::Result<()> {
+    let Some(output) = &args.output else {
+        return Err(Usage("--to-tf: no prefix to write".into()).into());
+    };
+    if output.is_dir() || output.file_name().is_none() {
+        let output = output.display();
+        return Err(Usage(format!(
+            "--to-tf: {output} is a folder, expected a prefix, as {output}/model.ckpt-1000"
+        ))
+        .into());
+    }
+    let mut stripped = Vec::new();
+    let written = tf::from_safetensors(&args.input, output, !args.bool_masks, |name| {
+        let strip = args.strip_training && Role::of(name).is_training();
+        stripped.extend(strip.then(|| name.to_owned()));
+        !strip
+    })?;
+    tf::write_state(output)?;
+    if written.widened > 0 {
+        note!(
+            "note: {} masks written as float32, as the original has them; --bool-masks keeps them bool",
+            written.widened
+        );
+    }
+    Report {
+        input: args.input.clone(),
+        output: Some(output.clone()),
+        arrays: written.arrays.len(),
+        bytes: written.arrays.iter().map(Array::bytes).sum(),
+        skipped: vec![],
+        stripped,
+        variables: None,
+    }
+    .print(json)
+}
+
+fn names(variables: &[&Variable]) -> Vec<String> {
+    variables.iter().map(|variable| variable.name.clone()).collect()
+}
+
+/// The output would take the place of what it is made from.
+fn refuse_input_as_output(bundle: &Bundle, output: &Path) -> Result<(), Usage> {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    let ours = real(output);
+    if ours.is_some() && bundle.files().iter().any(|file| real(file) == ours) {
+        let output = output.display();
+        return Err(Usage(format!(
+            "{output} is a file of the checkpoint itself, expected another"
+        )));
+    }
+    Ok(())
+}
+
+impl Listed {
+    fn new(variable: &Variable) -> Self {
+        Listed {
+            name: variable.name.clone(),
+            dtype: variable.dtype.to_string(),
+            shape: variable.dims.clone(),
+            bytes: variable.bytes(),
+            role: Role::of(&variable.name),
+            slices: variable.slices(),
+        }
+    }
+}
+
+impl Report {
+    fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            return super::print_json(self);
+        }
+        let mut text = String::new();
+        if let Some(variables) = &self.variables {
+            let mut table = Table::new(&["name", "dtype", "shape", "bytes", "role", "slices"]);
+            for v in variables {
+                let shape = v.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
+                table.row([
+                    v.name.clone(),
+                    v.dtype.clone(),
+                    shape,
+                    v.bytes.to_string(),
+                    v.role.to_string(),
+                    v.slices.to_string(),
+                ]);
+            }
+            text = table.write(Style::Text);
+        }
+        if let Some(output) = &self.output {
+            text += &format!("{} arrays, {} bytes, in {}", self.arrays, self.bytes, output.display());
+            if !self.stripped.is_empty() {
+                text += &format!("; {} of training left out", self.stripped.len());
+            }
+            text.push('\n');
+        }
+        super::print(&text)
+    }
+}
