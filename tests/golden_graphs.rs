@@ -83,6 +83,31 @@ fn graphs_keep_their_size() {
     );
 }
 
+/// Instructions of the training program of a model under RigL.
+fn step_size(model: &str) -> usize {
+    let layers = Layers::preset("resnet50-rigl-erk-0.8").unwrap();
+    let plan = layers.set("test", &["model", "name"], model).unwrap().plan().unwrap();
+    let model = plan.model().unwrap();
+    let trainer = Trainer {
+        plan: &plan,
+        model: &*model,
+    };
+    trainer.launch(1).unwrap().0.instruction_count()
+}
+
+/// The program grows with the number of layers and with nothing else: every further block of a group adds the same.
+#[test]
+fn deeper_networks_grow_by_their_blocks() {
+    let [fifty, hundred, hundred_and_fifty, two_hundred] =
+        ["resnet50", "resnet101", "resnet152", "resnet200"].map(step_size);
+    assert_eq!(fifty, 51_388);
+    // ResNet-101 has 17 blocks more than ResNet-50, all in the third group; ResNet-200 has 20 and 13 more than 101.
+    let block = (hundred - fifty) / 17;
+    assert_eq!(hundred - fifty, 17 * block);
+    assert_eq!(hundred_and_fifty - hundred, 17 * block);
+    assert_eq!(two_hundred - hundred, 33 * block);
+}
+
 /// Names of all operators of a graph, called computations included.
 fn operators(computation: &Computation) -> Vec<&'static str> {
     let below = |node: &hlo::Node| -> Vec<_> {
