@@ -137,7 +137,10 @@ fn facts_tell_the_three_convolutions_of_a_layer_apart() {
     let work = [forward, input, kernel].map(ConvFacts::flops);
     assert_eq!(work, [2.0 * 9.0 * 9.0 * 6.0; 3]);
     let groupings: Vec<Grouping> = seen(&TABLE[8]).iter().map(|facts| facts.grouping).collect();
-    assert_eq!(groupings, [Grouping::PerChannel, Grouping::PerChannel, Grouping::PerExample]);
+    assert_eq!(
+        groupings,
+        [Grouping::PerChannel, Grouping::PerChannel, Grouping::PerExample]
+    );
     // Groups of several channels have no other form.
     assert!(seen(&TABLE[10]).is_empty());
 }
@@ -186,4 +189,34 @@ fn other_devices_see_the_graph_as_it_was_built() {
     assert_eq!(same.to_bytes(&[]), computation.to_bytes(&[]));
     let kept = computation.lowered_by(&|_| Lowering::KEEP).unwrap();
     assert_eq!(kept.to_bytes(&[]), computation.to_bytes(&[]));
+}
+
+#[test]
+fn sums_over_many_rows_become_products() {
+    let sums = |dims: &[usize], axes: &'static [usize]| {
+        let parameters = [("x".to_string(), Shape::new(DType::F32, dims))];
+        let built = Graph::function("sums", &parameters, |_, x| vec![x[0].reduce_sum(axes)]).unwrap();
+        let lowered = built.lowered(Target::Cpu).unwrap();
+        let inputs = [values(dims, 3)];
+        let (got, want) = (lowered.evaluate(&inputs).unwrap(), built.evaluate(&inputs).unwrap());
+        close(&got[0], &want[0], "sums");
+        !lowered.nodes.iter().any(|node| matches!(node.op, Op::Reduce { .. }))
+    };
+    assert!(sums(&[4, 16, 16, 3], &[0, 1, 2]));
+    assert!(sums(&[1031, 2], &[0]));
+    assert!(!sums(&[1000, 3], &[0]), "few rows");
+    assert!(!sums(&[3, 1031], &[1]), "the last axis");
+    assert!(!sums(&[2, 1031, 3], &[1]), "not all rows");
+}
+
+#[test]
+fn rules_for_the_cpu_leave_only_dense_windows() {
+    let kept: Vec<usize> = TABLE
+        .iter()
+        .map(|row| convolutions(&computation(row).0.lowered(Target::Cpu).unwrap()))
+        .collect();
+    // Of 1×1 none, but with a stride the phase of the input's gradient that meets the kernel. Of wider windows with a
+    // stride the output, and as many phases as meet the kernel: the kernel's gradient is a sum of few terms in images so
+    // small, as is all of an image of one element. Groups of several channels stay.
+    assert_eq!(kept, [0, 1, 1, 5, 5, 5, 7, 0, 0, 0, 3, 3]);
 }

@@ -1,5 +1,6 @@
 //! One convolution in each of its forms.
 
+use super::sums::column_sums;
 use super::{ConvFacts, Form, Grouping, Lowering};
 use crate::graph::{Graph, Node, Tensor};
 use crate::op::{ConvDims, DotDims, Op, WindowDim};
@@ -70,7 +71,11 @@ impl<'g> Conv<'g> {
             filters,
             extents: dims.input_spatial.iter().map(|&axis| input[axis]).collect(),
             window: window.clone(),
-            positions: dims.output_spatial.iter().map(|&axis| node.shape().dims[axis]).collect(),
+            positions: dims
+                .output_spatial
+                .iter()
+                .map(|&axis| node.shape().dims[axis])
+                .collect(),
         };
         let empty = node.shape().elements() == 0 || input.contains(&0) || own.contains(&0);
         (!empty).then(|| Conv {
@@ -181,27 +186,18 @@ impl<'g> Conv<'g> {
         let parts: Vec<_> = indices(&facts.positions).map(|at| self.window_at(input, &at)).collect();
         let side_by_side = joined(&parts, facts.window.len() + 1);
         let side_by_side = side_by_side.reshape(&[summed, facts.places() * facts.batch]);
-        product(side_by_side, matrix, [0, 0])
-            .reshape(&[&facts.positions[..], &[facts.batch, facts.filters]].concat())
+        product(side_by_side, matrix, [0, 0]).reshape(&[&facts.positions[..], &[facts.batch, facts.filters]].concat())
     }
 
     /// Per position, all that lies under the window times the kernel, elementwise, summed.
     fn reductions(&self) -> Tensor<'g> {
         let facts = &self.facts;
-        let spatial = facts.window.len();
         let input = self.padded([self.dims.input_feature, self.dims.input_batch]);
         let kernel = self.kernel_in_order(true);
-        let within: Vec<usize> = (1..=spatial).collect();
-        let parts: Vec<_> = indices(&facts.positions)
-            .map(|at| {
-                let sums = (self.window_at(input, &at) * kernel).reduce_sum(&within);
-                sums.reshape(&[1, facts.channels, facts.filters])
-            })
+        let sums: Vec<_> = indices(&facts.positions)
+            .map(|at| column_sums(self.window_at(input, &at) * kernel).reshape(&[1, facts.filters]))
             .collect();
-        // The sum over examples comes after the parts are joined. One sum over all of it would be one thread's work,
-        // since its result is small.
-        let sums = joined(&parts, 0).reduce_sum(&[1]);
-        sums.reshape(&[&facts.positions[..], &[1, facts.filters]].concat())
+        joined(&sums, 0).reshape(&[&facts.positions[..], &[1, facts.filters]].concat())
     }
 
     /// Feature groups and batch groups of the operator.
@@ -236,7 +232,10 @@ impl<'g> Conv<'g> {
         };
         let low = edge(&|w| w.pad_low);
         let high = edge(&|w| w.pad_high);
-        let holes: Vec<usize> = edge(&|w| w.base_dilation as i64 - 1).iter().map(|&n| n as usize).collect();
+        let holes: Vec<usize> = edge(&|w| w.base_dilation as i64 - 1)
+            .iter()
+            .map(|&n| n as usize)
+            .collect();
         let nothing = low.iter().chain(&high).all(|&n| n == 0) && holes.iter().all(|&n| n == 0);
         if nothing { x } else { x.pad(0.0, &low, &high, &holes) }
     }

@@ -1,16 +1,17 @@
 //! Rewriting of a finished graph for one kind of device: what a compiler computes slowly in the form in which models and
 //! gradients are written, said in a form that it computes fast.
 //!
-//! Only convolutions are rewritten. Forward passes and both gradients arrive here as the one operator
+//! Convolutions are rewritten, and sums over many rows. Forward passes and both gradients arrive here as the one operator
 //! [`Op::Convolution`], so [`choose`](choose::choose) decides by shape alone and knows nothing of training. Every form is
 //! the same sum in another order, so results agree within rounding.
 
 mod choose;
 mod conv;
 mod phases;
+mod sums;
 
 use crate::error::Result;
-use crate::graph::{Computation, Graph, NodeId};
+use crate::graph::{Computation, Graph, Node, NodeId, Tensor};
 use crate::op::Op;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,39 +64,45 @@ impl Lowering {
 }
 
 impl Computation {
-    /// This computation with its convolutions, also those of the computations that it calls, in the forms that measure
-    /// best on `target`. Parameters, outputs and scopes stay.
+    /// This computation with its convolutions and sums over rows, also those of the computations that it calls, in the
+    /// forms that measure best on `target`. Parameters, outputs and scopes stay.
     ///
     /// # Errors
     /// As [`Computation::lowered_by`].
     pub fn lowered(&self, target: Target) -> Result<Computation> {
         match target {
             Target::Any => Ok(self.clone()),
-            Target::Cpu => self.lowered_by(&choose::choose),
+            Target::Cpu => Pass::new(&choose::choose, true).computation(self),
         }
     }
 
-    /// [`Computation::lowered`] with forms of the caller's choice. Where a form does not exist (patches of channels that
+    /// This computation with its convolutions alone rewritten, in forms of the caller's choice. Where a form does not exist (patches of channels that
     /// do not mix, phases without dilation) the operator stays.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] where a form does not fit its neighbours: a defect of this module.
     pub fn lowered_by(&self, choose: &dyn Fn(&ConvFacts) -> Lowering) -> Result<Computation> {
-        let mut pass = Pass {
-            choose,
-            done: BTreeMap::new(),
-        };
-        pass.computation(self)
+        Pass::new(choose, false).computation(self)
     }
 }
 
 /// One run of the rewriting. Called computations are rewritten once, however often they are called.
 struct Pass<'c> {
     choose: &'c dyn Fn(&ConvFacts) -> Lowering,
+    /// Whether sums over rows are rewritten too.
+    sums: bool,
     done: BTreeMap<*const Computation, Arc<Computation>>,
 }
 
-impl Pass<'_> {
+impl<'c> Pass<'c> {
+    fn new(choose: &'c dyn Fn(&ConvFacts) -> Lowering, sums: bool) -> Self {
+        Pass {
+            choose,
+            sums,
+            done: BTreeMap::new(),
+        }
+    }
+
     fn computation(&mut self, of: &Computation) -> Result<Computation> {
         let graph = Graph::new(of.name.clone());
         let mut ids: Vec<NodeId> = Vec::with_capacity(of.nodes.len());
@@ -105,18 +112,24 @@ impl Pass<'_> {
             for operand in &mut node.operands {
                 *operand = ids[*operand];
             }
-            let lowered = {
-                let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.as_str()));
-                let conv = Conv::of(&graph, &node);
-                conv.and_then(|conv| conv.lowered((self.choose)(conv.facts())))
-            };
-            ids.push(match lowered {
-                Some(tensor) => tensor.id(),
-                None => graph.copy(node),
-            });
+            let lowered = self.node(&graph, &node).map(|tensor| tensor.id());
+            ids.push(lowered.unwrap_or_else(|| graph.copy(node)));
         }
         let outputs: Vec<_> = of.outputs.iter().map(|&id| graph.tensor(ids[id]).output()).collect();
         graph.build(&outputs)
+    }
+
+    /// What stands for `node`, whose operands are those of `graph`; `None` where it stays.
+    fn node<'g>(&self, graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
+        let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.as_str()));
+        match node.op {
+            Op::Convolution { .. } => {
+                let conv = Conv::of(graph, node)?;
+                conv.lowered((self.choose)(conv.facts()))
+            }
+            Op::Reduce { .. } if self.sums => sums::lowered(graph, node),
+            _ => None,
+        }
     }
 
     /// `op` with the computations that it calls rewritten.

@@ -26,10 +26,17 @@ impl<'g> Conv<'g> {
         }
         let periods: Vec<usize> = facts.window.iter().map(|w| w.base_dilation).collect();
         // All phases have as many positions as the first has; what is too much is cut at the end.
-        let rows: Vec<usize> = facts.positions.iter().zip(&periods).map(|(n, b)| n.div_ceil(*b)).collect();
+        let rows: Vec<usize> = facts
+            .positions
+            .iter()
+            .zip(&periods)
+            .map(|(n, b)| n.div_ceil(*b))
+            .collect();
         let phases: Option<Vec<_>> = indices(&periods)
             .map(|at| {
-                let axes: Vec<_> = (0..at.len()).map(|a| phase(&facts.window[a], at[a], rows[a], facts.extents[a])).collect();
+                let axes: Vec<_> = (0..at.len())
+                    .map(|a| phase(&facts.window[a], at[a], rows[a], facts.extents[a]))
+                    .collect();
                 self.phase(&axes, form)
             })
             .collect();
@@ -76,7 +83,8 @@ impl<'g> Conv<'g> {
             ..self.dims.clone()
         };
         let groups = self.groups();
-        self.x.convolution(self.kernel, self.facts.window.clone(), dims, groups[0], groups[1])
+        self.x
+            .convolution(self.kernel, self.facts.window.clone(), dims, groups[0], groups[1])
     }
 }
 
