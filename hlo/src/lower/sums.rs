@@ -1,15 +1,12 @@
 //! Sums over all axes but the last, as batch normalisation has them and their gradients.
 //!
-//! XLA's CPU compiler walks down one column after the other, which touches a line of memory for every number, and as the
-//! result is small it uses one thread. Adding a few blocks of rows is elementwise, and the rest is a matrix product: 5 to
-//! 25 times as fast on the arrays of the networks.
+//! XLA's CPU compiler walks down one column after the other, which touches a line of memory for every number. As a product
+//! with a row of ones it goes along the rows: up to 9 times as fast on the arrays of the networks. Adding blocks of rows
+//! first would be faster still, but the compiler writes all that is computed on the way once per block.
 
 use crate::graph::{Graph, Node, Tensor};
 use crate::op::{Op, Reducer};
 use crate::shape::DType;
-
-/// Blocks of rows that are added first.
-const BLOCKS: [usize; 4] = [8, 4, 2, 1];
 
 /// Fewest rows for which it is worth it.
 const MANY_ROWS: usize = 1024;
@@ -39,11 +36,6 @@ pub(super) fn column_sums(x: Tensor<'_>) -> Tensor<'_> {
     let dims = x.dims();
     let columns = dims.last().copied().unwrap_or(1);
     let rows: usize = dims.iter().rev().skip(1).product();
-    let blocks = BLOCKS.into_iter().find(|blocks| rows % blocks == 0).unwrap_or(1);
-    let height = rows / blocks;
-    let flat = x.reshape(&[rows, columns]);
-    let block = |i: usize| flat.slice(&[i * height, 0], &[(i + 1) * height, columns]);
-    let sum = (1..blocks).fold(block(0), |sum, i| sum + block(i));
-    let ones = x.graph().number(x.dtype(), 1.0).broadcast_to(&[1, height]);
-    ones.matmul(sum).reshape(&[columns])
+    let ones = x.graph().number(x.dtype(), 1.0).broadcast_to(&[1, rows]);
+    ones.matmul(x.reshape(&[rows, columns])).reshape(&[columns])
 }
