@@ -144,7 +144,7 @@ struct Parsed {
 impl Parsed {
     /// The entry, and the slices it lists.
     fn parse(name: &str, value: &[u8]) -> std::result::Result<(Self, Vec<proto::TensorSlice>), Damaged> {
-        let entry: proto::Entry = decode(name, value)?;
+        let entry: proto::Entry = decode(&format!("'{name}'"), value)?;
         let shape = entry.shape.unwrap_or_default();
         let dims: Option<Vec<usize>> = shape.dim.iter().map(|dim| usize::try_from(dim.size).ok()).collect();
         let dims = dims.filter(|dims| dims.len() <= MAX_RANK && !shape.unknown_rank);

@@ -52,8 +52,16 @@ pub fn read(file: &[u8], mut entry: impl FnMut(&[u8], &[u8]) -> Result<(), Damag
     }
     let (blocks, mut footer) = file.split_at(file.len() - FOOTER_BYTES);
     let mut budget = Budget(MAX_CONTENT_BYTES);
-    Handle::read(&mut footer)?; // of the meta-index block, which is empty in checkpoints
-    let index = Handle::read(&mut footer)?.block(blocks, &mut budget)?;
+    // The first is the meta-index block, which is empty in checkpoints: nothing but its checksum matters.
+    let [meta, index] = [Handle::read(&mut footer)?, Handle::read(&mut footer)?];
+    if footer[..footer.len() - size_of_val(&MAGIC)]
+        .iter()
+        .any(|&byte| byte != 0)
+    {
+        return Err(damaged("no zeros at the end of the footer"));
+    }
+    meta.block(blocks, &mut budget)?;
+    let index = index.block(blocks, &mut budget)?;
     let (mut last, mut end) = (None::<Vec<u8>>, 0);
     each_entry(&index, &mut Budget(MAX_CONTENT_BYTES), |_, mut value| {
         let handle = Handle::read(&mut value)?;
@@ -235,15 +243,20 @@ pub fn write<'a>(entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, layout
     if !data.restarts.is_empty() {
         data.close(&mut file, &mut index, layout.snappy);
     }
-    let meta = Block::new(1).append(&mut file, layout.snappy);
-    let index = index.append(&mut file, layout.snappy);
+    finish(&mut file, index, layout.snappy);
+    file
+}
+
+/// Appends what follows the data blocks.
+fn finish(file: &mut Vec<u8>, index: Block, snappy: bool) {
+    let meta = Block::new(1).append(file, snappy);
+    let index = index.append(file, snappy);
     let mut footer = Vec::new();
     meta.write(&mut footer);
     index.write(&mut footer);
     footer.resize(FOOTER_BYTES - size_of_val(&MAGIC), 0);
     file.extend(footer);
     file.extend(MAGIC.to_le_bytes());
-    file
 }
 
 /// A block that is being written.
@@ -345,10 +358,8 @@ mod tests {
         Handle { offset: 0, size }.write(&mut value);
         let mut index = Block::new(1);
         index.push(b"", &value);
-        let mut footer = vec![0, 0];
-        index.append(&mut file, false).write(&mut footer);
-        footer.resize(40, 0);
-        [file, footer, MAGIC.to_le_bytes().to_vec()].concat()
+        finish(&mut file, index, false);
+        file
     }
 
     #[test]
@@ -434,11 +445,7 @@ mod tests {
             index.push(key, &[0, 19]);
         }
         let mut twice = file[..file.len() - FOOTER_BYTES].to_vec();
-        let mut footer = vec![0, 0];
-        index.append(&mut twice, false).write(&mut footer);
-        footer.resize(40, 0);
-        twice.extend(footer);
-        twice.extend(MAGIC.to_le_bytes());
+        finish(&mut twice, index, false);
         assert_eq!(all(&file).unwrap().len(), 1);
         assert_eq!(all(&twice).unwrap_err().0, "block at 0, expected none before 19");
     }

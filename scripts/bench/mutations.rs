@@ -1,0 +1,61 @@
+//! Mutated checkpoints by the million: as `tests/faults_convert.rs` makes thousands, in release mode.
+//!
+//! `cargo bench --bench mutations [-- INPUTS [FIRST]]` makes INPUTS inputs (by default 1000000) of the kinds in turn, from
+//! number FIRST on, and prints one JSON object: how many were refused, the time, and the memory of the process at its most.
+//! Small files are written and read all the time: TMPDIR had better be in memory.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../../tests/common/mutations.rs"]
+mod mutations;
+
+use std::time::Instant;
+
+use mutations::{Kind, Outcome, Subject};
+
+#[derive(Default, serde::Serialize)]
+struct Counts {
+    inputs: u64,
+    refused: u64,
+    /// Taken, but no variable could be read, as the shards do not hold them.
+    without_data: u64,
+    with_data: u64,
+    seconds: f64,
+}
+
+/// A line of what the system tells about this process, in MB.
+fn memory_mb(line: &str) -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|l| l.strip_prefix(line))?;
+    Some(kib.trim().split(' ').next()?.parse::<f64>().ok()? / 1024.0)
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut numbers = std::env::args().filter_map(|arg| arg.parse().ok());
+    let (inputs, first): (u64, u64) = (numbers.next().unwrap_or(1_000_000), numbers.next().unwrap_or(0));
+    let dir = tempfile::tempdir()?;
+    let subject = Subject::new(dir.path());
+    let before = memory_mb("VmPeak:");
+    let mut kinds = serde_json::Map::new();
+    for kind in Kind::ALL {
+        let started = Instant::now();
+        let mut counts = Counts {
+            inputs: inputs / Kind::ALL.len() as u64,
+            ..Counts::default()
+        };
+        for number in first..first + counts.inputs {
+            match subject.run(kind, number) {
+                Outcome::Refused => counts.refused += 1,
+                Outcome::Accepted(0) => counts.without_data += 1,
+                Outcome::Accepted(_) => counts.with_data += 1,
+            }
+        }
+        counts.seconds = (started.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+        kinds.insert(format!("{kind:?}").to_lowercase(), serde_json::to_value(counts)?);
+    }
+    let report = serde_json::json!({
+        "inputs": inputs, "first": first, "kinds": kinds,
+        "virtual_mb_before": before, "virtual_mb_peak": memory_mb("VmPeak:"), "resident_mb_peak": memory_mb("VmHWM:"),
+    });
+    println!("{report}");
+    Ok(())
+}
