@@ -73,7 +73,7 @@ fn every_form_has_the_operators_numbers() {
         let want = run(&client, &built, &inputs);
         // Unrolled windows of whole images say nothing more and take long to compile.
         let form = |form| {
-            built.lowered_by(&move |facts| match (form, facts.elements() > 49, facts.places() > 49) {
+            built.lowered_by(&move |facts| match (form, facts.elements() > 25, facts.places() > 25) {
                 (Form::Taps | Form::Patches, true, _) | (Form::Positions | Form::Columns, _, true) => Lowering::KEEP,
                 _ => Lowering {
                     form,
