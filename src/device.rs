@@ -4,7 +4,7 @@ use crate::pjrt::{
     self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
 };
 use crate::report::{self, note};
-use hlo::{Alias, Computation};
+use hlo::{Alias, Computation, Target};
 use std::time::Instant;
 
 /// One device and what is needed to put programs on it.
@@ -34,13 +34,14 @@ impl Device {
         })
     }
 
-    /// Compiles a graph, or loads it from the cache. With `aliases` parameters may be donated to outputs.
+    /// Compiles a graph, or loads it from the cache, in the form that suits the device ([`Computation::lowered`]). With
+    /// `aliases` parameters may be donated to outputs.
     ///
     /// # Errors
     /// The compiler's.
     pub fn program(&self, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Executable> {
         let started = Instant::now();
-        let bytes = computation.to_bytes(aliases);
+        let bytes = computation.lowered(target(self.kind))?.to_bytes(aliases);
         let options = options(self.kind);
         let Some(cache) = &self.cache else {
             return self.client.compile(&bytes, &options);
@@ -59,8 +60,16 @@ impl Device {
     }
 }
 
+/// What graphs are rewritten for.
+fn target(kind: DeviceKind) -> Target {
+    match kind {
+        DeviceKind::Cpu => Target::Cpu,
+        _ => Target::Any,
+    }
+}
+
 /// What every program of a kind of device is compiled with.
-fn options(kind: DeviceKind) -> CompileOptions {
+pub fn options(kind: DeviceKind) -> CompileOptions {
     let mut options = CompileOptions::default();
     if kind == DeviceKind::Cpu {
         let off = |flag: &str| (flag.to_string(), OptionValue::Bool(false));

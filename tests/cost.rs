@@ -77,6 +77,18 @@ fn resnet50_costs_what_the_readme_says() {
     );
 }
 
+/// 3.2e18 operations for a dense run of the recipe, whatever the sparse run beside it.
+#[test]
+fn a_dense_run_costs_what_the_readme_says() {
+    for preset in ["resnet50-dense", "resnet50-rigl-erk-0.8"] {
+        for multiplier in ["1", "5"] {
+            let cost = json(&["cost", preset, "--multiplier", multiplier]);
+            let dense = number(&cost, "/total/training_run_flops/published/dense");
+            assert_eq!(rounded(dense / 1e18, "3.225"), "3.225", "{preset} {multiplier}");
+        }
+    }
+}
+
 /// Training costs of the methods, relative to the dense run (reference 5.5), by their own formula.
 #[test]
 fn methods_spend_by_their_formulas() {

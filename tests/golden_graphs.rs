@@ -83,6 +83,28 @@ fn graphs_keep_their_size() {
     );
 }
 
+/// Instructions of the training program of a model under RigL.
+fn step_size(model: &str) -> usize {
+    let layers = Layers::preset("resnet50-rigl-erk-0.8").unwrap();
+    let plan = layers.set("test", &["model", "name"], model).unwrap().plan().unwrap();
+    let model = plan.model().unwrap();
+    let trainer = Trainer {
+        plan: &plan,
+        model: &*model,
+    };
+    trainer.launch(1).unwrap().0.instruction_count()
+}
+
+/// The program grows with the number of kernels and with nothing else.
+#[test]
+fn deeper_networks_grow_by_their_kernels() {
+    let sizes = ["resnet50", "resnet101", "resnet152", "resnet200"].map(step_size);
+    assert_eq!(sizes[0], 51_388);
+    let kernels = [54, 105, 156, 204];
+    let each: Vec<usize> = sizes.iter().zip(kernels).map(|(size, kernels)| size / kernels).collect();
+    assert!(each.iter().all(|n| (900..1100).contains(n)), "{each:?}");
+}
+
 /// Names of all operators of a graph, called computations included.
 fn operators(computation: &Computation) -> Vec<&'static str> {
     let below = |node: &hlo::Node| -> Vec<_> {

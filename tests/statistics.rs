@@ -54,6 +54,7 @@ fn statistics_move_where_a_mask_update_replaces_the_gradient_step() {
         Literal::new(&[1, BATCH], &[0i32, 1, 2, 3]),
         Literal::new(&[1, Row::columns(&plan)], &row.values()),
         Literal::scalar(1i32),
+        Literal::scalar(0i64), // the iteration's number, for dropout
         Literal::new(&[2], &[0u32, 0]),
     ];
     let names: Vec<String> = specs(&plan).into_iter().map(|(name, _)| name).collect();

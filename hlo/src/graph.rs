@@ -257,6 +257,17 @@ impl Graph {
         Tensor { graph: self, id }
     }
 
+    /// Adds a node of another graph, with operands of this one and its own scope.
+    pub(crate) fn copy(&self, node: Node) -> NodeId {
+        let mut inner = self.inner.borrow_mut();
+        let id = inner.nodes.len();
+        if let Op::Parameter { .. } = node.op {
+            inner.parameters.push(id);
+        }
+        inner.nodes.push(node);
+        id
+    }
+
     /// Remembers `error` unless an earlier one is there.
     pub(crate) fn fail(&self, error: Error) {
         self.inner.borrow_mut().error.get_or_insert(error);

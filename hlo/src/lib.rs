@@ -30,6 +30,7 @@ mod eval;
 mod grad;
 mod graph;
 mod literal;
+mod lower;
 mod op;
 pub mod proto;
 pub mod random;
@@ -41,6 +42,7 @@ pub use error::{Error, Result};
 pub use grad::grad;
 pub use graph::{Computation, Graph, Node, NodeId, Output, Scope, Tensor};
 pub use literal::{Element, Literal};
+pub use lower::{ConvFacts, Form, Grouping, Lowering, Target};
 pub use op::{
     Binary, Comparison, ConvDims, DotDims, GatherDims, Op, Operand, Padding, Reducer, Unary, Update, WindowDim,
 };

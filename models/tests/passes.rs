@@ -4,7 +4,7 @@
 use hlo::random::Key;
 use hlo::{DType, Graph, Literal, Shape, Tensor, grad};
 use models::layers::{BatchNorm, Conv, Window, cross_entropy};
-use models::{Draw, Init, Kind, Mode, Naming, Net, Options, Precision};
+use models::{Draw, INPUT_INDICES, Init, Kind, Mode, Naming, Net, Options, Precision};
 
 /// Evaluates what `f` builds from a key for dropout.
 fn evaluate(f: impl for<'g> FnOnce(&'g Graph, Key<'g>) -> Vec<Tensor<'g>>) -> Vec<Vec<f32>> {
@@ -171,10 +171,7 @@ fn kept_pixels_are_all_that_the_network_sees() {
                 g.constant(Literal::new(&[2, 1], &[1f32, 100.0])),
             ),
             ("layer1/biases".to_string(), g.constant(Literal::new(&[1], &[0.5f32]))),
-            (
-                "input_indices".to_string(),
-                g.constant(Literal::new(&[2], &[783i32, 2])),
-            ),
+            (INPUT_INDICES.to_string(), g.constant(Literal::new(&[2], &[783i32, 2]))),
         ];
         let pixels = g.iota(Shape::new(DType::F32, [3, 784]), 1);
         vec![network.apply(&Net::new(g, Mode::Eval, arrays), pixels).reshape(&[3])]

@@ -263,7 +263,7 @@ impl Report<'_> {
 
     fn write_learning_rate(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let rate = &self.learning_rate;
-        write!(f, "learning rate   {}", rate.schedule)?;
+        write!(f, "learning rate   {}:", rate.schedule)?;
         let dropped = rate.boundaries.iter().zip(&rate.values[1..]);
         match rate.schedule {
             "piecewise" => write!(f, " {}", rate.values[0])?,
@@ -276,7 +276,7 @@ impl Report<'_> {
             }
         }
         for (boundary, value) in dropped {
-            write!(f, ", {value} after step {boundary}")?;
+            write!(f, "; {value} after step {boundary}")?;
         }
         writeln!(f)
     }

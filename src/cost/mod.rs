@@ -67,9 +67,10 @@ impl PlanCost {
         [sparse as f64, (4 * (kernels + others)) as f64]
     }
 
-    /// Operations of the whole run, by the published and the plain convention.
+    /// Operations of the whole run, by the published and the plain convention. As in the paper they are counted over the
+    /// gradient steps, among which those of the iterations are shared that a mask update took.
     pub fn training_total(&self, plan: &Plan) -> [f64; 2] {
-        let examples = plan.iterations as f64 * plan.run.train.batch_size as f64;
+        let examples = plan.gradient_steps() as f64 * plan.run.train.batch_size as f64;
         self.training.map(|flops| flops * examples)
     }
 }

@@ -63,6 +63,9 @@ pub enum Error {
         /// API version of the plugin.
         version: (i32, i32),
     },
+    /// The graph could not be rewritten for the device.
+    #[error(transparent)]
+    Graph(#[from] hlo::Error),
     /// The plugin returned an error.
     #[error("{call}: {message} ({})", code_name(*code))]
     Plugin {

@@ -1,0 +1,100 @@
+//! The one place that decides how a convolution is computed on a CPU.
+
+use super::{Form, Lowering};
+use crate::op::WindowDim;
+use crate::shape::DType;
+
+/// Which channels of the input meet which of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// All meet all.
+    Dense,
+    /// Each meets its own only, and the sum runs over the window: a depthwise convolution, or the gradient of its input.
+    PerChannel,
+    /// Each meets its own only, and the sum runs over examples and window: the gradient of a depthwise kernel.
+    PerExample,
+}
+
+/// What there is to know of a convolution: its shape. Examples and channels are meant as the operator has them: the
+/// gradient of a kernel takes channels for examples.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvFacts {
+    /// Element type.
+    pub dtype: DType,
+    /// Which channels meet.
+    pub grouping: Grouping,
+    /// Examples of the input.
+    pub batch: usize,
+    /// Channels of the input.
+    pub channels: usize,
+    /// Channels of the output.
+    pub filters: usize,
+    /// Extent of each spatial axis of the input.
+    pub extents: Vec<usize>,
+    /// The window over them.
+    pub window: Vec<WindowDim>,
+    /// Positions of the window per spatial axis.
+    pub positions: Vec<usize>,
+}
+
+impl ConvFacts {
+    /// Elements of the window.
+    pub fn elements(&self) -> usize {
+        self.window.iter().map(|w| w.size).product()
+    }
+
+    /// Positions of the window.
+    pub fn places(&self) -> usize {
+        self.positions.iter().product()
+    }
+
+    /// Whether the input has holes: the convolution is the gradient of a strided one's input.
+    pub fn has_holes(&self) -> bool {
+        self.window.iter().any(|w| w.base_dilation > 1)
+    }
+
+    /// Multiplications and additions. Zeros of padding count, holes do not.
+    pub fn flops(&self) -> f64 {
+        let holes: usize = self.window.iter().map(|w| w.base_dilation).product();
+        let (pairs, sums) = match self.grouping {
+            Grouping::Dense => (self.batch * self.filters, self.channels),
+            Grouping::PerChannel => (self.batch * self.filters, 1),
+            Grouping::PerExample => (self.filters, self.channels),
+        };
+        2.0 * pairs as f64 * sums as f64 * self.elements() as f64 * self.places() as f64 / holes as f64
+    }
+}
+
+/// Most window elements, or positions, that are written out one by one.
+const UNROLLED: usize = 49;
+
+/// Most terms of a sum for which patches are worth making: a window of 3×3 on three colours.
+const FEW_TERMS: usize = 32;
+
+/// The form that measured best on two cores (scripts/bench/results/conv_lowering.md).
+///
+/// Dense convolutions over several elements, forward and for either gradient, stay: the operator reaches 50 to 155
+/// GFLOP/s, sums of taps 20 to 90 and patches 5 to 70. What is not `f32` stays, since sums of rounded terms would be less
+/// exact than the operator.
+pub(super) fn choose(facts: &ConvFacts) -> Lowering {
+    let phases = facts.has_holes();
+    let (elements, places) = (facts.elements(), facts.places());
+    let strided = facts.window.iter().any(|w| w.stride > 1);
+    let form = match facts.grouping {
+        _ if facts.dtype != DType::F32 => return Lowering::KEEP,
+        // The operator computes below 1 GFLOP/s; shifted multiplications are 35 to 600 times as fast, phases another 1.1
+        // to 25 times. Sums for the kernel gain up to 10 times on small images and may lose on large ones.
+        Grouping::PerChannel if elements <= UNROLLED => Form::Taps,
+        Grouping::PerExample if places <= UNROLLED => Form::Positions,
+        // The gradient of a 1×1 kernel: 1.1 to 8 times as fast.
+        Grouping::Dense if places == 1 => Form::Positions,
+        // A strided convolution's input gradient: 1.1 to 2 times as fast without holes.
+        Grouping::Dense if phases => Form::Convolution,
+        // The rest of 1×1, where the operator is a matrix product too: as fast.
+        Grouping::Dense if elements == 1 => Form::Taps,
+        // 3×3 on three colours: about twice as fast; with a stride, or 7×7, slower.
+        Grouping::Dense if facts.channels * elements <= FEW_TERMS && !strided => Form::Patches,
+        _ => return Lowering::KEEP,
+    };
+    Lowering { form, phases }
+}

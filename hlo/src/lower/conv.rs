@@ -1,0 +1,351 @@
+//! One convolution in each of its forms.
+
+use super::sums::column_sums;
+use super::{ConvFacts, Form, Grouping, Lowering};
+use crate::graph::{Graph, Node, Tensor};
+use crate::op::{ConvDims, DotDims, Op, WindowDim};
+
+/// A convolution whose operands stand in a graph.
+#[derive(Clone)]
+pub(super) struct Conv<'g> {
+    pub(super) x: Tensor<'g>,
+    pub(super) kernel: Tensor<'g>,
+    pub(super) dims: ConvDims,
+    pub(super) facts: ConvFacts,
+}
+
+/// Where the result of a form has its examples, channels and positions.
+pub(super) struct Roles {
+    pub(super) batch: usize,
+    pub(super) feature: usize,
+    pub(super) spatial: Vec<usize>,
+}
+
+impl Roles {
+    /// `[batch, positions…, channels]`.
+    pub(super) fn batch_first(spatial: usize) -> Self {
+        Roles {
+            batch: 0,
+            feature: spatial + 1,
+            spatial: (1..=spatial).collect(),
+        }
+    }
+
+    /// `[positions…, batch, channels]`.
+    fn positions_first(spatial: usize) -> Self {
+        Roles {
+            batch: spatial,
+            feature: spatial + 1,
+            spatial: (0..spatial).collect(),
+        }
+    }
+}
+
+impl<'g> Conv<'g> {
+    /// `node`, if it is a convolution that has any other form.
+    pub(super) fn of(graph: &'g Graph, node: &Node) -> Option<Self> {
+        let Op::Convolution {
+            window,
+            dims,
+            feature_groups,
+            batch_groups,
+        } = &node.op
+        else {
+            return None;
+        };
+        let [x, kernel] = [0, 1].map(|i| graph.tensor(node.operands[i]));
+        let (input, own) = (x.dims(), kernel.dims());
+        let (batch, channels) = (input[dims.input_batch], input[dims.input_feature]);
+        let filters = own[dims.kernel_output];
+        let grouping = match (*feature_groups, *batch_groups) {
+            (1, 1) => Grouping::Dense,
+            (groups, 1) if groups == channels && groups == filters => Grouping::PerChannel,
+            (1, groups) if groups == batch && groups == filters => Grouping::PerExample,
+            _ => return None,
+        };
+        let facts = ConvFacts {
+            dtype: x.dtype(),
+            grouping,
+            batch,
+            channels,
+            filters,
+            extents: dims.input_spatial.iter().map(|&axis| input[axis]).collect(),
+            window: window.clone(),
+            positions: dims
+                .output_spatial
+                .iter()
+                .map(|&axis| node.shape().dims[axis])
+                .collect(),
+        };
+        let empty = node.shape().elements() == 0 || input.contains(&0) || own.contains(&0);
+        (!empty).then(|| Conv {
+            x,
+            kernel,
+            dims: dims.clone(),
+            facts,
+        })
+    }
+
+    pub(super) fn facts(&self) -> &ConvFacts {
+        &self.facts
+    }
+
+    /// The result in the order of the operator's axes; `None` where the operator itself is meant, or the form does not
+    /// exist.
+    pub(super) fn lowered(&self, by: Lowering) -> Option<Tensor<'g>> {
+        let (result, roles) = match by.phases {
+            true => self.phased(by.form)?,
+            false => self.formed(by.form)?,
+        };
+        Some(self.in_order(result, &roles))
+    }
+
+    /// The result of a form other than the operator's, and the order of its axes.
+    pub(super) fn formed(&self, form: Form) -> Option<(Tensor<'g>, Roles)> {
+        use {Form::*, Grouping::*};
+        let spatial = self.facts.window.len();
+        let (result, roles) = match (form, self.facts.grouping) {
+            (Taps, Dense | PerChannel) => (self.taps(), Roles::batch_first(spatial)),
+            (Patches, Dense) => (self.patches(), Roles::batch_first(spatial)),
+            (Positions, Dense) => (self.at_positions(), Roles::positions_first(spatial)),
+            (Columns, Dense) => (self.columns(), Roles::positions_first(spatial)),
+            (Positions, PerExample) => (self.reductions(), Roles::positions_first(spatial)),
+            _ => return None,
+        };
+        Some((result, roles))
+    }
+
+    /// A result transposed into the operator's order.
+    fn in_order(&self, result: Tensor<'g>, roles: &Roles) -> Tensor<'g> {
+        let mut order = vec![0; result.shape().rank()];
+        order[self.dims.output_batch] = roles.batch;
+        order[self.dims.output_feature] = roles.feature;
+        for (&axis, &from) in self.dims.output_spatial.iter().zip(&roles.spatial) {
+            order[axis] = from;
+        }
+        transposed(result, &order)
+    }
+
+    /// Per element of the window, what lies under it at all positions, times that element of the kernel.
+    fn taps(&self) -> Tensor<'g> {
+        let facts = &self.facts;
+        let input = self.padded([self.dims.input_batch, self.dims.input_feature]);
+        let sizes = self.sizes();
+        let terms = indices(&sizes).filter(|at| self.meets_input(at)).map(|at| {
+            let under = self.under(input, &at);
+            match facts.grouping {
+                Grouping::Dense => {
+                    let (matrix, contracted) = self.element(&at);
+                    product(under, matrix, [under.shape().rank() - 1, contracted])
+                }
+                _ => {
+                    let scales = self.kernel_at(&at).reshape(&[facts.filters]);
+                    under * scales.broadcast_to(&under.dims())
+                }
+            }
+        });
+        let sum = terms.reduce(|sum, term| sum + term);
+        sum.unwrap_or_else(|| {
+            let dims = [&[facts.batch], &facts.positions[..], &[facts.filters]].concat();
+            input.graph().number(facts.dtype, 0.0).broadcast_to(&dims)
+        })
+    }
+
+    /// What lies under all elements of the window side by side, times the kernel as one matrix.
+    fn patches(&self) -> Tensor<'g> {
+        let facts = &self.facts;
+        let input = self.padded([self.dims.input_batch, self.dims.input_feature]);
+        let parts: Vec<_> = indices(&self.sizes()).map(|at| self.under(input, &at)).collect();
+        let side_by_side = joined(&parts, facts.window.len() + 1);
+        let kernel = self.kernel_in_order(false);
+        let matrix = kernel.reshape(&[facts.elements() * facts.channels, facts.filters]);
+        product(side_by_side, matrix, [facts.window.len() + 1, 0])
+    }
+
+    /// Per position, all that lies under the window, times the kernel as one matrix.
+    fn at_positions(&self) -> Tensor<'g> {
+        let facts = &self.facts;
+        let input = self.padded([self.dims.input_feature, self.dims.input_batch]);
+        let summed = facts.channels * facts.elements();
+        let matrix = self.kernel_in_order(true).reshape(&[summed, facts.filters]);
+        let parts: Vec<_> = indices(&facts.positions)
+            .map(|at| {
+                let window = self.window_at(input, &at).reshape(&[summed, facts.batch]);
+                product(window, matrix, [0, 0]).reshape(&[1, facts.batch, facts.filters])
+            })
+            .collect();
+        joined(&parts, 0).reshape(&[&facts.positions[..], &[facts.batch, facts.filters]].concat())
+    }
+
+    /// What lies under the window at all positions side by side, times the kernel as one matrix.
+    fn columns(&self) -> Tensor<'g> {
+        let facts = &self.facts;
+        let input = self.padded([self.dims.input_feature, self.dims.input_batch]);
+        let summed = facts.channels * facts.elements();
+        let matrix = self.kernel_in_order(true).reshape(&[summed, facts.filters]);
+        let parts: Vec<_> = indices(&facts.positions).map(|at| self.window_at(input, &at)).collect();
+        let side_by_side = joined(&parts, facts.window.len() + 1);
+        let side_by_side = side_by_side.reshape(&[summed, facts.places() * facts.batch]);
+        product(side_by_side, matrix, [0, 0]).reshape(&[&facts.positions[..], &[facts.batch, facts.filters]].concat())
+    }
+
+    /// Per position, all that lies under the window times the kernel, elementwise, summed.
+    fn reductions(&self) -> Tensor<'g> {
+        let facts = &self.facts;
+        let input = self.padded([self.dims.input_feature, self.dims.input_batch]);
+        let kernel = self.kernel_in_order(true);
+        let sums: Vec<_> = indices(&facts.positions)
+            .map(|at| column_sums(self.window_at(input, &at) * kernel).reshape(&[1, facts.filters]))
+            .collect();
+        joined(&sums, 0).reshape(&[&facts.positions[..], &[1, facts.filters]].concat())
+    }
+
+    /// Feature groups and batch groups of the operator.
+    pub(super) fn groups(&self) -> [usize; 2] {
+        match self.facts.grouping {
+            Grouping::Dense => [1, 1],
+            Grouping::PerChannel => [self.facts.channels, 1],
+            Grouping::PerExample => [1, self.facts.batch],
+        }
+    }
+
+    fn sizes(&self) -> Vec<usize> {
+        self.facts.window.iter().map(|w| w.size).collect()
+    }
+
+    /// Whether anything but padding and holes lies under this element of the window at any position.
+    fn meets_input(&self, at: &[usize]) -> bool {
+        let facts = &self.facts;
+        (0..at.len()).all(|axis| {
+            let source = |position| facts.window[axis].source(position, at[axis], facts.extents[axis]);
+            (0..facts.positions[axis]).any(|position| source(position).is_some())
+        })
+    }
+
+    /// The input `[ends[0], spatial…, ends[1]]`, with its padding and holes.
+    fn padded(&self, ends: [usize; 2]) -> Tensor<'g> {
+        let order = [&ends[..1], &self.dims.input_spatial, &ends[1..]].concat();
+        let x = transposed(self.x, &order);
+        let edge = |of: &dyn Fn(&WindowDim) -> i64| -> Vec<i64> {
+            let inner = self.facts.window.iter().map(of);
+            [0].into_iter().chain(inner).chain([0]).collect()
+        };
+        let low = edge(&|w| w.pad_low);
+        let high = edge(&|w| w.pad_high);
+        let holes: Vec<usize> = edge(&|w| w.base_dilation as i64 - 1)
+            .iter()
+            .map(|&n| n as usize)
+            .collect();
+        let nothing = low.iter().chain(&high).all(|&n| n == 0) && holes.iter().all(|&n| n == 0);
+        if nothing { x } else { x.pad(0.0, &low, &high, &holes) }
+    }
+
+    /// What lies under element `at` of the window, at all positions.
+    fn under(&self, input: Tensor<'g>, at: &[usize]) -> Tensor<'g> {
+        let window = &self.facts.window;
+        let start = (0..at.len()).map(|a| at[a] * window[a].window_dilation);
+        let step = window.iter().map(|w| w.stride);
+        picked(input, start, &self.facts.positions, step)
+    }
+
+    /// What lies under all elements of the window at position `at`.
+    fn window_at(&self, input: Tensor<'g>, at: &[usize]) -> Tensor<'g> {
+        let window = &self.facts.window;
+        let start = (0..at.len()).map(|a| at[a] * window[a].stride);
+        let step = window.iter().map(|w| w.window_dilation);
+        picked(input, start, &self.sizes(), step)
+    }
+
+    /// The kernel within one element of the window, which stays as axes of one.
+    fn kernel_at(&self, at: &[usize]) -> Tensor<'g> {
+        let (mut start, mut limit) = (vec![0; self.kernel.shape().rank()], self.kernel.dims());
+        for (&axis, &index) in self.dims.kernel_spatial.iter().zip(at) {
+            (start[axis], limit[axis]) = (index, index + 1);
+        }
+        match self.facts.elements() {
+            1 => self.kernel,
+            _ => self.kernel.slice(&start, &limit),
+        }
+    }
+
+    /// One element of the kernel as a matrix, and which of its axes runs along the input's channels.
+    fn element(&self, at: &[usize]) -> (Tensor<'g>, usize) {
+        let (channels, filters) = (self.facts.channels, self.facts.filters);
+        let part = self.kernel_at(at);
+        match self.dims.kernel_input < self.dims.kernel_output {
+            true => (part.reshape(&[channels, filters]), 0),
+            false => (part.reshape(&[filters, channels]), 1),
+        }
+    }
+
+    /// The kernel as `[window…, in, out]`, or with `in` first.
+    fn kernel_in_order(&self, inner_first: bool) -> Tensor<'g> {
+        let (inner, outer) = ([self.dims.kernel_input], [self.dims.kernel_output]);
+        let within = &self.dims.kernel_spatial[..];
+        transposed(
+            self.kernel,
+            &match inner_first {
+                true => [&inner, within, &outer].concat(),
+                false => [within, &inner, &outer].concat(),
+            },
+        )
+    }
+}
+
+/// `x` with result axis `i` its axis `order[i]`.
+fn transposed<'g>(x: Tensor<'g>, order: &[usize]) -> Tensor<'g> {
+    if order.is_sorted() { x } else { x.transpose(order) }
+}
+
+/// Parts side by side along `axis`.
+fn joined<'g>(parts: &[Tensor<'g>], axis: usize) -> Tensor<'g> {
+    match parts {
+        [part] => *part,
+        parts => parts[0].graph().concatenate(parts, axis),
+    }
+}
+
+/// Of `[first, spatial…, last]`, along each spatial axis `count` elements from `start` at distance `step`.
+fn picked<'g>(
+    x: Tensor<'g>,
+    start: impl Iterator<Item = usize>,
+    count: &[usize],
+    step: impl Iterator<Item = usize>,
+) -> Tensor<'g> {
+    let dims = x.dims();
+    let (mut from, mut to, mut by) = (vec![0; dims.len()], dims.clone(), vec![1; dims.len()]);
+    for (i, (start, step)) in start.zip(step).enumerate() {
+        from[i + 1] = start;
+        to[i + 1] = start + (count[i] - 1) * step + 1;
+        by[i + 1] = step;
+    }
+    match to == dims && from.iter().all(|&i| i == 0) && by.iter().all(|&s| s == 1) {
+        true => x,
+        false => x.slice_strided(&from, &to, &by),
+    }
+}
+
+/// `[a…, k] · [k, b]` or with another pair of axes contracted. Compilers know products of two axes best, so the others are
+/// merged around it.
+fn product<'g>(a: Tensor<'g>, matrix: Tensor<'g>, [left, right]: [usize; 2]) -> Tensor<'g> {
+    let dims = a.dims();
+    let contract = |left| DotDims {
+        lhs_contract: vec![left],
+        rhs_contract: vec![right],
+        ..DotDims::default()
+    };
+    if dims.len() == 2 {
+        return a.dot_general(matrix, contract(left));
+    }
+    let (rows, inner) = (&dims[..left], dims[left]);
+    let flat = a.reshape(&[rows.iter().product(), inner]);
+    let result = flat.dot_general(matrix, contract(1));
+    let columns = matrix.dims()[1 - right];
+    result.reshape(&[rows, &[columns]].concat())
+}
+
+/// All indices into `dims`, the last axis fastest.
+pub(super) fn indices(dims: &[usize]) -> impl Iterator<Item = Vec<usize>> {
+    let total: usize = dims.iter().product();
+    (0..total).map(|flat| crate::eval::unflatten(flat, dims))
+}

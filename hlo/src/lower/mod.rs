@@ -1,0 +1,162 @@
+//! Rewriting of a finished graph for one kind of device: what a compiler computes slowly in the form in which models and
+//! gradients are written, said in a form that it computes fast.
+//!
+//! Convolutions are rewritten, and sums over many rows. Forward passes and both gradients arrive here as the one operator
+//! [`Op::Convolution`], so [`choose`](choose::choose) decides by shape alone and knows nothing of training. Every form is
+//! the same sum in another order, so results agree within rounding.
+
+mod choose;
+mod conv;
+mod phases;
+mod sums;
+
+use crate::error::Result;
+use crate::graph::{Computation, Graph, Node, NodeId, Tensor};
+use crate::op::Op;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use choose::{ConvFacts, Grouping};
+use conv::Conv;
+
+/// What a graph is rewritten for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A device whose compiler has fast convolutions of every kind (GPU, TPU): nothing is rewritten.
+    Any,
+    /// XLA on a CPU.
+    Cpu,
+}
+
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// As the operator itself.
+    Convolution,
+    /// A sum over the window's elements: what lies under one element at all positions, times that element of the kernel.
+    /// A matrix product each, or a multiplication where channels do not mix.
+    Taps,
+    /// One matrix product: what lies under all elements, side by side as channels, times the whole kernel.
+    Patches,
+    /// A product per position of the window: all that lies under it, times the whole kernel. For windows of many elements
+    /// with few positions, as in gradients of kernels.
+    Positions,
+    /// One matrix product: what lies under the window at all positions, side by side as examples, times the whole kernel.
+    Columns,
+}
+
+/// The form of one convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lowering {
+    /// How it is computed, or how each phase is.
+    pub form: Form,
+    /// Whether a dilated input (as in the gradient of a strided convolution's input) is taken apart: positions that meet
+    /// the same elements of the window form a phase, which is a convolution of the input without its holes.
+    pub phases: bool,
+}
+
+impl Lowering {
+    /// The operator itself.
+    pub const KEEP: Lowering = Lowering {
+        form: Form::Convolution,
+        phases: false,
+    };
+}
+
+impl Computation {
+    /// This computation with its convolutions and sums over rows, also those of the computations that it calls, in the
+    /// forms that measure best on `target`. Parameters, outputs and scopes stay.
+    ///
+    /// # Errors
+    /// As [`Computation::lowered_by`].
+    pub fn lowered(&self, target: Target) -> Result<Computation> {
+        match target {
+            Target::Any => Ok(self.clone()),
+            Target::Cpu => Pass::new(&choose::choose, true).computation(self),
+        }
+    }
+
+    /// This computation with its convolutions alone rewritten, in forms of the caller's choice. Where a form does not exist (patches of channels that
+    /// do not mix, phases without dilation) the operator stays.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] where a form does not fit its neighbours: a defect of this module.
+    pub fn lowered_by(&self, choose: &dyn Fn(&ConvFacts) -> Lowering) -> Result<Computation> {
+        Pass::new(choose, false).computation(self)
+    }
+}
+
+/// One run of the rewriting. Called computations are rewritten once, however often they are called.
+struct Pass<'c> {
+    choose: &'c dyn Fn(&ConvFacts) -> Lowering,
+    /// Whether sums over rows are rewritten too.
+    sums: bool,
+    done: BTreeMap<*const Computation, Arc<Computation>>,
+}
+
+impl<'c> Pass<'c> {
+    fn new(choose: &'c dyn Fn(&ConvFacts) -> Lowering, sums: bool) -> Self {
+        Pass {
+            choose,
+            sums,
+            done: BTreeMap::new(),
+        }
+    }
+
+    fn computation(&mut self, of: &Computation) -> Result<Computation> {
+        let graph = Graph::new(of.name.clone());
+        let mut ids: Vec<NodeId> = Vec::with_capacity(of.nodes.len());
+        for node in &of.nodes {
+            let mut node = node.clone();
+            node.op = self.called(node.op)?;
+            for operand in &mut node.operands {
+                *operand = ids[*operand];
+            }
+            let lowered = self.node(&graph, &node).map(|tensor| tensor.id());
+            ids.push(lowered.unwrap_or_else(|| graph.copy(node)));
+        }
+        let outputs: Vec<_> = of.outputs.iter().map(|&id| graph.tensor(ids[id]).output()).collect();
+        graph.build(&outputs)
+    }
+
+    /// What stands for `node`, whose operands are those of `graph`; `None` where it stays.
+    fn node<'g>(&self, graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
+        let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.as_str()));
+        match node.op {
+            Op::Convolution { .. } => {
+                let conv = Conv::of(graph, node)?;
+                conv.lowered((self.choose)(conv.facts()))
+            }
+            Op::Reduce { .. } if self.sums => sums::lowered(graph, node),
+            _ => None,
+        }
+    }
+
+    /// `op` with the computations that it calls rewritten.
+    fn called(&mut self, op: Op) -> Result<Op> {
+        Ok(match op {
+            Op::While { condition, body } => Op::While {
+                condition: self.shared(&condition)?,
+                body: self.shared(&body)?,
+            },
+            Op::Conditional { on_true, on_false } => Op::Conditional {
+                on_true: self.shared(&on_true)?,
+                on_false: self.shared(&on_false)?,
+            },
+            Op::Call { body } => Op::Call {
+                body: self.shared(&body)?,
+            },
+            op => op,
+        })
+    }
+
+    fn shared(&mut self, computation: &Arc<Computation>) -> Result<Arc<Computation>> {
+        let key = Arc::as_ptr(computation);
+        if let Some(done) = self.done.get(&key) {
+            return Ok(done.clone());
+        }
+        let done = Arc::new(self.computation(computation)?);
+        self.done.insert(key, done.clone());
+        Ok(done)
+    }
+}

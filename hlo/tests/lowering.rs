@@ -1,0 +1,222 @@
+//! Every form of every convolution has the operator's values, on the evaluator.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use hlo::cases::{self, Case};
+use hlo::{
+    Computation, ConvFacts, DType, Form, Graph, Grouping, Literal, Lowering, Op, Padding, Shape, Target, Tensor, grad,
+};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+const FORMS: [Form; 5] = [
+    Form::Convolution,
+    Form::Taps,
+    Form::Patches,
+    Form::Positions,
+    Form::Columns,
+];
+
+fn lowerings() -> impl Iterator<Item = Lowering> {
+    let both = |form| [false, true].map(|phases| Lowering { form, phases });
+    FORMS.into_iter().flat_map(both)
+}
+
+fn convolutions(computation: &Computation) -> usize {
+    let own = |node: &hlo::Node| {
+        let called: usize = node.op.called().iter().map(|c| convolutions(c)).sum();
+        called + usize::from(matches!(node.op, Op::Convolution { .. }))
+    };
+    computation.nodes.iter().map(own).sum()
+}
+
+#[test]
+fn every_case_keeps_its_value_in_every_form() {
+    let with_convolutions = |case: &Case| case.op == "convolution";
+    let mut replaced = BTreeSet::new();
+    for case in cases::all().iter().filter(|case| with_convolutions(case)) {
+        let computation = case.computation().unwrap();
+        for lowering in lowerings() {
+            let lowered = computation.lowered_by(&|_| lowering).unwrap();
+            if convolutions(&lowered) < convolutions(&computation) {
+                replaced.insert(lowering);
+            }
+            let got = lowered.evaluate(&case.inputs).unwrap();
+            if let Err(why) = case.check(&got) {
+                panic!("{lowering:?}: {why}");
+            }
+        }
+        let chosen = computation.lowered(Target::Cpu).unwrap();
+        case.check(&chosen.evaluate(&case.inputs).unwrap()).unwrap();
+    }
+    let forms: BTreeSet<Form> = replaced.iter().map(|lowering| lowering.form).collect();
+    assert_eq!(forms, FORMS[1..].iter().copied().collect(), "{replaced:?}");
+}
+
+/// `[n, h, w, c]`, `[kh, kw, c / groups, filters]`, strides, padding, groups.
+type Row = ([usize; 4], [usize; 4], usize, Padding, usize);
+
+/// What the networks have, small.
+const TABLE: [Row; 12] = [
+    ([2, 5, 4, 3], [1, 1, 3, 2], 1, Padding::Same, 1),
+    ([2, 5, 4, 3], [1, 1, 3, 2], 2, Padding::Same, 1),
+    ([2, 5, 4, 3], [3, 3, 3, 2], 1, Padding::Same, 1),
+    ([2, 5, 4, 3], [3, 3, 3, 2], 2, Padding::Same, 1),
+    ([1, 6, 6, 2], [3, 3, 2, 3], 2, Padding::Explicit([(1, 1); 2]), 1),
+    ([1, 9, 8, 2], [7, 7, 2, 3], 2, Padding::Explicit([(3, 3); 2]), 1),
+    ([1, 7, 8, 2], [3, 2, 2, 3], 3, Padding::Valid, 1),
+    ([1, 1, 2, 2], [3, 3, 2, 3], 1, Padding::Same, 1),
+    ([2, 5, 4, 3], [3, 3, 1, 3], 1, Padding::Same, 3),
+    ([2, 6, 5, 3], [3, 3, 1, 3], 2, Padding::Explicit([(1, 1); 2]), 3),
+    ([2, 5, 4, 4], [3, 3, 2, 4], 1, Padding::Same, 2),
+    ([2, 5, 4, 2], [3, 3, 1, 4], 1, Padding::Same, 2),
+];
+
+fn values(dims: &[usize], seed: usize) -> Literal {
+    let value = |i: usize| (((i + seed) * 2_654_435_761 % 4093) as f32 - 2046.0) / 1024.0;
+    Literal::new(dims, &(0..dims.iter().product()).map(value).collect::<Vec<_>>())
+}
+
+/// Output, and the gradients of input and kernel.
+fn passes<'g>(x: &[Tensor<'g>], &(_, _, stride, padding, groups): &Row) -> Vec<Tensor<'g>> {
+    let y = x[0].conv2d(x[1], [stride; 2], padding, groups);
+    let loss = (y * y).reduce_sum_all();
+    [vec![y], grad(loss, x)].concat()
+}
+
+fn computation(row: &Row) -> (Computation, [Literal; 2]) {
+    let inputs = [values(&row.0, 1), values(&row.1, 5)];
+    let parameters = inputs.each_ref().map(|input| ("x".to_string(), input.shape().clone()));
+    let built = Graph::function("passes", &parameters, |_, x| passes(x, row)).unwrap();
+    (built, inputs)
+}
+
+#[test]
+fn shapes_of_the_networks_agree_in_every_form() {
+    for row in &TABLE {
+        let (computation, inputs) = computation(row);
+        let want = computation.evaluate(&inputs).unwrap();
+        for lowering in lowerings() {
+            let lowered = computation.lowered_by(&|_| lowering).unwrap();
+            assert_eq!(lowered.parameter_specs(), computation.parameter_specs());
+            assert_eq!(lowered.output_shapes(), computation.output_shapes());
+            for (got, want) in lowered.evaluate(&inputs).unwrap().iter().zip(&want) {
+                close(got, want, &format!("{row:?} {lowering:?}"));
+            }
+        }
+    }
+}
+
+fn close(got: &Literal, want: &Literal, what: &str) {
+    let (got, want) = (got.to_f64_vec(), want.to_f64_vec());
+    let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    for (g, w) in got.iter().zip(&want) {
+        assert!((g - w).abs() <= 1e-5 * largest, "{what}: {g}, not {w}, of {largest}");
+    }
+}
+
+#[test]
+fn facts_tell_the_three_convolutions_of_a_layer_apart() {
+    let seen = |row: &Row| {
+        let seen: RefCell<Vec<ConvFacts>> = RefCell::default();
+        let record = |facts: &ConvFacts| {
+            seen.borrow_mut().push(facts.clone());
+            Lowering::KEEP
+        };
+        computation(row).0.lowered_by(&record).unwrap();
+        seen.into_inner()
+    };
+    let strided = seen(&TABLE[4]);
+    let [forward, input, kernel] = strided.as_slice() else {
+        panic!("{strided:?}");
+    };
+    assert_eq!((forward.elements(), forward.places()), (9, 9));
+    assert!(!forward.has_holes() && input.has_holes() && !kernel.has_holes());
+    assert_eq!((input.channels, input.filters, input.places()), (3, 2, 36));
+    assert_eq!((kernel.batch, kernel.channels, kernel.places()), (2, 1, 9));
+    // All three do the work of the layer: 2 · positions · window · channels · filters.
+    let work = [forward, input, kernel].map(ConvFacts::flops);
+    assert_eq!(work, [2.0 * 9.0 * 9.0 * 6.0; 3]);
+    let groupings: Vec<Grouping> = seen(&TABLE[8]).iter().map(|facts| facts.grouping).collect();
+    assert_eq!(
+        groupings,
+        [Grouping::PerChannel, Grouping::PerChannel, Grouping::PerExample]
+    );
+    // Groups of several channels have no other form.
+    assert!(seen(&TABLE[10]).is_empty());
+}
+
+#[test]
+fn called_computations_are_rewritten_and_scopes_stay() {
+    let image = Shape::new(DType::F32, [1, 4, 4, 2]);
+    let kernel = Shape::new(DType::F32, [1, 1, 2, 2]);
+    let parameters = [("x".to_string(), image), ("k".to_string(), kernel)];
+    let built = Graph::function("loop", &parameters, |g, x| {
+        let looped = g.repeat(g.scalar(3i32), x, |g, _, x| {
+            let _scope = g.scope("layer");
+            vec![x[0].conv2d(x[1], [1, 1], Padding::Same, 1), x[1]]
+        });
+        g.conditional(looped[0].reduce_sum_all().gt(0.0), &looped, branch, branch)
+    })
+    .unwrap();
+    let lowered = built
+        .lowered_by(&|_| Lowering {
+            form: Form::Taps,
+            phases: false,
+        })
+        .unwrap();
+    assert_eq!((convolutions(&built), convolutions(&lowered)), (3, 0));
+    let inputs = [values(&[1, 4, 4, 2], 3), values(&[1, 1, 2, 2], 9)];
+    let (got, want) = (lowered.evaluate(&inputs).unwrap(), built.evaluate(&inputs).unwrap());
+    close(&got[0], &want[0], "loop");
+    let products = |c: &Computation| {
+        let dots = c.nodes.iter().filter(|node| matches!(node.op, Op::Dot(_)));
+        dots.map(|node| node.scope.clone()).collect::<Vec<_>>()
+    };
+    let called: Vec<_> = lowered.nodes.iter().flat_map(|node| node.op.called()).collect();
+    let scopes: Vec<_> = called.iter().flat_map(|c| products(c)).collect();
+    assert_eq!(scopes, ["layer", "branch", "branch"]);
+}
+
+fn branch<'a>(g: &'a Graph, x: &[Tensor<'a>]) -> Vec<Tensor<'a>> {
+    let _scope = g.scope("branch");
+    vec![x[0].conv2d(x[1], [2, 2], Padding::Same, 1)]
+}
+
+#[test]
+fn other_devices_see_the_graph_as_it_was_built() {
+    let (computation, _) = computation(&TABLE[2]);
+    let same = computation.lowered(Target::Any).unwrap();
+    assert_eq!(same.to_bytes(&[]), computation.to_bytes(&[]));
+    let kept = computation.lowered_by(&|_| Lowering::KEEP).unwrap();
+    assert_eq!(kept.to_bytes(&[]), computation.to_bytes(&[]));
+}
+
+#[test]
+fn sums_over_many_rows_become_products() {
+    let sums = |dims: &[usize], axes: &'static [usize]| {
+        let parameters = [("x".to_string(), Shape::new(DType::F32, dims))];
+        let built = Graph::function("sums", &parameters, |_, x| vec![x[0].reduce_sum(axes)]).unwrap();
+        let lowered = built.lowered(Target::Cpu).unwrap();
+        let inputs = [values(dims, 3)];
+        let (got, want) = (lowered.evaluate(&inputs).unwrap(), built.evaluate(&inputs).unwrap());
+        close(&got[0], &want[0], "sums");
+        !lowered.nodes.iter().any(|node| matches!(node.op, Op::Reduce { .. }))
+    };
+    assert!(sums(&[4, 16, 16, 3], &[0, 1, 2]));
+    assert!(sums(&[1031, 2], &[0]));
+    assert!(!sums(&[1000, 3], &[0]), "few rows");
+    assert!(!sums(&[3, 1031], &[1]), "the last axis");
+    assert!(!sums(&[2, 1031, 3], &[1]), "not all rows");
+}
+
+#[test]
+fn rules_for_the_cpu_leave_only_dense_windows() {
+    let kept: Vec<usize> = TABLE
+        .iter()
+        .map(|row| convolutions(&computation(row).0.lowered(Target::Cpu).unwrap()))
+        .collect();
+    // Of 1×1 none, but with a stride the phase of the input's gradient that meets the kernel. Of wider windows with a
+    // stride the output, and as many phases as meet the kernel: the kernel's gradient is a sum of few terms in images so
+    // small, as is all of an image of one element. Groups of several channels stay.
+    assert_eq!(kept, [0, 1, 1, 5, 5, 5, 7, 0, 0, 0, 3, 3]);
+}

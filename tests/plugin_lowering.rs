@@ -1,0 +1,101 @@
+//! Convolutions in each of their forms on the CPU plugin: the same numbers within rounding.
+#![allow(clippy::unwrap_used)]
+
+use hlo::{Computation, Form, Graph, Literal, Lowering, Padding, Target, Tensor, grad};
+use rigl_xla::device::options;
+use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
+use rigl_xla::rng;
+
+const FORMS: [Form; 4] = [Form::Taps, Form::Patches, Form::Positions, Form::Columns];
+
+/// `[n, h, w, c]`, `[kh, kw, c / groups, filters]`, stride, padding, groups.
+type Row = ([usize; 4], [usize; 4], usize, Padding, usize);
+
+/// Layers of the networks with fewer examples.
+const TABLE: [Row; 9] = [
+    ([2, 32, 32, 3], [3, 3, 3, 16], 1, Padding::Same, 1),
+    ([2, 16, 16, 32], [3, 3, 32, 64], 2, Padding::Same, 1),
+    ([1, 28, 28, 3], [7, 7, 3, 64], 2, Padding::Explicit([(3, 3); 2]), 1),
+    ([1, 14, 14, 64], [3, 3, 64, 64], 2, Padding::Explicit([(1, 1); 2]), 1),
+    ([1, 7, 7, 128], [3, 3, 128, 128], 1, Padding::Same, 1),
+    ([2, 14, 14, 64], [1, 1, 64, 128], 1, Padding::Same, 1),
+    ([2, 14, 14, 64], [1, 1, 64, 128], 2, Padding::Same, 1),
+    ([2, 14, 14, 64], [3, 3, 1, 64], 1, Padding::Explicit([(1, 1); 2]), 64),
+    ([2, 15, 14, 64], [3, 3, 1, 64], 2, Padding::Explicit([(1, 1); 2]), 64),
+];
+
+/// Output, and the gradients of input and kernel under a cotangent.
+fn passes(row: &Row) -> (Computation, Vec<Literal>) {
+    let &(input, kernel, stride, padding, groups) = row;
+    let mut stream = rng::stream(0, "plugin_lowering", "", 0);
+    let mut values = |dims: &[usize]| {
+        let normal = |_| stream.normal() as f32;
+        Literal::new(dims, &(0..dims.iter().product()).map(normal).collect::<Vec<_>>())
+    };
+    let conv = |x: Tensor<'_>, k: Tensor<'_>| x.conv2d(k, [stride; 2], padding, groups).dims();
+    let mut output = vec![];
+    let inputs = [values(&input), values(&kernel)];
+    let parameters = inputs.each_ref().map(|input| ("x".to_string(), input.shape().clone()));
+    Graph::function("shape", &parameters, |_, x| {
+        output = conv(x[0], x[1]);
+        vec![]
+    })
+    .unwrap();
+    let inputs = [&inputs[..], &[values(&output)]].concat();
+    let parameters: Vec<_> = inputs
+        .iter()
+        .map(|input| ("x".to_string(), input.shape().clone()))
+        .collect();
+    let built = Graph::function("passes", &parameters, |_, x| {
+        let y = x[0].conv2d(x[1], [stride; 2], padding, groups);
+        [vec![y], grad((y * x[2]).reduce_sum_all(), &x[..2])].concat()
+    });
+    (built.unwrap(), inputs)
+}
+
+fn run(client: &Client, computation: &Computation, inputs: &[Literal]) -> Vec<Literal> {
+    let program = client
+        .compile(&computation.to_bytes(&[]), &options(DeviceKind::Cpu))
+        .unwrap();
+    let arguments = inputs
+        .iter()
+        .map(|input| Arg::Donate(client.to_device(input, 0).unwrap()));
+    let outputs = program.execute(arguments.collect()).unwrap();
+    outputs.iter().map(|output| output.to_literal().unwrap()).collect()
+}
+
+#[test]
+fn every_form_has_the_operators_numbers() {
+    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
+    for row in &TABLE {
+        let (built, inputs) = passes(row);
+        let want = run(&client, &built, &inputs);
+        // Unrolled windows of whole images say nothing more and take long to compile.
+        let form = |form| {
+            built.lowered_by(&move |facts| match (form, facts.elements() > 49, facts.places() > 49) {
+                (Form::Taps | Form::Patches, true, _) | (Form::Positions | Form::Columns, _, true) => Lowering::KEEP,
+                _ => Lowering {
+                    form,
+                    phases: facts.has_holes(),
+                },
+            })
+        };
+        let chosen = built.lowered(Target::Cpu).unwrap();
+        for lowered in FORMS.map(form).into_iter().map(Result::unwrap).chain([chosen]) {
+            for (output, (got, want)) in run(&client, &lowered, &inputs).iter().zip(&want).enumerate() {
+                close(got, want, &format!("{row:?}, output {output}"));
+            }
+        }
+    }
+}
+
+fn close(got: &Literal, want: &Literal, what: &str) {
+    assert_eq!(got.shape(), want.shape(), "{what}");
+    let (got, want) = (got.to_f64_vec(), want.to_f64_vec());
+    let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    assert!(largest > 0.0, "{what}: nothing but zeros");
+    for (g, w) in got.iter().zip(&want) {
+        assert!((g - w).abs() <= 1e-5 * largest, "{what}: {g}, not {w}, of {largest}");
+    }
+}
