@@ -119,7 +119,7 @@ fn partitioned_variables_become_whole() {
     let vector: Vec<u16> = (0..300).collect();
     assert_eq!(
         found.remove("vector").unwrap(),
-        (Dtype::U16, vec![300], bytes_of(Dtype::U16, &vector))
+        (Dtype::I16, vec![300], bytes_of(Dtype::I16, &vector))
     );
     assert_eq!(
         found.remove("whole").unwrap(),

@@ -101,7 +101,11 @@ fn deeper_networks_grow_by_their_kernels() {
     let sizes = ["resnet50", "resnet101", "resnet152", "resnet200"].map(step_size);
     assert_eq!(sizes[0], 51_388);
     let kernels = [54, 105, 156, 204];
-    let each: Vec<usize> = sizes.iter().zip(kernels).map(|(size, kernels)| size / kernels).collect();
+    let each: Vec<usize> = sizes
+        .iter()
+        .zip(kernels)
+        .map(|(size, kernels)| size / kernels)
+        .collect();
     assert!(each.iter().all(|n| (900..1100).contains(n)), "{each:?}");
 }
 

@@ -80,7 +80,14 @@ fn tensorflow_2_restores_ours_and_we_read_its_own() {
     let folder = dir.path();
     write_ours(folder);
     write_snappy(folder);
-    let said = python::run(PACKAGES, "tensorflow2.py", &[folder.to_str().unwrap()]);
+    let old = ["mnist/model.ckpt-32000", "grid/model.ckpt"];
+    let old = old.map(|prefix| format!("{}/tests/data/tf1/{prefix}", env!("CARGO_MANIFEST_DIR")));
+    for (i, prefix) in old.iter().enumerate() {
+        let converted = folder.join(format!("converted{i}.safetensors"));
+        json(&["convert", prefix, converted.to_str().unwrap()]);
+    }
+    let args = [folder.to_str().unwrap(), &old[0], &old[1]];
+    let said = python::run(PACKAGES, "tensorflow2.py", &args);
     assert_eq!(said, "TensorFlow 2\n");
 
     let converted = |prefix: &str| {
@@ -88,8 +95,10 @@ fn tensorflow_2_restores_ours_and_we_read_its_own() {
         json(&["convert", folder.join(prefix).to_str().unwrap(), out.to_str().unwrap()]);
         fs::read(out).unwrap()
     };
-    let values = fs::read(folder.join("theirs.safetensors")).unwrap();
-    let (bytes, values) = (converted("theirs"), values);
+    let (bytes, values) = (
+        converted("theirs"),
+        fs::read(folder.join("theirs.safetensors")).unwrap(),
+    );
     let [bytes, values] = [&bytes, &values].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
     assert_eq!(values.len(), 14);
     assert_eq!(bytes.len(), values.len());

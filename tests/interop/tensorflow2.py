@@ -1,9 +1,9 @@
 """TensorFlow 2 restores what `convert --to-tf` and our writer wrote, and writes what `convert` is to read.
 
-    tensorflow2.py FOLDER
+    tensorflow2.py FOLDER PREFIX...
 
 FOLDER holds `ours/model.ckpt` with the arrays of `ours.safetensors`, and `snappy.ckpt`, the same variables in a compressed
-index, two shards and slices. It gets `theirs/model.ckpt` in two shards with partitioned variables, `object/ckpt-1` of
+index, two shards and slices; and for each PREFIX, a checkpoint of TensorFlow 1.15, what was made of it. It gets `theirs/model.ckpt` in two shards with partitioned variables, `object/ckpt-1` of
 `tf.train.Checkpoint`, and the values of both in `theirs.safetensors` and `object.safetensors`.
 """
 import os
@@ -56,6 +56,11 @@ rows = tf.raw_ops.RestoreV2(
     prefix=path("snappy.ckpt"), tensor_names=["parts"], shape_and_slices=["100 70 68,5:10,60"], dtypes=[tf.int64]
 )
 np.testing.assert_array_equal(rows[0], sliced["parts"][68:73, 10:70])
+
+for i, prefix in enumerate(sys.argv[2:]):
+    reader = tf.train.load_checkpoint(prefix)
+    names = reader.get_variable_to_shape_map()
+    compare({name: reader.get_tensor(name) for name in names}, load_file(path("converted%d.safetensors" % i)))
 
 with tf.Graph().as_default(), v1.Session(config=v1.ConfigProto(device_count={"CPU": 2})) as session:
     values = {"theirs/%s" % dtype: (np.arange(12).reshape(3, 4) % 2).astype(dtype) for dtype in [

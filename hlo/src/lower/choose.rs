@@ -82,10 +82,9 @@ pub(super) fn choose(facts: &ConvFacts) -> Lowering {
     let strided = facts.window.iter().any(|w| w.stride > 1);
     let form = match facts.grouping {
         _ if facts.dtype != DType::F32 => return Lowering::KEEP,
-        // The operator computes below 1 GFLOP/s; shifted multiplications are 35 to 600 times as fast, phases another 1.1
-        // to 25 times. Sums for the kernel gain up to 10 times on small images and may lose on large ones.
+        // The operator computes below 1 GFLOP/s; shifted multiplications are 13 to 600 times as fast, phases another 1.1
+        // to 25 times. Gradients of depthwise kernels stay: sums gained up to 10 times on small images, but lost on large.
         Grouping::PerChannel if elements <= UNROLLED => Form::Taps,
-        Grouping::PerExample if places <= UNROLLED => Form::Positions,
         // The gradient of a 1×1 kernel: 1.1 to 8 times as fast.
         Grouping::Dense if places == 1 => Form::Positions,
         // A strided convolution's input gradient: 1.1 to 2 times as fast without holes.

@@ -1,14 +1,13 @@
 //! Rewriting of a finished graph for one kind of device: what a compiler computes slowly in the form in which models and
 //! gradients are written, said in a form that it computes fast.
 //!
-//! Convolutions are rewritten, and sums over many rows. Forward passes and both gradients arrive here as the one operator
-//! [`Op::Convolution`], so [`choose`](choose::choose) decides by shape alone and knows nothing of training. Every form is
-//! the same sum in another order, so results agree within rounding.
+//! Convolutions are rewritten. Forward passes and both gradients arrive here as the one operator [`Op::Convolution`], so
+//! [`choose`](choose::choose) decides by shape alone and knows nothing of training. Every form is the same sum in another
+//! order, so results agree within rounding.
 
 mod choose;
 mod conv;
 mod phases;
-mod sums;
 
 use crate::error::Result;
 use crate::graph::{Computation, Graph, Node, NodeId, Tensor};
@@ -64,15 +63,15 @@ impl Lowering {
 }
 
 impl Computation {
-    /// This computation with its convolutions and sums over rows, also those of the computations that it calls, in the
-    /// forms that measure best on `target`. Parameters, outputs and scopes stay.
+    /// This computation with its convolutions, also those of the computations that it calls, in the forms that measure best
+    /// on `target`. Parameters, outputs and scopes stay.
     ///
     /// # Errors
     /// As [`Computation::lowered_by`].
     pub fn lowered(&self, target: Target) -> Result<Computation> {
         match target {
             Target::Any => Ok(self.clone()),
-            Target::Cpu => Pass::new(&choose::choose, true).computation(self),
+            Target::Cpu => Pass::new(&choose::choose).computation(self),
         }
     }
 
@@ -82,23 +81,20 @@ impl Computation {
     /// # Errors
     /// [`crate::Error::Shape`] where a form does not fit its neighbours: a defect of this module.
     pub fn lowered_by(&self, choose: &dyn Fn(&ConvFacts) -> Lowering) -> Result<Computation> {
-        Pass::new(choose, false).computation(self)
+        Pass::new(choose).computation(self)
     }
 }
 
 /// One run of the rewriting. Called computations are rewritten once, however often they are called.
 struct Pass<'c> {
     choose: &'c dyn Fn(&ConvFacts) -> Lowering,
-    /// Whether sums over rows are rewritten too.
-    sums: bool,
     done: BTreeMap<*const Computation, Arc<Computation>>,
 }
 
 impl<'c> Pass<'c> {
-    fn new(choose: &'c dyn Fn(&ConvFacts) -> Lowering, sums: bool) -> Self {
+    fn new(choose: &'c dyn Fn(&ConvFacts) -> Lowering) -> Self {
         Pass {
             choose,
-            sums,
             done: BTreeMap::new(),
         }
     }
@@ -127,7 +123,6 @@ impl<'c> Pass<'c> {
                 let conv = Conv::of(graph, node)?;
                 conv.lowered((self.choose)(conv.facts()))
             }
-            Op::Reduce { .. } if self.sums => sums::lowered(graph, node),
             _ => None,
         }
     }

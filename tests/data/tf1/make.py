@@ -103,7 +103,7 @@ def types():
 
 def grid():
     """Six parts of a matrix, and two of a vector with long numbers in their keys."""
-    matrix, vector = np.arange(30, dtype=np.int32).reshape(5, 6), np.arange(300, dtype=np.uint16)
+    matrix, vector = np.arange(30, dtype=np.int32).reshape(5, 6), np.arange(300, dtype=np.int16)
     pieces = [[], [("whole", "", np.float32(1.5))]]
     for i, (top, height) in enumerate([(0, 2), (2, 3)]):
         for left, width in [(0, 1), (1, 2), (3, 3)]:
