@@ -204,4 +204,5 @@ def main(path, name):
     print(json.dumps({mode: compare(inputs, below(f"{mode}/"), name, mode == "train") for mode in ("eval", "train")}))
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
