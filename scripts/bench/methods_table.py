@@ -170,7 +170,7 @@ def plot(name, xlabel, panels, log):
     axes[0][-1].legend(fontsize=8)
     figure.tight_layout()
     # Neither dates nor random identifiers, so that the same results give the same file.
-    figure.savefig(os.path.join(bench.RESULTS, name), metadata={"Date": None})
+    figure.savefig(os.path.join(bench.RESULTS, name), metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
 
