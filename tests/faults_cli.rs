@@ -9,7 +9,7 @@ use common::error;
 fn unknown_names_come_with_the_nearest() {
     for (args, near) in [
         (&["plan", "mnist-rigle"][..], "did you mean `mnist-rigl`, `mnist-rigl-itop`?"),
-        (&["train", "mnist-rgil"], "did you mean `mnist-rigl`?"),
+        (&["train", "mnist-rgil"], "did you mean `mnist-rigl`, `mnist-snip`?"),
         (&["train", "--method", "rigel"], "--method: unknown method `rigel`"),
         (&["plan", "--method", "rigel"], "did you mean `rigl`?"),
         (&["plan", "--model", "mnist-cf"], "did you mean `mnist-fc`?"),
