@@ -152,7 +152,7 @@ struct Network {
 impl Network {
     fn of(checkpoint: Checkpoint) -> anyhow::Result<Self> {
         let path = checkpoint.path.clone();
-        let network = recognise(checkpoint, None)?;
+        let network = recognise(checkpoint, None, None)?;
         let (model, weights) = (&network.model, &network.weights);
         if model.name() != compact::MODEL {
             bail!(

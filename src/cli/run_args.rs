@@ -282,6 +282,9 @@ pub struct NetworkArgs {
     /// Network, where the names and shapes in the checkpoint are not to decide
     #[arg(long)]
     pub model: Option<String>,
+    /// Height and width of an image [default: that of the run, or of the network]
+    #[arg(long, value_name = "N")]
+    pub image_size: Option<usize>,
     /// Precision of activations, f32 or bf16 [default: that of the run]
     #[arg(long, value_name = "NAME", value_parser = precision)]
     pub precision: Option<Precision>,
@@ -295,7 +298,7 @@ impl NetworkArgs {
     pub fn load(&self, path: &Path) -> anyhow::Result<(Recognised, Option<Metadata>)> {
         let checkpoint = checkpoint::load(path)?;
         let metadata = checkpoint.metadata.clone();
-        let mut network = recognise(checkpoint, self.model.as_deref())?;
+        let mut network = recognise(checkpoint, self.model.as_deref(), self.image_size)?;
         network.precision = self.precision.unwrap_or(network.precision);
         Ok((network, metadata))
     }

@@ -10,7 +10,7 @@ use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, prun
 use super::{Error, LayerSparsity, OptimizerRule, Run, Unit};
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::{Form, Set};
-use crate::sparse::{self, Budget, Counters, Gradual, Keep, Layer, Options, Schedule};
+use crate::sparse::{self, Budget, Counters, DropScore, Gradual, Keep, Layer, Options, Schedule};
 
 /// A run that can be carried out: what `train` does and `plan` prints.
 #[derive(Clone, Debug)]
@@ -92,6 +92,11 @@ impl Plan {
             true => masked.clone(),
             false => network(&run, false)?.declaration(),
         };
+        let pools = matches!(Family::of(&run.model.name), Some(Family::ResNet | Family::Vgg));
+        if pools && method.drop == DropScore::GradientFlow {
+            let expected = "a method that differentiates once, as the network's maxima under windows do";
+            return Err(value("method.name", method.name, expected));
+        }
         let mut plan = Self::with_params(run, masked.params)?;
         let dims = network_with_masks.input_dims();
         if !plan.preprocessing.takes(&dims) {

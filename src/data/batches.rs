@@ -5,7 +5,9 @@ use rand_chacha::rand_core::Rng;
 use super::{Error, Result, stream};
 
 /// Shuffled batches, epoch by epoch: each epoch is a permutation of all examples, drawn anew, and no batch mixes two
-/// epochs (reference 4.4: a shuffle buffer as large as the set, before the repeat).
+/// epochs (reference 4.4: a shuffle buffer as large as the set, before the repeat). The original's CIFAR driver repeats
+/// before it shuffles, so that epochs mix (4.3); its order cannot be had again in any case, and each example is seen as
+/// often here.
 ///
 /// The permutation is a pure function of (seed, epoch), so the batch of any iteration can be had without the ones
 /// before it, and a resumed run continues exactly. Where the batch size does not divide the number of examples, the

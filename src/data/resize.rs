@@ -4,9 +4,13 @@ use hlo::Literal;
 
 use super::{Dataset, mnist};
 
+/// How many times larger images are made, in height and width, at most.
+pub const LARGEST: usize = 2;
+
 /// The data set with images as a network takes them that wants examples of `dims`: grey ones in three equal colours for
 /// `[height, width, 3]`, and resized bilinearly (pixel centres halfway, borders repeated, rounded to the nearest of 0 to
-/// 255). What has no such form, or these dimensions already, stays as it is.
+/// 255). What has no such form, or these dimensions already, stays as it is; so do images that would become more than
+/// [`LARGEST`] times as large, which are hardly meant.
 pub fn fit(set: Dataset, dims: &[usize]) -> Dataset {
     let found = set.images.dims().get(1..).unwrap_or_default();
     let from = match *found {
@@ -16,6 +20,9 @@ pub fn fit(set: Dataset, dims: &[usize]) -> Dataset {
         _ => return set,
     };
     let &[height, width, 3] = dims else { return set };
+    if height > LARGEST * from[0] || width > LARGEST * from[1] {
+        return set;
+    }
     let images = set.images.bytes().chunks_exact(from.iter().product());
     let (rows, columns) = (taps(from[0], height), taps(from[1], width));
     let mut pixels = Vec::with_capacity(set.len() * height * width * 3);
@@ -100,7 +107,7 @@ mod tests {
     #[test]
     fn other_forms_stay() {
         let grey = set(&[1, 784], &[3; 784]);
-        for dims in [&[784][..], &[28, 28], &[28, 28, 1]] {
+        for dims in [&[784][..], &[28, 28], &[28, 28, 1], &[224, 224, 3]] {
             assert_eq!(fit(grey.clone(), dims), grey);
         }
     }

@@ -38,14 +38,16 @@ impl Recognised {
 }
 
 /// The network that a checkpoint's arrays are of, by their names and dimensions; `asked` is its name where these must not
-/// decide. What they do not tell (the size of images) is the run's, where the checkpoint says, or the network's default.
+/// decide. The size of images, which they do not tell, is as given, or the run's where the checkpoint says, or the network's
+/// default.
 ///
 /// # Errors
 /// A checkpoint that fits no network: the error lists what is wrong with the one asked for, else with the one it names.
-pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>) -> Result<Recognised> {
+pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>, image_size: Option<usize>) -> Result<Recognised> {
     let run = checkpoint.metadata.as_ref();
     let run = run.and_then(|m| Run::from_toml(&m.config, &checkpoint.path.display().to_string()).ok());
-    let model = network(&checkpoint, run.as_ref(), asked)?;
+    let image_size = image_size.or(run.as_ref().and_then(|run| run.model.image_size));
+    let model = network(&checkpoint, asked, image_size)?;
     let specs = inference_specs(&model.declaration());
     // A network's name may be spelt in several ways: as found is as expected.
     let told = checkpoint.metadata.as_ref().map(|m| m.model.clone());
@@ -65,13 +67,14 @@ pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>) -> Result<Reco
     })
 }
 
-fn network(checkpoint: &Checkpoint, run: Option<&Run>, asked: Option<&str>) -> Result<Box<dyn Model>> {
+fn network(checkpoint: &Checkpoint, asked: Option<&str>, image_size: Option<usize>) -> Result<Box<dyn Model>> {
     let arrays = &checkpoint.tensors;
     let masked = arrays.keys().any(|name| name.ends_with("/mask"));
     let told = checkpoint.metadata.as_ref().map(|m| m.model.as_str());
     let told = told.filter(|name| Family::of(name).is_some());
     let name = asked.or(told);
-    if name.is_none_or(|name| Family::of(name) == Some(Family::MnistFc))
+    if image_size.is_none()
+        && name.is_none_or(|name| Family::of(name) == Some(Family::MnistFc))
         && let Some(sized) = sized(arrays, masked)
     {
         return Ok(Box::new(sized));
@@ -86,9 +89,7 @@ fn network(checkpoint: &Checkpoint, run: Option<&Run>, asked: Option<&str>) -> R
         // For a message that tells what is missing.
         _ => Options::new(name.unwrap_or(models::NAMES[0]), masked),
     };
-    if Family::of(&options.name) != Some(Family::MnistFc) {
-        options.image_size = run.and_then(|run| run.model.image_size);
-    }
+    options.image_size = image_size;
     options.build().map_err(|error| {
         let origin = match asked {
             Some(_) => "--model".to_owned(),
