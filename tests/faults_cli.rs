@@ -8,7 +8,10 @@ use common::error;
 #[test]
 fn unknown_names_come_with_the_nearest() {
     for (args, near) in [
-        (&["plan", "mnist-rigle"][..], "did you mean `mnist-rigl`, `mnist-rigl-itop`?"),
+        (
+            &["plan", "mnist-rigle"][..],
+            "did you mean `mnist-rigl`, `mnist-rigl-itop`?",
+        ),
         (&["train", "mnist-rgil"], "did you mean `mnist-rigl`, `mnist-snip`?"),
         (&["train", "--method", "rigel"], "--method: unknown method `rigel`"),
         (&["plan", "--method", "rigel"], "did you mean `rigl`?"),
