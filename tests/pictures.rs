@@ -21,7 +21,9 @@ fn pictures() -> &'static Path {
     let folder = FOLDER.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let [idx, bin] = ["idx", "cifar"].map(|name| folder.path().join(name));
-        [&idx, &bin].map(|dir| fs::create_dir(dir).unwrap());
+        for dir in [&idx, &bin] {
+            fs::create_dir(dir).unwrap();
+        }
         let source = fetch::ensure("fashion-mnist").unwrap();
         for (split, examples) in [Split::Train, Split::Test].into_iter().zip(EXAMPLES) {
             let whole = mnist::load(&source, split).unwrap();
