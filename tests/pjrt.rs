@@ -8,7 +8,8 @@
 mod plugins;
 
 use half::{bf16, f16};
-use hlo::{Alias, Computation, DType, Graph, Literal, Reducer, Shape, Tensor};
+use hlo::{Alias, Computation, DType, Graph, Literal, Reducer, Shape, Tensor, proto};
+use prost::Message;
 use rigl_xla::pjrt::{
     self, Arg, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
 };
