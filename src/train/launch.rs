@@ -96,9 +96,10 @@ impl Trainer<'_> {
     /// replicas ([`Plan::replicas`]) what each of them runs.
     ///
     /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]`, per iteration of the launch `indices`
-    /// `s32[K, batch]` (of this replica's part of the batch) and `schedule` `f32[K, columns]` ([`Row`]); how many of the K to run (`count`, s32), the number of
-    /// the first (`iteration`, s64, where [`Plan::draws`]), the `seed` `u32[2]` and, of several replicas, which one it is
-    /// (`replica`, s32). Outputs: the state, in place, and [`launch_outputs`](super::replicas::launch_outputs).
+    /// `s32[K, batch]` (of a replica its part) and `schedule` `f32[K, columns]` ([`Row`]); how many of the K to run (`count`,
+    /// s32), the number of the first (`iteration`, s64, where [`Plan::draws`]), the `seed` `u32[2]` and, of several replicas,
+    /// which one it is (`replica`, s32). Outputs: the state, in place, and [`LAUNCH_OUTPUTS`]; of several replicas also
+    /// [`AGREE`](super::replicas::AGREE).
     ///
     /// # Errors
     /// None for the models and methods of this crate.

@@ -33,6 +33,7 @@ impl Recognised {
             preprocessing: self.preprocessing,
             precision: self.precision,
             label_smoothing: self.run.as_ref().map_or(0.0, |run| run.train.label_smoothing),
+            replicas: 1,
         }
     }
 }

@@ -11,21 +11,21 @@
 //! the original saves them, and every launch ends with them on all replicas. So a state of the run is that of any replica
 //! between launches, and says nothing of how many there are.
 
-use super::launch::LAUNCH_OUTPUTS;
 use super::state::State;
 use super::step::Trainer;
 use crate::config::Plan;
-use hlo::{DType, Graph, Reducer, Shape, Tensor};
+use hlo::{DType, Graph, Literal, Reducer, Shape, Tensor};
 
-/// Name of the output of a launch of several replicas, after [`LAUNCH_OUTPUTS`]: whether their masks were the same after
+/// Name of the last output of a launch of several replicas, after [`super::launch::LAUNCH_OUTPUTS`]: whether their masks were the same after
 /// every update (pred).
 pub const AGREE: &str = "agree";
 
-/// Names of the outputs of a plan's launches, after the state.
-pub fn launch_outputs(plan: &Plan) -> impl Iterator<Item = &'static str> {
-    LAUNCH_OUTPUTS
-        .into_iter()
-        .chain(Some(AGREE).filter(|_| plan.replicas() > 1))
+/// The last inputs of a launch of replica `replica`: the run's seed, and of several replicas which one it is.
+pub fn identity(plan: &Plan, replica: usize) -> Vec<Literal> {
+    let seed = plan.run.train.seed;
+    let seed = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
+    let replica = (plan.replicas() > 1).then(|| Literal::scalar(replica as i32));
+    [seed].into_iter().chain(replica).collect()
 }
 
 /// The part of replica `replica` of the batches in `indices`, row-major `s32[_, batch]`: of each batch the next
@@ -116,7 +116,6 @@ fn mixed(x: Tensor<'_>) -> Tensor<'_> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use hlo::Literal;
 
     #[test]
     fn parts_of_a_batch_are_the_batch_in_order() {
