@@ -36,6 +36,7 @@ impl Recognised {
             preprocessing: self.preprocessing,
             precision: self.precision,
             label_smoothing: self.label_smoothing,
+            replicas: 1,
         }
     }
 
