@@ -8,6 +8,7 @@
 
 pub mod example;
 mod indexed;
+pub mod labelled;
 mod reader;
 pub mod shards;
 mod wire;
@@ -15,6 +16,7 @@ mod writer;
 
 pub use example::Example;
 pub use indexed::Indexed;
+pub(in crate::data) use indexed::read_at;
 pub use reader::Reader;
 pub use writer::{Writer, write};
 
