@@ -10,7 +10,7 @@ mod pixels;
 mod source;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -171,7 +171,8 @@ impl Plan {
         let written = self.sets.iter().map(write).collect::<Result<_>>()?;
         if !self.classes.is_empty() {
             let path = staging.path().join("classes.txt");
-            fs::write(&path, self.classes.to_text()).map_err(Error::io(&path))?;
+            let text = self.classes.to_text();
+            atomic::write(&path, |out| out.write_all(text.as_bytes())).map_err(Error::io(&path))?;
         }
         fs::rename(staging.path(), output).map_err(Error::io(output))?;
         // Its name is gone, so there is nothing to remove.

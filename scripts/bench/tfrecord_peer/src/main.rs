@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use tfrecord::{BytesIter, ExampleIter, FeatureKind, RecordReaderInit};
+use tfrecord::{BytesIter, ExampleIter};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -14,20 +14,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     match what.as_str() {
         "examples" => {
-            let reader: ExampleIter<_> = RecordReaderInit::default().open(path)?;
-            for example in reader {
-                let example = example?;
-                let picture = example.get("image/encoded").ok_or("no picture")?;
-                let label = example.get("image/class/label").ok_or("no label")?;
-                let (FeatureKind::Bytes(picture), FeatureKind::I64(label)) = (picture.kinds(), label.kinds()) else {
-                    return Err("features of other kinds".into());
-                };
+            for example in ExampleIter::open(path, Default::default())? {
+                let features = example?.features.ok_or("no features")?.feature;
+                let feature = |key: &str| features.get(key).ok_or(format!("no {key}"));
+                let picture = feature("image/encoded")?.as_bytes_list().ok_or("no bytes")?;
+                let label = feature("image/class/label")?.as_i64_list().ok_or("no integers")?;
                 (records, bytes) = (records + label.len() as u64, bytes + picture[0].len() as u64);
             }
         }
         "bytes" => {
-            let reader: BytesIter<_> = RecordReaderInit::default().open(path)?;
-            for record in reader {
+            for record in BytesIter::open(path, Default::default())? {
                 (records, bytes) = (records + 1, bytes + record?.len() as u64);
             }
         }
