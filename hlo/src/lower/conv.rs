@@ -1,5 +1,6 @@
 //! One convolution in each of its forms.
 
+use super::sums::column_sums;
 use super::{ConvFacts, Form, Grouping, Lowering};
 use crate::graph::{Graph, Node, Tensor};
 use crate::op::{ConvDims, DotDims, Op, WindowDim};
@@ -367,14 +368,4 @@ fn product<'g>(a: Tensor<'g>, matrix: Tensor<'g>, [left, right]: [usize; 2]) -> 
 pub(super) fn indices(dims: &[usize]) -> impl Iterator<Item = Vec<usize>> {
     let total: usize = dims.iter().product();
     (0..total).map(|flat| crate::eval::unflatten(flat, dims))
-}
-
-/// Sums over all axes but the last, `[rows…, columns] -> [columns]`, as a product with a row of ones: it goes along the
-/// rows, where XLA's CPU compiler walks down one column after the other.
-fn column_sums(x: Tensor<'_>) -> Tensor<'_> {
-    let dims = x.dims();
-    let columns = dims.last().copied().unwrap_or(1);
-    let rows: usize = dims.iter().rev().skip(1).product();
-    let ones = x.graph().number(x.dtype(), 1.0).broadcast_to(&[1, rows]);
-    ones.matmul(x.reshape(&[rows, columns])).reshape(&[columns])
 }
