@@ -20,8 +20,18 @@ impl Pictures {
     /// Those of `tests/data/pictures` that are small.
     pub fn new() -> Self {
         const SMALL: [&str; 12] = [
-            "small.jpg", "progressive.jpg", "turned.jpg", "grey.jpg", "cmyk.jpg", "cmyk_plain.jpg", "ycck.jpg", "rgb.jpg",
-            "tiny.jpg", "two.jpg", "one.jpg", "grey_alpha.png",
+            "small.jpg",
+            "progressive.jpg",
+            "turned.jpg",
+            "grey.jpg",
+            "cmyk.jpg",
+            "cmyk_plain.jpg",
+            "ycck.jpg",
+            "rgb.jpg",
+            "tiny.jpg",
+            "two.jpg",
+            "one.jpg",
+            "grey_alpha.png",
         ];
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pictures");
         Pictures(SMALL.iter().map(|name| fs::read(folder.join(name)).unwrap()).collect())
@@ -47,7 +57,11 @@ impl Pictures {
 fn mutate(random: &mut Stream, bytes: &mut Vec<u8>) {
     for _ in 0..1 + below(random, 4) {
         // Half of them among the headers, where the structure is.
-        let reach = if below(random, 2) == 0 { bytes.len().min(700) } else { bytes.len() };
+        let reach = if below(random, 2) == 0 {
+            bytes.len().min(700)
+        } else {
+            bytes.len()
+        };
         let at = below(random, reach + 1);
         let end = at + below(random, (bytes.len() - at).min(64) + 1);
         match below(random, 8) {
@@ -65,7 +79,10 @@ fn mutate(random: &mut Stream, bytes: &mut Vec<u8>) {
                 drop(bytes.splice(to..to, again));
             }
             7 => {
-                let marker = *pick(random, &[0xc0, 0xc2, 0xc4, 0xc9, 0xd0, 0xd8, 0xd9, 0xda, 0xdb, 0xdd, 0xee, 0xfe]);
+                let marker = *pick(
+                    random,
+                    &[0xc0, 0xc2, 0xc4, 0xc9, 0xd0, 0xd8, 0xd9, 0xda, 0xdb, 0xdd, 0xee, 0xfe],
+                );
                 drop(bytes.splice(at..at, [0xff, marker, 0, 3, 1]));
             }
             _ => {}
