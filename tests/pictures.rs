@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 #[derive(Deserialize)]
 struct Expected {
     pictures: Vec<Picture>,
-    damaged: Vec<(String, Vec<(usize, u8)>, usize, [usize; 4], Option<String>)>,
+    damaged: Vec<Damaged>,
     samples: Vec<Sample>,
 }
 
@@ -45,6 +45,10 @@ struct Part {
     train: String,
     mirrored: String,
 }
+
+/// A file, changed bits, the length that is left, a window, and the digest of its pixels where there are any.
+#[derive(Deserialize)]
+struct Damaged(String, Vec<(usize, u8)>, usize, [usize; 4], Option<String>);
 
 #[derive(Deserialize)]
 struct Sample {
@@ -187,7 +191,7 @@ fn training_sees_the_same_numbers_of_the_same_part() {
 #[test]
 fn damaged_files_are_refused_where_tensorflow_refuses_them() {
     let (mut same, mut other, mut refused) = (0, 0, 0);
-    for (name, changes, length, part, want) in expected().damaged {
+    for Damaged(name, changes, length, part, want) in expected().damaged {
         let mut bytes = read(&name);
         for &(at, change) in &changes {
             bytes[at] ^= change;
