@@ -127,6 +127,16 @@ pub enum Error {
         /// Number of devices.
         count: usize,
     },
+    /// Fewer devices than replicas that were asked for.
+    #[error("{asked} replicas: the {platform} client has {count} addressable devices; expected one for each replica")]
+    TooFewDevices {
+        /// Number of replicas.
+        asked: usize,
+        /// Name of the platform.
+        platform: String,
+        /// Number of devices.
+        count: usize,
+    },
     /// A program was given the wrong number of arguments or devices.
     #[error("{program}: {found} {what} given; expected {expected}")]
     Arity {
@@ -174,6 +184,11 @@ impl Error {
     /// True for a name that the user got wrong, as against a device that does not work.
     pub fn is_usage(&self) -> bool {
         matches!(self, Error::UnknownDevice { .. } | Error::UnknownPackage { .. })
+    }
+
+    /// True when a plugin says that memory, of the device it compiles for among others, does not suffice.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Error::Plugin { code: 8, .. })
     }
 
     /// True when a plugin says that it does not offer the function at all.
