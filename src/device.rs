@@ -143,3 +143,19 @@ pub fn options(kind: DeviceKind) -> CompileOptions {
     }
     options
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_replica_needs_a_device() {
+        let device = Device::open_replicas(DeviceKind::Cpu, None, 3).unwrap();
+        enough(&device.client, 3).unwrap();
+        assert_eq!(
+            enough(&device.client, 4).unwrap_err().to_string(),
+            "4 replicas: the cpu client has 3 addressable devices; expected one for each replica"
+        );
+    }
+}
