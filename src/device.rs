@@ -92,7 +92,7 @@ impl Device {
         options: &CompileOptions,
     ) -> pjrt::Result<Executable> {
         let started = Instant::now();
-        let bytes = computation.lowered(target(self.kind))?.to_bytes(aliases);
+        let bytes = module(self.kind, computation, aliases)?;
         let Some(cache) = &self.cache else {
             return self.client.compile(&bytes, options);
         };
@@ -121,6 +121,14 @@ fn enough(client: &Client, replicas: usize) -> pjrt::Result<()> {
         platform: client.platform_name()?,
         count,
     })
+}
+
+/// A graph as a serialized module, in the form that suits a kind of device.
+///
+/// # Errors
+/// A graph that cannot be rewritten: none of this crate's.
+pub fn module(kind: DeviceKind, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
+    Ok(computation.lowered(target(kind))?.to_bytes(aliases))
 }
 
 /// What graphs are rewritten for.

@@ -57,13 +57,13 @@ pub fn programs(plan: &Plan, run: &RunArgs) -> anyhow::Result<Vec<Program>> {
 }
 
 fn program(name: &'static str, batch: usize, executable: &Executable) -> anyhow::Result<Program> {
-    let costs = executable.cost_analysis()?.unwrap_or_default();
+    let costs = executable.compiled().cost_analysis()?.unwrap_or_default();
     let number = |key: &str| match costs.get(key) {
         Some(OptionValue::Float(value)) => Some(f64::from(*value)),
         Some(OptionValue::Int(value)) => Some(*value as f64),
         _ => None,
     };
-    let memory = executable.memory_stats()?;
+    let memory = executable.compiled().memory_stats()?;
     let flops = number("flops");
     Ok(Program {
         name,

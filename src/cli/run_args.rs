@@ -284,9 +284,6 @@ pub fn test_set(data: &str, network: &Recognised) -> anyhow::Result<Dataset> {
 /// How a checkpoint is to be taken.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct NetworkArgs {
-    /// Checkpoint in safetensors form
-    #[arg(long, value_name = "FILE")]
-    pub checkpoint: PathBuf,
     /// Network, where the names and shapes in the checkpoint are not to decide
     #[arg(long)]
     pub model: Option<String>,

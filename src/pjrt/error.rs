@@ -186,6 +186,11 @@ impl Error {
         matches!(self, Error::UnknownDevice { .. } | Error::UnknownPackage { .. })
     }
 
+    /// True when a plugin says that memory, of the device it compiles for among others, does not suffice.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Error::Plugin { code: 8, .. })
+    }
+
     /// True when a plugin says that it does not offer the function at all.
     pub fn is_unimplemented(&self) -> bool {
         matches!(self, Error::Unsupported { .. } | Error::Plugin { code: 12, .. })

@@ -42,14 +42,7 @@ impl Evaluator {
     /// Images that the model does not take, or the device's.
     pub fn new(device: &Device, network: Inference, data: &Dataset, batch: usize) -> Result<Self> {
         let model = network.model;
-        check_images(model, "the data set", data.images.dims())?;
-        if data.classes > model.classes() {
-            return Err(Error::Shape {
-                what: "the data set".into(),
-                found: format!("{} classes", data.classes),
-                expected: format!("at most {} for {}", model.classes(), model.name()),
-            });
-        }
+        check_set(model, data)?;
         let specs = inference_specs(&model.declaration());
         let network = Inference {
             replicas: device.replicas,
@@ -134,6 +127,19 @@ fn check_images(model: &dyn Model, what: &str, dims: &[usize]) -> Result<()> {
         found: format!("images of dimensions {:?}", dims.get(1..).unwrap_or_default()),
         expected: format!("{:?} for {}", model.input_dims(), model.name()),
     })
+}
+
+/// Refuses examples of another form, or of more classes, than `model` has.
+pub(super) fn check_set(model: &dyn Model, data: &Dataset) -> Result<()> {
+    check_images(model, "the data set", data.images.dims())?;
+    match data.classes > model.classes() {
+        true => Err(Error::Shape {
+            what: "the data set".into(),
+            found: format!("{} classes", data.classes),
+            expected: format!("at most {} for {}", model.classes(), model.name()),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// Examples per launch of a prediction.

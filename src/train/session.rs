@@ -3,7 +3,7 @@
 use super::compact;
 use super::error::{Error, Result};
 use super::eval::Inference;
-use super::inference::{Evaluator, Scores, scalar};
+use super::inference::{Evaluator, Scores, check_set, scalar};
 use super::launch::LAUNCH_OUTPUTS;
 use super::replicas::{self, AGREE};
 use super::resume;
@@ -149,6 +149,8 @@ impl<'a> Session<'a> {
         });
         let [train_set, test_set] = data.unwrap_or(Err(Error::Output("data set")))?;
         let device = device?;
+        // Before the compiler starts, which takes minutes for large networks.
+        check_set(&*model, &train_set)?;
         let order = BatchOrder::new(train_set.len(), plan.run.train.batch_size, plan.run.train.seed)?;
         let launch = compile_launch(plan, &*model, &device, train_set.len())?;
         let network = Inference::new(plan, &*model);

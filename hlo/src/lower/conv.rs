@@ -1,5 +1,6 @@
 //! One convolution in each of its forms.
 
+use super::sums::column_sums;
 use super::{ConvFacts, Form, Grouping, Lowering};
 use crate::graph::{Graph, Node, Tensor};
 use crate::op::{ConvDims, DotDims, Op, WindowDim};
@@ -104,6 +105,7 @@ impl<'g> Conv<'g> {
         use {Form::*, Grouping::*};
         let spatial = self.facts.window.len();
         let (result, roles) = match (form, self.facts.grouping) {
+            (Ordered, Dense | PerChannel) if !self.is_ordered() => (self.ordered(), Roles::batch_first(spatial)),
             (Taps, Dense | PerChannel) => (self.taps(), Roles::batch_first(spatial)),
             (Patches, Dense) => (self.patches(), Roles::batch_first(spatial)),
             (Positions, Dense) => (self.at_positions(), Roles::positions_first(spatial)),
@@ -112,6 +114,25 @@ impl<'g> Conv<'g> {
             _ => return None,
         };
         Some((result, roles))
+    }
+
+    /// The operator with its axes in order.
+    pub(super) fn ordered(&self) -> Tensor<'g> {
+        let dims = ConvDims::channels_last(self.facts.window.len());
+        let order = [
+            &[self.dims.input_batch],
+            &self.dims.input_spatial[..],
+            &[self.dims.input_feature],
+        ]
+        .concat();
+        let x = transposed(self.x, &order);
+        let [feature_groups, batch_groups] = self.groups();
+        let window = self.facts.window.clone();
+        x.convolution(self.kernel_in_order(false), window, dims, feature_groups, batch_groups)
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.dims == ConvDims::channels_last(self.facts.window.len())
     }
 
     /// A result transposed into the operator's order.
@@ -347,14 +368,4 @@ fn product<'g>(a: Tensor<'g>, matrix: Tensor<'g>, [left, right]: [usize; 2]) -> 
 pub(super) fn indices(dims: &[usize]) -> impl Iterator<Item = Vec<usize>> {
     let total: usize = dims.iter().product();
     (0..total).map(|flat| crate::eval::unflatten(flat, dims))
-}
-
-/// Sums over all axes but the last, `[rows…, columns] -> [columns]`, as a product with a row of ones: it goes along the
-/// rows, where XLA's CPU compiler walks down one column after the other.
-fn column_sums(x: Tensor<'_>) -> Tensor<'_> {
-    let dims = x.dims();
-    let columns = dims.last().copied().unwrap_or(1);
-    let rows: usize = dims.iter().rev().skip(1).product();
-    let ones = x.graph().number(x.dtype(), 1.0).broadcast_to(&[1, rows]);
-    ones.matmul(x.reshape(&[rows, columns])).reshape(&[columns])
 }
