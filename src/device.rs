@@ -1,10 +1,10 @@
 //! A device ready to run graphs: plugin, client and the cache of compiled programs.
 
 use crate::pjrt::{
-    self, Buffer, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
+    self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
 };
 use crate::report::{self, note};
-use hlo::{Alias, Computation, Literal, Target};
+use hlo::{Alias, Computation, Target};
 use std::time::Instant;
 
 /// The devices that a run uses, one of them or one for each of its replicas, and what is needed to put programs on them.
@@ -74,15 +74,6 @@ impl Device {
             ..options(self.kind)
         };
         self.compiled(computation, aliases, &options)
-    }
-
-    /// Copies an array to the device of every replica.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn to_all(&self, literal: &Literal) -> pjrt::Result<Vec<Buffer>> {
-        let to = |replica| self.client.to_device(literal, replica);
-        (0..self.replicas).map(to).collect()
     }
 
     fn compiled(

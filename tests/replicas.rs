@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::runs::{Runs, ones};
 use common::{error, json};
-use hlo::Literal;
+use hlo::{Computation, Literal, Node};
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::device::Device;
 use rigl_xla::pjrt::{Arg, Buffer, DeviceKind};
@@ -279,6 +279,40 @@ fn numbers_of_replicas_are_checked() {
         let said = error(&["train", "--replicas", replicas, "--batch-size", batch], 2);
         assert!(said.contains(expected), "{said}");
     }
+}
+
+/// Scope and bytes of every sum over replicas, called computations included.
+fn all_reduced(computation: &Computation) -> Vec<(String, usize)> {
+    let of = |node: &Node| {
+        let own = (node.op.name() == "all-reduce").then(|| (node.scope.clone(), node.shape().bytes()));
+        let called = node.op.called().into_iter().flat_map(|c| all_reduced(c));
+        own.into_iter().chain(called).collect::<Vec<_>>()
+    };
+    computation.nodes.iter().flat_map(of).collect()
+}
+
+/// Each gradient crosses once, growth and step share it; beside gradients only the loss and two hashes do, and once a
+/// launch the count of hits and the moving statistics.
+#[test]
+fn replicas_sum_up_what_the_plan_says() {
+    let plan = Layers::preset("resnet50-rigl").unwrap();
+    let plan = plan.set("test", &["device", "replicas"], 32).unwrap().plan().unwrap();
+    let model = plan.model().unwrap();
+    let trainer = Trainer {
+        plan: &plan,
+        model: &*model,
+    };
+    let sums = all_reduced(&trainer.launch(64).unwrap().0);
+    let bytes = |part: &str| -> usize {
+        let within = sums.iter().filter(|(scope, _)| scope.split('/').any(|at| at == part));
+        within.map(|(_, bytes)| bytes).sum()
+    };
+    let statistics: usize = plan.statistics.iter().map(|s| 4 * s.dims[0]).sum();
+    assert_eq!(bytes("replicas"), plan.all_reduced_bytes());
+    assert_eq!(bytes("agreement"), 8);
+    assert_eq!(bytes("statistics"), statistics);
+    let all: usize = sums.iter().map(|(_, bytes)| bytes).sum();
+    assert_eq!(all, plan.all_reduced_bytes() + statistics + 8 + 4 + 4);
 }
 
 #[test]
