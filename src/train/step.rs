@@ -347,13 +347,14 @@ impl Trainer<'_> {
     /// One iteration alone, without device loop and mask update, on a batch that is given: what an iteration costs.
     ///
     /// Inputs: the state, `images` `u8[batch, ..]`, `labels` `s32[batch]`, a row of the schedule, `schedule`
-    /// `f32[columns]`, the `iteration` (s64) and the `seed` `u32[2]`. Outputs: the state, in place, mean cross entropy
+    /// `f32[columns]`, the `iteration` (s64), the `seed` `u32[2]` and, of several replicas, which it is (`replica`, s32).
+    /// Outputs: the state, in place, mean cross entropy
     /// (f32) and correct predictions (s32).
     ///
     /// # Errors
     /// As [`Trainer::launch`].
     pub fn step(&self) -> hlo::Result<(Computation, Vec<Alias>)> {
-        let (plan, batch) = (self.plan, self.plan.run.train.batch_size);
+        let (plan, batch) = (self.plan, self.plan.replica_batch());
         let specs = specs(plan);
         let columns = Row::columns(plan);
         let inputs = [
@@ -363,6 +364,8 @@ impl Trainer<'_> {
             ("iteration", DType::S64, vec![]),
             ("seed", DType::U32, vec![2]),
         ];
+        let several = (plan.replicas() > 1).then_some(("replica", DType::S32, vec![]));
+        let inputs = inputs.into_iter().chain(several);
         let inputs = inputs.map(|(name, dtype, dims)| (name.to_string(), Shape::new(dtype, dims)));
         let parameters: Vec<_> = specs.iter().cloned().chain(inputs).collect();
         let computation = Graph::function("step", &parameters, |g, s| {
@@ -371,7 +374,8 @@ impl Trainer<'_> {
             let row: Vec<_> = (0..columns)
                 .map(|i| schedule.slice(&[i], &[i + 1]).reshape(&[]))
                 .collect();
-            let key = |purpose| draw_key(seed, purpose, iteration);
+            let replica = s.get(specs.len() + 5).copied();
+            let key = |purpose| draw_key(seed, purpose, iteration, replica);
             let images = match plan.augments() {
                 true => plan.preprocessing.augment(pixels, key("augment")),
                 false => plan.preprocessing.apply(pixels),
