@@ -1,10 +1,10 @@
 //! A device ready to run graphs: plugin, client and the cache of compiled programs.
 
 use crate::pjrt::{
-    self, Buffer, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
+    self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
 };
 use crate::report::{self, note};
-use hlo::{Alias, Computation, Literal, Target};
+use hlo::{Alias, Computation, Target};
 use std::time::Instant;
 
 /// The devices that a run uses, one of them or one for each of its replicas, and what is needed to put programs on them.
@@ -76,15 +76,6 @@ impl Device {
         self.compiled(computation, aliases, &options)
     }
 
-    /// Copies an array to the device of every replica.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn to_all(&self, literal: &Literal) -> pjrt::Result<Vec<Buffer>> {
-        let to = |replica| self.client.to_device(literal, replica);
-        (0..self.replicas).map(to).collect()
-    }
-
     fn compiled(
         &self,
         computation: &Computation,
@@ -150,4 +141,20 @@ pub fn options(kind: DeviceKind) -> CompileOptions {
         options.xla_flags.extend(exact.map(off));
     }
     options
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_replica_needs_a_device() {
+        let device = Device::open_replicas(DeviceKind::Cpu, None, 3).unwrap();
+        enough(&device.client, 3).unwrap();
+        assert_eq!(
+            enough(&device.client, 4).unwrap_err().to_string(),
+            "4 replicas: the cpu client has 3 addressable devices; expected one for each replica"
+        );
+    }
 }
