@@ -224,7 +224,13 @@ fn rules_for_the_cpu_leave_dense_windows() {
 /// Batch normalisation's: over examples and image, of any divisor.
 #[test]
 fn sums_over_all_but_the_channels_keep_their_value() {
-    for dims in [[16, 14, 14, 8], [1, 70, 90, 3], [3, 49, 37, 5], [1, 131, 127, 1], [2, 3, 5, 7]] {
+    for dims in [
+        [16, 14, 14, 8],
+        [1, 70, 90, 3],
+        [3, 49, 37, 5],
+        [1, 131, 127, 1],
+        [2, 3, 5, 7],
+    ] {
         let parameter = [("x".to_string(), Shape::new(DType::F32, dims))];
         let built = Graph::function("sums", &parameter, |_, x| vec![x[0].reduce_sum(&[0, 1, 2])]).unwrap();
         let lowered = built.lowered(Target::Cpu).unwrap();
