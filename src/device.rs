@@ -114,12 +114,25 @@ fn enough(client: &Client, replicas: usize) -> pjrt::Result<()> {
     })
 }
 
-/// A graph as a serialized module, in the form that suits a kind of device.
+/// Environment variable that says in which form plugins are given programs: `hlo` (default) or `stablehlo`, for a plugin
+/// that takes nothing else.
+const FORMAT: &str = "RIGL_XLA_PROGRAM_FORMAT";
+
+/// A graph as a program for a plugin, in the form that suits a kind of device.
 ///
 /// # Errors
-/// A graph that cannot be rewritten: none of this crate's.
+/// A graph that cannot be rewritten (none of this crate's), or an unknown format.
 pub fn module(kind: DeviceKind, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
-    Ok(computation.lowered(target(kind))?.to_bytes(aliases))
+    let lowered = computation.lowered(target(kind))?;
+    let format = std::env::var(FORMAT).unwrap_or_default();
+    match format.as_str() {
+        "" | "hlo" => Ok(lowered.to_bytes(aliases)),
+        "stablehlo" => Ok(lowered.to_stablehlo(aliases).into_bytes()),
+        _ => Err(pjrt::Error::UnknownFormat {
+            variable: FORMAT,
+            given: format,
+        }),
+    }
 }
 
 /// What graphs are rewritten for.

@@ -206,6 +206,19 @@ impl Compiled {
     }
 }
 
+/// A program as the C API takes it, with its format: text that begins like a module is StableHLO, anything else HLO. It
+/// borrows `code`.
+pub(super) fn program(code: &[u8]) -> PJRT_Program {
+    let format = if code.starts_with(b"module ") { "mlir" } else { "hlo" };
+    PJRT_Program {
+        code: code.as_ptr().cast_mut().cast(),
+        code_size: code.len(),
+        format: format.as_ptr().cast(),
+        format_size: format.len(),
+        ..new()
+    }
+}
+
 /// Begins every serialized executable of ours.
 const MAGIC: &[u8; 8] = b"RIGLEXE1";
 const DIGEST_BYTES: usize = 32;

@@ -9,7 +9,7 @@ use super::abi::*;
 use super::api::new;
 use super::buffer::Buffer;
 use super::client::{Client, ClientInner};
-use super::compiled::{Compiled, unpack};
+use super::compiled::{Compiled, program, unpack};
 use super::error::{Error, Result};
 use super::options::CompileOptions;
 use super::signature::Signature;
@@ -66,19 +66,12 @@ impl Arg<'_> {
 }
 
 impl Client {
-    /// Compiles a serialized `HloModuleProto`.
+    /// Compiles a program: a serialized `HloModuleProto`, or the text of a StableHLO module.
     ///
     /// # Errors
     /// The compiler's own message, for instance for bytes that are no module.
-    pub fn compile(&self, hlo_module_proto: &[u8], options: &CompileOptions) -> Result<Executable> {
-        const FORMAT: &[u8] = b"hlo";
-        let program = PJRT_Program {
-            code: hlo_module_proto.as_ptr().cast_mut().cast(),
-            code_size: hlo_module_proto.len(),
-            format: FORMAT.as_ptr().cast(),
-            format_size: FORMAT.len(),
-            ..new()
-        };
+    pub fn compile(&self, code: &[u8], options: &CompileOptions) -> Result<Executable> {
+        let program = program(code);
         let options = options.to_proto();
         let mut args = PJRT_Client_Compile_Args {
             client: self.0.raw,
@@ -91,7 +84,7 @@ impl Client {
         // ours.
         unsafe {
             self.0.api.call(&mut args)?;
-            self.adopt(args.executable, Signature::of_module(hlo_module_proto))
+            self.adopt(args.executable, Signature::of_module(code))
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::abi::*;
 use super::api::{new, string};
-use super::compiled::Compiled;
+use super::compiled::{Compiled, program};
 use super::error::Result;
 use super::options::CompileOptions;
 use super::plugin::Plugin;
@@ -78,19 +78,12 @@ impl Topology {
         }
     }
 
-    /// Compiles a serialized `HloModuleProto` for these devices.
+    /// Compiles a program for these devices, as [`Client::compile`](super::Client::compile) does.
     ///
     /// # Errors
     /// The compiler's own message.
-    pub fn compile(&self, hlo_module_proto: &[u8], options: &CompileOptions) -> Result<Compiled> {
-        const FORMAT: &[u8] = b"hlo";
-        let program = PJRT_Program {
-            code: hlo_module_proto.as_ptr().cast_mut().cast(),
-            code_size: hlo_module_proto.len(),
-            format: FORMAT.as_ptr().cast(),
-            format_size: FORMAT.len(),
-            ..new()
-        };
+    pub fn compile(&self, code: &[u8], options: &CompileOptions) -> Result<Compiled> {
+        let program = program(code);
         let options = options.to_proto();
         let mut args = PJRT_Compile_Args {
             topology: self.raw,
@@ -103,11 +96,7 @@ impl Topology {
         // the executable is ours.
         unsafe {
             self.plugin.api().call(&mut args)?;
-            Compiled::adopt(
-                self.plugin.api(),
-                args.executable,
-                Signature::of_module(hlo_module_proto),
-            )
+            Compiled::adopt(self.plugin.api(), args.executable, Signature::of_module(code))
         }
     }
 }

@@ -53,6 +53,16 @@ impl ConvFacts {
         self.window.iter().any(|w| w.base_dilation > 1)
     }
 
+    /// In how many parts the channels are summed. Gradients of kernels sum over examples: of 128 in a 32×32 image, parts of
+    /// 32 are 1.4 times as fast, for what the parts read stays in the cache. In smaller images all of them does.
+    pub(super) fn summed_in_parts(&self) -> usize {
+        let gradient = self.grouping == Grouping::Dense && self.places() < self.elements();
+        match gradient && self.channels >= 64 && self.channels % 4 == 0 && self.elements() >= 256 {
+            true => 4,
+            false => 1,
+        }
+    }
+
     /// Multiplications and additions. Zeros of padding count, holes do not.
     pub fn flops(&self) -> f64 {
         let holes: usize = self.window.iter().map(|w| w.base_dilation).product();

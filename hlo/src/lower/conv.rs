@@ -116,7 +116,7 @@ impl<'g> Conv<'g> {
         Some((result, roles))
     }
 
-    /// The operator with its axes in order.
+    /// The operator with its axes in order; a sum of several, of some of the summed channels each, where those are many.
     pub(super) fn ordered(&self) -> Tensor<'g> {
         let dims = ConvDims::channels_last(self.facts.window.len());
         let order = [
@@ -125,10 +125,28 @@ impl<'g> Conv<'g> {
             &[self.dims.input_feature],
         ]
         .concat();
-        let x = transposed(self.x, &order);
         let [feature_groups, batch_groups] = self.groups();
-        let window = self.facts.window.clone();
-        x.convolution(self.kernel_in_order(false), window, dims, feature_groups, batch_groups)
+        let parts = self.facts.summed_in_parts();
+        let length = self.facts.channels / parts;
+        let sums = (0..parts).map(|i| {
+            let part = |whole: Tensor<'g>, axis: usize| match parts {
+                1 => whole,
+                _ => along(whole, axis, [i * length, (i + 1) * length]),
+            };
+            let x = transposed(part(self.x, self.dims.input_feature), &order);
+            let mut of = self.clone();
+            of.kernel = part(self.kernel, self.dims.kernel_input);
+            let window = self.facts.window.clone();
+            x.convolution(
+                of.kernel_in_order(false),
+                window,
+                dims.clone(),
+                feature_groups,
+                batch_groups,
+            )
+        });
+        // There is at least one part.
+        sums.reduce(|sum, part| sum + part).unwrap_or(self.x)
     }
 
     fn is_ordered(&self) -> bool {
@@ -315,6 +333,13 @@ impl<'g> Conv<'g> {
 /// `x` with result axis `i` its axis `order[i]`.
 fn transposed<'g>(x: Tensor<'g>, order: &[usize]) -> Tensor<'g> {
     if order.is_sorted() { x } else { x.transpose(order) }
+}
+
+/// From the first index to before the second along `axis`.
+fn along<'g>(x: Tensor<'g>, axis: usize, [from, to]: [usize; 2]) -> Tensor<'g> {
+    let (mut start, mut limit) = (vec![0; x.shape().rank()], x.dims());
+    (start[axis], limit[axis]) = (from, to);
+    x.slice(&start, &limit)
 }
 
 /// Parts side by side along `axis`.
