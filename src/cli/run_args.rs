@@ -74,6 +74,12 @@ pub struct RunArgs {
     /// mnist, fashion-mnist, cifar10, synthetic, or a folder with the files of the recipe's data set
     #[arg(long, value_name = "NAME|DIR")]
     pub data: Option<String>,
+    /// Threads that read and decode TFRecords [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub data_threads: Option<i64>,
+    /// Corrupt records to leave out before one is an error [default: 0]
+    #[arg(long, value_name = "N")]
+    pub skip_corrupt: Option<i64>,
     /// Precision of activations: f32 or bf16
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
@@ -198,6 +204,8 @@ impl RunArgs {
             ),
             ("--data", ["data", "name"], data_name),
             ("--data", ["data", "dir"], data_dir),
+            ("--data-threads", ["data", "threads"], whole(self.data_threads)),
+            ("--skip-corrupt", ["data", "skip_corrupt"], whole(self.skip_corrupt)),
             ("--precision", ["train", "precision"], text(&self.precision)),
             ("--device", ["device", "kind"], text(&self.device.device)),
             ("--plugin", ["device", "plugin"], text(&self.device.plugin)),

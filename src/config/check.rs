@@ -14,6 +14,9 @@ const MAX_LAUNCH_EXAMPLES: u64 = 1 << 26;
 /// Longest run: a thousand times the published ones, and few enough for `plan` to walk through.
 const MAX_ITERATIONS: u64 = 100_000_000;
 
+/// Most threads that data may be read by.
+const MAX_THREADS: usize = 1024;
+
 pub(super) fn names(run: &Run) -> Result<(), Error> {
     let known = |key: &'static str, what, name: &str, names: &[&'static str]| match names.contains(&name) {
         true => Ok(()),
@@ -37,6 +40,14 @@ pub(super) fn numbers(run: &Run) -> Result<(), Error> {
     rule(run)?;
     rate(&run.learning_rate)?;
     length(&run.train)?;
+    let optional = |key: &str, v: Option<usize>| v.map_or(Ok(()), |v| whole(key, v as u64));
+    optional("data.prefetch", run.data.prefetch)?;
+    if let Some(threads) = run.data.threads
+        && !(1..=MAX_THREADS).contains(&threads)
+    {
+        let expected = format!("a whole number from 1 to {MAX_THREADS}");
+        return Err(value("data.threads", threads, expected));
+    }
     match run.data.examples {
         Some(examples) if run.data.name != Set::Synthetic.name() => {
             let expected = format!("nothing: data set {} has its own number", run.data.name);

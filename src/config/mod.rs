@@ -102,6 +102,15 @@ pub struct Data {
     /// Examples of `synthetic`, for training and again for testing. Left out: two batches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples: Option<usize>,
+    /// Threads that read and decode `imagenet`, at least 1. Left out: one per core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Batches that they begin ahead, at least 1. Left out: as many as two launches have, or as keep them busy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<usize>,
+    /// Corrupt records of `imagenet` that are left out before one is an error. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_corrupt: Option<usize>,
 }
 
 /// `[optimizer]`

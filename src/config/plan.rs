@@ -12,6 +12,10 @@ use crate::data::pixels::Preprocessing;
 use crate::data::sets::{Form, Set};
 use crate::sparse::{self, Budget, Counters, DropScore, Gradual, Keep, Layer, Options, Schedule};
 
+/// Size of the images that a launch is sent, if they are sent launch by launch: enough to hide what a launch costs, and little
+/// beside what training takes.
+pub const MAX_STREAMED_BYTES: usize = 64 << 20;
+
 /// A run that can be carried out: what `train` does and `plan` prints.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -27,6 +31,8 @@ pub struct Plan {
     pub random: bool,
     /// Precision of activations.
     pub precision: Precision,
+    /// Dimensions of an example, as the model takes it.
+    pub input_dims: Vec<usize>,
     /// How pixels become the model's input.
     pub preprocessing: Preprocessing,
     /// Row of the method table.
@@ -112,7 +118,7 @@ impl Plan {
             ..
         } = declaration;
         (plan.params, plan.statistics, plan.layers) = (params, statistics, layers);
-        plan.random = random;
+        (plan.random, plan.input_dims) = (random, dims);
         Ok(plan)
     }
 
@@ -167,6 +173,7 @@ impl Plan {
             precision: run.precision(),
             preprocessing: run.preprocessing(),
             random: false,
+            input_dims: vec![],
             output_dir: output_dir(&run, method),
             optimizer: OptimizerRule::find(&run.optimizer.name).map_err(at("optimizer.name"))?,
             params,
@@ -190,11 +197,26 @@ impl Plan {
         update_steps(self.method, &self.schedule, iterations)
     }
 
-    /// Iterations of a full launch: no launch goes past an evaluation or a checkpoint.
+    /// Iterations of a full launch: no launch goes past an evaluation or a checkpoint, or is sent more images than
+    /// [`MAX_STREAMED_BYTES`] unless a single batch has more.
     pub fn launch_length(&self) -> u64 {
         let train = &self.run.train;
         let rhythm = train.eval_interval.min(train.checkpoint_interval);
-        train.steps_per_launch.min(rhythm)
+        let sent = match self.streams() {
+            true => MAX_STREAMED_BYTES / self.batch_bytes().max(1),
+            false => usize::MAX,
+        };
+        train.steps_per_launch.min(rhythm).min(sent.max(1) as u64)
+    }
+
+    /// Whether examples are sent to the device launch by launch; others stay there all the while.
+    pub fn streams(&self) -> bool {
+        self.run.data.name == Set::ImageNet.name()
+    }
+
+    /// Size of a batch of images that is sent to the device.
+    pub fn batch_bytes(&self) -> usize {
+        size_of::<f32>() * self.run.train.batch_size * self.input_dims.iter().product::<usize>()
     }
 
     /// Gradient steps of the whole run: iterations less the mask updates that take the place of a step.

@@ -6,6 +6,7 @@ pub mod cifar;
 pub mod fetch;
 pub mod idx;
 pub mod mnist;
+pub mod pipeline;
 pub mod pixels;
 pub mod resize;
 pub mod sets;
@@ -133,9 +134,20 @@ pub enum Error {
         i32::MAX
     )]
     Batch { batch: usize, examples: usize },
+    #[error("{}: record at byte {offset}: {reason}", path.display())]
+    Corrupt { path: PathBuf, offset: u64, reason: String },
+    #[error("a thread that reads data cannot be started: {0}")]
+    Thread(io::Error),
+    #[error("the threads that read data have stopped")]
+    Workers,
 }
 
 impl Error {
+    /// Whether one record is at fault, so that the others can be had without it.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Error::Corrupt { .. })
+    }
+
     /// For `map_err` around a call on `path`.
     fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
