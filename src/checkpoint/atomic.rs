@@ -10,7 +10,7 @@ use std::{
 /// When anything fails, the temporary file is removed and what `path` held before stays.
 ///
 /// A symbolic link is followed; what exists and is no regular file (a device, a pipe, a folder) is refused, not replaced.
-pub(super) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     let real = if path.is_symlink() {
         fs::canonicalize(path)?
     } else {

@@ -11,6 +11,7 @@ pub mod pixels;
 pub mod resize;
 pub mod sets;
 pub mod synthetic;
+pub mod tfrecord;
 
 use std::{io, path::PathBuf};
 
@@ -121,6 +122,8 @@ pub enum Error {
     NotFetched { name: &'static str, folder: PathBuf },
     #[error("{name}: TFRecord files cannot be read yet; --data synthetic trains on random images of the same shape")]
     NoReader { name: &'static str },
+    #[error(transparent)]
+    TfRecord(#[from] tfrecord::Error),
     #[error("{}: {found} bytes, expected {expected}", path.display())]
     Size { path: PathBuf, found: u64, expected: u64 },
     #[error("{}: SHA-256 {found}, expected {expected}", path.display())]
