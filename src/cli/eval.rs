@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::run_args::{DeviceArgs, NetworkArgs, test_set};
+use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, test_set};
 use crate::checkpoint;
 use crate::train::inference::{Evaluator, Scores};
 
@@ -13,8 +13,8 @@ use crate::train::inference::{Evaluator, Scores};
 pub struct Args {
     #[command(flatten)]
     network: NetworkArgs,
-    /// mnist, fashion-mnist, cifar10, synthetic, or a folder with IDX files, gzipped or not, or the files of CIFAR-10; all
-    /// test examples are evaluated (the original leaves out the last 16 of CIFAR-10)
+    /// mnist, fashion-mnist, cifar10, synthetic, null, or a folder with IDX files, gzipped or not, the files of CIFAR-10, or
+    /// ImageNet's TFRecords; all test examples are evaluated (the original leaves out the last 16 of CIFAR-10)
     #[arg(long, value_name = "NAME|DIR")]
     data: String,
     #[command(flatten)]
@@ -22,6 +22,8 @@ pub struct Args {
     /// Examples per batch
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
+    #[command(flatten)]
+    stream: StreamArgs,
 }
 
 /// What `eval --json` prints.
@@ -31,7 +33,6 @@ struct Report {
     model: String,
     /// Iterations that the checkpoint says it had.
     iteration: Option<u64>,
-    examples: usize,
     #[serde(flatten)]
     scores: Scores,
     /// Ones over all masks, and their size; absent for a network without masks.
@@ -46,9 +47,11 @@ struct Report {
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let path = checkpoint::resolve(&args.network.checkpoint)?;
     let (network, metadata) = args.network.load(&path)?;
-    let data = test_set(&args.data, &network)?;
+    let data = test_set(&args.data, &network, args.stream.skip_corrupt)?;
     let device = args.device.open()?;
-    let evaluator = Evaluator::new(&device, network.inference(), &data, args.batch_size as usize)?;
+    let batch = args.batch_size as usize;
+    let stream = args.stream.options(batch);
+    let evaluator = Evaluator::new(&device, network.inference(), &data, batch, stream)?;
     let masks: Vec<Vec<bool>> = network.weights.iter().filter_map(hlo::Literal::to_bools).collect();
     let buffers = network
         .weights
@@ -59,8 +62,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         checkpoint: path,
         model: network.model.name().to_owned(),
         iteration: metadata.map(|m| m.iteration),
-        examples: data.len(),
-        scores: evaluator.run(&buffers.iter().collect::<Vec<_>>())?,
+        scores: evaluator.run(&device, &buffers.iter().collect::<Vec<_>>())?,
         nonzeros: (!masks.is_empty()).then(|| masks.iter().flatten().filter(|&&m| m).count()),
         maskable: (!masks.is_empty()).then(|| masks.iter().map(Vec::len).sum()),
     };
@@ -74,14 +76,17 @@ fn text(report: &Report) -> String {
     let scores = &report.scores;
     let smoothed = scores.smoothed_loss.map(|loss| ("smoothed loss", format!("{loss:.4}")));
     let lines = [
-        ("examples", report.examples.to_string()),
+        ("examples", scores.examples.to_string()),
         ("top-1", format!("{:.2} %", 100.0 * scores.top1)),
         ("top-5", format!("{:.2} %", 100.0 * scores.top5)),
         ("loss", format!("{:.4}", scores.loss)),
     ];
+    let skipped = Some(scores.skipped).filter(|&n| n > 0);
+    let skipped = skipped.map(|n| ("left out", format!("{n} corrupt records")));
     lines
         .into_iter()
         .chain(smoothed)
+        .chain(skipped)
         .map(|(what, value)| format!("{what:<16}{value}\n"))
         .collect()
 }

@@ -2,6 +2,7 @@
 
 use super::learning_rate::SCHEDULES;
 use super::{Error, LayerSparsity, LearningRate, Run, Train};
+use crate::data::imagenet;
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::Set;
 use crate::pjrt::DeviceKind;
@@ -27,6 +28,14 @@ pub(super) fn names(run: &Run) -> Result<(), Error> {
     if let Some(name) = &run.data.preprocessing {
         known("data.preprocessing", "preprocessing", name, &ways)?;
     }
+    if let Some(name) = &run.data.pictures {
+        known(
+            "data.pictures",
+            "preparation of pictures",
+            name,
+            &imagenet::Kind::ALL.map(|(name, _)| name),
+        )?;
+    }
     let schedule = &run.learning_rate.schedule;
     known("learning_rate.schedule", "learning-rate schedule", schedule, &SCHEDULES)?;
     let precisions = Precision::ALL.map(Precision::name);
@@ -49,7 +58,7 @@ pub(super) fn numbers(run: &Run) -> Result<(), Error> {
         return Err(value("data.threads", threads, expected));
     }
     match run.data.examples {
-        Some(examples) if run.data.name != Set::Synthetic.name() => {
+        Some(examples) if !Set::find(&run.data.name).is_ok_and(Set::is_made_up) => {
             let expected = format!("nothing: data set {} has its own number", run.data.name);
             Err(value("data.examples", examples, expected))
         }

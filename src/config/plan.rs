@@ -7,9 +7,10 @@ use models::{Declaration, Family, Model, Param, Precision, Statistic};
 use super::check::{at, names, numbers, value, within};
 use super::learning_rate::Rate;
 use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, pruning_schedule, schedule};
-use super::{Error, LayerSparsity, OptimizerRule, Run, Unit};
+use super::{Data, Error, LayerSparsity, OptimizerRule, Run, Unit};
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::{Form, Set};
+use crate::data::{imagenet, pipeline};
 use crate::sparse::{self, Budget, Counters, DropScore, Gradual, Keep, Layer, Options, Schedule};
 
 /// Size of the images that a launch is sent, if they are sent launch by launch: enough to hide what a launch costs, and little
@@ -363,6 +364,27 @@ impl Run {
             classes,
             examples: [self.data.examples.unwrap_or(2 * self.train.batch_size); 2],
             seed: self.train.seed,
+            pictures: self.data.pictures(),
+            skip_corrupt: self.data.skip_corrupt.unwrap_or(0),
+        }
+    }
+}
+
+impl Data {
+    /// How pictures in TFRecords are made ready. Names are checked in a plan; others than the known ones mean the default.
+    pub fn pictures(&self) -> imagenet::Kind {
+        let said = self.pictures.as_deref();
+        let named = imagenet::Kind::ALL.into_iter().find(|(name, _)| Some(*name) == said);
+        named.map_or(imagenet::Kind::default(), |(_, kind)| kind)
+    }
+
+    /// How threads make batches of `batch` examples, `steps` of which make a launch.
+    pub fn pipeline(&self, batch: usize, steps: usize) -> pipeline::Options {
+        let usual = pipeline::Options::new(self.threads, batch, steps);
+        pipeline::Options {
+            prefetch: self.prefetch.unwrap_or(usual.prefetch),
+            skip_corrupt: self.skip_corrupt.unwrap_or(0),
+            ..usual
         }
     }
 }

@@ -36,7 +36,7 @@ impl<'a> Inference<'a> {
 /// cross entropies (f32); with label smoothing the same sum with smoothed labels (f32).
 pub const EVAL_OUTPUTS: [&str; 4] = ["top1", "top5", "cross_entropy_sum", "smoothed_cross_entropy_sum"];
 
-/// Counts over a whole data set of `examples`, `batch` at a time, in one launch.
+/// Counts over a whole data set of `examples` that lies on the device, `batch` at a time, in one launch.
 ///
 /// Inputs: those of [`inference_specs`], `images` `u8[examples, ..]`, `labels` `s32[examples]`.
 ///
@@ -72,6 +72,32 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
     })
 }
 
+/// Counts over one batch that is sent to the device.
+///
+/// Inputs: those of [`inference_specs`], `images` `f32[batch, ..]` from 0 to 255, `labels` `s32[batch]`, `present`
+/// `pred[batch]`: rows where it does not hold count nothing. Outputs: [`EVAL_OUTPUTS`].
+///
+/// # Errors
+/// None for the models of this crate.
+pub fn batch_evaluation(network: Inference, batch: usize) -> hlo::Result<Computation> {
+    let needs = network.model.declaration();
+    let specs = inference_specs(&needs);
+    let images = Shape::new(DType::F32, [vec![batch], network.model.input_dims()].concat());
+    let data = [
+        ("images", images),
+        ("labels", Shape::new(DType::S32, [batch])),
+        ("present", Shape::new(DType::Pred, [batch])),
+    ];
+    let data = data.map(|(name, shape)| (name.to_string(), shape));
+    let parameters: Vec<_> = specs.iter().cloned().chain(data).collect();
+    Graph::function("eval_batch", &parameters, |g, inputs| {
+        let (state, data) = inputs.split_at(specs.len());
+        let images = network.preprocessing.apply(data[0]);
+        let logits = logits(g, network, &needs, &State::new(&specs, state), images);
+        counts(network, logits, data[1], data[2])
+    })
+}
+
 /// Counts of batch `i`. The last batch may be short: its window then starts earlier, and rows seen before count nothing.
 fn count_batch<'g>(
     g: &'g Graph,
@@ -94,14 +120,19 @@ fn count_batch<'g>(
     let logits = logits(g, network, needs, state, images);
     let labels = labels.dynamic_slice(&[first], &[batch]);
     let unseen = (g.iota(Shape::new(DType::S32, [batch]), 0) + first).ge(wanted);
+    counts(network, logits, labels, unseen)
+}
+
+/// [`EVAL_OUTPUTS`] of the rows that count.
+fn counts<'g>(network: Inference, logits: Tensor<'g>, labels: Tensor<'g>, counted: Tensor<'g>) -> Vec<Tensor<'g>> {
     let count = |k| {
-        (layers::in_top_k(logits, labels, k) & unseen)
+        (layers::in_top_k(logits, labels, k) & counted)
             .convert(DType::S32)
             .reduce_sum(&[0])
     };
     let smoothed = Some(network.label_smoothing).filter(|&smoothing| smoothing > 0.0);
     let losses = [Some(0.0), smoothed].map(|smoothing| Some(layers::cross_entropy(logits, labels, smoothing?)));
-    let sum = |losses: Tensor<'g>| unseen.select(losses, losses.zeros_like()).reduce_sum(&[0]);
+    let sum = |losses: Tensor<'g>| counted.select(losses, losses.zeros_like()).reduce_sum(&[0]);
     let counts = [count(1), count(5)];
     counts
         .into_iter()

@@ -1,18 +1,24 @@
 //! Evaluation and prediction on a device.
 
 use super::error::{Error, Result};
-use super::eval::{EVAL_OUTPUTS, Inference, evaluation, prediction};
+use super::eval::{EVAL_OUTPUTS, Inference, batch_evaluation, evaluation, prediction};
 use super::state::inference_specs;
-use crate::data::Dataset;
+use crate::data::pipeline::{Batch, Options, Order, Part, Source};
+use crate::data::records::Records;
+use crate::data::sets::Examples;
 use crate::device::Device;
 use crate::pjrt::{Arg, Buffer, Executable};
+use crate::report::note;
 use hlo::{DType, Literal, Shape};
 use models::Model;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// Accuracies and loss over a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Scores {
+    /// Number of examples.
+    pub examples: usize,
     /// Share of examples whose label has the largest logit.
     pub top1: f64,
     /// Share of examples whose label is among the five largest logits.
@@ -22,40 +28,87 @@ pub struct Scores {
     /// Mean cross entropy with smoothed labels, which is the original's for ImageNet; absent without smoothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smoothed_loss: Option<f64>,
+    /// Corrupt examples, which none of the others counts; absent where there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub skipped: usize,
 }
 
-/// A data set on a device, with the program that evaluates it.
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+/// A data set and the program that evaluates it.
 pub struct Evaluator {
     program: Executable,
     inputs: Vec<String>,
-    images: Buffer,
-    labels: Buffer,
-    examples: usize,
+    data: TestData,
     smoothed: bool,
 }
 
+/// Where the examples are.
+enum TestData {
+    /// On the device.
+    Resident {
+        images: Buffer,
+        labels: Buffer,
+        examples: usize,
+    },
+    /// In files: read and sent a batch at a time, anew for each evaluation.
+    Stream {
+        records: Arc<Records>,
+        batch: usize,
+        options: Options,
+    },
+}
+
+/// Sums of [`EVAL_OUTPUTS`].
+type Sums = [f64; EVAL_OUTPUTS.len()];
+
 impl Evaluator {
-    /// Puts `data` on the device; it is evaluated `batch` examples at a time.
+    /// For `examples`, `batch` at a time; `stream` says how they are read where they are not held in memory.
     ///
     /// # Errors
     /// Images that the model does not take, or the device's.
-    pub fn new(device: &Device, network: Inference, data: &Dataset, batch: usize) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        network: Inference,
+        examples: &Examples,
+        batch: usize,
+        stream: Options,
+    ) -> Result<Self> {
         let model = network.model;
-        check_images(model, "the data set", data.images.dims())?;
-        if data.classes > model.classes() {
+        check_images(model, "the data set", &examples.image().dims)?;
+        if examples.classes() > model.classes() {
             return Err(Error::Shape {
                 what: "the data set".into(),
-                found: format!("{} classes", data.classes),
+                found: format!("{} classes", examples.classes()),
                 expected: format!("at most {} for {}", model.classes(), model.name()),
             });
         }
+        let batch = batch.min(examples.len());
+        let (graph, data) = match examples {
+            Examples::Whole(set) => (
+                evaluation(network, set.len(), batch)?,
+                TestData::Resident {
+                    images: device.client.to_device(&set.images, 0)?,
+                    labels: device.client.to_device(&set.labels, 0)?,
+                    examples: set.len(),
+                },
+            ),
+            Examples::Records(records) => (
+                batch_evaluation(network, batch)?,
+                TestData::Stream {
+                    records: Arc::clone(records),
+                    batch,
+                    options: stream,
+                },
+            ),
+        };
         let specs = inference_specs(&model.declaration());
         Ok(Evaluator {
-            program: device.program(&evaluation(network, data.len(), batch)?, &[])?,
+            program: device.program(&graph, &[])?,
             inputs: specs.into_iter().map(|(name, _)| name).collect(),
-            images: device.client.to_device(&data.images, 0)?,
-            labels: device.client.to_device(&data.labels, 0)?,
-            examples: data.len(),
+            data,
             smoothed: network.label_smoothing > 0.0,
         })
     }
@@ -68,18 +121,85 @@ impl Evaluator {
     /// Evaluates weights, masks and whatever else [`inference_specs`] lists, in its order.
     ///
     /// # Errors
-    /// The device's.
-    pub fn run(&self, weights: &[&Buffer]) -> Result<Scores> {
-        let data = [&self.images, &self.labels];
-        let args = weights.iter().copied().chain(data).map(Arg::Keep).collect();
-        let outputs = self.program.execute(args)?;
-        let mean = |i: usize| -> Result<f64> { Ok(scalar(&outputs, i, EVAL_OUTPUTS[i])? / self.examples as f64) };
+    /// The device's; examples that cannot be read.
+    pub fn run(&self, device: &Device, weights: &[&Buffer]) -> Result<Scores> {
+        let (sums, examples, skipped) = match &self.data {
+            TestData::Resident {
+                images,
+                labels,
+                examples,
+            } => {
+                let outputs = self.launch(weights, &[images, labels])?;
+                (self.add(&outputs, Sums::default())?, *examples, 0)
+            }
+            TestData::Stream {
+                records,
+                batch,
+                options,
+            } => self.stream(device, weights, records, *batch, *options)?,
+        };
+        let mean = |i: usize| sums[i] / examples as f64;
         Ok(Scores {
-            top1: mean(0)?,
-            top5: mean(1)?,
-            loss: mean(2)?,
-            smoothed_loss: self.smoothed.then(|| mean(3)).transpose()?,
+            examples,
+            top1: mean(0),
+            top5: mean(1),
+            loss: mean(2),
+            smoothed_loss: self.smoothed.then(|| mean(3)),
+            skipped,
         })
+    }
+
+    /// Sums over all batches of a stream, numbers of examples counted and left out. A batch is sent while the device
+    /// evaluates the one before.
+    fn stream(
+        &self,
+        device: &Device,
+        weights: &[&Buffer],
+        records: &Arc<Records>,
+        batch: usize,
+        options: Options,
+    ) -> Result<(Sums, usize, usize)> {
+        let order = Order::in_turn(records.len(), batch, Part::WHOLE);
+        let mut pipeline = Arc::clone(records).pipeline(order, options, 0)?;
+        let (mut sums, mut examples) = (Sums::default(), 0);
+        let mut pending: Option<Vec<Buffer>> = None;
+        while let Some(Batch {
+            images,
+            labels,
+            present,
+            ..
+        }) = pipeline.take()?
+        {
+            examples += present.iter().filter(|&&p| p).count();
+            let arrays = [
+                images,
+                Literal::new(&[batch], &labels),
+                Literal::from_bools(&[batch], &present),
+            ];
+            let sent = arrays.map(|array| device.client.to_device_async(array, 0));
+            let sent = sent.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+            if let Some(outputs) = pending.take() {
+                sums = self.add(&outputs, sums)?;
+            }
+            pending = Some(self.launch(weights, &sent.iter().collect::<Vec<_>>())?);
+        }
+        let skipped = pipeline.skipped();
+        skipped.values().for_each(|fault| note!("left out: {fault}"));
+        let sums = pending.map_or(Ok(sums), |outputs| self.add(&outputs, sums))?;
+        Ok((sums, examples, records.damaged() + skipped.len()))
+    }
+
+    fn launch(&self, weights: &[&Buffer], data: &[&Buffer]) -> Result<Vec<Buffer>> {
+        let args = weights.iter().chain(data).map(|&buffer| Arg::Keep(buffer)).collect();
+        Ok(self.program.execute(args)?)
+    }
+
+    fn add(&self, outputs: &[Buffer], mut sums: Sums) -> Result<Sums> {
+        let told = if self.smoothed { sums.len() } else { sums.len() - 1 };
+        for (i, sum) in sums[..told].iter_mut().enumerate() {
+            *sum += scalar(outputs, i, EVAL_OUTPUTS[i])?;
+        }
+        Ok(sums)
     }
 }
 
@@ -90,12 +210,12 @@ pub(super) fn scalar(outputs: &[Buffer], i: usize, what: &'static str) -> Result
 }
 
 fn check_images(model: &dyn Model, what: &str, dims: &[usize]) -> Result<()> {
-    if dims.get(1..) == Some(&model.input_dims()[..]) {
+    if dims == model.input_dims() {
         return Ok(());
     }
     Err(Error::Shape {
         what: what.into(),
-        found: format!("images of dimensions {:?}", dims.get(1..).unwrap_or_default()),
+        found: format!("images of dimensions {dims:?}"),
         expected: format!("{:?} for {}", model.input_dims(), model.name()),
     })
 }

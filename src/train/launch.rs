@@ -73,9 +73,10 @@ impl<'g> Carry<'g> {
 }
 
 impl Trainer<'_> {
-    /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device.
+    /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device, or that it is sent.
     ///
-    /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]`, per iteration of the launch `indices`
+    /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]` (of a plan that [streams](Plan::streams)
+    /// the launch's own K * batch, whatever `examples` is, and images of f32, from 0 to 255), per iteration of the launch `indices`
     /// `s32[K, batch]` and `schedule` `f32[K, columns]` ([`Row`]); how many of the K to run (`count`, s32), the number of
     /// the first (`iteration`, s64, where [`Plan::draws`]) and the `seed` `u32[2]`. Outputs: the state, in place, and
     /// [`LAUNCH_OUTPUTS`].
@@ -84,9 +85,13 @@ impl Trainer<'_> {
     /// None for the models and methods of this crate.
     pub fn launch(&self, examples: usize) -> hlo::Result<(Computation, Vec<Alias>)> {
         let (k, batch) = (self.plan.launch_length() as usize, self.plan.run.train.batch_size);
+        let (examples, pixels) = match self.plan.streams() {
+            true => (k * batch, DType::F32),
+            false => (examples, DType::U8),
+        };
         let specs = specs(self.plan);
         let shape = |name| match name {
-            "images" => Shape::new(DType::U8, [vec![examples], self.model.input_dims()].concat()),
+            "images" => Shape::new(pixels, [vec![examples], self.model.input_dims()].concat()),
             "labels" => Shape::new(DType::S32, [examples]),
             "indices" => Shape::new(DType::S32, [k, batch]),
             "schedule" => Shape::new(DType::F32, [k, Row::columns(self.plan)]),

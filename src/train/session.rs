@@ -3,6 +3,7 @@
 use super::compact;
 use super::error::{Error, Result};
 use super::eval::Inference;
+use super::feed::{Fed, Feed};
 use super::inference::{Evaluator, Scores, scalar};
 use super::launch::LAUNCH_OUTPUTS;
 use super::resume;
@@ -10,9 +11,8 @@ use super::state;
 use super::step::{Row, Trainer, schedule};
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::Plan;
-use crate::data::batches::BatchOrder;
-use crate::data::sets::Form;
-use crate::data::{Dataset, Split};
+use crate::data::Split;
+use crate::data::sets::{Examples, Form};
 use crate::device::Device;
 use crate::pjrt::{Arg, Buffer, DeviceKind, Executable};
 use crate::report::{metrics::Writer, progress::Progress};
@@ -49,6 +49,9 @@ pub struct Summary {
     /// What is left without unused units (reference 3.6); absent without masks and for networks with convolutions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compressed: Option<Compressed>,
+    /// Corrupt records of the training set left out in this session; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped_records: Option<usize>,
     /// Share of the maskable weights that were ever active, where the method keeps track of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explored: Option<f64>,
@@ -77,10 +80,8 @@ struct Session<'a> {
     evaluator: Evaluator,
     specs: Vec<(String, Shape)>,
     state: Vec<Buffer>,
-    images: Buffer,
-    labels: Buffer,
+    feed: Feed,
     seed: Buffer,
-    order: BatchOrder,
     counters: Counters,
     mask_updates: u64,
     metrics: Writer,
@@ -91,6 +92,7 @@ struct Session<'a> {
 
 /// The inputs of one launch, on the device, and the counters after it.
 struct Launch {
+    fed: Fed,
     buffers: Vec<Buffer>,
     ticks: Vec<Tick>,
     after: Counters,
@@ -146,17 +148,16 @@ impl<'a> Session<'a> {
         });
         let [train_set, test_set] = data.unwrap_or(Err(Error::Output("data set")))?;
         let device = device?;
-        let order = BatchOrder::new(train_set.len(), plan.run.train.batch_size, plan.run.train.seed)?;
         let launch = compile_launch(plan, &*model, &device, train_set.len())?;
         let network = Inference::new(plan, &*model);
-        let evaluator = Evaluator::new(&device, network, &test_set, plan.run.train.eval_batch_size)?;
+        let batch = plan.run.train.eval_batch_size;
+        let evaluator = Evaluator::new(&device, network, &test_set, batch, plan.run.data.pipeline(batch, 1))?;
         let specs = state::specs(plan);
         let (arrays, counters, last_saved) = start(plan, &specs, found)?;
         let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], 0);
         let state = specs.iter().map(upload).collect::<std::result::Result<Vec<_>, _>>()?;
         let seed = plan.run.train.seed;
-        let images = device.client.to_device(&train_set.images, 0)?;
-        let labels = device.client.to_device(&train_set.labels, 0)?;
+        let feed = Feed::new(plan, &device, train_set, counters.iteration)?;
         let seed = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
         let seed = device.client.to_device(&seed, 0)?;
         // Only now, when nothing of the new run can fail any more but its training, may an old one go.
@@ -167,8 +168,7 @@ impl<'a> Session<'a> {
         // A resumed run may be longer than it was, and its next resumption is to know that.
         dir.write_config(&plan.run.to_toml()?)?;
         Ok(Session {
-            images,
-            labels,
+            feed,
             seed,
             mask_updates: plan.update_steps_within(counters.iteration).count() as u64,
             progress: Progress::new(counters.iteration, plan.iterations),
@@ -180,7 +180,6 @@ impl<'a> Session<'a> {
             evaluator,
             specs,
             state,
-            order,
             counters,
             metrics,
             last_saved,
@@ -207,32 +206,32 @@ impl<'a> Session<'a> {
         let mut after = self.counters;
         let plan = self.plan;
         let (ticks, rows): (Vec<Tick>, Vec<Row>) = schedule(plan, &mut after, count).into_iter().unzip();
-        // Arrays have the length of a full launch; entries past `count` are not used.
+        let fed = self.feed.next(&self.device, at, count)?;
+        // It has the length of a full launch; entries past `count` are not used.
         let k = plan.launch_length() as usize;
-        let mut indices = self.order.indices(at, count);
-        indices.resize(k * train.batch_size, 0);
         let columns = Row::columns(plan);
         let mut schedule: Vec<f32> = rows.iter().flat_map(Row::values).collect();
         schedule.resize(k * columns, 0.0);
-        let mut inputs = vec![
-            Literal::new(&[k, train.batch_size], &indices),
-            Literal::new(&[k, columns], &schedule),
-            Literal::scalar(count as i32),
-        ];
+        let mut inputs = vec![Literal::new(&[k, columns], &schedule), Literal::scalar(count as i32)];
         if plan.draws() {
             inputs.push(Literal::scalar(at as i64));
         }
         let upload = |l: &Literal| self.device.client.to_device(l, 0);
         let buffers = inputs.iter().map(upload).collect::<std::result::Result<_, _>>()?;
-        Ok(Some(Launch { buffers, ticks, after }))
+        Ok(Some(Launch {
+            fed,
+            buffers,
+            ticks,
+            after,
+        }))
     }
 
     /// Runs a launch and, while the device works, prepares the next one.
     fn run(&mut self, launch: Launch) -> Result<Option<Launch>> {
         let started = Instant::now();
         let state = std::mem::take(&mut self.state);
-        let data = [&self.images, &self.labels];
-        let inputs = data.into_iter().chain(&launch.buffers).chain([&self.seed]);
+        let data = launch.fed.iter().map(AsRef::as_ref);
+        let inputs = data.chain(&launch.buffers).chain([&self.seed]);
         let args = state
             .into_iter()
             .map(Arg::Donate)
@@ -289,7 +288,7 @@ impl<'a> Session<'a> {
     fn score(&self) -> Result<Scores> {
         let inputs = self.evaluator.inputs().iter();
         let weights: Vec<&Buffer> = inputs.filter_map(|name| self.buffer(name)).collect();
-        self.evaluator.run(&weights)
+        self.evaluator.run(&self.device, &weights)
     }
 
     fn evaluate(&mut self) -> Result<Scores> {
@@ -353,6 +352,7 @@ impl<'a> Session<'a> {
             nonzeros,
             maskable,
             compressed: compact::report(plan, |mask| self.mask(mask))?,
+            skipped_records: Some(self.feed.skipped()).filter(|&n| n > 0),
             explored: self.explored()?,
             train_s,
             steps_per_s: if done == 0 { 0.0 } else { done as f64 / train_s },
@@ -402,9 +402,9 @@ fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usi
 }
 
 /// Both splits of the run's data set, fetched when absent, in the form that the model takes.
-fn load(plan: &Plan, form: &Form) -> Result<[Dataset; 2]> {
+fn load(plan: &Plan, form: &Form) -> Result<[Examples; 2]> {
     let set = plan.data_set()?;
-    let load = |split| set.load(&plan.run.data.dir, split, form);
+    let load = |split| set.open(&plan.run.data.dir, split, form);
     Ok([load(Split::Train)?, load(Split::Test)?])
 }
 

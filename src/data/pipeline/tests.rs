@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::Error;
+use crate::data::{Error, tfrecord};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,11 +42,9 @@ impl Source for Numbers {
         }
         assert!(self.panics != Some(index), "told to");
         if self.corrupt.contains(&index) {
-            return Err(Error::Corrupt {
-                path: "numbers".into(),
-                offset: 10 * index as u64,
-                reason: "told to".into(),
-            });
+            let problem = tfrecord::Problem::Other("told to".into());
+            let (path, offset) = ("numbers".into(), 10 * index as u64);
+            return Err(tfrecord::Error::Record { path, offset, problem }.into());
         }
         let epoch = epoch.map_or(255, |epoch| epoch as u8);
         out.copy_from_slice(&[index as u8, epoch, index as u8, index as u8]);
