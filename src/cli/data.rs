@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
 
+use super::dump_data;
 use crate::data::{Split, fetch, mnist};
 
 /// Arguments of `data`.
@@ -23,6 +24,8 @@ enum Command {
         #[arg(value_parser = PossibleValuesParser::new(fetch::SOURCES.iter().map(|source| source.name)))]
         name: String,
     },
+    /// Write examples as training or evaluation gets them
+    Dump(dump_data::Args),
 }
 
 /// Runs `data`.
@@ -30,11 +33,17 @@ enum Command {
 /// # Errors
 /// Whatever keeps the data from being there, whole and right.
 pub fn run(args: Args, json: bool) -> Result<()> {
-    let Command::Fetch { name } = args.command;
-    let dir = fetch::fetch(&name)?;
+    match args.command {
+        Command::Fetch { name } => fetch(&name, json),
+        Command::Dump(args) => dump_data::run(args, json),
+    }
+}
+
+fn fetch(name: &str, json: bool) -> Result<()> {
+    let dir = fetch::fetch(name)?;
     let counts = [Split::Train, Split::Test].map(|split| mnist::load(&dir, split).map(|set| set.len()));
     let [train, test] = counts;
-    let text = report(fetch::source(&name)?, &dir, train?, test?, json);
+    let text = report(fetch::source(name)?, &dir, train?, test?, json);
     super::print(&text)
 }
 

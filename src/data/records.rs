@@ -16,6 +16,8 @@ use super::{Error, Result, Split, stream};
 
 /// Examples of the published training and validation sets.
 pub const EXAMPLES: [usize; 2] = [1_281_167, 50_000];
+/// Number of classes of ImageNet.
+pub const CLASSES: usize = 1000;
 /// What a folder holds that has them.
 pub const FILES: &str =
     "its TFRecords (train-00000-of-01024 to train-01023-of-01024, validation-00000-of-00128 and so on)";

@@ -132,6 +132,15 @@ impl Set {
         named.map_or("", |(name, _)| name)
     }
 
+    /// Number of classes; of what is made up, and of TFRecords, the most that any has here.
+    pub fn classes(self) -> usize {
+        match self {
+            Set::Mnist | Set::FashionMnist => mnist::CLASSES,
+            Set::Cifar10 => cifar::CLASSES,
+            Set::ImageNet | Set::Synthetic | Set::Null => records::CLASSES,
+        }
+    }
+
     /// Published numbers of training and test examples; `synthetic` where there are none.
     pub fn examples(self, synthetic: [usize; 2]) -> [usize; 2] {
         match self {
