@@ -1,18 +1,20 @@
 //! A device ready to run graphs: plugin, client and the cache of compiled programs.
 
 use crate::pjrt::{
-    self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
+    self, Buffer, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
 };
 use crate::report::{self, note};
-use hlo::{Alias, Computation, Target};
+use hlo::{Alias, Computation, Literal, Target};
 use std::time::Instant;
 
-/// One device and what is needed to put programs on it.
+/// The devices that a run uses, one of them or one for each of its replicas, and what is needed to put programs on them.
 pub struct Device {
     /// Which kind it is.
     pub kind: DeviceKind,
     /// The plugin's client.
     pub client: Client,
+    /// Replicas of programs that run on all devices; replica `i` is on device `i`.
+    pub replicas: usize,
     /// `None` where there is no folder for it.
     cache: Option<Cache>,
 }
@@ -23,30 +25,78 @@ impl Device {
     /// # Errors
     /// What keeps the plugin from being found, loaded or started.
     pub fn open(kind: DeviceKind, plugin: Option<&str>) -> pjrt::Result<Self> {
+        Device::open_replicas(kind, plugin, 1)
+    }
+
+    /// [`Device::open`] with a device for each of `replicas`; a CPU pretends to have that many.
+    ///
+    /// # Errors
+    /// As [`Device::open`], and when there are fewer devices.
+    pub fn open_replicas(kind: DeviceKind, plugin: Option<&str>, replicas: usize) -> pjrt::Result<Self> {
         let started = Instant::now();
         let plugin = pjrt::open(kind, plugin)?;
-        let client = plugin.client(&ClientOptions::for_device(kind))?;
+        let mut options = ClientOptions::for_device(kind);
+        if kind == DeviceKind::Cpu {
+            options = options.with_cpu_devices(replicas);
+        }
+        let client = plugin.client(&options)?;
+        enough(&client, replicas)?;
         report::detail(|| format!("plugin {} ready in {:.2?}", plugin.path().display(), started.elapsed()));
         Ok(Device {
             kind,
             client,
+            replicas,
             cache: Cache::open().inspect_err(|e| note!("no compile cache: {e}")).ok(),
         })
     }
 
-    /// Compiles a graph, or loads it from the cache, in the form that suits the device ([`Computation::lowered`]). With
-    /// `aliases` parameters may be donated to outputs.
+    /// Compiles a graph for the first device, or loads it from the cache, in the form that suits the device
+    /// ([`Computation::lowered`]). With `aliases` parameters may be donated to outputs.
     ///
     /// # Errors
     /// The compiler's.
     pub fn program(&self, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Executable> {
+        self.compiled(computation, aliases, &options(self.kind))
+    }
+
+    /// [`Device::program`] for all replicas, which run it together.
+    ///
+    /// # Errors
+    /// The compiler's.
+    pub fn replicated(&self, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Executable> {
+        if self.replicas == 1 {
+            return self.program(computation, aliases);
+        }
+        let devices = self.client.devices()?.into_iter().take(self.replicas);
+        let options = CompileOptions {
+            num_replicas: self.replicas,
+            device_ids: Some(devices.map(|d| i64::from(d.id)).collect()),
+            ..options(self.kind)
+        };
+        self.compiled(computation, aliases, &options)
+    }
+
+    /// Copies an array to the device of every replica.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn to_all(&self, literal: &Literal) -> pjrt::Result<Vec<Buffer>> {
+        let to = |replica| self.client.to_device(literal, replica);
+        (0..self.replicas).map(to).collect()
+    }
+
+    fn compiled(
+        &self,
+        computation: &Computation,
+        aliases: &[Alias],
+        options: &CompileOptions,
+    ) -> pjrt::Result<Executable> {
         let started = Instant::now();
         let bytes = computation.lowered(target(self.kind))?.to_bytes(aliases);
-        let options = options(self.kind);
         let Some(cache) = &self.cache else {
-            return self.client.compile(&bytes, &options);
+            return self.client.compile(&bytes, options);
         };
-        let (executable, outcome) = self.client.compile_cached(cache, &bytes, &options)?;
+        let (executable, outcome) = self.client.compile_cached(cache, &bytes, options)?;
         let name = &computation.name;
         match outcome {
             CacheOutcome::Damaged(why) => {
@@ -58,6 +108,19 @@ impl Device {
         }
         Ok(executable)
     }
+}
+
+/// Checks that there is a device for each replica.
+fn enough(client: &Client, replicas: usize) -> pjrt::Result<()> {
+    let count = client.device_count();
+    if count >= replicas {
+        return Ok(());
+    }
+    Err(pjrt::Error::TooFewDevices {
+        asked: replicas,
+        platform: client.platform_name()?,
+        count,
+    })
 }
 
 /// What graphs are rewritten for.

@@ -8,8 +8,9 @@ use hlo::{
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-const FORMS: [Form; 5] = [
+const FORMS: [Form; 6] = [
     Form::Convolution,
+    Form::Ordered,
     Form::Taps,
     Form::Patches,
     Form::Positions,
@@ -49,7 +50,7 @@ fn every_case_keeps_its_value_in_every_form() {
         case.check(&chosen.evaluate(&case.inputs).unwrap()).unwrap();
     }
     let forms: BTreeSet<Form> = replaced.iter().map(|lowering| lowering.form).collect();
-    assert_eq!(forms, FORMS[1..].iter().copied().collect(), "{replaced:?}");
+    assert_eq!(forms, FORMS[2..].iter().copied().collect(), "{replaced:?}");
 }
 
 /// `[n, h, w, c]`, `[kh, kw, c / groups, filters]`, strides, padding, groups.
@@ -180,6 +181,23 @@ fn called_computations_are_rewritten_and_scopes_stay() {
 fn branch<'a>(g: &'a Graph, x: &[Tensor<'a>]) -> Vec<Tensor<'a>> {
     let _scope = g.scope("branch");
     vec![x[0].conv2d(x[1], [2, 2], Padding::Same, 1)]
+}
+
+/// Whatever the gradients' order of axes, the CPU sees one that its compiler has a fast kernel for in loops too.
+#[test]
+fn convolutions_for_the_cpu_have_their_axes_in_order() {
+    for row in TABLE.iter().filter(|row| row.4 == 1) {
+        let chosen = computation(row).0.lowered(Target::Cpu).unwrap();
+        for node in &chosen.nodes {
+            if let Op::Convolution { dims, .. } = &node.op {
+                assert_eq!(*dims, hlo::ConvDims::channels_last(2), "{row:?}");
+            }
+        }
+        let built = computation(row).0;
+        let disordered =
+            |node: &&hlo::Node| matches!(&node.op, Op::Convolution { dims, .. } if *dims != hlo::ConvDims::nhwc());
+        assert!(built.nodes.iter().filter(disordered).count() > 0, "{row:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,13 @@
-//! `rigl-xla data`: fetch public data sets.
+//! `rigl-xla data`: fetch public data sets, make TFRecords of pictures, look into them.
 
+mod inspect;
+mod prepare;
+mod sheet;
+
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
@@ -8,6 +15,7 @@ use serde_json::json;
 
 use super::dump_data;
 use crate::data::{Split, fetch, mnist};
+use crate::report::progress::Progress;
 
 /// Arguments of `data`.
 #[derive(clap::Args, Debug)]
@@ -26,6 +34,10 @@ enum Command {
     },
     /// Write examples as training or evaluation gets them
     Dump(dump_data::Args),
+    /// Write TFRecord shards of pictures in folders or tar files, of MNIST or of CIFAR-10
+    Prepare(prepare::Args),
+    /// Count what is in TFRecord files, and find what is damaged
+    Inspect(inspect::Args),
 }
 
 /// Runs `data`.
@@ -36,6 +48,8 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     match args.command {
         Command::Fetch { name } => fetch(&name, json),
         Command::Dump(args) => dump_data::run(args, json),
+        Command::Prepare(args) => prepare::run(args, json),
+        Command::Inspect(args) => inspect::run(args, json),
     }
 }
 
@@ -62,4 +76,37 @@ fn report(source: &fetch::Source, dir: &Path, train: usize, test: usize, json: b
     let line =
         |file: &fetch::DataFile| format!("  {:<24} {:>11} bytes  sha256 {}\n", file.name, file.bytes, file.sha256);
     head + &files.map(line).collect::<String>()
+}
+
+/// Processor cores of this machine.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Progress that threads report; its bar goes with it.
+struct Counted {
+    unit: &'static str,
+    state: Mutex<(u64, Progress)>,
+}
+
+impl Counted {
+    fn new(total: u64, unit: &'static str) -> Self {
+        let state = Mutex::new((0, Progress::new(0, total)));
+        Counted { unit, state }
+    }
+
+    /// One more is done.
+    fn add(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, progress) = &mut *state;
+        *done += 1;
+        progress.advance(*done, |rate| format!("{rate:.0} {}/s,", self.unit));
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.1.finish();
+    }
 }

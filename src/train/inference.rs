@@ -1,17 +1,19 @@
 //! Evaluation and prediction on a device.
 
 use super::error::{Error, Result};
-use super::eval::{EVAL_OUTPUTS, Inference, batch_evaluation, evaluation, prediction};
+use super::eval::{EVAL_OUTPUTS, Inference, Part, batch_evaluation, evaluation, prediction};
 use super::state::inference_specs;
-use crate::data::pipeline::{Batch, Options, Order, Part, Source};
+use crate::data::Dataset;
+use crate::data::pipeline::{self, Batch, Options, Order, Source};
 use crate::data::records::Records;
 use crate::data::sets::Examples;
 use crate::device::Device;
-use crate::pjrt::{Arg, Buffer, Executable};
+use crate::pjrt::{Arg, Buffer, Client, Executable};
 use crate::report::note;
 use hlo::{DType, Literal, Shape};
 use models::Model;
 use serde::Serialize;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Accuracies and loss over a data set.
@@ -28,16 +30,12 @@ pub struct Scores {
     /// Mean cross entropy with smoothed labels, which is the original's for ImageNet; absent without smoothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smoothed_loss: Option<f64>,
-    /// Corrupt examples, which none of the others counts; absent where there are none.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub skipped: usize,
+    /// Corrupt examples, and files without their end, which none of the others counts; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<usize>,
 }
 
-fn is_zero(n: &usize) -> bool {
-    *n == 0
-}
-
-/// A data set and the program that evaluates it.
+/// A data set, shared among the replicas of a run, and the program that evaluates it.
 pub struct Evaluator {
     program: Executable,
     inputs: Vec<String>,
@@ -47,25 +45,27 @@ pub struct Evaluator {
 
 /// Where the examples are.
 enum TestData {
-    /// On the device.
-    Resident {
-        images: Buffer,
-        labels: Buffer,
-        examples: usize,
-    },
+    /// On the devices: each replica's inputs after its weights.
+    Resident { inputs: Vec<Vec<Buffer>>, examples: usize },
     /// In files: read and sent a batch at a time, anew for each evaluation.
-    Stream {
-        records: Arc<Records>,
-        batch: usize,
-        options: Options,
-    },
+    Stream(Stream),
+}
+
+struct Stream {
+    records: Arc<Records>,
+    options: Options,
+    client: Client,
+    replicas: usize,
+    /// Rows of a batch that each replica evaluates.
+    rows: usize,
 }
 
 /// Sums of [`EVAL_OUTPUTS`].
 type Sums = [f64; EVAL_OUTPUTS.len()];
 
 impl Evaluator {
-    /// For `examples`, `batch` at a time; `stream` says how they are read where they are not held in memory.
+    /// For `examples`, `batch` at a time over all replicas together. What fits in memory is put on the devices; `stream` says
+    /// how the rest is read.
     ///
     /// # Errors
     /// Images that the model does not take, or the device's.
@@ -77,36 +77,31 @@ impl Evaluator {
         stream: Options,
     ) -> Result<Self> {
         let model = network.model;
-        check_images(model, "the data set", &examples.image().dims)?;
-        if examples.classes() > model.classes() {
-            return Err(Error::Shape {
-                what: "the data set".into(),
-                found: format!("{} classes", examples.classes()),
-                expected: format!("at most {} for {}", model.classes(), model.name()),
-            });
-        }
-        let batch = batch.min(examples.len());
+        check_set(model, examples)?;
+        let replicas = device.replicas;
+        let network = Inference { replicas, ..network };
         let (graph, data) = match examples {
-            Examples::Whole(set) => (
-                evaluation(network, set.len(), batch)?,
-                TestData::Resident {
-                    images: device.client.to_device(&set.images, 0)?,
-                    labels: device.client.to_device(&set.labels, 0)?,
-                    examples: set.len(),
-                },
-            ),
-            Examples::Records(records) => (
-                batch_evaluation(network, batch)?,
-                TestData::Stream {
+            Examples::Whole(set) => {
+                let inputs = (0..replicas).map(|replica| resident(device, set, replica));
+                let (inputs, examples) = (inputs.collect::<Result<_>>()?, set.len());
+                let graph = evaluation(network, examples, batch)?;
+                (graph, TestData::Resident { inputs, examples })
+            }
+            Examples::Records(records) => {
+                let rows = batch.min(examples.len()).div_ceil(replicas);
+                let stream = Stream {
                     records: Arc::clone(records),
-                    batch,
                     options: stream,
-                },
-            ),
+                    client: device.client.clone(),
+                    replicas,
+                    rows,
+                };
+                (batch_evaluation(network, rows)?, TestData::Stream(stream))
+            }
         };
         let specs = inference_specs(&model.declaration());
         Ok(Evaluator {
-            program: device.program(&graph, &[])?,
+            program: device.replicated(&graph, &[])?,
             inputs: specs.into_iter().map(|(name, _)| name).collect(),
             data,
             smoothed: network.label_smoothing > 0.0,
@@ -122,21 +117,21 @@ impl Evaluator {
     ///
     /// # Errors
     /// The device's; examples that cannot be read.
-    pub fn run(&self, device: &Device, weights: &[&Buffer]) -> Result<Scores> {
+    pub fn run(&self, weights: &[&Buffer]) -> Result<Scores> {
+        self.run_replicas(&[weights.to_vec()])
+    }
+
+    /// [`Evaluator::run`] on all replicas, with the weights on the device of each.
+    ///
+    /// # Errors
+    /// As [`Evaluator::run`].
+    pub fn run_replicas(&self, weights: &[Vec<&Buffer>]) -> Result<Scores> {
         let (sums, examples, skipped) = match &self.data {
-            TestData::Resident {
-                images,
-                labels,
-                examples,
-            } => {
-                let outputs = self.launch(weights, &[images, labels])?;
+            TestData::Resident { inputs, examples } => {
+                let outputs = self.launch(weights, inputs)?;
                 (self.add(&outputs, Sums::default())?, *examples, 0)
             }
-            TestData::Stream {
-                records,
-                batch,
-                options,
-            } => self.stream(device, weights, records, *batch, *options)?,
+            TestData::Stream(stream) => self.run_stream(weights, stream)?,
         };
         let mean = |i: usize| sums[i] / examples as f64;
         Ok(Scores {
@@ -145,43 +140,25 @@ impl Evaluator {
             top5: mean(1),
             loss: mean(2),
             smoothed_loss: self.smoothed.then(|| mean(3)),
-            skipped,
+            skipped: Some(skipped).filter(|&n| n > 0),
         })
     }
 
-    /// Sums over all batches of a stream, numbers of examples counted and left out. A batch is sent while the device
-    /// evaluates the one before.
-    fn stream(
-        &self,
-        device: &Device,
-        weights: &[&Buffer],
-        records: &Arc<Records>,
-        batch: usize,
-        options: Options,
-    ) -> Result<(Sums, usize, usize)> {
-        let order = Order::in_turn(records.len(), batch, Part::WHOLE);
-        let mut pipeline = Arc::clone(records).pipeline(order, options, 0)?;
+    /// Sums over all batches, numbers of examples counted and left out. A batch is sent while the device evaluates the one
+    /// before.
+    fn run_stream(&self, weights: &[Vec<&Buffer>], stream: &Stream) -> Result<(Sums, usize, usize)> {
+        let records = &stream.records;
+        let order = Order::in_turn(records.len(), stream.rows * stream.replicas, pipeline::Part::WHOLE);
+        let mut pipeline = Arc::clone(records).pipeline(order, stream.options, 0)?;
         let (mut sums, mut examples) = (Sums::default(), 0);
         let mut pending: Option<Vec<Buffer>> = None;
-        while let Some(Batch {
-            images,
-            labels,
-            present,
-            ..
-        }) = pipeline.take()?
-        {
-            examples += present.iter().filter(|&&p| p).count();
-            let arrays = [
-                images,
-                Literal::new(&[batch], &labels),
-                Literal::from_bools(&[batch], &present),
-            ];
-            let sent = arrays.map(|array| device.client.to_device_async(array, 0));
-            let sent = sent.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+        while let Some(batch) = pipeline.take()? {
+            examples += batch.present.iter().filter(|&&p| p).count();
+            let sent = stream.send(batch)?;
             if let Some(outputs) = pending.take() {
                 sums = self.add(&outputs, sums)?;
             }
-            pending = Some(self.launch(weights, &sent.iter().collect::<Vec<_>>())?);
+            pending = Some(self.launch(weights, &sent)?);
         }
         let skipped = pipeline.skipped();
         skipped.values().for_each(|fault| note!("left out: {fault}"));
@@ -189,9 +166,12 @@ impl Evaluator {
         Ok((sums, examples, records.damaged() + skipped.len()))
     }
 
-    fn launch(&self, weights: &[&Buffer], data: &[&Buffer]) -> Result<Vec<Buffer>> {
-        let args = weights.iter().chain(data).map(|&buffer| Arg::Keep(buffer)).collect();
-        Ok(self.program.execute(args)?)
+    /// The outputs of one replica, which are those of all.
+    fn launch(&self, weights: &[Vec<&Buffer>], data: &[Vec<Buffer>]) -> Result<Vec<Buffer>> {
+        let each = weights.iter().zip(data);
+        let args = each.map(|(weights, data)| weights.iter().copied().chain(data).map(Arg::Keep).collect());
+        let outputs = self.program.execute_replicated(args.collect())?;
+        Ok(outputs.into_iter().next().unwrap_or_default())
     }
 
     fn add(&self, outputs: &[Buffer], mut sums: Sums) -> Result<Sums> {
@@ -201,6 +181,54 @@ impl Evaluator {
         }
         Ok(sums)
     }
+}
+
+impl Stream {
+    /// Images, labels and presence of each replica's rows, on its device.
+    fn send(&self, batch: Batch) -> Result<Vec<Vec<Buffer>>> {
+        let n = batch.labels.len();
+        let whole = [
+            batch.images,
+            Literal::new(&[n], &batch.labels),
+            Literal::from_bools(&[n], &batch.present),
+        ];
+        if self.replicas == 1 {
+            let sent = whole.into_iter().map(|array| self.client.to_device_async(array, 0));
+            return Ok(vec![sent.collect::<std::result::Result<_, _>>()?]);
+        }
+        let send = |replica: usize| {
+            let start = self.rows * replica;
+            let own = |array| rows(array, start..start + self.rows).ok_or(Error::Output("part of a batch"));
+            let send = |array| Ok(self.client.to_device_async(own(array)?, replica)?);
+            whole.iter().map(send).collect()
+        };
+        (0..self.replicas).map(send).collect()
+    }
+}
+
+/// A replica's inputs from a data set in memory, on its device.
+fn resident(device: &Device, set: &Dataset, replica: usize) -> Result<Vec<Buffer>> {
+    let to = |l: &Literal| Ok(device.client.to_device(l, replica)?);
+    if device.replicas == 1 {
+        return [&set.images, &set.labels].map(to).into_iter().collect();
+    }
+    let part = Part::of(set.len(), device.replicas, replica);
+    let rows = |l: &Literal| rows(l, part.start..part.start + part.rows).ok_or(Error::Output("part of the data set"));
+    let inputs = [
+        rows(&set.images)?,
+        rows(&set.labels)?,
+        Literal::scalar(part.seen as i32),
+    ];
+    inputs.iter().map(to).collect()
+}
+
+/// Some rows of an array.
+pub(super) fn rows(of: &Literal, range: Range<usize>) -> Option<Literal> {
+    let mut shape = of.shape().clone();
+    let row = shape.bytes() / shape.dims.first().copied().unwrap_or(1).max(1);
+    *shape.dims.first_mut()? = range.len();
+    let bytes = of.bytes().get(row * range.start..row * range.end)?;
+    Literal::from_bytes(shape, bytes.to_vec())
 }
 
 /// Scalar output `i` as f64.
@@ -218,6 +246,19 @@ fn check_images(model: &dyn Model, what: &str, dims: &[usize]) -> Result<()> {
         found: format!("images of dimensions {dims:?}"),
         expected: format!("{:?} for {}", model.input_dims(), model.name()),
     })
+}
+
+/// Refuses examples of another form, or of more classes, than `model` has.
+pub(super) fn check_set(model: &dyn Model, data: &Examples) -> Result<()> {
+    check_images(model, "the data set", &data.image().dims)?;
+    match data.classes() > model.classes() {
+        true => Err(Error::Shape {
+            what: "the data set".into(),
+            found: format!("{} classes", data.classes()),
+            expected: format!("at most {} for {}", model.classes(), model.name()),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// Examples per launch of a prediction.

@@ -176,9 +176,9 @@ impl<'g> Scheduled<'g> {
 
 /// What one iteration measures and leaves for a mask update.
 pub(super) struct Outcome<'g> {
-    /// Mean over the batch, f32 scalar.
+    /// Mean over the batch of all replicas, f32 scalar.
     pub cross_entropy: Tensor<'g>,
-    /// Correct predictions, s32 scalar.
+    /// Correct predictions of this replica, s32 scalar.
     pub correct: Tensor<'g>,
     /// With respect to the masked kernels of [`Trainer::updated_params`]: dense, and free of weight decay.
     pub gradients: Vec<Tensor<'g>>,
@@ -215,7 +215,10 @@ impl Trainer<'_> {
             let hits = layers::in_top_k(logits, labels, 1);
             hits.convert(DType::S32).reduce_sum(&[0])
         };
-        let gradients = grad(cross_entropy, &effective);
+        // Dense, so that the sums serve step and growth alike, and masks of all replicas grow by the same.
+        let part = self.part_of_mean(cross_entropy);
+        let gradients = self.sums(g, grad(part, &effective));
+        let cross_entropy = self.sum(part);
         self.average_gradients(g, state, &gradients, scheduled);
         self.gradient_step(g, state, &gradients, scheduled);
         let updated = params.iter().zip(gradients).filter(|(p, _)| self.is_updated(p));
@@ -244,6 +247,7 @@ impl Trainer<'_> {
             .zip(effective.iter().copied());
         let statistics = plan.statistics.iter().map(|s| (s.name.clone(), state.get(&s.name)));
         let net = Net::new(g, Mode::Train(key), kernels.chain(statistics)).with_precision(plan.precision);
+        let net = net.normalised_over(self.normalised_over());
         let logits = self.model.apply(&net, images);
         (logits, net.moved_statistics())
     }
@@ -367,8 +371,14 @@ pub(super) fn effective<'g>(param: &Param, state: &State<'g>) -> Tensor<'g> {
     }
 }
 
-/// Key of what an iteration draws for `purpose`. The iteration, not the gradient step, counts: where a mask update takes
-/// a step's place, two iterations have one gradient step.
-pub(super) fn draw_key<'g>(seed: Tensor<'g>, purpose: &str, iteration: Tensor<'g>) -> Key<'g> {
-    Key::new(seed).fold(rng::hash64(purpose, "")).fold_step(iteration)
+/// Key of what an iteration draws for `purpose`, and of several replicas this one. The iteration, not the gradient step,
+/// counts: where a mask update takes a step's place, two iterations have one gradient step.
+pub(super) fn draw_key<'g>(
+    seed: Tensor<'g>,
+    purpose: &str,
+    iteration: Tensor<'g>,
+    replica: Option<Tensor<'g>>,
+) -> Key<'g> {
+    let key = Key::new(seed).fold(rng::hash64(purpose, "")).fold_step(iteration);
+    replica.map_or(key, |replica| key.fold_step(replica))
 }

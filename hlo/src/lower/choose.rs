@@ -73,27 +73,28 @@ const FEW_TERMS: usize = 32;
 
 /// The form that measured best on two cores (scripts/bench/results/conv_lowering.md).
 ///
-/// Dense convolutions over several elements, forward and for either gradient, stay: the operator reaches 50 to 155
-/// GFLOP/s, sums of taps 20 to 90 and patches 5 to 70. What is not `f32` stays, since sums of rounded terms would be less
-/// exact than the operator.
+/// Dense convolutions over several elements, forward and for either gradient, stay the operator, which reaches 50 to 155
+/// GFLOP/s with its axes in order; sums of taps 20 to 90 and patches 5 to 70. So does what is not `f32`, since sums of
+/// rounded terms would be less exact than the operator.
 pub(super) fn choose(facts: &ConvFacts) -> Lowering {
     let phases = facts.has_holes();
     let (elements, places) = (facts.elements(), facts.places());
     let strided = facts.window.iter().any(|w| w.stride > 1);
     let form = match facts.grouping {
-        _ if facts.dtype != DType::F32 => return Lowering::KEEP,
+        Grouping::PerExample => return Lowering::KEEP,
+        _ if facts.dtype != DType::F32 => return Lowering::ORDERED,
         // The operator computes below 1 GFLOP/s; shifted multiplications are 13 to 600 times as fast, phases another 1.1
         // to 25 times. Gradients of depthwise kernels stay: sums gained up to 10 times on small images, but lost on large.
         Grouping::PerChannel if elements <= UNROLLED => Form::Taps,
         // The gradient of a 1×1 kernel: 1.1 to 8 times as fast.
         Grouping::Dense if places == 1 => Form::Positions,
         // A strided convolution's input gradient: 1.1 to 2 times as fast without holes.
-        Grouping::Dense if phases => Form::Convolution,
+        Grouping::Dense if phases => Form::Ordered,
         // The rest of 1×1, where the operator is a matrix product too: as fast.
         Grouping::Dense if elements == 1 => Form::Taps,
         // 3×3 on three colours: about twice as fast; with a stride, or 7×7, slower.
         Grouping::Dense if facts.channels * elements <= FEW_TERMS && !strided => Form::Patches,
-        _ => return Lowering::KEEP,
+        _ => return Lowering::ORDERED,
     };
     Lowering { form, phases }
 }

@@ -104,6 +104,7 @@ impl<'g> Conv<'g> {
         use {Form::*, Grouping::*};
         let spatial = self.facts.window.len();
         let (result, roles) = match (form, self.facts.grouping) {
+            (Ordered, Dense | PerChannel) if !self.is_ordered() => (self.ordered(), Roles::batch_first(spatial)),
             (Taps, Dense | PerChannel) => (self.taps(), Roles::batch_first(spatial)),
             (Patches, Dense) => (self.patches(), Roles::batch_first(spatial)),
             (Positions, Dense) => (self.at_positions(), Roles::positions_first(spatial)),
@@ -112,6 +113,25 @@ impl<'g> Conv<'g> {
             _ => return None,
         };
         Some((result, roles))
+    }
+
+    /// The operator with its axes in order.
+    pub(super) fn ordered(&self) -> Tensor<'g> {
+        let dims = ConvDims::channels_last(self.facts.window.len());
+        let order = [
+            &[self.dims.input_batch],
+            &self.dims.input_spatial[..],
+            &[self.dims.input_feature],
+        ]
+        .concat();
+        let x = transposed(self.x, &order);
+        let [feature_groups, batch_groups] = self.groups();
+        let window = self.facts.window.clone();
+        x.convolution(self.kernel_in_order(false), window, dims, feature_groups, batch_groups)
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.dims == ConvDims::channels_last(self.facts.window.len())
     }
 
     /// A result transposed into the operator's order.

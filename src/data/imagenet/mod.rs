@@ -11,10 +11,9 @@ use fast_image_resize as fir;
 use rand_chacha::ChaCha8Rng;
 
 use self::bicubic::Bicubic;
-use self::crop::Bits;
 use super::picture::{self, Dct, Header, Pixels, Window};
 
-pub use self::crop::{Bounds, WHOLE, central, distorted};
+pub use self::crop::{Bits, Bounds, WHOLE, central, distorted};
 
 /// Why a picture could not be made ready. The caller knows which one it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -362,3 +362,137 @@ impl Values<'_> {
         (kind, list)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn field(number: u32, value: &[u8]) -> Vec<u8> {
+        let mut out = vec![];
+        put_field(&mut out, number, value);
+        out
+    }
+
+    /// An entry of the map with this message `Feature`.
+    fn entry(key: &str, feature: &[u8]) -> Vec<u8> {
+        field(FEATURE, &[field(KEY, key.as_bytes()), field(VALUE, feature)].concat())
+    }
+
+    #[test]
+    fn what_is_encoded_is_parsed() {
+        let bytes = encode(&[
+            ("picture", Values::Bytes(&[b"\xff\xd8"])),
+            ("labels", Values::Int64s(&[1, -1, i64::MIN, i64::MAX, 300])),
+            ("box", Values::Floats(&[0.5, f32::NEG_INFINITY])),
+            ("none", Values::Floats(&[])),
+            ("label", Values::Int64s(&[1000])),
+            ("texts", Values::Bytes(&[b"", b"b"])),
+        ]);
+        let example = Example::parse(&bytes).unwrap();
+        assert_eq!(example.bytes("picture").unwrap(), b"\xff\xd8");
+        assert_eq!(
+            example.get("labels").unwrap().int64s(),
+            [1, -1, i64::MIN, i64::MAX, 300]
+        );
+        assert_eq!(example.floats("box").unwrap(), [0.5, f32::NEG_INFINITY]);
+        assert!(example.floats("none").unwrap().is_empty() && example.get("none").unwrap().is_empty());
+        assert_eq!(example.int64("label").unwrap(), 1000);
+        assert_eq!(example.get("texts").unwrap().bytes(), [&b""[..], b"b"]);
+        assert_eq!(example.features().map(|(_, feature)| feature.len()).sum::<usize>(), 11);
+        // No byte is copied.
+        assert!(
+            bytes
+                .as_ptr_range()
+                .contains(&example.bytes("picture").unwrap().as_ptr())
+        );
+    }
+
+    #[test]
+    fn the_encoding_is_protobufs() {
+        let want = [0x0a, 12, 0x0a, 10, 0x0a, 1, b'k', 0x12, 5, 0x1a, 3, 0x0a, 1, 7];
+        assert_eq!(encode(&[("k", Values::Int64s(&[7]))]), want);
+    }
+
+    #[test]
+    fn protobufs_liberties_are_taken() {
+        // Unpacked and packed numbers, an unknown field between them.
+        let unpacked = [&[0x08, 5, 0x08, 6][..], &[0x72, 1, 0], &field(1, &[7, 0x80, 1])].concat();
+        let floats = [&[0x0d][..], &1f32.to_le_bytes(), &field(1, &2f32.to_le_bytes())].concat();
+        let groups = [0x2b, 0x0b, 0x08, 1, 0x0c, 0x2c];
+        let features = [
+            entry("twice", &field(3, &[0x08, 1])),
+            entry("floats", &field(2, &floats)),
+            entry("twice", &[field(3, &unpacked), field(3, &[0x08, 9])].concat()),
+            entry("other", &[field(3, &unpacked), field(1, &field(1, b"last"))].concat()),
+            field(FEATURE, &[]),
+        ];
+        // The message `Features` in two parts, an unknown group before them.
+        let (first, second) = features.split_at(2);
+        let bytes = [&groups[..], &field(1, &first.concat()), &field(1, &second.concat())].concat();
+        let example = Example::parse(&bytes).unwrap();
+        assert_eq!(example.get("twice").unwrap().int64s(), [5, 6, 7, 128, 9]);
+        assert_eq!(example.floats("floats").unwrap(), [1.0, 2.0]);
+        assert_eq!(example.bytes("other").unwrap(), b"last");
+        assert_eq!(example.get("").unwrap().kind(), None);
+        assert!(Example::parse(&[]).unwrap().get("twice").is_none());
+    }
+
+    #[test]
+    fn malformed_examples_are_refused() {
+        let nested = [0x2b].repeat(200);
+        let cases: [(&[u8], &str); 9] = [
+            (
+                &[0x0a],
+                "a field of no known type, or beyond the end of its message, at byte 0 of it",
+            ),
+            (&[0x0a, 3, 0x0a, 5, 0], "beyond the end of its message, at byte 2 of it"),
+            (&[0x00], "no field, at byte 0"),
+            (&[0x80; 11], "no field"),
+            (&[0x0c], "a field of no known type"),
+            (&[0x0e], "a field of no known type"),
+            (&nested, "a field of no known type"),
+            (
+                &entry("k", &field(3, &field(1, &[0x80]))),
+                "packed numbers that end within one",
+            ),
+            (
+                &entry("k", &field(2, &field(1, &[0; 5]))),
+                "packed numbers that end within one",
+            ),
+        ];
+        for (i, (bytes, want)) in cases.into_iter().enumerate() {
+            // The last ones are messages `Features`.
+            let bytes = if i < 7 { bytes.to_vec() } else { field(1, bytes) };
+            let message = Example::parse(&bytes).unwrap_err().to_string();
+            assert!(message.contains(want), "{i}: {message}");
+        }
+        let key = field(1, &field(FEATURE, &field(KEY, &[0xff])));
+        assert!(Example::parse(&key).unwrap_err().to_string().contains("UTF-8"));
+        let many = field(1, &field(FEATURE, &[]).repeat(MAX_FEATURES + 1));
+        assert!(Example::parse(&many).unwrap_err().to_string().contains("4096"));
+    }
+
+    #[test]
+    fn features_of_another_kind_or_number_are_named() {
+        let bytes = encode(&[("label", Values::Int64s(&[1, 2])), ("empty", Values::Bytes(&[]))]);
+        let example = Example::parse(&bytes).unwrap();
+        let message = |error: FeatureError| error.to_string();
+        assert_eq!(
+            message(example.bytes("picture").unwrap_err()),
+            "no feature 'picture'; there are label, empty"
+        );
+        assert_eq!(
+            message(example.bytes("label").unwrap_err()),
+            "feature 'label' holds integers, expected bytes"
+        );
+        assert_eq!(
+            message(example.int64("label").unwrap_err()),
+            "feature 'label' holds 2 values, expected 1"
+        );
+        assert_eq!(
+            message(example.bytes("empty").unwrap_err()),
+            "feature 'empty' holds 0 values, expected 1"
+        );
+    }
+}

@@ -8,6 +8,7 @@
 
 pub mod example;
 mod indexed;
+pub mod labelled;
 mod reader;
 pub mod shards;
 mod wire;
@@ -15,6 +16,7 @@ mod writer;
 
 pub use example::Example;
 pub use indexed::Indexed;
+pub(in crate::data) use indexed::read_at;
 pub use reader::Reader;
 pub use writer::{Writer, write};
 
@@ -225,5 +227,117 @@ fn detect(start: &[u8]) -> Compression {
             Compression::Zlib
         }
         _ => Compression::None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Records of many lengths, one beyond what is read at a time.
+    fn records() -> Vec<Vec<u8>> {
+        let lengths = [0, 1, 5, 1000, 300_000, 3, 0, 700_000, 2];
+        let record = |(i, length): (usize, usize)| (0..length).map(|at| (at * (i + 1) >> 3) as u8).collect();
+        lengths.into_iter().enumerate().map(record).collect()
+    }
+
+    fn write_all(path: &Path, compression: Compression, records: &[Vec<u8>]) {
+        write(path, compression, |out| {
+            records.iter().try_for_each(|record| out.write(record))
+        })
+        .unwrap();
+    }
+
+    fn read_all(path: &Path, options: Options) -> Vec<(u64, Vec<u8>)> {
+        let mut reader = Reader::open(path, options).unwrap();
+        let mut all = vec![];
+        while let Some(record) = reader.next().unwrap() {
+            all.push((record.offset, record.bytes.to_vec()));
+        }
+        assert!(reader.next().unwrap().is_none());
+        all
+    }
+
+    #[test]
+    fn the_layout_is_the_published_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_all(&path, Compression::None, &[b"123456789".to_vec()]);
+        // The checksum of these digits is CRC-32C's check value, e3069283.
+        let mask = |crc: u32| crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
+        let want = [
+            &[9, 0, 0, 0, 0, 0, 0, 0][..],
+            &mask(crc32c::crc32c(&[9, 0, 0, 0, 0, 0, 0, 0])),
+            b"123456789",
+            &mask(0xe306_9283),
+        ];
+        assert_eq!(std::fs::read(&path).unwrap(), want.concat());
+    }
+
+    #[test]
+    fn what_is_written_is_read_in_order_and_out_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let records = records();
+        for compression in [Compression::None, Compression::Gzip, Compression::Zlib] {
+            write_all(&path, compression, &records);
+            let given = Options {
+                compression: Some(compression),
+                ..Options::default()
+            };
+            let read = read_all(&path, given);
+            assert!(read.iter().map(|(_, bytes)| bytes).eq(&records), "{compression:?}");
+            assert_eq!(read_all(&path, Options::default()), read, "{compression:?}, by content");
+        }
+        let message = Indexed::open(&path, Options::default()).unwrap_err().to_string();
+        assert!(message.contains("compressed, expected a plain"), "{message}");
+
+        write_all(&path, Compression::None, &records);
+        let read = read_all(&path, Options::default());
+        let indexed = Indexed::open(&path, Options::default()).unwrap();
+        assert_eq!(indexed.len(), records.len());
+        let mut buffer = vec![];
+        for i in [8, 4, 0, 7, 2, 4, 1, 3, 5, 6] {
+            assert_eq!(
+                (indexed.offset(i), indexed.bytes(i)),
+                (read[i].0, records[i].len() as u64)
+            );
+            let record = indexed.read(i, &mut buffer).unwrap();
+            assert_eq!((record.offset, record.bytes), (read[i].0, &records[i][..]));
+        }
+    }
+
+    #[test]
+    fn an_empty_file_has_no_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for compression in [Compression::None, Compression::Gzip, Compression::Zlib] {
+            write_all(&path, compression, &[]);
+            assert!(read_all(&path, Options::default()).is_empty());
+        }
+        std::fs::write(&path, []).unwrap();
+        assert!(Indexed::open(&path, Options::default()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn after_damaged_data_the_next_record_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_all(
+            &path,
+            Compression::None,
+            &[b"first".to_vec(), b"second".to_vec(), b"third".to_vec()],
+        );
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[21 + 12] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let mut reader = Reader::open(&path, Options::default()).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().bytes, b"first");
+        let error = reader.next().unwrap_err();
+        assert!(error.is_of_one_record() && error.to_string().contains("record at byte 21: checksum of the data"));
+        assert_eq!(reader.next().unwrap().unwrap().bytes, b"third");
+        let indexed = Indexed::open(&path, Options::default()).unwrap();
+        assert_eq!(indexed.read(1, &mut vec![]).unwrap_err().to_string(), error.to_string());
     }
 }

@@ -96,3 +96,73 @@ fn complete(dir: &Path, set: &str, count: usize, files: BTreeMap<usize, PathBuf>
         }),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        names
+            .iter()
+            .for_each(|name| fs::write(dir.path().join(name), []).unwrap());
+        dir
+    }
+
+    #[test]
+    fn names_are_the_official_ones() {
+        assert_eq!(name("train", 7, 1024), "train-00007-of-01024");
+        assert_eq!(parse("train-00007-of-01024"), Some(("train", 7, 1024)));
+        assert_eq!(parse("a-b.tfrecord-00000-of-00001"), Some(("a-b.tfrecord", 0, 1)));
+        for other in [
+            "train",
+            "train-7-of-8",
+            "train-00008-of-00008",
+            "-00000-of-00001",
+            "train-00000-of-0000x",
+        ] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn sets_are_found_in_order_and_must_be_whole() {
+        let dir = folder(&[
+            "train-00002-of-00003",
+            "train-00000-of-00003",
+            "train-00001-of-00003",
+            "validation-00001-of-00002",
+            "labels.txt",
+        ]);
+        let names = |paths: Vec<PathBuf>| -> Vec<String> {
+            let names = paths
+                .iter()
+                .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+            names.collect()
+        };
+        let found = names(find(dir.path(), "train").unwrap());
+        assert_eq!(found, (0..3).map(|i| name("train", i, 3)).collect::<Vec<_>>());
+        let message = find(dir.path(), "validation").unwrap_err().to_string();
+        assert!(
+            message.ends_with("shard validation-00000-of-00002 is missing: 1 of 2 are there"),
+            "{message}"
+        );
+        let message = find(dir.path(), "test").unwrap_err().to_string();
+        assert!(message.ends_with("no file named test-NNNNN-of-NNNNN"), "{message}");
+        assert!(matches!(find_all(dir.path()), Err(Error::MissingShard { .. })));
+    }
+
+    #[test]
+    fn sets_with_longer_names_are_found_and_not_mixed() {
+        let dir = folder(&[
+            "imagenet2012-train.tfrecord-00000-of-00001",
+            "imagenet2012-validation.tfrecord-00000-of-00001",
+        ]);
+        assert_eq!(find(dir.path(), "train").unwrap().len(), 1);
+        assert_eq!(find_all(dir.path()).unwrap().len(), 2);
+        fs::write(dir.path().join("train-00000-of-00002"), []).unwrap();
+        let message = find(dir.path(), "train").unwrap_err().to_string();
+        assert!(message.contains("are of different sets"), "{message}");
+    }
+}
