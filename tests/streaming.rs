@@ -8,8 +8,8 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use common::runs::{Runs, object};
 use common::{error, json};
@@ -81,12 +81,22 @@ fn train(runs: &Runs, run: &str, data: &Path, more: &[&str]) -> Value {
     object(common::rigl_xla(&arguments(data, &runs.path(run), more)))
 }
 
-/// What a run says that fails, soon, with this exit code.
+/// What a run says that fails with this exit code: one error, no result, no panic.
 fn complaint(data: &Path, more: &[&str], code: i32) -> String {
     let runs = Runs::new();
-    let started = Instant::now();
-    let said = error(&arguments(data, &runs.path("run"), more), code);
-    assert!(started.elapsed() < Duration::from_secs(300), "{said}");
+    let output = common::rigl_xla(&arguments(data, &runs.path("run"), more));
+    refusal(output, code)
+}
+
+fn refusal(output: Output, code: i32) -> String {
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(output.stdout.is_empty() && !said.contains("panicked"), "{said}");
+    assert_eq!(
+        said.lines().filter(|line| line.starts_with("error: ")).count(),
+        1,
+        "{said}"
+    );
     said
 }
 
@@ -130,6 +140,22 @@ fn threads_launches_and_resuming_change_no_bit() {
     assert!(first[0] != first[1] && first[0] != first[2], "{first:?}");
 }
 
+/// Replicas that normalise together do, up to rounding, what one does: each has its part of every batch.
+#[test]
+fn replicas_share_each_batch() {
+    let runs = Runs::new();
+    let short = ["--steps-per-launch", "1", "--steps", "3", "--sync-bn"];
+    let [one, two] = ["1", "2"].map(|replicas| {
+        let more = [&short[..], &["--replicas", replicas]].concat();
+        train(&runs, replicas, pictures(), &more)
+    });
+    assert_eq!((&two["steps"], &two["eval"]["examples"]), (&one["steps"], &TESTING.into()));
+    let difference = |key: &str| one["eval"][key].as_f64().unwrap() - two["eval"][key].as_f64().unwrap();
+    assert!(difference("loss").abs() < 1e-3, "{one} {two}");
+    let losses = ["1", "2"].map(|run| first_loss(&runs, run));
+    assert!((losses[0] - losses[1]).abs() < 1e-5, "{losses:?}");
+}
+
 /// The network learns what it is shown, and `eval` and `predict` find what training found.
 #[test]
 fn pictures_are_learned_evaluated_and_predicted() {
@@ -150,7 +176,7 @@ fn pictures_are_learned_evaluated_and_predicted() {
         .collect();
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
     let (early, late) = (mean(&losses[..8]), mean(&losses[losses.len() - 8..]));
-    assert!(late < 0.8 * early, "{early} {late}");
+    assert!(late < 0.9 * early, "{early} {late}");
 
     let run = runs.path("run");
     let data = pictures().to_str().unwrap();
@@ -219,7 +245,8 @@ fn dumps_hold_what_a_network_is_given() {
     // Grey pictures, the JPEGs apart; their centre is seen, whose brightest point is bright.
     let first = &values[..24 * 24 * 3];
     assert!(first.chunks(3).all(|p| p[0] == p[1] && p[1] == p[2]));
-    assert!(first.iter().any(|&v| v > 150.0) && values.iter().all(|v| (-40.0..300.0).contains(v)));
+    let brightest = first.iter().copied().fold(f32::MIN, f32::max);
+    assert!((100.0..300.0).contains(&brightest), "{brightest}");
 
     let offsets: Vec<i64> = tensor(&path("test"), "offset").to_vec().unwrap();
     let files = tensor(&path("test"), "file").to_vec::<i32>().unwrap();
@@ -352,15 +379,17 @@ fn what_is_wrong_with_records_is_told() {
         record(&jpeg[..jpeg.len() / 2], 3)
     };
     for (bad, wanted) in [
-        (good(0), "feature 'image/class/label' is 0, expected 1 to 10"),
-        (good(11), "feature 'image/class/label' is 11, expected 1 to 10"),
-        (no_label, "no feature 'image/class/label'"),
+        (good(0), "class 0, expected 1 to 1000"),
+        (good(1001), "class 1001, expected 1 to 1000"),
+        (no_label, "no feature 'image/encoded'"),
         (record(b"no picture", 3), "record at byte "),
         (truncated, "record at byte "),
         (b"no example".to_vec(), "not a tf.train.Example"),
     ] {
         let folder = with_training(&set(bad));
-        let said = complaint(folder.path(), &["--steps", "3", "--steps-per-launch", "3"], 1);
+        let data = folder.path().to_str().unwrap();
+        let dump = ["data", "dump", "--split", "train", "--output", "never", "--data", data];
+        let said = error(&dump, 1);
         let file = folder.path().join("train-00000-of-00001");
         assert!(
             said.contains(wanted) && said.contains(file.to_str().unwrap()),
@@ -394,8 +423,15 @@ fn folders_without_their_files_are_told() {
         "{said}"
     );
 
-    let data = pictures().to_str().unwrap();
-    let said = error(&["train", "--data", data, "--out", "never"], 1);
+    let out = few.path().join("run");
+    let plain = [
+        "train",
+        "--data",
+        pictures().to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let said = refusal(common::rigl_xla(&plain), 1);
     assert!(
         said.contains("examples of dimensions [784], expected [size, size, 3]"),
         "{said}"

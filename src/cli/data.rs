@@ -1,5 +1,6 @@
-//! `rigl-xla data`: fetch public data sets, make TFRecords of pictures, look into them.
+//! `rigl-xla data`: fetch public data sets, make TFRecords of pictures, look into them, write what a network is given.
 
+mod dump;
 mod inspect;
 mod prepare;
 mod sheet;
@@ -13,7 +14,6 @@ use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
 
-use super::dump_data;
 use crate::data::{Split, fetch, mnist};
 use crate::report::progress::Progress;
 
@@ -33,7 +33,7 @@ enum Command {
         name: String,
     },
     /// Write examples as training or evaluation gets them
-    Dump(dump_data::Args),
+    Dump(dump::Args),
     /// Write TFRecord shards of pictures in folders or tar files, of MNIST or of CIFAR-10
     Prepare(prepare::Args),
     /// Count what is in TFRecord files, and find what is damaged
@@ -47,7 +47,7 @@ enum Command {
 pub fn run(args: Args, json: bool) -> Result<()> {
     match args.command {
         Command::Fetch { name } => fetch(&name, json),
-        Command::Dump(args) => dump_data::run(args, json),
+        Command::Dump(args) => dump::run(args, json),
         Command::Prepare(args) => prepare::run(args, json),
         Command::Inspect(args) => inspect::run(args, json),
     }

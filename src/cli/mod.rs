@@ -5,7 +5,6 @@ mod compiled;
 pub mod convert;
 pub mod cost;
 pub mod data;
-mod dump_data;
 pub mod dump_hlo;
 pub mod eval;
 mod paper;

@@ -1,7 +1,6 @@
 //! ImageNet, or other pictures in TFRecords with its features, one at a time: a record is read where it lies, its picture
 //! decoded, cropped, resized and, for training, changed at random (reference 4.2).
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -11,8 +10,9 @@ use hlo::{DType, Shape};
 use super::imagenet::Preprocessor;
 use super::pipeline::{self, Order, Pipeline, Place, Source};
 use super::sets::Form;
+use super::tfrecord::labelled::Labelled;
 use super::tfrecord::{self, Indexed, Problem, Record, shards};
-use super::{Error, Result, Split, stream};
+use super::{Error, Result, Split, parallel, stream};
 
 /// Examples of the published training and validation sets.
 pub const EXAMPLES: [usize; 2] = [1_281_167, 50_000];
@@ -21,11 +21,6 @@ pub const CLASSES: usize = 1000;
 /// What a folder holds that has them.
 pub const FILES: &str =
     "its TFRecords (train-00000-of-01024 to train-01023-of-01024, validation-00000-of-00128 and so on)";
-
-/// Feature with the picture, a JPEG.
-pub const PICTURE: &str = "image/encoded";
-/// Feature with the class, from 1.
-pub const LABEL: &str = "image/class/label";
 
 /// The records of a split, in the order of the files' names and of their places in them.
 pub struct Records {
@@ -80,8 +75,7 @@ impl Records {
             return Err(Error::NotPictures { dims: form.dims.into() });
         }
         let (mut files, mut damaged) = (vec![], 0);
-        for file in index(&find(dir, split).0?) {
-            let (file, fault) = file?;
+        for (file, fault) in index(&find(dir, split).0?)? {
             if let Some(fault) = fault {
                 damaged += 1;
                 if damaged > form.skip_corrupt {
@@ -153,12 +147,13 @@ impl Records {
     }
 
     /// The label that a record tells, from 0.
-    fn label(&self, record: &Record, found: i64) -> Result<i32> {
-        let label = found.checked_sub(1).and_then(|label| usize::try_from(label).ok());
+    fn label(&self, record: &Record, found: i64, first: i64) -> Result<i32> {
+        let label = found.checked_sub(first).and_then(|label| usize::try_from(label).ok());
         match label.filter(|&label| label < self.classes) {
             Some(label) => Ok(label as i32),
             None => {
-                let told = format!("feature '{LABEL}' is {found}, expected 1 to {}", self.classes);
+                let last = self.classes as i64 - 1 + first;
+                let told = format!("class {found}, expected {first} to {last}");
                 Err(record.error(Problem::Other(told)).into())
             }
         }
@@ -182,17 +177,16 @@ impl Source for Records {
     fn read(&self, example: Place, bytes: &mut Vec<u8>, out: &mut [u8]) -> Result<i32> {
         let (file, index) = self.locate(example.index);
         let record = file.read(index, bytes)?;
-        let features = record.example()?;
-        let feature = |error: tfrecord::example::FeatureError| record.error(error);
-        let label = self.label(&record, features.int64(LABEL).map_err(feature)?)?;
-        let picture = features.bytes(PICTURE).map_err(feature)?;
+        let Labelled { encoded, label, first } =
+            Labelled::of(&record.example()?).map_err(|error| record.error(error))?;
+        let label = self.label(&record, label, first)?;
         let out = bytemuck::cast_slice_mut(out);
         let made = match example.epoch {
-            None => self.preprocessor.eval(picture, out),
+            None => self.preprocessor.eval(encoded, out),
             Some(epoch) => {
                 let step = epoch.wrapping_mul(self.len() as u64).wrapping_add(example.index as u64);
                 let mut random = stream(self.seed, "picture", step);
-                self.preprocessor.train(picture, &[], &mut random, out)
+                self.preprocessor.train(encoded, &[], &mut random, out)
             }
         };
         made.map_err(|error| record.error(Problem::Other(error.to_string())))?;
@@ -201,21 +195,12 @@ impl Source for Records {
 }
 
 /// A file with the records before the first whose length is damaged, and what that is.
-type Found = tfrecord::Result<(Indexed, Option<tfrecord::Error>)>;
+type Found = (Indexed, Option<tfrecord::Error>);
 
 /// Finds the records of every file, several at a time: each costs a look at every record's head.
-fn index(paths: &[PathBuf]) -> Vec<Found> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(paths.len());
-    let open = |path: &PathBuf| Indexed::open_sound(path, tfrecord::Options::default());
-    let mut found: BTreeMap<usize, Found> = thread::scope(|scope| {
-        let every = |first| move || paths.iter().enumerate().skip(first).step_by(threads);
-        let workers: Vec<_> = (0..threads)
-            .map(|first| scope.spawn(move || every(first)().map(|(i, path)| (i, open(path))).collect::<Vec<_>>()))
-            .collect();
-        let done = workers.into_iter().filter_map(|worker| worker.join().ok());
-        done.flatten().collect()
-    });
-    // A thread that panicked leaves its files to this one.
-    let mut one = |(i, path): (usize, &PathBuf)| found.remove(&i).unwrap_or_else(|| open(path));
-    paths.iter().enumerate().map(&mut one).collect()
+fn index(paths: &[PathBuf]) -> tfrecord::Result<Vec<Found>> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    parallel::map(paths.len(), threads, |i| {
+        Indexed::open_sound(&paths[i], tfrecord::Options::default())
+    })
 }

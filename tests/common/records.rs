@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rigl_xla::data::records::{LABEL, PICTURE};
 use rigl_xla::data::tfrecord::example::{Values, encode};
+use rigl_xla::data::tfrecord::labelled::{ENCODED, LABEL};
 use rigl_xla::data::tfrecord::{self, Compression, Indexed, shards};
 use rigl_xla::data::{Split, fetch, mnist};
 
@@ -46,7 +46,7 @@ pub fn write_records(dir: &Path, set: &str, files: usize, records: &[Vec<u8>]) -
 
 /// An example with the features that are read.
 pub fn record(picture: &[u8], label: i64) -> Vec<u8> {
-    encode(&[(PICTURE, Values::Bytes(&[picture])), (LABEL, Values::Int64s(&[label]))])
+    encode(&[(ENCODED, Values::Bytes(&[picture])), (LABEL, Values::Int64s(&[label]))])
 }
 
 /// A grey picture of 28 x 28 in the middle of a black one, in colour.

@@ -16,7 +16,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::thread;
 
-use hlo::{DType, Literal, Shape};
+use hlo::{Literal, Shape};
 
 use super::Result;
 
@@ -118,6 +118,3 @@ pub fn joined(parts: Vec<Literal>, batches: usize) -> Option<Literal> {
 fn batch_shape(image: &Shape, batch: usize) -> Shape {
     Shape::new(image.dtype, [&[batch][..], &image.dims[..]].concat())
 }
-
-/// Element types that images may have.
-pub const IMAGE_TYPES: [DType; 2] = [DType::U8, DType::F32];

@@ -1,5 +1,6 @@
 use super::*;
 use crate::data::{Error, tfrecord};
+use hlo::DType;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -7,8 +7,8 @@ use anyhow::Context;
 use hlo::{DType, Graph, Literal, Shape};
 use serde_json::json;
 
-use super::run_args::{StreamArgs, is_folder};
 use crate::checkpoint::{self, Metadata};
+use crate::cli::run_args::{StreamArgs, is_folder};
 use crate::data::batches::BatchOrder;
 use crate::data::pipeline::{Order, Part, Source};
 use crate::data::pixels::Preprocessing;
@@ -123,8 +123,8 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     });
     checkpoint::save(&args.output, &tensors.into_iter().collect(), &metadata)?;
     match json {
-        true => super::print_json(&told),
-        false => super::print(&format!(
+        true => crate::cli::print_json(&told),
+        false => crate::cli::print(&format!(
             "{} examples, images {}, in {}\n",
             dump.labels.len(),
             told["images"].as_str().unwrap_or_default(),
