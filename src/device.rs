@@ -1,10 +1,10 @@
 //! A device ready to run graphs: plugin, client and the cache of compiled programs.
 
 use crate::pjrt::{
-    self, Buffer, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
+    self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
 };
 use crate::report::{self, note};
-use hlo::{Alias, Computation, Literal, Target};
+use hlo::{Alias, Computation, Target};
 use std::time::Instant;
 
 /// The devices that a run uses, one of them or one for each of its replicas, and what is needed to put programs on them.
@@ -76,15 +76,6 @@ impl Device {
         self.compiled(computation, aliases, &options)
     }
 
-    /// Copies an array to the device of every replica.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn to_all(&self, literal: &Literal) -> pjrt::Result<Vec<Buffer>> {
-        let to = |replica| self.client.to_device(literal, replica);
-        (0..self.replicas).map(to).collect()
-    }
-
     fn compiled(
         &self,
         computation: &Computation,
@@ -92,7 +83,7 @@ impl Device {
         options: &CompileOptions,
     ) -> pjrt::Result<Executable> {
         let started = Instant::now();
-        let bytes = computation.lowered(target(self.kind))?.to_bytes(aliases);
+        let bytes = module(self.kind, computation, aliases)?;
         let Some(cache) = &self.cache else {
             return self.client.compile(&bytes, options);
         };
@@ -123,6 +114,27 @@ fn enough(client: &Client, replicas: usize) -> pjrt::Result<()> {
     })
 }
 
+/// Environment variable that says in which form plugins are given programs: `hlo` (default) or `stablehlo`, for a plugin
+/// that takes nothing else.
+const FORMAT: &str = "RIGL_XLA_PROGRAM_FORMAT";
+
+/// A graph as a program for a plugin, in the form that suits a kind of device.
+///
+/// # Errors
+/// A graph that cannot be rewritten (none of this crate's), or an unknown format.
+pub fn module(kind: DeviceKind, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
+    let lowered = computation.lowered(target(kind))?;
+    let format = std::env::var(FORMAT).unwrap_or_default();
+    match format.as_str() {
+        "" | "hlo" => Ok(lowered.to_bytes(aliases)),
+        "stablehlo" => Ok(lowered.to_stablehlo(aliases).into_bytes()),
+        _ => Err(pjrt::Error::UnknownFormat {
+            variable: FORMAT,
+            given: format,
+        }),
+    }
+}
+
 /// What graphs are rewritten for.
 fn target(kind: DeviceKind) -> Target {
     match kind {
@@ -142,4 +154,20 @@ pub fn options(kind: DeviceKind) -> CompileOptions {
         options.xla_flags.extend(exact.map(off));
     }
     options
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_replica_needs_a_device() {
+        let device = Device::open_replicas(DeviceKind::Cpu, None, 3).unwrap();
+        enough(&device.client, 3).unwrap();
+        assert_eq!(
+            enough(&device.client, 4).unwrap_err().to_string(),
+            "4 replicas: the cpu client has 3 addressable devices; expected one for each replica"
+        );
+    }
 }

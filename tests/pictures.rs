@@ -2,6 +2,9 @@
 //! (`tests/data/pictures/make.py`).
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/picture_mutations.rs"]
+mod picture_mutations;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +16,7 @@ use sha2::{Digest, Sha256};
 #[derive(Deserialize)]
 struct Expected {
     pictures: Vec<Picture>,
-    damaged: Vec<(String, Vec<(usize, u8)>, usize, [usize; 4], Option<String>)>,
+    damaged: Vec<Damaged>,
     samples: Vec<Sample>,
 }
 
@@ -42,6 +45,10 @@ struct Part {
     train: String,
     mirrored: String,
 }
+
+/// A file, changed bits, the length that is left, a window, and the digest of its pixels where there are any.
+#[derive(Deserialize)]
+struct Damaged(String, Vec<(usize, u8)>, usize, [usize; 4], Option<String>);
 
 #[derive(Deserialize)]
 struct Sample {
@@ -184,7 +191,7 @@ fn training_sees_the_same_numbers_of_the_same_part() {
 #[test]
 fn damaged_files_are_refused_where_tensorflow_refuses_them() {
     let (mut same, mut other, mut refused) = (0, 0, 0);
-    for (name, changes, length, part, want) in expected().damaged {
+    for Damaged(name, changes, length, part, want) in expected().damaged {
         let mut bytes = read(&name);
         for &(at, change) in &changes {
             bytes[at] ^= change;
@@ -249,4 +256,137 @@ fn the_same_bits_draw_the_same_parts() {
         }
     }
     assert!(parts > 300 && wholes > 300, "{parts} {wholes}");
+}
+
+#[test]
+fn thousands_of_mutants_are_refused_or_made_ready() {
+    let pictures = picture_mutations::Pictures::new();
+    let taken = (0..2000).filter(|&number| pictures.run(number)).count();
+    assert!((300..1700).contains(&taken), "{taken}");
+}
+
+#[test]
+fn a_png_is_decoded_where_the_original_stops() {
+    let bytes = read("grey_alpha.png");
+    let header = Header::of(&bytes).unwrap();
+    assert_eq!((header.height, header.width, header.components), (30, 40, 2));
+    let mut pixels = Pixels::default();
+    let inner = window([3, 5, 20, 30]);
+    picture::decode(&bytes, Dct::Fast, |_| Ok::<_, Error>(inner), &mut pixels).unwrap();
+    let grey = |row: usize, column: usize| pixels.row(row)[3 * column..][..3].to_vec();
+    // As Pillow has them, from row 3 and column 5 on.
+    for (row, column, want) in [(0, 0, 152), (19, 29, 81), (7, 11, 144)] {
+        assert_eq!(grey(row, column), [want; 3], "{row} {column}");
+    }
+    assert_eq!(
+        decoded(b"GIF89a", Dct::Fast, inner).unwrap_err(),
+        Error::Format {
+            found: b"GIF8".to_vec()
+        }
+    );
+}
+
+#[test]
+fn sizes_are_bounded_before_anything_is_allocated() {
+    let whole = |bytes: &[u8]| decoded(bytes, Dct::Fast, window([0, 0, 1, 1])).unwrap_err();
+    let mut bytes = read("small.jpg");
+    let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    bytes[frame + 5..frame + 9].copy_from_slice(&[0x20, 0, 0x20, 0]);
+    let expected = (1 << 26) / 512;
+    let too_few = Error::TooFewBytes {
+        height: 1 << 13,
+        width: 1 << 13,
+        bytes: bytes.len(),
+        expected,
+    };
+    assert_eq!(whole(&bytes), too_few);
+    bytes[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
+    let too_large = Error::TooLarge {
+        height: 65500,
+        width: 65500,
+        components: 3,
+    };
+    assert_eq!(whole(&bytes), too_large);
+    let good = read("small.jpg");
+    for part in [
+        [0, 0, 0, 5],
+        [0, 0, 42, 5],
+        [40, 0, 2, 5],
+        [usize::MAX, 0, 2, 5],
+        [0, 50, 1, 1],
+    ] {
+        let part = window(part);
+        let want = Error::Window {
+            window: part,
+            height: 41,
+            width: 50,
+        };
+        assert_eq!(decoded(&good, Dct::Fast, part), Err(want));
+    }
+}
+
+#[test]
+fn antialiased_pictures_are_those_of_pillow_but_for_its_rounding() {
+    const SIDE: usize = 40;
+    let preprocessor = Preprocessor {
+        size: SIDE,
+        kind: Kind::Antialiased,
+    };
+    let mut out = vec![f32::NAN; SIDE * SIDE * 3];
+    preprocessor.eval(&read("portrait.jpg"), &mut out).unwrap();
+    let want = read("portrait.pillow");
+    assert_eq!(out.len(), want.len());
+    let differences: Vec<f32> = out
+        .iter()
+        .zip(want)
+        .map(|(x, want)| (x - f32::from(want)).abs())
+        .collect();
+    let (largest, sum) = differences.iter().fold((0f32, 0.0), |(m, s), &d| (m.max(d), s + d));
+    assert!(largest <= 2.0 && sum / out.len() as f32 <= 0.3, "{largest} {sum}");
+    let original = part(&read("portrait.jpg"), SIDE, central(333, 219, SIDE), false).unwrap();
+    assert!(original.iter().zip(&out).any(|(a, b)| (a - b).abs() > 30.0));
+    // Mirrored is the other way round.
+    let mut mirrored = out.clone();
+    let middle = |header: Header| Ok(central(header.height, header.width, SIDE));
+    preprocessor
+        .part(&read("portrait.jpg"), middle, true, &mut mirrored)
+        .unwrap();
+    for (row, mirrored) in out.chunks(3 * SIDE).zip(mirrored.chunks(3 * SIDE)) {
+        assert!(row.chunks(3).eq(mirrored.chunks(3).rev()));
+    }
+}
+
+#[test]
+fn training_depends_on_its_random_numbers_alone() {
+    use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+    let preprocessor = original(16);
+    let train = |name: &str, seed, objects: &[Bounds]| {
+        let mut out = vec![f32::NAN; preprocessor.values()];
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        preprocessor
+            .train(&read(name), objects, &mut rng, &mut out)
+            .map(|()| out)
+    };
+    let outs: Vec<_> = (0..20).map(|seed| train("small.jpg", seed, &[]).unwrap()).collect();
+    for (seed, out) in (0..).zip(&outs) {
+        assert_eq!(train("small.jpg", seed, &[[0.0, 0.0, 1.0, 1.0]]).as_ref(), Ok(out));
+        assert!(outs[..seed as usize].iter().all(|other| other != out));
+    }
+    // No part of so wide a picture is large enough: it is the whole, of which the central part is taken.
+    let mut middle = vec![f32::NAN; preprocessor.values()];
+    preprocessor.eval(&read("wide.jpg"), &mut middle).unwrap();
+    let wides: Vec<_> = (0..8).map(|seed| train("wide.jpg", seed, &[]).unwrap()).collect();
+    assert!(
+        wides.contains(&middle) && wides.iter().any(|out| *out != middle),
+        "mirrored or not"
+    );
+    let mirrored = part(&read("wide.jpg"), 16, central(37, 640, 16), true).unwrap();
+    assert!(wides.iter().all(|out| *out == middle || *out == mirrored));
+    let found = [0.0, 0.0, 1.5, 1.0];
+    assert_eq!(train("small.jpg", 0, &[found]), Err(imagenet::Error::Bounds { found }));
+    let said = original(8)
+        .eval(&read("small.jpg"), &mut [0.0; 5])
+        .unwrap_err()
+        .to_string();
+    assert_eq!(said, "room for 5 numbers, expected 192, of one picture");
 }

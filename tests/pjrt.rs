@@ -265,15 +265,15 @@ fn statistics_and_optimized_program(client: &Client, version: (i32, i32)) {
         (executable.num_outputs(), executable.num_devices(), executable.name()),
         (1, 1, "probe")
     );
-    let memory = executable.memory_stats().unwrap();
+    let memory = executable.compiled().memory_stats().unwrap();
     // Two parameters of 4 KiB, and a result in the place of the first.
     assert_eq!((memory.argument_bytes, memory.alias_bytes), (8192, 4096), "{memory:?}");
     assert!(memory.output_bytes >= 4096, "{memory:?}");
     // The two newer builds say that they do not implement this.
-    let cost = executable.cost_analysis().unwrap();
+    let cost = executable.compiled().cost_analysis().unwrap();
     let flops = cost.as_ref().and_then(|cost| cost.get("flops"));
     assert_eq!(flops, (version == (0, 81)).then_some(&OptionValue::Float(1024.0)));
-    let module = proto::Module::decode(&executable.optimized_hlo().unwrap()[..]).unwrap();
+    let module = proto::Module::decode(&executable.compiled().optimized_hlo().unwrap()[..]).unwrap();
     assert_eq!(module.name, "probe");
     assert_eq!(module.input_output_alias.unwrap().entries.len(), 1);
     assert!(
@@ -282,8 +282,8 @@ fn statistics_and_optimized_program(client: &Client, version: (i32, i32)) {
             .iter()
             .any(|c| c.instructions.iter().any(|i| i.opcode == "add"))
     );
-    let again = compile(client, &addition(1024)).fingerprint().unwrap();
-    assert_eq!(executable.fingerprint().unwrap(), again);
+    let again = compile(client, &addition(1024)).compiled().fingerprint().unwrap();
+    assert_eq!(executable.compiled().fingerprint().unwrap(), again);
 }
 
 /// Buffers, results, events and pending reads: 2 GiB go through, in pieces of 4 MiB, and the process stays small.
@@ -314,7 +314,7 @@ fn run_addition(client: &Client, executable: &Executable) -> Literal {
 }
 
 fn executables_survive_serialization(client: &Client) {
-    let bytes = compile(client, &addition(2)).serialize().unwrap();
+    let bytes = compile(client, &addition(2)).compiled().serialize().unwrap();
     let loaded = client.deserialize(&bytes).unwrap();
     assert_eq!(run_addition(client, &loaded), vector(&[11.0, 22.0]));
     assert_eq!(loaded.parameters().unwrap().len(), 2);

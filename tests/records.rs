@@ -549,9 +549,8 @@ fn mutated_records_are_refused_or_read() {
     for kind in Kind::ALL {
         let outcomes: Vec<Outcome> = (0..500).map(|number| subject.run(kind, number)).collect();
         assert!(outcomes.contains(&Outcome::Refused), "{kind:?}");
-        assert!(
-            outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(1..))),
-            "{kind:?}"
-        );
+        // Hardly any change of a compressed file escapes both its checksum and ours.
+        let taken = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(1..)));
+        assert!(taken || kind == Kind::Compressed, "{kind:?}");
     }
 }

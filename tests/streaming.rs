@@ -149,7 +149,10 @@ fn replicas_share_each_batch() {
         let more = [&short[..], &["--replicas", replicas]].concat();
         train(&runs, replicas, pictures(), &more)
     });
-    assert_eq!((&two["steps"], &two["eval"]["examples"]), (&one["steps"], &TESTING.into()));
+    assert_eq!(
+        (&two["steps"], &two["eval"]["examples"]),
+        (&one["steps"], &TESTING.into())
+    );
     let difference = |key: &str| one["eval"][key].as_f64().unwrap() - two["eval"][key].as_f64().unwrap();
     assert!(difference("loss").abs() < 1e-3, "{one} {two}");
     let losses = ["1", "2"].map(|run| first_loss(&runs, run));

@@ -210,13 +210,37 @@ fn other_devices_see_the_graph_as_it_was_built() {
 }
 
 #[test]
-fn rules_for_the_cpu_leave_dense_windows_and_gradients_of_depthwise_kernels() {
+fn rules_for_the_cpu_leave_dense_windows() {
     let kept: Vec<usize> = TABLE
         .iter()
         .map(|row| convolutions(&computation(row).0.lowered(Target::Cpu).unwrap()))
         .collect();
     // Of 1×1 none, but with a stride the phase of the input's gradient that meets the kernel. Of wider windows with a
     // stride the output, and as many phases as meet the kernel: the kernel's gradient is a sum of few terms in images so
-    // small, as is all of an image of one element. Groups of several channels stay.
-    assert_eq!(kept, [0, 1, 1, 5, 5, 5, 7, 0, 1, 1, 3, 3]);
+    // small, as is all of an image of one element. Of depthwise none; groups of several channels stay.
+    assert_eq!(kept, [0, 1, 1, 5, 5, 5, 7, 0, 0, 0, 3, 3]);
+}
+
+/// Batch normalisation's: over examples and image, of any divisor.
+#[test]
+fn sums_over_all_but_the_channels_keep_their_value() {
+    for dims in [
+        [16, 14, 14, 8],
+        [1, 70, 90, 3],
+        [3, 49, 37, 5],
+        [1, 131, 127, 1],
+        [2, 3, 5, 7],
+    ] {
+        let parameter = [("x".to_string(), Shape::new(DType::F32, dims))];
+        let built = Graph::function("sums", &parameter, |_, x| vec![x[0].reduce_sum(&[0, 1, 2])]).unwrap();
+        let lowered = built.lowered(Target::Cpu).unwrap();
+        let reduced = |node: &hlo::Node| matches!(node.op, Op::Reduce { .. });
+        let large = dims.iter().product::<usize>() > 10_000;
+        assert_eq!(lowered.nodes.iter().any(reduced), !large, "{dims:?}");
+        // Small whole numbers, whose sums are exact in any order.
+        let values: Vec<f32> = (0..dims.iter().product()).map(|i| ((i * 7919) % 31) as f32).collect();
+        let input = Literal::new(&dims, &values);
+        let [want, got] = [built, lowered].map(|c| c.evaluate(std::slice::from_ref(&input)).unwrap());
+        assert_eq!(want[0].to_vec::<f32>(), got[0].to_vec::<f32>(), "{dims:?}");
+    }
 }

@@ -1,7 +1,7 @@
-//! Mutated checkpoints and records by the million: as `tests/faults_convert.rs` and `tests/records.rs` make thousands, in
-//! release mode.
+//! Mutated checkpoints, records and pictures by the million: as `tests/faults_convert.rs`, `tests/records.rs` and
+//! `tests/pictures.rs` make thousands, in release mode.
 //!
-//! `cargo bench --bench mutations [-- [checkpoints|records] INPUTS [FIRST]]` makes INPUTS inputs (by default 1000000) of the
+//! `cargo bench --bench mutations [-- [checkpoints|records|pictures] INPUTS [FIRST]]` makes INPUTS inputs (by default 1000000) of the
 //! kinds in turn, from number FIRST on, and prints one JSON object: how many were refused, the time, and the memory of the
 //! process at its most.
 //! Small files are written and read all the time: TMPDIR had better be in memory.
@@ -9,6 +9,8 @@
 
 #[path = "../../tests/common/mutations.rs"]
 mod mutations;
+#[path = "../../tests/common/picture_mutations.rs"]
+mod picture_mutations;
 #[path = "../../tests/common/record_mutations.rs"]
 mod record_mutations;
 
@@ -74,6 +76,13 @@ fn main() -> anyhow::Result<()> {
                 count(each, first, |number| records.run(kind, number)),
             )?;
         }
+    } else if arguments.iter().any(|arg| arg == "pictures") {
+        let pictures = picture_mutations::Pictures::new();
+        let outcome = |taken| if taken { Outcome::Accepted(1) } else { Outcome::Refused };
+        add(
+            "pictures".into(),
+            count(inputs, first, |number| outcome(pictures.run(number))),
+        )?;
     } else {
         let each = inputs / mutations::Kind::ALL.len() as u64;
         for kind in mutations::Kind::ALL {

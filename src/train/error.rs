@@ -60,7 +60,8 @@ pub enum Error {
     },
     /// Replicas that no longer train the same network.
     #[error(
-        "the {replicas} replicas have different masks after the update at iteration {iteration} (gradient step {step}),          expected the same on all: their devices do not compute alike; {}",
+        "the {replicas} replicas have different masks after the update at iteration {iteration} (gradient step {step}), \
+         expected the same on all: their devices do not compute alike; {}",
         saved_before(last_good.as_ref())
     )]
     MasksDiffer {

@@ -91,6 +91,15 @@ impl<'g> Carry<'g> {
     }
 }
 
+/// The first `n` outputs take the place of the first `n` parameters.
+pub(super) fn in_place(n: usize) -> Vec<Alias> {
+    let alias = |i| Alias {
+        output: i,
+        parameter: i,
+    };
+    (0..n).map(alias).collect()
+}
+
 impl Trainer<'_> {
     /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device, or that the launch is
     /// sent; of several replicas ([`Plan::replicas`]) what each of them runs.
@@ -123,13 +132,7 @@ impl Trainer<'_> {
         let named = input_names(self.plan).map(|name| (name.to_string(), shape(name)));
         let parameters: Vec<_> = specs.iter().cloned().chain(named).collect();
         let computation = Graph::function("train", &parameters, |g, inputs| self.launch_graph(g, &specs, inputs))?;
-        let aliases = (0..specs.len())
-            .map(|i| Alias {
-                output: i,
-                parameter: i,
-            })
-            .collect();
-        Ok((computation, aliases))
+        Ok((computation, in_place(specs.len())))
     }
 
     fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {

@@ -461,3 +461,6 @@ fn start(
     let counters = state::counters(plan, &arrays, iteration);
     Ok((arrays, counters, Some((iteration, checkpoint.path))))
 }
+
+#[cfg(test)]
+mod tests;

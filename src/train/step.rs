@@ -3,6 +3,7 @@
 //! The host says when (learning rate, drop fraction and whether to update masks, per iteration: exact float32 values that
 //! are the same on every device and in `plan`, see [`Row`]); the device says which.
 
+use super::launch::in_place;
 use super::optimizer::Step;
 use super::state::{self, GLOBAL_STEP, IS_PRUNED, LAST_PRUNING, LAST_UPDATE, State, specs};
 use super::update::Evidence;
@@ -10,7 +11,7 @@ use crate::config::Plan;
 use crate::rng;
 use crate::sparse::{self, Counters, Keep, Tick};
 use hlo::random::Key;
-use hlo::{Computation, DType, Graph, Tensor, grad};
+use hlo::{Alias, Computation, DType, Graph, Shape, Tensor, grad};
 use models::{Mode, Model, Net, Param, layers};
 
 /// Everything that the graphs of a run are made of.
@@ -341,6 +342,49 @@ impl Trainer<'_> {
     fn is_updated(&self, param: &Param) -> bool {
         let all = self.plan.method.updates_dense_layers();
         self.plan.budget(param).is_some_and(|b| all || b.zeros > 0)
+    }
+
+    /// One iteration alone, without device loop and mask update, on a batch that is given: what an iteration costs.
+    ///
+    /// Inputs: the state, `images` `u8[batch, ..]`, `labels` `s32[batch]`, a row of the schedule, `schedule`
+    /// `f32[columns]`, the `iteration` (s64), the `seed` `u32[2]` and, of several replicas, which it is (`replica`, s32).
+    /// Outputs: the state, in place, mean cross entropy
+    /// (f32) and correct predictions (s32).
+    ///
+    /// # Errors
+    /// As [`Trainer::launch`].
+    pub fn step(&self) -> hlo::Result<(Computation, Vec<Alias>)> {
+        let (plan, batch) = (self.plan, self.plan.replica_batch());
+        let specs = specs(plan);
+        let columns = Row::columns(plan);
+        let inputs = [
+            ("images", DType::U8, [vec![batch], self.model.input_dims()].concat()),
+            ("labels", DType::S32, vec![batch]),
+            ("schedule", DType::F32, vec![columns]),
+            ("iteration", DType::S64, vec![]),
+            ("seed", DType::U32, vec![2]),
+        ];
+        let several = (plan.replicas() > 1).then_some(("replica", DType::S32, vec![]));
+        let inputs = inputs.into_iter().chain(several);
+        let inputs = inputs.map(|(name, dtype, dims)| (name.to_string(), Shape::new(dtype, dims)));
+        let parameters: Vec<_> = specs.iter().cloned().chain(inputs).collect();
+        let computation = Graph::function("step", &parameters, |g, s| {
+            let mut state = State::new(&specs, s);
+            let [pixels, labels, schedule, iteration, seed] = [0, 1, 2, 3, 4].map(|i| s[specs.len() + i]);
+            let row: Vec<_> = (0..columns)
+                .map(|i| schedule.slice(&[i], &[i + 1]).reshape(&[]))
+                .collect();
+            let replica = s.get(specs.len() + 5).copied();
+            let key = |purpose| draw_key(seed, purpose, iteration, replica);
+            let images = match plan.augments() {
+                true => plan.preprocessing.augment(pixels, key("augment")),
+                false => plan.preprocessing.apply(pixels),
+            };
+            let scheduled = Scheduled::new(plan, &row);
+            let outcome = self.iteration(g, &mut state, [images, labels], key("dropout"), &scheduled);
+            [&state.tensors(&specs)[..], &[outcome.cross_entropy, outcome.correct]].concat()
+        })?;
+        Ok((computation, in_place(specs.len())))
     }
 
     /// The mask update alone, as `dump-hlo` shows it: state, what the update looks at, seed and gradients in, state out.

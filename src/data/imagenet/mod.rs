@@ -2,14 +2,15 @@
 //! (reference 4.2). The values are those of pixels, 0 to 255; the colours' means are taken off in the graph
 //! ([`pixels`](super::pixels)).
 
+mod antialiased;
 mod bicubic;
 mod crop;
 
 use std::cell::RefCell;
 
-use fast_image_resize as fir;
 use rand_chacha::ChaCha8Rng;
 
+use self::antialiased::Antialiased;
 use self::bicubic::Bicubic;
 use super::picture::{self, Dct, Header, Pixels, Window};
 
@@ -27,8 +28,6 @@ pub enum Error {
     Bounds { found: Bounds },
     #[error("room for {found} numbers, expected {expected}, of one picture")]
     Room { found: usize, expected: usize },
-    #[error("resizing: {0}")]
-    Resize(String),
 }
 
 /// This module's results.
@@ -71,9 +70,7 @@ pub struct Preprocessor {
 struct Room {
     pixels: Pixels,
     bicubic: Bicubic,
-    resizer: fir::Resizer,
-    flat: Vec<u8>,
-    resized: Vec<u8>,
+    antialiased: Antialiased,
 }
 
 thread_local! {
@@ -145,34 +142,9 @@ impl Preprocessor {
             picture::decode(bytes, self.kind.dct(), choose, &mut room.pixels)?;
             match self.kind {
                 Kind::Original => room.bicubic.resize(&room.pixels, self.size, mirrored, out),
-                Kind::Antialiased => room.antialiased(self.size, mirrored, out)?,
+                Kind::Antialiased => room.antialiased.resize(&room.pixels, self.size, mirrored, out),
             }
             Ok(())
         })
-    }
-}
-
-impl Room {
-    fn antialiased(&mut self, size: usize, mirrored: bool, out: &mut [f32]) -> Result<()> {
-        let failed = |error: &dyn std::fmt::Display| Error::Resize(error.to_string());
-        let (height, width) = (self.pixels.height(), self.pixels.width());
-        self.flat.clear();
-        (0..height).for_each(|row| self.flat.extend_from_slice(self.pixels.row(row)));
-        self.resized.resize(size * size * 3, 0);
-        let image = |width: usize, height: usize, bytes| {
-            fir::images::Image::from_slice_u8(width as u32, height as u32, bytes, fir::PixelType::U8x3)
-        };
-        let source = image(width, height, &mut self.flat).map_err(|e| failed(&e))?;
-        let mut target = image(size, size, &mut self.resized).map_err(|e| failed(&e))?;
-        let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom));
-        let resized = self.resizer.resize(&source, &mut target, &options);
-        resized.map_err(|e| failed(&e))?;
-        for (out, line) in out.chunks_exact_mut(3 * size).zip(self.resized.chunks_exact(3 * size)) {
-            for (x, pixel) in out.chunks_exact_mut(3).enumerate() {
-                let x = if mirrored { size - 1 - x } else { x };
-                (0..3).for_each(|c| pixel[c] = f32::from(line[3 * x + c]));
-            }
-        }
-        Ok(())
     }
 }

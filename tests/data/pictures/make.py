@@ -4,8 +4,8 @@
     tf1/bin/python tests/data/pictures/make.py
 
 The photographs are those of scikit-image that are in the public domain: astronaut, chelsea, coffee, camera, rocket, hubble.
-Writes the pictures, `expected.json` (digests of pixels and of float32 arrays, little-endian, and windows), and `*.f32` (whole
-arrays). Pictures that exist already are kept, so that another version of Pillow does not change them.
+Writes the pictures, `expected.json` (digests of pixels and of float32 arrays, little-endian, and windows), `*.f32` (whole arrays) and
+`portrait.pillow` (bytes). Pictures that exist already are kept, so that another version of Pillow does not change them.
 """
 
 import hashlib
@@ -218,7 +218,18 @@ def samples():
                 }
 
 
+def write_antialiased(size=40):
+    """The central part as Pillow resizes it, from a picture without subsampled colours, whose parts are those of the whole."""
+    image = Image.open(os.path.join(HERE, "portrait.jpg"))
+    side = int(size / (size + 32) * min(image.size))
+    left, top = ((length - side + 1) // 2 for length in image.size)
+    middle = image.crop((left, top, left + side, top + side)).resize((size, size), Image.BICUBIC)
+    with open(os.path.join(HERE, "portrait.pillow"), "wb") as file:
+        file.write(middle.tobytes())
+
+
 def main():
+    write_antialiased()
     generator = random.Random(1)
     names = write_pictures()
     graph = Graph()
