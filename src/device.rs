@@ -24,6 +24,7 @@ impl Device {
     /// What keeps the plugin from being found, loaded or started.
     pub fn open(kind: DeviceKind, plugin: Option<&str>) -> pjrt::Result<Self> {
         let started = Instant::now();
+        pjrt::require(kind, plugin)?;
         let plugin = pjrt::open(kind, plugin)?;
         let client = plugin.client(&ClientOptions::for_device(kind))?;
         report::detail(|| format!("plugin {} ready in {:.2?}", plugin.path().display(), started.elapsed()));
