@@ -8,7 +8,7 @@
 mod plugins;
 
 use half::{bf16, f16};
-use hlo::{Alias, Computation, DType, Graph, Literal, Shape, Tensor, proto};
+use hlo::{Alias, Computation, DType, Graph, Literal, Reducer, Shape, Tensor, proto};
 use prost::Message;
 use rigl_xla::pjrt::{
     self, Arg, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
@@ -387,37 +387,13 @@ fn options_reach_the_compiler(client: &Client) {
     assert_eq!(out[0].to_literal().unwrap(), vector(&[3.0; 2]));
 }
 
-/// The sum of a vector over all replicas: `x + x` with its addition turned into an all-reduce.
+/// The sum of a vector over all replicas.
 fn all_reduce(n: usize) -> Vec<u8> {
-    let shape = Shape::new(DType::F32, [n]);
-    let mut module = computation(&[shape], |p| vec![p[0] + p[0]]).to_proto(&[Alias {
+    let sum = computation(&[Shape::new(DType::F32, [n])], |p| vec![p[0].all_reduce(Reducer::Add)]);
+    sum.to_bytes(&[Alias {
         output: 0,
         parameter: 0,
-    }]);
-    let scalar = computation(&[Shape::scalar(DType::F32), Shape::scalar(DType::F32)], |p| {
-        vec![p[0] + p[1]]
-    })
-    .to_proto(&[]);
-    let mut addition = scalar.computations.into_iter().next_back().unwrap();
-    addition.instructions.retain(|i| i.opcode != "tuple");
-    for i in &mut addition.instructions {
-        i.id += 1000;
-        i.name = format!("sum.{}", i.id);
-        i.operand_ids.iter_mut().for_each(|operand| *operand += 1000);
-    }
-    let root = addition.instructions.last().unwrap().clone();
-    (addition.name, addition.id, addition.root_id) = ("sum".into(), 2000, root.id);
-    addition.program_shape.as_mut().unwrap().result = root.shape;
-    let reduce = module.computations[0]
-        .instructions
-        .iter_mut()
-        .find(|i| i.opcode == "add")
-        .unwrap();
-    reduce.opcode = "all-reduce".into();
-    reduce.operand_ids.truncate(1);
-    reduce.called_computation_ids = vec![addition.id];
-    module.computations.insert(0, addition);
-    module.encode_to_vec()
+    }])
 }
 
 fn replicas_reduce_over_all_devices(client: &Client) {

@@ -6,7 +6,7 @@ use rigl_xla::device::options;
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
 use rigl_xla::rng;
 
-const FORMS: [Form; 4] = [Form::Taps, Form::Patches, Form::Positions, Form::Columns];
+const FORMS: [Form; 5] = [Form::Ordered, Form::Taps, Form::Patches, Form::Positions, Form::Columns];
 
 /// `[n, h, w, c]`, `[kh, kw, c / groups, filters]`, stride, padding, groups.
 type Row = ([usize; 4], [usize; 4], usize, Padding, usize);

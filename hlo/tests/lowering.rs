@@ -8,8 +8,9 @@ use hlo::{
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-const FORMS: [Form; 5] = [
+const FORMS: [Form; 6] = [
     Form::Convolution,
+    Form::Ordered,
     Form::Taps,
     Form::Patches,
     Form::Positions,
@@ -49,7 +50,7 @@ fn every_case_keeps_its_value_in_every_form() {
         case.check(&chosen.evaluate(&case.inputs).unwrap()).unwrap();
     }
     let forms: BTreeSet<Form> = replaced.iter().map(|lowering| lowering.form).collect();
-    assert_eq!(forms, FORMS[1..].iter().copied().collect(), "{replaced:?}");
+    assert_eq!(forms, FORMS[2..].iter().copied().collect(), "{replaced:?}");
 }
 
 /// `[n, h, w, c]`, `[kh, kw, c / groups, filters]`, strides, padding, groups.
@@ -182,6 +183,23 @@ fn branch<'a>(g: &'a Graph, x: &[Tensor<'a>]) -> Vec<Tensor<'a>> {
     vec![x[0].conv2d(x[1], [2, 2], Padding::Same, 1)]
 }
 
+/// Whatever the gradients' order of axes, the CPU sees one that its compiler has a fast kernel for in loops too.
+#[test]
+fn convolutions_for_the_cpu_have_their_axes_in_order() {
+    for row in TABLE.iter().filter(|row| row.4 == 1) {
+        let chosen = computation(row).0.lowered(Target::Cpu).unwrap();
+        for node in &chosen.nodes {
+            if let Op::Convolution { dims, .. } = &node.op {
+                assert_eq!(*dims, hlo::ConvDims::channels_last(2), "{row:?}");
+            }
+        }
+        let built = computation(row).0;
+        let disordered =
+            |node: &&hlo::Node| matches!(&node.op, Op::Convolution { dims, .. } if *dims != hlo::ConvDims::nhwc());
+        assert!(built.nodes.iter().filter(disordered).count() > 0, "{row:?}");
+    }
+}
+
 #[test]
 fn other_devices_see_the_graph_as_it_was_built() {
     let (computation, _) = computation(&TABLE[2]);
@@ -192,13 +210,37 @@ fn other_devices_see_the_graph_as_it_was_built() {
 }
 
 #[test]
-fn rules_for_the_cpu_leave_dense_windows_and_gradients_of_depthwise_kernels() {
+fn rules_for_the_cpu_leave_dense_windows() {
     let kept: Vec<usize> = TABLE
         .iter()
         .map(|row| convolutions(&computation(row).0.lowered(Target::Cpu).unwrap()))
         .collect();
     // Of 1×1 none, but with a stride the phase of the input's gradient that meets the kernel. Of wider windows with a
     // stride the output, and as many phases as meet the kernel: the kernel's gradient is a sum of few terms in images so
-    // small, as is all of an image of one element. Groups of several channels stay.
-    assert_eq!(kept, [0, 1, 1, 5, 5, 5, 7, 0, 1, 1, 3, 3]);
+    // small, as is all of an image of one element. Of depthwise none; groups of several channels stay.
+    assert_eq!(kept, [0, 1, 1, 5, 5, 5, 7, 0, 0, 0, 3, 3]);
+}
+
+/// Batch normalisation's: over examples and image, of any divisor.
+#[test]
+fn sums_over_all_but_the_channels_keep_their_value() {
+    for dims in [
+        [16, 14, 14, 8],
+        [1, 70, 90, 3],
+        [3, 49, 37, 5],
+        [1, 131, 127, 1],
+        [2, 3, 5, 7],
+    ] {
+        let parameter = [("x".to_string(), Shape::new(DType::F32, dims))];
+        let built = Graph::function("sums", &parameter, |_, x| vec![x[0].reduce_sum(&[0, 1, 2])]).unwrap();
+        let lowered = built.lowered(Target::Cpu).unwrap();
+        let reduced = |node: &hlo::Node| matches!(node.op, Op::Reduce { .. });
+        let large = dims.iter().product::<usize>() > 10_000;
+        assert_eq!(lowered.nodes.iter().any(reduced), !large, "{dims:?}");
+        // Small whole numbers, whose sums are exact in any order.
+        let values: Vec<f32> = (0..dims.iter().product()).map(|i| ((i * 7919) % 31) as f32).collect();
+        let input = Literal::new(&dims, &values);
+        let [want, got] = [built, lowered].map(|c| c.evaluate(std::slice::from_ref(&input)).unwrap());
+        assert_eq!(want[0].to_vec::<f32>(), got[0].to_vec::<f32>(), "{dims:?}");
+    }
 }

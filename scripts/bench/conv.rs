@@ -20,8 +20,9 @@ use serde_json::json;
 use std::cell::RefCell;
 use std::time::Instant;
 
-const FORMS: [Form; 5] = [
+const FORMS: [Form; 6] = [
     Form::Convolution,
+    Form::Ordered,
     Form::Taps,
     Form::Patches,
     Form::Positions,
@@ -165,7 +166,7 @@ fn inputs(device: &Device, computation: &Computation) -> anyhow::Result<Vec<Buff
 /// The forms to measure, the operator itself first.
 fn candidates(facts: &ConvFacts) -> Vec<Lowering> {
     let unrolled = |form: &Form| match form {
-        Form::Convolution => true,
+        Form::Convolution | Form::Ordered => true,
         Form::Taps | Form::Patches => facts.elements() <= UNROLLED,
         Form::Positions | Form::Columns => facts.places() <= UNROLLED,
     };

@@ -122,8 +122,8 @@ impl Args {
 /// The graph as the plugin compiled it.
 fn optimized(plan: &Plan, computation: &Computation, aliases: &[Alias], format: Format) -> anyhow::Result<Vec<u8>> {
     let plugin = Some(plan.run.device.plugin.as_str()).filter(|p| !p.is_empty());
-    let device = Device::open(plan.run.device.kind.parse()?, plugin)?;
-    let bytes = device.program(computation, aliases)?.compiled().optimized_hlo()?;
+    let device = Device::open_replicas(plan.run.device.kind.parse()?, plugin, plan.replicas())?;
+    let bytes = device.replicated(computation, aliases)?.compiled().optimized_hlo()?;
     Ok(match format {
         Format::Proto => bytes,
         Format::Text | Format::Stablehlo => text::dump_module(&text::read_module(&bytes)?).into_bytes(),

@@ -150,6 +150,16 @@ pub enum Error {
         /// Number of devices.
         count: usize,
     },
+    /// Fewer devices than replicas that were asked for.
+    #[error("{asked} replicas: the {platform} client has {count} addressable devices; expected one for each replica")]
+    TooFewDevices {
+        /// Number of replicas.
+        asked: usize,
+        /// Name of the platform.
+        platform: String,
+        /// Number of devices.
+        count: usize,
+    },
     /// A program was given the wrong number of arguments or devices.
     #[error("{program}: {found} {what} given; expected {expected}")]
     Arity {

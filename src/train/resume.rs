@@ -31,7 +31,7 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
 }
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "data.dir",
     "mask_update.select",
     "train.iterations",
@@ -43,8 +43,12 @@ const FREE: [&str; 12] = [
     "train.keep_checkpoints",
     "device.kind",
     "device.plugin",
+    "device.replicas",
     "output.dir",
 ];
+
+/// Those of them that say how long the run is.
+const LENGTH: [&str; 2] = ["train.iterations", "train.unit"];
 
 fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
     let flat = |run: &Run| -> Result<Vec<(String, String)>> {
@@ -53,6 +57,7 @@ fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
         flatten("", &table, &mut values);
         Ok(values)
     };
+    let asked_for = &asked.learning_rate;
     let (stored, asked) = (flat(stored)?, flat(asked)?);
     let find = |values: &[(String, String)], key: &str| {
         let found = values.iter().find(|(k, _)| k == key);
@@ -61,7 +66,10 @@ fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
     let mut keys: Vec<&String> = stored.iter().chain(&asked).map(|(key, _)| key).collect();
     keys.sort();
     keys.dedup();
-    let differs = |key: &&String| !FREE.contains(&key.as_str()) && find(&stored, key) != find(&asked, key);
+    // Half a cosine over the whole run is another one over a longer run.
+    let ends_with_run = asked_for.schedule == "cosine" && asked_for.decay_steps.is_none();
+    let free = |key: &str| FREE.contains(&key) && !(ends_with_run && LENGTH.contains(&key));
+    let differs = |key: &&String| !free(key) && find(&stored, key) != find(&asked, key);
     let tell = |key: &String| format!("{key} (it has {}, asked for {})", find(&stored, key), find(&asked, key));
     Ok(keys.into_iter().filter(differs).map(tell).collect())
 }

@@ -177,9 +177,9 @@ impl<'g> Scheduled<'g> {
 
 /// What one iteration measures and leaves for a mask update.
 pub(super) struct Outcome<'g> {
-    /// Mean over the batch, f32 scalar.
+    /// Mean over the batch of all replicas, f32 scalar.
     pub cross_entropy: Tensor<'g>,
-    /// Correct predictions, s32 scalar.
+    /// Correct predictions of this replica, s32 scalar.
     pub correct: Tensor<'g>,
     /// With respect to the masked kernels of [`Trainer::updated_params`]: dense, and free of weight decay.
     pub gradients: Vec<Tensor<'g>>,
@@ -216,7 +216,10 @@ impl Trainer<'_> {
             let hits = layers::in_top_k(logits, labels, 1);
             hits.convert(DType::S32).reduce_sum(&[0])
         };
-        let gradients = grad(cross_entropy, &effective);
+        // Dense, so that the sums serve step and growth alike, and masks of all replicas grow by the same.
+        let part = self.part_of_mean(cross_entropy);
+        let gradients = self.sums(g, grad(part, &effective));
+        let cross_entropy = self.sum(part);
         self.average_gradients(g, state, &gradients, scheduled);
         self.gradient_step(g, state, &gradients, scheduled);
         let updated = params.iter().zip(gradients).filter(|(p, _)| self.is_updated(p));
@@ -245,6 +248,7 @@ impl Trainer<'_> {
             .zip(effective.iter().copied());
         let statistics = plan.statistics.iter().map(|s| (s.name.clone(), state.get(&s.name)));
         let net = Net::new(g, Mode::Train(key), kernels.chain(statistics)).with_precision(plan.precision);
+        let net = net.normalised_over(self.normalised_over());
         let logits = self.model.apply(&net, images);
         (logits, net.moved_statistics())
     }
@@ -343,13 +347,14 @@ impl Trainer<'_> {
     /// One iteration alone, without device loop and mask update, on a batch that is given: what an iteration costs.
     ///
     /// Inputs: the state, `images` `u8[batch, ..]`, `labels` `s32[batch]`, a row of the schedule, `schedule`
-    /// `f32[columns]`, the `iteration` (s64) and the `seed` `u32[2]`. Outputs: the state, in place, mean cross entropy
+    /// `f32[columns]`, the `iteration` (s64), the `seed` `u32[2]` and, of several replicas, which it is (`replica`, s32).
+    /// Outputs: the state, in place, mean cross entropy
     /// (f32) and correct predictions (s32).
     ///
     /// # Errors
     /// As [`Trainer::launch`].
     pub fn step(&self) -> hlo::Result<(Computation, Vec<Alias>)> {
-        let (plan, batch) = (self.plan, self.plan.run.train.batch_size);
+        let (plan, batch) = (self.plan, self.plan.replica_batch());
         let specs = specs(plan);
         let columns = Row::columns(plan);
         let inputs = [
@@ -359,6 +364,8 @@ impl Trainer<'_> {
             ("iteration", DType::S64, vec![]),
             ("seed", DType::U32, vec![2]),
         ];
+        let several = (plan.replicas() > 1).then_some(("replica", DType::S32, vec![]));
+        let inputs = inputs.into_iter().chain(several);
         let inputs = inputs.map(|(name, dtype, dims)| (name.to_string(), Shape::new(dtype, dims)));
         let parameters: Vec<_> = specs.iter().cloned().chain(inputs).collect();
         let computation = Graph::function("step", &parameters, |g, s| {
@@ -367,7 +374,8 @@ impl Trainer<'_> {
             let row: Vec<_> = (0..columns)
                 .map(|i| schedule.slice(&[i], &[i + 1]).reshape(&[]))
                 .collect();
-            let key = |purpose| draw_key(seed, purpose, iteration);
+            let replica = s.get(specs.len() + 5).copied();
+            let key = |purpose| draw_key(seed, purpose, iteration, replica);
             let images = match plan.augments() {
                 true => plan.preprocessing.augment(pixels, key("augment")),
                 false => plan.preprocessing.apply(pixels),
@@ -407,8 +415,14 @@ pub(super) fn effective<'g>(param: &Param, state: &State<'g>) -> Tensor<'g> {
     }
 }
 
-/// Key of what an iteration draws for `purpose`. The iteration, not the gradient step, counts: where a mask update takes
-/// a step's place, two iterations have one gradient step.
-pub(super) fn draw_key<'g>(seed: Tensor<'g>, purpose: &str, iteration: Tensor<'g>) -> Key<'g> {
-    Key::new(seed).fold(rng::hash64(purpose, "")).fold_step(iteration)
+/// Key of what an iteration draws for `purpose`, and of several replicas this one. The iteration, not the gradient step,
+/// counts: where a mask update takes a step's place, two iterations have one gradient step.
+pub(super) fn draw_key<'g>(
+    seed: Tensor<'g>,
+    purpose: &str,
+    iteration: Tensor<'g>,
+    replica: Option<Tensor<'g>>,
+) -> Key<'g> {
+    let key = Key::new(seed).fold(rng::hash64(purpose, "")).fold_step(iteration);
+    replica.map_or(key, |replica| key.fold_step(replica))
 }

@@ -53,6 +53,16 @@ impl ConvFacts {
         self.window.iter().any(|w| w.base_dilation > 1)
     }
 
+    /// In how many parts the channels are summed. Gradients of kernels sum over examples: of 128 in a 32×32 image, parts of
+    /// 32 are 1.4 times as fast, for what the parts read stays in the cache. In smaller images all of them does.
+    pub(super) fn summed_in_parts(&self) -> usize {
+        let gradient = self.grouping == Grouping::Dense && self.places() < self.elements();
+        match gradient && self.channels >= 64 && self.channels % 4 == 0 && self.elements() >= 256 {
+            true => 4,
+            false => 1,
+        }
+    }
+
     /// Multiplications and additions. Zeros of padding count, holes do not.
     pub fn flops(&self) -> f64 {
         let holes: usize = self.window.iter().map(|w| w.base_dilation).product();
@@ -73,27 +83,30 @@ const FEW_TERMS: usize = 32;
 
 /// The form that measured best on two cores (scripts/bench/results/conv_lowering.md).
 ///
-/// Dense convolutions over several elements, forward and for either gradient, stay: the operator reaches 50 to 155
-/// GFLOP/s, sums of taps 20 to 90 and patches 5 to 70. What is not `f32` stays, since sums of rounded terms would be less
-/// exact than the operator.
+/// Dense convolutions over several elements, forward and for either gradient, stay the operator, which reaches 50 to 155
+/// GFLOP/s with its axes in order; sums of taps 20 to 90 and patches 5 to 70. So does what is not `f32`, since sums of
+/// rounded terms would be less exact than the operator.
 pub(super) fn choose(facts: &ConvFacts) -> Lowering {
     let phases = facts.has_holes();
     let (elements, places) = (facts.elements(), facts.places());
     let strided = facts.window.iter().any(|w| w.stride > 1);
     let form = match facts.grouping {
-        _ if facts.dtype != DType::F32 => return Lowering::KEEP,
+        // Shifted products, summed: 10 to 100 times as fast.
+        Grouping::PerExample if places <= UNROLLED && facts.dtype == DType::F32 => Form::Positions,
+        Grouping::PerExample => return Lowering::KEEP,
+        _ if facts.dtype != DType::F32 => return Lowering::ORDERED,
         // The operator computes below 1 GFLOP/s; shifted multiplications are 13 to 600 times as fast, phases another 1.1
-        // to 25 times. Gradients of depthwise kernels stay: sums gained up to 10 times on small images, but lost on large.
+        // to 25 times.
         Grouping::PerChannel if elements <= UNROLLED => Form::Taps,
         // The gradient of a 1×1 kernel: 1.1 to 8 times as fast.
         Grouping::Dense if places == 1 => Form::Positions,
         // A strided convolution's input gradient: 1.1 to 2 times as fast without holes.
-        Grouping::Dense if phases => Form::Convolution,
+        Grouping::Dense if phases => Form::Ordered,
         // The rest of 1×1, where the operator is a matrix product too: as fast.
         Grouping::Dense if elements == 1 => Form::Taps,
         // 3×3 on three colours: about twice as fast; with a stride, or 7×7, slower.
         Grouping::Dense if facts.channels * elements <= FEW_TERMS && !strided => Form::Patches,
-        _ => return Lowering::KEEP,
+        _ => return Lowering::ORDERED,
     };
     Lowering { form, phases }
 }

@@ -1,5 +1,6 @@
 //! One convolution in each of its forms.
 
+use super::sums::column_sums;
 use super::{ConvFacts, Form, Grouping, Lowering};
 use crate::graph::{Graph, Node, Tensor};
 use crate::op::{ConvDims, DotDims, Op, WindowDim};
@@ -104,6 +105,7 @@ impl<'g> Conv<'g> {
         use {Form::*, Grouping::*};
         let spatial = self.facts.window.len();
         let (result, roles) = match (form, self.facts.grouping) {
+            (Ordered, Dense | PerChannel) if !self.is_ordered() => (self.ordered(), Roles::batch_first(spatial)),
             (Taps, Dense | PerChannel) => (self.taps(), Roles::batch_first(spatial)),
             (Patches, Dense) => (self.patches(), Roles::batch_first(spatial)),
             (Positions, Dense) => (self.at_positions(), Roles::positions_first(spatial)),
@@ -112,6 +114,43 @@ impl<'g> Conv<'g> {
             _ => return None,
         };
         Some((result, roles))
+    }
+
+    /// The operator with its axes in order; a sum of several, of some of the summed channels each, where those are many.
+    pub(super) fn ordered(&self) -> Tensor<'g> {
+        let dims = ConvDims::channels_last(self.facts.window.len());
+        let order = [
+            &[self.dims.input_batch],
+            &self.dims.input_spatial[..],
+            &[self.dims.input_feature],
+        ]
+        .concat();
+        let [feature_groups, batch_groups] = self.groups();
+        let parts = self.facts.summed_in_parts();
+        let length = self.facts.channels / parts;
+        let sums = (0..parts).map(|i| {
+            let part = |whole: Tensor<'g>, axis: usize| match parts {
+                1 => whole,
+                _ => along(whole, axis, [i * length, (i + 1) * length]),
+            };
+            let x = transposed(part(self.x, self.dims.input_feature), &order);
+            let mut of = self.clone();
+            of.kernel = part(self.kernel, self.dims.kernel_input);
+            let window = self.facts.window.clone();
+            x.convolution(
+                of.kernel_in_order(false),
+                window,
+                dims.clone(),
+                feature_groups,
+                batch_groups,
+            )
+        });
+        // There is at least one part.
+        sums.reduce(|sum, part| sum + part).unwrap_or(self.x)
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.dims == ConvDims::channels_last(self.facts.window.len())
     }
 
     /// A result transposed into the operator's order.
@@ -296,6 +335,13 @@ fn transposed<'g>(x: Tensor<'g>, order: &[usize]) -> Tensor<'g> {
     if order.is_sorted() { x } else { x.transpose(order) }
 }
 
+/// From the first index to before the second along `axis`.
+fn along<'g>(x: Tensor<'g>, axis: usize, [from, to]: [usize; 2]) -> Tensor<'g> {
+    let (mut start, mut limit) = (vec![0; x.shape().rank()], x.dims());
+    (start[axis], limit[axis]) = (from, to);
+    x.slice(&start, &limit)
+}
+
 /// Parts side by side along `axis`.
 fn joined<'g>(parts: &[Tensor<'g>], axis: usize) -> Tensor<'g> {
     match parts {
@@ -347,14 +393,4 @@ fn product<'g>(a: Tensor<'g>, matrix: Tensor<'g>, [left, right]: [usize; 2]) -> 
 pub(super) fn indices(dims: &[usize]) -> impl Iterator<Item = Vec<usize>> {
     let total: usize = dims.iter().product();
     (0..total).map(|flat| crate::eval::unflatten(flat, dims))
-}
-
-/// Sums over all axes but the last, `[rows…, columns] -> [columns]`, as a product with a row of ones: it goes along the
-/// rows, where XLA's CPU compiler walks down one column after the other.
-fn column_sums(x: Tensor<'_>) -> Tensor<'_> {
-    let dims = x.dims();
-    let columns = dims.last().copied().unwrap_or(1);
-    let rows: usize = dims.iter().rev().skip(1).product();
-    let ones = x.graph().number(x.dtype(), 1.0).broadcast_to(&[1, rows]);
-    ones.matmul(x.reshape(&[rows, columns])).reshape(&[columns])
 }

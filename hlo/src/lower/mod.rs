@@ -1,16 +1,19 @@
 //! Rewriting of a finished graph for one kind of device: what a compiler computes slowly in the form in which models and
 //! gradients are written, said in a form that it computes fast.
 //!
-//! Convolutions are rewritten. Forward passes and both gradients arrive here as the one operator [`Op::Convolution`], so
+//! Convolutions are rewritten, and sums over all but the channels. Forward passes and both gradients arrive here as the one operator [`Op::Convolution`], so
 //! [`choose`](choose::choose) decides by shape alone and knows nothing of training. Every form is the same sum in another
 //! order, so results agree within rounding.
 
 mod choose;
 mod conv;
 mod phases;
+mod sums;
 
 use crate::error::Result;
 use crate::graph::{Computation, Graph, Node, NodeId, Tensor};
+#[allow(unused_imports)] // for the documentation
+use crate::op::ConvDims;
 use crate::op::Op;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +35,10 @@ pub enum Target {
 pub enum Form {
     /// As the operator itself.
     Convolution,
+    /// As the operator, with the axes of its operands and result in the order of [`ConvDims::channels_last`]. Of any other
+    /// order XLA's CPU compiler makes that one at the top of a program only: within loops and conditionals it falls back to
+    /// plain loops over all elements, tens of times as slow.
+    Ordered,
     /// A sum over the window's elements: what lies under one element at all positions, times that element of the kernel.
     /// A matrix product each, or a multiplication where channels do not mix.
     Taps,
@@ -60,41 +67,50 @@ impl Lowering {
         form: Form::Convolution,
         phases: false,
     };
+
+    /// The operator with its axes in order.
+    pub const ORDERED: Lowering = Lowering {
+        form: Form::Ordered,
+        phases: false,
+    };
 }
 
 impl Computation {
-    /// This computation with its convolutions, also those of the computations that it calls, in the forms that measure best
-    /// on `target`. Parameters, outputs and scopes stay.
+    /// This computation with its convolutions and sums, also those of the computations that it calls, in the forms that
+    /// measure best on `target`. Parameters, outputs and scopes stay.
     ///
     /// # Errors
     /// As [`Computation::lowered_by`].
     pub fn lowered(&self, target: Target) -> Result<Computation> {
         match target {
             Target::Any => Ok(self.clone()),
-            Target::Cpu => Pass::new(&choose::choose).computation(self),
+            Target::Cpu => Pass::new(&choose::choose, true).computation(self),
         }
     }
 
-    /// This computation with its convolutions alone rewritten, in forms of the caller's choice. Where a form does not exist (patches of channels that
-    /// do not mix, phases without dilation) the operator stays.
+    /// This computation with its convolutions alone rewritten, in forms of the caller's choice. Where a form does not
+    /// exist (patches of channels that do not mix, phases without dilation) the operator stays.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] where a form does not fit its neighbours: a defect of this module.
     pub fn lowered_by(&self, choose: &dyn Fn(&ConvFacts) -> Lowering) -> Result<Computation> {
-        Pass::new(choose).computation(self)
+        Pass::new(choose, false).computation(self)
     }
 }
 
 /// One run of the rewriting. Called computations are rewritten once, however often they are called.
 struct Pass<'c> {
     choose: &'c dyn Fn(&ConvFacts) -> Lowering,
+    /// Whether sums are rewritten too.
+    sums: bool,
     done: BTreeMap<*const Computation, Arc<Computation>>,
 }
 
 impl<'c> Pass<'c> {
-    fn new(choose: &'c dyn Fn(&ConvFacts) -> Lowering) -> Self {
+    fn new(choose: &'c dyn Fn(&ConvFacts) -> Lowering, sums: bool) -> Self {
         Pass {
             choose,
+            sums,
             done: BTreeMap::new(),
         }
     }
@@ -123,6 +139,7 @@ impl<'c> Pass<'c> {
                 let conv = Conv::of(graph, node)?;
                 conv.lowered((self.choose)(conv.facts()))
             }
+            Op::Reduce { .. } if self.sums => sums::lowered(graph, node),
             _ => None,
         }
     }

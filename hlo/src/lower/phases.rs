@@ -66,8 +66,10 @@ impl<'g> Conv<'g> {
         part.kernel = self.kernel.slice_strided(&start, &own, &step);
         part.facts.window = axes.iter().map(|p| p.window).collect();
         part.facts.positions = positions;
-        if form == Form::Convolution {
-            return Some(part.kept());
+        match form {
+            Form::Convolution => return Some(part.kept()),
+            Form::Ordered => return Some(part.ordered()),
+            _ => {}
         }
         let (result, roles) = part.formed(form)?;
         (roles.batch == 0).then_some(result)

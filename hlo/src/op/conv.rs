@@ -33,16 +33,22 @@ pub struct ConvDims {
 impl ConvDims {
     /// Input `[n, h, w, c]`, kernel `[h, w, in, out]`, output `[n, h, w, c]`.
     pub fn nhwc() -> Self {
+        Self::channels_last(2)
+    }
+
+    /// Input `[n, spatial…, c]`, kernel `[window…, in, out]`, output `[n, spatial…, c]`, with so many spatial axes.
+    pub fn channels_last(spatial: usize) -> Self {
+        let within_ends: Vec<usize> = (1..=spatial).collect();
         ConvDims {
             input_batch: 0,
-            input_feature: 3,
-            input_spatial: vec![1, 2],
-            kernel_input: 2,
-            kernel_output: 3,
-            kernel_spatial: vec![0, 1],
+            input_feature: spatial + 1,
+            input_spatial: within_ends.clone(),
+            kernel_input: spatial,
+            kernel_output: spatial + 1,
+            kernel_spatial: (0..spatial).collect(),
             output_batch: 0,
-            output_feature: 3,
-            output_spatial: vec![1, 2],
+            output_feature: spatial + 1,
+            output_spatial: within_ends,
         }
     }
 

@@ -1,0 +1,57 @@
+//! Sums over all axes but the last, as batch normalisation and gradients of depthwise kernels have them.
+
+use crate::graph::{Graph, Node, Tensor};
+use crate::op::{Op, Reducer};
+use crate::shape::DType;
+
+/// Most parts that are added at once. The compiler writes out what makes the summands, once for each, and gives up on
+/// fusing them at 15.
+const PARTS: usize = 8;
+
+/// Fewest elements for which it pays.
+const WORTH: usize = 1 << 14;
+
+/// What stands for `node`, if it is such a sum.
+pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
+    let Op::Reduce { axes, reducer } = &node.op else {
+        return None;
+    };
+    let x = graph.tensor(node.operands[0]);
+    let shape = x.shape();
+    let leading = shape.rank() > 1 && axes.iter().copied().eq(0..shape.rank() - 1);
+    let worth = shape.dtype == DType::F32 && shape.elements() >= WORTH;
+    // The start value is the identity, which changes nothing, in all graphs that are built here.
+    (*reducer == Reducer::Add && leading && worth).then(|| column_sums(x))
+}
+
+/// `[rows…, columns] -> [columns]`.
+///
+/// XLA's CPU compiler walks down one column after the other, without vectors. Parts of the array added elementwise go along
+/// its rows, and what makes them is fused in; a product with ones sums the rest. The ones are two rows, for a product with
+/// one row would be fused too, and walk down the columns again.
+pub(super) fn column_sums(x: Tensor<'_>) -> Tensor<'_> {
+    let x = parts_added(x);
+    let dims = x.dims();
+    let columns = dims.last().copied().unwrap_or(1);
+    let rows: usize = dims.iter().rev().skip(1).product();
+    let ones = x.graph().number(x.dtype(), 1.0).broadcast_to(&[2, rows]);
+    let sums = ones.matmul(x.reshape(&[rows, columns]));
+    sums.slice(&[0, 0], &[1, columns]).reshape(&[columns])
+}
+
+/// The sum of as many equal parts, along one axis but the last, as there are up to [`PARTS`].
+fn parts_added(x: Tensor<'_>) -> Tensor<'_> {
+    let dims = x.dims();
+    let count = |extent: usize| (1..=PARTS).rev().find(|k| extent % k == 0).unwrap_or(1);
+    let axes = 0..dims.len().saturating_sub(1);
+    let Some((axis, parts)) = axes.map(|axis| (axis, count(dims[axis]))).rev().max_by_key(|(_, n)| *n) else {
+        return x;
+    };
+    let length = dims[axis] / parts;
+    let part = |i: usize| {
+        let (mut start, mut limit) = (vec![0; dims.len()], dims.clone());
+        (start[axis], limit[axis]) = (i * length, (i + 1) * length);
+        x.slice(&start, &limit)
+    };
+    (1..parts).map(part).fold(part(0), |sum, part| sum + part)
+}

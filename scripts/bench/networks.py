@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Training steps and predictions of ResNet-50, MobileNet-v1 and WideResNet-22-2 on the CPU, beside JAX, PyTorch and TF 1.15.
+
+Ours run by the launch program of `train` (`cargo bench --bench networks`), with RigL's masks and dense; the peers are
+dense. All take turns in the same run; medians count. Run `setup.sh` first and build with
+`cargo build --release --bin rigl-xla --bench networks`. Writes results/networks.json and .md.
+"""
+import argparse
+import glob
+import os
+import statistics
+import subprocess
+import sys
+
+import bench
+
+PEER = os.path.join(bench.HERE, "peer_networks.py")
+PEERS = {"jax": "venv", "torch": "torch", "tf1": "tf1"}
+# Network, our presets with masks and dense, training batch.
+NETWORKS = {
+    "resnet50": ("resnet50-rigl-erk-0.8", "resnet50-dense", 8),
+    "mobilenet-v1": ("mobilenet-v1-rigl", "mobilenet-v1-dense", 16),
+    "wrn-22-2": ("cifar10-rigl", "cifar10-dense", 128),
+}
+VALUES = {"wrn-22-2": ["model.dropout=0"]}  # the peers have none
+STEPS = {"train": 2, "predict": 4}
+
+
+def commands(args, network, what, batch):
+    """Name to command; `rigl` and `dense` are ours."""
+    found = {}
+    rigl, dense, _ = NETWORKS[network]
+    for name, preset in (("rigl", rigl), ("dense", dense)):
+        if what == "train" or name == "rigl":
+            steps = str(STEPS[what])
+            found[name] = [args.binary, what, preset, str(batch), steps, *VALUES.get(network, [])]
+    for library, environment in PEERS.items():
+        python = os.path.join(bench.WORK, environment, "bin", "python")
+        if os.path.exists(python):
+            found[library] = [python, PEER, library, what, network, str(batch), str(STEPS[what])]
+        else:
+            print(f"left out: {library} (not installed)", file=sys.stderr)
+    return found
+
+
+def gflop(network, preset, batch):
+    """Multiplications and additions of a forward pass of the dense network, by `cost`."""
+    command = [bench.BINARY, "cost", preset, "--json"]
+    cost = bench.run_json(command)
+    return cost["total"]["inference_flops"]["plain"]["dense"] * batch / 1e9
+
+
+def seconds(record):
+    """Of a step within a launch of several, where there is such a thing; else of a call."""
+    return record.get("in_launch_s") or statistics.median(record["seconds"])
+
+
+def measure(args, network, what, batch):
+    programs = commands(args, network, what, batch)
+    runs = {name: [] for name in programs}
+    for _ in range(args.rounds):
+        for name, command in programs.items():
+            runs[name].append(bench.run_json(command))
+            print(f"{network} {what} {batch} {name}: {seconds(runs[name][-1]):.3f} s", file=sys.stderr, flush=True)
+    return {
+        "network": network,
+        "what": what,
+        "batch": batch,
+        "gflop": gflop(network, NETWORKS[network][0], batch) * (3 if what == "train" else 1),
+        "seconds": {name: statistics.median(map(seconds, rounds)) for name, rounds in runs.items()},
+        "runs": runs,
+        "commands": {name: bench.shown(command) for name, command in programs.items()},
+    }
+
+
+def limit(args):
+    """GFLOP/s of one large matrix product on all cores, in JAX."""
+    program = (
+        "import time, numpy, jax, jax.numpy as jnp; n = 3072; x = jnp.asarray(numpy.random.rand(n, n), jnp.float32);"
+        "f = jax.jit(lambda a, b: a @ b); f(x, x).block_until_ready(); best = 1e9\n"
+        "for _ in range(12):\n"
+        "    start = time.perf_counter(); f(x, x).block_until_ready(); best = min(best, time.perf_counter() - start)\n"
+        "print(2 * n**3 / best / 1e9)"
+    )
+    result = subprocess.run([bench.JAX, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    return float(result.stdout)
+
+
+def table(record):
+    machine = record["machine"]
+    lines = [
+        "# Networks on the CPU",
+        "",
+        f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, float32, load "
+        f"{machine['load_average_before'][0]} before the run, {machine['date']}, revision {machine['revision']}; median of "
+        f"{record['rounds']} alternating rounds. A matrix product of 3072 reaches {record['limit_gflops']:.0f} GFLOP/s.",
+        *record["notes"],
+        "",
+        "Images per second. Ours with RigL's masks, and dense; the others dense. A training step is one of a launch of "
+        "three; the last column is the share of the matrix product's rate, a training step counted as three forward passes.",
+        "",
+        "| network | batch | pass | ours, RigL | ours, dense | JAX | PyTorch | TF 1.15 | over JAX | over PyTorch | over TF | of limit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        rate = {name: row["batch"] / value for name, value in row["seconds"].items()}
+        cells = [f"{rate[name]:.1f}" if name in rate else "" for name in ("rigl", "dense", *PEERS)]
+        ratios = [f"{rate['rigl'] / rate[name]:.2f}" if name in rate else "" for name in PEERS]
+        share = row["gflop"] / row["seconds"]["rigl"] / record["limit_gflops"]
+        lines.append(f"| {row['network']} | {row['batch']} | {row['what']} | {' | '.join(cells + ratios)} | {share:.2f} |")
+    lines += ["", "| training step | ours, RigL | ours, dense | JAX |", "|---|---|---|---|"]
+    for row in record["rows"]:
+        if row["what"] == "train":
+            runs = row["runs"]
+            for title, field in (
+                ("peak memory, MB", "peak_rss_mb"),
+                ("step with mask update, s", "with_update_s"),
+                ("step alone in a launch, s", None),
+            ):
+                cells = []
+                for name in ("rigl", "dense", "jax"):
+                    value = (
+                        statistics.median([statistics.median(run["seconds"]) for run in runs[name]])
+                        if field is None
+                        else bench.median(runs[name], field)
+                    ) if name in runs else None
+                    cells.append("" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}")
+                lines.append(f"| {row['network']}: {title} | {' | '.join(cells)} |")
+    lines += ["", *record["further"], "", "Commands:", ""]
+    for row in record["rows"]:
+        lines += [f"    {command}" for command in row["commands"].values()]
+    return "\n".join(lines) + "\n"
+
+
+def compile_times(args):
+    """Seconds to compile ResNet-50's step, with an empty cache and from it, and JAX's."""
+    import tempfile
+
+    rigl, _, batch = NETWORKS["resnet50"]
+    command = [args.binary, "train", rigl, str(batch), "1"]
+    plugin = bench.run_json([bench.BINARY, "plugin", "doctor", "--json"])["path"]
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "RIGL_XLA_CACHE": cache, "RIGL_XLA_PLUGIN": plugin}
+        cold, warm = [
+            bench.json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
+            for _ in range(2)
+        ]
+    return cold["graph_s"] + cold["compile_s"], warm["graph_s"] + warm["compile_s"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    built = sorted(glob.glob(os.path.join(bench.ROOT, "target/release/deps/networks-*[0-9a-f]")), key=os.path.getmtime)
+    parser.add_argument("--binary", default=built[-1] if built else None, help="the networks bench")
+    parser.add_argument("--note", action="append", default=[], help="a sentence for the results, such as on the load")
+    parser.add_argument("--only", help="one network")
+    args = parser.parse_args()
+    machine, rows = bench.machine(), []
+    gflops = limit(args)
+    for network, (_, _, batch) in NETWORKS.items():
+        if args.only in (None, network):
+            rows.append(measure(args, network, "train", batch))
+            rows += [measure(args, network, "predict", size) for size in (1, batch)]
+    cold, warm = compile_times(args)
+    further = f"ResNet-50's training program compiles in {cold:.1f} s, and loads from the cache in {warm:.1f} s."
+    jax = [run["compile_s"] for row in rows if row["network"] == "resnet50" for run in row["runs"].get("jax", [])[:1]]
+    if jax:
+        further += f" JAX compiles its step in {jax[0]:.1f} s."
+    record = {
+        "machine": machine,
+        "rounds": args.rounds,
+        "limit_gflops": max(gflops, limit(args)),
+        "notes": args.note,
+        "further": [further],
+        "rows": rows,
+    }
+    bench.save("networks", record, table(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+//! One network on the CPU: training steps by the real launch program, and predictions, timed one by one.
+//!
+//! `cargo bench --bench networks -- train PRESET BATCH STEPS [KEY=VALUE]…` runs launches of one and of several iterations on
+//! random pictures, then, where the method has any, an iteration with a mask update; `… -- predict PRESET BATCH STEPS` runs
+//! predictions. Prints one JSON object. `networks.py` calls it beside its peers.
+#![allow(missing_docs)]
+
+use anyhow::{Context, bail};
+use hlo::{DType, Literal};
+use models::Model;
+use rigl_xla::config::{Layers, Plan};
+use rigl_xla::device::Device;
+use rigl_xla::pjrt::{Arg, Buffer, DeviceKind, Executable};
+use rigl_xla::rng;
+use rigl_xla::sparse::Counters;
+use rigl_xla::train::eval::{Inference, prediction};
+use rigl_xla::train::state;
+use rigl_xla::train::step::{Row, Trainer, schedule};
+use serde_json::json;
+use std::time::Instant;
+
+/// Iterations of a launch of several.
+const LAUNCH: usize = 3;
+
+/// The preset at a batch size, with a mask update early on.
+fn plan(preset: &str, batch: usize, values: &[String]) -> anyhow::Result<Plan> {
+    let mut layers = Layers::preset(preset)?
+        .set("BATCH", &["train", "batch_size"], batch as i64)?
+        .set("LAUNCH", &["train", "steps_per_launch"], LAUNCH as i64)?
+        .set("DATA", &["data", "name"], "synthetic")?;
+    for pair in values {
+        let (key, value) = pair.split_once('=').context("expected KEY=VALUE")?;
+        let key: Vec<&str> = key.split('.').collect();
+        layers = match value.parse::<f64>() {
+            Ok(number) => layers.set(pair, &key, number)?,
+            Err(_) => layers.set(pair, &key, value)?,
+        };
+    }
+    Ok(layers.plan()?)
+}
+
+/// Random pictures and labels.
+fn pictures(plan: &Plan, model: &dyn Model, count: usize) -> [Literal; 2] {
+    let mut stream = rng::stream(plan.run.train.seed, "networks", "", 0);
+    let dims = [vec![count], model.input_dims()].concat();
+    let pixels: Vec<u8> = (0..dims.iter().product()).map(|_| stream.next_u32() as u8).collect();
+    let labels: Vec<i32> = (0..count)
+        .map(|_| (stream.next_u32() as usize % model.classes()) as i32)
+        .collect();
+    [Literal::new(&dims, &pixels), Literal::new(&[count], &labels)]
+}
+
+/// A launch's program with what it needs on the device.
+struct Training<'a> {
+    plan: &'a Plan,
+    device: &'a Device,
+    program: Executable,
+    state: Vec<Buffer>,
+    data: Vec<Buffer>,
+    seed: Buffer,
+}
+
+impl Training<'_> {
+    /// Seconds of a launch of these rows, and its mean cross entropy.
+    fn launch(&mut self, rows: &[Row]) -> anyhow::Result<(f64, f64)> {
+        let batch = self.plan.run.train.batch_size;
+        let columns = Row::columns(self.plan);
+        let indices: Vec<i32> = (0..LAUNCH * batch).map(|i| (i % batch) as i32).collect();
+        let mut values: Vec<f32> = rows.iter().flat_map(Row::values).collect();
+        values.resize(LAUNCH * columns, 0.0);
+        let mut inputs = vec![
+            Literal::new(&[LAUNCH, batch], &indices),
+            Literal::new(&[LAUNCH, columns], &values),
+            Literal::scalar(rows.len() as i32),
+        ];
+        if self.plan.draws() {
+            inputs.push(Literal::scalar(0i64));
+        }
+        let upload = |input: &Literal| self.device.client.to_device(input, 0);
+        let buffers = inputs.iter().map(upload).collect::<Result<Vec<_>, _>>()?;
+        let state = std::mem::take(&mut self.state).into_iter().map(Arg::Donate);
+        let kept = self.data.iter().chain(&buffers).chain([&self.seed]).map(Arg::Keep);
+        let started = Instant::now();
+        let mut outputs = self.program.execute(state.chain(kept).collect())?;
+        let measured = outputs.split_off(state::specs(self.plan).len());
+        let loss = measured[1].to_literal()?.item::<f32>().context("a loss")?;
+        let seconds = started.elapsed().as_secs_f64();
+        self.state = outputs;
+        Ok((seconds, f64::from(loss) / rows.len() as f64))
+    }
+}
+
+fn train(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_json::Value> {
+    let model = plan.model()?;
+    let trainer = Trainer { plan, model: &*model };
+    let batch = plan.run.train.batch_size;
+    let started = Instant::now();
+    let (computation, aliases) = trainer.launch(batch)?;
+    let graph_s = started.elapsed().as_secs_f64();
+    let program = device.program(&computation, &aliases)?;
+    let compile_s = started.elapsed().as_secs_f64() - graph_s;
+    let specs = state::specs(plan);
+    let arrays = state::initial(plan)?;
+    let upload = |literal: &Literal| device.client.to_device(literal, 0);
+    let state = specs.iter().map(|(name, _)| upload(&arrays[name]));
+    let seed = Literal::new(&[2], &[0u32, 0]);
+    let mut training = Training {
+        plan,
+        device,
+        program,
+        state: state.collect::<Result<Vec<_>, _>>()?,
+        data: pictures(plan, &*model, batch)
+            .iter()
+            .map(upload)
+            .collect::<Result<Vec<_>, _>>()?,
+        seed: upload(&seed)?,
+    };
+    let mut counters = Counters::start(plan.method.order, &plan.schedule);
+    // A rate of 0, so that random labels do not let the loss grow without bound, and rows with an update and without.
+    let rows = schedule(plan, &mut counters, 400)
+        .into_iter()
+        .map(|(tick, row)| (tick.update_at, row));
+    let (updates, plain): (Vec<_>, Vec<_>) = rows.partition(|(update, _)| update.is_some());
+    let still = |(_, row): &(Option<_>, Row)| Row {
+        rate: 0.0,
+        ..row.clone()
+    };
+    let plain = plain.first().map(still).context("an ordinary iteration")?;
+    let (_, first) = training.launch(std::slice::from_ref(&plain))?;
+    let mut seconds = Vec::new();
+    for _ in 0..steps {
+        seconds.push(training.launch(std::slice::from_ref(&plain))?.0);
+    }
+    let several = training.launch(&vec![plain; LAUNCH])?.0 / LAUNCH as f64;
+    let update = match updates.get(1).map(still) {
+        Some(row) => Some(training.launch(&[row])?.0),
+        None => None,
+    };
+    Ok(json!({
+        "graph_s": graph_s,
+        "compile_s": compile_s,
+        "seconds": seconds,
+        "in_launch_s": several,
+        "with_update_s": update,
+        "first_loss": first,
+    }))
+}
+
+fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_json::Value> {
+    let model = plan.model()?;
+    let batch = plan.run.train.batch_size;
+    let started = Instant::now();
+    let program = device.program(&prediction(Inference::new(plan, &*model), batch, DType::U8)?, &[])?;
+    let compile_s = started.elapsed().as_secs_f64();
+    let arrays = state::initial(plan)?;
+    let upload = |literal: &Literal| device.client.to_device(literal, 0);
+    let specs = state::inference_specs(&model.declaration());
+    let weights = specs
+        .iter()
+        .map(|(name, _)| upload(&arrays[name]))
+        .collect::<Result<Vec<_>, _>>()?;
+    let images = upload(&pictures(plan, &*model, batch)[0])?;
+    let mut seconds = Vec::new();
+    for _ in 0..=steps {
+        let args = weights.iter().chain([&images]).map(Arg::Keep).collect();
+        let started = Instant::now();
+        for output in program.execute(args)? {
+            output.to_literal()?;
+        }
+        seconds.push(started.elapsed().as_secs_f64());
+    }
+    Ok(json!({ "compile_s": compile_s, "seconds": seconds[1..] }))
+}
+
+fn main() -> anyhow::Result<()> {
+    // Cargo adds `--bench`.
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let [what, preset, batch, steps, values @ ..] = &args[..] else {
+        bail!("usage: train|predict PRESET BATCH STEPS [KEY=VALUE]…");
+    };
+    let plan = plan(preset, batch.parse()?, values)?;
+    let started = Instant::now();
+    let device = Device::open(DeviceKind::Cpu, None)?;
+    let mut record = match what.as_str() {
+        "train" => train(&device, &plan, steps.parse()?)?,
+        "predict" => predict(&device, &plan, steps.parse()?)?,
+        other => bail!("found {other}, expected train or predict"),
+    };
+    record["batch"] = json!(plan.run.train.batch_size);
+    record["total_s"] = json!(started.elapsed().as_secs_f64());
+    println!("{record}");
+    Ok(())
+}

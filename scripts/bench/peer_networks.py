@@ -1,0 +1,303 @@
+#!/usr/bin/env python3
+"""ResNet-50, MobileNet-v1 and WideResNet-22-2 as a user of JAX, PyTorch or TensorFlow 1.15 writes them, dense, in float32.
+
+A training step is forward and backward pass with batch normalisation, cross entropy, weight decay and Nesterov momentum.
+Prints one JSON object with the seconds of each step after the first. Runs on Python 3.7, for TensorFlow 1.15.
+"""
+import argparse
+import json
+import math
+import time
+
+import numpy as np
+
+
+def resnet50(o, x):
+    x = o.relu(o.norm(o.conv(x, 64, 7, 2)))
+    x = o.max_pool(x)
+    for filters, blocks, first in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for block in range(blocks):
+            stride = first if block == 0 else 1
+            shortcut = o.norm(o.conv(x, 4 * filters, 1, stride)) if block == 0 else x
+            y = o.relu(o.norm(o.conv(x, filters, 1, 1)))
+            y = o.relu(o.norm(o.conv(y, filters, 3, stride)))
+            x = o.relu(o.norm(o.conv(y, 4 * filters, 1, 1)) + shortcut)
+    return o.dense(o.mean(x), 1000)
+
+
+def mobilenet_v1(o, x):
+    x = o.relu(o.norm(o.conv(x, 32, 3, 2)))
+    for filters, stride in ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)):
+        x = o.relu(o.norm(o.depthwise(x, stride)))
+        x = o.relu(o.norm(o.conv(x, filters, 1, 1)))
+    return o.dense(o.mean(x), 1000)
+
+
+def wrn_22_2(o, x):
+    x = o.conv(x, 16, 3, 1)
+    for filters, first in ((32, 1), (64, 2), (128, 2)):
+        for block in range(3):
+            stride = first if block == 0 else 1
+            y = o.relu(o.norm(x))
+            shortcut = o.conv(y, filters, 1, stride) if block == 0 else x
+            y = o.relu(o.norm(o.conv(y, filters, 3, stride)))
+            x = o.conv(y, filters, 3, 1) + shortcut
+    return o.dense(o.mean(o.relu(o.norm(x))), 10)
+
+
+NETWORKS = {"resnet50": (resnet50, 224, 1000), "mobilenet-v1": (mobilenet_v1, 224, 1000), "wrn-22-2": (wrn_22_2, 32, 10)}
+RATE, MOMENTUM, DECAY = 1e-3, 0.9, 1e-4
+
+
+def timed(step, steps):
+    """Seconds of the first call, and of each of `steps` further ones."""
+    seconds = []
+    for _ in range(steps + 1):
+        started = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started)
+    return seconds[0], seconds[1:]
+
+
+def with_jax(network, images, labels, train, steps):
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    apply, side, classes = network
+
+    class Ops:
+        """Parameters by position; those that do not exist yet are drawn."""
+
+        def __init__(self, params, moving, train):
+            self.params, self.moving, self.train, self.moved = params, moving, train, []
+            self.count = [0, 0]
+
+        def param(self, shape, scale):
+            i, self.count[0] = self.count[0], self.count[0] + 1
+            if i == len(self.params):
+                value = np.ones(shape) if scale is None else np.random.normal(0, scale, shape)
+                self.params.append(value.astype(np.float32))
+            return self.params[i]
+
+        def conv(self, x, filters, size, stride, groups=1):
+            inner = x.shape[-1] // groups
+            kernel = self.param((size, size, inner, filters), math.sqrt(2 / (size * size * inner)))
+            return lax.conv_general_dilated(
+                x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+            )
+
+        def depthwise(self, x, stride):
+            return self.conv(x, x.shape[-1], 3, stride, groups=x.shape[-1])
+
+        def norm(self, x):
+            gamma, beta = self.param(x.shape[-1:], None), self.param(x.shape[-1:], 0.0)
+            i, self.count[1] = self.count[1], self.count[1] + 1
+            if i == len(self.moving):
+                self.moving.append((np.zeros(x.shape[-1:], np.float32), np.ones(x.shape[-1:], np.float32)))
+            mean, variance = self.moving[i]
+            if self.train:
+                old, (mean, variance) = (mean, variance), (x.mean((0, 1, 2)), x.var((0, 1, 2)))
+                self.moved.append((old[0] * 0.9 + mean * 0.1, old[1] * 0.9 + variance * 0.1))
+            return (x - mean) * (lax.rsqrt(variance + 1e-5) * gamma) + beta
+
+        def relu(self, x):
+            return jnp.maximum(x, 0)
+
+        def max_pool(self, x):
+            return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+
+        def mean(self, x):
+            return x.mean((1, 2))
+
+        def dense(self, x, units):
+            return x @ self.param((x.shape[-1], units), 0.01) + self.param((units,), 0.0)
+
+    params, moving = [], []
+    jax.eval_shape(lambda x: apply(Ops(params, moving, False), x), jax.ShapeDtypeStruct(images[:1].shape, np.float32))
+    state = jax.tree.map(jnp.asarray, (params, [np.zeros_like(p) for p in params], moving))
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+
+    def loss(params, moving, x, labels):
+        ops = Ops(params, moving, True)
+        logits = jax.nn.log_softmax(apply(ops, x))
+        return -jnp.mean(jnp.take_along_axis(logits, labels[:, None], 1)), ops.moved
+
+    def train_step(state, x, labels):
+        params, velocity, moving = state
+        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(params, moving, x, labels)
+        grads = [g + DECAY * p if p.ndim > 1 else g for g, p in zip(grads, params)]
+        velocity = [MOMENTUM * v + g for v, g in zip(velocity, grads)]
+        params = [p - RATE * (g + MOMENTUM * v) for p, g, v in zip(params, grads, velocity)]
+        return (params, velocity, moved), value
+
+    if not train:
+        program = jax.jit(lambda params, moving, x: apply(Ops(params, moving, False), x))
+        return timed(lambda: program(state[0], state[2], images).block_until_ready(), steps)
+    program = jax.jit(train_step, donate_argnums=0)
+    started = time.perf_counter()
+    program = program.lower(state, images, labels).compile()
+    compiled = time.perf_counter() - started
+
+    def step():
+        nonlocal state
+        state, value = program(state, images, labels)
+        float(value)
+
+    return compiled, timed(step, steps)[1]
+
+
+def with_torch(network, images, labels, train, steps):
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    apply, side, classes = network
+    torch.set_num_threads(2)
+
+    class Network(nn.Module):
+        """Modules by position; those that do not exist yet are made."""
+
+        def __init__(self):
+            super().__init__()
+            self.parts, self.count = nn.ModuleList(), 0
+
+        def part(self, make):
+            i, self.count = self.count, self.count + 1
+            if i == len(self.parts):
+                self.parts.append(make())
+            return self.parts[i]
+
+        def conv(self, x, filters, size, stride, groups=1):
+            make = lambda: nn.Conv2d(x.shape[1], filters, size, stride, size // 2, groups=groups, bias=False)
+            return self.part(make)(x)
+
+        def depthwise(self, x, stride):
+            return self.conv(x, x.shape[1], 3, stride, groups=x.shape[1])
+
+        def norm(self, x):
+            return self.part(lambda: nn.BatchNorm2d(x.shape[1]))(x)
+
+        def relu(self, x):
+            return functional.relu(x)
+
+        def max_pool(self, x):
+            return functional.max_pool2d(x, 3, 2, 1)
+
+        def mean(self, x):
+            return x.mean((2, 3))
+
+        def dense(self, x, units):
+            return self.part(lambda: nn.Linear(x.shape[1], units))(x)
+
+        def forward(self, x):
+            self.count = 0
+            return apply(self, x)
+
+    model = Network()
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    y = torch.from_numpy(labels).long()
+    with torch.no_grad():
+        model(x[:2] if len(x) > 1 else x)
+    model = model.to(memory_format=torch.channels_last)
+    if not train:
+        model.eval()
+
+        def predict():
+            with torch.inference_mode():
+                model(x)
+
+        return timed(predict, steps)
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, weight_decay=DECAY, nesterov=True)
+
+    def step():
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return timed(step, steps)
+
+
+def with_tf1(network, images, labels, train, steps):
+    import tensorflow as tf
+
+    apply, side, classes = network
+    tf.logging.set_verbosity(tf.logging.ERROR)
+
+    class Ops:
+        def variable(self, shape, scale):
+            start = tf.ones(shape) if scale is None else tf.random_normal(shape, stddev=scale)
+            return tf.Variable(start)
+
+        def conv(self, x, filters, size, stride):
+            inner = x.shape[-1].value
+            kernel = self.variable((size, size, inner, filters), math.sqrt(2 / (size * size * inner)))
+            return tf.nn.conv2d(x, kernel, strides=[1, stride, stride, 1], padding="SAME")
+
+        def depthwise(self, x, stride):
+            kernel = self.variable((3, 3, x.shape[-1].value, 1), 0.5)
+            return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "SAME")
+
+        def norm(self, x):
+            channels = [x.shape[-1].value]
+            gamma, beta = self.variable(channels, None), self.variable(channels, 0.0)
+            mean = tf.Variable(tf.zeros(channels), trainable=False)
+            variance = tf.Variable(tf.ones(channels), trainable=False)
+            if not train:
+                return tf.nn.fused_batch_norm(x, gamma, beta, mean, variance, 1e-5, is_training=False)[0]
+            x, m, v = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=1e-5)
+            for moving, batch in ((mean, m), (variance, v)):
+                tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.assign_sub(moving, 0.1 * (moving - batch)))
+            return x
+
+        def relu(self, x):
+            return tf.nn.relu(x)
+
+        def max_pool(self, x):
+            return tf.nn.max_pool2d(x, 3, 2, "SAME")
+
+        def mean(self, x):
+            return tf.reduce_mean(x, (1, 2))
+
+        def dense(self, x, units):
+            return tf.matmul(x, self.variable((x.shape[-1].value, units), 0.01)) + self.variable((units,), 0.0)
+
+    x = tf.Variable(images, trainable=False)
+    logits = apply(Ops(), x)
+    fetch = logits
+    if train:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.constant(labels), logits=logits)
+        loss = tf.reduce_mean(losses)
+        decay = tf.add_n([tf.nn.l2_loss(v) for v in tf.trainable_variables() if len(v.shape) > 1])
+        optimizer = tf.train.MomentumOptimizer(RATE, MOMENTUM, use_nesterov=True)
+        with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+            update = optimizer.minimize(loss + DECAY * decay)
+        fetch = [update, loss]
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        return timed(lambda: session.run(fetch), steps)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("library", choices=["jax", "torch", "tf1"])
+    parser.add_argument("what", choices=["train", "predict"])
+    parser.add_argument("network", choices=sorted(NETWORKS))
+    parser.add_argument("batch", type=int)
+    parser.add_argument("steps", type=int)
+    args = parser.parse_args()
+    network = NETWORKS[args.network]
+    _, side, classes = network
+    np.random.seed(0)
+    images = np.random.uniform(-1, 1, (args.batch, side, side, 3)).astype(np.float32)
+    labels = (np.arange(args.batch) % classes).astype(np.int32)
+    run = {"jax": with_jax, "torch": with_torch, "tf1": with_tf1}[args.library]
+    first, seconds = run(network, images, labels, args.what == "train", args.steps)
+    print(json.dumps({"compile_s": first, "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()
