@@ -38,7 +38,7 @@ impl Source for Numbers {
     fn read(&self, example: Place, calls: &mut u64, out: &mut [u8]) -> Result<i32> {
         *calls += 1;
         let Place { index, epoch } = example;
-        if (index as u64 + *calls) % 7 == 0 {
+        if (index as u64 + *calls).is_multiple_of(7) {
             thread::sleep(Duration::from_micros(300));
         }
         assert!(self.panics != Some(index), "told to");
