@@ -51,7 +51,7 @@ impl Feed {
         let (batch, launch) = (plan.run.train.batch_size, plan.launch_length() as usize);
         let (n, seed, replicas) = (examples.len(), plan.run.train.seed, device.replicas);
         let to_all = |array: &Literal| -> pjrt::Result<Vec<Rc<Buffer>>> {
-            let to = |replica| Ok(Rc::new(device.client.to_device(array, replica)?));
+            let to = |replica| device.client.to_device(array, replica).map(Rc::new);
             (0..replicas).map(to).collect()
         };
         let kind = match examples {
