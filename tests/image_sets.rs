@@ -196,7 +196,10 @@ fn data_sets_that_cannot_be_had_say_so() {
         "{said}"
     );
     let said = run("resnet50-rigl", &[]);
-    assert!(said.contains("imagenet: TFRecord files cannot be read yet"), "{said}");
+    assert!(
+        said.contains("imagenet: no package has it") && said.contains("data/imagenet"),
+        "{said}"
+    );
     // MNIST's own images are not made as large as ImageNet's.
     let idx = format!("data.dir={}", pictures().join("idx").display());
     let said = run(

@@ -14,6 +14,7 @@ use rigl_xla::pjrt::{Arg, Buffer, DeviceKind, Executable};
 use rigl_xla::rng;
 use rigl_xla::sparse::Counters;
 use rigl_xla::train::eval::{Inference, prediction};
+use rigl_xla::train::inference::masked;
 use rigl_xla::train::state;
 use rigl_xla::train::step::{Row, Trainer, schedule};
 use serde_json::json;
@@ -155,10 +156,9 @@ fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_j
     let arrays = state::initial(plan)?;
     let upload = |literal: &Literal| device.client.to_device(literal, 0);
     let specs = state::inference_specs(&model.declaration());
-    let weights = specs
-        .iter()
-        .map(|(name, _)| upload(&arrays[name]))
-        .collect::<Result<Vec<_>, _>>()?;
+    let arrays: Vec<Literal> = specs.iter().map(|(name, _)| arrays[name].clone()).collect();
+    let weights = masked(model.declaration(), &arrays)?;
+    let weights = weights.iter().map(upload).collect::<Result<Vec<_>, _>>()?;
     let images = upload(&pictures(plan, &*model, batch)[0])?;
     let mut seconds = Vec::new();
     for _ in 0..=steps {

@@ -171,7 +171,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("1-50           500  #####################################\n"),
+            text.contains("1-50       500  #####################################\n"),
             "{text}"
         );
         assert_eq!(histogram(&BTreeMap::new()).lines().count(), 1);
