@@ -1,5 +1,6 @@
 //! Everything with an effect: devices, data, training, files, and the program's subcommands.
 
+pub mod aot;
 pub mod cache;
 pub mod checkpoint;
 pub mod cli;

@@ -55,6 +55,61 @@ fn eval_and_predict_agree_with_training() {
     }
 }
 
+#[test]
+fn eval_tells_what_networks_cost_and_compares_them() {
+    let runs = Runs::new();
+    let done = ["rigl", "dense"].map(|method| runs.train(method, &["--method", method, "--steps", "60"]));
+    let checkpoints = ["rigl", "dense"].map(|method| runs.checkpoint_path(method, 60));
+    let [sparse, dense] = [0, 1].map(|i| checkpoints[i].to_str().unwrap());
+    let data = ["--data", small_mnist()];
+    let reports = json(
+        &[
+            &["eval", "--label-smoothing", "0.1", "--compare", sparse, dense],
+            &data[..],
+        ]
+        .concat(),
+    );
+    assert_eq!(reports.as_array().unwrap().len(), 2);
+    for (report, done) in reports.as_array().unwrap().iter().zip(&done) {
+        assert_eq!(report["top1"], done["eval"]["top1"]);
+        let [plain, smoothed] = ["loss", "smoothed_loss"].map(|key| report[key].as_f64().unwrap());
+        assert!(smoothed > 0.0 && smoothed != plain, "{report}");
+    }
+    // As the configuration says, but of the masks, which hold whole connections.
+    let planned = json(&["cost", "mnist-rigl"]);
+    let [found, planned] = [&reports[0]["flops"], &planned["total"]["inference_flops"]];
+    for convention in ["published", "plain"] {
+        let [a, b] = [found, planned].map(|flops| flops[convention]["ratio"].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-4, "{found} and {planned}");
+        assert_eq!(reports[1]["flops"][convention]["ratio"], 1.0);
+        assert_eq!(reports[1]["bytes"][convention]["ratio"], 1.0);
+    }
+    let plan = json(&["plan", "mnist-rigl"]);
+    for (layer, planned) in reports[0]["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(plan["layers"].as_array().unwrap())
+    {
+        assert_eq!(
+            [&layer["name"], &layer["nonzeros"]],
+            [&planned["name"], &planned["nonzeros"]]
+        );
+    }
+    assert_eq!(reports[0]["sparsity"], 1.0 - 9244.0 / 266_200.0);
+    let table = rigl_xla(&[&["eval", "--compare", sparse, dense], &data[..]].concat());
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert_eq!(table.lines().count(), 3, "{table}");
+    let text = rigl_xla(&[&["eval", "--checkpoint", sparse], &data[..]].concat());
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("layer1") && text.contains("x dense"), "{text}");
+    let both = [&["eval", "--checkpoint", sparse, "--compare", dense], &data[..]].concat();
+    assert!(error(&both, 2).contains("cannot be used with"));
+    assert!(error(&[&["eval"], &data[..]].concat(), 2).contains("--checkpoint <FILE>"));
+    let too_smooth = [&["eval", "--checkpoint", sparse, "--label-smoothing", "1"], &data[..]].concat();
+    assert!(error(&too_smooth, 2).contains("less than 1"));
+}
+
 /// Predicts the test set from u8 pixels and from scaled f32 ones and counts correct images.
 fn predictions_agree(runs: &Runs, run: &str, top1: f64) {
     let set = mnist::load(small_mnist().as_ref(), Split::Test).unwrap();

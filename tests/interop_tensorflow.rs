@@ -1,4 +1,4 @@
-//! Checkpoints of a real TensorFlow 2, both ways. Those of TensorFlow 1.15, which needs an old Python, are in `tests/data/tf1`.
+//! Checkpoints and TFRecords of a real TensorFlow 2, both ways. Those of TensorFlow 1.15, which needs an old Python, are in `tests/data/tf1`.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -10,6 +10,8 @@ use common::{json, python};
 use hlo::Literal;
 use rigl_xla::checkpoint::tf::{self, Array, DataType, Slice, table::Layout};
 use rigl_xla::checkpoint::{Metadata, load, save};
+use rigl_xla::data::tfrecord::labelled::{Labelled, Picture};
+use rigl_xla::data::tfrecord::{self, Compression, Options, Reader};
 
 const PACKAGES: &[&str] = &["tensorflow-cpu==2.21.0", "safetensors==0.5.3"];
 
@@ -119,4 +121,54 @@ fn tensorflow_2_restores_ours_and_we_read_its_own() {
         (vec![1.0, 2.0, 3.0], hlo::DType::BF16)
     );
     assert_eq!(found, load(&folder.join("object.safetensors")).unwrap().tensors);
+}
+
+#[test]
+fn tensorflow_2_reads_our_records_and_we_read_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let compressions = [Compression::None, Compression::Gzip, Compression::Zlib];
+    let names = ["plain", "gzip", "zlib"];
+    // Of 1 byte to beyond what is read at a time.
+    let picture = |i: usize| (0..1 + 90_000 * i).map(|at| ((at * at) >> 5) as u8).collect::<Vec<_>>();
+    for (name, compression) in names.into_iter().zip(compressions) {
+        tfrecord::write(&dir.path().join(format!("ours.{name}")), compression, |out| {
+            (0..7).try_for_each(|i| {
+                let picture = Picture {
+                    encoded: &picture(i),
+                    format: "JPEG",
+                    height: 10 + i,
+                    width: 20 + i,
+                    channels: 3,
+                    filename: "n01440764_18.JPEG",
+                    label: 994 + i as i64,
+                    synset: "n01440764",
+                    text: "tench, Tinca tinca",
+                };
+                out.write(&picture.encode())
+            })
+        })
+        .unwrap();
+    }
+    let said = python::run(PACKAGES, "records.py", &[dir.path().to_str().unwrap()]);
+    assert_eq!(said, "TensorFlow 2\n");
+
+    for name in names {
+        let path = dir.path().join(format!("theirs.{name}"));
+        let mut reader = Reader::open(&path, Options::default()).unwrap();
+        for i in 0..7 {
+            let record = reader.next().unwrap().unwrap();
+            let example = record.example().unwrap();
+            let labelled = Labelled::of(&example).unwrap();
+            assert_eq!(
+                (labelled.encoded, labelled.label),
+                (&picture(i)[..], 994 + i as i64),
+                "{name}"
+            );
+            assert_eq!(example.floats("floats").unwrap(), [0.5, -1.0, f32::INFINITY]);
+            assert_eq!(example.get("integers").unwrap().int64s(), [i64::MIN, -1, 0, i64::MAX]);
+            assert!(example.get("empty").unwrap().is_empty());
+            assert_eq!(example.get("strings").unwrap().bytes(), [&b""[..], b"\xff\x00"]);
+        }
+        assert!(reader.next().unwrap().is_none());
+    }
 }

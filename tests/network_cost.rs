@@ -4,6 +4,7 @@
 
 use models::cost::{Cost, Counts, Kept, Training, widened};
 use models::{Kind, Layer, find};
+use rigl_xla::cost::NetworkCost;
 use rigl_xla::sparse::{self, Distribution, Options, Rounding};
 
 #[track_caller]
@@ -47,6 +48,42 @@ fn counts(
 
 fn is_first(layer: &Layer) -> bool {
     layer.name == "resnet_model/initial_conv"
+}
+
+/// The rows again, from the masks of a checkpoint, which hold whole connections.
+#[test]
+fn masks_of_resnet50_cost_what_the_tables_say() {
+    let network = models::Options {
+        mask_first: Some(true),
+        ..models::Options::new("resnet50", true)
+    };
+    let needs = network.build().unwrap().declaration();
+    let shape = |l: &Layer| sparse::Layer::new(&l.name, l.dims.clone());
+    let shapes: Vec<_> = needs.layers.iter().map(shape).collect();
+    for (sparsity, inference, megabytes) in [(0.8, "0.4153", "23.683"), (0.9, "0.2431", "13.499")] {
+        let options = Options {
+            rounding: Rounding::Ceil,
+            ..Options::new(Distribution::Erk, sparsity)
+        };
+        let budgets = sparse::budgets(&shapes, &options).unwrap();
+        let ones = |mask: &str| {
+            let budget = budgets.iter().find(|b| mask == format!("{}/mask", b.name));
+            budget.map(|budget| budget.nonzeros)
+        };
+        let cost = NetworkCost::of(&needs, ones);
+        let [sparse, dense] = [&cost.sparse.total, &cost.dense.total];
+        assert_rounds_to(sparse.published_flops / dense.published_flops, inference);
+        assert_rounds_to(sparse.published_megabytes(), megabytes);
+        assert_eq!(sparse.nonzeros, budgets.iter().map(|b| b.nonzeros).sum::<usize>());
+        // 25557032 parameters and 53120 statistics; a bit for each weight of the layers with zeros.
+        assert_eq!(cost.plain_bytes[1], 4.0 * f64::from(25_557_032 + 53_120));
+        let with_zeros = budgets.iter().filter(|b| b.zeros > 0);
+        let [zeros, bits] = with_zeros.fold([0, 0], |[z, n], b| [z + b.zeros, n + b.nonzeros + b.zeros]);
+        assert_eq!(
+            cost.plain_bytes[0],
+            cost.plain_bytes[1] - 4.0 * zeros as f64 + bits as f64 / 8.0
+        );
+    }
 }
 
 #[test]

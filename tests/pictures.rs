@@ -1,245 +1,392 @@
-//! Image networks on real pictures: Fashion-MNIST in 32 x 32 and three colours, and the same in CIFAR-10's files.
+//! Pictures of every kind as TensorFlow 1.15 decodes, crops, resizes and refuses them, bit for bit
+//! (`tests/data/pictures/make.py`).
 #![allow(clippy::unwrap_used)]
 
-mod common;
+#[path = "common/picture_mutations.rs"]
+mod picture_mutations;
 
 use std::fs;
-use std::path::Path;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
 
-use common::runs::{Runs, first, write_split};
-use common::{json, rigl_xla};
-use rigl_xla::data::{Dataset, Split, cifar, fetch, mnist, resize};
-use serde_json::Value;
+use rigl_xla::data::imagenet::{self, Bits, Bounds, Kind, Preprocessor, central, distorted};
+use rigl_xla::data::picture::{self, Dct, Error, Header, Pixels, Window};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
-/// Training and test examples.
-const EXAMPLES: [usize; 2] = [600, 200];
-
-/// Folders `idx` and `cifar` with the first pictures of Fashion-MNIST, shared by the tests of this process.
-fn pictures() -> &'static Path {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let [idx, bin] = ["idx", "cifar"].map(|name| folder.path().join(name));
-        for dir in [&idx, &bin] {
-            fs::create_dir(dir).unwrap();
-        }
-        let source = fetch::ensure("fashion-mnist").unwrap();
-        for (split, examples) in [Split::Train, Split::Test].into_iter().zip(EXAMPLES) {
-            let whole = mnist::load(&source, split).unwrap();
-            write_split(&idx, split, &first(&whole, examples));
-            write_cifar(
-                &bin,
-                split,
-                &resize::fit(mnist::load(&idx, split).unwrap(), &[32, 32, 3]),
-            );
-        }
-        folder
-    });
-    folder.path()
+#[derive(Deserialize)]
+struct Expected {
+    pictures: Vec<Picture>,
+    damaged: Vec<Damaged>,
+    samples: Vec<Sample>,
 }
 
-/// Records of CIFAR-10, in two files for training.
-fn write_cifar(folder: &Path, split: Split, set: &Dataset) {
-    let labels: Vec<i32> = set.labels.to_vec().unwrap();
-    let images = set.images.bytes().chunks(cifar::RECORD - 1);
-    let record = |(image, &label): (&[u8], &i32)| {
-        let plane = |colour: usize| image.iter().skip(colour).step_by(3).copied();
-        [label as u8]
-            .into_iter()
-            .chain((0..3).flat_map(plane))
-            .collect::<Vec<u8>>()
-    };
-    let records: Vec<Vec<u8>> = images.zip(&labels).map(record).collect();
-    let files = match split {
-        Split::Train => records
-            .chunks(records.len() / 2)
-            .zip(["data_batch_1.bin", "data_batch_2.bin"])
-            .collect(),
-        Split::Test => vec![(&records[..], "test_batch.bin")],
-    };
-    for (records, name) in files {
-        fs::write(folder.join(name), records.concat()).unwrap();
+#[derive(Deserialize)]
+struct Picture {
+    name: String,
+    shape: [usize; 3],
+    fast: String,
+    accurate: String,
+    eval: Vec<Eval>,
+    parts: Vec<Part>,
+}
+
+#[derive(Deserialize)]
+struct Eval {
+    size: usize,
+    window: [usize; 4],
+    digest: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    window: [usize; 4],
+    fast: String,
+    accurate: String,
+    train: String,
+    mirrored: String,
+}
+
+/// A file, changed bits, the length that is left, a window, and the digest of its pixels where there are any.
+#[derive(Deserialize)]
+struct Damaged(String, Vec<(usize, u8)>, usize, [usize; 4], Option<String>);
+
+#[derive(Deserialize)]
+struct Sample {
+    shape: [usize; 2],
+    objects: Vec<Bounds>,
+    seed2: u64,
+    windows: Vec<[usize; 4]>,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pictures")
+}
+
+fn read(name: &str) -> Vec<u8> {
+    fs::read(folder().join(name)).unwrap()
+}
+
+fn expected() -> Expected {
+    serde_json::from_slice(&read("expected.json")).unwrap()
+}
+
+fn window([top, left, height, width]: [usize; 4]) -> Window {
+    Window {
+        top,
+        left,
+        height,
+        width,
     }
 }
 
-fn train(runs: &Runs, run: &str, data: [&str; 2], more: &[&str]) -> Value {
-    let (out, folder) = (runs.path(run), pictures().join(data[1]));
-    let dir = format!("data.dir={}", folder.display());
-    let network = [
-        "--set",
-        "model={name='wrn-10-1'}",
-        "--batch-size",
-        "16",
-        "--steps-per-launch",
-        "10",
-    ];
-    let own = [
-        "train",
-        "cifar10-rigl",
-        "--data",
-        data[0],
-        "--set",
-        &dir,
-        "--out",
-        out.to_str().unwrap(),
-    ];
-    json(&[&own, &network[..], &["--set", "train.eval_batch_size=100"], more].concat())
+/// The first 64 bits of the SHA-256.
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)[..8].iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// The recipe learns from either form of the pictures, in the same bits.
+fn digest_of(values: &[f32]) -> String {
+    digest(&values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>())
+}
+
+/// A digest of the pixels, or why there are none.
+fn decoded(bytes: &[u8], dct: Dct, window: Window) -> picture::Result<String> {
+    let mut pixels = Pixels::default();
+    picture::decode(bytes, dct, |_| Ok::<_, Error>(window), &mut pixels)?;
+    assert_eq!((pixels.height(), pixels.width()), (window.height, window.width));
+    let rows: Vec<_> = (0..window.height).map(|row| pixels.row(row)).collect();
+    Ok(digest(&rows.concat()))
+}
+
+fn original(size: usize) -> Preprocessor {
+    Preprocessor {
+        size,
+        kind: Kind::Original,
+    }
+}
+
+fn part(bytes: &[u8], size: usize, part: Window, mirrored: bool) -> imagenet::Result<Vec<f32>> {
+    let mut out = vec![f32::NAN; size * size * 3];
+    original(size).part(bytes, |_| Ok(part), mirrored, &mut out)?;
+    Ok(out)
+}
+
 #[test]
-fn the_cifar_recipe_learns_clothes() {
-    let runs = Runs::new();
-    // The rate falls to 0 at the end, so that the moving statistics are those of the network as it is.
-    let schedule = [
-        "--set",
-        "mask_update.frequency_steps=20",
-        "--set",
-        "mask_update.end_step=60",
-        "--set",
-        "learning_rate.schedule=cosine",
-        "--lr",
-        "0.05",
-        "--sparsity",
-        "0.8",
-    ];
-    let steps = [&schedule[..], &["--steps", "80"]].concat();
-    let done = train(&runs, "cifar", ["cifar10", "cifar"], &steps);
-    assert_eq!((&done["steps"], &done["mask_updates"]), (&84.into(), &4.into()));
-    let top1 = done["eval"]["top1"].as_f64().unwrap();
-    assert!(top1 > 0.4, "{done}");
-    let same = train(&runs, "idx", ["fashion-mnist", "idx"], &steps);
-    assert_eq!(same["eval"], done["eval"]);
-    assert!(runs.tensors("cifar", 84) == runs.tensors("idx", 84));
-    // All test examples are evaluated; a folder says which form it has.
-    let checkpoint = runs.path("cifar");
-    for folder in ["cifar", "idx"] {
-        let folder = pictures().join(folder);
-        let data = ["--data", folder.to_str().unwrap(), "--batch-size", "77"];
-        let report = json(&[&["eval", "--checkpoint", checkpoint.to_str().unwrap()], &data[..]].concat());
+fn pictures_decode_to_the_same_bytes() {
+    let pictures = expected().pictures;
+    assert_eq!(pictures.len(), 16);
+    for picture in pictures {
+        let (name, bytes) = (&picture.name, read(&picture.name));
+        let header = Header::of(&bytes).unwrap();
         assert_eq!(
-            (&report["examples"], &report["top1"]),
-            (&200.into(), &done["eval"]["top1"])
+            [header.height, header.width, header.components],
+            picture.shape,
+            "{name}"
         );
+        assert_eq!(
+            decoded(&bytes, Dct::Fast, header.whole()).unwrap(),
+            picture.fast,
+            "{name}"
+        );
+        let accurate = decoded(&bytes, Dct::Accurate, header.whole()).unwrap();
+        assert_eq!(accurate, picture.accurate, "{name}");
+        for part in picture.parts {
+            for (dct, want) in [(Dct::Fast, part.fast), (Dct::Accurate, part.accurate)] {
+                let got = decoded(&bytes, dct, window(part.window)).unwrap();
+                assert_eq!(got, want, "{name} {:?} {dct:?}", part.window);
+            }
+        }
     }
 }
 
-/// What is wrong with a folder is told before anything is compiled.
 #[test]
-fn faults_of_files_are_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().to_str().unwrap();
-    let out = folder.path().join("run");
-    let complaint = || {
-        let args = [
-            "train",
-            "cifar10-rigl",
-            "--data",
-            path,
-            "--out",
-            out.to_str().unwrap(),
-            "--overwrite",
-        ];
-        let output = rigl_xla(&args);
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
+fn evaluation_sees_the_same_numbers() {
+    for picture in expected().pictures {
+        let (name, bytes) = (&picture.name, read(&picture.name));
+        for Eval {
+            size,
+            window: part,
+            digest,
+        } in picture.eval
+        {
+            assert_eq!(
+                central(picture.shape[0], picture.shape[1], size),
+                window(part),
+                "{name} {size}"
+            );
+            let mut out = vec![f32::NAN; size * size * 3];
+            let outcome = original(size).eval(&bytes, &mut out);
+            match digest {
+                Some(digest) => {
+                    outcome.unwrap();
+                    let whole = folder().join(name.replace(".jpg", ".f32"));
+                    if size == 12 && whole.exists() {
+                        let want = fs::read(whole).unwrap();
+                        let want = want.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+                        assert_eq!(out, want.collect::<Vec<_>>(), "{name}");
+                    }
+                    assert_eq!(digest_of(&out), digest, "{name} {size}");
+                }
+                None => {
+                    let [height, width, _] = picture.shape;
+                    assert_eq!(outcome, Err(imagenet::Error::TooSmall { height, width }));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn training_sees_the_same_numbers_of_the_same_part() {
+    for picture in expected().pictures {
+        let (name, bytes) = (&picture.name, read(&picture.name));
+        for (i, recorded) in picture.parts.into_iter().enumerate() {
+            let mirrored = i % 2 == 1;
+            let want = if mirrored { recorded.mirrored } else { recorded.train };
+            let got = part(&bytes, 224, window(recorded.window), mirrored).unwrap();
+            assert_eq!(digest_of(&got), want, "{name} {:?}", recorded.window);
+        }
+    }
+}
+
+#[test]
+fn damaged_files_are_refused_where_tensorflow_refuses_them() {
+    let (mut same, mut other, mut refused) = (0, 0, 0);
+    for Damaged(name, changes, length, part, want) in expected().damaged {
+        let mut bytes = read(&name);
+        for &(at, change) in &changes {
+            bytes[at] ^= change;
+        }
+        bytes.truncate(length);
+        let got = decoded(&bytes, Dct::Fast, window(part));
+        let what = format!("{name} {changes:?} {length} {part:?}: {got:?}, {want:?}");
+        match (got, want) {
+            (Ok(got), Some(want)) if got == want => same += 1,
+            // Where codes make no sense, libraries of different years make different pixels of them.
+            (Ok(_), Some(_)) if !changes.is_empty() => other += 1,
+            (Err(_), None) => refused += 1,
+            _ => panic!("{what}"),
+        }
+    }
+    assert!(same > 600 && other < 60 && refused > 300, "{same} {other} {refused}");
+}
+
+/// TensorFlow's generator (Philox, ten rounds), from the seeds of an operation.
+struct Philox {
+    key: u64,
+    counter: [u64; 2],
+    words: Vec<u32>,
+}
+
+impl Bits for Philox {
+    fn next_u32(&mut self) -> u32 {
+        if self.words.is_empty() {
+            let split = |x: u64| [x as u32, (x >> 32) as u32];
+            let [mut a, mut b] = split(self.counter[0]);
+            let [mut c, mut d] = split(self.counter[1]);
+            let [mut first, mut second] = split(self.key);
+            for _ in 0..10 {
+                let [low, high] = split(u64::from(a) * 0xd251_1f53);
+                let [other_low, other_high] = split(u64::from(c) * 0xcd9e_8d57);
+                [a, b, c, d] = [other_high ^ b ^ first, other_low, high ^ d ^ second, low];
+                first = first.wrapping_add(0x9e37_79b9);
+                second = second.wrapping_add(0xbb67_ae85);
+            }
+            self.counter[0] += 1;
+            self.words = vec![d, c, b, a];
+        }
+        self.words.pop().unwrap()
+    }
+}
+
+#[test]
+fn the_same_bits_draw_the_same_parts() {
+    let (mut parts, mut wholes) = (0, 0);
+    for sample in expected().samples {
+        let [height, width] = sample.shape;
+        for (seed, want) in (1..).zip(sample.windows) {
+            let mut philox = Philox {
+                key: seed,
+                counter: [0, sample.seed2],
+                words: vec![],
+            };
+            let got = distorted(height, width, &sample.objects, &mut philox);
+            assert_eq!(got, window(want), "{:?} {:?} {seed}", sample.shape, sample.objects);
+            let whole = window([0, 0, height, width]);
+            *if got == whole { &mut wholes } else { &mut parts } += 1;
+        }
+    }
+    assert!(parts > 300 && wholes > 300, "{parts} {wholes}");
+}
+
+#[test]
+fn thousands_of_mutants_are_refused_or_made_ready() {
+    let pictures = picture_mutations::Pictures::new();
+    let taken = (0..2000).filter(|&number| pictures.run(number)).count();
+    assert!((300..1700).contains(&taken), "{taken}");
+}
+
+#[test]
+fn a_png_is_decoded_where_the_original_stops() {
+    let bytes = read("grey_alpha.png");
+    let header = Header::of(&bytes).unwrap();
+    assert_eq!((header.height, header.width, header.components), (30, 40, 2));
+    let mut pixels = Pixels::default();
+    let inner = window([3, 5, 20, 30]);
+    picture::decode(&bytes, Dct::Fast, |_| Ok::<_, Error>(inner), &mut pixels).unwrap();
+    let grey = |row: usize, column: usize| pixels.row(row)[3 * column..][..3].to_vec();
+    // As Pillow has them, from row 3 and column 5 on.
+    for (row, column, want) in [(0, 0, 152), (19, 29, 81), (7, 11, 144)] {
+        assert_eq!(grey(row, column), [want; 3], "{row} {column}");
+    }
+    assert_eq!(
+        decoded(b"GIF89a", Dct::Fast, inner).unwrap_err(),
+        Error::Format {
+            found: b"GIF8".to_vec()
+        }
+    );
+}
+
+#[test]
+fn sizes_are_bounded_before_anything_is_allocated() {
+    let whole = |bytes: &[u8]| decoded(bytes, Dct::Fast, window([0, 0, 1, 1])).unwrap_err();
+    let mut bytes = read("small.jpg");
+    let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    bytes[frame + 5..frame + 9].copy_from_slice(&[0x20, 0, 0x20, 0]);
+    let expected = (1 << 26) / 512;
+    let too_few = Error::TooFewBytes {
+        height: 1 << 13,
+        width: 1 << 13,
+        bytes: bytes.len(),
+        expected,
     };
-    assert!(complaint().contains("found none of data_batch_1.bin, data_batch_2.bin"));
-    let good = fs::read(pictures().join("cifar/test_batch.bin")).unwrap();
-    let write = |bytes: &[u8]| fs::write(folder.path().join("data_batch_1.bin"), bytes).unwrap();
-    write(&good);
-    assert!(complaint().contains("found none of test_batch.bin"));
-    fs::write(folder.path().join("test_batch.bin"), &good).unwrap();
-    let records = "expected at least one record and nothing but whole records of 3073 bytes";
-    let mut wrong = good.clone();
-    wrong[3 * cifar::RECORD] = 10;
-    for (bytes, expected) in [
-        (
-            &good[1..],
-            format!("data_batch_1.bin: {} bytes, {records}", good.len() - 1),
-        ),
-        (&[][..], format!("data_batch_1.bin: 0 bytes, {records}")),
-        (
-            &wrong[..],
-            "data_batch_1.bin: label 10 at index 3, expected less than 10".into(),
-        ),
+    assert_eq!(whole(&bytes), too_few);
+    bytes[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
+    let too_large = Error::TooLarge {
+        height: 65500,
+        width: 65500,
+        components: 3,
+    };
+    assert_eq!(whole(&bytes), too_large);
+    let good = read("small.jpg");
+    for part in [
+        [0, 0, 0, 5],
+        [0, 0, 42, 5],
+        [40, 0, 2, 5],
+        [usize::MAX, 0, 2, 5],
+        [0, 50, 1, 1],
     ] {
-        write(bytes);
-        let said = complaint();
-        assert!(said.contains(&expected), "{said}");
+        let part = window(part);
+        let want = Error::Window {
+            window: part,
+            height: 41,
+            width: 50,
+        };
+        assert_eq!(decoded(&good, Dct::Fast, part), Err(want));
     }
 }
 
 #[test]
-fn data_sets_that_cannot_be_had_say_so() {
-    let cache = tempfile::tempdir().unwrap();
-    let run = |preset: &str, more: &[&str]| {
-        let out = cache.path().join("run");
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rigl-xla"));
-        let output = command
-            .args(["train", preset, "--overwrite", "--out", out.to_str().unwrap()])
-            .args(more)
-            .env("RIGL_XLA_CACHE", cache.path())
-            .env(
-                "RIGL_XLA_PLUGIN",
-                rigl_xla::pjrt::fetch(rigl_xla::pjrt::Package::named("xla-cpu-pjrt").unwrap()).unwrap(),
-            )
-            .output()
-            .unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
+fn antialiased_pictures_are_those_of_pillow_but_for_its_rounding() {
+    const SIDE: usize = 40;
+    let preprocessor = Preprocessor {
+        size: SIDE,
+        kind: Kind::Antialiased,
     };
-    let said = run("cifar10-rigl", &[]);
-    assert!(
-        said.contains("cifar10: no package has it") && said.contains("data/cifar10"),
-        "{said}"
-    );
-    let said = run("resnet50-rigl", &[]);
-    assert!(said.contains("imagenet: TFRecord files cannot be read yet"), "{said}");
-    // MNIST's own images are not made as large as ImageNet's.
-    let idx = format!("data.dir={}", pictures().join("idx").display());
-    let said = run(
-        "resnet50-rigl",
-        &["--data", "mnist", "--set", &idx, "--batch-size", "8"],
-    );
-    assert!(
-        said.contains("images of dimensions [784], expected [224, 224, 3] for resnet50"),
-        "{said}"
-    );
+    let mut out = vec![f32::NAN; SIDE * SIDE * 3];
+    preprocessor.eval(&read("portrait.jpg"), &mut out).unwrap();
+    let want = read("portrait.pillow");
+    assert_eq!(out.len(), want.len());
+    let differences: Vec<f32> = out
+        .iter()
+        .zip(want)
+        .map(|(x, want)| (x - f32::from(want)).abs())
+        .collect();
+    let (largest, sum) = differences.iter().fold((0f32, 0.0), |(m, s), &d| (m.max(d), s + d));
+    assert!(largest <= 2.0 && sum / out.len() as f32 <= 0.3, "{largest} {sum}");
+    let original = part(&read("portrait.jpg"), SIDE, central(333, 219, SIDE), false).unwrap();
+    assert!(original.iter().zip(&out).any(|(a, b)| (a - b).abs() > 30.0));
+    // Mirrored is the other way round.
+    let mut mirrored = out.clone();
+    let middle = |header: Header| Ok(central(header.height, header.width, SIDE));
+    preprocessor
+        .part(&read("portrait.jpg"), middle, true, &mut mirrored)
+        .unwrap();
+    for (row, mirrored) in out.chunks(3 * SIDE).zip(mirrored.chunks(3 * SIDE)) {
+        assert!(row.chunks(3).eq(mirrored.chunks(3).rev()));
+    }
 }
 
-/// A rate that falls over the whole run does not let the run become longer.
 #[test]
-fn a_cosine_over_the_run_fixes_its_length() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().to_str().unwrap();
-    let idx = format!("data.dir={}", pictures().join("idx").display());
-    let train = |more: &[&str]| {
-        let own = [
-            "train",
-            "mnist-rigl",
-            "--set",
-            &idx,
-            "--out",
-            out,
-            "--batch-size",
-            "20",
-            "--json",
-        ];
-        rigl_xla(&[&own, more].concat())
+fn training_depends_on_its_random_numbers_alone() {
+    use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+    let preprocessor = original(16);
+    let train = |name: &str, seed, objects: &[Bounds]| {
+        let mut out = vec![f32::NAN; preprocessor.values()];
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        preprocessor
+            .train(&read(name), objects, &mut rng, &mut out)
+            .map(|()| out)
     };
-    let cosine = ["--set", "learning_rate.schedule=cosine"];
-    assert!(train(&[&cosine[..], &["--steps", "5"]].concat()).status.success());
-    let longer = train(&[&cosine[..], &["--steps", "9", "--resume"]].concat());
-    let said = String::from_utf8(longer.stderr).unwrap();
+    let outs: Vec<_> = (0..20).map(|seed| train("small.jpg", seed, &[]).unwrap()).collect();
+    for (seed, out) in (0..).zip(&outs) {
+        assert_eq!(train("small.jpg", seed, &[[0.0, 0.0, 1.0, 1.0]]).as_ref(), Ok(out));
+        assert!(outs[..seed as usize].iter().all(|other| other != out));
+    }
+    // No part of so wide a picture is large enough: it is the whole, of which the central part is taken.
+    let mut middle = vec![f32::NAN; preprocessor.values()];
+    preprocessor.eval(&read("wide.jpg"), &mut middle).unwrap();
+    let wides: Vec<_> = (0..8).map(|seed| train("wide.jpg", seed, &[]).unwrap()).collect();
     assert!(
-        !longer.status.success() && said.contains("train.iterations (it has 5, asked for 9)"),
-        "{said}"
+        wides.contains(&middle) && wides.iter().any(|out| *out != middle),
+        "mirrored or not"
     );
-    assert!(
-        train(&[&cosine[..], &["--steps", "5", "--resume"]].concat())
-            .status
-            .success()
-    );
+    let mirrored = part(&read("wide.jpg"), 16, central(37, 640, 16), true).unwrap();
+    assert!(wides.iter().all(|out| *out == middle || *out == mirrored));
+    let found = [0.0, 0.0, 1.5, 1.0];
+    assert_eq!(train("small.jpg", 0, &[found]), Err(imagenet::Error::Bounds { found }));
+    let said = original(8)
+        .eval(&read("small.jpg"), &mut [0.0; 5])
+        .unwrap_err()
+        .to_string();
+    assert_eq!(said, "room for 5 numbers, expected 192, of one picture");
 }

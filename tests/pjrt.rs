@@ -8,7 +8,7 @@
 mod plugins;
 
 use half::{bf16, f16};
-use hlo::{Alias, Computation, DType, Graph, Literal, Shape, Tensor, proto};
+use hlo::{Alias, Computation, DType, Graph, Literal, Reducer, Shape, Tensor, proto};
 use prost::Message;
 use rigl_xla::pjrt::{
     self, Arg, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
@@ -265,15 +265,15 @@ fn statistics_and_optimized_program(client: &Client, version: (i32, i32)) {
         (executable.num_outputs(), executable.num_devices(), executable.name()),
         (1, 1, "probe")
     );
-    let memory = executable.memory_stats().unwrap();
+    let memory = executable.compiled().memory_stats().unwrap();
     // Two parameters of 4 KiB, and a result in the place of the first.
     assert_eq!((memory.argument_bytes, memory.alias_bytes), (8192, 4096), "{memory:?}");
     assert!(memory.output_bytes >= 4096, "{memory:?}");
     // The two newer builds say that they do not implement this.
-    let cost = executable.cost_analysis().unwrap();
+    let cost = executable.compiled().cost_analysis().unwrap();
     let flops = cost.as_ref().and_then(|cost| cost.get("flops"));
     assert_eq!(flops, (version == (0, 81)).then_some(&OptionValue::Float(1024.0)));
-    let module = proto::Module::decode(&executable.optimized_hlo().unwrap()[..]).unwrap();
+    let module = proto::Module::decode(&executable.compiled().optimized_hlo().unwrap()[..]).unwrap();
     assert_eq!(module.name, "probe");
     assert_eq!(module.input_output_alias.unwrap().entries.len(), 1);
     assert!(
@@ -282,8 +282,8 @@ fn statistics_and_optimized_program(client: &Client, version: (i32, i32)) {
             .iter()
             .any(|c| c.instructions.iter().any(|i| i.opcode == "add"))
     );
-    let again = compile(client, &addition(1024)).fingerprint().unwrap();
-    assert_eq!(executable.fingerprint().unwrap(), again);
+    let again = compile(client, &addition(1024)).compiled().fingerprint().unwrap();
+    assert_eq!(executable.compiled().fingerprint().unwrap(), again);
 }
 
 /// Buffers, results, events and pending reads: 2 GiB go through, in pieces of 4 MiB, and the process stays small.
@@ -314,7 +314,7 @@ fn run_addition(client: &Client, executable: &Executable) -> Literal {
 }
 
 fn executables_survive_serialization(client: &Client) {
-    let bytes = compile(client, &addition(2)).serialize().unwrap();
+    let bytes = compile(client, &addition(2)).compiled().serialize().unwrap();
     let loaded = client.deserialize(&bytes).unwrap();
     assert_eq!(run_addition(client, &loaded), vector(&[11.0, 22.0]));
     assert_eq!(loaded.parameters().unwrap().len(), 2);
@@ -387,37 +387,13 @@ fn options_reach_the_compiler(client: &Client) {
     assert_eq!(out[0].to_literal().unwrap(), vector(&[3.0; 2]));
 }
 
-/// The sum of a vector over all replicas: `x + x` with its addition turned into an all-reduce.
+/// The sum of a vector over all replicas.
 fn all_reduce(n: usize) -> Vec<u8> {
-    let shape = Shape::new(DType::F32, [n]);
-    let mut module = computation(&[shape], |p| vec![p[0] + p[0]]).to_proto(&[Alias {
+    let sum = computation(&[Shape::new(DType::F32, [n])], |p| vec![p[0].all_reduce(Reducer::Add)]);
+    sum.to_bytes(&[Alias {
         output: 0,
         parameter: 0,
-    }]);
-    let scalar = computation(&[Shape::scalar(DType::F32), Shape::scalar(DType::F32)], |p| {
-        vec![p[0] + p[1]]
-    })
-    .to_proto(&[]);
-    let mut addition = scalar.computations.into_iter().next_back().unwrap();
-    addition.instructions.retain(|i| i.opcode != "tuple");
-    for i in &mut addition.instructions {
-        i.id += 1000;
-        i.name = format!("sum.{}", i.id);
-        i.operand_ids.iter_mut().for_each(|operand| *operand += 1000);
-    }
-    let root = addition.instructions.last().unwrap().clone();
-    (addition.name, addition.id, addition.root_id) = ("sum".into(), 2000, root.id);
-    addition.program_shape.as_mut().unwrap().result = root.shape;
-    let reduce = module.computations[0]
-        .instructions
-        .iter_mut()
-        .find(|i| i.opcode == "add")
-        .unwrap();
-    reduce.opcode = "all-reduce".into();
-    reduce.operand_ids.truncate(1);
-    reduce.called_computation_ids = vec![addition.id];
-    module.computations.insert(0, addition);
-    module.encode_to_vec()
+    }])
 }
 
 fn replicas_reduce_over_all_devices(client: &Client) {

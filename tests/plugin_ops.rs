@@ -1,5 +1,5 @@
 //! The conformance table of the graph crate on each of the three CPU plugin packages: a plugin yields what the table
-//! says, and so what the evaluator yields.
+//! says, and so what the evaluator yields, from HLO as from StableHLO.
 //!
 //! Each package runs in a process of its own, because two copies of XLA must not share one. A package that cannot be had
 //! fails its test: nothing is skipped.
@@ -16,6 +16,13 @@ use plugins::in_own_process;
 
 /// Starting a compilation costs more than compiling a case.
 const CASES_PER_MODULE: usize = 32;
+
+/// A form of a program.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Hlo,
+    StableHlo,
+}
 
 #[test]
 fn xla_cpu_pjrt() {
@@ -46,10 +53,14 @@ fn every_case_has_its_value() {
         ..CompileOptions::default()
     };
     let cases = cases::all();
-    let failures: Vec<String> = cases
-        .chunks(CASES_PER_MODULE)
-        .flat_map(|cases| run(&client, &options, cases))
-        .collect();
+    let all = |form| {
+        let chunks = cases.chunks(CASES_PER_MODULE);
+        let failures = chunks.flat_map(|cases| run(&client, &options, form, cases));
+        failures
+            .map(|failure| format!("{form:?}: {failure}"))
+            .collect::<Vec<_>>()
+    };
+    let failures = [Form::Hlo, Form::StableHlo].map(all).concat();
     assert!(
         failures.is_empty(),
         "{} failures\n{}",
@@ -59,19 +70,22 @@ fn every_case_has_its_value() {
 }
 
 /// Failures of cases that share a module; when it cannot be run, of each case alone.
-fn run(client: &Client, options: &CompileOptions, cases: &[Case]) -> Vec<String> {
-    match (outputs(client, options, cases), cases) {
+fn run(client: &Client, options: &CompileOptions, form: Form, cases: &[Case]) -> Vec<String> {
+    match (outputs(client, options, form, cases), cases) {
         (Ok(mut outputs), _) => {
             let check = |case: &Case| case.check(&outputs.drain(..case.want.len()).collect::<Vec<_>>()).err();
             cases.iter().filter_map(check).collect()
         }
         (Err(error), [case]) => vec![format!("{}: {error}", case.title())],
-        (Err(_), _) => cases.chunks(1).flat_map(|case| run(client, options, case)).collect(),
+        (Err(_), _) => cases
+            .chunks(1)
+            .flat_map(|case| run(client, options, form, case))
+            .collect(),
     }
 }
 
 /// The outputs of all `cases`, one after the other, from one program.
-fn outputs(client: &Client, options: &CompileOptions, cases: &[Case]) -> pjrt::Result<Vec<Literal>> {
+fn outputs(client: &Client, options: &CompileOptions, form: Form, cases: &[Case]) -> pjrt::Result<Vec<Literal>> {
     let inputs = || cases.iter().flat_map(|case| &case.inputs);
     let parameters: Vec<_> = inputs().map(|input| ("x".to_string(), input.shape().clone())).collect();
     let module = Graph::function("cases", &parameters, |g, mut x| {
@@ -83,7 +97,12 @@ fn outputs(client: &Client, options: &CompileOptions, cases: &[Case]) -> pjrt::R
         }
         outputs
     });
-    let program = client.compile(&module.unwrap().to_bytes(&[]), options)?;
+    let module = module.unwrap();
+    let code = match form {
+        Form::Hlo => module.to_bytes(&[]),
+        Form::StableHlo => module.to_stablehlo(&[]).into_bytes(),
+    };
+    let program = client.compile(&code, options)?;
     let arguments = inputs()
         .map(|input| client.to_device(input, 0).map(Arg::Donate))
         .collect::<pjrt::Result<Vec<_>>>()?;

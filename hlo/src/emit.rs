@@ -288,7 +288,7 @@ impl Emitter {
 }
 
 /// `name` in the characters that HLO allows in one; `/` becomes `.`, others `_`.
-fn identifier(name: &str) -> String {
+pub(crate) fn identifier(name: &str) -> String {
     let allowed = |c: char| match c {
         '/' => '.',
         c if c.is_ascii_alphanumeric() || "_.-".contains(c) => c,

@@ -35,6 +35,7 @@ mod op;
 pub mod proto;
 pub mod random;
 mod shape;
+mod stablehlo;
 pub mod text;
 
 pub use emit::Alias;

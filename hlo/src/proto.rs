@@ -3,6 +3,8 @@
 //! set are left out: protobuf readers skip what they do not know.
 #![allow(missing_docs)]
 
+use crate::emit::primitive_type;
+use crate::shape::DType;
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
@@ -24,6 +26,19 @@ pub struct Shape {
     pub layout: Option<Layout>,
     #[prost(bool, repeated, tag = "6")]
     pub is_dynamic_dimension: Vec<bool>,
+}
+
+impl Shape {
+    /// Bytes of the elements, of all arrays of a tuple together; what has an element type that we do not know counts
+    /// nothing.
+    pub fn bytes(&self) -> u64 {
+        if !self.tuple_shapes.is_empty() {
+            return self.tuple_shapes.iter().map(Shape::bytes).sum();
+        }
+        let dtype = DType::ALL.into_iter().find(|&d| primitive_type(d) == self.element_type);
+        let elements: u64 = self.dimensions.iter().map(|&d| u64::try_from(d).unwrap_or(0)).product();
+        elements * dtype.map_or(0, |dtype| dtype.size() as u64)
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -5,7 +5,7 @@
 #[allow(dead_code)]
 mod wrong;
 
-use hlo::{DType, Error, Graph, Literal, Padding, Shape, Tensor, grad};
+use hlo::{DType, Error, Graph, Literal, Padding, Reducer, Shape, Tensor, grad};
 
 const HERE: &str = "hlo/tests/shape_errors.rs";
 
@@ -95,6 +95,7 @@ fn everything_with<'g>(g: &'g Graph, y: Tensor<'g>) -> Vec<Tensor<'g>> {
         y.reduce_sum(&[3]),
         y.reduce_mean(&[3]),
         y.reduce_max(&[]),
+        y.all_reduce(Reducer::Add),
         y.reduce_sum_all(),
         y.argmax(6),
         y.one_hot(3, DType::F32),

@@ -5,7 +5,7 @@
 
 use crate::{Layer, Model, Param, Statistic};
 use hlo::random::Key;
-use hlo::{DType, Graph, Shape, Tensor};
+use hlo::{DType, Graph, Reducer, Shape, Tensor};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
@@ -85,6 +85,8 @@ pub struct Net<'g> {
     graph: &'g Graph,
     mode: Mode<'g>,
     precision: Precision,
+    /// Replicas over which batch normalisation takes its moments.
+    normalised_over: usize,
     /// The arrays by variable name; absent while a network is only asked what it needs.
     arrays: Option<BTreeMap<String, Tensor<'g>>>,
     declared: RefCell<Declaration>,
@@ -101,6 +103,7 @@ impl<'g> Net<'g> {
             graph,
             mode,
             precision: Precision::F32,
+            normalised_over: 1,
             arrays: Some(arrays.into_iter().collect()),
             declared: RefCell::default(),
             moved: RefCell::default(),
@@ -112,6 +115,16 @@ impl<'g> Net<'g> {
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
         Net { precision, ..self }
+    }
+
+    /// The same pass as one of `replicas` that normalise by the moments of all their batches together. Without this each
+    /// replica normalises by its own batch.
+    #[must_use]
+    pub fn normalised_over(self, replicas: usize) -> Self {
+        Net {
+            normalised_over: replicas,
+            ..self
+        }
     }
 
     /// The graph.
@@ -188,6 +201,19 @@ impl<'g> Net<'g> {
     /// Notes what becomes of the next statistic, in creation order.
     pub(crate) fn moved(&self, statistic: Tensor<'g>) {
         self.moved.borrow_mut().push(statistic);
+    }
+
+    /// Mean over the replicas that normalise together.
+    pub(crate) fn mean_over_replicas(&self, x: Tensor<'g>) -> Tensor<'g> {
+        match self.normalised_over {
+            1 => x,
+            replicas => (x / replicas as f64).all_reduce(Reducer::Add),
+        }
+    }
+
+    /// How many numbers there are over the replicas that normalise together, of `own` in this one.
+    pub(crate) fn count_over_replicas(&self, own: usize) -> usize {
+        own * self.normalised_over
     }
 
     pub(crate) fn record_dropout(&self) {

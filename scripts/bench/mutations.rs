@@ -1,16 +1,22 @@
-//! Mutated checkpoints by the million: as `tests/faults_convert.rs` makes thousands, in release mode.
+//! Mutated checkpoints, records and pictures by the million: as `tests/faults_convert.rs`, `tests/records.rs` and
+//! `tests/pictures.rs` make thousands, in release mode.
 //!
-//! `cargo bench --bench mutations [-- INPUTS [FIRST]]` makes INPUTS inputs (by default 1000000) of the kinds in turn, from
-//! number FIRST on, and prints one JSON object: how many were refused, the time, and the memory of the process at its most.
+//! `cargo bench --bench mutations [-- [checkpoints|records|pictures] INPUTS [FIRST]]` makes INPUTS inputs (by default 1000000) of the
+//! kinds in turn, from number FIRST on, and prints one JSON object: how many were refused, the time, and the memory of the
+//! process at its most.
 //! Small files are written and read all the time: TMPDIR had better be in memory.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../../tests/common/mutations.rs"]
 mod mutations;
+#[path = "../../tests/common/picture_mutations.rs"]
+mod picture_mutations;
+#[path = "../../tests/common/record_mutations.rs"]
+mod record_mutations;
 
 use std::time::Instant;
 
-use mutations::{Kind, Outcome, Subject};
+use mutations::Outcome;
 
 #[derive(Default, serde::Serialize)]
 struct Counts {
@@ -29,28 +35,62 @@ fn memory_mb(line: &str) -> Option<f64> {
     Some(kib.trim().split(' ').next()?.parse::<f64>().ok()? / 1024.0)
 }
 
+/// Runs inputs from number `first` on.
+fn count(inputs: u64, first: u64, run: impl Fn(u64) -> Outcome) -> Counts {
+    let started = Instant::now();
+    let mut counts = Counts {
+        inputs,
+        ..Counts::default()
+    };
+    for number in first..first + inputs {
+        match run(number) {
+            Outcome::Refused => counts.refused += 1,
+            Outcome::Accepted(0) => counts.without_data += 1,
+            Outcome::Accepted(_) => counts.with_data += 1,
+        }
+    }
+    counts.seconds = (started.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+    counts
+}
+
 fn main() -> anyhow::Result<()> {
-    let mut numbers = std::env::args().filter_map(|arg| arg.parse().ok());
+    let arguments: Vec<String> = std::env::args().collect();
+    let mut numbers = arguments.iter().filter_map(|arg| arg.parse().ok());
     let (inputs, first): (u64, u64) = (numbers.next().unwrap_or(1_000_000), numbers.next().unwrap_or(0));
     let dir = tempfile::tempdir()?;
-    let subject = Subject::new(dir.path());
+    let (checkpoints, records) = (
+        mutations::Subject::new(dir.path()),
+        record_mutations::Subject::new(dir.path()),
+    );
     let before = memory_mb("VmPeak:");
     let mut kinds = serde_json::Map::new();
-    for kind in Kind::ALL {
-        let started = Instant::now();
-        let mut counts = Counts {
-            inputs: inputs / Kind::ALL.len() as u64,
-            ..Counts::default()
-        };
-        for number in first..first + counts.inputs {
-            match subject.run(kind, number) {
-                Outcome::Refused => counts.refused += 1,
-                Outcome::Accepted(0) => counts.without_data += 1,
-                Outcome::Accepted(_) => counts.with_data += 1,
-            }
+    let mut add = |kind: String, counts: Counts| -> anyhow::Result<()> {
+        kinds.insert(kind.to_lowercase(), serde_json::to_value(counts)?);
+        Ok(())
+    };
+    if arguments.iter().any(|arg| arg == "records") {
+        let each = inputs / record_mutations::Kind::ALL.len() as u64;
+        for kind in record_mutations::Kind::ALL {
+            add(
+                format!("{kind:?}"),
+                count(each, first, |number| records.run(kind, number)),
+            )?;
         }
-        counts.seconds = (started.elapsed().as_secs_f64() * 10.0).round() / 10.0;
-        kinds.insert(format!("{kind:?}").to_lowercase(), serde_json::to_value(counts)?);
+    } else if arguments.iter().any(|arg| arg == "pictures") {
+        let pictures = picture_mutations::Pictures::new();
+        let outcome = |taken| if taken { Outcome::Accepted(1) } else { Outcome::Refused };
+        add(
+            "pictures".into(),
+            count(inputs, first, |number| outcome(pictures.run(number))),
+        )?;
+    } else {
+        let each = inputs / mutations::Kind::ALL.len() as u64;
+        for kind in mutations::Kind::ALL {
+            add(
+                format!("{kind:?}"),
+                count(each, first, |number| checkpoints.run(kind, number)),
+            )?;
+        }
     }
     let report = serde_json::json!({
         "inputs": inputs, "first": first, "kinds": kinds,

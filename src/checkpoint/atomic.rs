@@ -10,7 +10,7 @@ use std::{
 /// When anything fails, the temporary file is removed and what `path` held before stays.
 ///
 /// A symbolic link is followed; what exists and is no regular file (a device, a pipe, a folder) is refused, not replaced.
-pub(super) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     let real = if path.is_symlink() {
         fs::canonicalize(path)?
     } else {
@@ -45,16 +45,17 @@ pub(super) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> i
 }
 
 /// How the names of temporary files end; a killed process leaves one behind.
-pub(super) const TEMPORARY: &str = ".tmp";
+pub(crate) const TEMPORARY: &str = ".tmp";
 
-fn folder(path: &Path) -> &Path {
+/// The folder that a file is in.
+pub(crate) fn folder(path: &Path) -> &Path {
     path.parent()
         .filter(|dir| !dir.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
 }
 
 /// Makes the rename itself durable, where the system knows how to.
-fn sync_folder(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(dir: &Path) -> io::Result<()> {
     use io::ErrorKind::{InvalidInput, Unsupported};
     if !cfg!(unix) {
         return Ok(());

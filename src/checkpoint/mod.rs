@@ -3,7 +3,7 @@
 //! The container is the public one, so any safetensors reader opens our files. What we add lies under one metadata key,
 //! [`METADATA_KEY`], as JSON with sorted keys: the same state gives the same bytes.
 
-mod atomic;
+pub(crate) mod atomic;
 mod file;
 mod fit;
 mod run_dir;

@@ -32,15 +32,15 @@ pub struct Program {
     temp_bytes: i64,
 }
 
-/// Compiles a forward pass and one training iteration with its mask update, of the run's batch.
+/// Compiles a forward pass and one training iteration with its mask update, of the run's batch or a replica's part of it.
 ///
 /// # Errors
 /// What keeps the device from starting, or the programs from compiling.
 pub fn programs(plan: &Plan, run: &RunArgs) -> anyhow::Result<Vec<Program>> {
     let kind: DeviceKind = plan.run.device.kind.parse()?;
     let plugin = run.device.plugin.as_deref().or(Some(plan.run.device.plugin.as_str()));
-    let device = Device::open(kind, plugin.filter(|p| !p.is_empty()))?;
-    let (model, batch) = (plan.model()?, plan.run.train.batch_size);
+    let device = Device::open_replicas(kind, plugin.filter(|p| !p.is_empty()), plan.replicas())?;
+    let (model, batch) = (plan.model()?, plan.replica_batch());
     let mut one = plan.clone();
     one.run.train.steps_per_launch = 1;
     let trainer = Trainer {
@@ -49,7 +49,7 @@ pub fn programs(plan: &Plan, run: &RunArgs) -> anyhow::Result<Vec<Program>> {
     };
     let inference = device.program(&prediction(Inference::new(plan, &*model), batch, DType::F32)?, &[])?;
     let (step, aliases) = trainer.launch(batch)?;
-    let step = device.program(&step, &aliases)?;
+    let step = device.replicated(&step, &aliases)?;
     Ok(vec![
         program("inference", batch, &inference)?,
         program("training iteration", batch, &step)?,
@@ -57,13 +57,13 @@ pub fn programs(plan: &Plan, run: &RunArgs) -> anyhow::Result<Vec<Program>> {
 }
 
 fn program(name: &'static str, batch: usize, executable: &Executable) -> anyhow::Result<Program> {
-    let costs = executable.cost_analysis()?.unwrap_or_default();
+    let costs = executable.compiled().cost_analysis()?.unwrap_or_default();
     let number = |key: &str| match costs.get(key) {
         Some(OptionValue::Float(value)) => Some(f64::from(*value)),
         Some(OptionValue::Int(value)) => Some(*value as f64),
         _ => None,
     };
-    let memory = executable.memory_stats()?;
+    let memory = executable.compiled().memory_stats()?;
     let flops = number("flops");
     Ok(Program {
         name,

@@ -1,12 +1,20 @@
-//! `rigl-xla data`: fetch public data sets.
+//! `rigl-xla data`: fetch public data sets, make TFRecords of pictures, look into them.
 
+mod inspect;
+mod prepare;
+mod sheet;
+
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
 
 use crate::data::{Split, fetch, mnist};
+use crate::report::progress::Progress;
 
 /// Arguments of `data`.
 #[derive(clap::Args, Debug)]
@@ -23,6 +31,10 @@ enum Command {
         #[arg(value_parser = PossibleValuesParser::new(fetch::SOURCES.iter().map(|source| source.name)))]
         name: String,
     },
+    /// Write TFRecord shards of pictures in folders or tar files, of MNIST or of CIFAR-10
+    Prepare(prepare::Args),
+    /// Count what is in TFRecord files, and find what is damaged
+    Inspect(inspect::Args),
 }
 
 /// Runs `data`.
@@ -30,11 +42,18 @@ enum Command {
 /// # Errors
 /// Whatever keeps the data from being there, whole and right.
 pub fn run(args: Args, json: bool) -> Result<()> {
-    let Command::Fetch { name } = args.command;
-    let dir = fetch::fetch(&name)?;
+    match args.command {
+        Command::Fetch { name } => fetch(&name, json),
+        Command::Prepare(args) => prepare::run(args, json),
+        Command::Inspect(args) => inspect::run(args, json),
+    }
+}
+
+fn fetch(name: &str, json: bool) -> Result<()> {
+    let dir = fetch::fetch(name)?;
     let counts = [Split::Train, Split::Test].map(|split| mnist::load(&dir, split).map(|set| set.len()));
     let [train, test] = counts;
-    let text = report(fetch::source(&name)?, &dir, train?, test?, json);
+    let text = report(fetch::source(name)?, &dir, train?, test?, json);
     super::print(&text)
 }
 
@@ -53,4 +72,37 @@ fn report(source: &fetch::Source, dir: &Path, train: usize, test: usize, json: b
     let line =
         |file: &fetch::DataFile| format!("  {:<24} {:>11} bytes  sha256 {}\n", file.name, file.bytes, file.sha256);
     head + &files.map(line).collect::<String>()
+}
+
+/// Processor cores of this machine.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Progress that threads report; its bar goes with it.
+struct Counted {
+    unit: &'static str,
+    state: Mutex<(u64, Progress)>,
+}
+
+impl Counted {
+    fn new(total: u64, unit: &'static str) -> Self {
+        let state = Mutex::new((0, Progress::new(0, total)));
+        Counted { unit, state }
+    }
+
+    /// One more is done.
+    fn add(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, progress) = &mut *state;
+        *done += 1;
+        progress.advance(*done, |rate| format!("{rate:.0} {}/s,", self.unit));
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.1.finish();
+    }
 }

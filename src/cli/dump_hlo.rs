@@ -55,6 +55,8 @@ pub enum Format {
     Proto,
     /// Graphviz
     Dot,
+    /// StableHLO, as MLIR text
+    Stablehlo,
 }
 
 /// Runs `dump-hlo`.
@@ -67,6 +69,12 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         let why = "--json needs --output: standard output takes either the object or the graph";
         return Err(Usage(why.into()).into());
     }
+    if args.optimized && matches!(args.format, Format::Stablehlo) {
+        return Err(Usage(
+            "--format stablehlo: compilers give their programs as HLO only; leave out --optimized".into(),
+        )
+        .into());
+    }
     let (computation, aliases) = args.build(&plan)?;
     let instructions = computation.instruction_count();
     let bytes = match (args.optimized, args.format) {
@@ -74,6 +82,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         (false, Format::Text) => text::dump(&computation).into_bytes(),
         (false, Format::Proto) => computation.to_bytes(&aliases),
         (false, Format::Dot) => text::dot(&computation).into_bytes(),
+        (false, Format::Stablehlo) => computation.to_stablehlo(&aliases).into_bytes(),
     };
     match &args.output {
         Some(path) => {
@@ -113,11 +122,11 @@ impl Args {
 /// The graph as the plugin compiled it.
 fn optimized(plan: &Plan, computation: &Computation, aliases: &[Alias], format: Format) -> anyhow::Result<Vec<u8>> {
     let plugin = Some(plan.run.device.plugin.as_str()).filter(|p| !p.is_empty());
-    let device = Device::open(plan.run.device.kind.parse()?, plugin)?;
-    let bytes = device.program(computation, aliases)?.optimized_hlo()?;
+    let device = Device::open_replicas(plan.run.device.kind.parse()?, plugin, plan.replicas())?;
+    let bytes = device.replicated(computation, aliases)?.compiled().optimized_hlo()?;
     Ok(match format {
         Format::Proto => bytes,
-        Format::Text => text::dump_module(&text::read_module(&bytes)?).into_bytes(),
+        Format::Text | Format::Stablehlo => text::dump_module(&text::read_module(&bytes)?).into_bytes(),
         Format::Dot => text::dot_module(&text::read_module(&bytes)?).into_bytes(),
     })
 }

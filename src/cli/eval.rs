@@ -1,22 +1,39 @@
-//! `rigl-xla eval`.
+//! `rigl-xla eval`: how well a network does, and what it costs, by its own masks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use hlo::Literal;
+use models::Layer;
+use models::cost::Kept;
 use serde::Serialize;
 
 use super::run_args::{DeviceArgs, NetworkArgs, test_set};
 use crate::checkpoint;
+use crate::cost::both;
+use crate::device::Device;
+use crate::report::table::{Style, Table};
 use crate::train::inference::{Evaluator, Scores};
+use crate::train::recognise::Recognised;
 
 /// Arguments of `eval`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
+    /// Checkpoint in safetensors form, or the folder of a run: its newest
+    #[arg(long, value_name = "FILE", required_unless_present = "compare")]
+    checkpoint: Option<PathBuf>,
+    /// Several checkpoints, in one table
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "checkpoint")]
+    compare: Vec<PathBuf>,
     #[command(flatten)]
     network: NetworkArgs,
     /// mnist, fashion-mnist, cifar10, synthetic, or a folder with IDX files, gzipped or not, or the files of CIFAR-10; all
     /// test examples are evaluated (the original leaves out the last 16 of CIFAR-10)
     #[arg(long, value_name = "NAME|DIR")]
     data: String,
+    /// Of the loss that is told beside the one without, at least 0 and less than 1 [default: that of the run, or of the
+    /// network's published recipe]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    label_smoothing: Option<f64>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Examples per batch
@@ -24,7 +41,7 @@ pub struct Args {
     batch_size: u32,
 }
 
-/// What `eval --json` prints.
+/// What `eval --json` prints of a checkpoint.
 #[derive(Serialize)]
 struct Report {
     checkpoint: PathBuf,
@@ -34,9 +51,44 @@ struct Report {
     examples: usize,
     #[serde(flatten)]
     scores: Scores,
+    /// Of `smoothed_loss`.
+    label_smoothing: f64,
     /// Ones over all masks, and their size; absent for a network without masks.
     nonzeros: Option<usize>,
     maskable: Option<usize>,
+    /// Share of zeros over all masks; 0 without any.
+    sparsity: f64,
+    /// Operations of a forward pass of one example.
+    flops: Conventions,
+    /// Size of what inference needs.
+    bytes: Conventions,
+    layers: Vec<LayerReport>,
+}
+
+/// A figure by the convention of the published tables, and by the plain one (`rigl-xla cost` says which are these).
+#[derive(Serialize)]
+struct Conventions {
+    published: Compared,
+    plain: Compared,
+}
+
+/// A figure with masks and without.
+#[derive(Serialize)]
+struct Compared {
+    sparse: f64,
+    dense: f64,
+    /// Sparse over dense.
+    ratio: f64,
+}
+
+#[derive(Serialize)]
+struct LayerReport {
+    name: String,
+    shape: Vec<usize>,
+    masked: bool,
+    sparsity: f64,
+    weights: usize,
+    nonzeros: usize,
 }
 
 /// Runs `eval`.
@@ -44,44 +96,181 @@ struct Report {
 /// # Errors
 /// A checkpoint, data set or device that cannot be used.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let path = checkpoint::resolve(&args.network.checkpoint)?;
-    let (network, metadata) = args.network.load(&path)?;
-    let data = test_set(&args.data, &network)?;
     let device = args.device.open()?;
-    let evaluator = Evaluator::new(&device, network.inference(), &data, args.batch_size as usize)?;
-    let masks: Vec<Vec<bool>> = network.weights.iter().filter_map(hlo::Literal::to_bools).collect();
-    let buffers = network
-        .weights
-        .iter()
-        .map(|w| device.client.to_device(w, 0))
-        .collect::<Result<Vec<_>, _>>()?;
-    let report = Report {
-        checkpoint: path,
-        model: network.model.name().to_owned(),
-        iteration: metadata.map(|m| m.iteration),
-        examples: data.len(),
-        scores: evaluator.run(&buffers.iter().collect::<Vec<_>>())?,
-        nonzeros: (!masks.is_empty()).then(|| masks.iter().flatten().filter(|&&m| m).count()),
-        maskable: (!masks.is_empty()).then(|| masks.iter().map(Vec::len).sum()),
+    let Some(checkpoint) = &args.checkpoint else {
+        let reports = args.compare.iter().map(|path| evaluate(&args, &device, path));
+        let reports = reports.collect::<anyhow::Result<Vec<_>>>()?;
+        return match json {
+            true => super::print_json(&reports),
+            false => super::print(&comparison(&reports)),
+        };
     };
+    let report = evaluate(&args, &device, checkpoint)?;
     match json {
         true => super::print_json(&report),
         false => super::print(&text(&report)),
     }
 }
 
+fn evaluate(args: &Args, device: &Device, path: &Path) -> anyhow::Result<Report> {
+    let path = checkpoint::resolve(path)?;
+    let (mut network, metadata) = args.network.load(&path)?;
+    network.label_smoothing = args.label_smoothing.unwrap_or(network.label_smoothing);
+    let data = test_set(&args.data, &network)?;
+    let evaluator = Evaluator::new(device, network.inference(), &data, args.batch_size as usize)?;
+    let to_device = |weights: &Literal| device.client.to_device(weights, 0);
+    let buffers = network.weights.iter().map(to_device).collect::<Result<Vec<_>, _>>()?;
+    let scores = evaluator.run(&buffers.iter().collect::<Vec<_>>())?;
+    Ok(Report::new(
+        &network,
+        path,
+        metadata.map(|m| m.iteration),
+        data.len(),
+        scores,
+    ))
+}
+
+impl Report {
+    fn new(network: &Recognised, checkpoint: PathBuf, iteration: Option<u64>, examples: usize, scores: Scores) -> Self {
+        let cost = network.cost();
+        let layers: Vec<LayerReport> = cost.layers.iter().zip(&cost.kept).map(LayerReport::new).collect();
+        let masked = || layers.iter().filter(|layer| layer.masked);
+        let (nonzeros, maskable) = masked().fold((0, 0), |(n, m), layer| (n + layer.nonzeros, m + layer.weights));
+        let has_masks = maskable > 0;
+        let bytes = [&cost.sparse.total, &cost.dense.total].map(|counts| counts.published_bits / 8.0);
+        let [published, plain] = both(&cost.sparse.total);
+        let [published_dense, plain_dense] = both(&cost.dense.total);
+        Report {
+            checkpoint,
+            model: network.model.name().to_owned(),
+            iteration,
+            examples,
+            scores,
+            label_smoothing: network.label_smoothing,
+            nonzeros: has_masks.then_some(nonzeros),
+            maskable: has_masks.then_some(maskable),
+            sparsity: if has_masks {
+                1.0 - nonzeros as f64 / maskable as f64
+            } else {
+                0.0
+            },
+            flops: Conventions {
+                published: Compared::new([published, published_dense]),
+                plain: Compared::new([plain, plain_dense]),
+            },
+            bytes: Conventions {
+                published: Compared::new(bytes),
+                plain: Compared::new(cost.plain_bytes),
+            },
+            layers,
+        }
+    }
+}
+
+impl Compared {
+    fn new([sparse, dense]: [f64; 2]) -> Self {
+        Compared {
+            sparse,
+            dense,
+            ratio: sparse / dense,
+        }
+    }
+}
+
+impl LayerReport {
+    fn new((layer, kept): (&Layer, &Kept)) -> Self {
+        LayerReport {
+            name: layer.name.clone(),
+            shape: layer.dims.clone(),
+            masked: layer.masked,
+            sparsity: kept.sparsity,
+            weights: layer.weights(),
+            nonzeros: kept.nonzeros,
+        }
+    }
+}
+
 fn text(report: &Report) -> String {
+    let mut layers = Table::new(&["layer", "shape", "sparsity", "weights", "nonzeros"]);
+    for layer in &report.layers {
+        layers.row([
+            layer.name.clone(),
+            layer.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
+            if layer.masked {
+                format!("{:.6}", layer.sparsity)
+            } else {
+                "dense".into()
+            },
+            layer.weights.to_string(),
+            layer.nonzeros.to_string(),
+        ]);
+    }
     let scores = &report.scores;
     let smoothed = scores.smoothed_loss.map(|loss| ("smoothed loss", format!("{loss:.4}")));
+    let (flops, bytes) = (&report.flops, &report.bytes);
     let lines = [
         ("examples", report.examples.to_string()),
         ("top-1", format!("{:.2} %", 100.0 * scores.top1)),
         ("top-5", format!("{:.2} %", 100.0 * scores.top5)),
         ("loss", format!("{:.4}", scores.loss)),
     ];
-    lines
-        .into_iter()
-        .chain(smoothed)
-        .map(|(what, value)| format!("{what:<16}{value}\n"))
-        .collect()
+    let cost = [
+        ("sparsity", format!("{:.4}", report.sparsity)),
+        ("FLOPs", figure(&flops.published, "M")),
+        ("  plain", figure(&flops.plain, "M")),
+        ("bytes", figure(&bytes.published, "MB")),
+        ("  plain", figure(&bytes.plain, "MB")),
+    ];
+    let lines = lines.into_iter().chain(smoothed).chain(cost);
+    let lines: String = lines.map(|(what, value)| format!("{what:<16}{value}\n")).collect();
+    format!("{}\n{lines}", layers.write(Style::Text))
+}
+
+/// In units of 10^6, with the share of the dense network's.
+fn figure(figure: &Compared, unit: &str) -> String {
+    format!("{:.3} {unit}, {:.4}x dense", figure.sparse / 1e6, figure.ratio)
+}
+
+fn comparison(reports: &[Report]) -> String {
+    let mut table = Table::new(&[
+        "checkpoint",
+        "model",
+        "iteration",
+        "top-1 %",
+        "top-5 %",
+        "loss",
+        "smoothed loss",
+        "sparsity",
+        "FLOPs M",
+        "x dense",
+        "MB",
+    ]);
+    for report in reports {
+        let scores = &report.scores;
+        table.row([
+            report.checkpoint.display().to_string(),
+            report.model.clone(),
+            report
+                .iteration
+                .map(|iteration| iteration.to_string())
+                .unwrap_or_default(),
+            format!("{:.2}", 100.0 * scores.top1),
+            format!("{:.2}", 100.0 * scores.top5),
+            format!("{:.4}", scores.loss),
+            scores
+                .smoothed_loss
+                .map(|loss| format!("{loss:.4}"))
+                .unwrap_or_default(),
+            format!("{:.4}", report.sparsity),
+            format!("{:.3}", report.flops.published.sparse / 1e6),
+            format!("{:.4}", report.flops.published.ratio),
+            format!("{:.3}", report.bytes.published.sparse / 1e6),
+        ]);
+    }
+    table.write(Style::Text)
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..1.0).contains(share));
+    share.ok_or_else(|| "expected a number of at least 0 and less than 1".to_owned())
 }

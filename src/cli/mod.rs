@@ -1,6 +1,7 @@
 //! The command line: each flag is defined once and every subcommand has its own file.
 
 pub mod compact;
+pub mod compile;
 mod compiled;
 pub mod convert;
 pub mod cost;
@@ -51,6 +52,8 @@ enum Command {
     Cost(cost::Args),
     /// Write the graph of the training step, the mask update or the evaluation
     DumpHlo(dump_hlo::Args),
+    /// Compile a run's program for devices that are not here: does it fit, and what would it cost?
+    Compile(compile::Args),
     /// Fetch and check data sets
     Data(data::Args),
     /// List, fetch or examine the plugins that drive the devices
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args, json),
         Command::Cost(args) => cost::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),
+        Command::Compile(args) => compile::run(args, json),
         Command::Data(args) => data::run(args, json),
         Command::Plugin(args) => plugin::run(args, json),
     };
@@ -89,8 +93,11 @@ struct Usage(String);
 
 /// Whether the command or its configuration is wrong, wherever that was found out.
 fn is_usage(error: &anyhow::Error) -> bool {
-    use crate::{config, data, pjrt, train};
+    use crate::{aot, config, data, pjrt, train};
     if error.is::<Usage>() {
+        return true;
+    }
+    if error.downcast_ref().is_some_and(aot::Error::is_usage) {
         return true;
     }
     let device = match error.downcast_ref() {

@@ -79,6 +79,9 @@ struct Report<'a> {
     ranked_together: bool,
     parameters: usize,
     state_bytes: usize,
+    /// How the batch is shared out, where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<Replicas>,
     iterations: u64,
     gradient_steps: u64,
     mask_updates: usize,
@@ -102,6 +105,32 @@ struct Layer<'a> {
     zeros: usize,
     saturated: bool,
     custom: bool,
+}
+
+#[derive(Serialize)]
+struct Replicas {
+    replicas: usize,
+    batch_size: usize,
+    batch_per_replica: usize,
+    sync_bn: bool,
+    /// Gradients summed up per iteration: 4 bytes for each parameter.
+    all_reduced_bytes: usize,
+    /// What a replica sends for it, as a ring of N does it: 2 (N - 1) / N of that.
+    sent_bytes: usize,
+}
+
+impl Replicas {
+    fn new(plan: &Plan) -> Self {
+        let (replicas, bytes) = (plan.replicas(), plan.all_reduced_bytes());
+        Replicas {
+            replicas,
+            batch_size: plan.run.train.batch_size,
+            batch_per_replica: plan.replica_batch(),
+            sync_bn: plan.run.train.sync_bn == Some(true),
+            all_reduced_bytes: bytes,
+            sent_bytes: (2 * bytes * (replicas - 1)).div_ceil(replicas),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -143,6 +172,7 @@ impl<'a> Report<'a> {
             ranked_together: plan.method.keep == Keep::TotalBudget,
             parameters: plan.parameters(),
             state_bytes: plan.state_bytes(),
+            replicas: (plan.replicas() > 1).then(|| Replicas::new(plan)),
             iterations: plan.iterations,
             gradient_steps,
             mask_updates: update_steps.len(),
@@ -225,6 +255,17 @@ impl std::fmt::Display for Report<'_> {
         )?;
         writeln!(f, "\nparameters      {}", self.parameters)?;
         writeln!(f, "training state  {:.2} MB", self.state_bytes as f64 / 1e6)?;
+        if let Some(shared) = &self.replicas {
+            let (all, each) = (shared.batch_size, shared.batch_per_replica);
+            writeln!(
+                f,
+                "replicas        {}, each {each} of a batch of {all}",
+                shared.replicas
+            )?;
+            let [bytes, sent] = [shared.all_reduced_bytes, shared.sent_bytes].map(|bytes| bytes as f64 / 1e6);
+            let per = "per iteration; a replica sends";
+            writeln!(f, "all-reduced     {bytes:.2} MB {per} {sent:.2} MB")?;
+        }
         writeln!(f, "iterations      {}", self.iterations)?;
         writeln!(f, "gradient steps  {}", self.gradient_steps)?;
         self.write_updates(f)?;

@@ -13,6 +13,9 @@ use crate::train::inference::predict;
 /// Arguments of `predict`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
+    /// Checkpoint in safetensors form
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
     #[command(flatten)]
     network: NetworkArgs,
     /// Images, in safetensors form: the tensor `images`, or the only one; u8 pixels, or f32 as the model takes them; colours
@@ -31,7 +34,7 @@ pub struct Args {
 /// # Errors
 /// A checkpoint, input or device that cannot be used, or an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let path = checkpoint::resolve(&args.network.checkpoint)?;
+    let path = checkpoint::resolve(&args.checkpoint)?;
     let (network, metadata) = args.network.load(&path)?;
     let iteration = metadata.map_or(0, |m| m.iteration);
     let images = images(&args.input)?;

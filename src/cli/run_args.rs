@@ -80,6 +80,12 @@ pub struct RunArgs {
     /// Where to run
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// Devices that train side by side, each on its part of every batch
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<i64>,
+    /// Batch normalisation over the whole batch, not over each replica's part
+    #[arg(long)]
+    pub sync_bn: bool,
     /// Run folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<String>,
@@ -92,7 +98,7 @@ pub struct RunArgs {
     /// Seed of masks, weights, data order and noise
     #[arg(long, value_name = "N")]
     pub seed: Option<i64>,
-    /// Examples per batch
+    /// Examples per batch, over all replicas together
     #[arg(long, value_name = "N")]
     pub batch_size: Option<i64>,
     /// Learning rate before its first drop
@@ -201,6 +207,8 @@ impl RunArgs {
             ("--precision", ["train", "precision"], text(&self.precision)),
             ("--device", ["device", "kind"], text(&self.device.device)),
             ("--plugin", ["device", "plugin"], text(&self.device.plugin)),
+            ("--replicas", ["device", "replicas"], whole(self.replicas)),
+            ("--sync-bn", ["train", "sync_bn"], self.sync_bn.then(|| true.into())),
             ("--out", ["output", "dir"], text(&self.out)),
             ("--steps", ["train", "iterations"], whole(self.steps)),
             ("--multiplier", ["train", "multiplier"], float(self.multiplier)),
@@ -276,9 +284,6 @@ pub fn test_set(data: &str, network: &Recognised) -> anyhow::Result<Dataset> {
 /// How a checkpoint is to be taken.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct NetworkArgs {
-    /// Checkpoint in safetensors form
-    #[arg(long, value_name = "FILE")]
-    pub checkpoint: PathBuf,
     /// Network, where the names and shapes in the checkpoint are not to decide
     #[arg(long)]
     pub model: Option<String>,

@@ -37,6 +37,7 @@ pub(super) fn numbers(run: &Run) -> Result<(), Error> {
     rule(run)?;
     rate(&run.learning_rate)?;
     length(&run.train)?;
+    replicas(run)?;
     match run.data.examples {
         Some(examples) if run.data.name != Set::Synthetic.name() => {
             let expected = format!("nothing: data set {} has its own number", run.data.name);
@@ -114,6 +115,22 @@ fn length(train: &Train) -> Result<(), Error> {
     let ok = (1.0..=MAX_ITERATIONS as f64).contains(&iterations);
     let expected = format!("a number above 0 that leaves 1 to {MAX_ITERATIONS} iterations");
     within_range("train.multiplier", train.multiplier, ok, &expected)
+}
+
+/// The original splits a batch evenly over its shards (reference 2.10).
+fn replicas(run: &Run) -> Result<(), Error> {
+    let Some(replicas) = run.device.replicas else {
+        return Ok(());
+    };
+    whole("device.replicas", replicas as u64)?;
+    let batch = run.train.batch_size;
+    match batch % replicas {
+        0 => Ok(()),
+        _ => {
+            let expected = format!("a number that divides train.batch_size, which is {batch}");
+            Err(value("device.replicas", replicas, expected))
+        }
+    }
 }
 
 fn within_range(key: &str, found: f64, ok: bool, expected: &str) -> Result<(), Error> {

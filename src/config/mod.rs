@@ -326,8 +326,11 @@ pub struct Train {
     pub unit: Unit,
     /// Extended training: multiplies iterations, learning-rate boundaries, first and last mask update.
     pub multiplier: f64,
-    /// Examples per batch.
+    /// Examples per batch, over all replicas together.
     pub batch_size: usize,
+    /// Whether batch normalisation takes its moments over all replicas. Left out: each over its own part of the batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_bn: Option<bool>,
     /// Examples per batch of an evaluation.
     #[serde(default = "eval_batch_size")]
     pub eval_batch_size: usize,
@@ -369,6 +372,9 @@ pub struct Device {
     pub kind: String,
     /// Plugin file or package; empty to search.
     pub plugin: String,
+    /// Devices that train side by side, each on its part of every batch. Left out: one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<usize>,
 }
 
 /// `[output]`

@@ -197,6 +197,24 @@ impl Plan {
         train.steps_per_launch.min(rhythm)
     }
 
+    /// Devices that train side by side.
+    pub fn replicas(&self) -> usize {
+        self.run.device.replicas.unwrap_or(1)
+    }
+
+    /// Examples of a batch that one replica sees.
+    pub fn replica_batch(&self) -> usize {
+        self.run.train.batch_size / self.replicas()
+    }
+
+    /// Bytes of gradients that the replicas sum up in every iteration: 4 for each parameter. 0 for a single replica.
+    pub fn all_reduced_bytes(&self) -> usize {
+        match self.replicas() {
+            1 => 0,
+            _ => size_of::<f32>() * self.parameters(),
+        }
+    }
+
     /// Gradient steps of the whole run: iterations less the mask updates that take the place of a step.
     pub fn gradient_steps(&self) -> u64 {
         gradient_steps(self.method, &self.schedule, self.iterations)

@@ -1,6 +1,9 @@
 //! What a run's network and its training cost, by both conventions of [`models::cost`] (reference 5).
 
+mod network;
 pub mod published;
+
+pub use network::NetworkCost;
 
 use crate::config::Plan;
 use crate::sparse::{Keep, Order};
@@ -54,17 +57,8 @@ impl PlanCost {
     /// Size of what inference needs, with masks and without: connections and all other arrays in f32, and a bit per weight of
     /// each layer with zeros.
     pub fn plain_bytes(&self, plan: &Plan) -> [f64; 2] {
-        let kernels: usize = self.layers.iter().map(Layer::weights).sum();
         let statistics: usize = plan.statistics.iter().map(|s| s.dims.iter().product::<usize>()).sum();
-        let others = plan.parameters() + statistics - kernels;
-        let with_zeros = self
-            .layers
-            .iter()
-            .zip(&self.kept)
-            .filter(|(l, k)| k.nonzeros < l.weights());
-        let mask_bytes: usize = with_zeros.map(|(l, _)| l.weights().div_ceil(8)).sum();
-        let sparse = 4 * (self.sparse.total.nonzeros + others) + mask_bytes;
-        [sparse as f64, (4 * (kernels + others)) as f64]
+        plain_bytes(&self.layers, &self.kept, plan.parameters() + statistics)
     }
 
     /// Operations of the whole run, by the published and the plain convention. As in the paper they are counted over the
@@ -73,6 +67,16 @@ impl PlanCost {
         let examples = plan.gradient_steps() as f64 * plan.run.train.batch_size as f64;
         self.training.map(|flops| flops * examples)
     }
+}
+
+/// Bytes with masks and without, of a network with so many elements in all the arrays that inference needs.
+fn plain_bytes(layers: &[Layer], kept: &[Kept], elements: usize) -> [f64; 2] {
+    let with_zeros = layers.iter().zip(kept).filter(|(l, k)| k.nonzeros < l.weights());
+    let (zeros, mask_bytes) = with_zeros.fold((0, 0), |(zeros, bytes), (layer, kept)| {
+        let n = layer.weights();
+        (zeros + n - kept.nonzeros, bytes + n.div_ceil(8))
+    });
+    [4 * (elements - zeros) + mask_bytes, 4 * elements].map(|bytes| bytes as f64)
 }
 
 /// Operations of a forward pass by the published and the plain convention.

@@ -44,6 +44,12 @@ pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
     }
 }
 
+/// Whether a folder holds images of either part.
+pub fn is_in(dir: &Path) -> bool {
+    let images = |part| find(dir, &format!("{part}-images"), "idx3-ubyte");
+    ["train", "t10k"].into_iter().any(|part| images(part).is_ok())
+}
+
 /// `u8[N, 784]`, N at least 1.
 fn read_images(path: &Path) -> Result<Literal> {
     let images = idx::read(path, 3)?;

@@ -5,11 +5,17 @@ pub mod batches;
 pub mod cifar;
 pub mod fetch;
 pub mod idx;
+pub mod imagenet;
+pub mod inspect;
 pub mod mnist;
+mod parallel;
+pub mod picture;
 pub mod pixels;
+pub mod prepare;
 pub mod resize;
 pub mod sets;
 pub mod synthetic;
+pub mod tfrecord;
 
 use std::{io, path::PathBuf};
 
@@ -120,6 +126,8 @@ pub enum Error {
     NotFetched { name: &'static str, folder: PathBuf },
     #[error("{name}: TFRecord files cannot be read yet; --data synthetic trains on random images of the same shape")]
     NoReader { name: &'static str },
+    #[error(transparent)]
+    TfRecord(#[from] tfrecord::Error),
     #[error("{}: {found} bytes, expected {expected}", path.display())]
     Size { path: PathBuf, found: u64, expected: u64 },
     #[error("{}: SHA-256 {found}, expected {expected}", path.display())]

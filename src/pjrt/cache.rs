@@ -132,6 +132,7 @@ impl Client {
         }
         let executable = self.compile(hlo_module_proto, options)?;
         let saved = executable
+            .compiled()
             .serialize()
             .and_then(|bytes| cache.save(&path, &bytes).map_err(Error::io(&path)));
         let outcome = match (saved, damage) {

@@ -48,8 +48,22 @@ pub struct Candidate {
 /// # Errors
 /// When what was named does not exist or does not load, or when nothing was found and nothing can be fetched.
 pub fn open(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
+    Plugin::load(&locate(device, explicit)?)
+}
+
+/// As [`open`], but only to compile for devices that are described, not here ([`Plugin::topology`]). Must be the first
+/// plugin of the process.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_compiler(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
+    Plugin::load_compiler(&locate(device, explicit)?)
+}
+
+/// The plugin's file, fetched where there is none.
+fn locate(device: DeviceKind, explicit: Option<&str>) -> Result<PathBuf> {
     let candidates = search(device, explicit)?;
-    let path = match candidates.iter().find(|c| c.found) {
+    Ok(match candidates.iter().find(|c| c.found) {
         Some(candidate) => candidate.path.clone(),
         None => match candidates.first() {
             Some(Candidate {
@@ -60,8 +74,7 @@ pub fn open(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
             }) => fetch(Package::named(name)?)?,
             None => fetch(default_package(device)?)?,
         },
-    };
-    Plugin::load(&path)
+    })
 }
 
 fn default_package(device: DeviceKind) -> Result<&'static Package> {

@@ -94,6 +94,14 @@ pub enum Error {
         /// The nearest known name.
         nearest: Option<&'static str>,
     },
+    /// No such form of a program.
+    #[error("{variable}={given}: expected hlo or stablehlo")]
+    UnknownFormat {
+        /// The environment variable that says so.
+        variable: &'static str,
+        /// Its value.
+        given: String,
+    },
     /// Neither a file nor a package of the table.
     #[error(
         "unknown plugin '{given}'; expected the path of a shared library or one of {known}{}",
@@ -124,6 +132,16 @@ pub enum Error {
     NoSuchDevice {
         /// The number given.
         device: usize,
+        /// Number of devices.
+        count: usize,
+    },
+    /// Fewer devices than replicas that were asked for.
+    #[error("{asked} replicas: the {platform} client has {count} addressable devices; expected one for each replica")]
+    TooFewDevices {
+        /// Number of replicas.
+        asked: usize,
+        /// Name of the platform.
+        platform: String,
         /// Number of devices.
         count: usize,
     },
@@ -173,7 +191,15 @@ impl Error {
 
     /// True for a name that the user got wrong, as against a device that does not work.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Error::UnknownDevice { .. } | Error::UnknownPackage { .. })
+        matches!(
+            self,
+            Error::UnknownDevice { .. } | Error::UnknownPackage { .. } | Error::UnknownFormat { .. }
+        )
+    }
+
+    /// True when a plugin says that memory, of the device it compiles for among others, does not suffice.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Error::Plugin { code: 8, .. })
     }
 
     /// True when a plugin says that it does not offer the function at all.

@@ -1,27 +1,24 @@
-//! Compiled programs: compiling, running, saving, and what is known about them.
+//! Compiled programs on their devices: compiling, loading and running.
 
-use std::collections::BTreeMap;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
 use hlo::Shape;
-use sha2::{Digest, Sha256};
 
 use super::abi::*;
-use super::api::{OptionValue, bytes, new, read_named_values, string};
+use super::api::new;
 use super::buffer::Buffer;
 use super::client::{Client, ClientInner};
+use super::compiled::{Compiled, program, unpack};
 use super::error::{Error, Result};
 use super::options::CompileOptions;
-use super::signature::{Signature, strip_config};
+use super::signature::Signature;
 
 /// A compiled program, loaded on its devices.
 pub struct Executable {
     loaded: *mut PJRT_LoadedExecutable,
-    raw: *mut PJRT_Executable,
-    signature: Option<Signature>,
-    num_outputs: usize,
     num_devices: usize,
+    compiled: Compiled,
     client: Arc<ClientInner>,
 }
 
@@ -32,20 +29,20 @@ unsafe impl Sync for Executable {}
 
 impl Drop for Executable {
     fn drop(&mut self) {
-        let api = self.client.api;
-        // SAFETY: the only handles, destroyed once each. Failures have no remedy.
-        unsafe {
-            if !self.raw.is_null() {
-                let _ = api.call(&mut PJRT_Executable_Destroy_Args {
-                    executable: self.raw,
-                    ..new()
-                });
-            }
-            let _ = api.call(&mut PJRT_LoadedExecutable_Destroy_Args {
-                executable: self.loaded,
-                ..new()
-            });
-        }
+        // SAFETY: the only handle, destroyed once. A failure has no remedy.
+        let _ = unsafe { destroy(&self.client, self.loaded) };
+    }
+}
+
+/// # Safety
+/// `loaded` must be an executable of this client that nobody uses or destroys afterwards.
+unsafe fn destroy(client: &ClientInner, loaded: *mut PJRT_LoadedExecutable) -> Result<()> {
+    // SAFETY: as the caller says.
+    unsafe {
+        client.api.call(&mut PJRT_LoadedExecutable_Destroy_Args {
+            executable: loaded,
+            ..new()
+        })
     }
 }
 
@@ -68,41 +65,13 @@ impl Arg<'_> {
     }
 }
 
-/// Device memory that a program needs, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct MemoryStats {
-    /// Its parameters.
-    pub argument_bytes: i64,
-    /// Its results.
-    pub output_bytes: i64,
-    /// The part of the results that takes over parameters' memory.
-    pub alias_bytes: i64,
-    /// Scratch memory while it runs.
-    pub temp_bytes: i64,
-    /// Machine code.
-    pub generated_code_bytes: i64,
-    /// The most in use at any moment, where the plugin says so.
-    pub peak_bytes: Option<i64>,
-}
-
-/// Begins every serialized executable of ours.
-const MAGIC: &[u8; 8] = b"RIGLEXE1";
-const DIGEST_BYTES: usize = 32;
-
 impl Client {
-    /// Compiles a serialized `HloModuleProto`.
+    /// Compiles a program: a serialized `HloModuleProto`, or the text of a StableHLO module.
     ///
     /// # Errors
     /// The compiler's own message, for instance for bytes that are no module.
-    pub fn compile(&self, hlo_module_proto: &[u8], options: &CompileOptions) -> Result<Executable> {
-        const FORMAT: &[u8] = b"hlo";
-        let program = PJRT_Program {
-            code: hlo_module_proto.as_ptr().cast_mut().cast(),
-            code_size: hlo_module_proto.len(),
-            format: FORMAT.as_ptr().cast(),
-            format_size: FORMAT.len(),
-            ..new()
-        };
+    pub fn compile(&self, code: &[u8], options: &CompileOptions) -> Result<Executable> {
+        let program = program(code);
         let options = options.to_proto();
         let mut args = PJRT_Client_Compile_Args {
             client: self.0.raw,
@@ -115,7 +84,7 @@ impl Client {
         // ours.
         unsafe {
             self.0.api.call(&mut args)?;
-            self.adopt(args.executable, Signature::of_module(hlo_module_proto))
+            self.adopt(args.executable, Signature::of_module(code))
         }
     }
 
@@ -141,16 +110,29 @@ impl Client {
     /// # Safety
     /// `loaded` must be an executable of this client that nobody else destroys.
     unsafe fn adopt(&self, loaded: *mut PJRT_LoadedExecutable, signature: Option<Signature>) -> Result<Executable> {
-        let client = Arc::clone(&self.0);
-        let api = client.api;
-        let mut executable = Executable {
-            loaded,
-            raw: null_mut(),
-            signature: None,
-            num_outputs: 0,
-            num_devices: 0,
-            client,
-        };
+        // SAFETY: the executable is ours; where this fails nothing else refers to it.
+        unsafe {
+            let adopted = self.compiled_of(loaded, signature);
+            let (compiled, num_devices) = adopted.inspect_err(|_| drop(destroy(&self.0, loaded)))?;
+            Ok(Executable {
+                loaded,
+                num_devices,
+                compiled,
+                client: Arc::clone(&self.0),
+            })
+        }
+    }
+
+    /// The compiled program that was loaded, and the number of devices that it was loaded on.
+    ///
+    /// # Safety
+    /// `loaded` must be a living executable of this client.
+    unsafe fn compiled_of(
+        &self,
+        loaded: *mut PJRT_LoadedExecutable,
+        signature: Option<Signature>,
+    ) -> Result<(Compiled, usize)> {
+        let api = self.0.api;
         let mut inner = PJRT_LoadedExecutable_GetExecutable_Args {
             loaded_executable: loaded,
             ..new()
@@ -159,36 +141,30 @@ impl Client {
             executable: loaded,
             ..new()
         };
-        let mut partitions = new::<PJRT_Executable_NumPartitions_Args>();
-        let mut outputs = new::<PJRT_Executable_NumOutputs_Args>();
-        // SAFETY: the loaded executable is alive, and so is the inner one, which is ours.
+        // SAFETY: the loaded executable is alive, and the inner one is ours.
         unsafe {
             api.call(&mut inner)?;
-            executable.raw = inner.executable;
-            partitions.executable = inner.executable;
-            outputs.executable = inner.executable;
+            let compiled = Compiled::adopt(api, inner.executable, signature)?;
             api.call(&mut devices)?;
-            api.call(&mut partitions)?;
-            api.call(&mut outputs)?;
+            Ok((compiled, devices.num_addressable_devices))
         }
-        executable.num_devices = devices.num_addressable_devices;
-        executable.num_outputs = outputs.num_outputs;
-        // With several partitions each device holds a part of every array, which the module's own shapes do not say.
-        executable.signature =
-            signature.filter(|s| partitions.num_partitions == 1 && s.results.len() == outputs.num_outputs);
-        Ok(executable)
     }
 }
 
 impl Executable {
+    /// What the compiler made of the program.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
     /// Name of the module, for messages.
     pub fn name(&self) -> &str {
-        self.signature.as_ref().map_or("program", |s| &s.name)
+        self.compiled.name()
     }
 
     /// Number of results per device (a tuple at the root is flattened).
     pub fn num_outputs(&self) -> usize {
-        self.num_outputs
+        self.compiled.num_outputs
     }
 
     /// Number of devices that one execution runs on.
@@ -198,7 +174,7 @@ impl Executable {
 
     /// Shapes of the parameters, where the module states them.
     pub fn parameters(&self) -> Option<&[Shape]> {
-        self.signature.as_ref().map(|s| s.parameters.as_slice())
+        self.compiled.signature.as_ref().map(|s| s.parameters.as_slice())
     }
 
     /// Runs a program on its one device. Returns at once; the results may still be under way, and an error of the
@@ -227,7 +203,7 @@ impl Executable {
             .map(|of_device| of_device.iter().map(|a| a.buffer().raw).collect())
             .collect();
         let input_lists: Vec<*const *mut PJRT_Buffer> = inputs.iter().map(|list| list.as_ptr()).collect();
-        let mut outputs = vec![vec![null_mut::<PJRT_Buffer>(); self.num_outputs]; args.len()];
+        let mut outputs = vec![vec![null_mut::<PJRT_Buffer>(); self.compiled.num_outputs]; args.len()];
         let output_lists: Vec<*mut *mut PJRT_Buffer> = outputs.iter_mut().map(|list| list.as_mut_ptr()).collect();
         let mut options = PJRT_ExecuteOptions {
             non_donatable_input_indices: keep.as_ptr(),
@@ -254,7 +230,7 @@ impl Executable {
     }
 
     fn adopt_outputs(&self, list: Vec<*mut PJRT_Buffer>) -> Result<Vec<Buffer>> {
-        let shape = |i: usize| self.signature.as_ref().map(|s| &s.results[i]);
+        let shape = |i: usize| self.compiled.signature.as_ref().map(|s| &s.results[i]);
         // SAFETY: the plugin filled every place with a buffer that is ours; the signature has one result per place.
         let adopt = |(i, raw)| unsafe { Buffer::from_raw(raw, shape(i), &self.client) };
         // Every place is adopted before the first error is returned, so that none leaks.
@@ -294,149 +270,4 @@ impl Executable {
         }
         Ok(())
     }
-
-    /// Device memory that the program needs.
-    ///
-    /// # Errors
-    /// When the plugin cannot say.
-    pub fn memory_stats(&self) -> Result<MemoryStats> {
-        let mut args = PJRT_Executable_GetCompiledMemoryStats_Args {
-            executable: self.raw,
-            ..new()
-        };
-        // SAFETY: the executable is alive.
-        unsafe { self.client.api.call(&mut args)? };
-        Ok(MemoryStats {
-            argument_bytes: args.argument_size_in_bytes,
-            output_bytes: args.output_size_in_bytes,
-            alias_bytes: args.alias_size_in_bytes,
-            temp_bytes: args.temp_size_in_bytes,
-            generated_code_bytes: args.generated_code_size_in_bytes,
-            peak_bytes: Some(args.peak_memory_in_bytes).filter(|&bytes| bytes > 0),
-        })
-    }
-
-    /// The compiler's own estimate of operations, bytes and more, by its names (`flops`, `bytes accessed`); `None` where
-    /// the plugin makes none.
-    ///
-    /// # Errors
-    /// When the plugin fails to answer.
-    pub fn cost_analysis(&self) -> Result<Option<BTreeMap<String, OptionValue>>> {
-        let mut args = PJRT_Executable_GetCostAnalysis_Args {
-            executable: self.raw,
-            ..new()
-        };
-        // SAFETY: the executable is alive.
-        match unsafe { self.client.api.call(&mut args) } {
-            Err(e) if e.is_unimplemented() => return Ok(None),
-            done => done?,
-        }
-        // SAFETY: the call returned this array, which lives as long as the executable.
-        Ok(Some(unsafe { read_named_values(args.properties, args.num_properties) }))
-    }
-
-    /// The program after optimization, as a serialized `HloModuleProto`.
-    ///
-    /// # Errors
-    /// When the plugin cannot give it, or gives another format.
-    pub fn optimized_hlo(&self) -> Result<Vec<u8>> {
-        let mut program = new::<PJRT_Program>();
-        let mut args = PJRT_Executable_OptimizedProgram_Args {
-            executable: self.raw,
-            program: &mut program,
-            ..new()
-        };
-        let mut code: Vec<u8>;
-        // SAFETY: the first call asks for the size, the second fills a buffer of that size; both pointers live until
-        // after it. The format's text belongs to the plugin.
-        let format = unsafe {
-            self.client.api.call(&mut args)?;
-            code = vec![0; program.code_size];
-            program.code = code.as_mut_ptr().cast();
-            args.program = &mut program;
-            self.client.api.call(&mut args)?;
-            string(program.format, program.format_size)
-        };
-        let module = match format.as_str() {
-            "hlo" => Some(code),
-            "hlo_with_config" => strip_config(&code),
-            _ => None,
-        };
-        module.ok_or(Error::Unexpected {
-            call: "PJRT_Executable_OptimizedProgram",
-            found: format!("a program in the format '{format}'"),
-            expected: "hlo or hlo_with_config".into(),
-        })
-    }
-
-    /// The plugin's own fingerprint of program, options and compiler; `None` where it makes none.
-    ///
-    /// # Errors
-    /// When the plugin fails to answer.
-    pub fn fingerprint(&self) -> Result<Option<String>> {
-        let mut args = PJRT_Executable_Fingerprint_Args {
-            executable: self.raw,
-            ..new()
-        };
-        // SAFETY: the executable is alive, and so is the text, which belongs to it.
-        match unsafe { self.client.api.call(&mut args) } {
-            Err(e) if e.is_unimplemented() => Ok(None),
-            Err(e) => Err(e),
-            // SAFETY: as above.
-            Ok(()) => Ok(Some(unsafe {
-                string(args.executable_fingerprint, args.executable_fingerprint_size)
-            })),
-        }
-    }
-
-    /// The compiled program as bytes, for the same build of the same plugin: our magic number, a digest of the rest, the
-    /// program's signature, and the plugin's own bytes.
-    ///
-    /// # Errors
-    /// When the plugin cannot serialize.
-    pub fn serialize(&self) -> Result<Vec<u8>> {
-        let mut args = PJRT_Executable_Serialize_Args {
-            executable: self.raw,
-            ..new()
-        };
-        // SAFETY: the executable is alive; the bytes live until the deleter is called, once, after they were copied.
-        unsafe {
-            self.client.api.call(&mut args)?;
-            let packed = pack(
-                self.signature.as_ref(),
-                bytes(args.serialized_bytes, args.serialized_bytes_size),
-            );
-            if let Some(delete) = args.serialized_executable_deleter {
-                delete(args.serialized_executable);
-            }
-            Ok(packed)
-        }
-    }
-}
-
-fn pack(signature: Option<&Signature>, code: &[u8]) -> Vec<u8> {
-    let head = signature.map_or(&[][..], |s| &s.module_head);
-    let mut body = (head.len() as u64).to_le_bytes().to_vec();
-    body.extend_from_slice(head);
-    body.extend_from_slice(code);
-    [MAGIC.as_slice(), &Sha256::digest(&body), &body].concat()
-}
-
-/// Checks the digest, so that a plugin never sees damaged bytes; returns signature and code.
-fn unpack(serialized: &[u8]) -> Result<(&[u8], &[u8])> {
-    let damaged = |what: &str| Error::Serialized(format!("{what} ({} bytes)", serialized.len()));
-    let rest = serialized
-        .strip_prefix(MAGIC)
-        .ok_or_else(|| damaged("does not begin with RIGLEXE1"))?;
-    let (digest, body) = rest
-        .split_at_checked(DIGEST_BYTES)
-        .ok_or_else(|| damaged("ends within its digest"))?;
-    if Sha256::digest(body).as_slice() != digest {
-        return Err(damaged("its digest does not match its contents"));
-    }
-    let (length, body) = body
-        .split_first_chunk::<8>()
-        .ok_or_else(|| damaged("ends within its header"))?;
-    body.split_at_checked(u64::from_le_bytes(*length) as usize)
-        .ok_or_else(|| damaged("ends within its signature"))
 }

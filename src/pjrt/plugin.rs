@@ -53,6 +53,20 @@ impl Plugin {
     /// One each for a missing file, a file that is no library, a damaged library, a library that is no plugin, a version
     /// outside the range, and a failed initialisation.
     pub fn load(path: &Path) -> Result<Plugin> {
+        Plugin::load_with(path, &[QUIET])
+    }
+
+    /// As [`Plugin::load`], but only to compile for devices that are not here. Without this the plugin for TPUs asks the
+    /// network for minutes what machine it is on, and refuses to be loaded by two processes at once. Has no effect when
+    /// a plugin is loaded already.
+    ///
+    /// # Errors
+    /// As [`Plugin::load`].
+    pub fn load_compiler(path: &Path) -> Result<Plugin> {
+        Plugin::load_with(path, &[&[QUIET], &WITHOUT_TPU[..]].concat())
+    }
+
+    fn load_with(path: &Path, variables: &[(&str, &str)]) -> Result<Plugin> {
         static LOADED: Mutex<BTreeMap<PathBuf, Plugin>> = Mutex::new(BTreeMap::new());
         elf::check(path)?;
         let canonical = path.canonicalize().map_err(Error::io(path))?;
@@ -61,7 +75,7 @@ impl Plugin {
             return Ok(*plugin);
         }
         if loaded.is_empty() {
-            quiet_logs();
+            set_unless_set(variables);
         }
         preload_cuda(&canonical);
         let plugin = Plugin::load_new(path, &canonical)?;
@@ -195,12 +209,29 @@ impl std::fmt::Debug for Plugin {
     }
 }
 
-/// Keeps XLA's informational log lines off standard error, unless the user asks for them by setting the variable.
-fn quiet_logs() {
-    const LEVEL: &str = "TF_CPP_MIN_LOG_LEVEL";
-    if std::env::var_os(LEVEL).is_none() {
-        // SAFETY: no plugin is loaded yet, so no foreign threads read the environment; Rust's own readers take a lock.
-        unsafe { std::env::set_var(LEVEL, "1") };
+/// Keeps XLA's informational log lines off standard error, unless the user asks for them.
+const QUIET: (&str, &str) = ("TF_CPP_MIN_LOG_LEVEL", "1");
+
+/// What libtpu is told on a machine without TPUs: to ask no metadata server, what that would have answered (of any
+/// machine: it does not decide what is compiled for), to mind no other process, and to keep its log to itself.
+const WITHOUT_TPU: [(&str, &str); 8] = [
+    ("TPU_SKIP_MDS_QUERY", "1"),
+    ("TPU_WORKER_HOSTNAMES", "localhost"),
+    ("TPU_WORKER_ID", "0"),
+    ("TPU_ACCELERATOR_TYPE", "v5litepod-1"),
+    ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+    ("TPU_LOG_DIR", "disabled"),
+    ("TPU_MIN_LOG_LEVEL", "3"),
+    ("TPU_STDERR_LOG_LEVEL", "3"),
+];
+
+/// Sets the environment variables that the user has not set.
+fn set_unless_set(variables: &[(&str, &str)]) {
+    for (name, value) in variables {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: no plugin is loaded yet, so no foreign threads read the environment; Rust's own readers take a lock.
+            unsafe { std::env::set_var(name, value) };
+        }
     }
 }
 

@@ -37,20 +37,28 @@ impl Progress {
 
     /// Shows that `iteration` iterations are done, with the newest training loss and accuracy (a share).
     pub fn update(&mut self, iteration: u64, loss: f32, accuracy: f32) {
+        let accuracy = 100.0 * accuracy;
+        self.advance(iteration, |rate| {
+            format!("{rate:.0} it/s, loss {loss:.4}, accuracy {accuracy:.2} %,")
+        });
+    }
+
+    /// Shows that `iteration` of whatever is counted are done, and what `figures` says of their number per second.
+    pub fn advance(&mut self, iteration: u64, figures: impl FnOnce(f64) -> String) {
         let rate = rate(iteration - self.start.0.min(iteration), self.start.1.elapsed());
-        let figures = format!("{rate:.0} it/s, loss {loss:.4}, accuracy {:.2} %,", 100.0 * accuracy);
         if self.bar.is_hidden() {
             if self.last_line.elapsed() >= LINE_INTERVAL {
                 self.last_line = Instant::now();
                 crate::report::note!(
-                    "{iteration}/{} {figures} ETA {}",
+                    "{iteration}/{} {} ETA {}",
                     self.total,
+                    figures(rate),
                     eta(self.total.saturating_sub(iteration), rate)
                 );
             }
             return;
         }
-        self.bar.set_message(figures);
+        self.bar.set_message(figures(rate));
         self.bar.set_position(iteration);
     }
 

@@ -7,6 +7,13 @@ use std::path::PathBuf;
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
+fn saved_before(path: Option<&PathBuf>) -> String {
+    match path {
+        Some(path) => format!("the last good checkpoint is {}", path.display()),
+        None => "no checkpoint was saved before".to_string(),
+    }
+}
+
 /// Why training or evaluation stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -39,10 +46,7 @@ pub enum Error {
     /// The loss is infinite or not a number.
     #[error(
         "the loss is {loss} at iteration {iteration} (gradient step {step}); {}",
-        match last_good {
-            Some(path) => format!("the last good checkpoint is {}", path.display()),
-            None => "no checkpoint was saved before".to_string(),
-        }
+        saved_before(last_good.as_ref())
     )]
     Diverged {
         /// Which iteration it was, the first being 1.
@@ -52,6 +56,22 @@ pub enum Error {
         /// What the loss was.
         loss: f32,
         /// Newest checkpoint, all of whose numbers are finite.
+        last_good: Option<PathBuf>,
+    },
+    /// Replicas that no longer train the same network.
+    #[error(
+        "the {replicas} replicas have different masks after the update at iteration {iteration} (gradient step {step}), \
+         expected the same on all: their devices do not compute alike; {}",
+        saved_before(last_good.as_ref())
+    )]
+    MasksDiffer {
+        /// Which iteration it was, the first being 1.
+        iteration: u64,
+        /// Value of the step counter at it.
+        step: i64,
+        /// How many replicas there are.
+        replicas: usize,
+        /// Newest checkpoint, from before the difference.
         last_good: Option<PathBuf>,
     },
     /// `--resume` with another configuration than the run has.

@@ -4,7 +4,7 @@ use super::state::{State, inference_specs};
 use super::step::effective;
 use crate::config::Plan;
 use crate::data::pixels::Preprocessing;
-use hlo::{Computation, DType, Graph, Shape, Tensor};
+use hlo::{Computation, DType, Graph, Reducer, Shape, Tensor};
 use models::{Declaration, Mode, Model, Net, Precision, layers};
 
 /// A network, and how it is run but for training.
@@ -18,6 +18,8 @@ pub struct Inference<'a> {
     pub precision: Precision,
     /// Of the loss that is told beside the one without; 0 for none.
     pub label_smoothing: f64,
+    /// Replicas that share the examples of an evaluation.
+    pub replicas: usize,
 }
 
 impl<'a> Inference<'a> {
@@ -28,6 +30,7 @@ impl<'a> Inference<'a> {
             preprocessing: plan.preprocessing,
             precision: plan.precision,
             label_smoothing: plan.run.train.label_smoothing,
+            replicas: plan.replicas(),
         }
     }
 }
@@ -36,9 +39,36 @@ impl<'a> Inference<'a> {
 /// cross entropies (f32); with label smoothing the same sum with smoothed labels (f32).
 pub const EVAL_OUTPUTS: [&str; 4] = ["top1", "top5", "cross_entropy_sum", "smoothed_cross_entropy_sum"];
 
-/// Counts over a whole data set of `examples`, `batch` at a time, in one launch.
+/// The part of one replica in a data set: rows `start..start + rows`, the first `seen` of which are another replica's.
+/// All parts have the same number of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// First row.
+    pub start: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Rows at the front that are not to be counted.
+    pub seen: usize,
+}
+
+impl Part {
+    /// Replica `replica`'s of `examples` (at least 1) shared among `replicas`.
+    pub fn of(examples: usize, replicas: usize, replica: usize) -> Self {
+        let rows = examples.div_ceil(replicas);
+        let wanted = rows * replica;
+        let start = wanted.min(examples - rows);
+        Part {
+            start,
+            rows,
+            seen: (wanted - start).min(rows),
+        }
+    }
+}
+
+/// Counts over a whole data set of `examples`, `batch` at a time over all replicas together, in one launch.
 ///
-/// Inputs: those of [`inference_specs`], `images` `u8[examples, ..]`, `labels` `s32[examples]`.
+/// Inputs: those of [`inference_specs`], `images` `u8[examples, ..]`, `labels` `s32[examples]`; of several replicas the rows
+/// of this one's [`Part`] and how many of them are `seen` (s32). Each replica gets the counts of all.
 ///
 /// # Errors
 /// None for the models of this crate.
@@ -46,7 +76,9 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
     let model = network.model;
     let needs = model.declaration();
     let specs = inference_specs(&needs);
-    let batch = batch.min(examples);
+    let several = network.replicas > 1;
+    let examples = examples.div_ceil(network.replicas);
+    let batch = batch.div_ceil(network.replicas).min(examples);
     let data = [
         (
             "images".to_string(),
@@ -54,7 +86,8 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
         ),
         ("labels".to_string(), Shape::new(DType::S32, [examples])),
     ];
-    let parameters: Vec<_> = specs.iter().cloned().chain(data).collect();
+    let seen = several.then(|| ("seen".to_string(), Shape::scalar(DType::S32)));
+    let parameters: Vec<_> = specs.iter().cloned().chain(data).chain(seen).collect();
     let (n, batches) = (specs.len(), examples.div_ceil(batch));
     Graph::function("eval", &parameters, |g, inputs| {
         let mut start = vec![g.scalar(0i32), g.scalar(0i32), g.scalar(0f32)];
@@ -68,7 +101,10 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
             let sums: Vec<_> = sums.iter().zip(counts).map(|(&sum, count)| sum + count).collect();
             [&sums, inputs].concat()
         });
-        result[..counted].to_vec()
+        let counts = result[..counted].iter();
+        counts
+            .map(|&own| if several { own.all_reduce(Reducer::Add) } else { own })
+            .collect()
     })
 }
 
@@ -93,7 +129,9 @@ fn count_batch<'g>(
     let images = network.preprocessing.apply(images.dynamic_slice(&starts, &window));
     let logits = logits(g, network, needs, state, images);
     let labels = labels.dynamic_slice(&[first], &[batch]);
-    let unseen = (g.iota(Shape::new(DType::S32, [batch]), 0) + first).ge(wanted);
+    let rows = g.iota(Shape::new(DType::S32, [batch]), 0) + first;
+    let unseen = rows.ge(wanted);
+    let unseen = data.get(2).map_or(unseen, |&seen| unseen & rows.ge(seen));
     let count = |k| {
         (layers::in_top_k(logits, labels, k) & unseen)
             .convert(DType::S32)

@@ -1,7 +1,7 @@
 //! Evaluation and prediction on a device.
 
 use super::error::{Error, Result};
-use super::eval::{EVAL_OUTPUTS, Inference, evaluation, prediction};
+use super::eval::{EVAL_OUTPUTS, Inference, Part, evaluation, prediction};
 use super::state::inference_specs;
 use crate::data::Dataset;
 use crate::device::Device;
@@ -24,18 +24,19 @@ pub struct Scores {
     pub smoothed_loss: Option<f64>,
 }
 
-/// A data set on a device, with the program that evaluates it.
+/// A data set on a device, or shared among the devices of replicas, with the program that evaluates it.
 pub struct Evaluator {
     program: Executable,
     inputs: Vec<String>,
-    images: Buffer,
-    labels: Buffer,
+    /// Each replica's inputs after its weights.
+    data: Vec<Vec<Buffer>>,
     examples: usize,
     smoothed: bool,
 }
 
 impl Evaluator {
-    /// Puts `data` on the device; it is evaluated `batch` examples at a time.
+    /// Puts `data` on the device, or each replica's part on its own; it is evaluated `batch` examples at a time, over all
+    /// replicas together.
     ///
     /// # Errors
     /// Images that the model does not take, or the device's.
@@ -43,11 +44,28 @@ impl Evaluator {
         let model = network.model;
         check_set(model, data)?;
         let specs = inference_specs(&model.declaration());
+        let network = Inference {
+            replicas: device.replicas,
+            ..network
+        };
+        let upload = |replica| -> Result<Vec<Buffer>> {
+            let to = |l: &Literal| Ok(device.client.to_device(l, replica)?);
+            if device.replicas == 1 {
+                return [&data.images, &data.labels].map(to).into_iter().collect();
+            }
+            let part = Part::of(data.len(), device.replicas, replica);
+            let rows = |l: &Literal| rows(l, part).ok_or(Error::Output("part of the data set"));
+            let inputs = [
+                rows(&data.images)?,
+                rows(&data.labels)?,
+                Literal::scalar(part.seen as i32),
+            ];
+            inputs.iter().map(to).collect()
+        };
         Ok(Evaluator {
-            program: device.program(&evaluation(network, data.len(), batch)?, &[])?,
+            program: device.replicated(&evaluation(network, data.len(), batch)?, &[])?,
             inputs: specs.into_iter().map(|(name, _)| name).collect(),
-            images: device.client.to_device(&data.images, 0)?,
-            labels: device.client.to_device(&data.labels, 0)?,
+            data: (0..device.replicas).map(upload).collect::<Result<_>>()?,
             examples: data.len(),
             smoothed: network.label_smoothing > 0.0,
         })
@@ -63,9 +81,18 @@ impl Evaluator {
     /// # Errors
     /// The device's.
     pub fn run(&self, weights: &[&Buffer]) -> Result<Scores> {
-        let data = [&self.images, &self.labels];
-        let args = weights.iter().copied().chain(data).map(Arg::Keep).collect();
-        let outputs = self.program.execute(args)?;
+        self.run_replicas(&[weights.to_vec()])
+    }
+
+    /// [`Evaluator::run`] on all replicas, with the weights on the device of each.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn run_replicas(&self, weights: &[Vec<&Buffer>]) -> Result<Scores> {
+        let each = weights.iter().zip(&self.data);
+        let args = each.map(|(weights, data)| weights.iter().copied().chain(data).map(Arg::Keep).collect());
+        let outputs = self.program.execute_replicated(args.collect())?;
+        let outputs = outputs.into_iter().next().unwrap_or_default();
         let mean = |i: usize| -> Result<f64> { Ok(scalar(&outputs, i, EVAL_OUTPUTS[i])? / self.examples as f64) };
         Ok(Scores {
             top1: mean(0)?,
@@ -74,6 +101,15 @@ impl Evaluator {
             smoothed_loss: self.smoothed.then(|| mean(3)).transpose()?,
         })
     }
+}
+
+/// The rows of one replica.
+fn rows(of: &Literal, part: Part) -> Option<Literal> {
+    let mut shape = of.shape().clone();
+    let row = shape.bytes() / shape.dims.first().copied().unwrap_or(1).max(1);
+    *shape.dims.first_mut()? = part.rows;
+    let bytes = of.bytes().get(row * part.start..row * (part.start + part.rows))?;
+    Literal::from_bytes(shape, bytes.to_vec())
 }
 
 /// Scalar output `i` as f64.

@@ -8,16 +8,31 @@ use hlo::random::Key;
 use hlo::{Alias, Computation, DType, Graph, Shape, Tensor};
 use models::layers;
 
-/// Names of a launch's inputs after the state; `iteration` only where iterations draw random numbers.
-const INPUTS: [&str; 7] = ["images", "labels", "indices", "schedule", "count", "iteration", "seed"];
+/// Names of a launch's inputs after the state; `iteration` only where iterations draw random numbers, `replica` only where
+/// there are several.
+const INPUTS: [&str; 8] = [
+    "images",
+    "labels",
+    "indices",
+    "schedule",
+    "count",
+    "iteration",
+    "seed",
+    "replica",
+];
 /// Names of a launch's outputs after the state: mean cross entropy of the last iteration and its sum over all, correct
 /// predictions, the L2 term at the end, iterations done (fewer than asked for when the loss stopped being a number).
 pub const LAUNCH_OUTPUTS: [&str; 5] = ["last_cross_entropy", "cross_entropy_sum", "correct", "l2", "done"];
 
 /// Names of the inputs of a plan's launches, after the state.
 fn input_names(plan: &Plan) -> impl Iterator<Item = &'static str> {
-    let draws = plan.draws();
-    INPUTS.into_iter().filter(move |name| draws || *name != "iteration")
+    let (draws, several) = (plan.draws(), plan.replicas() > 1);
+    let taken = move |name: &&str| match *name {
+        "iteration" => draws,
+        "replica" => several,
+        _ => true,
+    };
+    INPUTS.into_iter().filter(taken)
 }
 
 /// What the loop carries from iteration to iteration, as one list of tensors.
@@ -32,6 +47,8 @@ struct Carry<'g> {
     row: Vec<Tensor<'g>>,
     /// Gradients of the iteration just done, where mask updates look at them.
     gradients: Vec<Tensor<'g>>,
+    /// Whether the masks of all replicas are the same (pred); none for a single one.
+    agree: Vec<Tensor<'g>>,
     /// The training state.
     state: Vec<Tensor<'g>>,
     /// The launch's other inputs, which stay as they are.
@@ -44,12 +61,13 @@ struct Sizes {
     pending: usize,
     columns: usize,
     gradients: usize,
+    agree: usize,
     inputs: usize,
 }
 
 impl<'g> Carry<'g> {
     fn pack(&self) -> Vec<Tensor<'g>> {
-        let lists = [&self.row, &self.gradients, &self.state, &self.inputs];
+        let lists = [&self.row, &self.gradients, &self.agree, &self.state, &self.inputs];
         let scalars = self.measured.iter().chain(&self.pending);
         scalars.chain(lists.into_iter().flatten()).copied().collect()
     }
@@ -58,32 +76,44 @@ impl<'g> Carry<'g> {
         let mut rest = tensors.iter().copied();
         let mut take = |n: usize| -> Vec<Tensor<'g>> { rest.by_ref().take(n).collect() };
         let (measured, pending) = (take(4), take(sizes.pending));
-        let (row, gradients) = (take(sizes.columns), take(sizes.gradients));
-        let scalars = measured.len() + pending.len() + row.len() + gradients.len();
-        let state = take(tensors.len() - scalars - sizes.inputs);
+        let (row, gradients, agree) = (take(sizes.columns), take(sizes.gradients), take(sizes.agree));
+        let before = measured.len() + pending.len() + row.len() + gradients.len() + agree.len();
+        let state = take(tensors.len() - before - sizes.inputs);
         Carry {
             measured: [measured[0], measured[1], measured[2], measured[3]],
             pending,
             row,
             gradients,
+            agree,
             state,
             inputs: rest.collect(),
         }
     }
 }
 
+/// The first `n` outputs take the place of the first `n` parameters.
+pub(super) fn in_place(n: usize) -> Vec<Alias> {
+    let alias = |i| Alias {
+        output: i,
+        parameter: i,
+    };
+    (0..n).map(alias).collect()
+}
+
 impl Trainer<'_> {
-    /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device.
+    /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device; of several
+    /// replicas ([`Plan::replicas`]) what each of them runs.
     ///
     /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]`, per iteration of the launch `indices`
-    /// `s32[K, batch]` and `schedule` `f32[K, columns]` ([`Row`]); how many of the K to run (`count`, s32), the number of
-    /// the first (`iteration`, s64, where [`Plan::draws`]) and the `seed` `u32[2]`. Outputs: the state, in place, and
-    /// [`LAUNCH_OUTPUTS`].
+    /// `s32[K, batch]` (of a replica its part) and `schedule` `f32[K, columns]` ([`Row`]); how many of the K to run (`count`,
+    /// s32), the number of the first (`iteration`, s64, where [`Plan::draws`]), the `seed` `u32[2]` and, of several replicas,
+    /// which one it is (`replica`, s32). Outputs: the state, in place, and [`LAUNCH_OUTPUTS`]; of several replicas also
+    /// [`AGREE`](super::replicas::AGREE).
     ///
     /// # Errors
     /// None for the models and methods of this crate.
     pub fn launch(&self, examples: usize) -> hlo::Result<(Computation, Vec<Alias>)> {
-        let (k, batch) = (self.plan.launch_length() as usize, self.plan.run.train.batch_size);
+        let (k, batch) = (self.plan.launch_length() as usize, self.plan.replica_batch());
         let specs = specs(self.plan);
         let shape = |name| match name {
             "images" => Shape::new(DType::U8, [vec![examples], self.model.input_dims()].concat()),
@@ -97,13 +127,7 @@ impl Trainer<'_> {
         let named = input_names(self.plan).map(|name| (name.to_string(), shape(name)));
         let parameters: Vec<_> = specs.iter().cloned().chain(named).collect();
         let computation = Graph::function("train", &parameters, |g, inputs| self.launch_graph(g, &specs, inputs))?;
-        let aliases = (0..specs.len())
-            .map(|i| Alias {
-                output: i,
-                parameter: i,
-            })
-            .collect();
-        Ok((computation, aliases))
+        Ok((computation, in_place(specs.len())))
     }
 
     fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
@@ -117,6 +141,7 @@ impl Trainer<'_> {
             pending: vec![g.scalar(0f32); 2 + densities],
             row,
             gradients: gradients.collect(),
+            agree: vec![g.number(DType::Pred, 1.0); usize::from(self.plan.replicas() > 1)],
             state: state.to_vec(),
             inputs: inputs.to_vec(),
         };
@@ -124,6 +149,7 @@ impl Trainer<'_> {
             pending: start.pending.len(),
             columns: start.row.len(),
             gradients: start.gradients.len(),
+            agree: start.agree.len(),
             inputs: start.inputs.len(),
         };
         let end = g.while_loop(
@@ -141,17 +167,24 @@ impl Trainer<'_> {
             },
         );
         let end = Carry::unpack(&end, sizes);
-        let after = State::new(specs, &end.state);
+        let mut after = State::new(specs, &end.state);
+        if self.plan.replicas() > 1 && self.normalised_over() == 1 {
+            self.share_statistics(g, &mut after, self.input(&end.inputs, "replica"));
+        }
         let decayed = self.plan.params.iter().filter(|p| p.decayed);
         let l2 = decayed.map(|p| layers::l2(after.get(&p.name)));
         let l2 = l2.fold(g.scalar(0f32), |a, b| a + b) * self.plan.run.optimizer.weight_decay;
         let [done, last, sum, correct] = end.measured;
-        [&end.state[..], &[last, sum, correct, l2, done]].concat()
+        let measured = [last, sum, self.sum(correct), l2, done];
+        [&after.tensors(specs)[..], &measured, &end.agree].concat()
     }
 
-    /// Whether there are iterations left. A loss that is no longer a number ends the launch: the host reports where.
+    /// Whether there are iterations left. A loss that is no longer a number ends the launch, and so do masks that are not
+    /// the same on all replicas: the host reports where. Replicas come to the same answer, or they would wait for each
+    /// other for ever.
     fn runs_on<'g>(&self, carry: &Carry<'g>) -> Tensor<'g> {
-        carry.measured[0].lt(self.input(&carry.inputs, "count")) & carry.measured[1].is_finite()
+        let going = carry.measured[0].lt(self.input(&carry.inputs, "count")) & carry.measured[1].is_finite();
+        carry.agree.iter().fold(going, |going, &agree| going & agree)
     }
 
     /// Iterations up to and including the next with a mask update, and the update.
@@ -167,17 +200,20 @@ impl Trainer<'_> {
         );
         let mut carry = Carry::unpack(&ordinary, sizes);
         let evidence = self.evidence(g, &carry);
-        let states = specs.len();
-        carry.state = g.conditional(
+        let (states, kept) = (specs.len(), specs.len() + carry.agree.len());
+        let mut after = g.conditional(
             carry.pending[0].gt(0.0),
-            &[&carry.state[..], &evidence.pack()].concat(),
+            &[&carry.state[..], &carry.agree, &evidence.pack()].concat(),
             |g, s| {
                 let mut state = State::new(specs, s);
-                self.mask_update(g, &mut state, &Evidence::new(self, &s[states..]));
-                state.tensors(specs)
+                self.mask_update(g, &mut state, &Evidence::new(self, &s[kept..]));
+                let agree = self.agreement(g, &state);
+                state.tensors(specs).into_iter().chain(agree).collect()
             },
-            |_, s| s[..states].to_vec(),
+            |_, s| s[..kept].to_vec(),
         );
+        carry.agree = after.split_off(states);
+        carry.state = after;
         carry
     }
 
@@ -192,6 +228,9 @@ impl Trainer<'_> {
         Evidence {
             drop_fraction: carry.pending[1],
             seed: self.input(&carry.inputs, "seed"),
+            replica: self
+                .updates_need_replica()
+                .then(|| self.input(&carry.inputs, "replica")),
             densities: carry.pending[2..].to_vec(),
             gradients: carry.gradients.clone(),
             batch,
@@ -223,7 +262,7 @@ impl Trainer<'_> {
     /// Images, as the model takes them, and labels of iteration `i` of the launch.
     fn batch<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> [Tensor<'g>; 2] {
         let _scope = g.scope("batch");
-        let batch = self.plan.run.train.batch_size;
+        let batch = self.plan.replica_batch();
         let rows = self
             .input(inputs, "indices")
             .dynamic_slice(&[i, g.scalar(0i32)], &[1, batch])
@@ -243,7 +282,8 @@ impl Trainer<'_> {
             true => self.input(inputs, "iteration") + i,
             false => i,
         };
-        draw_key(self.input(inputs, "seed"), purpose, number)
+        let replica = (self.plan.replicas() > 1).then(|| self.input(inputs, "replica"));
+        draw_key(self.input(inputs, "seed"), purpose, number, replica)
     }
 
     /// The values of row `i` of `schedule`, `f32[K, columns]`; of the last row past the end.

@@ -7,6 +7,7 @@ pub mod inference;
 pub mod launch;
 mod optimizer;
 pub mod recognise;
+pub mod replicas;
 mod resume;
 mod session;
 pub mod state;

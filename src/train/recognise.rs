@@ -5,6 +5,7 @@ use super::eval::Inference;
 use super::state::inference_specs;
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Run};
+use crate::cost::NetworkCost;
 use crate::data::pixels::Preprocessing;
 use hlo::Literal;
 use models::{Family, INPUT_INDICES, MnistFc, Model, Naming, Options, Precision};
@@ -21,6 +22,8 @@ pub struct Recognised {
     pub precision: Precision,
     /// How pixels become the network's input: as in the run, or as the network's driver does it.
     pub preprocessing: Preprocessing,
+    /// Label smoothing of the loss: the run's, or the driver's.
+    pub label_smoothing: f64,
     /// The run that the checkpoint is of, when it says so.
     pub run: Option<Run>,
 }
@@ -32,8 +35,20 @@ impl Recognised {
             model: &*self.model,
             preprocessing: self.preprocessing,
             precision: self.precision,
-            label_smoothing: self.run.as_ref().map_or(0.0, |run| run.train.label_smoothing),
+            label_smoothing: self.label_smoothing,
+            replicas: 1,
         }
+    }
+
+    /// What it costs, by its masks.
+    pub fn cost(&self) -> NetworkCost {
+        let needs = self.model.declaration();
+        let specs = inference_specs(&needs);
+        NetworkCost::of(&needs, |mask| {
+            let position = specs.iter().position(|(name, _)| name == mask)?;
+            let mask = self.weights.get(position)?.to_bools()?;
+            Some(mask.into_iter().filter(|&one| one).count())
+        })
     }
 }
 
@@ -62,9 +77,21 @@ pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
             Some(run) => run.preprocessing(),
             None => Preprocessing::of(family),
         },
+        label_smoothing: match &run {
+            Some(run) => run.train.label_smoothing,
+            None => smoothing(family),
+        },
         model,
         run,
     })
+}
+
+/// Label smoothing of a family's driver (reference 4.1, 4.3, 4.4).
+fn smoothing(family: Family) -> f64 {
+    match family {
+        Family::ResNet | Family::MobileNet | Family::Vgg => 0.1,
+        Family::WideResNet | Family::MnistFc => 0.0,
+    }
 }
 
 fn network(checkpoint: &Checkpoint, asked: Option<&str>, image_size: Option<usize>) -> Result<Box<dyn Model>> {

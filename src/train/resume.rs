@@ -31,7 +31,7 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
 }
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "data.dir",
     "mask_update.select",
     "train.iterations",
@@ -43,6 +43,7 @@ const FREE: [&str; 12] = [
     "train.keep_checkpoints",
     "device.kind",
     "device.plugin",
+    "device.replicas",
     "output.dir",
 ];
 

@@ -5,6 +5,7 @@ use super::error::{Error, Result};
 use super::eval::Inference;
 use super::inference::{Evaluator, Scores, check_set, scalar};
 use super::launch::LAUNCH_OUTPUTS;
+use super::replicas::{self, AGREE};
 use super::resume;
 use super::state;
 use super::step::{Row, Trainer, schedule};
@@ -14,7 +15,7 @@ use crate::data::batches::BatchOrder;
 use crate::data::sets::Form;
 use crate::data::{Dataset, Split};
 use crate::device::Device;
-use crate::pjrt::{Arg, Buffer, DeviceKind, Executable};
+use crate::pjrt::{self, Arg, Buffer, DeviceKind, Executable};
 use crate::report::{metrics::Writer, progress::Progress};
 use crate::sparse::compact::Compressed;
 use crate::sparse::{Counters, Tick};
@@ -76,10 +77,12 @@ struct Session<'a> {
     launch: Executable,
     evaluator: Evaluator,
     specs: Vec<(String, Shape)>,
-    state: Vec<Buffer>,
-    images: Buffer,
-    labels: Buffer,
-    seed: Buffer,
+    /// Of each replica, as the inputs below.
+    state: Vec<Vec<Buffer>>,
+    /// Images and labels.
+    data: Vec<[Buffer; 2]>,
+    /// Seed, and of several replicas the number of each.
+    identity: Vec<Vec<Buffer>>,
     order: BatchOrder,
     counters: Counters,
     mask_updates: u64,
@@ -89,9 +92,9 @@ struct Session<'a> {
     last_saved: Option<(u64, PathBuf)>,
 }
 
-/// The inputs of one launch, on the device, and the counters after it.
+/// The inputs of one launch, on the device of each replica, and the counters after it.
 struct Launch {
-    buffers: Vec<Buffer>,
+    buffers: Vec<Vec<Buffer>>,
     ticks: Vec<Tick>,
     after: Counters,
 }
@@ -141,7 +144,7 @@ impl<'a> Session<'a> {
         // The device starts and compiles while the examples are read.
         let (data, device) = std::thread::scope(|scope| {
             let data = scope.spawn(|| load(plan, &plan.run.form(&dims, classes)));
-            let device = Device::open(kind, plugin);
+            let device = Device::open_replicas(kind, plugin, plan.replicas());
             (data.join(), device)
         });
         let [train_set, test_set] = data.unwrap_or(Err(Error::Output("data set")))?;
@@ -154,13 +157,19 @@ impl<'a> Session<'a> {
         let evaluator = Evaluator::new(&device, network, &test_set, plan.run.train.eval_batch_size)?;
         let specs = state::specs(plan);
         let (arrays, counters, last_saved) = start(plan, &specs, found)?;
-        let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], 0);
-        let state = specs.iter().map(upload).collect::<std::result::Result<Vec<_>, _>>()?;
-        let seed = plan.run.train.seed;
-        let images = device.client.to_device(&train_set.images, 0)?;
-        let labels = device.client.to_device(&train_set.labels, 0)?;
-        let seed = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
-        let seed = device.client.to_device(&seed, 0)?;
+        let state = each(&device, |replica| {
+            let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], replica);
+            specs.iter().map(upload).collect()
+        })?;
+        let data = each(&device, |replica| {
+            let upload = |array| device.client.to_device(array, replica);
+            Ok([upload(&train_set.images)?, upload(&train_set.labels)?])
+        })?;
+        let identity = each(&device, |replica| {
+            let arrays = replicas::identity(plan, replica);
+            let uploaded = arrays.iter().map(|array| device.client.to_device(array, replica));
+            uploaded.collect()
+        })?;
         // Only now, when nothing of the new run can fail any more but its training, may an old one go.
         if mode == Mode::Overwrite {
             dir.clear()?;
@@ -169,9 +178,8 @@ impl<'a> Session<'a> {
         // A resumed run may be longer than it was, and its next resumption is to know that.
         dir.write_config(&plan.run.to_toml()?)?;
         Ok(Session {
-            images,
-            labels,
-            seed,
+            data,
+            identity,
             mask_updates: plan.update_steps_within(counters.iteration).count() as u64,
             progress: Progress::new(counters.iteration, plan.iterations),
             train_time: Duration::ZERO,
@@ -216,40 +224,52 @@ impl<'a> Session<'a> {
         let columns = Row::columns(plan);
         let mut schedule: Vec<f32> = rows.iter().flat_map(Row::values).collect();
         schedule.resize(k * columns, 0.0);
-        let mut inputs = vec![
-            Literal::new(&[k, train.batch_size], &indices),
-            Literal::new(&[k, columns], &schedule),
-            Literal::scalar(count as i32),
-        ];
+        let mut inputs = vec![Literal::new(&[k, columns], &schedule), Literal::scalar(count as i32)];
         if plan.draws() {
             inputs.push(Literal::scalar(at as i64));
         }
-        let upload = |l: &Literal| self.device.client.to_device(l, 0);
-        let buffers = inputs.iter().map(upload).collect::<std::result::Result<_, _>>()?;
+        let buffers = each(&self.device, |replica| {
+            let own = replicas::part(&indices, train.batch_size, plan.replicas(), replica);
+            let own = Literal::new(&[k, plan.replica_batch()], &own);
+            let upload = |l| self.device.client.to_device(l, replica);
+            [&own].into_iter().chain(&inputs).map(upload).collect()
+        })?;
         Ok(Some(Launch { buffers, ticks, after }))
     }
 
     /// Runs a launch and, while the device works, prepares the next one.
     fn run(&mut self, launch: Launch) -> Result<Option<Launch>> {
         let started = Instant::now();
-        let state = std::mem::take(&mut self.state);
-        let data = [&self.images, &self.labels];
-        let inputs = data.into_iter().chain(&launch.buffers).chain([&self.seed]);
-        let args = state
-            .into_iter()
-            .map(Arg::Donate)
-            .chain(inputs.map(Arg::Keep))
+        let state = std::mem::take(&mut self.state).into_iter().map(|s| s.into_iter());
+        let inputs = self.data.iter().zip(&launch.buffers).zip(&self.identity);
+        let args = state.zip(inputs).map(|(state, ((data, buffers), identity))| {
+            let inputs = data.iter().chain(buffers).chain(identity);
+            state.map(Arg::Donate).chain(inputs.map(Arg::Keep)).collect()
+        });
+        let mut outputs = self.launch.execute_replicated(args.collect())?;
+        let states = self.specs.len();
+        let measured: Vec<_> = outputs
+            .iter_mut()
+            .map(|of| of.split_off(states.min(of.len())))
             .collect();
-        let mut outputs = self.launch.execute(args)?;
-        let measured = outputs.split_off(self.specs.len().min(outputs.len()));
+        // All replicas measure the same.
+        let measured = measured.into_iter().next().unwrap_or_default();
         self.state = outputs;
         let before = std::mem::replace(&mut self.counters, launch.after);
         let next = self.prepare()?;
         let read = |i: usize| scalar(&measured, i, LAUNCH_OUTPUTS[i]);
         let (last, sum, correct, l2, done) = (read(0)?, read(1)?, read(2)?, read(3)?, read(4)? as u64);
         self.train_time += started.elapsed();
+        let tick = &launch.ticks[(done.max(1) - 1) as usize % launch.ticks.len()];
+        if self.plan.replicas() > 1 && scalar(&measured, LAUNCH_OUTPUTS.len(), AGREE)? == 0.0 {
+            return Err(Error::MasksDiffer {
+                iteration: tick.iteration + 1,
+                step: tick.gs_before,
+                replicas: self.plan.replicas(),
+                last_good: self.last_saved.take().map(|(_, path)| path),
+            });
+        }
         if !last.is_finite() || !l2.is_finite() {
-            let tick = &launch.ticks[(done.max(1) - 1) as usize % launch.ticks.len()];
             return Err(Error::Diverged {
                 iteration: tick.iteration + 1,
                 step: tick.gs_before,
@@ -283,15 +303,20 @@ impl<'a> Session<'a> {
             .map_err(|source| Error::Metrics { path, source })
     }
 
+    /// An array of the state, which all replicas have.
     fn buffer(&self, name: &str) -> Option<&Buffer> {
         let i = self.specs.iter().position(|(n, _)| n == name)?;
-        self.state.get(i)
+        self.state.first()?.get(i)
     }
 
     fn score(&self) -> Result<Scores> {
-        let inputs = self.evaluator.inputs().iter();
-        let weights: Vec<&Buffer> = inputs.filter_map(|name| self.buffer(name)).collect();
-        self.evaluator.run(&weights)
+        let position = |name: &String| self.specs.iter().position(|(n, _)| n == name);
+        let inputs: Vec<usize> = self.evaluator.inputs().iter().filter_map(position).collect();
+        let states = self.state.iter();
+        let weights: Vec<Vec<&Buffer>> = states
+            .map(|state| inputs.iter().map(|&i| &state[i]).collect())
+            .collect();
+        self.evaluator.run_replicas(&weights)
     }
 
     fn evaluate(&mut self) -> Result<Scores> {
@@ -325,7 +350,9 @@ impl<'a> Session<'a> {
         }
         let pending: Vec<_> = self
             .state
-            .iter()
+            .first()
+            .into_iter()
+            .flatten()
             .map(Buffer::to_literal_async)
             .collect::<std::result::Result<_, _>>()?;
         let mut arrays = BTreeMap::new();
@@ -400,7 +427,12 @@ impl<'a> Session<'a> {
 
 fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Executable> {
     let (computation, aliases) = Trainer { plan, model }.launch(examples)?;
-    Ok(device.program(&computation, &aliases)?)
+    Ok(device.replicated(&computation, &aliases)?)
+}
+
+/// What `make` puts on the device of each replica.
+fn each<T>(device: &Device, make: impl Fn(usize) -> pjrt::Result<T>) -> pjrt::Result<Vec<T>> {
+    (0..device.replicas).map(make).collect()
 }
 
 /// Both splits of the run's data set, fetched when absent, in the form that the model takes.
@@ -426,3 +458,6 @@ fn start(
     let counters = state::counters(plan, &arrays, iteration);
     Ok((arrays, counters, Some((iteration, checkpoint.path))))
 }
+
+#[cfg(test)]
+mod tests;

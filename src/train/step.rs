@@ -3,6 +3,7 @@
 //! The host says when (learning rate, drop fraction and whether to update masks, per iteration: exact float32 values that
 //! are the same on every device and in `plan`, see [`Row`]); the device says which.
 
+use super::launch::in_place;
 use super::optimizer::Step;
 use super::state::{self, GLOBAL_STEP, IS_PRUNED, LAST_PRUNING, LAST_UPDATE, State, specs};
 use super::update::Evidence;
@@ -10,7 +11,7 @@ use crate::config::Plan;
 use crate::rng;
 use crate::sparse::{self, Counters, Keep, Tick};
 use hlo::random::Key;
-use hlo::{Computation, DType, Graph, Tensor, grad};
+use hlo::{Alias, Computation, DType, Graph, Shape, Tensor, grad};
 use models::{Mode, Model, Net, Param, layers};
 
 /// Everything that the graphs of a run are made of.
@@ -176,9 +177,9 @@ impl<'g> Scheduled<'g> {
 
 /// What one iteration measures and leaves for a mask update.
 pub(super) struct Outcome<'g> {
-    /// Mean over the batch, f32 scalar.
+    /// Mean over the batch of all replicas, f32 scalar.
     pub cross_entropy: Tensor<'g>,
-    /// Correct predictions, s32 scalar.
+    /// Correct predictions of this replica, s32 scalar.
     pub correct: Tensor<'g>,
     /// With respect to the masked kernels of [`Trainer::updated_params`]: dense, and free of weight decay.
     pub gradients: Vec<Tensor<'g>>,
@@ -215,7 +216,10 @@ impl Trainer<'_> {
             let hits = layers::in_top_k(logits, labels, 1);
             hits.convert(DType::S32).reduce_sum(&[0])
         };
-        let gradients = grad(cross_entropy, &effective);
+        // Dense, so that the sums serve step and growth alike, and masks of all replicas grow by the same.
+        let part = self.part_of_mean(cross_entropy);
+        let gradients = self.sums(g, grad(part, &effective));
+        let cross_entropy = self.sum(part);
         self.average_gradients(g, state, &gradients, scheduled);
         self.gradient_step(g, state, &gradients, scheduled);
         let updated = params.iter().zip(gradients).filter(|(p, _)| self.is_updated(p));
@@ -244,6 +248,7 @@ impl Trainer<'_> {
             .zip(effective.iter().copied());
         let statistics = plan.statistics.iter().map(|s| (s.name.clone(), state.get(&s.name)));
         let net = Net::new(g, Mode::Train(key), kernels.chain(statistics)).with_precision(plan.precision);
+        let net = net.normalised_over(self.normalised_over());
         let logits = self.model.apply(&net, images);
         (logits, net.moved_statistics())
     }
@@ -339,6 +344,49 @@ impl Trainer<'_> {
         self.plan.budget(param).is_some_and(|b| all || b.zeros > 0)
     }
 
+    /// One iteration alone, without device loop and mask update, on a batch that is given: what an iteration costs.
+    ///
+    /// Inputs: the state, `images` `u8[batch, ..]`, `labels` `s32[batch]`, a row of the schedule, `schedule`
+    /// `f32[columns]`, the `iteration` (s64), the `seed` `u32[2]` and, of several replicas, which it is (`replica`, s32).
+    /// Outputs: the state, in place, mean cross entropy
+    /// (f32) and correct predictions (s32).
+    ///
+    /// # Errors
+    /// As [`Trainer::launch`].
+    pub fn step(&self) -> hlo::Result<(Computation, Vec<Alias>)> {
+        let (plan, batch) = (self.plan, self.plan.replica_batch());
+        let specs = specs(plan);
+        let columns = Row::columns(plan);
+        let inputs = [
+            ("images", DType::U8, [vec![batch], self.model.input_dims()].concat()),
+            ("labels", DType::S32, vec![batch]),
+            ("schedule", DType::F32, vec![columns]),
+            ("iteration", DType::S64, vec![]),
+            ("seed", DType::U32, vec![2]),
+        ];
+        let several = (plan.replicas() > 1).then_some(("replica", DType::S32, vec![]));
+        let inputs = inputs.into_iter().chain(several);
+        let inputs = inputs.map(|(name, dtype, dims)| (name.to_string(), Shape::new(dtype, dims)));
+        let parameters: Vec<_> = specs.iter().cloned().chain(inputs).collect();
+        let computation = Graph::function("step", &parameters, |g, s| {
+            let mut state = State::new(&specs, s);
+            let [pixels, labels, schedule, iteration, seed] = [0, 1, 2, 3, 4].map(|i| s[specs.len() + i]);
+            let row: Vec<_> = (0..columns)
+                .map(|i| schedule.slice(&[i], &[i + 1]).reshape(&[]))
+                .collect();
+            let replica = s.get(specs.len() + 5).copied();
+            let key = |purpose| draw_key(seed, purpose, iteration, replica);
+            let images = match plan.augments() {
+                true => plan.preprocessing.augment(pixels, key("augment")),
+                false => plan.preprocessing.apply(pixels),
+            };
+            let scheduled = Scheduled::new(plan, &row);
+            let outcome = self.iteration(g, &mut state, [images, labels], key("dropout"), &scheduled);
+            [&state.tensors(&specs)[..], &[outcome.cross_entropy, outcome.correct]].concat()
+        })?;
+        Ok((computation, in_place(specs.len())))
+    }
+
     /// The mask update alone, as `dump-hlo` shows it: state, what the update looks at, seed and gradients in, state out.
     ///
     /// # Errors
@@ -367,8 +415,14 @@ pub(super) fn effective<'g>(param: &Param, state: &State<'g>) -> Tensor<'g> {
     }
 }
 
-/// Key of what an iteration draws for `purpose`. The iteration, not the gradient step, counts: where a mask update takes
-/// a step's place, two iterations have one gradient step.
-pub(super) fn draw_key<'g>(seed: Tensor<'g>, purpose: &str, iteration: Tensor<'g>) -> Key<'g> {
-    Key::new(seed).fold(rng::hash64(purpose, "")).fold_step(iteration)
+/// Key of what an iteration draws for `purpose`, and of several replicas this one. The iteration, not the gradient step,
+/// counts: where a mask update takes a step's place, two iterations have one gradient step.
+pub(super) fn draw_key<'g>(
+    seed: Tensor<'g>,
+    purpose: &str,
+    iteration: Tensor<'g>,
+    replica: Option<Tensor<'g>>,
+) -> Key<'g> {
+    let key = Key::new(seed).fold(rng::hash64(purpose, "")).fold_step(iteration);
+    replica.map_or(key, |replica| key.fold_step(replica))
 }

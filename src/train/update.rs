@@ -15,6 +15,8 @@ pub(super) struct Evidence<'g> {
     pub drop_fraction: Tensor<'g>,
     /// The run's seed, `u32[2]`.
     pub seed: Tensor<'g>,
+    /// Which of several replicas it is, s32 scalar, where the batch is looked at.
+    pub replica: Option<Tensor<'g>>,
     /// Share of its weights that each layer keeps, f32 scalars.
     pub densities: Vec<Tensor<'g>>,
     /// Of the update's batch, with respect to the masked kernels of [`Trainer::updated_params`].
@@ -36,13 +38,15 @@ impl<'g> Evidence<'g> {
         let densities = densities.map(|b| scalar(format!("density/{}", b.name)));
         let needed = trainer.updated_params().filter(|_| trainer.updates_need_gradients());
         let gradients = needed.map(|(p, _)| (format!("gradient/{}", p.name), Shape::new(DType::F32, p.dims.clone())));
-        let batch = plan.run.train.batch_size;
+        let batch = plan.replica_batch();
         let images = Shape::new(DType::F32, [vec![batch], trainer.model.input_dims()].concat());
         let labels = Shape::new(DType::S32, [batch]);
         let batch = [("images".to_string(), images), ("labels".to_string(), labels)];
         let batch = batch.into_iter().filter(|_| trainer.updates_need_batch());
+        let replica = ("replica".to_string(), Shape::scalar(DType::S32));
         common
             .into_iter()
+            .chain(Some(replica).filter(|_| trainer.updates_need_replica()))
             .chain(densities)
             .chain(gradients)
             .chain(batch)
@@ -53,11 +57,13 @@ impl<'g> Evidence<'g> {
     pub fn new(trainer: &Trainer<'_>, tensors: &[Tensor<'g>]) -> Self {
         let densities = trainer.plan.gradual.map_or(0, |_| trainer.plan.budgets.len());
         let batch = if trainer.updates_need_batch() { 2 } else { 0 };
-        let (densities, rest) = tensors[2..].split_at(densities);
+        let (replica, rest) = tensors[2..].split_at(usize::from(trainer.updates_need_replica()));
+        let (densities, rest) = rest.split_at(densities);
         let (gradients, batch) = rest.split_at(rest.len() - batch);
         Evidence {
             drop_fraction: tensors[0],
             seed: tensors[1],
+            replica: replica.first().copied(),
             densities: densities.to_vec(),
             gradients: gradients.to_vec(),
             batch: batch.to_vec(),
@@ -69,6 +75,7 @@ impl<'g> Evidence<'g> {
         let lists = [&self.densities, &self.gradients, &self.batch];
         [self.drop_fraction, self.seed]
             .into_iter()
+            .chain(self.replica)
             .chain(lists.into_iter().flatten().copied())
             .collect()
     }
@@ -97,6 +104,11 @@ impl Trainer<'_> {
     /// Whether mask updates look at their batch itself.
     pub(super) fn updates_need_batch(&self) -> bool {
         self.plan.method.drop == DropScore::GradientFlow
+    }
+
+    /// Whether mask updates look at which replica they are part of.
+    pub(super) fn updates_need_replica(&self) -> bool {
+        self.updates_need_batch() && self.plan.replicas() > 1
     }
 
     /// Updates layer by layer.
@@ -214,19 +226,23 @@ impl Trainer<'_> {
         };
         let kernels: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
         // At step 0 alone, which is also the first iteration's number.
-        let key = draw_key(evidence.seed, "dropout", state.get(state::GLOBAL_STEP));
+        let step = state.get(state::GLOBAL_STEP);
+        let key = draw_key(evidence.seed, "dropout", step, evidence.replica);
         let (logits, _) = self.forward(g, state, &kernels, images, key);
         let logits = logits / self.plan.run.method.temperature;
         let loss = layers::cross_entropy(logits, labels, self.plan.run.train.label_smoothing).reduce_mean(&[0]);
         let masked = params.iter().zip(&kernels).filter(|(p, _)| p.mask.is_some());
         let masked: Vec<Tensor<'g>> = masked.map(|(_, &kernel)| kernel).collect();
-        let inner = grad(loss, &masked).into_iter();
-        let inner = inner.map(|gradient| (gradient.stop_gradient() * gradient).reduce_sum_all());
+        // The Hessian of the mean over replicas times its gradient is the mean of each replica's Hessian times that.
+        let own = grad(self.part_of_mean(loss), &masked);
+        let mean = self.sums(g, own.clone());
+        let product = |(mean, own): (Tensor<'g>, Tensor<'g>)| (mean.stop_gradient() * own).reduce_sum_all();
+        let inner = mean.into_iter().zip(own).map(product);
         let norm = inner.fold(g.scalar(0f32), |a, b| a + b);
         let updated = self.updated_params().map(|(p, _)| &p.name);
         let position = |name: &String| params.iter().position(|p| p.name == *name);
         let wanted: Vec<Tensor<'g>> = updated.filter_map(position).map(|i| kernels[i]).collect();
-        grad(norm, &wanted)
+        self.sums(g, grad(norm, &wanted))
     }
 }
 

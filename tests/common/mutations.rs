@@ -208,7 +208,7 @@ fn arrays() -> Vec<Array> {
 }
 
 /// Up to four changes; only where `resize`, of the length too.
-fn mutate(random: &mut Stream, bytes: &mut Vec<u8>, resize: bool) {
+pub fn mutate(random: &mut Stream, bytes: &mut Vec<u8>, resize: bool) {
     for _ in 0..1 + below(random, 4) {
         let at = below(random, bytes.len() + 1);
         let end = at + below(random, (bytes.len() - at).min(40) + 1);
@@ -244,11 +244,11 @@ fn mutate(random: &mut Stream, bytes: &mut Vec<u8>, resize: bool) {
     }
 }
 
-fn below(random: &mut Stream, bound: usize) -> usize {
+pub fn below(random: &mut Stream, bound: usize) -> usize {
     random.up_to(bound as u64 - 1) as usize
 }
 
-fn pick<'a, T>(random: &mut Stream, of: &'a [T]) -> &'a T {
+pub fn pick<'a, T>(random: &mut Stream, of: &'a [T]) -> &'a T {
     &of[below(random, of.len())]
 }
 

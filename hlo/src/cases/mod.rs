@@ -14,6 +14,7 @@
 )]
 
 mod choices;
+mod collective;
 mod contract;
 mod control;
 mod conv;
@@ -79,6 +80,7 @@ pub fn all() -> Vec<Case> {
         conv::cases(),
         conv_gradients::cases(),
         window::cases(),
+        collective::cases(),
         order::cases(),
         control::cases(),
     ]

@@ -1,7 +1,8 @@
 //! Reference interpreter: the oracle of tests, and what runs where there is no plugin.
 //!
 //! Floating-point results are computed in `f64` and rounded to the element type once per operator (a dot product or a
-//! sum once at its end); integers wrap at their width.
+//! sum once at its end); integers wrap at their width. It runs a program as its only replica, which has nobody to reduce
+//! with: an all-reduce yields its operand.
 
 mod arith;
 mod index;
@@ -220,7 +221,7 @@ fn apply(node: &Node, operands: &[Rc<Value>]) -> Vec<Rc<Value>> {
         Op::Convert(dtype) => arith::convert(x[0], *dtype),
         Op::BitcastConvert(dtype) => arith::bitcast(x[0], *dtype),
         Op::Broadcast { axes, .. } => moves::broadcast(x[0], shape, axes),
-        Op::Reshape { .. } | Op::StopGradient => Value {
+        Op::Reshape { .. } | Op::StopGradient | Op::AllReduce { .. } => Value {
             shape,
             data: x[0].data.clone(),
         },

@@ -2,6 +2,7 @@
 //!
 //! Everything else (`relu`, `softmax`, random bits, …) is composed of these, so the gradient table stays short.
 
+pub(crate) mod collective;
 pub(crate) mod contract;
 pub(crate) mod control;
 pub(crate) mod conv;
@@ -162,6 +163,11 @@ pub enum Op {
         /// One entry per axis, without dilation.
         window: Vec<WindowDim>,
     },
+    /// The operand combined over all replicas that run the program, the same on each.
+    AllReduce {
+        /// Combining function.
+        reducer: Reducer,
+    },
     /// Stable sort of all operands along `axis` by the first. Floating-point keys are in IEEE's total order: −NaN, −∞, …,
     /// −0, +0, …, ∞, NaN.
     Sort {
@@ -247,6 +253,7 @@ impl Op {
             "reduce",
             "reduce-window",
             "select-and-scatter",
+            "all-reduce",
             "sort",
             "topk",
             "while",
@@ -287,6 +294,7 @@ impl Op {
             Op::Reduce { .. } => "reduce",
             Op::ReduceWindow { .. } => "reduce-window",
             Op::SelectAndScatter { .. } => "select-and-scatter",
+            Op::AllReduce { .. } => "all-reduce",
             Op::Sort { .. } => "sort",
             Op::TopK { .. } => "topk",
             Op::While { .. } => "while",
@@ -358,6 +366,7 @@ impl Op {
             Op::Reduce { axes, reducer } => one(reduce::infer_reduce(axes, *reducer, operands)),
             Op::ReduceWindow { window, reducer } => one(window::infer_reduce_window(window, *reducer, operands)),
             Op::SelectAndScatter { window } => one(window::infer_select_and_scatter(window, operands)),
+            Op::AllReduce { reducer } => one(collective::infer_all_reduce(*reducer, operands)),
             Op::Sort { axis, .. } => order::infer_sort(*axis, operands),
             Op::TopK { k } => order::infer_top_k(*k, operands),
             Op::While { condition, body } => control::infer_while(condition, body, operands),
@@ -401,6 +410,7 @@ impl Op {
             Op::SelectAndScatter { .. } => {
                 Vjp::Stop("its own derivative would gather by where each window has its maximum")
             }
+            Op::AllReduce { reducer } => collective::vjp_all_reduce(*reducer, at),
             Op::Sort { .. } => Vjp::Stop("an order has no derivative; gather by sorted indices instead"),
             Op::TopK { .. } => Vjp::Stop("an order has no derivative; gather by the indices instead"),
             Op::While { .. } => Vjp::Stop("reverse mode does not run a loop backwards; unroll it"),
@@ -448,6 +458,7 @@ impl Op {
             Op::SelectAndScatter { window } => {
                 window::emit_select_and_scatter(window, operands[0].dtype, emitter, out);
             }
+            Op::AllReduce { reducer } => collective::emit_all_reduce(*reducer, operands, emitter, out),
             Op::Sort { axis, descending } => order::emit_sort(*axis, *descending, operands, emitter, out),
             Op::TopK { k } => {
                 out.k = *k as i64;

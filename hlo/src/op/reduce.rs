@@ -56,12 +56,17 @@ pub(super) fn ensure_reducer(reducer: Reducer, operands: &[&Shape]) -> Result<()
     ensure(*init == Shape::scalar(x.dtype), || {
         format!("the start value must be {}[]", x.dtype)
     })?;
+    ensure_combines(reducer, x.dtype)
+}
+
+/// Checks that the reducer takes elements of this type.
+pub(super) fn ensure_combines(reducer: Reducer, dtype: DType) -> Result<(), String> {
     let logical = matches!(reducer, Reducer::And | Reducer::Or);
     let takes = match logical {
-        true => !x.dtype.is_float(),
-        false => x.dtype != DType::Pred,
+        true => !dtype.is_float(),
+        false => dtype != DType::Pred,
     };
-    ensure(takes, || format!("no {} of {}", reducer.name(), x.dtype))
+    ensure(takes, || format!("no {} of {dtype}", reducer.name()))
 }
 
 pub(super) fn emit_reduce(

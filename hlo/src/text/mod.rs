@@ -235,6 +235,7 @@ fn attributes(op: &Op) -> String {
             )
         }
         Op::SelectAndScatter { window } => format!(" window={}", window::window(&window_proto(window))),
+        Op::AllReduce { reducer } => format!(" by={}", reducer.name()),
         Op::Sort { axis, descending } => format!(" axis={axis} descending={descending}"),
         Op::TopK { k } => format!(" k={k}"),
         Op::GetTupleElement { index } => format!(" index={index}"),

@@ -48,6 +48,7 @@ pub fn calls() -> Vec<Wrong> {
         layout(),
         index(),
         contract(),
+        collective(),
         order(),
         control(),
         windows::calls(),
@@ -330,6 +331,23 @@ fn contract() -> Vec<Wrong> {
             |g| f32(g).reduce(&[0], Reducer::And),
             "reduce(f32[2], f32[])",
             "no and of f32",
+        ),
+    ]
+}
+
+fn collective() -> Vec<Wrong> {
+    vec![
+        wrong(
+            "all-reduce",
+            |g| t(g, DType::Pred, &[2]).all_reduce(Reducer::Add),
+            "all-reduce(pred[2])",
+            "no add of pred",
+        ),
+        wrong(
+            "all-reduce",
+            |g| f32(g).all_reduce(Reducer::Or),
+            "all-reduce(f32[2])",
+            "no or of f32",
         ),
     ]
 }

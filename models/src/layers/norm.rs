@@ -21,7 +21,8 @@ pub struct BatchNorm<'a> {
 }
 
 impl<'g> Net<'g> {
-    /// `x`, of any shape that ends in channels, normalised per channel; in training the moving statistics follow.
+    /// `x`, of any shape that ends in channels, normalised per channel; in training the moving statistics follow. Of
+    /// several replicas each normalises its own batch, unless [`Net::normalised_over`] says otherwise.
     #[track_caller]
     pub fn batch_norm(&self, x: Tensor<'g>, norm: &BatchNorm) -> Tensor<'g> {
         let name = match self.batch_norms() {
@@ -47,7 +48,7 @@ impl<'g> Net<'g> {
         let [mean, variance] = match self.mode() {
             Mode::Eval => moving,
             Mode::Train(_) => {
-                let ([mean, variance], count) = moments(x);
+                let ([mean, variance], count) = self.moments(x);
                 let followed = match norm.unbiased {
                     true => variance * (count as f64 / count.saturating_sub(1).max(1) as f64),
                     false => variance,
@@ -82,15 +83,16 @@ impl<'g> Net<'g> {
     pub fn mean_pool(&self, x: Tensor<'g>) -> Tensor<'g> {
         self.compute(x.convert(DType::F32).reduce_mean(&[1, 2]))
     }
-}
 
-/// Mean and biased variance per channel, and of how many numbers each.
-#[track_caller]
-fn moments(x: Tensor<'_>) -> ([Tensor<'_>; 2], usize) {
-    let dims = x.dims();
-    let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
-    let mean = x.reduce_mean(&axes);
-    let centred = x - mean;
-    let variance = (centred * centred).reduce_mean(&axes);
-    ([mean, variance], axes.iter().map(|&axis| dims[axis]).product())
+    /// Mean and biased variance per channel, and of how many numbers each.
+    #[track_caller]
+    fn moments(&self, x: Tensor<'g>) -> ([Tensor<'g>; 2], usize) {
+        let dims = x.dims();
+        let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
+        let mean = self.mean_over_replicas(x.reduce_mean(&axes));
+        let centred = x - mean;
+        let variance = self.mean_over_replicas((centred * centred).reduce_mean(&axes));
+        let own = axes.iter().map(|&axis| dims[axis]).product();
+        ([mean, variance], self.count_over_replicas(own))
+    }
 }

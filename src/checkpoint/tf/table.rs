@@ -29,7 +29,7 @@ pub(super) fn damaged(reason: impl Into<String>) -> Damaged {
 }
 
 /// The checksum as it is stored: TensorFlow masks a CRC-32C, which may itself lie in data that is checksummed.
-pub(super) fn masked(crc: u32) -> u32 {
+pub(crate) fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 

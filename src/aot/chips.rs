@@ -1,0 +1,207 @@
+//! What the generations of TPU chips can do, and topologies of them.
+
+use std::fmt;
+
+use super::Error;
+use crate::names::nearest;
+
+/// One generation of TPU chips. All figures are of a chip, not of a core.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Generation {
+    /// Name as the plugin's topologies have it.
+    pub name: &'static str,
+    /// Axes of a topology: 2 (a plane) or 3.
+    pub axes: usize,
+    /// TensorCores.
+    pub cores: usize,
+    /// Memory (HBM), in bytes.
+    pub memory_bytes: u64,
+    /// Operations per second in bf16, at most.
+    pub flops: f64,
+    /// Bytes per second between memory and chip, at most.
+    pub memory_rate: f64,
+    /// Bytes per second that a chip sends to its neighbours over all its links together, at most.
+    pub link_rate: f64,
+    /// Where the figures are from.
+    pub source: &'static str,
+}
+
+const GIB: u64 = 1 << 30;
+
+/// Bytes per second sent, where a document gives bits per second.
+const fn gbit(rate: f64) -> f64 {
+    rate * 1e9 / 8.0
+}
+
+/// Every generation, the oldest first. Link rates are for sending: half of what documents call bidirectional.
+pub const GENERATIONS: [Generation; 7] = [
+    Generation {
+        name: "v2",
+        axes: 2,
+        cores: 2,
+        memory_bytes: 16 * GIB,
+        flops: 46e12,
+        memory_rate: 700e9,
+        link_rate: gbit(4.0 * 496.0),
+        source: "A Domain-Specific Supercomputer for Training Deep Neural Networks (CACM 2020), table of TPUv2 and TPUv3",
+    },
+    Generation {
+        name: "v3",
+        axes: 2,
+        cores: 2,
+        memory_bytes: 32 * GIB,
+        flops: 123e12,
+        memory_rate: 900e9,
+        link_rate: gbit(4.0 * 656.0),
+        source: "A Domain-Specific Supercomputer for Training Deep Neural Networks (CACM 2020), table of TPUv2 and TPUv3",
+    },
+    Generation {
+        name: "v4",
+        axes: 3,
+        cores: 2,
+        memory_bytes: 32 * GIB,
+        flops: 275e12,
+        memory_rate: 1200e9,
+        link_rate: 6.0 * 50e9,
+        source: "TPU v4: An Optically Reconfigurable Supercomputer (ISCA 2023), table of features",
+    },
+    Generation {
+        name: "v5e",
+        axes: 2,
+        cores: 1,
+        memory_bytes: 16 * GIB,
+        flops: 197e12,
+        memory_rate: 819e9,
+        link_rate: 400e9 / 2.0,
+        source: "Cloud TPU documentation, TPU v5e, system architecture",
+    },
+    Generation {
+        name: "v5p",
+        axes: 3,
+        cores: 2,
+        memory_bytes: 95 * GIB,
+        flops: 459e12,
+        memory_rate: 2765e9,
+        link_rate: 1200e9 / 2.0,
+        source: "Cloud TPU documentation, TPU v5p, system architecture",
+    },
+    Generation {
+        name: "v6e",
+        axes: 2,
+        cores: 1,
+        memory_bytes: 32 * GIB,
+        flops: 918e12,
+        memory_rate: 1600e9,
+        link_rate: 800e9 / 2.0,
+        source: "Cloud TPU documentation, TPU v6e, system architecture",
+    },
+    Generation {
+        name: "tpu7x",
+        axes: 3,
+        cores: 2,
+        memory_bytes: 192 * GIB,
+        flops: 2307e12,
+        memory_rate: 7380e9,
+        link_rate: 1200e9 / 2.0,
+        source: "Cloud TPU documentation, TPU7x (Ironwood), system architecture",
+    },
+];
+
+/// Chips of one generation in a grid: `v5e:2x2`, `v4:2x2x1`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    /// Of its chips.
+    pub generation: &'static Generation,
+    /// Chips along each axis.
+    pub sides: Vec<usize>,
+}
+
+impl Grid {
+    /// Most chips of a grid: the largest machine there is has fewer.
+    const MAX_CHIPS: usize = 1 << 16;
+
+    /// Reads `GENERATION:AxB` or `GENERATION:AxBxC`.
+    ///
+    /// # Errors
+    /// An unknown generation, or sides that no grid of it has.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let (name, sides) = text.split_once(':').unwrap_or((text, ""));
+        let names = || GENERATIONS.iter().map(|g| g.name);
+        let generation = GENERATIONS.iter().find(|g| g.name == name);
+        let generation = generation.ok_or_else(|| Error::Generation {
+            found: name.into(),
+            known: names().collect::<Vec<_>>().join(", "),
+            nearest: nearest(name, names()),
+        })?;
+        let read: Option<Vec<usize>> = sides.split('x').map(|side| side.parse().ok()).collect();
+        let chips = |sides: &Vec<usize>| sides.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
+        let fits = |sides: &Vec<usize>| {
+            sides.len() == generation.axes && chips(sides).is_some_and(|n| (1..=Self::MAX_CHIPS).contains(&n))
+        };
+        let sides = read.filter(fits).ok_or_else(|| Error::Sides {
+            found: text.into(),
+            axes: generation.axes,
+            example: format!("{name}:{}", if generation.axes == 2 { "2x2" } else { "2x2x1" }),
+        })?;
+        Ok(Grid { generation, sides })
+    }
+
+    /// Number of chips.
+    pub fn chips(&self) -> usize {
+        self.sides.iter().product()
+    }
+}
+
+impl fmt::Display for Grid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sides: Vec<String> = self.sides.iter().map(usize::to_string).collect();
+        write!(f, "{}:{}", self.generation.name, sides.join("x"))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_are_read_and_written() {
+        for (text, chips) in [("v5e:2x2", 4), ("v4:2x2x4", 16), ("tpu7x:1x1x1", 1), ("v3:4x4", 16)] {
+            let grid = Grid::parse(text).unwrap();
+            assert_eq!((grid.to_string().as_str(), grid.chips()), (text, chips));
+        }
+    }
+
+    #[test]
+    fn wrong_grids_name_what_is_expected() {
+        let said = |text| Grid::parse(text).unwrap_err().to_string();
+        assert!(said("v5:2x2").contains("v5e, v5p"), "{}", said("v5:2x2"));
+        for text in [
+            "v5e",
+            "v5e:2x2x1",
+            "v4:2x2",
+            "v5e:0x2",
+            "v5e:2xtwo",
+            "v5e:-1x2",
+            "v5e:99999999999x99999999999",
+        ] {
+            let example = if text.starts_with("v4") { "v4:2x2x1" } else { "v5e:2x2" };
+            assert!(said(text).contains(example), "{}", said(text));
+        }
+    }
+
+    #[test]
+    fn newer_chips_of_a_kind_have_more_of_everything() {
+        for pair in [
+            ["v2", "v3"],
+            ["v3", "v4"],
+            ["v4", "v5p"],
+            ["v5p", "tpu7x"],
+            ["v5e", "v6e"],
+        ] {
+            let [old, new] = pair.map(|name| GENERATIONS.iter().find(|g| g.name == name).unwrap());
+            assert!(new.flops > old.flops && new.memory_rate > old.memory_rate, "{pair:?}");
+            assert!(new.memory_bytes >= old.memory_bytes, "{pair:?}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What the compiler says of a program, and what that means on a chip.
+
+use super::{Error, Machine};
+use crate::pjrt::{self, Compiled, MemoryStats, OptionValue};
+use hlo::proto::{Instruction, Module, Shape};
+use hlo::text;
+use serde::Serialize;
+
+/// Memory and work of one execution on one device.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// Memory that the program needs on a device, in bytes.
+    pub memory: MemoryStats,
+    /// The most in use at any moment: as the compiler says, or all that there is together.
+    pub peak_bytes: u64,
+    /// Memory of a device: its share of the chip's.
+    pub device_bytes: u64,
+    /// The compiler's count of operations; of a loop it counts one turn. `None` where the plugin makes no estimate, as
+    /// below.
+    pub flops: Option<f64>,
+    /// Its count of bytes that instructions read and write.
+    pub bytes_accessed: Option<f64>,
+    /// Operations per byte.
+    pub intensity: Option<f64>,
+    /// Bytes that a device puts into collective operations, as the optimized program has them.
+    pub collective_bytes: u64,
+    /// Estimate of the time.
+    pub estimate: Option<Roofline>,
+    /// Instructions of the optimized program.
+    pub instructions: usize,
+}
+
+/// The least time that a chip's limits allow, in seconds: an estimate, since neither compute nor memory is ever used
+/// without gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Roofline {
+    /// Operations at the chip's peak in bf16.
+    pub compute_s: f64,
+    /// Bytes at the memory's peak rate.
+    pub memory_s: f64,
+    /// Collectives at the links' peak rate.
+    pub collective_s: f64,
+    /// The longest of the three, which overlap at best.
+    pub time_s: f64,
+    /// Which one that is: `compute`, `memory` or `links`.
+    pub bound: &'static str,
+}
+
+impl Figures {
+    /// Asks a program that was compiled for `machine`.
+    ///
+    /// # Errors
+    /// When the plugin cannot say, or returns something that is no program.
+    pub fn of(compiled: &Compiled, machine: &Machine) -> pjrt::Result<Self> {
+        let costs = compiled.cost_analysis()?.unwrap_or_default();
+        let number = |key: &str| match costs.get(key) {
+            Some(OptionValue::Float(value)) => Some(f64::from(*value)),
+            Some(OptionValue::Int(value)) => Some(*value as f64),
+            _ => None,
+        };
+        let (flops, bytes_accessed) = (number("flops"), number("bytes accessed"));
+        let module = text::read_module(&compiled.optimized_hlo()?)?;
+        let collective_bytes = collective_bytes(&module);
+        let roofline = |(flops, bytes)| Roofline::new(machine, flops, bytes, collective_bytes as f64);
+        let memory = compiled.memory_stats()?;
+        Ok(Figures {
+            peak_bytes: peak_bytes(&memory),
+            memory,
+            device_bytes: machine.memory_bytes(),
+            flops,
+            bytes_accessed,
+            intensity: flops.zip(bytes_accessed).map(|(flops, bytes)| flops / bytes.max(1.0)),
+            collective_bytes,
+            estimate: flops.zip(bytes_accessed).map(roofline),
+            instructions: module.computations.iter().map(|c| c.instructions.len()).sum(),
+        })
+    }
+
+    /// Whether the program fits.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check(&self, machine: &Machine) -> Result<(), Error> {
+        match self.peak_bytes > self.device_bytes {
+            true => Err(Error::Memory {
+                needed: self.peak_bytes,
+                available: self.device_bytes,
+                grid: machine.grid.to_string(),
+            }),
+            false => Ok(()),
+        }
+    }
+}
+
+fn peak_bytes(memory: &MemoryStats) -> u64 {
+    let together = memory.argument_bytes + memory.output_bytes - memory.alias_bytes + memory.temp_bytes;
+    u64::try_from(memory.peak_bytes.unwrap_or(together)).unwrap_or(0)
+}
+
+impl Roofline {
+    fn new(machine: &Machine, flops: f64, bytes: f64, collective_bytes: f64) -> Self {
+        let chip = machine.grid.generation;
+        // A device that is a core has its share of the chip.
+        let share = 1.0 / machine.devices_per_chip() as f64;
+        let devices = machine.devices as f64;
+        // A ring sends every byte but the device's own part, once to reduce and once to spread.
+        let sent = collective_bytes * 2.0 * (devices - 1.0) / devices;
+        let times = [
+            (flops / (chip.flops * share), "compute"),
+            (bytes / (chip.memory_rate * share), "memory"),
+            (sent / (chip.link_rate * share), "links"),
+        ];
+        let longest = times
+            .into_iter()
+            .fold((0.0, "compute"), |a, b| if b.0 > a.0 { b } else { a });
+        Roofline {
+            compute_s: times[0].0,
+            memory_s: times[1].0,
+            collective_s: times[2].0,
+            time_s: longest.0,
+            bound: longest.1,
+        }
+    }
+}
+
+/// Bytes of the operands of all collective operations, each counted once.
+fn collective_bytes(module: &Module) -> u64 {
+    const COLLECTIVES: [&str; 5] = [
+        "all-reduce",
+        "all-gather",
+        "reduce-scatter",
+        "all-to-all",
+        "collective-permute",
+    ];
+    // An asynchronous form starts with what the plain one takes.
+    let is_collective = |i: &Instruction| {
+        let opcode = i.opcode.strip_suffix("-start").unwrap_or(&i.opcode);
+        COLLECTIVES.contains(&opcode)
+    };
+    let of_computation = |c: &hlo::proto::Computation| -> u64 {
+        let operands = c
+            .instructions
+            .iter()
+            .filter(|i| is_collective(i))
+            .flat_map(|i| &i.operand_ids);
+        let shape = |id: &i64| c.instructions.iter().find(|i| i.id == *id)?.shape.as_ref();
+        operands.filter_map(shape).map(Shape::bytes).sum()
+    };
+    module.computations.iter().map(of_computation).sum()
+}

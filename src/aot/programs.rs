@@ -1,0 +1,54 @@
+//! The graphs of a run that are compiled ahead of time.
+
+use super::Error;
+use crate::config::Plan;
+use crate::data::sets::Set;
+use crate::train::eval::{Inference, evaluation};
+use crate::train::step::Trainer;
+use hlo::{Alias, Computation};
+
+/// A graph of a run.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Graph {
+    /// One training iteration on one batch, without mask update
+    #[default]
+    Step,
+    /// One mask update
+    Update,
+    /// Evaluation of one batch
+    Eval,
+    /// One launch: the device loop over training iterations and mask updates, with its data on the device
+    Train,
+}
+
+impl Graph {
+    /// The graph for a plan, whose batch size is one device's; state is donated where there is any.
+    ///
+    /// # Errors
+    /// None for the models and methods of this crate.
+    pub fn build(self, plan: &Plan) -> Result<(Computation, Vec<Alias>), Error> {
+        let model = plan.model()?;
+        let trainer = Trainer { plan, model: &*model };
+        Ok(match self {
+            Graph::Step => trainer.step()?,
+            Graph::Update => (trainer.update()?, vec![]),
+            Graph::Eval => {
+                let batch = plan.run.train.eval_batch_size;
+                (evaluation(Inference::new(plan, &*model), batch, batch)?, vec![])
+            }
+            Graph::Train => trainer.launch(resident_examples(plan)?)?,
+        })
+    }
+}
+
+/// Training examples that a launch finds on the device: the whole set, or one launch's batches of one too large for that.
+fn resident_examples(plan: &Plan) -> Result<usize, Error> {
+    let batch = plan.run.train.batch_size;
+    let set = plan.data_set()?;
+    let examples = set.examples([plan.run.data.examples.unwrap_or(2 * batch); 2])[0];
+    Ok(match set {
+        Set::ImageNet => plan.launch_length() as usize * batch,
+        _ => examples,
+    })
+}

@@ -1,0 +1,68 @@
+//! The largest batch that fits.
+
+/// The largest multiple of `grid` for which `fits` holds, and what it gave; `None` where not even `grid` itself fits.
+///
+/// Doubles until one does not fit, then halves the gap until it is a sixteenth of the batch, or `grid`: a batch that is
+/// found is at most that much too small. Nothing above `limit` is tried. `fits` is taken to be monotonic.
+///
+/// # Errors
+/// The first of `fits`.
+pub fn largest<T, E>(
+    grid: usize,
+    limit: usize,
+    mut fits: impl FnMut(usize) -> Result<Option<T>, E>,
+) -> Result<Option<(usize, T)>, E> {
+    let Some(first) = fits(grid)? else { return Ok(None) };
+    let mut best = (grid, first);
+    let mut refused: Option<usize> = None;
+    loop {
+        let (low, step) = (best.0, (best.0 / 16).max(grid));
+        let next = match refused {
+            None if low * 2 > limit => return Ok(Some(best)),
+            None => low * 2,
+            Some(high) if high - low <= step => return Ok(Some(best)),
+            Some(high) => low + ((high - low) / 2).next_multiple_of(grid),
+        };
+        match fits(next)? {
+            Some(found) => best = (next, found),
+            None => refused = Some(next),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// The batch found where at most `limit` fit, and the number of tries.
+    fn search(grid: usize, limit: usize) -> (Option<usize>, usize) {
+        let mut tries = 0;
+        let found = largest(grid, 4096, |batch| {
+            tries += 1;
+            Ok::<_, ()>((batch <= limit).then_some(()))
+        });
+        (found.unwrap().map(|(batch, ())| batch), tries)
+    }
+
+    #[test]
+    fn what_is_found_fits_and_is_nearly_the_largest() {
+        assert_eq!(search(8, 7).0, None);
+        assert_eq!(search(8, 100_000).0, Some(4096), "the most that is tried");
+        for limit in 8..4096 {
+            let (found, tries) = search(8, limit);
+            let found = found.unwrap();
+            assert!(found <= limit && found % 8 == 0, "{found} of {limit}");
+            assert!(limit - found < (found / 16).max(8) + 8, "{found} of {limit}");
+            assert!(tries <= 18, "{tries} tries for {limit}");
+        }
+    }
+
+    #[test]
+    fn a_failure_ends_the_search() {
+        assert_eq!(
+            largest(8, 64, |_| Err::<Option<()>, _>("no compiler")),
+            Err("no compiler")
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! `rigl-xla data inspect`: what is in TFRecord files.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::bail;
+
+use super::sheet;
+use crate::data::inspect::{self, Depth, Range, Set};
+use crate::report::table::{Style, Table};
+
+/// Arguments of `data inspect`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// TFRecord file, or a folder of shards
+    path: PathBuf,
+    /// First records of each set whose features are listed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    records: usize,
+    /// Decode every picture, and not only its header, to find the damaged ones
+    #[arg(long)]
+    decode: bool,
+    /// Write a page with the first pictures of each set and their labels
+    #[arg(long, value_name = "OUT.html")]
+    sheet: Option<PathBuf>,
+    /// Pictures of each set on it
+    #[arg(long, value_name = "N", default_value_t = 60, requires = "sheet")]
+    pictures: usize,
+    /// Threads; by default one a core
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// Runs `data inspect`.
+///
+/// # Errors
+/// Files that cannot be read, a missing shard, or after the report, records or pictures that are damaged.
+pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    let depth = Depth {
+        threads: args.threads.unwrap_or_else(super::cores),
+        records: args.records,
+        decode: args.decode,
+    };
+    let found = inspect::sets(&args.path)?;
+    let sets: Vec<Set> = {
+        let files = found.iter().map(|(_, files)| files.len() as u64).sum();
+        let progress = super::Counted::new(files, "files");
+        let inspected = found
+            .iter()
+            .map(|(name, files)| inspect::inspect(name, files, depth, &|| progress.add()));
+        inspected.collect::<Result<_, _>>()?
+    };
+    if let Some(path) = &args.sheet {
+        sheet::write(path, &found, args.pictures)?;
+    }
+    match json {
+        true => crate::cli::print_json(&serde_json::json!({"path": args.path, "sets": sets}))?,
+        false => crate::cli::print(&text(&sets, args.decode))?,
+    }
+    match sets.iter().map(|set| set.tally.damaged()).sum() {
+        0u64 => Ok(()),
+        damaged => bail!(
+            "{}: {damaged} damaged records or pictures, expected none",
+            args.path.display()
+        ),
+    }
+}
+
+fn text(sets: &[Set], decoded: bool) -> String {
+    let mut text = String::new();
+    for set in sets {
+        let tally = &set.tally;
+        let pixels = |range: &Range| format!("{} to {}, mean {:.1}", range.min, range.max, range.mean());
+        let damaged = match decoded {
+            true => "damaged pictures",
+            false => "damaged headers",
+        };
+        let rows = [
+            ("files", set.files.to_string()),
+            ("records", format!("{} of {} bytes", tally.records, tally.bytes)),
+            (
+                "pictures",
+                format!(
+                    "{} ({} JPEG, {} PNG; {} grey, {} CMYK)",
+                    tally.pictures, tally.jpeg, tally.png, tally.grey, tally.cmyk
+                ),
+            ),
+            ("bytes", pixels(&tally.picture_bytes)),
+            ("height", pixels(&tally.height)),
+            ("width", pixels(&tally.width)),
+            ("labels", labels(&tally.labels)),
+            ("damaged records", tally.damaged_records.to_string()),
+            ("no examples", tally.no_examples.to_string()),
+            (damaged, tally.damaged_pictures.to_string()),
+        ];
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", set.name);
+        for (what, value) in rows {
+            let _ = writeln!(text, "  {what:<18}{value}");
+        }
+        text.extend(tally.damages.iter().map(|damage| format!("  {damage}\n")));
+        text += &histogram(&tally.labels);
+        for record in &set.first {
+            let _ = writeln!(
+                text,
+                "  {}, byte {}: {} bytes",
+                record.file, record.offset, record.bytes
+            );
+            text.extend(
+                record
+                    .features
+                    .iter()
+                    .map(|(key, value)| format!("    {key:<26}{value}\n")),
+            );
+        }
+    }
+    text
+}
+
+fn labels(labels: &BTreeMap<i64, u64>) -> String {
+    let (Some(first), Some(last)) = (labels.keys().next(), labels.keys().last()) else {
+        return "none".into();
+    };
+    let least = labels.values().min().unwrap_or(&0);
+    let most = labels.values().max().unwrap_or(&0);
+    format!("{} of {first} to {last}, {least} to {most} examples each", labels.len())
+}
+
+/// Most labels of a histogram; of more, neighbours are taken together.
+const ROWS: usize = 20;
+/// Characters of the longest bar.
+const BAR: u64 = 40;
+
+fn histogram(labels: &BTreeMap<i64, u64>) -> String {
+    let all: Vec<(&i64, &u64)> = labels.iter().collect();
+    let groups = all.chunks(all.len().div_ceil(ROWS).max(1));
+    let row = |group: &[(&i64, &u64)]| {
+        let name = match (group.first(), group.last()) {
+            (Some((first, _)), Some((last, _))) if first != last => format!("{first}-{last}"),
+            (Some((first, _)), _) => first.to_string(),
+            _ => String::new(),
+        };
+        (name, group.iter().map(|(_, count)| **count).sum::<u64>())
+    };
+    let rows: Vec<(String, u64)> = groups.map(row).collect();
+    let most = rows.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
+    let mut table = Table::new(&["label", "examples", ""]);
+    for (name, count) in rows {
+        let bar = "#".repeat((count as u128 * u128::from(BAR)).div_ceil(most.into()) as usize);
+        table.row([name, count.to_string(), bar]);
+    }
+    table
+        .write(Style::Text)
+        .lines()
+        .map(|line| format!("  {line}\n"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_labels_become_few_rows() {
+        let labels = (1..=1000).map(|label| (label, 10 + u64::from(label > 950))).collect();
+        let text = histogram(&labels);
+        assert_eq!(text.lines().count(), 1 + ROWS);
+        assert!(
+            text.contains("951-1000       550  ########################################\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("1-50           500  #####################################\n"),
+            "{text}"
+        );
+        assert_eq!(histogram(&BTreeMap::new()).lines().count(), 1);
+    }
+}

@@ -1,0 +1,118 @@
+//! `rigl-xla data prepare`: pictures to TFRecord shards.
+
+use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+
+use crate::cli::Usage;
+use crate::data::prepare::{Plan, Request, Written};
+use crate::report::note;
+use crate::report::table::{Style, Table};
+
+/// Arguments of `data prepare`.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = HELP)]
+pub struct Args {
+    /// New folder for the shards; it appears once all is written
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// Training pictures: a folder or tar file of classes, or a folder with MNIST or CIFAR-10
+    #[arg(long, value_name = "PATH", required_unless_present = "validation")]
+    train: Option<PathBuf>,
+    /// Pictures that are only evaluated on, likewise
+    #[arg(long, value_name = "PATH")]
+    validation: Option<PathBuf>,
+    /// The class of each validation picture, a line each in the order of their names; for pictures that are in no class's folder
+    #[arg(long, value_name = "FILE", requires = "validation")]
+    validation_classes: Option<PathBuf>,
+    /// The classes in the order of their labels, a line each, after a space in words; by default in the order of their names
+    #[arg(long, value_name = "FILE")]
+    synsets: Option<PathBuf>,
+    /// Training shards; by default one for 1251 pictures, 1024 at most
+    #[arg(long, value_name = "N")]
+    train_shards: Option<usize>,
+    /// Validation shards; by default one for 1251 pictures, 128 at most
+    #[arg(long, value_name = "N")]
+    validation_shards: Option<usize>,
+    /// What the order of the pictures is drawn from
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Compress the shards; they can then only be read from front to back
+    #[arg(long)]
+    gzip: bool,
+    /// Threads; by default one a core. The shards do not depend on it
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+const HELP: &str = "\
+Folders and tar files hold a folder or tar file for each class with .jpeg, .jpg or .png files in it, as ImageNet's do: the \
+training archive is a tar file of tar files, the validation archive holds pictures alone, whose classes \
+--validation-classes lists. Pictures are stored as they are.
+
+Shards of pictures are named train-00000-of-01024 and validation-00000-of-00128 and have the features of the official files: \
+image/encoded, image/class/label (from 1, in the order of the classes), image/class/synset, image/class/text, image/format, \
+image/height, image/width, image/colorspace, image/channels, image/filename, and image/object/bbox/* (empty).
+
+Shards of MNIST and CIFAR-10 are named train-* and test-* and have the features of TensorFlow's data sets: image (a PNG) and \
+label (from 0).";
+
+/// Runs `data prepare`.
+///
+/// # Errors
+/// Sources that cannot be read or do not fit together, a folder that exists, or what the system reports.
+pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    let threads = args.threads.unwrap_or_else(super::cores);
+    if threads == 0 {
+        return Err(Usage("--threads 0: expected at least 1".into()).into());
+    }
+    let stop = stop_on_signal()?;
+    let plan = Plan::new(&Request {
+        train: args.train,
+        validation: args.validation,
+        validation_classes: args.validation_classes,
+        synsets: args.synsets,
+        shards: [args.train_shards, args.validation_shards],
+        seed: args.seed,
+        gzip: args.gzip,
+    })?;
+    let written = {
+        let progress = super::Counted::new(plan.examples() as u64, "pictures");
+        plan.write(&args.output, threads, &stop, &|| progress.add())?
+    };
+    for set in written.iter().filter(|set| set.left_out > 0) {
+        let (n, name) = (set.left_out, set.set);
+        note!("note: {name}: {n} files or folders are no pictures by their names, and were left out");
+    }
+    match json {
+        true => crate::cli::print_json(&serde_json::json!({"output": args.output, "sets": written})),
+        false => crate::cli::print(&table(&written)),
+    }
+}
+
+fn table(written: &[Written]) -> String {
+    let mut table = Table::new(&["set", "examples", "classes", "shards", "bytes"]);
+    for set in written {
+        let numbers = [set.examples as u64, set.classes as u64, set.shards as u64, set.bytes];
+        let numbers = numbers.map(|number| number.to_string());
+        table.row([set.set.to_owned()].into_iter().chain(numbers));
+    }
+    table.write(Style::Text)
+}
+
+/// Holds once Ctrl-C was pressed or the process asked to terminate; a second signal ends the process at once.
+fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    let handler = move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            process::exit(130);
+        }
+        note!("stopping: removing what was written (again to stop without)");
+    };
+    ctrlc::set_handler(handler).context("signals cannot be handled")?;
+    Ok(stop)
+}

@@ -1,0 +1,101 @@
+//! TensorFlow 1's bicubic resizing, bit for bit (reference 4.2).
+//!
+//! The source of output pixel `o` is `o * (in / out)`: neither are pixel centres halfway, nor is anything averaged where a
+//! picture becomes smaller. Weights are Keys' with `A = -0.75`, read from a table of 1024 steps. Sums are in `f32`, of four
+//! rows first and then of four columns, from first to last; each column's is taken once for all pixels that need it. Results
+//! are neither rounded nor clipped.
+
+use std::sync::LazyLock;
+
+use crate::data::picture::Pixels;
+
+const STEPS: usize = 1024;
+const A: f64 = -0.75;
+
+/// Weights of the nearer and the farther neighbour on one side, by the distance from the nearer one.
+static WEIGHTS: LazyLock<Vec<[f32; 2]>> = LazyLock::new(|| {
+    let weights = |step: usize| {
+        let near = step as f64 / STEPS as f64;
+        let far = near + 1.0;
+        [
+            (((A + 2.0) * near - (A + 3.0)) * near * near + 1.0) as f32,
+            (((A * far - 5.0 * A) * far + 8.0 * A) * far - 4.0 * A) as f32,
+        ]
+    };
+    (0..=STEPS).map(weights).collect()
+});
+
+/// Four neighbours along an axis, the first of them one before pixel `second`.
+#[derive(Clone, Copy, Debug)]
+struct Tap {
+    second: usize,
+    weights: [f32; 4],
+}
+
+impl Tap {
+    fn new(out: usize, scale: f32) -> Self {
+        let source = out as f32 * scale;
+        let whole = source.floor();
+        let step = ((source - whole) * STEPS as f32).round_ties_even() as usize;
+        let [near, far] = WEIGHTS[step];
+        let [near_after, far_after] = WEIGHTS[STEPS - step];
+        Tap {
+            second: whole as usize,
+            weights: [far, near, near_after, far_after],
+        }
+    }
+}
+
+/// Resizes pictures to squares; the room is used again.
+#[derive(Debug, Default)]
+pub struct Bicubic {
+    columns: Vec<Tap>,
+    /// Sums of four rows, with the first column repeated once before and the last one twice after, and a number more.
+    line: Vec<f32>,
+}
+
+impl Bicubic {
+    /// `out` is `f32[size, size, 3]`; `mirrored` exchanges left and right.
+    pub fn resize(&mut self, pixels: &Pixels, size: usize, mirrored: bool, out: &mut [f32]) {
+        let (height, width) = (pixels.height(), pixels.width());
+        let scale = |length: usize| length as f32 / size as f32;
+        self.columns.clear();
+        self.columns.extend((0..size).map(|x| Tap::new(x, scale(width))));
+        if mirrored {
+            self.columns.reverse();
+        }
+        self.line.resize(3 * (width + 3) + 1, 0.0);
+        for (y, out) in out.chunks_exact_mut(3 * size).enumerate() {
+            let Tap { second, weights } = Tap::new(y, scale(height));
+            let rows = [0, 1, 2, 3].map(|i| pixels.row((second + i).saturating_sub(1).min(height - 1)));
+            let inner = 3..3 * (width + 1);
+            sum_rows(rows, weights, &mut self.line[inner.clone()]);
+            self.line.copy_within(3..6, 0);
+            for repeated in [inner.end, inner.end + 3] {
+                self.line.copy_within(inner.end - 3..inner.end, repeated);
+            }
+            sum_columns(&self.line, &self.columns, out);
+        }
+    }
+}
+
+fn weighted(values: [f32; 4], weights: [f32; 4]) -> f32 {
+    values[0] * weights[0] + values[1] * weights[1] + values[2] * weights[2] + values[3] * weights[3]
+}
+
+/// Of four rows one, in numbers.
+fn sum_rows(rows: [&[u8]; 4], weights: [f32; 4], line: &mut [f32]) {
+    let rows = rows.map(|row| &row[..line.len()]);
+    for (i, sum) in line.iter_mut().enumerate() {
+        *sum = weighted(rows.map(|row| f32::from(row[i])), weights);
+    }
+}
+
+/// Of four pixels of a line one, three numbers each. A fourth number is summed along: four are what a register holds.
+fn sum_columns(line: &[f32], columns: &[Tap], out: &mut [f32]) {
+    for (pixel, tap) in out.chunks_exact_mut(3).zip(columns) {
+        let near: &[f32; 13] = &line[3 * tap.second..].first_chunk().copied().unwrap_or([0.0; 13]);
+        let sums: [f32; 4] = std::array::from_fn(|c| weighted([0, 3, 6, 9].map(|i| near[i + c]), tap.weights));
+        pixel.copy_from_slice(&sums[..3]);
+    }
+}

@@ -1,0 +1,339 @@
+//! What is in TFRecord files of pictures: counts, sizes, labels, formats, and what is damaged.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::parallel;
+use super::picture::{self, Dct, Format, Header, Pixels};
+use super::tfrecord::example::{Feature, Kind};
+use super::tfrecord::labelled::Labelled;
+use super::tfrecord::{self, Options, Reader, Record, Result, shards};
+
+/// Damages that are told one by one.
+const TOLD: usize = 10;
+/// Characters of a value that are shown.
+const SHOWN: usize = 40;
+
+/// How thorough to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Depth {
+    /// Files that are read at the same time.
+    pub threads: usize,
+    /// First records of each set whose features are listed.
+    pub records: usize,
+    /// Decode every picture, and not only its header.
+    pub decode: bool,
+}
+
+/// What a set of files holds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Set {
+    /// `train`, `validation`, or a file's name.
+    pub name: String,
+    /// Number of files, and their bytes as records (uncompressed).
+    pub files: usize,
+    /// What the records come to.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// The first records.
+    pub first: Vec<Listed>,
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tally {
+    /// Records whose checksums are right.
+    pub records: u64,
+    /// Bytes of their data.
+    pub bytes: u64,
+    /// Pictures whose header could be read.
+    pub pictures: u64,
+    /// Of them, those that are JPEG and PNG.
+    pub jpeg: u64,
+    /// On these the original stops.
+    pub png: u64,
+    /// Pictures of one component.
+    pub grey: u64,
+    /// JPEGs of four components.
+    pub cmyk: u64,
+    /// Of the pictures' files.
+    pub picture_bytes: Range,
+    /// Of the pictures, in pixels.
+    pub height: Range,
+    /// As above.
+    pub width: Range,
+    /// Examples by label, as the records have them.
+    pub labels: BTreeMap<i64, u64>,
+    /// Records whose checksum is wrong; files that end within one count as one.
+    pub damaged_records: u64,
+    /// Records that are no examples, or lack a picture or a label.
+    pub no_examples: u64,
+    /// Pictures that cannot be decoded, as far as that was tried.
+    pub damaged_pictures: u64,
+    /// The first of these, each with file and byte.
+    pub damages: Vec<String>,
+}
+
+/// Least, greatest and sum of some numbers; all 0 if there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Range {
+    /// The least.
+    pub min: u64,
+    /// The greatest.
+    pub max: u64,
+    /// All together.
+    pub sum: u64,
+    #[serde(skip)]
+    count: u64,
+}
+
+/// A record as it is listed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// File's name.
+    pub file: String,
+    /// Where it begins.
+    pub offset: u64,
+    /// Bytes of its data.
+    pub bytes: usize,
+    /// Its features by key.
+    pub features: BTreeMap<String, String>,
+}
+
+impl Range {
+    fn merge(self, other: Range) -> Range {
+        match (self.count, other.count) {
+            (0, _) => other,
+            (_, 0) => self,
+            _ => Range {
+                min: self.min.min(other.min),
+                max: self.max.max(other.max),
+                sum: self.sum.saturating_add(other.sum),
+                count: self.count + other.count,
+            },
+        }
+    }
+
+    fn add(&mut self, value: usize) {
+        let value = value as u64;
+        *self = self.merge(Range {
+            min: value,
+            max: value,
+            sum: value,
+            count: 1,
+        });
+    }
+
+    /// The mean; 0 if there are none.
+    pub fn mean(&self) -> f64 {
+        self.sum as f64 / self.count.max(1) as f64
+    }
+}
+
+/// The sets at `path`, a file or a folder of shards, each with its files in their order.
+///
+/// # Errors
+/// What cannot be read, a folder without shards, or a missing shard.
+pub fn sets(path: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
+    if !path.is_dir() {
+        return Ok(vec![(file_name(path), vec![path.into()])]);
+    }
+    let sets = shards::find_all(path)?;
+    match sets.is_empty() {
+        true => Err(tfrecord::Error::NoShards {
+            dir: path.into(),
+            expected: "SET-NNNNN-of-NNNNN".into(),
+        }),
+        false => Ok(sets),
+    }
+}
+
+/// Reads all of a set; calls `done` after each file, from any thread.
+///
+/// # Errors
+/// Files that cannot be opened or read. Damaged ones are counted instead.
+pub fn inspect(name: &str, files: &[PathBuf], depth: Depth, done: &(dyn Fn() + Sync)) -> Result<Set> {
+    let tally = |index: usize| {
+        let tally = tally(&files[index], depth.decode);
+        done();
+        tally
+    };
+    let tallies = parallel::map(files.len(), depth.threads, tally)?;
+    let mut first = vec![];
+    for_each(files, &mut |record| {
+        if first.len() < depth.records {
+            first.push(list(&record));
+        }
+        first.len() < depth.records
+    })?;
+    Ok(Set {
+        name: name.into(),
+        files: files.len(),
+        tally: tallies.into_iter().fold(Tally::default(), Tally::merge),
+        first,
+    })
+}
+
+/// Gives `take` the good records of files in their order, while it wants more.
+///
+/// # Errors
+/// Files that cannot be opened.
+pub fn for_each(files: &[PathBuf], take: &mut dyn FnMut(Record<'_>) -> bool) -> Result<()> {
+    for file in files {
+        let mut reader = Reader::open(file, Options::default())?;
+        loop {
+            match reader.next() {
+                Ok(Some(record)) if !take(record) => return Ok(()),
+                Ok(None) => break,
+                // Damages are counted elsewhere; after one that hides where the next record is comes the end.
+                Ok(Some(_)) | Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tally(path: &Path, decode: bool) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut reader = Reader::open(path, Options::default())?;
+    let mut pixels = decode.then(Pixels::default);
+    loop {
+        match reader.next() {
+            Ok(None) => return Ok(tally),
+            Ok(Some(record)) => tally.add(&record, pixels.as_mut()),
+            Err(error @ (tfrecord::Error::Record { .. } | tfrecord::Error::Read { .. })) => {
+                tally.damaged_records += 1;
+                tally.tell(&error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, record: &Record<'_>, pixels: Option<&mut Pixels>) {
+        self.records += 1;
+        self.bytes += record.bytes.len() as u64;
+        let example = record.example();
+        let labelled = example.and_then(|e| Labelled::of(&e).map_err(|problem| record.error(problem)));
+        let labelled = match labelled {
+            Ok(labelled) => labelled,
+            Err(error) => {
+                self.no_examples += 1;
+                return self.tell(&error);
+            }
+        };
+        *self.labels.entry(labelled.label).or_default() += 1;
+        self.picture_bytes.add(labelled.encoded.len());
+        if let Err(problem) = self.add_picture(labelled.encoded, pixels) {
+            self.damaged_pictures += 1;
+            self.tell(&record.error(tfrecord::Problem::Other(problem.to_string())));
+        }
+    }
+
+    /// Decodes it, too, where there is a place for its pixels.
+    fn add_picture(&mut self, encoded: &[u8], pixels: Option<&mut Pixels>) -> picture::Result<()> {
+        let (format, header) = (Format::of(encoded)?, Header::of(encoded)?);
+        self.pictures += 1;
+        match format {
+            Format::Jpeg => self.jpeg += 1,
+            Format::Png => self.png += 1,
+        }
+        self.grey += u64::from(header.components <= 2);
+        self.cmyk += u64::from(format == Format::Jpeg && header.components == 4);
+        self.height.add(header.height);
+        self.width.add(header.width);
+        match pixels {
+            None => Ok(()),
+            Some(pixels) => picture::decode(encoded, Dct::Fast, |header| Ok(header.whole()), pixels),
+        }
+    }
+
+    fn tell(&mut self, error: &tfrecord::Error) {
+        if self.damages.len() < TOLD {
+            self.damages.push(error.to_string());
+        }
+    }
+
+    fn merge(mut self, other: Tally) -> Tally {
+        for (label, count) in other.labels {
+            *self.labels.entry(label).or_default() += count;
+        }
+        self.damages.extend(other.damages);
+        self.damages.truncate(TOLD);
+        Tally {
+            records: self.records + other.records,
+            bytes: self.bytes + other.bytes,
+            pictures: self.pictures + other.pictures,
+            jpeg: self.jpeg + other.jpeg,
+            png: self.png + other.png,
+            grey: self.grey + other.grey,
+            cmyk: self.cmyk + other.cmyk,
+            picture_bytes: self.picture_bytes.merge(other.picture_bytes),
+            height: self.height.merge(other.height),
+            width: self.width.merge(other.width),
+            damaged_records: self.damaged_records + other.damaged_records,
+            no_examples: self.no_examples + other.no_examples,
+            damaged_pictures: self.damaged_pictures + other.damaged_pictures,
+            ..self
+        }
+    }
+
+    /// How many records and pictures are not what they should be.
+    pub fn damaged(&self) -> u64 {
+        self.damaged_records + self.no_examples + self.damaged_pictures
+    }
+}
+
+fn list(record: &Record<'_>) -> Listed {
+    let features = match record.example() {
+        Ok(example) => example
+            .features()
+            .map(|(key, feature)| (key.to_owned(), show(feature)))
+            .collect(),
+        Err(_) => BTreeMap::new(),
+    };
+    Listed {
+        file: file_name(record.path),
+        offset: record.offset,
+        bytes: record.bytes.len(),
+        features,
+    }
+}
+
+/// A feature's values in few words.
+fn show(feature: &Feature<'_>) -> String {
+    let text = match feature.kind() {
+        None => "nothing".to_owned(),
+        Some(_) if feature.is_empty() => "[]".to_owned(),
+        Some(Kind::Floats) => shown(&feature.floats()),
+        Some(Kind::Int64s) => shown(&feature.int64s()),
+        Some(Kind::Bytes) => {
+            let values = feature
+                .bytes()
+                .into_iter()
+                .map(|value| match std::str::from_utf8(value) {
+                    Ok(text) if text.chars().count() <= SHOWN && !text.contains(char::is_control) => {
+                        format!("'{text}'")
+                    }
+                    _ => format!("{} bytes", value.len()),
+                });
+            values.take(SHOWN).collect::<Vec<_>>().join(", ")
+        }
+    };
+    match text.char_indices().nth(2 * SHOWN) {
+        None => text,
+        Some((end, _)) => format!("{} ... ({} values)", &text[..end], feature.len()),
+    }
+}
+
+fn shown<T: ToString>(values: &[T]) -> String {
+    let values = values.iter().take(SHOWN).map(T::to_string);
+    values.collect::<Vec<_>>().join(", ")
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,266 @@
+//! Compressed pictures to pixels: JPEG as TensorFlow decodes it, bit for bit, and PNG.
+//!
+//! TensorFlow's `decode_and_crop_jpeg` is libjpeg-turbo with the fast integer transform and smooth upsampling, and decodes the
+//! window alone: at its edges the upsampling has no neighbours, so that it is not what a cut from the whole picture is. EXIF
+//! is not looked at. Grey pictures become three equal colours, and four inks (CMYK, YCCK) are multiplied out.
+
+mod jpeg;
+mod png;
+
+/// Components times pixels of a picture, at most: TensorFlow's limit.
+pub const LARGEST_SAMPLES: usize = (1 << 29) - 1;
+
+const JPEG_START: &[u8] = &[0xff, 0xd8, 0xff];
+const PNG_START: &[u8] = b"\x89PNG\r\n\x1a\n";
+
+/// Why a picture could not be decoded. The caller knows which one it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // the messages are the documentation; the fields are their values
+pub enum Error {
+    #[error("no picture: it starts with {found:02x?}, expected a JPEG ([ff, d8, ff]) or a PNG ([89, 50, 4e, 47])")]
+    Format { found: Vec<u8> },
+    #[error("the JPEG is truncated: its data end before its picture does")]
+    Truncated,
+    #[error("damaged JPEG: {0}")]
+    Damaged(String),
+    #[error("damaged PNG: {0}")]
+    DamagedPng(String),
+    #[error(
+        "a picture of {height} x {width} pixels and {components} components, expected at most {LARGEST_SAMPLES} \
+         samples in all"
+    )]
+    TooLarge {
+        height: usize,
+        width: usize,
+        components: usize,
+    },
+    #[error("a picture of {height} x {width} pixels in {bytes} bytes, expected at least {expected} bytes for so many")]
+    TooFewBytes {
+        height: usize,
+        width: usize,
+        bytes: usize,
+        expected: usize,
+    },
+    #[error("{window}, expected a part of a picture of {height} x {width} pixels that is not empty")]
+    Window {
+        window: Window,
+        height: usize,
+        width: usize,
+    },
+}
+
+/// This module's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Which inverse cosine transform a JPEG is decoded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dct {
+    /// Integers of few bits (`INTEGER_FAST`): TensorFlow's default.
+    Fast,
+    /// Integers of enough bits (`INTEGER_ACCURATE`): most other programs' default.
+    Accurate,
+}
+
+/// How a picture is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Most of ImageNet.
+    Jpeg,
+    /// One picture of ImageNet, by a JPEG's name.
+    Png,
+}
+
+impl Format {
+    /// By the first bytes.
+    ///
+    /// # Errors
+    /// When they are neither's.
+    pub fn of(bytes: &[u8]) -> Result<Self> {
+        if bytes.starts_with(JPEG_START) {
+            Ok(Format::Jpeg)
+        } else if bytes.starts_with(PNG_START) {
+            Ok(Format::Png)
+        } else {
+            let found = bytes[..bytes.len().min(4)].to_vec();
+            Err(Error::Format { found })
+        }
+    }
+
+    /// Pixels that a byte of a file can stand for at most.
+    fn pixels_per_byte(self) -> usize {
+        match self {
+            // A block of 64 takes a bit.
+            Format::Jpeg => 64 * 8,
+            // A pixel takes a bit, and nothing is compressed to less than a 1032nd.
+            Format::Png => 8 * 1032,
+        }
+    }
+}
+
+/// What a file says of its picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Components of a pixel in the file: 1 in grey pictures, 3 in most, 4 where there are four inks, or a PNG has colours
+    /// and transparency.
+    pub components: usize,
+}
+
+impl Header {
+    /// The header of a picture; its pixels are not decoded.
+    ///
+    /// # Errors
+    /// When it is damaged, or of neither format.
+    pub fn of(bytes: &[u8]) -> Result<Self> {
+        match Format::of(bytes)? {
+            Format::Jpeg => jpeg::session(bytes, |session| Ok(session.header())),
+            Format::Png => png::open(bytes).map(|(_, header)| header),
+        }
+    }
+
+    /// The whole picture.
+    pub fn whole(&self) -> Window {
+        Window {
+            top: 0,
+            left: 0,
+            height: self.height,
+            width: self.width,
+        }
+    }
+
+    /// Bounds what decoding allocates.
+    fn check(&self, bytes: &[u8], format: Format) -> Result<()> {
+        let &Header {
+            height,
+            width,
+            components,
+        } = self;
+        let samples = height.checked_mul(width).and_then(|n| n.checked_mul(components));
+        if samples.is_none_or(|n| n > LARGEST_SAMPLES) {
+            return Err(Error::TooLarge {
+                height,
+                width,
+                components,
+            });
+        }
+        let (bytes, expected) = (bytes.len(), height * width / format.pixels_per_byte());
+        if bytes < expected {
+            return Err(Error::TooFewBytes {
+                height,
+                width,
+                bytes,
+                expected,
+            });
+        }
+        Ok(())
+    }
+
+    /// The window, when it is a part of the picture.
+    fn part(&self, window: Window) -> Result<Window> {
+        let &Header { height, width, .. } = self;
+        let within = |start: usize, length: usize, of: usize| length > 0 && start <= of && length <= of - start;
+        if within(window.top, window.height, height) && within(window.left, window.width, width) {
+            Ok(window)
+        } else {
+            Err(Error::Window { window, height, width })
+        }
+    }
+}
+
+/// A part of a picture, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// First row.
+    pub top: usize,
+    /// First column.
+    pub left: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl std::fmt::Display for Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Window {
+            top,
+            left,
+            height,
+            width,
+        } = self;
+        write!(
+            f,
+            "a window of {height} x {width} pixels from row {top} and column {left}"
+        )
+    }
+}
+
+/// Decoded pixels, red, green and blue; the room is used again.
+#[derive(Debug, Default)]
+pub struct Pixels {
+    bytes: Vec<u8>,
+    height: usize,
+    width: usize,
+    /// Pixels of each row before those that were asked for.
+    margin: usize,
+}
+
+impl Pixels {
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// A row, three bytes a pixel.
+    pub fn row(&self, row: usize) -> &[u8] {
+        let stride = 3 * (self.margin + self.width);
+        &self.bytes[row * stride..][..stride][3 * self.margin..]
+    }
+
+    fn reset(&mut self, height: usize, width: usize, margin: usize) {
+        (self.height, self.width, self.margin) = (height, width, margin);
+        self.bytes.resize(3 * height * (margin + width), 0);
+    }
+
+    /// A row with its margin.
+    fn row_mut(&mut self, row: usize) -> &mut [u8] {
+        let stride = 3 * (self.margin + self.width);
+        &mut self.bytes[row * stride..][..stride]
+    }
+}
+
+/// Decodes the part of a picture that `choose` says when it knows the size.
+///
+/// # Errors
+/// When the picture is damaged, truncated before the end of the window, or of neither format; when it is larger than
+/// [`LARGEST_SAMPLES`] or than its bytes can hold; when the window does not lie within it. Errors of `choose` are passed on.
+pub fn decode<E: From<Error>>(
+    bytes: &[u8],
+    dct: Dct,
+    choose: impl FnOnce(Header) -> std::result::Result<Window, E>,
+    pixels: &mut Pixels,
+) -> std::result::Result<(), E> {
+    let format = Format::of(bytes)?;
+    let chosen = |header: Header| -> std::result::Result<Window, E> {
+        header.check(bytes, format)?;
+        Ok(header.part(choose(header)?)?)
+    };
+    match format {
+        Format::Jpeg => jpeg::session(bytes, |session| {
+            let window = chosen(session.header())?;
+            Ok(session.read(window, dct, pixels)?)
+        }),
+        Format::Png => {
+            let (reader, header) = png::open(bytes)?;
+            Ok(png::read(reader, chosen(header)?, pixels)?)
+        }
+    }
+}

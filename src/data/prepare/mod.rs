@@ -1,0 +1,345 @@
+//! Data sets to TFRecord shards: folders or tar files of pictures with the features of the official ImageNet files, MNIST and
+//! CIFAR-10 with those of TensorFlow's smaller data sets.
+//!
+//! Pictures are stored as they are, byte by byte: nothing is encoded anew, and format, colours and channels say what is
+//! there. Which picture is in which shard, and where, is a function of their names and the seed, not of the threads.
+
+mod classes;
+mod error;
+mod pixels;
+mod source;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+pub use classes::Classes;
+pub use error::{Error, Result};
+
+use super::picture::{Format, Header};
+use super::tfrecord::labelled::Picture;
+use super::tfrecord::{self, Compression, shards};
+use super::{Split, parallel, picture};
+use crate::checkpoint::atomic;
+use crate::rng::{BoundedRng, stream};
+use pixels::Pixels;
+use source::Source;
+
+/// Pictures in a shard, about, where the number of shards is not given; the official files have 1251.
+const PICTURES_PER_SHARD: usize = 1251;
+/// Shards of the official training and validation sets, and the most that are made without being asked for.
+const OFFICIAL_SHARDS: [usize; 2] = [1024, 128];
+
+/// What to prepare.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Folder or tar file with the training pictures.
+    pub train: Option<PathBuf>,
+    /// Likewise, what is only evaluated on.
+    pub validation: Option<PathBuf>,
+    /// A list with the class of each validation picture, in the order of their names.
+    pub validation_classes: Option<PathBuf>,
+    /// A list of classes in the order of their labels; that of their names if not given.
+    pub synsets: Option<PathBuf>,
+    /// Numbers of training and validation shards; by the numbers of pictures if not given.
+    pub shards: [Option<usize>; 2],
+    /// What the order of the pictures is drawn from.
+    pub seed: u64,
+    /// Whether shards are gzipped.
+    pub gzip: bool,
+}
+
+/// What will be written.
+#[derive(Debug)]
+pub struct Plan {
+    sets: Vec<Set>,
+    classes: Classes,
+    compression: Compression,
+}
+
+/// A part of the data set.
+#[derive(Debug)]
+struct Set {
+    name: &'static str,
+    examples: Examples,
+    /// Indices of examples in the order in which they are written.
+    order: Vec<usize>,
+    shards: usize,
+}
+
+#[derive(Debug)]
+enum Examples {
+    /// Pictures, each with its class's place.
+    Files(Source, Vec<usize>),
+    Pixels(Pixels),
+}
+
+/// What was written of a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Written {
+    /// `train`, `validation`, or of the smaller data sets `test`.
+    pub set: &'static str,
+    /// Number of examples.
+    pub examples: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Number of files.
+    pub shards: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files of the source that are no pictures by their names, and were left out.
+    pub left_out: usize,
+}
+
+impl Plan {
+    /// Finds the pictures and their classes, and draws their order.
+    ///
+    /// # Errors
+    /// Sources or lists that cannot be read, have no pictures, or do not fit together.
+    pub fn new(request: &Request) -> Result<Self> {
+        let listed = request.synsets.as_deref().map(Classes::read).transpose()?;
+        let mut classes = listed.unwrap_or_default();
+        let parts = [
+            (Split::Train, &request.train, None),
+            (Split::Test, &request.validation, request.validation_classes.as_deref()),
+        ];
+        let mut sets = vec![];
+        for (split, path, list) in parts {
+            let Some(path) = path else { continue };
+            let (name, examples) = examples(path, split, list, &mut classes)?;
+            let asked = request.shards[split as usize];
+            sets.push(Set::new(
+                name,
+                examples,
+                asked.ok_or(OFFICIAL_SHARDS[split as usize]),
+                request.seed,
+            )?);
+        }
+        let compression = if request.gzip {
+            Compression::Gzip
+        } else {
+            Compression::None
+        };
+        Ok(Plan {
+            sets,
+            classes,
+            compression,
+        })
+    }
+
+    /// Number of examples in all.
+    pub fn examples(&self) -> usize {
+        self.sets.iter().map(|set| set.order.len()).sum()
+    }
+
+    /// Writes the set into a new folder, which appears with the last file; calls `done` after each example, from any thread.
+    ///
+    /// # Errors
+    /// A picture that cannot be read or is none, what the system reports, a folder that exists, or that `stop` holds. Nothing
+    /// is left behind then.
+    pub fn write(
+        &self,
+        output: &Path,
+        threads: usize,
+        stop: &AtomicBool,
+        done: &(dyn Fn() + Sync),
+    ) -> Result<Vec<Written>> {
+        let exists = || Error::Exists { path: output.into() };
+        let name = output.file_name().ok_or_else(exists)?.to_string_lossy();
+        if output.symlink_metadata().is_ok() {
+            return Err(exists());
+        }
+        let parent = atomic::folder(output);
+        fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        let mut staging = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // As for any folder that is created; the umask is applied to it.
+            staging.permissions(fs::Permissions::from_mode(0o777));
+        }
+        let prefix = format!(".{name}.");
+        let staging = staging
+            .prefix(&prefix)
+            .suffix(atomic::TEMPORARY)
+            .tempdir_in(parent)
+            .map_err(Error::io(parent))?;
+        let write = |set: &Set| self.write_set(set, staging.path(), threads, stop, done);
+        let written = self.sets.iter().map(write).collect::<Result<_>>()?;
+        if !self.classes.is_empty() {
+            let path = staging.path().join("classes.txt");
+            let text = self.classes.to_text();
+            atomic::write(&path, |out| out.write_all(text.as_bytes())).map_err(Error::io(&path))?;
+        }
+        fs::rename(staging.path(), output).map_err(Error::io(output))?;
+        // Its name is gone, so there is nothing to remove.
+        let _ = staging.keep();
+        atomic::sync_folder(parent).map_err(Error::io(parent))?;
+        Ok(written)
+    }
+
+    fn write_set(
+        &self,
+        set: &Set,
+        dir: &Path,
+        threads: usize,
+        stop: &AtomicBool,
+        done: &(dyn Fn() + Sync),
+    ) -> Result<Written> {
+        let shard = |index: usize| {
+            let path = dir.join(shards::name(set.name, index, set.shards));
+            let [start, end] = [index, index + 1].map(|i| i * set.order.len() / set.shards);
+            let mut failed = None;
+            let written = tfrecord::write(&path, self.compression, |out| {
+                for &example in &set.order[start..end] {
+                    let record = match stop.load(Ordering::Relaxed) {
+                        true => Err(Error::Stopped),
+                        false => set.examples.record(example, &self.classes),
+                    };
+                    // The error goes around the writer, which knows only those of the system.
+                    let record = record.map_err(|e| {
+                        failed = Some(e);
+                        io::Error::other("no record")
+                    })?;
+                    out.write(&record)?;
+                    done();
+                }
+                Ok(())
+            });
+            match failed {
+                Some(error) => Err(error),
+                None => written.map_err(Error::from),
+            }?;
+            fs::metadata(&path).map(|file| file.len()).map_err(Error::io(&path))
+        };
+        let (classes, left_out) = match &set.examples {
+            Examples::Files(source, _) => (self.classes.len(), source.others),
+            Examples::Pixels(pixels) => (pixels.set.classes, 0),
+        };
+        Ok(Written {
+            set: set.name,
+            examples: set.order.len(),
+            classes,
+            shards: set.shards,
+            bytes: parallel::map(set.shards, threads, shard)?.iter().sum(),
+            left_out,
+        })
+    }
+}
+
+/// The examples of a part with its name. `classes` are set by the first part where they are not known.
+fn examples(path: &Path, split: Split, list: Option<&Path>, classes: &mut Classes) -> Result<(&'static str, Examples)> {
+    let names = match split {
+        Split::Train => ["train", "train"],
+        Split::Test => ["test", "validation"],
+    };
+    if let Some(pixels) = Pixels::open(path, split)? {
+        return Ok((names[0], Examples::Pixels(pixels)));
+    }
+    let mut source = Source::open(path)?;
+    if let Some(list) = list {
+        let lines = classes::lines(list)?;
+        let mut without: Vec<_> = source.found.iter_mut().filter(|found| found.class.is_none()).collect();
+        if lines.len() != without.len() {
+            return Err(Error::ClassCount {
+                path: list.into(),
+                found: lines.len(),
+                pictures: path.into(),
+                expected: without.len(),
+            });
+        }
+        for (found, line) in without.iter_mut().zip(lines) {
+            found.class = Some(line);
+        }
+    }
+    if classes.is_empty() {
+        *classes = Classes::sorted(source.found.iter().filter_map(|found| found.class.as_deref()));
+    }
+    let place = |found: &source::Found| {
+        let class = found.class.as_ref().ok_or_else(|| Error::NoClass {
+            path: path.into(),
+            name: found.name.clone(),
+        })?;
+        classes.find(class).ok_or_else(|| Error::UnknownClass {
+            path: path.into(),
+            name: found.name.clone(),
+            class: class.clone(),
+            known: classes.len(),
+            first: classes.get(0).0.to_owned(),
+        })
+    };
+    let places = source.found.iter().map(place).collect::<Result<_>>()?;
+    Ok((names[1], Examples::Files(source, places)))
+}
+
+impl Set {
+    /// `shards`: how many are asked for, or how many there may be.
+    fn new(
+        name: &'static str,
+        examples: Examples,
+        shards: std::result::Result<usize, usize>,
+        seed: u64,
+    ) -> Result<Self> {
+        let pictures = examples.len();
+        let shards = shards.unwrap_or_else(|most| pictures.div_ceil(PICTURES_PER_SHARD).min(most));
+        if shards == 0 || shards > pictures {
+            return Err(Error::Shards {
+                set: name,
+                shards,
+                pictures,
+            });
+        }
+        let mut order: Vec<usize> = (0..pictures).collect();
+        stream(seed, "prepare", name, 0).shuffle(&mut order);
+        Ok(Set {
+            name,
+            examples,
+            order,
+            shards,
+        })
+    }
+}
+
+impl Examples {
+    fn len(&self) -> usize {
+        match self {
+            Examples::Files(source, _) => source.found.len(),
+            Examples::Pixels(pixels) => pixels.set.len(),
+        }
+    }
+
+    /// The record of example `index`.
+    fn record(&self, index: usize, classes: &Classes) -> Result<Vec<u8>> {
+        match self {
+            Examples::Files(source, places) => {
+                let found = &source.found[index];
+                let encoded = source.read(found)?;
+                let bad = |problem: picture::Error| Error::Picture {
+                    name: source.name(found),
+                    problem: problem.to_string(),
+                };
+                let (format, header) = (Format::of(&encoded).map_err(bad)?, Header::of(&encoded).map_err(bad)?);
+                let (synset, text) = classes.get(places[index]);
+                let picture = Picture {
+                    encoded: &encoded,
+                    format: match format {
+                        Format::Jpeg => "JPEG",
+                        Format::Png => "PNG",
+                    },
+                    height: header.height,
+                    width: header.width,
+                    channels: header.components,
+                    filename: &found.name,
+                    label: places[index] as i64 + 1,
+                    synset,
+                    text,
+                };
+                Ok(picture.encode())
+            }
+            Examples::Pixels(pixels) => pixels.record(index),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! TFRecord files: read from front to back ([`Reader`]) or record by record ([`Indexed`]), written ([`Writer`]), found in
+//! folders ([`shards`]); and what is in the records of data sets, `tf.train.Example` ([`example`]).
+//!
+//! A record is its length (little-endian `u64`), a masked CRC-32C of those 8 bytes, its bytes, and a masked CRC-32C of them.
+//! A file is records and nothing else, the whole of it gzipped or in zlib's format at times.
+//!
+//! Files are read, not mapped: a mapping needs `unsafe`, and kills the process when another one shortens the file.
+
+pub mod example;
+mod indexed;
+pub mod labelled;
+mod reader;
+pub mod shards;
+mod wire;
+mod writer;
+
+pub use example::Example;
+pub use indexed::Indexed;
+pub(in crate::data) use indexed::read_at;
+pub use reader::Reader;
+pub use writer::{Writer, write};
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::tf::table::masked;
+
+/// Bytes before a record's data: length and checksum.
+const HEADER_BYTES: usize = 12;
+/// Bytes after a record's data: a checksum.
+const FOOTER_BYTES: usize = 4;
+
+/// How a file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// As by gzip.
+    Gzip,
+    /// As by zlib.
+    Zlib,
+}
+
+/// How to read files.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What the file is compressed with; recognised by content if `None`.
+    pub compression: Option<Compression>,
+    /// Bound on the bytes of a record, which no memory is taken beyond.
+    pub max_record_bytes: u32,
+}
+
+impl Default for Options {
+    /// Compression by content; records of up to 256 MiB.
+    fn default() -> Self {
+        Options {
+            compression: None,
+            max_record_bytes: 1 << 28,
+        }
+    }
+}
+
+/// A record whose checksum was right.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The file it is from.
+    pub path: &'a Path,
+    /// Where it begins there, in the uncompressed file.
+    pub offset: u64,
+    /// Its data.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// The record as `tf.train.Example`.
+    ///
+    /// # Errors
+    /// When it is none, with the record's place.
+    pub fn example(&self) -> Result<Example<'a>> {
+        Example::parse(self.bytes).map_err(|problem| self.error(problem))
+    }
+
+    /// What is wrong with this record, with its place.
+    pub fn error(&self, problem: impl Into<Problem>) -> Error {
+        Error::Record {
+            path: self.path.into(),
+            offset: self.offset,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Why records cannot be read or written. Each message names the file and, where there is one, the byte in it.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages are the documentation; the fields are their values
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: byte {offset}: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        offset: u64,
+        source: io::Error,
+    },
+    #[error("{}: record at byte {offset}: {problem}", path.display())]
+    Record {
+        path: PathBuf,
+        offset: u64,
+        problem: Problem,
+    },
+    #[error("{}: compressed, expected a plain TFRecord file: only those can be read in any order", path.display())]
+    Compressed { path: PathBuf },
+    #[error("{}: no file named {expected}", dir.display())]
+    NoShards { dir: PathBuf, expected: String },
+    #[error("{}: shard {missing} is missing: {found} of {count} are there", dir.display())]
+    MissingShard {
+        dir: PathBuf,
+        missing: String,
+        found: usize,
+        count: usize,
+    },
+    #[error("{}: {first} and {second} are of different sets, expected one", dir.display())]
+    MixedShards {
+        dir: PathBuf,
+        first: String,
+        second: String,
+    },
+}
+
+impl Error {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        |source| Error::Io { path, source }
+    }
+
+    /// Whether only the content of one record is wrong: those after it can be read.
+    pub fn is_of_one_record(&self) -> bool {
+        use Problem::{Data, Example, Feature, Other};
+        matches!(
+            self,
+            Error::Record {
+                problem: Data { .. } | Example(_) | Feature(_) | Other(_),
+                ..
+            }
+        )
+    }
+}
+
+/// What is wrong with a record.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // as above
+pub enum Problem {
+    #[error("{found} bytes are left, expected the {HEADER_BYTES} of a length and its checksum")]
+    ShortHeader { found: usize },
+    #[error("checksum of the length {found:08x}, expected {expected:08x}: not a TFRecord file, or damaged")]
+    Length { found: u32, expected: u32 },
+    #[error("length {found}, expected at most {limit}")]
+    TooLong { found: u64, limit: u64 },
+    #[error("{found} bytes are left after its length, expected {expected}")]
+    ShortData { found: u64, expected: u64 },
+    #[error("checksum of the data {found:08x}, expected {expected:08x}: damaged")]
+    Data { found: u32, expected: u32 },
+    #[error("not a tf.train.Example: {0}")]
+    Example(#[from] example::Malformed),
+    #[error("{0}")]
+    Feature(#[from] example::FeatureError),
+    /// Whatever a user of the record found, as in a picture.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// This module's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The length that a header tells, if its checksum and size are right.
+fn length(header: &[u8; HEADER_BYTES], options: &Options) -> std::result::Result<u64, Problem> {
+    let [a, b, c, d, e, f, g, h, crc @ ..] = *header;
+    let length = [a, b, c, d, e, f, g, h];
+    let (found, expected) = (u32::from_le_bytes(crc), checksum(&length));
+    let (length, limit) = (u64::from_le_bytes(length), options.max_record_bytes.into());
+    match length {
+        _ if found != expected => Err(Problem::Length { found, expected }),
+        _ if length > limit => Err(Problem::TooLong { found: length, limit }),
+        _ => Ok(length),
+    }
+}
+
+/// The data of data and footer, if the checksum is right.
+fn data(stored: &[u8]) -> std::result::Result<&[u8], Problem> {
+    let Some((data, footer)) = stored.split_last_chunk::<FOOTER_BYTES>() else {
+        return Err(Problem::ShortData {
+            found: stored.len() as u64,
+            expected: FOOTER_BYTES as u64,
+        });
+    };
+    let (found, expected) = (u32::from_le_bytes(*footer), checksum(data));
+    match found == expected {
+        true => Ok(data),
+        false => Err(Problem::Data { found, expected }),
+    }
+}
+
+/// The checksum that files hold of `bytes`.
+fn checksum(bytes: &[u8]) -> u32 {
+    masked(crc32c::crc32c(bytes))
+}
+
+/// What a file that begins so is compressed with.
+fn detect(start: &[u8]) -> Compression {
+    let plain = start.first_chunk::<HEADER_BYTES>().is_some_and(|header| {
+        length(
+            header,
+            &Options {
+                compression: None,
+                max_record_bytes: u32::MAX,
+            },
+        )
+        .is_ok()
+    });
+    match start {
+        _ if plain => Compression::None,
+        [0x1f, 0x8b, 8, ..] => Compression::Gzip,
+        // Method 8, a window of up to 32 KiB, and a header that is a multiple of 31.
+        &[method, flags, ..]
+            if method & 15 == 8 && method >> 4 <= 7 && (256 * u32::from(method) + u32::from(flags)) % 31 == 0 =>
+        {
+            Compression::Zlib
+        }
+        _ => Compression::None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Records of many lengths, one beyond what is read at a time.
+    fn records() -> Vec<Vec<u8>> {
+        let lengths = [0, 1, 5, 1000, 300_000, 3, 0, 700_000, 2];
+        let record = |(i, length): (usize, usize)| (0..length).map(|at| ((at * (i + 1)) >> 3) as u8).collect();
+        lengths.into_iter().enumerate().map(record).collect()
+    }
+
+    fn write_all(path: &Path, compression: Compression, records: &[Vec<u8>]) {
+        write(path, compression, |out| {
+            records.iter().try_for_each(|record| out.write(record))
+        })
+        .unwrap();
+    }
+
+    fn read_all(path: &Path, options: Options) -> Vec<(u64, Vec<u8>)> {
+        let mut reader = Reader::open(path, options).unwrap();
+        let mut all = vec![];
+        while let Some(record) = reader.next().unwrap() {
+            all.push((record.offset, record.bytes.to_vec()));
+        }
+        assert!(reader.next().unwrap().is_none());
+        all
+    }
+
+    #[test]
+    fn the_layout_is_the_published_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_all(&path, Compression::None, &[b"123456789".to_vec()]);
+        // The checksum of these digits is CRC-32C's check value, e3069283.
+        let mask = |crc: u32| crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
+        let want = [
+            &[9, 0, 0, 0, 0, 0, 0, 0][..],
+            &mask(crc32c::crc32c(&[9, 0, 0, 0, 0, 0, 0, 0])),
+            b"123456789",
+            &mask(0xe306_9283),
+        ];
+        assert_eq!(std::fs::read(&path).unwrap(), want.concat());
+    }
+
+    #[test]
+    fn what_is_written_is_read_in_order_and_out_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let records = records();
+        for compression in [Compression::None, Compression::Gzip, Compression::Zlib] {
+            write_all(&path, compression, &records);
+            let given = Options {
+                compression: Some(compression),
+                ..Options::default()
+            };
+            let read = read_all(&path, given);
+            assert!(read.iter().map(|(_, bytes)| bytes).eq(&records), "{compression:?}");
+            assert_eq!(read_all(&path, Options::default()), read, "{compression:?}, by content");
+        }
+        let message = Indexed::open(&path, Options::default()).unwrap_err().to_string();
+        assert!(message.contains("compressed, expected a plain"), "{message}");
+
+        write_all(&path, Compression::None, &records);
+        let read = read_all(&path, Options::default());
+        let indexed = Indexed::open(&path, Options::default()).unwrap();
+        assert_eq!(indexed.len(), records.len());
+        let mut buffer = vec![];
+        for i in [8, 4, 0, 7, 2, 4, 1, 3, 5, 6] {
+            assert_eq!(
+                (indexed.offset(i), indexed.bytes(i)),
+                (read[i].0, records[i].len() as u64)
+            );
+            let record = indexed.read(i, &mut buffer).unwrap();
+            assert_eq!((record.offset, record.bytes), (read[i].0, &records[i][..]));
+        }
+    }
+
+    #[test]
+    fn an_empty_file_has_no_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for compression in [Compression::None, Compression::Gzip, Compression::Zlib] {
+            write_all(&path, compression, &[]);
+            assert!(read_all(&path, Options::default()).is_empty());
+        }
+        std::fs::write(&path, []).unwrap();
+        assert!(Indexed::open(&path, Options::default()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn after_damaged_data_the_next_record_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_all(
+            &path,
+            Compression::None,
+            &[b"first".to_vec(), b"second".to_vec(), b"third".to_vec()],
+        );
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[21 + 12] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let mut reader = Reader::open(&path, Options::default()).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().bytes, b"first");
+        let error = reader.next().unwrap_err();
+        assert!(error.is_of_one_record() && error.to_string().contains("record at byte 21: checksum of the data"));
+        assert_eq!(reader.next().unwrap().unwrap().bytes, b"third");
+        let indexed = Indexed::open(&path, Options::default()).unwrap();
+        assert_eq!(indexed.read(1, &mut vec![]).unwrap_err().to_string(), error.to_string());
+    }
+}

@@ -1,0 +1,102 @@
+//! Devices that are only described: programs are compiled for them on a machine that has none.
+
+use super::abi::*;
+use super::api::{new, string};
+use super::compiled::{Compiled, program};
+use super::error::Result;
+use super::options::CompileOptions;
+use super::plugin::Plugin;
+use super::signature::Signature;
+
+/// A set of devices, described by name.
+pub struct Topology {
+    raw: *mut PJRT_TopologyDescription,
+    plugin: Plugin,
+}
+
+// SAFETY: a topology never changes and may be used and destroyed from any thread.
+unsafe impl Send for Topology {}
+// SAFETY: as above.
+unsafe impl Sync for Topology {}
+
+impl Drop for Topology {
+    fn drop(&mut self) {
+        // SAFETY: the only handle, destroyed once. A failure has no remedy.
+        let _ = unsafe {
+            self.plugin.api().call(&mut PJRT_TopologyDescription_Destroy_Args {
+                topology: self.raw,
+                ..new()
+            })
+        };
+    }
+}
+
+impl Plugin {
+    /// The devices of this name, such as `v5e:2x2` with the plugin for TPUs.
+    ///
+    /// # Errors
+    /// When the plugin does not know the name, or describes no devices at all.
+    pub fn topology(&self, name: &str) -> Result<Topology> {
+        let mut args = PJRT_TopologyDescription_Create_Args {
+            topology_name: name.as_ptr().cast(),
+            topology_name_size: name.len(),
+            ..new()
+        };
+        // SAFETY: the name lives until after the call; there are no options; the topology is ours.
+        unsafe { self.api().call(&mut args)? };
+        Ok(Topology {
+            raw: args.topology,
+            plugin: *self,
+        })
+    }
+}
+
+impl Topology {
+    /// The vendor's names of the devices, such as `TPU v5 lite`, in the order of their ids.
+    ///
+    /// # Errors
+    /// When the plugin fails to describe them.
+    pub fn device_kinds(&self) -> Result<Vec<String>> {
+        let api = self.plugin.api();
+        let mut args = PJRT_TopologyDescription_GetDeviceDescriptions_Args {
+            topology: self.raw,
+            ..new()
+        };
+        // SAFETY: the topology is alive; the list belongs to it, and its elements and their texts to the plugin.
+        unsafe {
+            api.call(&mut args)?;
+            let mut kinds = Vec::with_capacity(args.num_descriptions);
+            for i in 0..args.num_descriptions {
+                let mut kind = PJRT_DeviceDescription_Kind_Args {
+                    device_description: args.descriptions.add(i).read(),
+                    ..new()
+                };
+                api.call(&mut kind)?;
+                kinds.push(string(kind.device_kind, kind.device_kind_size));
+            }
+            Ok(kinds)
+        }
+    }
+
+    /// Compiles a program for these devices, as [`Client::compile`](super::Client::compile) does.
+    ///
+    /// # Errors
+    /// The compiler's own message.
+    pub fn compile(&self, code: &[u8], options: &CompileOptions) -> Result<Compiled> {
+        let program = program(code);
+        let options = options.to_proto();
+        let mut args = PJRT_Compile_Args {
+            topology: self.raw,
+            program: &program,
+            compile_options: options.as_ptr().cast(),
+            compile_options_size: options.len(),
+            ..new()
+        };
+        // SAFETY: program and options live until after the call, and a compiler only reads the code; no client is given;
+        // the executable is ours.
+        unsafe {
+            self.plugin.api().call(&mut args)?;
+            Compiled::adopt(self.plugin.api(), args.executable, Signature::of_module(code))
+        }
+    }
+}

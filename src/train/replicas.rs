@@ -1,0 +1,158 @@
+//! Data parallelism: what the replicas of a training program add up, what each has of its own, and how they are held to
+//! the same masks.
+//!
+//! Every replica runs the same program on its part of each batch (the batch size is that of all parts together, as in the
+//! original). Weights, masks and slots are the same on all, because all apply the same sums of gradients. Each replica's
+//! loss is divided by their number first and the gradients are summed (reference 2.10), dense, so that growth, SNFS's
+//! averages and saliencies see the same sums (2.3, 2.5, 2.7).
+//!
+//! Dropout and augmentation draw by replica; mask updates draw the same everywhere. Batch normalisation is each replica's
+//! own (3.1) unless the run says `sync_bn`, and so are the moving statistics: those of the first replica are the run's, as
+//! the original saves them, and every launch ends with them on all replicas. So a state of the run is that of any replica
+//! between launches, and says nothing of how many there are.
+
+use super::state::State;
+use super::step::Trainer;
+use crate::config::Plan;
+use hlo::{DType, Graph, Literal, Reducer, Shape, Tensor};
+
+/// Name of the last output of a launch of several replicas, after [`super::launch::LAUNCH_OUTPUTS`]: whether their masks were the same after
+/// every update (pred).
+pub const AGREE: &str = "agree";
+
+/// The last inputs of a launch of replica `replica`: the run's seed, and of several replicas which one it is.
+pub fn identity(plan: &Plan, replica: usize) -> Vec<Literal> {
+    let seed = plan.run.train.seed;
+    let seed = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
+    let replica = (plan.replicas() > 1).then(|| Literal::scalar(replica as i32));
+    [seed].into_iter().chain(replica).collect()
+}
+
+/// The part of replica `replica` of the batches in `indices`, row-major `s32[_, batch]`: of each batch the next
+/// `batch / replicas` examples.
+pub fn part(indices: &[i32], batch: usize, replicas: usize, replica: usize) -> Vec<i32> {
+    let own = batch / replicas;
+    let first = own * replica;
+    let batches = indices.chunks_exact(batch);
+    batches.flat_map(|batch| &batch[first..first + own]).copied().collect()
+}
+
+impl Trainer<'_> {
+    /// Replicas that batch normalisation takes its moments over.
+    pub(super) fn normalised_over(&self) -> usize {
+        match self.plan.run.train.sync_bn {
+            Some(true) => self.plan.replicas(),
+            _ => 1,
+        }
+    }
+
+    /// What this replica's mean over its part of a batch has in the mean over the batch.
+    pub(super) fn part_of_mean<'g>(&self, own: Tensor<'g>) -> Tensor<'g> {
+        match self.plan.replicas() {
+            1 => own,
+            replicas => own / replicas as f64,
+        }
+    }
+
+    /// Sum over all replicas.
+    pub(super) fn sum<'g>(&self, own: Tensor<'g>) -> Tensor<'g> {
+        match self.plan.replicas() {
+            1 => own,
+            _ => own.all_reduce(Reducer::Add),
+        }
+    }
+
+    /// Sums over all replicas.
+    pub(super) fn sums<'g>(&self, g: &'g Graph, own: Vec<Tensor<'g>>) -> Vec<Tensor<'g>> {
+        let _scope = g.scope("replicas");
+        own.into_iter().map(|own| self.sum(own)).collect()
+    }
+
+    /// Whether all replicas have the same masks (pred scalar): none for a single replica.
+    pub(super) fn agreement<'g>(&self, g: &'g Graph, state: &State<'g>) -> Option<Tensor<'g>> {
+        if self.plan.replicas() == 1 {
+            return None;
+        }
+        let _scope = g.scope("agreement");
+        let masks = self.plan.params.iter().filter_map(|p| p.mask.as_deref());
+        let masks: Vec<_> = masks.map(|mask| state.get(mask)).collect();
+        let hash = hash(g, &masks);
+        Some(hash.all_reduce(Reducer::Max).eq(hash.all_reduce(Reducer::Min)))
+    }
+
+    /// Puts the first replica's moving statistics in the place of this one's.
+    pub(super) fn share_statistics<'g>(&self, g: &'g Graph, state: &mut State<'g>, replica: Tensor<'g>) {
+        let _scope = g.scope("statistics");
+        let first = replica.eq(0.0);
+        for statistic in &self.plan.statistics {
+            let own = state.get(&statistic.name);
+            let first = first.broadcast_to(&own.dims());
+            state.set(&statistic.name, self.sum(first.select(own, own.zeros_like())));
+        }
+    }
+}
+
+/// A hash (u32 scalar) of masks: for each the sum of a number for every position with a one, which tells apart any two
+/// masks but for one pair in 2^32.
+fn hash<'g>(g: &'g Graph, masks: &[Tensor<'g>]) -> Tensor<'g> {
+    let add = |sum: Tensor<'g>, mask: &Tensor<'g>| {
+        let n = mask.shape().elements();
+        let numbers = mixed(g.iota(Shape::new(DType::U32, [n]), 0));
+        let ones = mask.reshape(&[n]).select(numbers, numbers.zeros_like());
+        sum * g.scalar(31u32) + ones.reduce_sum(&[0])
+    };
+    masks.iter().fold(g.scalar(0u32), add)
+}
+
+/// Each number as one that looks random: the finalizer of a multiplicative hash, which no two numbers share.
+fn mixed(x: Tensor<'_>) -> Tensor<'_> {
+    let g = x.graph();
+    let x = (x + g.scalar(1u32)) * g.scalar(0x9E37_79B1u32);
+    let x = (x ^ x.shift_right_logical(15.0)) * g.scalar(0x85EB_CA77u32);
+    x ^ x.shift_right_logical(13.0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_batch_are_the_batch_in_order() {
+        let indices: Vec<i32> = (0..24).collect();
+        let parts: Vec<_> = (0..3).map(|replica| part(&indices, 12, 3, replica)).collect();
+        assert_eq!(parts[1], [4, 5, 6, 7, 16, 17, 18, 19]);
+        let mut all = parts.concat();
+        all.sort_unstable();
+        assert_eq!(all, indices);
+        assert_eq!(part(&indices, 12, 1, 0), indices);
+    }
+
+    #[test]
+    fn hashes_tell_masks_apart() {
+        let shapes = [[3, 4], [2, 5]].map(|dims| ("mask".to_string(), Shape::new(DType::Pred, dims)));
+        let computation = Graph::function("hash", &shapes, |g, masks| vec![hash(g, masks)]).unwrap();
+        let of = |ones: [&[usize]; 2]| {
+            let mask = |dims: [usize; 2], ones: &[usize]| {
+                let bits: Vec<bool> = (0..dims[0] * dims[1]).map(|i| ones.contains(&i)).collect();
+                Literal::from_bools(&dims, &bits)
+            };
+            let masks = [mask([3, 4], ones[0]), mask([2, 5], ones[1])];
+            computation.evaluate(&masks).unwrap()[0].item::<u32>().unwrap()
+        };
+        // One connection moved, swapped between layers, moved against another: with as many ones each time.
+        let masks: [[&[usize]; 2]; 6] = [
+            [&[1, 5, 9], &[0, 7]],
+            [&[1, 5, 10], &[0, 7]],
+            [&[1, 5, 9], &[0, 8]],
+            [&[0, 5, 9], &[1, 7]],
+            [&[2, 4, 9], &[0, 7]],
+            [&[0, 7, 9], &[1, 5]],
+        ];
+        let mut hashes = masks.map(of).to_vec();
+        assert_eq!(of(masks[0]), hashes[0]);
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), masks.len());
+    }
+}

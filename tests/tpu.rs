@@ -1,0 +1,161 @@
+//! Compiling ahead of time for TPUs, on a machine without any.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{error, json};
+use hlo::{Computation, text};
+use rigl_xla::aot::Graph;
+use rigl_xla::aot::chips::GENERATIONS;
+use rigl_xla::config::Layers;
+use serde_json::Value;
+
+/// A chip, or four, of every generation.
+const EVERY: [&str; 7] = [
+    "v2:2x2",
+    "v3:2x2",
+    "v4:2x2x1",
+    "v5e:2x2",
+    "v5p:2x2x1",
+    "v6e:2x2",
+    "tpu7x:2x2x1",
+];
+
+fn graph(graph: Graph, preset: &str) -> Computation {
+    build(graph, Layers::preset(preset).unwrap())
+}
+
+fn build(graph: Graph, layers: Layers) -> Computation {
+    graph.build(&layers.plan().unwrap()).unwrap().0
+}
+
+/// `compile` with these arguments says that the program compiles, fits and costs something.
+fn compiles(args: &[&str]) -> Value {
+    let told = json(&[&["compile"], args].concat());
+    assert_eq!(told["compiles"], true, "{args:?}");
+    let number = |key: &str| {
+        told[key]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{args:?}: {key} in {told}"))
+    };
+    assert!(
+        0.0 < number("peak_bytes") && number("peak_bytes") <= number("device_bytes"),
+        "{told}"
+    );
+    assert!(number("flops") > 0.0 && number("bytes_accessed") > 0.0, "{told}");
+    let intensity = number("flops") / number("bytes_accessed");
+    assert!((number("intensity") / intensity - 1.0).abs() < 1e-6, "{told}");
+    assert!(told["estimate"]["time_s"].as_f64().unwrap() > 0.0, "{told}");
+    told
+}
+
+#[test]
+fn mnist_compiles_for_every_generation() {
+    let names = EVERY.map(|topology| topology.split_once(':').unwrap().0);
+    assert_eq!(names, GENERATIONS.map(|generation| generation.name));
+    for topology in EVERY {
+        let told = compiles(&["mnist-rigl", "--topology", topology]);
+        assert_eq!((&told["topology"], &told["chips"]), (&topology.into(), &4.into()));
+        let devices = told["devices"].as_u64().unwrap();
+        let chip = told["chip"]["memory_bytes"].as_u64().unwrap();
+        assert_eq!(told["device_bytes"].as_u64().unwrap() * devices, chip * 4, "{told}");
+    }
+}
+
+#[test]
+fn every_graph_of_mnist_compiles() {
+    for graph in ["update", "eval", "train"] {
+        let told = compiles(&["mnist-rigl", "--topology", "v3:1x1", "--graph", graph]);
+        assert_eq!(told["graph"], graph);
+    }
+}
+
+#[test]
+fn what_was_compiled_can_be_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let [hlo, executable] = ["step.hlo", "step.exe"].map(|name| folder.path().join(name));
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let files = ["--save-hlo", &path(&hlo), "--save", &path(&executable)];
+    let told = compiles(&[&["mnist-set", "--topology", "v5e:1x1", "--batch", "8"][..], &files].concat());
+    assert_eq!(told["batch"], 8);
+    let module = text::read_module(&std::fs::read(hlo).unwrap()).unwrap();
+    let instructions: usize = module.computations.iter().map(|c| c.instructions.len()).sum();
+    assert_eq!(told["instructions"], instructions);
+    assert!(std::fs::read(executable).unwrap().starts_with(b"RIGLEXE1"));
+}
+
+#[test]
+fn the_largest_batch_is_found() {
+    let args = [
+        "mnist-dense",
+        "--topology",
+        "v2:1x1",
+        "--graph",
+        "eval",
+        "--batch",
+        "auto",
+    ];
+    assert_eq!(compiles(&args)["batch"], 1 << 16, "the most that is tried fits easily");
+}
+
+#[test]
+fn what_cannot_be_compiled_says_why() {
+    let compile = |args: &[&str], code| error(&[&["compile"], args].concat(), code);
+    for (args, expected) in [
+        (&["--topology", "v5:2x2"][..], "did you mean 'v5"),
+        (&["--topology", "v5e:2x2x1"], "expected GENERATION:SIDES with 2 sides"),
+        (
+            &["--topology", "v5e:2x2", "--batch", "0"],
+            "expected auto or a number above 0",
+        ),
+        (&["--topology", "v5e:2x2", "--device", "cpu"], "expected tpu"),
+        (
+            &["mnist-dense", "--topology", "v5e:2x2", "--graph", "update"],
+            "no mask update",
+        ),
+        (
+            &["--topology", "v5e:2x2", "--graph", "update", "--batch", "auto"],
+            "no batch",
+        ),
+    ] {
+        let said = compile(args, 2);
+        assert!(said.contains(expected), "{args:?}: {said}");
+    }
+    let said = compile(&["--topology", "v2:1x1", "--batch", "90000000"], 1);
+    assert!(said.contains("memory"), "{said}");
+}
+
+/// Opcodes of a computation and of those that it calls.
+fn opcodes(computation: &Computation) -> Vec<String> {
+    let module = computation.to_proto(&[]);
+    let instructions = module.computations.into_iter().flat_map(|c| c.instructions);
+    instructions.map(|i| i.opcode).collect()
+}
+
+#[test]
+fn mask_updates_do_not_sort() {
+    for preset in ["mnist-rigl", "resnet50-rigl"] {
+        let opcodes = opcodes(&graph(Graph::Update, preset));
+        assert!(opcodes.iter().any(|opcode| opcode == "while"), "{preset}");
+        let sorts = |opcode: &&String| ["sort", "topk", "custom-call"].contains(&opcode.as_str());
+        assert_eq!(opcodes.iter().find(sorts), None, "{preset}");
+    }
+}
+
+#[test]
+fn instructions_are_linear_in_layers() {
+    for which in [Graph::Step, Graph::Update] {
+        let count = |depth: i64| {
+            let layers = Layers::preset("cifar10-rigl").unwrap();
+            let named = layers.set("--model", &["model", "name"], format!("wrn-{depth}-2"));
+            let deep = named.unwrap().set("--depth", &["model", "depth"], depth);
+            build(which, deep.unwrap()).instruction_count()
+        };
+        let [small, middle, large] = [16, 22, 28].map(count);
+        assert_eq!(large - middle, middle - small, "{which:?}");
+    }
+    let [step, update] = [Graph::Step, Graph::Update].map(|g| graph(g, "resnet50-rigl").instruction_count());
+    assert_eq!([step, update], [7733, 44_794]);
+}
