@@ -34,6 +34,7 @@ impl Device {
     /// As [`Device::open`], and when there are fewer devices.
     pub fn open_replicas(kind: DeviceKind, plugin: Option<&str>, replicas: usize) -> pjrt::Result<Self> {
         let started = Instant::now();
+        pjrt::require(kind, plugin)?;
         let plugin = pjrt::open(kind, plugin)?;
         let mut options = ClientOptions::for_device(kind);
         if kind == DeviceKind::Cpu {

@@ -72,6 +72,34 @@ fn every_graph_of_mnist_compiles() {
     }
 }
 
+/// One iteration of ResNet-50 by RigL at 80 %, on a batch that the paper's 4096 leaves each of 32 devices. Little effort:
+/// with all of it the compiler takes minutes.
+fn resnet50_compiles(topology: &str) {
+    let args = [
+        "resnet50-rigl-erk-0.8",
+        "--batch",
+        "128",
+        "--effort",
+        "0",
+        "--topology",
+        topology,
+    ];
+    let told = compiles(&args);
+    let flops = told["flops"].as_f64().unwrap();
+    // Forward, gradient by activations and by kernels: three times 2 x 4.1e9 an example, by any count.
+    assert!((2.8e12..3.4e12).contains(&flops), "{told}");
+}
+
+#[test]
+fn resnet50_compiles_for_v5e() {
+    resnet50_compiles("v5e:2x2");
+}
+
+#[test]
+fn resnet50_compiles_for_v4() {
+    resnet50_compiles("v4:2x2x1");
+}
+
 #[test]
 fn what_was_compiled_can_be_saved() {
     let folder = tempfile::tempdir().unwrap();
@@ -125,6 +153,30 @@ fn what_cannot_be_compiled_says_why() {
     }
     let said = compile(&["--topology", "v2:1x1", "--batch", "90000000"], 1);
     assert!(said.contains("memory"), "{said}");
+}
+
+#[test]
+fn a_machine_without_the_device_is_told_what_was_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    for (args, package) in [
+        (&["plugin", "doctor", "--device", "tpu"][..], "libtpu"),
+        (
+            &["train", "--device", "tpu", "--data", "synthetic", "--out", out],
+            "libtpu",
+        ),
+    ] {
+        let said = error(args, 1);
+        for expected in [
+            "no tpu on this machine",
+            "/dev/accel*",
+            "/dev/vfio/*",
+            package,
+            "--plugin",
+        ] {
+            assert!(said.contains(expected), "{args:?}: {said}");
+        }
+    }
 }
 
 /// Opcodes of a computation and of those that it calls.

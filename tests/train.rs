@@ -452,3 +452,33 @@ fn gzipped_files_are_the_same_data() {
     assert_eq!(done["eval"], plain["eval"]);
     assert!(runs.tensors("plain", 20) == runs.tensors("zipped", 20));
 }
+
+#[test]
+fn programs_given_as_stablehlo_train_to_the_same_bytes() {
+    let runs = Runs::new();
+    let train = |format: &str| {
+        let out = runs.path(format);
+        let output = Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
+            .args(["train", "--data", "synthetic", "--steps", "30", "--json"])
+            .args(["--set", "mask_update.frequency_steps=10", "--out"])
+            .arg(&out)
+            .env("RIGL_XLA_PROGRAM_FORMAT", format)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (
+            output.status.code(),
+            said,
+            fs::read(out.join("ckpt-30.safetensors")).ok(),
+        )
+    };
+    let [hlo, stablehlo] = ["hlo", "stablehlo"].map(train);
+    assert_eq!((hlo.0, stablehlo.0), (Some(0), Some(0)), "{}{}", hlo.1, stablehlo.1);
+    assert!(hlo.2.is_some() && hlo.2 == stablehlo.2);
+    let (code, said, _) = train("text");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("RIGL_XLA_PROGRAM_FORMAT=text: expected hlo or stablehlo"),
+        "{said}"
+    );
+}

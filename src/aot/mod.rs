@@ -7,7 +7,7 @@ pub mod programs;
 pub mod search;
 
 use crate::names::did_you_mean;
-use crate::pjrt::{self, Compiled, DeviceKind, Topology};
+use crate::pjrt::{self, Compiled, DeviceKind, OptionValue, Topology};
 use crate::report;
 use crate::{config, data};
 use chips::Grid;
@@ -128,16 +128,26 @@ impl Machine {
         self.grid.generation.memory_bytes / self.devices_per_chip() as u64
     }
 
-    /// Compiles a graph for all devices, a replica on each; and how long that took.
+    /// Compiles a graph for all devices, a replica on each, and says how long that took. `effort` is how hard the
+    /// compiler tries, from 0 to 3; `None` leaves that to it.
     ///
     /// # Errors
     /// The compiler's.
-    pub fn compile(&self, computation: &Computation, aliases: &[Alias]) -> Result<(Compiled, Duration), Error> {
+    pub fn compile(
+        &self,
+        computation: &Computation,
+        aliases: &[Alias],
+        effort: Option<u8>,
+    ) -> Result<(Compiled, Duration), Error> {
         let started = Instant::now();
         let bytes = crate::device::module(DeviceKind::Tpu, computation, aliases)?;
         let mut options = crate::device::options(DeviceKind::Tpu);
         options.num_replicas = self.devices;
         options.device_ids = Some((0..self.devices as i64).collect());
+        if let Some(effort) = effort {
+            let level = OptionValue::Str(format!("EFFORT_O{effort}"));
+            options.xla_flags.insert("xla_optimization_level".into(), level);
+        }
         let compiled = self.topology.compile(&bytes, &options)?;
         Ok((compiled, started.elapsed()))
     }

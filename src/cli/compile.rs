@@ -27,6 +27,9 @@ pub struct Args {
     /// Examples per device, or auto for the most that fit [default: that of the run]
     #[arg(long, value_name = "N|auto")]
     batch: Option<Batch>,
+    /// How hard the compiler tries, from 0 to 3 [default: its own]. At 0 large programs compile several times faster
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3))]
+    effort: Option<u8>,
     /// File for the program as compiled, a binary HloModuleProto
     #[arg(long, value_name = "FILE")]
     save_hlo: Option<PathBuf>,
@@ -79,6 +82,8 @@ struct Report<'a> {
     precision: &'a str,
     /// Examples per device.
     batch: usize,
+    /// How hard the compiler tried; `None` as it does by itself.
+    effort: Option<u8>,
     compile_s: f64,
     /// Instructions of the graph before it is compiled.
     graph_instructions: usize,
@@ -90,6 +95,7 @@ struct Report<'a> {
 struct Outcome {
     plan: Plan,
     graph: Graph,
+    effort: Option<u8>,
     compiled: Compiled,
     compile_s: f64,
     graph_instructions: usize,
@@ -158,7 +164,7 @@ impl Args {
             (Some(batch), _) => plan.run.train.batch_size = batch,
         }
         let (computation, aliases) = self.graph.build(&plan)?;
-        let (compiled, took) = machine.compile(&computation, &aliases)?;
+        let (compiled, took) = machine.compile(&computation, &aliases, self.effort)?;
         let figures = Figures::of(&compiled, machine)?;
         crate::report::detail(|| format!("{} bytes at the peak, compiled in {took:.2?}", figures.peak_bytes));
         figures.check(machine)?;
@@ -166,6 +172,7 @@ impl Args {
             compile_s: took.as_secs_f64(),
             graph_instructions: computation.instruction_count(),
             graph: self.graph,
+            effort: self.effort,
             compiled,
             figures,
             plan,
@@ -212,6 +219,7 @@ impl Outcome {
                 Graph::Eval => train.eval_batch_size,
                 _ => train.batch_size,
             },
+            effort: self.effort,
             compile_s: self.compile_s,
             graph_instructions: self.graph_instructions,
             figures: &self.figures,

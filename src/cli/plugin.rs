@@ -120,6 +120,7 @@ struct Timings {
 
 fn doctor(device: DeviceKind, explicit: Option<&str>, json: bool) -> Result<()> {
     let search = pjrt::search(device, explicit)?;
+    pjrt::require(device, explicit)?;
     let start = Instant::now();
     let plugin = pjrt::open(device, explicit)?;
     let load_s = start.elapsed().as_secs_f64();

@@ -13,7 +13,7 @@ use super::plugin::{Plugin, hex};
 use crate::cache;
 
 /// Environment variable with the path or package name of a plugin.
-const VARIABLE: &str = "RIGL_XLA_PLUGIN";
+pub(super) const VARIABLE: &str = "RIGL_XLA_PLUGIN";
 
 /// Where a plugin was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

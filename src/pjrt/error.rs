@@ -94,6 +94,21 @@ pub enum Error {
         /// The nearest known name.
         nearest: Option<&'static str>,
     },
+    /// The machine does not have the device.
+    #[error(
+        "no {kind} on this machine: looked for {nodes}, and found none; the plugin {package} was not loaded. \
+         `--plugin FILE` loads one all the same{hint}"
+    )]
+    NoDevice {
+        /// Kind of device.
+        kind: super::packages::DeviceKind,
+        /// The system's files for such devices.
+        nodes: String,
+        /// The plugin that would drive them, and where it is.
+        package: String,
+        /// What else can be done.
+        hint: &'static str,
+    },
     /// No such form of a program.
     #[error("{variable}={given}: expected hlo or stablehlo")]
     UnknownFormat {

@@ -1,0 +1,95 @@
+//! Does this machine have the device at all? Asked before a plugin is fetched or loaded: the packages for GPUs are large, and
+//! the one for TPUs asks the network for minutes where there is none.
+
+use std::path::Path;
+
+use super::discover::search;
+use super::error::{Error, Result};
+use super::packages::{DeviceKind, Package};
+
+/// Folders and the beginnings of names in them that stand for devices of a kind; none for the processor itself.
+fn nodes(kind: DeviceKind) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        DeviceKind::Cpu => &[],
+        // The driver's files; the last is Windows' way into a Linux guest.
+        DeviceKind::Gpu => &[("dev", "nvidia"), ("proc/driver/nvidia/gpus", ""), ("dev", "dxg")],
+        // v2 to v4, then v5e and newer.
+        DeviceKind::Tpu => &[("dev", "accel"), ("dev/vfio", "")],
+    }
+}
+
+/// Whether `root` holds a file of the kind's. A container may show the folder of a driver that has no devices, hence the
+/// digit: `nvidia0`, `accel0`, `vfio/0`.
+fn present(root: &Path, kind: DeviceKind) -> bool {
+    let has = |(folder, start): &(&str, &str)| {
+        let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.any(|name| {
+            let numbered = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+            name.strip_prefix(start)
+                .is_some_and(|rest| numbered(rest) || *start == "dxg")
+        })
+    };
+    nodes(kind).is_empty() || nodes(kind).iter().any(has)
+}
+
+/// Refuses a kind of device that this machine does not have. What the user names with `explicit` or `$RIGL_XLA_PLUGIN` is
+/// taken as it is, and so is every kind on systems other than Linux.
+///
+/// # Errors
+/// With all that was looked for.
+pub fn require(kind: DeviceKind, explicit: Option<&str>) -> Result<()> {
+    let named = explicit.is_some() || std::env::var_os(super::discover::VARIABLE).is_some_and(|v| !v.is_empty());
+    if named || !cfg!(target_os = "linux") || present(Path::new("/"), kind) {
+        return Ok(());
+    }
+    let found = search(kind, None)?.into_iter().find(|candidate| candidate.found);
+    let name = Package::of(kind).next().map_or("", |package| package.name);
+    Err(Error::NoDevice {
+        kind,
+        nodes: wanted(kind),
+        package: match found {
+            Some(candidate) => format!("{name} (in {})", candidate.path.display()),
+            None => format!("{name} (not here either)"),
+        },
+        hint: match kind {
+            DeviceKind::Tpu => "; `rigl-xla compile --topology v5e:2x2` needs no device",
+            _ => "",
+        },
+    })
+}
+
+/// What is looked for, for people.
+fn wanted(kind: DeviceKind) -> String {
+    let path = |(folder, start): &(&str, &str)| match *start {
+        "dxg" => format!("/{folder}/{start}"),
+        start => format!("/{folder}/{start}*"),
+    };
+    nodes(kind).iter().map(path).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_known_by_their_files() {
+        for (file, kind, expected) in [
+            ("dev/accel0", DeviceKind::Tpu, true),
+            ("dev/vfio/0", DeviceKind::Tpu, true),
+            ("dev/vfio/vfio", DeviceKind::Tpu, false),
+            ("dev/nvidia0", DeviceKind::Gpu, true),
+            ("dev/nvidiactl", DeviceKind::Gpu, false),
+            ("proc/driver/nvidia/gpus/0000:00:04.0", DeviceKind::Gpu, true),
+            ("dev/dxg", DeviceKind::Gpu, true),
+            ("dev/null", DeviceKind::Cpu, true),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let path = root.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+            assert_eq!(present(root.path(), kind), expected, "{file}");
+        }
+    }
+}
