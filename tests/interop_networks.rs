@@ -79,7 +79,10 @@ impl Compared {
         };
         let mut random = self.random(name);
         let mut draw = || (centre + scale * random.truncated_normal()) as f32;
-        let values: Vec<f32> = (0..dims.iter().product()).map(|_| draw()).collect();
+        // Those of whole networks repeat, out of step with any dimension, so that drawing them takes no minute.
+        let n: usize = dims.iter().product();
+        let drawn: Vec<f32> = (0..n.min(65_537)).map(|_| draw()).collect();
+        let values: Vec<f32> = drawn.into_iter().cycle().take(n).collect();
         Literal::new(dims, &values)
     }
 

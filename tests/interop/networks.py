@@ -205,7 +205,8 @@ def compare_logits(inputs, outputs, name):
 def main(path, name):
     with safe_open(path, framework="numpy") as file:
         arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}
-    double = lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a
+    whole = any(name.startswith("full/") for name in arrays)  # whose convolutions would take minutes in double precision
+    double = lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 and not whole else a
     below = lambda side: {n.removeprefix(side): double(a) for n, a in arrays.items() if n.startswith(side)}
     inputs = below("input/")
     if full := below("full/"):

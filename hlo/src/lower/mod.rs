@@ -1,9 +1,9 @@
 //! Rewriting of a finished graph for one kind of device: what a compiler computes slowly in the form in which models and
 //! gradients are written, said in a form that it computes fast.
 //!
-//! Convolutions are rewritten, and sums over all but the channels. Forward passes and both gradients arrive here as the one operator [`Op::Convolution`], so
-//! [`choose`](choose::choose) decides by shape alone and knows nothing of training. Every form is the same sum in another
-//! order, so results agree within rounding.
+//! Convolutions are rewritten, and sums over all but the channels. Forward passes and both gradients arrive here as the one
+//! operator [`Op::Convolution`], so [`choose`](choose::choose) decides by shape alone and knows nothing of training. Every
+//! form is the same sum in another order, so results agree within rounding.
 
 mod choose;
 mod conv;
