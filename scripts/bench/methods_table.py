@@ -16,6 +16,7 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
+from matplotlib.ticker import NullFormatter  # noqa: E402
 
 COLOURS = {
     "dense": "#444444", "scratch": "#999999", "static": "#c9a227", "set": "#2a7fba", "snfs": "#7b4fa6",
@@ -155,19 +156,22 @@ def remarks():
 
 
 def plot(name, xlabel, panels, log):
-    """One panel per data set; `panels` has title and points (x, row, method)."""
+    """One panel per data set; `panels` has title and points (x, row, method, multiplier). Lines join runs of one length."""
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.2), squeeze=False)
     for axis, (title, points) in zip(axes[0], panels):
         for method, colour in COLOURS.items():
-            own = sorted((x, row["mean"], row["sd"]) for x, row, of in points if of == method)
-            if own:
+            label = method
+            for length in sorted({times for _, _, of, times in points if of == method}):
+                own = sorted((x, row["mean"], row["sd"]) for x, row, *of in points if of == [method, length])
                 x, mean, deviation = zip(*own)
-                axis.errorbar(x, mean, deviation, label=method, color=colour, marker="o", capsize=3, linewidth=1.2)
+                axis.errorbar(x, mean, deviation, label=label, color=colour, marker="o", capsize=3, linewidth=1.2)
+                label = None
         axis.set_title(title)
         axis.set_xlabel(xlabel)
         axis.grid(alpha=0.3)
         if log:
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0][0].set_ylabel("test accuracy, %")
     axes[0][-1].legend(fontsize=8)
     figure.tight_layout()
@@ -182,8 +186,8 @@ def plots(found):
     by_sparsity, by_flops = [], []
     for data, (title, multiplier) in titles.items():
         own = [(key, row) for key, row in found.items() if key[0] == data]
-        by_sparsity.append((title, [(100 * key[2], row, key[1]) for key, row in own if key[3] == multiplier]))
-        by_flops.append((title.split(",")[0], [(row["training_flops"], row, key[1]) for key, row in own]))
+        by_sparsity.append((title, [(100 * key[2], row, key[1], key[3]) for key, row in own if key[3] == multiplier]))
+        by_flops.append((title.split(",")[0], [(row["training_flops"], row, key[1], key[3]) for key, row in own]))
     plot("methods_sparsity.svg", "sparsity, %", by_sparsity, log=False)
     plot("methods_flops.svg", "training FLOPs", by_flops, log=True)
 
