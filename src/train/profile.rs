@@ -16,7 +16,7 @@ pub enum Phase {
     Input,
     /// Sending them to the devices: until the plugin has taken them, not until they are there.
     Transfer,
-    /// The call that starts the program; the CPU plugins return from it when the program is done.
+    /// The call that starts the program; the default CPU plugin returns from it only when the program is done.
     Launch,
     /// Waiting for what the program measured.
     Device,
