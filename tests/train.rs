@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "train/profile.rs"]
+mod profile;
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! The output folder of a run: `config.toml`, `metrics.jsonl`, `ckpt-<iteration>.safetensors`.
+//! The output folder of a run: `config.toml`, `metrics.jsonl`, `profile.jsonl`, `ckpt-<iteration>.safetensors`.
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +13,7 @@ use super::{Checkpoint, Error, Metadata, Result, atomic, file};
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
+const PROFILE: &str = "profile.jsonl";
 const LOCK: &str = ".lock";
 const DEFAULT_KEEP: usize = 3;
 
@@ -158,6 +159,16 @@ impl RunDir {
             .open(&path)
             .map_err(Error::io(path))
     }
+
+    /// Opens `profile.jsonl`, empty: it is about one session. With its path.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn profile(&self) -> Result<(PathBuf, File)> {
+        let path = self.path.join(PROFILE);
+        let file = File::create(&path).map_err(Error::io(&path))?;
+        Ok((path, file))
+    }
 }
 
 /// The checkpoint meant by a path: the file itself, or the newest in a run's folder. Takes no lock.
@@ -225,7 +236,8 @@ fn iteration(path: &Path) -> Option<u64> {
 /// What makes a folder that of a run, sorted.
 fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = entries(dir)?;
-    files.retain(|path| path.ends_with(CONFIG) || path.ends_with(METRICS) || iteration(path).is_some());
+    let named = |path: &PathBuf| [CONFIG, METRICS, PROFILE].iter().any(|name| path.ends_with(name));
+    files.retain(|path| named(path) || iteration(path).is_some());
     files.sort();
     Ok(files)
 }

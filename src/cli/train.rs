@@ -9,7 +9,8 @@ use anyhow::Context;
 use super::run_args::RunArgs;
 use crate::checkpoint::Mode;
 use crate::config::{Layers, Plan};
-use crate::train::{self, Summary};
+use crate::report::table::{Style, Table};
+use crate::train::{self, Summary, profile::Profile};
 
 /// Arguments of `train`.
 #[derive(clap::Args, Debug)]
@@ -22,6 +23,10 @@ pub struct Args {
     /// Delete the run that the run folder holds
     #[arg(long)]
     overwrite: bool,
+    /// Record where the time of N launches goes, after the first of this session: to profile.jsonl in the run folder, and
+    /// in all at the end. By this program's own clock; the profilers of plugins are not used yet
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    profile: Option<u64>,
 }
 
 /// Runs `train`.
@@ -47,7 +52,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         plan.output_dir.display()
     );
     let stop = stop_on_signal()?;
-    let summary = train::train(&plan, mode, &stop)?;
+    let summary = train::train(&plan, mode, args.profile, &stop)?;
     if summary.interrupted {
         crate::report::note!(
             "stopped and saved after {} iterations; go on with --resume",
@@ -59,7 +64,10 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     }
     match json {
         true => super::print_json(&summary),
-        false => super::print(&text(&summary)),
+        false => {
+            let profile = summary.profile.as_ref().map(profile_text).unwrap_or_default();
+            super::print(&(text(&summary) + &profile))
+        }
     }
 }
 
@@ -121,4 +129,20 @@ fn text(summary: &Summary) -> String {
         .chain(&skipped)
         .map(|(what, value)| format!("{what:<16}{value}\n"))
         .collect()
+}
+
+/// Milliseconds, as launches take about that.
+fn profile_text(profile: &Profile) -> String {
+    let ms = |seconds: f64| format!("{:.3}", 1e3 * seconds);
+    let mut table = Table::new(&["phase", "total ms", "mean ms", "share"]);
+    for time in &profile.phases {
+        let share = format!("{:.1} %", 100.0 * time.share);
+        table.row([time.phase.into(), ms(time.total_s), ms(time.mean_s), share]);
+    }
+    format!(
+        "\nlaunches after the first: {} recorded, of {} iterations in all\n{}",
+        profile.launches,
+        profile.iterations,
+        table.write(Style::Text)
+    )
 }

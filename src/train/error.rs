@@ -35,7 +35,7 @@ pub enum Error {
     /// The configuration, kept with the run or asked for.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// `metrics.jsonl`.
+    /// `metrics.jsonl` or `profile.jsonl`.
     #[error("{}: {source}", path.display())]
     Metrics {
         /// The file.

@@ -2,6 +2,7 @@
 
 use super::error::{Error, Result};
 use super::inference::rows;
+use super::profile::{Clock, Phase};
 use super::replicas::part;
 use crate::config::Plan;
 use crate::data::batches::BatchOrder;
@@ -84,16 +85,19 @@ impl Feed {
     }
 
     /// Examples of iterations `at .. at + count`, of each replica. Those of a stream follow each other without a gap.
+    /// `clock` is left in [`Phase::Transfer`].
     ///
     /// # Errors
     /// A corrupt or unreadable example, or the device's.
-    pub fn next(&mut self, device: &Device, at: u64, count: usize) -> Result<Vec<Fed>> {
+    pub fn next(&mut self, device: &Device, at: u64, count: usize, clock: &mut Clock) -> Result<Vec<Fed>> {
+        clock.enter(Phase::Input);
         let (k, batch, replicas) = (self.launch, self.batch, self.replicas);
         match &mut self.kind {
             Kind::Resident { data, order } => {
                 // Arrays have the length of a full launch; entries past `count` are not used.
                 let mut indices = order.indices(at, count);
                 indices.resize(k * batch, 0);
+                clock.enter(Phase::Transfer);
                 let feed = |(replica, [images, labels]): (usize, &[Rc<Buffer>; 2])| {
                     let own = part(&indices, batch, replicas, replica);
                     let own = Literal::new(&[k, batch / replicas], &own);
@@ -121,6 +125,7 @@ impl Feed {
                 *told = pipeline.skipped().len();
                 labels.resize(k * batch, 0);
                 let images = parts(images, batch / replicas, replicas, k).ok_or(Error::Output("batch"))?;
+                clock.enter(Phase::Transfer);
                 let feed = |(replica, images): (usize, Literal)| {
                     let labels = part(&labels, batch, replicas, replica);
                     let labels = Literal::new(&[labels.len()], &labels);

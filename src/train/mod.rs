@@ -7,6 +7,7 @@ mod feed;
 pub mod inference;
 pub mod launch;
 mod optimizer;
+pub mod profile;
 pub mod recognise;
 pub mod replicas;
 mod resume;

@@ -6,6 +6,7 @@ use super::eval::Inference;
 use super::feed::{Fed, Feed};
 use super::inference::{Evaluator, Scores, check_set, scalar};
 use super::launch::LAUNCH_OUTPUTS;
+use super::profile::{Clock, Phase, Profile, Recorder};
 use super::replicas::{self, AGREE};
 use super::resume;
 use super::state;
@@ -62,6 +63,9 @@ pub struct Summary {
     pub steps_per_s: f64,
     /// Seconds from the start of this session to its first launch.
     pub startup_s: f64,
+    /// Where the time of the launches to profile went; absent unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// Scores on the test set at the end.
     pub eval: Scores,
     /// Whether it was stopped before its last iteration.
@@ -90,6 +94,8 @@ struct Session<'a> {
     metrics: Writer,
     progress: Progress,
     train_time: Duration,
+    clock: Clock,
+    profile: Option<Recorder>,
     last_saved: Option<(u64, PathBuf)>,
 }
 
@@ -101,14 +107,17 @@ struct Launch {
     after: Counters,
 }
 
-/// Trains as planned. `stop` is looked at between launches: once it holds, the run saves and ends.
+/// Trains as planned, and records where the time of `profile` launches after the first goes. `stop` is looked at between
+/// launches: once it holds, the run saves and ends.
 ///
 /// # Errors
 /// [`Error`]; whatever was saved before stays good.
-pub fn train(plan: &Plan, mode: Mode, stop: &AtomicBool) -> Result<Summary> {
+pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &AtomicBool) -> Result<Summary> {
     let started = Instant::now();
     let mut session = Session::open(plan, mode)?;
     let start = session.counters.iteration;
+    let recorder = profile.map(|launches| Recorder::create(&session.dir, launches, start));
+    session.profile = recorder.transpose()?;
     let startup = started.elapsed();
     let mut scores = None;
     let mut next = session.prepare()?;
@@ -123,6 +132,7 @@ pub fn train(plan: &Plan, mode: Mode, stop: &AtomicBool) -> Result<Summary> {
         if ends || iteration % plan.run.train.checkpoint_interval == 0 {
             session.save()?;
         }
+        session.end_launch()?;
         if ends {
             break;
         }
@@ -184,6 +194,8 @@ impl<'a> Session<'a> {
             mask_updates: plan.update_steps_within(counters.iteration).count() as u64,
             progress: Progress::new(counters.iteration, plan.iterations),
             train_time: Duration::ZERO,
+            clock: Clock::start(),
+            profile: None,
             plan,
             dir,
             device,
@@ -217,7 +229,8 @@ impl<'a> Session<'a> {
         let mut after = self.counters;
         let plan = self.plan;
         let (ticks, rows): (Vec<Tick>, Vec<Row>) = schedule(plan, &mut after, count).into_iter().unzip();
-        let fed = self.feed.next(&self.device, at, count)?;
+        let fed = self.feed.next(&self.device, at, count, &mut self.clock)?;
+        self.clock.enter(Phase::Host);
         // It has the length of a full launch; entries past `count` are not used.
         let k = plan.launch_length() as usize;
         let columns = Row::columns(plan);
@@ -227,10 +240,12 @@ impl<'a> Session<'a> {
         if plan.draws() {
             inputs.push(Literal::scalar(at as i64));
         }
+        self.clock.enter(Phase::Transfer);
         let buffers = each(&self.device, |replica| {
             let upload = |l| self.device.client.to_device(l, replica);
             inputs.iter().map(upload).collect()
         })?;
+        self.clock.enter(Phase::Host);
         Ok(Some(Launch {
             fed,
             buffers,
@@ -248,7 +263,9 @@ impl<'a> Session<'a> {
             let inputs = fed.iter().map(AsRef::as_ref).chain(buffers).chain(identity);
             state.map(Arg::Donate).chain(inputs.map(Arg::Keep)).collect()
         });
+        self.clock.enter(Phase::Launch);
         let mut outputs = self.launch.execute_replicated(args.collect())?;
+        self.clock.enter(Phase::Host);
         let states = self.specs.len();
         let measured: Vec<_> = outputs
             .iter_mut()
@@ -259,8 +276,10 @@ impl<'a> Session<'a> {
         self.state = outputs;
         let before = std::mem::replace(&mut self.counters, launch.after);
         let next = self.prepare()?;
+        self.clock.enter(Phase::Device);
         let read = |i: usize| scalar(&measured, i, LAUNCH_OUTPUTS[i]);
         let (last, sum, correct, l2, done) = (read(0)?, read(1)?, read(2)?, read(3)?, read(4)? as u64);
+        self.clock.enter(Phase::Host);
         self.train_time += started.elapsed();
         let tick = &launch.ticks[(done.max(1) - 1) as usize % launch.ticks.len()];
         if self.plan.replicas() > 1 && scalar(&measured, LAUNCH_OUTPUTS.len(), AGREE)? == 0.0 {
@@ -298,6 +317,15 @@ impl<'a> Session<'a> {
         Ok(next)
     }
 
+    /// Closes the account of a launch, with the evaluation and the checkpoint that came after it.
+    fn end_launch(&mut self) -> Result<()> {
+        let spent = self.clock.lap();
+        match &mut self.profile {
+            Some(profile) => profile.record(self.counters.iteration, &spent),
+            None => Ok(()),
+        }
+    }
+
     fn record(&mut self, record: &impl Serialize) -> Result<()> {
         let path = self.dir.path().join("metrics.jsonl");
         self.metrics
@@ -322,6 +350,7 @@ impl<'a> Session<'a> {
     }
 
     fn evaluate(&mut self) -> Result<Scores> {
+        self.clock.enter(Phase::Evaluation);
         let scores = self.score()?;
         let mut record = json!({
             "iteration": self.counters.iteration,
@@ -341,6 +370,7 @@ impl<'a> Session<'a> {
             100.0 * scores.top1,
             scores.loss
         ));
+        self.clock.enter(Phase::Host);
         Ok(scores)
     }
 
@@ -350,6 +380,7 @@ impl<'a> Session<'a> {
         if self.last_saved.as_ref().is_some_and(|(at, _)| *at == iteration) {
             return Ok(());
         }
+        self.clock.enter(Phase::Saving);
         let pending: Vec<_> = self
             .state
             .first()
@@ -367,6 +398,7 @@ impl<'a> Session<'a> {
         let metadata = Metadata::new(&run.model.name, iteration, run.to_toml()?);
         let path = self.dir.save(&arrays, &metadata)?;
         self.last_saved = Some((iteration, path));
+        self.clock.enter(Phase::Host);
         Ok(())
     }
 
@@ -389,6 +421,7 @@ impl<'a> Session<'a> {
             train_s,
             steps_per_s: if done == 0 { 0.0 } else { done as f64 / train_s },
             startup_s: startup.as_secs_f64(),
+            profile: self.profile.as_ref().map(Recorder::profile),
             eval,
             interrupted: self.counters.iteration < plan.iterations,
             checkpoint: self

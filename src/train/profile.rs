@@ -1,0 +1,206 @@
+//! Where the time of training goes: the seconds of each launch by phase (`train --profile`).
+
+use super::error::{Error, Result};
+use crate::checkpoint::RunDir;
+use crate::report::metrics::Writer;
+use serde::Serialize;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What the thread that drives a run does, or waits for. The device works on a launch from [`Phase::Launch`] to the end of
+/// [`Phase::Device`]; the input and the transfers in between are those of the next launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting for examples, and putting those of a launch together.
+    Input,
+    /// Sending them to the devices: until the plugin has taken them, not until they are there.
+    Transfer,
+    /// The call that starts the program; the default CPU plugin returns from it only when the program is done.
+    Launch,
+    /// Waiting for what the program measured.
+    Device,
+    /// All else: schedule, metrics, progress.
+    Host,
+    /// Scores on the test set.
+    Evaluation,
+    /// Checkpoints.
+    Saving,
+}
+
+impl Phase {
+    /// In the order of their numbers.
+    pub const ALL: [Phase; 7] = [
+        Phase::Input,
+        Phase::Transfer,
+        Phase::Launch,
+        Phase::Device,
+        Phase::Host,
+        Phase::Evaluation,
+        Phase::Saving,
+    ];
+
+    /// Name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Input => "input",
+            Phase::Transfer => "transfer",
+            Phase::Launch => "launch",
+            Phase::Device => "device",
+            Phase::Host => "host",
+            Phase::Evaluation => "evaluation",
+            Phase::Saving => "saving",
+        }
+    }
+}
+
+/// Time by phase, in the order of [`Phase::ALL`].
+pub type Spent = [Duration; Phase::ALL.len()];
+
+/// A stopwatch that is in one phase at any time, so that the phases add up to all the time that passed.
+#[derive(Debug)]
+pub struct Clock {
+    phase: Phase,
+    since: Instant,
+    spent: Spent,
+}
+
+impl Clock {
+    /// Starts in [`Phase::Host`].
+    pub fn start() -> Self {
+        Clock {
+            phase: Phase::Host,
+            since: Instant::now(),
+            spent: Spent::default(),
+        }
+    }
+
+    /// Ends the present phase and begins another.
+    pub fn enter(&mut self, phase: Phase) {
+        let now = Instant::now();
+        self.spent[self.phase as usize] += now - self.since;
+        (self.phase, self.since) = (phase, now);
+    }
+
+    /// The time since the start or the last lap; goes on in [`Phase::Host`].
+    pub fn lap(&mut self) -> Spent {
+        self.enter(Phase::Host);
+        std::mem::take(&mut self.spent)
+    }
+}
+
+/// Where the time of the recorded launches went.
+#[derive(Clone, Debug, Serialize)]
+pub struct Profile {
+    /// Launches recorded: fewer than asked for where the session has fewer after its first.
+    pub launches: u64,
+    /// Iterations in them.
+    pub iterations: u64,
+    /// Seconds they took, which the phases share.
+    pub wall_s: f64,
+    /// In the order of [`Phase::ALL`].
+    pub phases: Vec<PhaseTime>,
+}
+
+/// One phase, over all recorded launches.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PhaseTime {
+    /// Name of the phase.
+    pub phase: &'static str,
+    /// Seconds.
+    pub total_s: f64,
+    /// Seconds per launch; 0 without any.
+    pub mean_s: f64,
+    /// Share of the time of all phases; 0 without any.
+    pub share: f64,
+}
+
+/// Writes the profile of a session, `profile.jsonl`, launch by launch.
+#[derive(Debug)]
+pub struct Recorder {
+    writer: Writer,
+    path: PathBuf,
+    /// Launches to record.
+    asked: u64,
+    /// Launches of this session, and iterations of the run, done so far.
+    launch: u64,
+    iteration: u64,
+    /// Of the launches recorded.
+    launches: u64,
+    iterations: u64,
+    spent: Spent,
+}
+
+impl Recorder {
+    /// Of `launches` launches after the first of a session that goes on from `iteration`. A profile that the folder holds
+    /// is replaced.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn create(dir: &RunDir, launches: u64, iteration: u64) -> Result<Self> {
+        let (path, file) = dir.profile()?;
+        Ok(Recorder {
+            writer: Writer::new(file),
+            path,
+            asked: launches,
+            launch: 0,
+            iteration,
+            launches: 0,
+            iterations: 0,
+            spent: Spent::default(),
+        })
+    }
+
+    /// Takes note of a launch that ended at `iteration`. The first leaves no record, for it warms up the device and has
+    /// its own input beside the next one's; neither do those beyond the launches asked for.
+    ///
+    /// # Errors
+    /// [`Error::Metrics`].
+    pub fn record(&mut self, iteration: u64, spent: &Spent) -> Result<()> {
+        let iterations = iteration - std::mem::replace(&mut self.iteration, iteration);
+        self.launch += 1;
+        if self.launch == 1 || self.launches == self.asked {
+            return Ok(());
+        }
+        self.launches += 1;
+        self.iterations += iterations;
+        for (all, time) in self.spent.iter_mut().zip(spent) {
+            *all += *time;
+        }
+        let mut record = json!({
+            "iteration": iteration,
+            "launch": self.launch,
+            "iterations": iterations,
+            "wall_s": seconds(spent),
+        });
+        for (phase, time) in Phase::ALL.into_iter().zip(spent) {
+            record[format!("{}_s", phase.name())] = json!(time.as_secs_f64());
+        }
+        self.writer.write(&record).map_err(|source| Error::Metrics {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// What was recorded.
+    pub fn profile(&self) -> Profile {
+        let wall_s = seconds(&self.spent);
+        let over = |total: f64, of: f64| if of > 0.0 { total / of } else { 0.0 };
+        let phase = |(phase, time): (Phase, &Duration)| PhaseTime {
+            phase: phase.name(),
+            total_s: time.as_secs_f64(),
+            mean_s: over(time.as_secs_f64(), self.launches as f64),
+            share: over(time.as_secs_f64(), wall_s),
+        };
+        Profile {
+            launches: self.launches,
+            iterations: self.iterations,
+            wall_s,
+            phases: Phase::ALL.into_iter().zip(&self.spent).map(phase).collect(),
+        }
+    }
+}
+
+fn seconds(spent: &Spent) -> f64 {
+    spent.iter().sum::<Duration>().as_secs_f64()
+}
