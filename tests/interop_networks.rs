@@ -1,5 +1,6 @@
 //! JAX, from the reference alone, computes what our image networks do: logits, loss, gradients of every parameter and moved
-//! statistics, in small variants with arrays of no particular kind.
+//! statistics, in small variants with arrays of no particular kind; and logits of whole networks, in the forms in which the
+//! program has them on a CPU.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use hlo::random::Key;
-use hlo::{Computation, Graph, Literal, Shape, grad};
+use hlo::{Computation, Graph, Literal, Shape, Target, grad};
 use models::{Declaration, Draw, Init, Mode, Model, Net, Options, layers};
 use rigl_xla::checkpoint::{Metadata, save};
 use rigl_xla::device::Device;
@@ -17,30 +18,47 @@ use rigl_xla::rng::{BoundedRng, Stream, stream};
 
 const PACKAGES: &[&str] = &["jax==0.4.38", "numpy==2.2.6", "safetensors==0.5.3"];
 
+/// Examples of a small variant.
 const BATCH: usize = 4;
 
 /// One client for all tests of this process.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open(DeviceKind::Cpu, None).unwrap());
 
-/// A network to compare, small. The seed is one for which no activation lies so near to zero that rounding would decide on
+/// A network to compare. The seed is one for which no activation lies so near to zero that rounding would decide on
 /// which side, and so on gradients: the script tells the margin.
-struct Small {
+struct Compared {
     name: &'static str,
-    width: f64,
-    image_size: usize,
+    options: Options,
+    batch: usize,
     seed: u64,
 }
 
-impl Small {
-    fn network(&self) -> Box<dyn Model> {
+impl Compared {
+    /// Narrow, on small images.
+    fn small(name: &'static str, image_size: usize, width: f64, seed: u64) -> Self {
         let options = Options {
-            width: Some(self.width),
-            image_size: Some(self.image_size),
+            width: Some(width),
+            image_size: Some(image_size),
             classes: Some(7),
-            dropout: self.name.starts_with("wrn").then_some(0.0),
-            ..Options::new(self.name, true)
+            dropout: name.starts_with("wrn").then_some(0.0),
+            ..Options::new(name, true)
         };
-        options.build().unwrap()
+        Compared {
+            name,
+            options,
+            batch: BATCH,
+            seed,
+        }
+    }
+
+    /// As published, one image.
+    fn whole(name: &'static str) -> Self {
+        Compared {
+            name,
+            options: Options::new(name, true),
+            batch: 1,
+            seed: 1,
+        }
     }
 
     fn random(&self, name: &str) -> Stream {
@@ -73,19 +91,19 @@ impl Small {
         let mut inputs: BTreeMap<_, _> = all
             .map(|(name, dims, init)| (name.clone(), self.array(name, dims, init)))
             .collect();
-        let dims = [vec![BATCH], network.input_dims()].concat();
+        let dims = [vec![self.batch], network.input_dims()].concat();
         let mut random = self.random("images");
         let pixels: Vec<f32> = (0..dims.iter().product()).map(|_| random.normal() as f32).collect();
         let classes = network.classes() as u64;
-        let labels: Vec<i32> = (0..BATCH).map(|_| random.up_to(classes - 1) as i32).collect();
+        let labels: Vec<i32> = (0..self.batch).map(|_| random.up_to(classes - 1) as i32).collect();
         inputs.insert("images".into(), Literal::new(&dims, &pixels));
-        inputs.insert("labels".into(), Literal::new(&[BATCH], &labels));
+        inputs.insert("labels".into(), Literal::new(&[self.batch], &labels));
         inputs
     }
 
-    /// Compares evaluation and training, each with gradients.
-    fn check(&self) {
-        let network = self.network();
+    /// Compares what `passes` computes of the network.
+    fn check(&self, passes: Passes) {
+        let network = self.options.build().unwrap();
         let declared = network.declaration();
         let inputs = self.inputs(&*network, &declared);
         let shapes: Vec<_> = inputs
@@ -122,6 +140,20 @@ impl Small {
     }
 }
 
+/// A graph of a network on named inputs, and the names of its outputs.
+type Passes = fn(&dyn Model, &Declaration, &[(String, Shape)]) -> (Computation, Vec<String>);
+
+/// The logits of an evaluation.
+fn logits(network: &dyn Model, _: &Declaration, inputs: &[(String, Shape)]) -> (Computation, Vec<String>) {
+    let computation = Graph::function("logits", inputs, |g, tensors| {
+        let inputs = inputs.iter().map(|(name, _)| name.clone());
+        let arrays: BTreeMap<_, _> = inputs.zip(tensors.iter().copied()).collect();
+        vec![network.apply(&Net::new(g, Mode::Eval, arrays.clone()), arrays["images"])]
+    });
+    let lowered = computation.unwrap().lowered(Target::Cpu).unwrap();
+    (lowered, vec!["full/logits".into()])
+}
+
 /// Per mode logits, mean cross entropy, gradients and moved statistics, with their names.
 fn passes(network: &dyn Model, declared: &Declaration, inputs: &[(String, Shape)]) -> (Computation, Vec<String>) {
     let mut names = vec![];
@@ -149,13 +181,7 @@ fn passes(network: &dyn Model, declared: &Declaration, inputs: &[(String, Shape)
 }
 
 fn check(name: &'static str, image_size: usize, width: f64, seed: u64) {
-    let small = Small {
-        name,
-        width,
-        image_size,
-        seed,
-    };
-    small.check();
+    Compared::small(name, image_size, width, seed).check(passes);
 }
 
 #[test]
@@ -187,4 +213,11 @@ fn wide_resnets() {
 #[test]
 fn vgg() {
     check("vgg-a", 35, 0.125, 13);
+}
+
+#[test]
+fn whole_networks() {
+    for name in ["resnet50", "mobilenet-v1", "mobilenet-v2"] {
+        Compared::whole(name).check(logits);
+    }
 }

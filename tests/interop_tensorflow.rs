@@ -129,7 +129,7 @@ fn tensorflow_2_reads_our_records_and_we_read_its_own() {
     let compressions = [Compression::None, Compression::Gzip, Compression::Zlib];
     let names = ["plain", "gzip", "zlib"];
     // Of 1 byte to beyond what is read at a time.
-    let picture = |i: usize| (0..1 + 90_000 * i).map(|at| (at * at >> 5) as u8).collect::<Vec<_>>();
+    let picture = |i: usize| (0..1 + 90_000 * i).map(|at| ((at * at) >> 5) as u8).collect::<Vec<_>>();
     for (name, compression) in names.into_iter().zip(compressions) {
         tfrecord::write(&dir.path().join(format!("ours.{name}")), compression, |out| {
             (0..7).try_for_each(|i| {

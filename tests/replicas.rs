@@ -11,6 +11,8 @@ use common::runs::{Runs, ones};
 use common::{error, json};
 use hlo::{Computation, Literal, Node};
 use rigl_xla::config::{Layers, Plan};
+use rigl_xla::data::Split;
+use rigl_xla::data::sets::Examples;
 use rigl_xla::device::Device;
 use rigl_xla::pjrt::{Arg, Buffer, DeviceKind};
 use rigl_xla::sparse::Counters;
@@ -164,7 +166,9 @@ fn launch(plan: &Plan, batches: &[Vec<i32>], identities: &[usize]) -> Launched {
     let dims = model.input_dims();
     let form = plan.run.form(&dims, model.classes());
     let data = plan.data_set().unwrap();
-    let data = data.load("", rigl_xla::data::Split::Train, &form).unwrap();
+    let Examples::Whole(data) = data.open("", Split::Train, &form).unwrap() else {
+        panic!("made up");
+    };
     let trainer = Trainer { plan, model: &*model };
     let (computation, aliases) = trainer.launch(data.len()).unwrap();
     let program = device.replicated(&computation, &aliases).unwrap();

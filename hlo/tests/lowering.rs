@@ -57,7 +57,7 @@ fn every_case_keeps_its_value_in_every_form() {
 type Row = ([usize; 4], [usize; 4], usize, Padding, usize);
 
 /// What the networks have, small.
-const TABLE: [Row; 12] = [
+const TABLE: [Row; 13] = [
     ([2, 5, 4, 3], [1, 1, 3, 2], 1, Padding::Same, 1),
     ([2, 5, 4, 3], [1, 1, 3, 2], 2, Padding::Same, 1),
     ([2, 5, 4, 3], [3, 3, 3, 2], 1, Padding::Same, 1),
@@ -70,6 +70,8 @@ const TABLE: [Row; 12] = [
     ([2, 6, 5, 3], [3, 3, 1, 3], 2, Padding::Explicit([(1, 1); 2]), 3),
     ([2, 5, 4, 4], [3, 3, 2, 4], 1, Padding::Same, 2),
     ([2, 5, 4, 2], [3, 3, 1, 4], 1, Padding::Same, 2),
+    // So many examples that the kernel's gradient sums over them in parts.
+    ([64, 16, 16, 1], [2, 2, 1, 2], 1, Padding::Same, 1),
 ];
 
 fn values(dims: &[usize], seed: usize) -> Literal {
@@ -217,8 +219,8 @@ fn rules_for_the_cpu_leave_dense_windows() {
         .collect();
     // Of 1×1 none, but with a stride the phase of the input's gradient that meets the kernel. Of wider windows with a
     // stride the output, and as many phases as meet the kernel: the kernel's gradient is a sum of few terms in images so
-    // small, as is all of an image of one element. Of depthwise none; groups of several channels stay.
-    assert_eq!(kept, [0, 1, 1, 5, 5, 5, 7, 0, 0, 0, 3, 3]);
+    // small, as is all of an image of one element. Of depthwise none; groups of several channels stay. Four parts of a sum over many examples.
+    assert_eq!(kept, [0, 1, 1, 5, 5, 5, 7, 0, 0, 0, 3, 3, 4]);
 }
 
 /// Batch normalisation's: over examples and image, of any divisor.

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Prepares what the benchmarks of this folder need, under target/bench: a Python environment with JAX and NumPy, one with PyTorch, the
-# MNIST files, and, where a Python 3.7 is found (python3.7 on the path, or $PYTHON37), one with TensorFlow 1.15.
+# Prepares what the benchmarks of this folder need, under target/bench: Python environments with JAX and NumPy, with PyTorch
+# and with TensorFlow 2, the MNIST files, and, where a Python 3.7 is found (python3.7 on the path, or $PYTHON37), one with
+# TensorFlow 1.15.
 # Needs python3 >= 3.11 and npm. Safe to run again.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,6 +17,7 @@ environment() { # NAME PYTHON REQUIREMENTS
 }
 
 environment venv python3 requirements.txt
+environment tf2 python3 requirements-tf2.txt
 environment torch python3 requirements-torch.txt
 
 if [ ! -e "$out/mnist/train-images-idx3-ubyte" ]; then

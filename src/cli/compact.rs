@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::Usage;
 use super::run_args::{DeviceArgs, test_set};
 use crate::checkpoint::{self, Checkpoint, Metadata};
+use crate::data::sets::Examples;
 use crate::device::Device;
 use crate::pjrt::DeviceKind;
 use crate::rng::{BoundedRng, stream};
@@ -201,7 +202,10 @@ fn small_metadata(large: Option<Metadata>, sizes: &[usize]) -> Metadata {
 /// Test images of a data set, or one batch of random ones.
 fn images(data: Option<&str>, network: &Recognised, batch: usize) -> anyhow::Result<Literal> {
     if let Some(data) = data {
-        return Ok(test_set(data, network)?.images);
+        return match test_set(data, network, 0)? {
+            Examples::Whole(set) => Ok(set.images),
+            Examples::Records(_) => bail!("--data {data}: holds TFRecords, expected a data set that fits in memory"),
+        };
     }
     let dims = [vec![batch], network.model.input_dims()].concat();
     let mut rng = stream(0, "compact", "images", 0);

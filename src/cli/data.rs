@@ -1,5 +1,6 @@
-//! `rigl-xla data`: fetch public data sets, make TFRecords of pictures, look into them.
+//! `rigl-xla data`: fetch public data sets, make TFRecords of pictures, look into them, write what a network is given.
 
+mod dump;
 mod inspect;
 mod prepare;
 mod sheet;
@@ -31,6 +32,8 @@ enum Command {
         #[arg(value_parser = PossibleValuesParser::new(fetch::SOURCES.iter().map(|source| source.name)))]
         name: String,
     },
+    /// Write examples as training or evaluation gets them
+    Dump(dump::Args),
     /// Write TFRecord shards of pictures in folders or tar files, of MNIST or of CIFAR-10
     Prepare(prepare::Args),
     /// Count what is in TFRecord files, and find what is damaged
@@ -44,6 +47,7 @@ enum Command {
 pub fn run(args: Args, json: bool) -> Result<()> {
     match args.command {
         Command::Fetch { name } => fetch(&name, json),
+        Command::Dump(args) => dump::run(args, json),
         Command::Prepare(args) => prepare::run(args, json),
         Command::Inspect(args) => inspect::run(args, json),
     }

@@ -11,7 +11,7 @@ use super::Usage;
 use super::run_args::RunArgs;
 use crate::config::Plan;
 use crate::device::Device;
-use crate::train::eval::{Inference, evaluation};
+use crate::train::eval::{Inference, batch_evaluation, evaluation};
 use crate::train::step::Trainer;
 
 /// Arguments of `dump-hlo`.
@@ -113,7 +113,12 @@ impl Args {
             Graph::Update => (trainer.update()?, vec![]),
             Graph::Eval => {
                 let batch = plan.run.train.eval_batch_size;
-                (evaluation(Inference::new(plan, &*model), test_examples, batch)?, vec![])
+                let network = Inference::new(plan, &*model);
+                let graph = match plan.streams() {
+                    true => batch_evaluation(network, batch.min(test_examples).div_ceil(network.replicas)),
+                    false => evaluation(network, test_examples, batch),
+                };
+                (graph?, vec![])
             }
         })
     }

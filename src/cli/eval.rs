@@ -7,7 +7,7 @@ use models::Layer;
 use models::cost::Kept;
 use serde::Serialize;
 
-use super::run_args::{DeviceArgs, NetworkArgs, test_set};
+use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, test_set};
 use crate::checkpoint;
 use crate::cost::both;
 use crate::device::Device;
@@ -26,8 +26,8 @@ pub struct Args {
     compare: Vec<PathBuf>,
     #[command(flatten)]
     network: NetworkArgs,
-    /// mnist, fashion-mnist, cifar10, synthetic, or a folder with IDX files, gzipped or not, or the files of CIFAR-10; all
-    /// test examples are evaluated (the original leaves out the last 16 of CIFAR-10)
+    /// mnist, fashion-mnist, cifar10, synthetic, null, or a folder with IDX files, gzipped or not, the files of CIFAR-10, or
+    /// ImageNet's TFRecords; all test examples are evaluated (the original leaves out the last 16 of CIFAR-10)
     #[arg(long, value_name = "NAME|DIR")]
     data: String,
     /// Of the loss that is told beside the one without, at least 0 and less than 1 [default: that of the run, or of the
@@ -39,6 +39,8 @@ pub struct Args {
     /// Examples per batch
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
+    #[command(flatten)]
+    stream: StreamArgs,
 }
 
 /// What `eval --json` prints of a checkpoint.
@@ -48,7 +50,6 @@ struct Report {
     model: String,
     /// Iterations that the checkpoint says it had.
     iteration: Option<u64>,
-    examples: usize,
     #[serde(flatten)]
     scores: Scores,
     /// Of `smoothed_loss`.
@@ -116,22 +117,18 @@ fn evaluate(args: &Args, device: &Device, path: &Path) -> anyhow::Result<Report>
     let path = checkpoint::resolve(path)?;
     let (mut network, metadata) = args.network.load(&path)?;
     network.label_smoothing = args.label_smoothing.unwrap_or(network.label_smoothing);
-    let data = test_set(&args.data, &network)?;
-    let evaluator = Evaluator::new(device, network.inference(), &data, args.batch_size as usize)?;
+    let data = test_set(&args.data, &network, args.stream.skip_corrupt)?;
+    let batch = args.batch_size as usize;
+    let stream = args.stream.options(batch);
+    let evaluator = Evaluator::new(device, network.inference(), &data, batch, stream)?;
     let to_device = |weights: &Literal| device.client.to_device(weights, 0);
     let buffers = network.weights.iter().map(to_device).collect::<Result<Vec<_>, _>>()?;
     let scores = evaluator.run(&buffers.iter().collect::<Vec<_>>())?;
-    Ok(Report::new(
-        &network,
-        path,
-        metadata.map(|m| m.iteration),
-        data.len(),
-        scores,
-    ))
+    Ok(Report::new(&network, path, metadata.map(|m| m.iteration), scores))
 }
 
 impl Report {
-    fn new(network: &Recognised, checkpoint: PathBuf, iteration: Option<u64>, examples: usize, scores: Scores) -> Self {
+    fn new(network: &Recognised, checkpoint: PathBuf, iteration: Option<u64>, scores: Scores) -> Self {
         let cost = network.cost();
         let layers: Vec<LayerReport> = cost.layers.iter().zip(&cost.kept).map(LayerReport::new).collect();
         let masked = || layers.iter().filter(|layer| layer.masked);
@@ -144,7 +141,6 @@ impl Report {
             checkpoint,
             model: network.model.name().to_owned(),
             iteration,
-            examples,
             scores,
             label_smoothing: network.label_smoothing,
             nonzeros: has_masks.then_some(nonzeros),
@@ -207,9 +203,10 @@ fn text(report: &Report) -> String {
     }
     let scores = &report.scores;
     let smoothed = scores.smoothed_loss.map(|loss| ("smoothed loss", format!("{loss:.4}")));
+    let skipped = scores.skipped.map(|n| ("left out", format!("{n} corrupt records")));
     let (flops, bytes) = (&report.flops, &report.bytes);
     let lines = [
-        ("examples", report.examples.to_string()),
+        ("examples", scores.examples.to_string()),
         ("top-1", format!("{:.2} %", 100.0 * scores.top1)),
         ("top-5", format!("{:.2} %", 100.0 * scores.top5)),
         ("loss", format!("{:.4}", scores.loss)),
@@ -221,7 +218,7 @@ fn text(report: &Report) -> String {
         ("bytes", figure(&bytes.published, "MB")),
         ("  plain", figure(&bytes.plain, "MB")),
     ];
-    let lines = lines.into_iter().chain(smoothed).chain(cost);
+    let lines = lines.into_iter().chain(smoothed).chain(skipped).chain(cost);
     let lines: String = lines.map(|(what, value)| format!("{what:<16}{value}\n")).collect();
     format!("{}\n{lines}", layers.write(Style::Text))
 }

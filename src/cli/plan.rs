@@ -84,6 +84,11 @@ struct Report<'a> {
     replicas: Option<Replicas>,
     iterations: u64,
     gradient_steps: u64,
+    /// Iterations of a full launch of the device program.
+    launch_iterations: u64,
+    /// Size of the images that are sent to the device for a full launch, where they do not stay there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    launch_image_bytes: Option<usize>,
     mask_updates: usize,
     update_steps: Vec<i64>,
     /// At the first, the last and three updates between, where updates move connections.
@@ -175,6 +180,10 @@ impl<'a> Report<'a> {
             replicas: (plan.replicas() > 1).then(|| Replicas::new(plan)),
             iterations: plan.iterations,
             gradient_steps,
+            launch_iterations: plan.launch_length(),
+            launch_image_bytes: plan
+                .streams()
+                .then(|| plan.launch_length() as usize * plan.batch_bytes()),
             mask_updates: update_steps.len(),
             replacements: quartiles(&update_steps)
                 .filter(|_| plan.method.moves())
@@ -268,6 +277,7 @@ impl std::fmt::Display for Report<'_> {
         }
         writeln!(f, "iterations      {}", self.iterations)?;
         writeln!(f, "gradient steps  {}", self.gradient_steps)?;
+        self.write_launches(f)?;
         self.write_updates(f)?;
         self.write_learning_rate(f)?;
         writeln!(f, "run folder      {}", self.run_dir)
@@ -275,6 +285,14 @@ impl std::fmt::Display for Report<'_> {
 }
 
 impl Report<'_> {
+    fn write_launches(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "launches        {} iterations", self.launch_iterations)?;
+        match self.launch_image_bytes {
+            Some(bytes) => writeln!(f, ", {:.1} MB of images sent for each", bytes as f64 / 1e6),
+            None => writeln!(f),
+        }
+    }
+
     fn write_updates(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [first, .., last] = self.update_steps[..] else {
             return writeln!(f, "mask updates    {}", self.mask_updates);

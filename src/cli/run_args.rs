@@ -8,8 +8,8 @@ use models::Precision;
 
 use crate::checkpoint::{self, Metadata};
 use crate::config::{Error, Layers, preset_of};
-use crate::data::sets::{Form, Set};
-use crate::data::{Dataset, Split};
+use crate::data::sets::{Examples, Form, Set};
+use crate::data::{Split, pipeline};
 use crate::device::Device;
 use crate::pjrt::DeviceKind;
 use crate::train::recognise::{Recognised, recognise};
@@ -71,9 +71,16 @@ pub struct RunArgs {
     /// Generator of the first masks: native, or numpy for the original's
     #[arg(long, value_name = "NAME")]
     pub mask_seed_compat: Option<String>,
-    /// mnist, fashion-mnist, cifar10, synthetic, or a folder with the files of the recipe's data set
+    /// mnist, fashion-mnist, cifar10, synthetic, null (black images), or a folder with the files of the recipe's data set,
+    /// or with TFRecords
     #[arg(long, value_name = "NAME|DIR")]
     pub data: Option<String>,
+    /// Threads that read and decode TFRecords [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub data_threads: Option<i64>,
+    /// Corrupt records to leave out before one is an error [default: 0]
+    #[arg(long, value_name = "N")]
+    pub skip_corrupt: Option<i64>,
     /// Precision of activations: f32 or bf16
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
@@ -204,6 +211,8 @@ impl RunArgs {
             ),
             ("--data", ["data", "name"], data_name),
             ("--data", ["data", "dir"], data_dir),
+            ("--data-threads", ["data", "threads"], whole(self.data_threads)),
+            ("--skip-corrupt", ["data", "skip_corrupt"], whole(self.skip_corrupt)),
             ("--precision", ["train", "precision"], text(&self.precision)),
             ("--device", ["device", "kind"], text(&self.device.device)),
             ("--plugin", ["device", "plugin"], text(&self.device.plugin)),
@@ -228,16 +237,39 @@ impl RunArgs {
             .collect()
     }
 
-    /// What `--data` sets: a folder keeps the data set's name, a name clears the folder.
+    /// What `--data` sets: a folder keeps the data set's name, unless it holds TFRecords; a name clears the folder.
     fn data_keys(&self) -> (Option<Value>, Option<Value>) {
         match self.data.as_deref() {
             None => (None, None),
             // Absolute, so that the run can be resumed from elsewhere.
             Some(dir) if is_folder(dir) => {
                 let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
-                (None, Some(absolute.to_string_lossy().into_owned().into()))
+                let records = Set::in_folder(&absolute) == Set::ImageNet;
+                let name = records.then(|| Set::ImageNet.name().into());
+                (name, Some(absolute.to_string_lossy().into_owned().into()))
             }
             Some(name) => (Some(name.into()), Some("".into())),
+        }
+    }
+}
+
+/// How TFRecords are read.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct StreamArgs {
+    /// Threads that read and decode TFRecords [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    data_threads: Option<u16>,
+    /// Corrupt records to leave out before one is an error
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub skip_corrupt: usize,
+}
+
+impl StreamArgs {
+    /// For batches of so many examples.
+    pub fn options(&self, batch: usize) -> pipeline::Options {
+        pipeline::Options {
+            skip_corrupt: self.skip_corrupt,
+            ..pipeline::Options::new(self.data_threads.map(usize::from), batch, 1)
         }
     }
 }
@@ -259,26 +291,29 @@ pub fn is_folder(data: &str) -> bool {
 }
 
 /// The test examples of a data set, by its name or in a folder, in the form that a network takes. Random ones are those of
-/// the run that the network is from.
+/// the run that the network is from. So many files of TFRecords may be damaged.
 ///
 /// # Errors
 /// An unknown name, or files that cannot be had or read.
-pub fn test_set(data: &str, network: &Recognised) -> anyhow::Result<Dataset> {
+pub fn test_set(data: &str, network: &Recognised, skip_corrupt: usize) -> anyhow::Result<Examples> {
     let (dims, classes) = (network.model.input_dims(), network.model.classes());
-    let form = match &network.run {
+    let mut form = match &network.run {
         Some(run) => run.form(&dims, classes),
         None => Form {
             dims: &dims,
             classes,
             examples: [256; 2],
             seed: 0,
+            pictures: Default::default(),
+            skip_corrupt: 0,
         },
     };
+    form.skip_corrupt = skip_corrupt;
     let (set, folder) = match is_folder(data) {
         true => (Set::in_folder(Path::new(data)), data),
         false => (Set::find(data)?, ""),
     };
-    Ok(set.load(folder, Split::Test, &form)?)
+    Ok(set.open(folder, Split::Test, &form)?)
 }
 
 /// How a checkpoint is to be taken.

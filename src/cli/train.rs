@@ -112,9 +112,13 @@ fn text(summary: &Summary) -> String {
     let explored = summary
         .explored
         .map(|share| ("ever active", format!("{:.2} %", 100.0 * share)));
+    let skipped = summary
+        .skipped_records
+        .map(|n| ("left out", format!("{n} corrupt records")));
     lines
         .iter()
         .chain(&explored)
+        .chain(&skipped)
         .map(|(what, value)| format!("{what:<16}{value}\n"))
         .collect()
 }

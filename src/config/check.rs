@@ -2,6 +2,7 @@
 
 use super::learning_rate::SCHEDULES;
 use super::{Error, LayerSparsity, LearningRate, Run, Train};
+use crate::data::imagenet;
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::Set;
 use crate::pjrt::DeviceKind;
@@ -14,6 +15,9 @@ const MAX_LAUNCH_EXAMPLES: u64 = 1 << 26;
 /// Longest run: a thousand times the published ones, and few enough for `plan` to walk through.
 const MAX_ITERATIONS: u64 = 100_000_000;
 
+/// Most threads that data may be read by.
+const MAX_THREADS: usize = 1024;
+
 pub(super) fn names(run: &Run) -> Result<(), Error> {
     let known = |key: &'static str, what, name: &str, names: &[&'static str]| match names.contains(&name) {
         true => Ok(()),
@@ -23,6 +27,14 @@ pub(super) fn names(run: &Run) -> Result<(), Error> {
     let ways = Preprocessing::ALL.map(|(name, _)| name);
     if let Some(name) = &run.data.preprocessing {
         known("data.preprocessing", "preprocessing", name, &ways)?;
+    }
+    if let Some(name) = &run.data.pictures {
+        known(
+            "data.pictures",
+            "preparation of pictures",
+            name,
+            &imagenet::Kind::ALL.map(|(name, _)| name),
+        )?;
     }
     let schedule = &run.learning_rate.schedule;
     known("learning_rate.schedule", "learning-rate schedule", schedule, &SCHEDULES)?;
@@ -37,9 +49,17 @@ pub(super) fn numbers(run: &Run) -> Result<(), Error> {
     rule(run)?;
     rate(&run.learning_rate)?;
     length(&run.train)?;
+    let optional = |key: &str, v: Option<usize>| v.map_or(Ok(()), |v| whole(key, v as u64));
+    optional("data.prefetch", run.data.prefetch)?;
+    if let Some(threads) = run.data.threads
+        && !(1..=MAX_THREADS).contains(&threads)
+    {
+        let expected = format!("a whole number from 1 to {MAX_THREADS}");
+        return Err(value("data.threads", threads, expected));
+    }
     replicas(run)?;
     match run.data.examples {
-        Some(examples) if run.data.name != Set::Synthetic.name() => {
+        Some(examples) if !Set::find(&run.data.name).is_ok_and(Set::is_made_up) => {
             let expected = format!("nothing: data set {} has its own number", run.data.name);
             Err(value("data.examples", examples, expected))
         }

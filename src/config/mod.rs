@@ -99,9 +99,22 @@ pub struct Data {
     /// Whether training changes images at random, where the preprocessing does. Left out: yes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augment: Option<bool>,
-    /// Examples of `synthetic`, for training and again for testing. Left out: two batches.
+    /// Examples of `synthetic` or `null`, for training and again for testing. Left out: two batches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples: Option<usize>,
+    /// How pictures of `imagenet` are decoded and resized: `original`, or `antialiased`, as is usual today. Left out:
+    /// `original`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pictures: Option<String>,
+    /// Threads that read and decode `imagenet`, at least 1. Left out: one per core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Batches that they begin ahead, at least 1. Left out: as many as two launches have, or as keep them busy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<usize>,
+    /// Corrupt records of `imagenet` that are left out before one is an error. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_corrupt: Option<usize>,
 }
 
 /// `[optimizer]`

@@ -7,10 +7,15 @@ use models::{Declaration, Family, Model, Param, Precision, Statistic};
 use super::check::{at, names, numbers, value, within};
 use super::learning_rate::Rate;
 use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, pruning_schedule, schedule};
-use super::{Error, LayerSparsity, OptimizerRule, Run, Unit};
+use super::{Data, Error, LayerSparsity, OptimizerRule, Run, Unit};
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::{Form, Set};
+use crate::data::{imagenet, pipeline};
 use crate::sparse::{self, Budget, Counters, DropScore, Gradual, Keep, Layer, Options, Schedule};
+
+/// Size of the images that a launch is sent, if they are sent launch by launch: enough to hide what a launch costs, and little
+/// beside what training takes.
+pub const MAX_STREAMED_BYTES: usize = 64 << 20;
 
 /// A run that can be carried out: what `train` does and `plan` prints.
 #[derive(Clone, Debug)]
@@ -27,6 +32,8 @@ pub struct Plan {
     pub random: bool,
     /// Precision of activations.
     pub precision: Precision,
+    /// Dimensions of an example, as the model takes it.
+    pub input_dims: Vec<usize>,
     /// How pixels become the model's input.
     pub preprocessing: Preprocessing,
     /// Row of the method table.
@@ -112,7 +119,7 @@ impl Plan {
             ..
         } = declaration;
         (plan.params, plan.statistics, plan.layers) = (params, statistics, layers);
-        plan.random = random;
+        (plan.random, plan.input_dims) = (random, dims);
         Ok(plan)
     }
 
@@ -167,6 +174,7 @@ impl Plan {
             precision: run.precision(),
             preprocessing: run.preprocessing(),
             random: false,
+            input_dims: vec![],
             output_dir: output_dir(&run, method),
             optimizer: OptimizerRule::find(&run.optimizer.name).map_err(at("optimizer.name"))?,
             params,
@@ -190,11 +198,26 @@ impl Plan {
         update_steps(self.method, &self.schedule, iterations)
     }
 
-    /// Iterations of a full launch: no launch goes past an evaluation or a checkpoint.
+    /// Iterations of a full launch: no launch goes past an evaluation or a checkpoint, or is sent more images than
+    /// [`MAX_STREAMED_BYTES`] unless a single batch has more.
     pub fn launch_length(&self) -> u64 {
         let train = &self.run.train;
         let rhythm = train.eval_interval.min(train.checkpoint_interval);
-        train.steps_per_launch.min(rhythm)
+        let sent = match self.streams() {
+            true => MAX_STREAMED_BYTES / self.batch_bytes().max(1),
+            false => usize::MAX,
+        };
+        train.steps_per_launch.min(rhythm).min(sent.max(1) as u64)
+    }
+
+    /// Whether examples are sent to the device launch by launch; others stay there all the while.
+    pub fn streams(&self) -> bool {
+        self.run.data.name == Set::ImageNet.name()
+    }
+
+    /// Size of a batch of images that is sent to the device.
+    pub fn batch_bytes(&self) -> usize {
+        size_of::<f32>() * self.run.train.batch_size * self.input_dims.iter().product::<usize>()
     }
 
     /// Devices that train side by side.
@@ -359,6 +382,27 @@ impl Run {
             classes,
             examples: [self.data.examples.unwrap_or(2 * self.train.batch_size); 2],
             seed: self.train.seed,
+            pictures: self.data.pictures(),
+            skip_corrupt: self.data.skip_corrupt.unwrap_or(0),
+        }
+    }
+}
+
+impl Data {
+    /// How pictures in TFRecords are made ready. Names are checked in a plan; others than the known ones mean the default.
+    pub fn pictures(&self) -> imagenet::Kind {
+        let said = self.pictures.as_deref();
+        let named = imagenet::Kind::ALL.into_iter().find(|(name, _)| Some(*name) == said);
+        named.map_or(imagenet::Kind::default(), |(_, kind)| kind)
+    }
+
+    /// How threads make batches of `batch` examples, `steps` of which make a launch.
+    pub fn pipeline(&self, batch: usize, steps: usize) -> pipeline::Options {
+        let usual = pipeline::Options::new(self.threads, batch, steps);
+        pipeline::Options {
+            prefetch: self.prefetch.unwrap_or(usual.prefetch),
+            skip_corrupt: self.skip_corrupt.unwrap_or(0),
+            ..usual
         }
     }
 }

@@ -20,6 +20,9 @@ pub const CLASSES: usize = 10;
 /// Bytes of a record.
 pub const RECORD: usize = 1 + CHANNELS * SIDE * SIDE;
 
+/// What a folder holds that has it.
+pub const FILES: &str = "its binary version (data_batch_1.bin to data_batch_5.bin, test_batch.bin)";
+
 /// The file that makes a folder one of CIFAR-10.
 pub const TEST_FILE: &str = "test_batch.bin";
 

@@ -1,5 +1,6 @@
 //! Data sets ([`sets`]) as host arrays: where their files come from ([`fetch`]), how they are read ([`idx`], [`mnist`],
-//! [`cifar`]), in which order training sees them ([`batches`]), and how pixels become what a network takes ([`pixels`]).
+//! [`cifar`], [`tfrecord`]), in which order training sees them ([`batches`]), and how pixels become what a network takes
+//! ([`pixels`]). What does not fit in memory is read while the device works ([`records`], [`pipeline`]).
 
 pub mod batches;
 pub mod cifar;
@@ -10,8 +11,10 @@ pub mod inspect;
 pub mod mnist;
 mod parallel;
 pub mod picture;
+pub mod pipeline;
 pub mod pixels;
 pub mod prepare;
+pub mod records;
 pub mod resize;
 pub mod sets;
 pub mod synthetic;
@@ -119,13 +122,14 @@ pub enum Error {
         advice: String,
     },
     #[error(
-        "{name}: no package has it, so it cannot be fetched; give the folder with its binary version \
-         (data_batch_1.bin to data_batch_5.bin, test_batch.bin) with --data, or put it at {}",
+        "{name}: no package has it, so it cannot be fetched; give the folder with {what} with --data, or put it at {}",
         folder.display()
     )]
-    NotFetched { name: &'static str, folder: PathBuf },
-    #[error("{name}: TFRecord files cannot be read yet; --data synthetic trains on random images of the same shape")]
-    NoReader { name: &'static str },
+    NotFetched {
+        name: &'static str,
+        what: &'static str,
+        folder: PathBuf,
+    },
     #[error(transparent)]
     TfRecord(#[from] tfrecord::Error),
     #[error("{}: {found} bytes, expected {expected}", path.display())]
@@ -141,9 +145,24 @@ pub enum Error {
         i32::MAX
     )]
     Batch { batch: usize, examples: usize },
+    #[error(
+        "the network takes examples of dimensions {dims:?}, expected [size, size, 3]: TFRecords hold pictures in colour"
+    )]
+    NotPictures { dims: Vec<usize> },
+    #[error("{}: found no record in {files} files, expected at least one", dir.display())]
+    NoRecords { dir: PathBuf, files: usize },
+    #[error("a thread that reads data cannot be started: {0}")]
+    Thread(io::Error),
+    #[error("the threads that read data have stopped")]
+    Workers,
 }
 
 impl Error {
+    /// Whether one record is at fault, so that the others can be had without it.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Error::TfRecord(error) if error.is_of_one_record())
+    }
+
     /// For `map_err` around a call on `path`.
     fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();

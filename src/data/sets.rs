@@ -1,8 +1,13 @@
 //! The data sets by name.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Dataset, Error, Result, Split, cifar, fetch, mnist, resize, synthetic};
+use hlo::{DType, Shape};
+
+use super::pipeline::Source;
+use super::records::{self, Records};
+use super::{Dataset, Error, Result, Split, cifar, fetch, imagenet, mnist, resize, synthetic};
 use crate::cache;
 use crate::names::nearest;
 
@@ -15,10 +20,52 @@ pub enum Set {
     FashionMnist,
     /// CIFAR-10.
     Cifar10,
-    /// ImageNet, which cannot be read yet.
+    /// ImageNet, or any other pictures in TFRecords with its features.
     ImageNet,
     /// Random examples in the network's form.
     Synthetic,
+    /// Black images of the first class in the network's form, the original's stand-in for ImageNet (reference 4.2).
+    Null,
+}
+
+/// One part of a data set.
+#[derive(Clone)]
+pub enum Examples {
+    /// In memory.
+    Whole(Dataset),
+    /// In files, from which pictures are read as they are needed.
+    Records(Arc<Records>),
+}
+
+impl Examples {
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        match self {
+            Examples::Whole(set) => set.len(),
+            Examples::Records(records) => records.len(),
+        }
+    }
+
+    /// Whether there is none, which is an error of all that make examples.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Element type and dimensions of an image.
+    pub fn image(&self) -> Shape {
+        match self {
+            Examples::Whole(set) => Shape::new(DType::U8, &set.images.dims()[1..]),
+            Examples::Records(records) => records.image(),
+        }
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        match self {
+            Examples::Whole(set) => set.classes,
+            Examples::Records(records) => records.classes(),
+        }
+    }
 }
 
 /// How a network wants its examples.
@@ -28,20 +75,25 @@ pub struct Form<'a> {
     pub dims: &'a [usize],
     /// Number of classes.
     pub classes: usize,
-    /// How many examples [`Set::Synthetic`] has, for training and for testing.
+    /// How many examples [`Set::Synthetic`] and [`Set::Null`] have, for training and for testing.
     pub examples: [usize; 2],
-    /// Seed of [`Set::Synthetic`].
+    /// Seed of [`Set::Synthetic`], and of the random changes that training makes to pictures in TFRecords.
     pub seed: u64,
+    /// How such pictures are made ready.
+    pub pictures: imagenet::Kind,
+    /// How many of their files may be damaged.
+    pub skip_corrupt: usize,
 }
 
 impl Set {
     /// Every data set with its name.
-    pub const ALL: [(&'static str, Set); 5] = [
+    pub const ALL: [(&'static str, Set); 6] = [
         ("mnist", Set::Mnist),
         ("fashion-mnist", Set::FashionMnist),
         ("cifar10", Set::Cifar10),
         ("imagenet", Set::ImageNet),
         ("synthetic", Set::Synthetic),
+        ("null", Set::Null),
     ];
 
     /// The data set of this name.
@@ -60,12 +112,18 @@ impl Set {
         })
     }
 
-    /// The data set that a folder holds, by its files: CIFAR-10, or one in IDX form.
+    /// The data set that a folder holds, by its files: CIFAR-10, TFRecords, or one in IDX form.
     pub fn in_folder(dir: &Path) -> Self {
         match cifar::folder(dir).join(cifar::TEST_FILE).is_file() {
             true => Set::Cifar10,
+            false if records::are_in(dir) => Set::ImageNet,
             false => Set::Mnist,
         }
+    }
+
+    /// Whether its examples are made for the network that asks for them.
+    pub fn is_made_up(self) -> bool {
+        matches!(self, Set::Synthetic | Set::Null)
     }
 
     /// Its name.
@@ -74,13 +132,22 @@ impl Set {
         named.map_or("", |(name, _)| name)
     }
 
+    /// Number of classes; of what is made up, and of TFRecords, the most that any has here.
+    pub fn classes(self) -> usize {
+        match self {
+            Set::Mnist | Set::FashionMnist => mnist::CLASSES,
+            Set::Cifar10 => cifar::CLASSES,
+            Set::ImageNet | Set::Synthetic | Set::Null => records::CLASSES,
+        }
+    }
+
     /// Published numbers of training and test examples; `synthetic` where there are none.
     pub fn examples(self, synthetic: [usize; 2]) -> [usize; 2] {
         match self {
             Set::Mnist | Set::FashionMnist => mnist::EXAMPLES,
             Set::Cifar10 => cifar::EXAMPLES,
-            Set::ImageNet => [1_281_167, 50_000],
-            Set::Synthetic => synthetic,
+            Set::ImageNet => records::EXAMPLES,
+            Set::Synthetic | Set::Null => synthetic,
         }
     }
 
@@ -88,19 +155,23 @@ impl Set {
     /// when that is empty, into which they are fetched where that is possible.
     ///
     /// # Errors
-    /// Files that cannot be had or read, or a data set that cannot be read at all.
-    pub fn load(self, dir: &str, split: Split, form: &Form) -> Result<Dataset> {
+    /// Files that cannot be had or read.
+    pub fn open(self, dir: &str, split: Split, form: &Form) -> Result<Examples> {
+        let made = || {
+            let [train, test] = form.examples;
+            if split == Split::Train { train } else { test }
+        };
         let set = match self {
             Set::Mnist | Set::FashionMnist => mnist::load(&self.folder(dir)?, split)?,
             Set::Cifar10 => cifar::load(&self.folder(dir)?, split)?,
-            Set::ImageNet => return Err(Error::NoReader { name: self.name() }),
-            Set::Synthetic => {
-                let [train, test] = form.examples;
-                let examples = if split == Split::Train { train } else { test };
-                synthetic::generate(form.dims, form.classes, examples, split, form.seed)
+            Set::ImageNet => {
+                let records = Records::open(&self.folder(dir)?, split, form)?;
+                return Ok(Examples::Records(Arc::new(records)));
             }
+            Set::Synthetic => synthetic::generate(form.dims, form.classes, made(), split, form.seed),
+            Set::Null => synthetic::null(form.dims, form.classes, made()),
         };
-        Ok(resize::fit(set, form.dims))
+        Ok(Examples::Whole(resize::fit(set, form.dims)))
     }
 
     /// The folder with its files.
@@ -108,7 +179,7 @@ impl Set {
         if !dir.is_empty() {
             return Ok(dir.into());
         }
-        if self != Set::Cifar10 {
+        if !matches!(self, Set::Cifar10 | Set::ImageNet) {
             return fetch::ensure(self.name());
         }
         // In no package that we know of, so someone has to put it there.
@@ -117,6 +188,10 @@ impl Set {
             true => Ok(folder),
             false => Err(Error::NotFetched {
                 name: self.name(),
+                what: match self {
+                    Set::ImageNet => records::FILES,
+                    _ => cifar::FILES,
+                },
                 folder,
             }),
         }
@@ -146,20 +221,22 @@ mod tests {
             classes: 10,
             examples: [3, 1],
             seed: 0,
+            pictures: imagenet::Kind::default(),
+            skip_corrupt: 0,
         };
-        let load = |set: Set, dir: &str| set.load(dir, Split::Train, &form);
-        let message = load(Set::ImageNet, "").unwrap_err().to_string();
-        assert!(
-            message.starts_with("imagenet: ") && message.contains("synthetic"),
-            "{message}"
-        );
-        let message = load(Set::Cifar10, "no/such/folder").unwrap_err().to_string();
+        let open = |set: Set, dir: &str| set.open(dir, Split::Train, &form);
+        let message = open(Set::Cifar10, "no/such/folder")
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
         assert!(
             message.starts_with("no/such/folder: found none of data_batch_1.bin"),
             "{message}"
         );
-        let synthetic = load(Set::Synthetic, "").unwrap();
-        assert_eq!(synthetic.images.dims(), [3, 2, 2, 3]);
-        assert_eq!(Set::Synthetic.load("", Split::Test, &form).unwrap().len(), 1);
+        for set in [Set::Synthetic, Set::Null] {
+            let made = open(set, "").unwrap();
+            assert_eq!((made.len(), made.image().dims), (3, vec![2, 2, 3]));
+            assert_eq!(set.open("", Split::Test, &form).unwrap().len(), 1);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Random examples in the form that a network takes, where no data set is at hand.
 
-use hlo::Literal;
+use hlo::{DType, Literal, Shape};
 
 use super::{Dataset, Split};
 use crate::rng::{BoundedRng, stream};
@@ -24,6 +24,15 @@ pub fn generate(dims: &[usize], classes: usize, examples: usize, split: Split, s
     Dataset {
         images: Literal::new(&[&[examples], dims].concat(), &images),
         labels: Literal::new(&[examples], &labels),
+        classes,
+    }
+}
+
+/// `examples` images whose every pixel is 0, all of class 0, in the form of [`generate`].
+pub fn null(dims: &[usize], classes: usize, examples: usize) -> Dataset {
+    Dataset {
+        images: Literal::zeros(Shape::new(DType::U8, [&[examples], dims].concat())),
+        labels: Literal::zeros(Shape::new(DType::S32, [examples])),
         classes,
     }
 }

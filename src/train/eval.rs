@@ -33,6 +33,15 @@ impl<'a> Inference<'a> {
             replicas: plan.replicas(),
         }
     }
+
+    /// Sums over all replicas.
+    fn over_replicas<'g>(&self, own: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        let sum = |own: &Tensor<'g>| match self.replicas {
+            1 => *own,
+            _ => own.all_reduce(Reducer::Add),
+        };
+        own.iter().map(sum).collect()
+    }
 }
 
 /// Names of the outputs of [`evaluation`]: correct predictions (s32), labels among the five largest logits (s32), sum of
@@ -65,7 +74,7 @@ impl Part {
     }
 }
 
-/// Counts over a whole data set of `examples`, `batch` at a time over all replicas together, in one launch.
+/// Counts over a whole data set of `examples` that lies on the device, `batch` at a time over all replicas together, in one launch.
 ///
 /// Inputs: those of [`inference_specs`], `images` `u8[examples, ..]`, `labels` `s32[examples]`; of several replicas the rows
 /// of this one's [`Part`] and how many of them are `seen` (s32). Each replica gets the counts of all.
@@ -101,10 +110,34 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
             let sums: Vec<_> = sums.iter().zip(counts).map(|(&sum, count)| sum + count).collect();
             [&sums, inputs].concat()
         });
-        let counts = result[..counted].iter();
-        counts
-            .map(|&own| if several { own.all_reduce(Reducer::Add) } else { own })
-            .collect()
+        network.over_replicas(&result[..counted])
+    })
+}
+
+/// Counts over one batch that is sent to the device, over all replicas together.
+///
+/// Inputs: those of [`inference_specs`], `images` `f32[batch, ..]` from 0 to 255, `labels` `s32[batch]`, `present`
+/// `pred[batch]`: rows where it does not hold count nothing; of several replicas each has a batch of its own. Outputs:
+/// [`EVAL_OUTPUTS`], of all.
+///
+/// # Errors
+/// None for the models of this crate.
+pub fn batch_evaluation(network: Inference, batch: usize) -> hlo::Result<Computation> {
+    let needs = network.model.declaration();
+    let specs = inference_specs(&needs);
+    let images = Shape::new(DType::F32, [vec![batch], network.model.input_dims()].concat());
+    let data = [
+        ("images", images),
+        ("labels", Shape::new(DType::S32, [batch])),
+        ("present", Shape::new(DType::Pred, [batch])),
+    ];
+    let data = data.map(|(name, shape)| (name.to_string(), shape));
+    let parameters: Vec<_> = specs.iter().cloned().chain(data).collect();
+    Graph::function("eval_batch", &parameters, |g, inputs| {
+        let (state, data) = inputs.split_at(specs.len());
+        let images = network.preprocessing.apply(data[0]);
+        let logits = logits(g, network, &needs, &State::new(&specs, state), images);
+        network.over_replicas(&counts(network, logits, data[1], data[2]))
     })
 }
 
@@ -132,14 +165,19 @@ fn count_batch<'g>(
     let rows = g.iota(Shape::new(DType::S32, [batch]), 0) + first;
     let unseen = rows.ge(wanted);
     let unseen = data.get(2).map_or(unseen, |&seen| unseen & rows.ge(seen));
+    counts(network, logits, labels, unseen)
+}
+
+/// [`EVAL_OUTPUTS`] of the rows that count.
+fn counts<'g>(network: Inference, logits: Tensor<'g>, labels: Tensor<'g>, counted: Tensor<'g>) -> Vec<Tensor<'g>> {
     let count = |k| {
-        (layers::in_top_k(logits, labels, k) & unseen)
+        (layers::in_top_k(logits, labels, k) & counted)
             .convert(DType::S32)
             .reduce_sum(&[0])
     };
     let smoothed = Some(network.label_smoothing).filter(|&smoothing| smoothing > 0.0);
     let losses = [Some(0.0), smoothed].map(|smoothing| Some(layers::cross_entropy(logits, labels, smoothing?)));
-    let sum = |losses: Tensor<'g>| unseen.select(losses, losses.zeros_like()).reduce_sum(&[0]);
+    let sum = |losses: Tensor<'g>| counted.select(losses, losses.zeros_like()).reduce_sum(&[0]);
     let counts = [count(1), count(5)];
     counts
         .into_iter()

@@ -1,18 +1,26 @@
 //! Evaluation and prediction on a device.
 
 use super::error::{Error, Result};
-use super::eval::{EVAL_OUTPUTS, Inference, Part, evaluation, prediction};
+use super::eval::{EVAL_OUTPUTS, Inference, Part, batch_evaluation, evaluation, prediction};
 use super::state::inference_specs;
 use crate::data::Dataset;
+use crate::data::pipeline::{self, Batch, Options, Order, Source};
+use crate::data::records::Records;
+use crate::data::sets::Examples;
 use crate::device::Device;
-use crate::pjrt::{Arg, Buffer, Executable};
+use crate::pjrt::{Arg, Buffer, Client, Executable};
+use crate::report::note;
 use hlo::{DType, Literal, Shape};
 use models::Model;
 use serde::Serialize;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Accuracies and loss over a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Scores {
+    /// Number of examples.
+    pub examples: usize,
     /// Share of examples whose label has the largest logit.
     pub top1: f64,
     /// Share of examples whose label is among the five largest logits.
@@ -22,51 +30,80 @@ pub struct Scores {
     /// Mean cross entropy with smoothed labels, which is the original's for ImageNet; absent without smoothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smoothed_loss: Option<f64>,
+    /// Corrupt examples, and files without their end, which none of the others counts; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<usize>,
 }
 
-/// A data set on a device, or shared among the devices of replicas, with the program that evaluates it.
+/// A data set, shared among the replicas of a run, and the program that evaluates it.
 pub struct Evaluator {
     program: Executable,
     inputs: Vec<String>,
-    /// Each replica's inputs after its weights.
-    data: Vec<Vec<Buffer>>,
-    examples: usize,
+    data: TestData,
     smoothed: bool,
 }
 
+/// Where the examples are.
+enum TestData {
+    /// On the devices: each replica's inputs after its weights.
+    Resident { inputs: Vec<Vec<Buffer>>, examples: usize },
+    /// In files: read and sent a batch at a time, anew for each evaluation.
+    Stream(Stream),
+}
+
+struct Stream {
+    records: Arc<Records>,
+    options: Options,
+    client: Client,
+    replicas: usize,
+    /// Rows of a batch that each replica evaluates.
+    rows: usize,
+}
+
+/// Sums of [`EVAL_OUTPUTS`].
+type Sums = [f64; EVAL_OUTPUTS.len()];
+
 impl Evaluator {
-    /// Puts `data` on the device, or each replica's part on its own; it is evaluated `batch` examples at a time, over all
-    /// replicas together.
+    /// For `examples`, `batch` at a time over all replicas together. What fits in memory is put on the devices; `stream` says
+    /// how the rest is read.
     ///
     /// # Errors
     /// Images that the model does not take, or the device's.
-    pub fn new(device: &Device, network: Inference, data: &Dataset, batch: usize) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        network: Inference,
+        examples: &Examples,
+        batch: usize,
+        stream: Options,
+    ) -> Result<Self> {
         let model = network.model;
-        check_set(model, data)?;
-        let specs = inference_specs(&model.declaration());
-        let network = Inference {
-            replicas: device.replicas,
-            ..network
-        };
-        let upload = |replica| -> Result<Vec<Buffer>> {
-            let to = |l: &Literal| Ok(device.client.to_device(l, replica)?);
-            if device.replicas == 1 {
-                return [&data.images, &data.labels].map(to).into_iter().collect();
+        check_set(model, examples)?;
+        let replicas = device.replicas;
+        let network = Inference { replicas, ..network };
+        let (graph, data) = match examples {
+            Examples::Whole(set) => {
+                let inputs = (0..replicas).map(|replica| resident(device, set, replica));
+                let (inputs, examples) = (inputs.collect::<Result<_>>()?, set.len());
+                let graph = evaluation(network, examples, batch)?;
+                (graph, TestData::Resident { inputs, examples })
             }
-            let part = Part::of(data.len(), device.replicas, replica);
-            let rows = |l: &Literal| rows(l, part).ok_or(Error::Output("part of the data set"));
-            let inputs = [
-                rows(&data.images)?,
-                rows(&data.labels)?,
-                Literal::scalar(part.seen as i32),
-            ];
-            inputs.iter().map(to).collect()
+            Examples::Records(records) => {
+                let rows = batch.min(examples.len()).div_ceil(replicas);
+                let stream = Stream {
+                    records: Arc::clone(records),
+                    options: stream,
+                    client: device.client.clone(),
+                    replicas,
+                    rows,
+                };
+                (batch_evaluation(network, rows)?, TestData::Stream(stream))
+            }
         };
+        let specs = inference_specs(&model.declaration());
         Ok(Evaluator {
-            program: device.replicated(&evaluation(network, data.len(), batch)?, &[])?,
+            program: device.replicated(&graph, &[])?,
             inputs: specs.into_iter().map(|(name, _)| name).collect(),
-            data: (0..device.replicas).map(upload).collect::<Result<_>>()?,
-            examples: data.len(),
+            data,
             smoothed: network.label_smoothing > 0.0,
         })
     }
@@ -79,7 +116,7 @@ impl Evaluator {
     /// Evaluates weights, masks and whatever else [`inference_specs`] lists, in its order.
     ///
     /// # Errors
-    /// The device's.
+    /// The device's; examples that cannot be read.
     pub fn run(&self, weights: &[&Buffer]) -> Result<Scores> {
         self.run_replicas(&[weights.to_vec()])
     }
@@ -87,28 +124,110 @@ impl Evaluator {
     /// [`Evaluator::run`] on all replicas, with the weights on the device of each.
     ///
     /// # Errors
-    /// The device's.
+    /// As [`Evaluator::run`].
     pub fn run_replicas(&self, weights: &[Vec<&Buffer>]) -> Result<Scores> {
-        let each = weights.iter().zip(&self.data);
+        let (sums, examples, skipped) = match &self.data {
+            TestData::Resident { inputs, examples } => {
+                let outputs = self.launch(weights, inputs)?;
+                (self.add(&outputs, Sums::default())?, *examples, 0)
+            }
+            TestData::Stream(stream) => self.run_stream(weights, stream)?,
+        };
+        let mean = |i: usize| sums[i] / examples as f64;
+        Ok(Scores {
+            examples,
+            top1: mean(0),
+            top5: mean(1),
+            loss: mean(2),
+            smoothed_loss: self.smoothed.then(|| mean(3)),
+            skipped: Some(skipped).filter(|&n| n > 0),
+        })
+    }
+
+    /// Sums over all batches, numbers of examples counted and left out. A batch is sent while the device evaluates the one
+    /// before.
+    fn run_stream(&self, weights: &[Vec<&Buffer>], stream: &Stream) -> Result<(Sums, usize, usize)> {
+        let records = &stream.records;
+        let order = Order::in_turn(records.len(), stream.rows * stream.replicas, pipeline::Part::WHOLE);
+        let mut pipeline = Arc::clone(records).pipeline(order, stream.options, 0)?;
+        let (mut sums, mut examples) = (Sums::default(), 0);
+        let mut pending: Option<Vec<Buffer>> = None;
+        while let Some(batch) = pipeline.take()? {
+            examples += batch.present.iter().filter(|&&p| p).count();
+            let sent = stream.send(batch)?;
+            if let Some(outputs) = pending.take() {
+                sums = self.add(&outputs, sums)?;
+            }
+            pending = Some(self.launch(weights, &sent)?);
+        }
+        let skipped = pipeline.skipped();
+        skipped.values().for_each(|fault| note!("left out: {fault}"));
+        let sums = pending.map_or(Ok(sums), |outputs| self.add(&outputs, sums))?;
+        Ok((sums, examples, records.damaged() + skipped.len()))
+    }
+
+    /// The outputs of one replica, which are those of all.
+    fn launch(&self, weights: &[Vec<&Buffer>], data: &[Vec<Buffer>]) -> Result<Vec<Buffer>> {
+        let each = weights.iter().zip(data);
         let args = each.map(|(weights, data)| weights.iter().copied().chain(data).map(Arg::Keep).collect());
         let outputs = self.program.execute_replicated(args.collect())?;
-        let outputs = outputs.into_iter().next().unwrap_or_default();
-        let mean = |i: usize| -> Result<f64> { Ok(scalar(&outputs, i, EVAL_OUTPUTS[i])? / self.examples as f64) };
-        Ok(Scores {
-            top1: mean(0)?,
-            top5: mean(1)?,
-            loss: mean(2)?,
-            smoothed_loss: self.smoothed.then(|| mean(3)).transpose()?,
-        })
+        Ok(outputs.into_iter().next().unwrap_or_default())
+    }
+
+    fn add(&self, outputs: &[Buffer], mut sums: Sums) -> Result<Sums> {
+        let told = if self.smoothed { sums.len() } else { sums.len() - 1 };
+        for (i, sum) in sums[..told].iter_mut().enumerate() {
+            *sum += scalar(outputs, i, EVAL_OUTPUTS[i])?;
+        }
+        Ok(sums)
     }
 }
 
-/// The rows of one replica.
-fn rows(of: &Literal, part: Part) -> Option<Literal> {
+impl Stream {
+    /// Images, labels and presence of each replica's rows, on its device.
+    fn send(&self, batch: Batch) -> Result<Vec<Vec<Buffer>>> {
+        let n = batch.labels.len();
+        let whole = [
+            batch.images,
+            Literal::new(&[n], &batch.labels),
+            Literal::from_bools(&[n], &batch.present),
+        ];
+        if self.replicas == 1 {
+            let sent = whole.into_iter().map(|array| self.client.to_device_async(array, 0));
+            return Ok(vec![sent.collect::<std::result::Result<_, _>>()?]);
+        }
+        let send = |replica: usize| {
+            let start = self.rows * replica;
+            let own = |array| rows(array, start..start + self.rows).ok_or(Error::Output("part of a batch"));
+            let send = |array| Ok(self.client.to_device_async(own(array)?, replica)?);
+            whole.iter().map(send).collect()
+        };
+        (0..self.replicas).map(send).collect()
+    }
+}
+
+/// A replica's inputs from a data set in memory, on its device.
+fn resident(device: &Device, set: &Dataset, replica: usize) -> Result<Vec<Buffer>> {
+    let to = |l: &Literal| Ok(device.client.to_device(l, replica)?);
+    if device.replicas == 1 {
+        return [&set.images, &set.labels].map(to).into_iter().collect();
+    }
+    let part = Part::of(set.len(), device.replicas, replica);
+    let rows = |l: &Literal| rows(l, part.start..part.start + part.rows).ok_or(Error::Output("part of the data set"));
+    let inputs = [
+        rows(&set.images)?,
+        rows(&set.labels)?,
+        Literal::scalar(part.seen as i32),
+    ];
+    inputs.iter().map(to).collect()
+}
+
+/// Some rows of an array.
+pub(super) fn rows(of: &Literal, range: Range<usize>) -> Option<Literal> {
     let mut shape = of.shape().clone();
     let row = shape.bytes() / shape.dims.first().copied().unwrap_or(1).max(1);
-    *shape.dims.first_mut()? = part.rows;
-    let bytes = of.bytes().get(row * part.start..row * (part.start + part.rows))?;
+    *shape.dims.first_mut()? = range.len();
+    let bytes = of.bytes().get(row * range.start..row * range.end)?;
     Literal::from_bytes(shape, bytes.to_vec())
 }
 
@@ -119,23 +238,23 @@ pub(super) fn scalar(outputs: &[Buffer], i: usize, what: &'static str) -> Result
 }
 
 fn check_images(model: &dyn Model, what: &str, dims: &[usize]) -> Result<()> {
-    if dims.get(1..) == Some(&model.input_dims()[..]) {
+    if dims == model.input_dims() {
         return Ok(());
     }
     Err(Error::Shape {
         what: what.into(),
-        found: format!("images of dimensions {:?}", dims.get(1..).unwrap_or_default()),
+        found: format!("images of dimensions {dims:?}"),
         expected: format!("{:?} for {}", model.input_dims(), model.name()),
     })
 }
 
 /// Refuses examples of another form, or of more classes, than `model` has.
-pub(super) fn check_set(model: &dyn Model, data: &Dataset) -> Result<()> {
-    check_images(model, "the data set", data.images.dims())?;
-    match data.classes > model.classes() {
+pub(super) fn check_set(model: &dyn Model, data: &Examples) -> Result<()> {
+    check_images(model, "the data set", &data.image().dims)?;
+    match data.classes() > model.classes() {
         true => Err(Error::Shape {
             what: "the data set".into(),
-            found: format!("{} classes", data.classes),
+            found: format!("{} classes", data.classes()),
             expected: format!("at most {} for {}", model.classes(), model.name()),
         }),
         false => Ok(()),

@@ -101,10 +101,11 @@ pub(super) fn in_place(n: usize) -> Vec<Alias> {
 }
 
 impl Trainer<'_> {
-    /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device; of several
-    /// replicas ([`Plan::replicas`]) what each of them runs.
+    /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device, or that the launch is
+    /// sent; of several replicas ([`Plan::replicas`]) what each of them runs.
     ///
-    /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]`, per iteration of the launch `indices`
+    /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]` (of a plan that [streams](Plan::streams) the
+    /// launch's own K * batch, whatever `examples` is, and images of f32, from 0 to 255), per iteration of the launch `indices`
     /// `s32[K, batch]` (of a replica its part) and `schedule` `f32[K, columns]` ([`Row`]); how many of the K to run (`count`,
     /// s32), the number of the first (`iteration`, s64, where [`Plan::draws`]), the `seed` `u32[2]` and, of several replicas,
     /// which one it is (`replica`, s32). Outputs: the state, in place, and [`LAUNCH_OUTPUTS`]; of several replicas also
@@ -114,9 +115,13 @@ impl Trainer<'_> {
     /// None for the models and methods of this crate.
     pub fn launch(&self, examples: usize) -> hlo::Result<(Computation, Vec<Alias>)> {
         let (k, batch) = (self.plan.launch_length() as usize, self.plan.replica_batch());
+        let (examples, pixels) = match self.plan.streams() {
+            true => (k * batch, DType::F32),
+            false => (examples, DType::U8),
+        };
         let specs = specs(self.plan);
         let shape = |name| match name {
-            "images" => Shape::new(DType::U8, [vec![examples], self.model.input_dims()].concat()),
+            "images" => Shape::new(pixels, [vec![examples], self.model.input_dims()].concat()),
             "labels" => Shape::new(DType::S32, [examples]),
             "indices" => Shape::new(DType::S32, [k, batch]),
             "schedule" => Shape::new(DType::F32, [k, Row::columns(self.plan)]),

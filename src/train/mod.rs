@@ -3,6 +3,7 @@
 pub mod compact;
 mod error;
 pub mod eval;
+mod feed;
 pub mod inference;
 pub mod launch;
 mod optimizer;

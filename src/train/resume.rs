@@ -31,8 +31,11 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
 }
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
-const FREE: [&str; 13] = [
+const FREE: [&str; 16] = [
     "data.dir",
+    "data.threads",
+    "data.prefetch",
+    "data.skip_corrupt",
     "mask_update.select",
     "train.iterations",
     "train.unit",

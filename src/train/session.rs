@@ -3,6 +3,7 @@
 use super::compact;
 use super::error::{Error, Result};
 use super::eval::Inference;
+use super::feed::{Fed, Feed};
 use super::inference::{Evaluator, Scores, check_set, scalar};
 use super::launch::LAUNCH_OUTPUTS;
 use super::replicas::{self, AGREE};
@@ -11,9 +12,8 @@ use super::state;
 use super::step::{Row, Trainer, schedule};
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::Plan;
-use crate::data::batches::BatchOrder;
-use crate::data::sets::Form;
-use crate::data::{Dataset, Split};
+use crate::data::Split;
+use crate::data::sets::{Examples, Form};
 use crate::device::Device;
 use crate::pjrt::{self, Arg, Buffer, DeviceKind, Executable};
 use crate::report::{metrics::Writer, progress::Progress};
@@ -50,6 +50,9 @@ pub struct Summary {
     /// What is left without unused units (reference 3.6); absent without masks and for networks with convolutions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compressed: Option<Compressed>,
+    /// Corrupt records of the training set left out in this session; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped_records: Option<usize>,
     /// Share of the maskable weights that were ever active, where the method keeps track of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explored: Option<f64>,
@@ -79,11 +82,9 @@ struct Session<'a> {
     specs: Vec<(String, Shape)>,
     /// Of each replica, as the inputs below.
     state: Vec<Vec<Buffer>>,
-    /// Images and labels.
-    data: Vec<[Buffer; 2]>,
     /// Seed, and of several replicas the number of each.
     identity: Vec<Vec<Buffer>>,
-    order: BatchOrder,
+    feed: Feed,
     counters: Counters,
     mask_updates: u64,
     metrics: Writer,
@@ -94,6 +95,7 @@ struct Session<'a> {
 
 /// The inputs of one launch, on the device of each replica, and the counters after it.
 struct Launch {
+    fed: Vec<Fed>,
     buffers: Vec<Vec<Buffer>>,
     ticks: Vec<Tick>,
     after: Counters,
@@ -151,19 +153,18 @@ impl<'a> Session<'a> {
         let device = device?;
         // Before the compiler starts, which takes minutes for large networks.
         check_set(&*model, &train_set)?;
-        let order = BatchOrder::new(train_set.len(), plan.run.train.batch_size, plan.run.train.seed)?;
-        let launch = compile_launch(plan, &*model, &device, train_set.len())?;
-        let network = Inference::new(plan, &*model);
-        let evaluator = Evaluator::new(&device, network, &test_set, plan.run.train.eval_batch_size)?;
         let specs = state::specs(plan);
         let (arrays, counters, last_saved) = start(plan, &specs, found)?;
+        let examples = train_set.len();
+        // Pictures are read while the compiler is at work.
+        let feed = Feed::new(plan, &device, train_set, counters.iteration)?;
+        let launch = compile_launch(plan, &*model, &device, examples)?;
+        let network = Inference::new(plan, &*model);
+        let batch = plan.run.train.eval_batch_size;
+        let evaluator = Evaluator::new(&device, network, &test_set, batch, plan.run.data.pipeline(batch, 1))?;
         let state = each(&device, |replica| {
             let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], replica);
             specs.iter().map(upload).collect()
-        })?;
-        let data = each(&device, |replica| {
-            let upload = |array| device.client.to_device(array, replica);
-            Ok([upload(&train_set.images)?, upload(&train_set.labels)?])
         })?;
         let identity = each(&device, |replica| {
             let arrays = replicas::identity(plan, replica);
@@ -178,7 +179,7 @@ impl<'a> Session<'a> {
         // A resumed run may be longer than it was, and its next resumption is to know that.
         dir.write_config(&plan.run.to_toml()?)?;
         Ok(Session {
-            data,
+            feed,
             identity,
             mask_updates: plan.update_steps_within(counters.iteration).count() as u64,
             progress: Progress::new(counters.iteration, plan.iterations),
@@ -190,7 +191,6 @@ impl<'a> Session<'a> {
             evaluator,
             specs,
             state,
-            order,
             counters,
             metrics,
             last_saved,
@@ -217,10 +217,9 @@ impl<'a> Session<'a> {
         let mut after = self.counters;
         let plan = self.plan;
         let (ticks, rows): (Vec<Tick>, Vec<Row>) = schedule(plan, &mut after, count).into_iter().unzip();
-        // Arrays have the length of a full launch; entries past `count` are not used.
+        let fed = self.feed.next(&self.device, at, count)?;
+        // It has the length of a full launch; entries past `count` are not used.
         let k = plan.launch_length() as usize;
-        let mut indices = self.order.indices(at, count);
-        indices.resize(k * train.batch_size, 0);
         let columns = Row::columns(plan);
         let mut schedule: Vec<f32> = rows.iter().flat_map(Row::values).collect();
         schedule.resize(k * columns, 0.0);
@@ -229,21 +228,24 @@ impl<'a> Session<'a> {
             inputs.push(Literal::scalar(at as i64));
         }
         let buffers = each(&self.device, |replica| {
-            let own = replicas::part(&indices, train.batch_size, plan.replicas(), replica);
-            let own = Literal::new(&[k, plan.replica_batch()], &own);
             let upload = |l| self.device.client.to_device(l, replica);
-            [&own].into_iter().chain(&inputs).map(upload).collect()
+            inputs.iter().map(upload).collect()
         })?;
-        Ok(Some(Launch { buffers, ticks, after }))
+        Ok(Some(Launch {
+            fed,
+            buffers,
+            ticks,
+            after,
+        }))
     }
 
     /// Runs a launch and, while the device works, prepares the next one.
     fn run(&mut self, launch: Launch) -> Result<Option<Launch>> {
         let started = Instant::now();
         let state = std::mem::take(&mut self.state).into_iter().map(|s| s.into_iter());
-        let inputs = self.data.iter().zip(&launch.buffers).zip(&self.identity);
-        let args = state.zip(inputs).map(|(state, ((data, buffers), identity))| {
-            let inputs = data.iter().chain(buffers).chain(identity);
+        let inputs = launch.fed.iter().zip(&launch.buffers).zip(&self.identity);
+        let args = state.zip(inputs).map(|(state, ((fed, buffers), identity))| {
+            let inputs = fed.iter().map(AsRef::as_ref).chain(buffers).chain(identity);
             state.map(Arg::Donate).chain(inputs.map(Arg::Keep)).collect()
         });
         let mut outputs = self.launch.execute_replicated(args.collect())?;
@@ -382,6 +384,7 @@ impl<'a> Session<'a> {
             nonzeros,
             maskable,
             compressed: compact::report(plan, |mask| self.mask(mask))?,
+            skipped_records: Some(self.feed.skipped()).filter(|&n| n > 0),
             explored: self.explored()?,
             train_s,
             steps_per_s: if done == 0 { 0.0 } else { done as f64 / train_s },
@@ -436,9 +439,9 @@ fn each<T>(device: &Device, make: impl Fn(usize) -> pjrt::Result<T>) -> pjrt::Re
 }
 
 /// Both splits of the run's data set, fetched when absent, in the form that the model takes.
-fn load(plan: &Plan, form: &Form) -> Result<[Dataset; 2]> {
+fn load(plan: &Plan, form: &Form) -> Result<[Examples; 2]> {
     let set = plan.data_set()?;
-    let load = |split| set.load(&plan.run.data.dir, split, form);
+    let load = |split| set.open(&plan.run.data.dir, split, form);
     Ok([load(Split::Train)?, load(Split::Test)?])
 }
 

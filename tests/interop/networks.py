@@ -195,13 +195,24 @@ def compare(inputs, outputs, name, train):
     return worst
 
 
+def compare_logits(inputs, outputs, name):
+    """The largest difference of an evaluation's logits, relative to the largest logit."""
+    logits = jax.jit(lambda others: loss({}, others, name, False)[1][0])(inputs)
+    assert outputs.keys() == {"logits"} and logits.shape == outputs["logits"].shape
+    return {"logits": float(jnp.abs(logits - outputs["logits"]).max() / jnp.abs(logits).max())}
+
+
 def main(path, name):
     with safe_open(path, framework="numpy") as file:
         arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}
     double = lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a
     below = lambda side: {n.removeprefix(side): double(a) for n, a in arrays.items() if n.startswith(side)}
     inputs = below("input/")
-    print(json.dumps({mode: compare(inputs, below(f"{mode}/"), name, mode == "train") for mode in ("eval", "train")}))
+    if full := below("full/"):
+        told = {"full": compare_logits(inputs, full, name)}
+    else:
+        told = {mode: compare(inputs, below(f"{mode}/"), name, mode == "train") for mode in ("eval", "train")}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ pub(super) fn column_sums(x: Tensor<'_>) -> Tensor<'_> {
 /// The sum of as many equal parts, along one axis but the last, as there are up to [`PARTS`].
 fn parts_added(x: Tensor<'_>) -> Tensor<'_> {
     let dims = x.dims();
-    let count = |extent: usize| (1..=PARTS).rev().find(|k| extent % k == 0).unwrap_or(1);
+    let count = |extent: usize| (1..=PARTS).rev().find(|&k| extent.is_multiple_of(k)).unwrap_or(1);
     let axes = 0..dims.len().saturating_sub(1);
     let Some((axis, parts)) = axes.map(|axis| (axis, count(dims[axis]))).rev().max_by_key(|(_, n)| *n) else {
         return x;

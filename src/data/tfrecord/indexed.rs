@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use super::{Compression, Error, FOOTER_BYTES, HEADER_BYTES, Options, Problem, Record, Result, data, detect, length};
 
 /// A plain TFRecord file and where its records are, for threads to share.
+///
+/// It is opened for each record anew, which costs little beside a picture: a data set may have more files than a process may
+/// have open.
 #[derive(Debug)]
 pub struct Indexed {
     path: PathBuf,
-    file: File,
-    /// Where each record begins, and at last the file's end.
+    /// Where each record begins, and at last the end of the last one.
     offsets: Vec<u64>,
 }
 
@@ -21,9 +23,20 @@ impl Indexed {
     /// # Errors
     /// A compressed file, one that cannot be read or ends within a record, a wrong checksum, or a record longer than allowed.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
+        match Self::open_sound(path, options)? {
+            (_, Some(damage)) => Err(damage),
+            (file, None) => Ok(file),
+        }
+    }
+
+    /// As [`Indexed::open`], but where a length is damaged the records before it are found, and the error is beside them.
+    ///
+    /// # Errors
+    /// A compressed file, or one that cannot be read.
+    pub fn open_sound(path: &Path, options: Options) -> Result<(Self, Option<Error>)> {
         let file = File::open(path).map_err(Error::io(path))?;
         let bytes = file.metadata().map_err(Error::io(path))?.len();
-        let (mut offsets, mut offset) = (vec![0], 0);
+        let (mut offsets, mut offset, mut damage) = (vec![0], 0, None);
         while offset < bytes {
             let mut header = [0; HEADER_BYTES];
             let found = HEADER_BYTES.min((bytes - offset).try_into().unwrap_or(HEADER_BYTES));
@@ -35,16 +48,18 @@ impl Indexed {
             if offset == 0 && detect(&header[..found]) != Compression::None {
                 return Err(Error::Compressed { path: path.into() });
             }
-            let stored = stored(&header, found, bytes - offset, &options);
-            offset += stored.map_err(|problem| Error::Record {
-                path: path.into(),
-                offset,
-                problem,
-            })?;
+            match stored(&header, found, bytes - offset, &options) {
+                Ok(stored) => offset += stored,
+                Err(problem) => {
+                    let path = path.into();
+                    damage = Some(Error::Record { path, offset, problem });
+                    break;
+                }
+            }
             offsets.push(offset);
         }
         let path = path.into();
-        Ok(Indexed { path, file, offsets })
+        Ok((Indexed { path, offsets }, damage))
     }
 
     /// Its path.
@@ -92,7 +107,8 @@ impl Indexed {
             buffer.resize(stored, 0);
         }
         let buffer = &mut buffer[..stored];
-        read_at(&self.file, buffer, offset + HEADER_BYTES as u64).map_err(|source| Error::Read {
+        let file = File::open(path).map_err(Error::io(path))?;
+        read_at(&file, buffer, offset + HEADER_BYTES as u64).map_err(|source| Error::Read {
             path: path.into(),
             offset,
             source,

@@ -238,7 +238,7 @@ mod tests {
     /// Records of many lengths, one beyond what is read at a time.
     fn records() -> Vec<Vec<u8>> {
         let lengths = [0, 1, 5, 1000, 300_000, 3, 0, 700_000, 2];
-        let record = |(i, length): (usize, usize)| (0..length).map(|at| (at * (i + 1) >> 3) as u8).collect();
+        let record = |(i, length): (usize, usize)| (0..length).map(|at| ((at * (i + 1)) >> 3) as u8).collect();
         lengths.into_iter().enumerate().map(record).collect()
     }
 

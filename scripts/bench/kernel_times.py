@@ -3,7 +3,7 @@
 
 XLA's kernels are anonymous code to `perf`. This lets XLA write its object files, finds the bytes at each sampled address
 of the running program in them, and names the kernel, with the source operators from the optimised graph beside it.
-Needs perf, objdump's `nm`, and `cargo build --release --bench networks`.
+Needs perf, readelf, and `cargo build --release --bench networks`.
 """
 import argparse
 import collections
@@ -124,7 +124,7 @@ def main():
             child.kill()
         meaning = meanings(folder)
     total = sum(anonymous.values()) + sum(named.values())
-    print(f"{total} samples in {args.seconds} s of {bench.os.cpu_count()} cores at 500 per second")
+    print(f"{total} samples in {args.seconds} s of {os.cpu_count()} cores at 500 per second")
     for name, count in (found + named).most_common(args.top):
         shape, operator = meaning.get(name, ("", ""))
         print(f"{100 * count / total:5.1f} %  {name}  {shape}  {operator}")

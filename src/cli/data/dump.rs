@@ -1,0 +1,236 @@
+//! `rigl-xla data dump`: examples as training or evaluation gets them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use hlo::{DType, Graph, Literal, Shape};
+use serde_json::json;
+
+use crate::checkpoint::{self, Metadata};
+use crate::cli::run_args::{StreamArgs, is_folder};
+use crate::data::batches::BatchOrder;
+use crate::data::pipeline::{Order, Part, Source};
+use crate::data::pixels::Preprocessing;
+use crate::data::records::Records;
+use crate::data::sets::{Examples, Form, Set};
+use crate::data::{Dataset, Split, imagenet, mnist};
+use crate::report::note;
+
+/// Arguments of `data dump`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// mnist, fashion-mnist, cifar10, synthetic, null, or a folder with the files of one, or with TFRecords
+    #[arg(long, value_name = "NAME|DIR")]
+    data: String,
+    /// Training examples, in the order and with the random changes of the first epoch; or test examples, in their own
+    #[arg(long, value_enum)]
+    split: SplitName,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Where the tensors `images` and `labels` go, in safetensors form; from TFRecords also `file`, a number in the list
+    /// `files` of the metadata, and `offset`
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Height and width of an image [default: the data set's; of TFRecords 224]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    image_size: Option<u32>,
+    /// Images as the first layer sees them, which `predict` takes; else as they are sent to the device, from 0 to 255, which
+    /// is what the original gives its model
+    #[arg(long)]
+    normalised: bool,
+    /// How pictures in TFRecords are decoded and resized: original or antialiased
+    #[arg(long, value_name = "NAME", default_value = "original", value_parser = pictures)]
+    pictures: imagenet::Kind,
+    /// Training examples without random changes
+    #[arg(long)]
+    no_augment: bool,
+    /// Seed of the training order and of random changes
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    stream: StreamArgs,
+}
+
+/// A split, as it may be called.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq)]
+enum SplitName {
+    Train,
+    #[value(alias = "validation")]
+    Test,
+}
+
+fn pictures(name: &str) -> Result<imagenet::Kind, String> {
+    let all = imagenet::Kind::ALL;
+    let found = all.into_iter().find(|(known, _)| *known == name);
+    found
+        .map(|(_, kind)| kind)
+        .ok_or_else(|| format!("expected {}", all.map(|(name, _)| name).join(" or ")))
+}
+
+/// What is written.
+struct Dump {
+    images: Vec<u8>,
+    labels: Vec<i32>,
+    /// Of TFRecords: number of the file and offset in it.
+    places: Vec<(usize, u64)>,
+    files: Vec<String>,
+    skipped: usize,
+}
+
+/// Runs `data dump`.
+///
+/// # Errors
+/// Examples that cannot be had or read, or an output that cannot be written.
+pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    let (set, folder) = match is_folder(&args.data) {
+        true => (Set::in_folder(Path::new(&args.data)), args.data.as_str()),
+        false => (Set::find(&args.data)?, ""),
+    };
+    let dims = args.dims(set);
+    let limit = args.limit as usize;
+    let form = Form {
+        dims: &dims,
+        classes: set.classes(),
+        examples: [limit; 2],
+        seed: args.seed,
+        pictures: args.pictures,
+        skip_corrupt: args.stream.skip_corrupt,
+    };
+    let split = args.split();
+    let examples = set.open(folder, split, &form)?;
+    let (image, n) = (examples.image(), limit.min(examples.len()));
+    let dump = match examples {
+        Examples::Whole(set) => args.whole(&set, n)?,
+        Examples::Records(records) => args.records(&records, n)?,
+    };
+    let images = args.images(set, &image, dump.images)?;
+    let labels = Literal::new(&[dump.labels.len()], &dump.labels);
+    let mut tensors = vec![("images".to_string(), images), ("labels".to_string(), labels)];
+    let mut metadata = Metadata::new("", 0, "");
+    if !dump.files.is_empty() {
+        let (files, offsets): (Vec<i32>, Vec<i64>) = dump.places.iter().map(|&(f, at)| (f as i32, at as i64)).unzip();
+        tensors.push(("file".to_string(), Literal::new(&[files.len()], &files)));
+        tensors.push(("offset".to_string(), Literal::new(&[offsets.len()], &offsets)));
+        metadata.extra.insert("files".into(), dump.files.join("\n"));
+    }
+    let told = json!({
+        "output": args.output,
+        "examples": dump.labels.len(),
+        "images": tensors[0].1.shape().to_string(),
+        "skipped": dump.skipped,
+    });
+    checkpoint::save(&args.output, &tensors.into_iter().collect(), &metadata)?;
+    match json {
+        true => crate::cli::print_json(&told),
+        false => crate::cli::print(&format!(
+            "{} examples, images {}, in {}\n",
+            dump.labels.len(),
+            told["images"].as_str().unwrap_or_default(),
+            args.output.display()
+        )),
+    }
+}
+
+impl Args {
+    fn split(&self) -> Split {
+        match self.split {
+            SplitName::Train => Split::Train,
+            SplitName::Test => Split::Test,
+        }
+    }
+
+    /// Dimensions of an image.
+    fn dims(&self, set: Set) -> Vec<usize> {
+        let size = self.image_size.map(|size| size as usize);
+        match (size, set) {
+            (None, Set::Mnist | Set::FashionMnist) => vec![mnist::SIDE * mnist::SIDE],
+            (None, Set::Cifar10) => vec![32, 32, 3],
+            (size, _) => [vec![size.unwrap_or(224); 2], vec![3]].concat(),
+        }
+    }
+
+    fn whole(&self, set: &Dataset, n: usize) -> anyhow::Result<Dump> {
+        let indices: Vec<usize> = match self.split() {
+            Split::Train => {
+                let mut order = BatchOrder::new(set.len(), n, self.seed)?;
+                order.indices(0, 1).into_iter().map(|i| i as usize).collect()
+            }
+            Split::Test => (0..n).collect(),
+        };
+        let bytes = set.images.bytes().len() / set.len();
+        let labels: Vec<i32> = set.labels.to_vec().context("labels")?;
+        let image = |&i: &usize| &set.images.bytes()[i * bytes..][..bytes];
+        Ok(Dump {
+            images: indices.iter().flat_map(image).copied().collect(),
+            labels: indices.iter().map(|&i| labels[i]).collect(),
+            places: vec![],
+            files: vec![],
+            skipped: 0,
+        })
+    }
+
+    fn records(&self, records: &Arc<Records>, n: usize) -> anyhow::Result<Dump> {
+        const BATCH: usize = 16;
+        let batch = BATCH.min(n);
+        let order = match self.split() {
+            Split::Train => Order::shuffled(records.len(), batch, self.seed, !self.no_augment, Part::WHOLE)?,
+            Split::Test => Order::in_turn(records.len(), batch, Part::WHOLE),
+        };
+        let mut pipeline = Arc::clone(records).pipeline(order, self.stream.options(batch), 0)?;
+        let bytes = records.image().bytes();
+        let (mut images, mut labels, mut places) = (vec![], vec![], vec![]);
+        let mut files: Vec<String> = vec![];
+        while labels.len() < n
+            && let Some(batch) = pipeline.take()?
+        {
+            let rows = (0..batch.indices.len()).filter(|&row| batch.present[row]);
+            for row in rows.take(n - labels.len()) {
+                images.extend_from_slice(&batch.images.bytes()[row * bytes..][..bytes]);
+                labels.push(batch.labels[row]);
+                let (path, offset) = records.place(batch.indices[row]);
+                let path = path.display().to_string();
+                let known = files.iter().position(|file| *file == path);
+                places.push((known.unwrap_or(files.len()), offset));
+                if known.is_none() {
+                    files.push(path);
+                }
+            }
+        }
+        let skipped = pipeline.skipped();
+        skipped.values().for_each(|fault| note!("left out: {fault}"));
+        Ok(Dump {
+            images,
+            labels,
+            places,
+            files,
+            skipped: records.damaged() + skipped.len(),
+        })
+    }
+
+    /// The images as one array, normalised where that is asked for.
+    fn images(&self, set: Set, image: &Shape, bytes: Vec<u8>) -> anyhow::Result<Literal> {
+        let n = bytes.len() / image.bytes();
+        let of = |n: usize, dtype| Shape::new(dtype, [&[n][..], &image.dims[..]].concat());
+        if !self.normalised {
+            return Literal::from_bytes(of(n, image.dtype), bytes).context("images");
+        }
+        let way = match set {
+            Set::Mnist | Set::FashionMnist => Preprocessing::Mnist,
+            Set::Cifar10 => Preprocessing::Cifar,
+            Set::ImageNet | Set::Synthetic | Set::Null => Preprocessing::ImageNet,
+        };
+        let one = of(1, image.dtype);
+        let graph = Graph::function("normalise", &[("images".to_string(), one.clone())], |_, inputs| {
+            vec![way.apply(inputs[0])]
+        })?;
+        let mut normalised = Vec::with_capacity(n * of(1, DType::F32).bytes());
+        for image in bytes.chunks_exact(one.bytes()) {
+            let image = Literal::from_bytes(one.clone(), image.to_vec()).context("image")?;
+            let results = graph.evaluate(&[image])?;
+            normalised.extend_from_slice(results.first().context("image")?.bytes());
+        }
+        Literal::from_bytes(of(n, DType::F32), normalised).context("images")
+    }
+}
