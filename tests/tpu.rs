@@ -92,7 +92,13 @@ fn resnet50_compiles(topology: &str) {
     let flops = told["flops"].as_f64().unwrap();
     // Forward, gradient by activations and by kernels: three times 2 x 4.1e9 an example, by any count.
     assert!((2.8e12..3.4e12).contains(&flops), "{told}");
-    assert!(told["collective_bytes"].as_u64().unwrap() >= 4 * 25_557_032, "{told}");
+    // Gradients of all parameters. The offsets of the four shortcuts (3840) have those of the branches they are added to,
+    // so a compiler that sees that sends them once.
+    let collective = told["collective_bytes"].as_u64().unwrap();
+    assert!(
+        (4 * (25_557_032 - 3840)..4 * 25_557_032 + 1024).contains(&collective),
+        "{told}"
+    );
 }
 
 #[test]
