@@ -61,6 +61,10 @@ fn mnist_compiles_for_every_generation() {
         let devices = told["devices"].as_u64().unwrap();
         let chip = told["chip"]["memory_bytes"].as_u64().unwrap();
         assert_eq!(told["device_bytes"].as_u64().unwrap() * devices, chip * 4, "{told}");
+        // Gradients of all parameters, and what few scalars replicas agree on.
+        let gradients = 4 * 266_610;
+        let collective = told["collective_bytes"].as_u64().unwrap();
+        assert!((gradients..gradients + 1024).contains(&collective), "{told}");
     }
 }
 
@@ -88,6 +92,13 @@ fn resnet50_compiles(topology: &str) {
     let flops = told["flops"].as_f64().unwrap();
     // Forward, gradient by activations and by kernels: three times 2 x 4.1e9 an example, by any count.
     assert!((2.8e12..3.4e12).contains(&flops), "{told}");
+    // Gradients of all parameters. The offsets of the four shortcuts (3840) have those of the branches they are added to,
+    // so a compiler that sees that sends them once.
+    let collective = told["collective_bytes"].as_u64().unwrap();
+    assert!(
+        (4 * (25_557_032 - 3840)..4 * 25_557_032 + 1024).contains(&collective),
+        "{told}"
+    );
 }
 
 #[test]
@@ -157,14 +168,9 @@ fn what_cannot_be_compiled_says_why() {
 
 #[test]
 fn a_machine_without_the_device_is_told_what_was_looked_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().to_str().unwrap();
     for (args, package) in [
         (&["plugin", "doctor", "--device", "tpu"][..], "libtpu"),
-        (
-            &["train", "--device", "tpu", "--data", "synthetic", "--out", out],
-            "libtpu",
-        ),
+        (&["cost", "--compiled", "--device", "tpu"], "libtpu"),
     ] {
         let said = error(args, 1);
         for expected in [

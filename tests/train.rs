@@ -458,11 +458,17 @@ fn gzipped_files_are_the_same_data() {
 #[test]
 fn programs_given_as_stablehlo_train_to_the_same_bytes() {
     let runs = Runs::new();
-    let train = |format: &str| {
-        let out = runs.path(format);
+    let train = |format: &str, replicas: &str| {
+        let out = runs.path(&format!("{format}-{replicas}"));
         let output = Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
             .args(["train", "--data", "synthetic", "--steps", "30", "--json"])
-            .args(["--set", "mask_update.frequency_steps=10", "--out"])
+            .args([
+                "--set",
+                "mask_update.frequency_steps=10",
+                "--replicas",
+                replicas,
+                "--out",
+            ])
             .arg(&out)
             .env("RIGL_XLA_PROGRAM_FORMAT", format)
             .output()
@@ -474,10 +480,12 @@ fn programs_given_as_stablehlo_train_to_the_same_bytes() {
             fs::read(out.join("ckpt-30.safetensors")).ok(),
         )
     };
-    let [hlo, stablehlo] = ["hlo", "stablehlo"].map(train);
-    assert_eq!((hlo.0, stablehlo.0), (Some(0), Some(0)), "{}{}", hlo.1, stablehlo.1);
-    assert!(hlo.2.is_some() && hlo.2 == stablehlo.2);
-    let (code, said, _) = train("text");
+    for replicas in ["1", "2"] {
+        let [hlo, stablehlo] = ["hlo", "stablehlo"].map(|format| train(format, replicas));
+        assert_eq!((hlo.0, stablehlo.0), (Some(0), Some(0)), "{}{}", hlo.1, stablehlo.1);
+        assert!(hlo.2.is_some() && hlo.2 == stablehlo.2, "{replicas}");
+    }
+    let (code, said, _) = train("text", "1");
     assert_eq!(code, Some(2), "{said}");
     assert!(
         said.contains("RIGL_XLA_PROGRAM_FORMAT=text: expected hlo or stablehlo"),

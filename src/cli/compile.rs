@@ -24,7 +24,7 @@ pub struct Args {
     /// Which graph
     #[arg(long, value_enum, default_value_t)]
     graph: Graph,
-    /// Examples per device, or auto for the most that fit [default: that of the run]
+    /// Examples per device, or auto for the most that fit [default: those of the run, shared among the devices]
     #[arg(long, value_name = "N|auto")]
     batch: Option<Batch>,
     /// How hard the compiler tries, from 0 to 3 [default: its own]. At 0 large programs compile several times faster
@@ -155,13 +155,18 @@ impl Args {
         }
     }
 
-    /// Compiles with so many examples per device, those of the run by default.
+    /// Compiles with so many examples per device, by default those of the run shared among all.
     fn compile(&self, machine: &Machine, plan: &Plan, batch: Option<usize>) -> Result<Outcome, Error> {
         let mut plan = plan.clone();
-        match (batch, self.graph) {
-            (None, _) => {}
-            (Some(batch), Graph::Eval) => plan.run.train.eval_batch_size = batch,
-            (Some(batch), _) => plan.run.train.batch_size = batch,
+        let (train, devices) = (&mut plan.run.train, machine.devices);
+        match self.graph {
+            Graph::Eval => train.eval_batch_size = batch.unwrap_or(train.eval_batch_size),
+            // An update sees no batch of its own, and gradients that are summed up already.
+            Graph::Update => train.batch_size = batch.unwrap_or(train.batch_size),
+            Graph::Step | Graph::Train => {
+                train.batch_size = devices * batch.unwrap_or(train.batch_size.div_ceil(devices));
+                plan.run.device.replicas = Some(devices);
+            }
         }
         let (computation, aliases) = self.graph.build(&plan)?;
         let (compiled, took) = machine.compile(&computation, &aliases, self.effort)?;
@@ -217,7 +222,7 @@ impl Outcome {
             precision: &train.precision,
             batch: match self.graph {
                 Graph::Eval => train.eval_batch_size,
-                _ => train.batch_size,
+                _ => self.plan.replica_batch(),
             },
             effort: self.effort,
             compile_s: self.compile_s,

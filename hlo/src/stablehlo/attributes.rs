@@ -64,6 +64,8 @@ pub(super) fn attributes(op: &Op, operands: &[&Shape]) -> Vec<String> {
             padding(window),
         ],
         Op::Sort { axis, .. } => vec![number("dimension", *axis), "is_stable = true".into()],
+        // Without groups all replicas form one.
+        Op::AllReduce { .. } => vec!["replica_groups = dense<> : tensor<0x0xi64>".into()],
         _ => vec![],
     }
 }

@@ -201,7 +201,9 @@ impl Writer {
             Op::Conditional { on_true, on_false } => [on_true, on_false]
                 .map(|c| self.computation(c, Some(&operands[1..])))
                 .into(),
-            Op::Reduce { reducer, .. } | Op::ReduceWindow { reducer, .. } => vec![self.combine(Some(*reducer), dtype)],
+            Op::Reduce { reducer, .. } | Op::ReduceWindow { reducer, .. } | Op::AllReduce { reducer } => {
+                vec![self.combine(Some(*reducer), dtype)]
+            }
             Op::Scatter { update, .. } => {
                 let reducer = Some(Reducer::Add).filter(|_| *update == Update::Add);
                 vec![self.combine(reducer, dtype)]
