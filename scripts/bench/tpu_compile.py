@@ -1,10 +1,10 @@
 """Which programs compile for which TPUs, and what they need: writes results/tpu_compile.json and .md.
 
-    cargo build --release && python3 scripts/bench/tpu_compile.py [--effort N] [--only TEXT]
+    cargo build --release && python3 scripts/bench/tpu_compile.py [--only TEXT]
 
 Needs no TPU. A row that the JSON file holds already is not made again, so the script can be stopped and started; a row that
-does not compile holds the compiler's words. Batches are per device: the recipe's, or for ImageNet what its batch of 4096
-leaves each of 32 cores.
+does not compile holds the compiler's words. Batches are per device: the devices' parts of the recipe's, or for ImageNet what
+its batch of 4096 leaves each of 32 cores.
 """
 
 import argparse
@@ -17,25 +17,24 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "scripts/bench/results"
 PROGRAM = ROOT / "target/release/rigl-xla"
 GENERATIONS = ["v2:2x2", "v3:2x2", "v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"]
-MNIST = ["dense", "scratch", "static", "set", "rigl", "snfs", "prune", "snip", "dnw", "rigl-inverted", "rigl-itop", "set-itop"]
-PAPER = ["v3:4x4", "v4:2x2x4"]
+MNIST = ["dense", "scratch", "static", "set", "snfs", "prune", "snip", "dnw", "rigl-inverted", "rigl-itop", "set-itop"]
 
 
 def rows():
-    """Preset, batch per device (None: the recipe's), graph, topology; the most telling first."""
+    """Preset, batch per device (None: the recipe's, shared), graph, topology and effort; the most telling first."""
     for topology in GENERATIONS:
-        for graph in ["step", "update", "eval", "train"]:
-            yield "mnist-rigl", None, graph, topology
-    for topology in PAPER + ["v5e:2x2", "v4:2x2x1"]:
+        yield "mnist-rigl", None, "step", topology, None
+    # On v3:4x4, 32 devices share the paper's batch of 4096.
+    for topology in ["v5e:2x2", "v3:4x4", "v4:2x2x1"]:
         for preset in ["resnet50-rigl-erk-0.8", "resnet50-dense"]:
-            yield preset, 128, "step", topology
-        yield "resnet50-rigl-erk-0.8", None, "update", topology
+            yield preset, 128, "step", topology, 0
     for method in MNIST:
-        for topology in ["v3:2x2", "v5e:2x2"]:
-            yield f"mnist-{method}", None, "step", topology
-    for preset in ["cifar10-rigl", "mobilenet-v1-rigl", "mobilenet-v2-rigl", "vgg-16-rigl"]:
-        for topology in ["v3:2x2", "v5e:2x2"]:
-            yield preset, 128, "step", topology
+        yield f"mnist-{method}", None, "step", "v5e:2x2", None
+    for graph in ["update", "eval", "train"]:
+        yield "mnist-rigl", None, graph, "v5e:2x2", None
+    for preset in ["cifar10-rigl", "mobilenet-v1-rigl"]:
+        yield preset, 128, "step", "v5e:2x2", 0
+    yield "resnet50-rigl-erk-0.8", None, "update", "v5e:2x2", 0
 
 
 def compiled(preset, batch, graph, topology, effort):
@@ -52,48 +51,56 @@ def compiled(preset, batch, graph, topology, effort):
 
 
 def table(found):
+    made = {(row["preset"], row["graph"], row["topology"]) for row in found}
+    missing = [f"{preset} {graph} on {topology}" for preset, _, graph, topology, _ in rows() if (preset, graph, topology) not in made]
     lines = [
         "# Programs compiled ahead of time for TPUs",
         "",
         "By `scripts/bench/tpu_compile.py`, with the package `libtpu` and no TPU; `tpu_compile.json` holds every figure and",
-        "command. Figures are the compiler's, per device and execution; of a loop it counts one turn. The share is of a",
-        "device's memory. Effort is how hard the compiler was told to try; `-` is its own choice.",
+        "command. A step or a launch has a replica on every device and gradients that are reduced over all of them. Figures are",
+        "the compiler's, per device and execution; of a loop it counts one turn. The share is of a device's memory. Effort is",
+        "how hard the compiler was told to try; `-` is its own choice. Arrays are f32.",
         "",
-        "| preset | graph | topology | devices | batch | effort | compiles | peak bytes | share | FLOPs | bytes accessed |",
-        "|---|---|---|--:|--:|--:|---|--:|--:|--:|--:|",
+        "| preset | graph | topology | devices | batch | effort | compiles | peak bytes | share | FLOPs | bytes accessed | collective bytes |",
+        "|---|---|---|--:|--:|--:|---|--:|--:|--:|--:|--:|",
     ]
     for row in found:
         head = f"| {row['preset']} | {row['graph']} | {row['topology']} |"
         if not row["compiles"]:
-            lines.append(f"{head} | | | no | | | | |")
+            lines.append(f"{head} | | | no | | | | | |")
             continue
         share = row["peak_bytes"] / row["device_bytes"]
         effort = "-" if row["effort"] is None else row["effort"]
         lines.append(
-            f"{head} {row['devices']} | {row['batch']} | {effort} | yes | {row['peak_bytes']} | {share:.1%} "
-            f"| {row['flops']:.4g} | {row['bytes_accessed']:.4g} |"
+            f"{head} {row['devices']} | {row['batch']} | {effort} | yes | {row['peak_bytes']} | {share:.2%} "
+            f"| {row['flops']:.5g} | {row['bytes_accessed']:.4g} | {row['collective_bytes']} |"
         )
+    if missing:
+        lines += ["", f"Not compiled for this table: {', '.join(missing)}."]
     return "\n".join(lines + [""] + overheads(found)) + "\n"
 
 
 def overheads(found):
-    """What masks and updates add to the dense step, where both were compiled."""
+    """What masks, and mask updates where they were compiled, add to the dense step."""
     by = {(r["preset"], r["graph"], r["topology"]): r for r in found if r["compiles"]}
     lines = []
     for topology in dict.fromkeys(r["topology"] for r in found):
-        keys = [("resnet50-rigl-erk-0.8", "step"), ("resnet50-rigl-erk-0.8", "update"), ("resnet50-dense", "step")]
-        if all((*key, topology) in by for key in keys):
-            sparse, update, dense = (by[(*key, topology)] for key in keys)
+        sparse, dense = (by.get((preset, "step", topology)) for preset in ["resnet50-rigl-erk-0.8", "resnet50-dense"])
+        update = by.get(("resnet50-rigl-erk-0.8", "update", topology))
+        if not sparse or not dense:
+            continue
+        flops, memory = (sparse[key] / dense[key] - 1 for key in ["flops", "peak_bytes"])
+        lines.append(f"* ResNet-50 on {topology}: RigL's step has {flops:.3%} more FLOPs and {memory:.2%} more peak memory than the dense one.")
+        if update:
             # At most 32 turns of each loop of an update, which comes every 100 steps.
             flops = (sparse["flops"] + 32 * update["flops"] / 100) / dense["flops"] - 1
             memory = max(sparse["peak_bytes"], update["peak_bytes"]) / dense["peak_bytes"] - 1
-            lines.append(f"* ResNet-50 on {topology}: masks and updates add {flops:.2%} FLOPs and {memory:.2%} peak memory to the dense step.")
+            lines.append(f"  With a mask update every 100 steps: {flops:.3%} and {memory:.2%}.")
     return lines
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--effort", type=int)
     parser.add_argument("--only", default="", help="rows whose preset, graph and topology contain this")
     parser.add_argument("--program", type=Path, default=PROGRAM)
     args = parser.parse_args()
@@ -101,14 +108,14 @@ def main():
     path = RESULTS / "tpu_compile.json"
     found = json.loads(path.read_text()) if path.exists() else []
     have = {(r["preset"], r["graph"], r["topology"]) for r in found}
-    for preset, batch, graph, topology in rows():
+    for preset, batch, graph, topology, effort in rows():
         title = f"{preset} {graph} {topology}"
         if (preset, graph, topology) in have or args.only not in title:
             continue
         print(title, file=sys.stderr)
-        found.append(compiled(preset, batch, graph, topology, args.effort))
+        found.append(compiled(preset, batch, graph, topology, effort))
         path.write_text(json.dumps(found, indent=1) + "\n")
-        (RESULTS / "tpu_compile.md").write_text(table(found))
+    (RESULTS / "tpu_compile.md").write_text(table(found))
 
 
 if __name__ == "__main__":
