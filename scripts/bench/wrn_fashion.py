@@ -58,7 +58,7 @@ def draw(lines):
     losses.set(xlabel="iteration", ylabel="training cross entropy")
     scores.set(xlabel="iteration", ylabel="top-1 on the test part")
     losses.legend()
-    figure.savefig(os.path.join(bench.RESULTS, "wrn_fashion.svg"), metadata={"Date": None})
+    figure.savefig(os.path.join(bench.RESULTS, "wrn_fashion.svg"), metadata={"Date": None, "Creator": None})
 
 
 def table(lines, machine, note):
