@@ -31,6 +31,8 @@ struct Compared {
     options: Options,
     batch: usize,
     seed: u64,
+    /// Elements of an array after which its values repeat.
+    distinct: usize,
 }
 
 impl Compared {
@@ -48,6 +50,7 @@ impl Compared {
             options,
             batch: BATCH,
             seed,
+            distinct: usize::MAX,
         }
     }
 
@@ -58,6 +61,8 @@ impl Compared {
             options: Options::new(name, true),
             batch: 1,
             seed: 1,
+            // Out of step with any dimension; drawing them all would take a minute.
+            distinct: 65_537,
         }
     }
 
@@ -79,9 +84,8 @@ impl Compared {
         };
         let mut random = self.random(name);
         let mut draw = || (centre + scale * random.truncated_normal()) as f32;
-        // Those of whole networks repeat, out of step with any dimension, so that drawing them takes no minute.
         let n: usize = dims.iter().product();
-        let drawn: Vec<f32> = (0..n.min(65_537)).map(|_| draw()).collect();
+        let drawn: Vec<f32> = (0..n.min(self.distinct)).map(|_| draw()).collect();
         let values: Vec<f32> = drawn.into_iter().cycle().take(n).collect();
         Literal::new(dims, &values)
     }
