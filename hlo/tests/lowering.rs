@@ -8,18 +8,9 @@ use hlo::{
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-const FORMS: [Form; 6] = [
-    Form::Convolution,
-    Form::Ordered,
-    Form::Taps,
-    Form::Patches,
-    Form::Positions,
-    Form::Columns,
-];
-
 fn lowerings() -> impl Iterator<Item = Lowering> {
     let both = |form| [false, true].map(|phases| Lowering { form, phases });
-    FORMS.into_iter().flat_map(both)
+    Form::ALL.into_iter().flat_map(both)
 }
 
 fn convolutions(computation: &Computation) -> usize {
@@ -50,7 +41,7 @@ fn every_case_keeps_its_value_in_every_form() {
         case.check(&chosen.evaluate(&case.inputs).unwrap()).unwrap();
     }
     let forms: BTreeSet<Form> = replaced.iter().map(|lowering| lowering.form).collect();
-    assert_eq!(forms, FORMS[2..].iter().copied().collect(), "{replaced:?}");
+    assert_eq!(forms, Form::ALL[2..].iter().copied().collect(), "{replaced:?}");
 }
 
 /// `[n, h, w, c]`, `[kh, kw, c / groups, filters]`, strides, padding, groups.

@@ -20,15 +20,6 @@ use serde_json::json;
 use std::cell::RefCell;
 use std::time::Instant;
 
-const FORMS: [Form; 6] = [
-    Form::Convolution,
-    Form::Ordered,
-    Form::Taps,
-    Form::Patches,
-    Form::Positions,
-    Form::Columns,
-];
-
 /// Most window elements, or positions, that are unrolled.
 const UNROLLED: usize = 49;
 
@@ -171,7 +162,7 @@ fn candidates(facts: &ConvFacts) -> Vec<Lowering> {
         Form::Positions | Form::Columns => facts.places() <= UNROLLED,
     };
     let form = |form| [false, true].map(|phases| Lowering { form, phases });
-    FORMS.into_iter().filter(unrolled).flat_map(form).collect()
+    Form::ALL.into_iter().filter(unrolled).flat_map(form).collect()
 }
 
 fn layers(device: &Device, model: &dyn Model, batch: usize) -> anyhow::Result<()> {

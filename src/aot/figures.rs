@@ -1,7 +1,7 @@
 //! What the compiler says of a program, and what that means on a chip.
 
 use super::{Error, Machine};
-use crate::pjrt::{self, Compiled, MemoryStats, OptionValue};
+use crate::pjrt::{self, Compiled, MemoryStats};
 use hlo::proto::{Instruction, Module, Shape};
 use hlo::text;
 use serde::Serialize;
@@ -53,11 +53,7 @@ impl Figures {
     /// When the plugin cannot say, or returns something that is no program.
     pub fn of(compiled: &Compiled, machine: &Machine) -> pjrt::Result<Self> {
         let costs = compiled.cost_analysis()?.unwrap_or_default();
-        let number = |key: &str| match costs.get(key) {
-            Some(OptionValue::Float(value)) => Some(f64::from(*value)),
-            Some(OptionValue::Int(value)) => Some(*value as f64),
-            _ => None,
-        };
+        let number = |key: &str| costs.get(key)?.as_f64();
         let (flops, bytes_accessed) = (number("flops"), number("bytes accessed"));
         let module = text::read_module(&compiled.optimized_hlo()?)?;
         let collective_bytes = collective_bytes(&module);

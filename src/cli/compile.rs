@@ -116,13 +116,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let grid = Grid::parse(&args.topology)?;
     let plan = args.run.layers()?.plan()?;
     args.check(&plan)?;
-    let plugin = args
-        .run
-        .device
-        .plugin
-        .as_deref()
-        .or(Some(plan.run.device.plugin.as_str()));
-    let machine = Machine::open(grid, plugin.filter(|p| !p.is_empty()))?;
+    let machine = Machine::open(grid, plan.plugin())?;
     let outcome = match args.batch {
         Some(Batch::Auto) => args.largest(&machine, &plan)?,
         Some(Batch::Of(batch)) => args.compile(&machine, &plan, Some(batch))?,

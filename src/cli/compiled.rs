@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 
-use super::run_args::RunArgs;
 use crate::config::Plan;
 use crate::device::Device;
-use crate::pjrt::{DeviceKind, Executable, OptionValue};
+use crate::pjrt::{DeviceKind, Executable};
 use crate::report::table::Table;
 use crate::train::eval::{Inference, prediction};
 use crate::train::step::Trainer;
@@ -36,10 +35,9 @@ pub struct Program {
 ///
 /// # Errors
 /// What keeps the device from starting, or the programs from compiling.
-pub fn programs(plan: &Plan, run: &RunArgs) -> anyhow::Result<Vec<Program>> {
+pub fn programs(plan: &Plan) -> anyhow::Result<Vec<Program>> {
     let kind: DeviceKind = plan.run.device.kind.parse()?;
-    let plugin = run.device.plugin.as_deref().or(Some(plan.run.device.plugin.as_str()));
-    let device = Device::open_replicas(kind, plugin.filter(|p| !p.is_empty()), plan.replicas())?;
+    let device = Device::open_replicas(kind, plan.plugin(), plan.replicas())?;
     let (model, batch) = (plan.model()?, plan.replica_batch());
     let mut one = plan.clone();
     one.run.train.steps_per_launch = 1;
@@ -58,11 +56,7 @@ pub fn programs(plan: &Plan, run: &RunArgs) -> anyhow::Result<Vec<Program>> {
 
 fn program(name: &'static str, batch: usize, executable: &Executable) -> anyhow::Result<Program> {
     let costs = executable.compiled().cost_analysis()?.unwrap_or_default();
-    let number = |key: &str| match costs.get(key) {
-        Some(OptionValue::Float(value)) => Some(f64::from(*value)),
-        Some(OptionValue::Int(value)) => Some(*value as f64),
-        _ => None,
-    };
+    let number = |key: &str| costs.get(key)?.as_f64();
     let memory = executable.compiled().memory_stats()?;
     let flops = number("flops");
     Ok(Program {

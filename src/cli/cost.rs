@@ -59,7 +59,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let plan = layers(&args.run)?.plan()?;
     let cost = PlanCost::of(&plan);
     let compiled = match args.compiled {
-        true => Some(compiled::programs(&plan, &args.run)?),
+        true => Some(compiled::programs(&plan)?),
         false => None,
     };
     let report = Report::new(&plan, &cost, compiled);
@@ -118,11 +118,11 @@ struct LayerReport<'a> {
 
 /// A figure with masks and without.
 #[derive(Clone, Copy, Serialize)]
-struct Compared {
-    sparse: f64,
+pub(super) struct Compared {
+    pub(super) sparse: f64,
     dense: f64,
     /// Sparse over dense.
-    ratio: f64,
+    pub(super) ratio: f64,
 }
 
 impl Compared {
@@ -134,15 +134,15 @@ impl Compared {
 
 /// A figure by both conventions.
 #[derive(Clone, Copy, Serialize)]
-struct Conventions {
+pub(super) struct Conventions {
     /// As in the published tables: every layer with bias and ReLU, real-valued sparsities.
-    published: Compared,
+    pub(super) published: Compared,
     /// Two per multiply-add of the connections, and nothing else.
-    plain: Compared,
+    pub(super) plain: Compared,
 }
 
 impl Conventions {
-    fn new([published, plain]: [f64; 2], [published_dense, plain_dense]: [f64; 2]) -> Self {
+    pub(super) fn new([published, plain]: [f64; 2], [published_dense, plain_dense]: [f64; 2]) -> Self {
         Conventions {
             published: Compared::new(published, published_dense),
             plain: Compared::new(plain, plain_dense),
@@ -318,7 +318,7 @@ impl<'a> LayerReport<'a> {
     }
 }
 
-fn times(dims: &[usize]) -> String {
+pub(super) fn times(dims: &[usize]) -> String {
     dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
 

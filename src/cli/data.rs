@@ -5,10 +5,8 @@ mod inspect;
 mod prepare;
 mod sheet;
 
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
@@ -76,11 +74,6 @@ fn report(source: &fetch::Source, dir: &Path, train: usize, test: usize, json: b
     let line =
         |file: &fetch::DataFile| format!("  {:<24} {:>11} bytes  sha256 {}\n", file.name, file.bytes, file.sha256);
     head + &files.map(line).collect::<String>()
-}
-
-/// Processor cores of this machine.
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Progress that threads report; its bar goes with it.

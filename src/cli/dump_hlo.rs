@@ -126,8 +126,7 @@ impl Args {
 
 /// The graph as the plugin compiled it.
 fn optimized(plan: &Plan, computation: &Computation, aliases: &[Alias], format: Format) -> anyhow::Result<Vec<u8>> {
-    let plugin = Some(plan.run.device.plugin.as_str()).filter(|p| !p.is_empty());
-    let device = Device::open_replicas(plan.run.device.kind.parse()?, plugin, plan.replicas())?;
+    let device = Device::open_replicas(plan.run.device.kind.parse()?, plan.plugin(), plan.replicas())?;
     let bytes = device.replicated(computation, aliases)?.compiled().optimized_hlo()?;
     Ok(match format {
         Format::Proto => bytes,

@@ -7,9 +7,11 @@ use models::Layer;
 use models::cost::Kept;
 use serde::Serialize;
 
+use super::cost::{Compared, Conventions, times};
 use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, test_set};
 use crate::checkpoint;
 use crate::cost::both;
+use crate::data::sets::Examples;
 use crate::device::Device;
 use crate::report::table::{Style, Table};
 use crate::train::inference::{Evaluator, Scores};
@@ -66,22 +68,6 @@ struct Report {
     layers: Vec<LayerReport>,
 }
 
-/// A figure by the convention of the published tables, and by the plain one (`rigl-xla cost` says which are these).
-#[derive(Serialize)]
-struct Conventions {
-    published: Compared,
-    plain: Compared,
-}
-
-/// A figure with masks and without.
-#[derive(Serialize)]
-struct Compared {
-    sparse: f64,
-    dense: f64,
-    /// Sparse over dense.
-    ratio: f64,
-}
-
 #[derive(Serialize)]
 struct LayerReport {
     name: String,
@@ -97,50 +83,69 @@ struct LayerReport {
 /// # Errors
 /// A checkpoint, data set or device that cannot be used.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    // All of them before the device, which takes longest to start.
+    let networks = args.checkpoint.iter().chain(&args.compare).map(|path| args.load(path));
+    let networks = networks.collect::<anyhow::Result<Vec<_>>>()?;
     let device = args.device.open()?;
-    let Some(checkpoint) = &args.checkpoint else {
-        let reports = args.compare.iter().map(|path| evaluate(&args, &device, path));
-        let reports = reports.collect::<anyhow::Result<Vec<_>>>()?;
-        return match json {
-            true => super::print_json(&reports),
-            false => super::print(&comparison(&reports)),
-        };
-    };
-    let report = evaluate(&args, &device, checkpoint)?;
-    match json {
-        true => super::print_json(&report),
-        false => super::print(&text(&report)),
+    let reports = networks.into_iter().map(|network| evaluate(&args, &device, network));
+    let reports = reports.collect::<anyhow::Result<Vec<_>>>()?;
+    match (&reports[..], json) {
+        ([report], true) if args.compare.is_empty() => super::print_json(report),
+        ([report], false) if args.compare.is_empty() => super::print(&text(report)),
+        (reports, true) => super::print_json(&reports),
+        (reports, false) => super::print(&comparison(reports)),
     }
 }
 
-fn evaluate(args: &Args, device: &Device, path: &Path) -> anyhow::Result<Report> {
-    let path = checkpoint::resolve(path)?;
-    let (mut network, metadata) = args.network.load(&path)?;
-    network.label_smoothing = args.label_smoothing.unwrap_or(network.label_smoothing);
-    let data = test_set(&args.data, &network, args.stream.skip_corrupt)?;
+/// A network out of a checkpoint, and what it is evaluated on.
+struct Loaded {
+    path: PathBuf,
+    iteration: Option<u64>,
+    network: Recognised,
+    data: Examples,
+}
+
+impl Args {
+    fn load(&self, path: &Path) -> anyhow::Result<Loaded> {
+        let path = checkpoint::resolve(path)?;
+        let (mut network, metadata) = self.network.load(&path)?;
+        network.label_smoothing = self.label_smoothing.unwrap_or(network.label_smoothing);
+        Ok(Loaded {
+            data: test_set(&self.data, &network, self.stream.skip_corrupt)?,
+            iteration: metadata.map(|m| m.iteration),
+            network,
+            path,
+        })
+    }
+}
+
+fn evaluate(args: &Args, device: &Device, of: Loaded) -> anyhow::Result<Report> {
+    let Loaded { network, data, .. } = &of;
     let batch = args.batch_size as usize;
     let stream = args.stream.options(batch);
-    let evaluator = Evaluator::new(device, network.inference(), &data, batch, stream)?;
+    let evaluator = Evaluator::new(device, network.inference(), data, batch, stream)?;
     let to_device = |weights: &Literal| device.client.to_device(weights, 0);
     let buffers = network.weights.iter().map(to_device).collect::<Result<Vec<_>, _>>()?;
     let scores = evaluator.run(&buffers.iter().collect::<Vec<_>>())?;
-    Ok(Report::new(&network, path, metadata.map(|m| m.iteration), scores))
+    Ok(Report::new(of, scores))
 }
 
 impl Report {
-    fn new(network: &Recognised, checkpoint: PathBuf, iteration: Option<u64>, scores: Scores) -> Self {
+    fn new(of: Loaded, scores: Scores) -> Self {
+        let network = &of.network;
         let cost = network.cost();
         let layers: Vec<LayerReport> = cost.layers.iter().zip(&cost.kept).map(LayerReport::new).collect();
         let masked = || layers.iter().filter(|layer| layer.masked);
         let (nonzeros, maskable) = masked().fold((0, 0), |(n, m), layer| (n + layer.nonzeros, m + layer.weights));
         let has_masks = maskable > 0;
-        let bytes = [&cost.sparse.total, &cost.dense.total].map(|counts| counts.published_bits / 8.0);
-        let [published, plain] = both(&cost.sparse.total);
-        let [published_dense, plain_dense] = both(&cost.dense.total);
+        let (sparse, dense) = (&cost.sparse.total, &cost.dense.total);
+        let (bytes, plain_bytes) = (
+            [sparse, dense].map(|counts| counts.published_bits / 8.0),
+            cost.plain_bytes,
+        );
         Report {
-            checkpoint,
             model: network.model.name().to_owned(),
-            iteration,
+            iteration: of.iteration,
             scores,
             label_smoothing: network.label_smoothing,
             nonzeros: has_masks.then_some(nonzeros),
@@ -150,25 +155,10 @@ impl Report {
             } else {
                 0.0
             },
-            flops: Conventions {
-                published: Compared::new([published, published_dense]),
-                plain: Compared::new([plain, plain_dense]),
-            },
-            bytes: Conventions {
-                published: Compared::new(bytes),
-                plain: Compared::new(cost.plain_bytes),
-            },
+            flops: Conventions::new(both(sparse), both(dense)),
+            bytes: Conventions::new([bytes[0], plain_bytes[0]], [bytes[1], plain_bytes[1]]),
             layers,
-        }
-    }
-}
-
-impl Compared {
-    fn new([sparse, dense]: [f64; 2]) -> Self {
-        Compared {
-            sparse,
-            dense,
-            ratio: sparse / dense,
+            checkpoint: of.path,
         }
     }
 }
@@ -191,7 +181,7 @@ fn text(report: &Report) -> String {
     for layer in &report.layers {
         layers.row([
             layer.name.clone(),
-            layer.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
+            times(&layer.shape),
             if layer.masked {
                 format!("{:.6}", layer.sparsity)
             } else {

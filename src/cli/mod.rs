@@ -16,8 +16,11 @@ pub mod run_args;
 pub mod train;
 
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use clap::Parser;
 
 /// Train, evaluate, count and ship sparse neural networks as compiled XLA programs.
@@ -84,6 +87,21 @@ pub fn main() -> ExitCode {
     let Err(error) = done else { return ExitCode::SUCCESS };
     report(&error);
     ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+}
+
+/// Holds once Ctrl-C was pressed or the process asked to terminate, which `told` says what comes of; a second signal ends the
+/// process at once.
+fn stop_on_signal(told: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    let handler = move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            process::exit(130);
+        }
+        crate::report::note!("{told}");
+    };
+    ctrlc::set_handler(handler).context("signals cannot be handled")?;
+    Ok(stop)
 }
 
 /// Flags that do not go together, or not with the run.

@@ -286,8 +286,19 @@ impl DeviceArgs {
 }
 
 /// Whether `--data` means a folder: it looks like a path, or is one and not a known name.
-pub fn is_folder(data: &str) -> bool {
+fn is_folder(data: &str) -> bool {
     Set::find(data).is_err() && (data.contains(std::path::is_separator) || data == "." || Path::new(data).is_dir())
+}
+
+/// The data set that `--data` means, and its folder; empty where it has a name.
+///
+/// # Errors
+/// An unknown name.
+pub fn named_set(data: &str) -> crate::data::Result<(Set, &str)> {
+    match is_folder(data) {
+        true => Ok((Set::in_folder(Path::new(data)), data)),
+        false => Ok((Set::find(data)?, "")),
+    }
 }
 
 /// The test examples of a data set, by its name or in a folder, in the form that a network takes. Random ones are those of
@@ -309,10 +320,7 @@ pub fn test_set(data: &str, network: &Recognised, skip_corrupt: usize) -> anyhow
         },
     };
     form.skip_corrupt = skip_corrupt;
-    let (set, folder) = match is_folder(data) {
-        true => (Set::in_folder(Path::new(data)), data),
-        false => (Set::find(data)?, ""),
-    };
+    let (set, folder) = named_set(data)?;
     Ok(set.open(folder, Split::Test, &form)?)
 }
 

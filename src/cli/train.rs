@@ -1,11 +1,5 @@
 //! `rigl-xla train`.
 
-use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use anyhow::Context;
-
 use super::run_args::RunArgs;
 use crate::checkpoint::Mode;
 use crate::config::{Layers, Plan};
@@ -51,7 +45,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         plan.iterations,
         plan.output_dir.display()
     );
-    let stop = stop_on_signal()?;
+    let stop = super::stop_on_signal("stopping: saving the run (again to stop without)")?;
     let summary = train::train(&plan, mode, args.profile, &stop)?;
     if summary.interrupted {
         crate::report::note!(
@@ -82,20 +76,6 @@ impl Args {
         let layers = Layers::preset(crate::config::DEFAULT_PRESET)?.file(&stored)?;
         Ok(self.run.flags_over(layers)?.plan()?)
     }
-}
-
-/// Holds once Ctrl-C was pressed or the process asked to terminate; a second signal ends the process at once.
-fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
-    let handler = move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            process::exit(130);
-        }
-        crate::report::note!("stopping: saving the run (again to stop without)");
-    };
-    ctrlc::set_handler(handler).context("signals cannot be handled")?;
-    Ok(stop)
 }
 
 fn text(summary: &Summary) -> String {

@@ -220,6 +220,11 @@ impl Plan {
         size_of::<f32>() * self.run.train.batch_size * self.input_dims.iter().product::<usize>()
     }
 
+    /// Plugin file or package that is asked for.
+    pub fn plugin(&self) -> Option<&str> {
+        Some(self.run.device.plugin.as_str()).filter(|plugin| !plugin.is_empty())
+    }
+
     /// Devices that train side by side.
     pub fn replicas(&self) -> usize {
         self.run.device.replicas.unwrap_or(1)

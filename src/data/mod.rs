@@ -173,6 +173,11 @@ impl Error {
 /// This module's results.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Processor cores of this machine.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The random stream of one (seed, purpose, step): independent of every other stream and of what was drawn before.
 fn stream(seed: u64, purpose: &str, step: u64) -> ChaCha8Rng {
     let mut key = Sha256::new();

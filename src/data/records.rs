@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 
 use hlo::{DType, Shape};
 
@@ -12,7 +11,7 @@ use super::pipeline::{self, Order, Pipeline, Place, Source};
 use super::sets::Form;
 use super::tfrecord::labelled::Labelled;
 use super::tfrecord::{self, Indexed, Problem, Record, shards};
-use super::{Error, Result, Split, parallel, stream};
+use super::{Error, Result, Split, cores, parallel, stream};
 
 /// Examples of the published training and validation sets.
 pub const EXAMPLES: [usize; 2] = [1_281_167, 50_000];
@@ -52,13 +51,15 @@ fn find(dir: &Path, split: Split) -> (tfrecord::Result<Vec<PathBuf>>, bool) {
     let places = sets
         .iter()
         .flat_map(|set| [(dir.to_path_buf(), set), (dir.join(set), set)]);
-    let mut found = places.map(|(dir, set)| shards::find(&dir, set)).peekable();
-    // What is said of the folder itself is what is told.
-    let first = shards::find(dir, sets[0]);
-    match found.find(|found| !none(found)) {
-        Some(found) => (found, true),
-        None => (first, false),
+    let mut missing = None;
+    for found in places.map(|(dir, set)| shards::find(&dir, set)) {
+        if !none(&found) {
+            return (found, true);
+        }
+        // What is said of the folder itself is what is told.
+        missing.get_or_insert(found);
     }
+    (missing.unwrap_or(Ok(vec![])), false)
 }
 
 impl Records {
@@ -199,8 +200,7 @@ type Found = (Indexed, Option<tfrecord::Error>);
 
 /// Finds the records of every file, several at a time: each costs a look at every record's head.
 fn index(paths: &[PathBuf]) -> tfrecord::Result<Vec<Found>> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    parallel::map(paths.len(), threads, |i| {
+    parallel::map(paths.len(), cores(), |i| {
         Indexed::open_sound(&paths[i], tfrecord::Options::default())
     })
 }

@@ -215,6 +215,17 @@ pub enum OptionValue {
     IntList(Vec<i64>),
 }
 
+impl OptionValue {
+    /// A number of either kind.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            OptionValue::Float(value) => Some(f64::from(*value)),
+            OptionValue::Int(value) => Some(*value as f64),
+            _ => None,
+        }
+    }
+}
+
 impl std::fmt::Display for OptionValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -74,7 +74,8 @@ impl Part {
     }
 }
 
-/// Counts over a whole data set of `examples` that lies on the device, `batch` at a time over all replicas together, in one launch.
+/// Counts over a whole data set of `examples` that lies on the device, `batch` at a time over all replicas together, in one
+/// launch.
 ///
 /// Inputs: those of [`inference_specs`], `images` `u8[examples, ..]`, `labels` `s32[examples]`; of several replicas the rows
 /// of this one's [`Part`] and how many of them are `seen` (s32). Each replica gets the counts of all.

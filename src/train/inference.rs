@@ -261,7 +261,8 @@ pub(super) fn check_set(model: &dyn Model, data: &Examples) -> Result<()> {
     }
 }
 
-/// The arrays that [`prediction`](super::eval::prediction) takes before its images, from those of [`inference_specs`], in its order.
+/// The arrays that [`prediction`](super::eval::prediction) takes before its images, from those of [`inference_specs`], in its
+/// order.
 ///
 /// # Errors
 /// [`Error::Output`] for arrays that are not as there.

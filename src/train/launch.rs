@@ -273,10 +273,7 @@ impl Trainer<'_> {
             .dynamic_slice(&[i, g.scalar(0i32)], &[1, batch])
             .reshape(&[batch]);
         let pixels = self.input(inputs, "images").take_rows(rows);
-        let images = match self.plan.augments() {
-            true => self.plan.preprocessing.augment(pixels, self.key(i, inputs, "augment")),
-            false => self.plan.preprocessing.apply(pixels),
-        };
+        let images = self.prepared(pixels, || self.key(i, inputs, "augment"));
         [images, self.input(inputs, "labels").take_rows(rows)]
     }
 

@@ -16,8 +16,8 @@ use super::step::Trainer;
 use crate::config::Plan;
 use hlo::{DType, Graph, Literal, Reducer, Shape, Tensor};
 
-/// Name of the last output of a launch of several replicas, after [`super::launch::LAUNCH_OUTPUTS`]: whether their masks were the same after
-/// every update (pred).
+/// Name of the last output of a launch of several replicas, after [`super::launch::LAUNCH_OUTPUTS`]: whether their masks were
+/// the same after every update (pred).
 pub const AGREE: &str = "agree";
 
 /// The last inputs of a launch of replica `replica`: the run's seed, and of several replicas which one it is.

@@ -148,7 +148,6 @@ pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &AtomicBool) -
 impl<'a> Session<'a> {
     fn open(plan: &'a Plan, mode: Mode) -> Result<Self> {
         let kind: DeviceKind = plan.run.device.kind.parse()?;
-        let plugin = Some(plan.run.device.plugin.as_str()).filter(|p| !p.is_empty());
         let model = plan.model()?;
         let dir = RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints);
         let found = resume::check(plan, &dir, mode)?;
@@ -156,7 +155,7 @@ impl<'a> Session<'a> {
         // The device starts and compiles while the examples are read.
         let (data, device) = std::thread::scope(|scope| {
             let data = scope.spawn(|| load(plan, &plan.run.form(&dims, classes)));
-            let device = Device::open_replicas(kind, plugin, plan.replicas());
+            let device = Device::open_replicas(kind, plan.plugin(), plan.replicas());
             (data.join(), device)
         });
         let [train_set, test_set] = data.unwrap_or(Err(Error::Output("data set")))?;

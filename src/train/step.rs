@@ -230,6 +230,14 @@ impl Trainer<'_> {
         }
     }
 
+    /// Pixels of a training batch as the model takes them, changed at random by `key` where the run does that.
+    pub(super) fn prepared<'g>(&self, pixels: Tensor<'g>, key: impl FnOnce() -> Key<'g>) -> Tensor<'g> {
+        match self.plan.augments() {
+            true => self.plan.preprocessing.augment(pixels, key()),
+            false => self.plan.preprocessing.apply(pixels),
+        }
+    }
+
     /// Logits of a training pass over `images`, as the model takes them, by the masked kernels `effective` of all
     /// parameters, with dropout by `key`; and the statistics that the pass moves.
     pub(super) fn forward<'g>(
@@ -348,8 +356,7 @@ impl Trainer<'_> {
     ///
     /// Inputs: the state, `images` `u8[batch, ..]`, `labels` `s32[batch]`, a row of the schedule, `schedule`
     /// `f32[columns]`, the `iteration` (s64), the `seed` `u32[2]` and, of several replicas, which it is (`replica`, s32).
-    /// Outputs: the state, in place, mean cross entropy
-    /// (f32) and correct predictions (s32).
+    /// Outputs: the state, in place, mean cross entropy (f32) and correct predictions (s32).
     ///
     /// # Errors
     /// As [`Trainer::launch`].
@@ -376,10 +383,7 @@ impl Trainer<'_> {
                 .collect();
             let replica = s.get(specs.len() + 5).copied();
             let key = |purpose| draw_key(seed, purpose, iteration, replica);
-            let images = match plan.augments() {
-                true => plan.preprocessing.augment(pixels, key("augment")),
-                false => plan.preprocessing.apply(pixels),
-            };
+            let images = self.prepared(pixels, || key("augment"));
             let scheduled = Scheduled::new(plan, &row);
             let outcome = self.iteration(g, &mut state, [images, labels], key("dropout"), &scheduled);
             [&state.tensors(&specs)[..], &[outcome.cross_entropy, outcome.correct]].concat()

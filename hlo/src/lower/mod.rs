@@ -51,6 +51,18 @@ pub enum Form {
     Columns,
 }
 
+impl Form {
+    /// Every form, the operator itself first.
+    pub const ALL: [Form; 6] = [
+        Form::Convolution,
+        Form::Ordered,
+        Form::Taps,
+        Form::Patches,
+        Form::Positions,
+        Form::Columns,
+    ];
+}
+
 /// The form of one convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lowering {

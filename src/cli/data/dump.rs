@@ -1,6 +1,6 @@
 //! `rigl-xla data dump`: examples as training or evaluation gets them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -8,7 +8,7 @@ use hlo::{DType, Graph, Literal, Shape};
 use serde_json::json;
 
 use crate::checkpoint::{self, Metadata};
-use crate::cli::run_args::{StreamArgs, is_folder};
+use crate::cli::run_args::{StreamArgs, named_set};
 use crate::data::batches::BatchOrder;
 use crate::data::pipeline::{Order, Part, Source};
 use crate::data::pixels::Preprocessing;
@@ -84,10 +84,7 @@ struct Dump {
 /// # Errors
 /// Examples that cannot be had or read, or an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let (set, folder) = match is_folder(&args.data) {
-        true => (Set::in_folder(Path::new(&args.data)), args.data.as_str()),
-        false => (Set::find(&args.data)?, ""),
-    };
+    let (set, folder) = named_set(&args.data)?;
     let dims = args.dims(set);
     let limit = args.limit as usize;
     let form = Form {

@@ -38,7 +38,7 @@ pub struct Args {
 /// Files that cannot be read, a missing shard, or after the report, records or pictures that are damaged.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let depth = Depth {
-        threads: args.threads.unwrap_or_else(super::cores),
+        threads: args.threads.unwrap_or_else(crate::data::cores),
         records: args.records,
         decode: args.decode,
     };

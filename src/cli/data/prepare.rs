@@ -1,11 +1,6 @@
 //! `rigl-xla data prepare`: pictures to TFRecord shards.
 
 use std::path::PathBuf;
-use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use anyhow::Context;
 
 use crate::cli::Usage;
 use crate::data::prepare::{Plan, Request, Written};
@@ -65,11 +60,11 @@ label (from 0).";
 /// # Errors
 /// Sources that cannot be read or do not fit together, a folder that exists, or what the system reports.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let threads = args.threads.unwrap_or_else(super::cores);
+    let threads = args.threads.unwrap_or_else(crate::data::cores);
     if threads == 0 {
         return Err(Usage("--threads 0: expected at least 1".into()).into());
     }
-    let stop = stop_on_signal()?;
+    let stop = crate::cli::stop_on_signal("stopping: removing what was written (again to stop without)")?;
     let plan = Plan::new(&Request {
         train: args.train,
         validation: args.validation,
@@ -101,18 +96,4 @@ fn table(written: &[Written]) -> String {
         table.row([set.set.to_owned()].into_iter().chain(numbers));
     }
     table.write(Style::Text)
-}
-
-/// Holds once Ctrl-C was pressed or the process asked to terminate; a second signal ends the process at once.
-fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
-    let handler = move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            process::exit(130);
-        }
-        note!("stopping: removing what was written (again to stop without)");
-    };
-    ctrlc::set_handler(handler).context("signals cannot be handled")?;
-    Ok(stop)
 }

@@ -14,11 +14,10 @@ mod workers;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::thread;
 
 use hlo::{Literal, Shape};
 
-use super::Result;
+use super::{Result, cores};
 
 pub use order::{Order, Part};
 pub use workers::Pipeline;
@@ -71,7 +70,6 @@ impl Options {
     /// The threads said, or one per core, and enough batches of `batch` examples for two launches of `steps` and to keep
     /// the threads busy.
     pub fn new(threads: Option<usize>, batch: usize, steps: usize) -> Self {
-        let cores = || thread::available_parallelism().map_or(1, usize::from);
         let threads = threads.unwrap_or_else(cores);
         Options {
             threads,

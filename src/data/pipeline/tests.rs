@@ -4,6 +4,7 @@ use hlo::DType;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Images of four bytes: index, epoch (255 without one), and twice the index; label 100 + index. Some take longer, some are
