@@ -10,6 +10,7 @@ pub mod data;
 pub mod device;
 mod names;
 pub mod pjrt;
+pub mod processes;
 pub mod report;
 pub mod rng;
 pub mod sparse;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::abi::*;
 use super::api::{Api, OptionValue, named_values, new, string};
 use super::error::{Error, Result};
+use super::key_value::{Bridge, KeyValueStore};
 use super::packages::DeviceKind;
 use super::plugin::Plugin;
 
@@ -16,6 +17,34 @@ pub struct ClientOptions {
     pub cpu_device_count: Option<usize>,
     /// Further options of the plugin by name.
     pub extra: BTreeMap<String, OptionValue>,
+    /// The processes that share the client's devices; `None` for a client of its own.
+    pub group: Option<Group>,
+}
+
+/// One of several processes whose clients, started together, know each other's devices. Starting one waits for the others.
+#[derive(Clone)]
+pub struct Group {
+    /// Number of this process, from 0.
+    pub process: usize,
+    /// How many there are.
+    pub count: usize,
+    /// Through which they find each other.
+    pub store: Arc<dyn KeyValueStore>,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Group(process {} of {})", self.process, self.count)
+    }
+}
+
+/// Where a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The plugin's id of the device, unique over all processes.
+    pub id: i64,
+    /// Process that may use it.
+    pub process: usize,
 }
 
 impl ClientOptions {
@@ -30,6 +59,17 @@ impl ClientOptions {
             DeviceKind::Tpu => {}
         }
         options
+    }
+
+    /// Makes the client one of several. GPU clients are told which; the runtime of TPUs knows by itself.
+    pub fn in_group(mut self, kind: DeviceKind, group: Group) -> Self {
+        if kind == DeviceKind::Gpu {
+            for (name, value) in [("node_id", group.process), ("num_nodes", group.count)] {
+                self.extra.insert(name.into(), OptionValue::Int(value as i64));
+            }
+        }
+        self.group = Some(group);
+        self
     }
 
     /// Sets the number of CPU devices.
@@ -56,6 +96,8 @@ pub(super) struct ClientInner {
     pub(super) raw: *mut PJRT_Client,
     pub(super) plugin: Plugin,
     pub(super) devices: Vec<*mut PJRT_Device>,
+    /// What the plugin may call back, until it is destroyed.
+    _bridge: Option<Bridge>,
 }
 
 // SAFETY: PJRT clients and their devices may be used from any thread; the device list never changes.
@@ -112,6 +154,10 @@ pub struct DeviceMemory {
 impl Client {
     pub(super) fn new(plugin: Plugin, options: &ClientOptions) -> Result<Client> {
         let api = plugin.api();
+        let bridge = options
+            .group
+            .as_ref()
+            .map(|group| Bridge::new(Arc::clone(&group.store)));
         let options = options.named();
         let values = named_values(&options);
         let mut args = PJRT_Client_Create_Args {
@@ -119,13 +165,18 @@ impl Client {
             num_options: values.len(),
             ..new()
         };
-        // SAFETY: the option array and the map that it points into live until after the call; no callbacks are set.
+        if let Some(bridge) = &bridge {
+            bridge.install(&mut args);
+        }
+        // SAFETY: the option array and the map that it points into live until after the call. Callbacks, where there are any,
+        // are the bridge's, which lives as long as the client, or past the call where there is none.
         unsafe { api.call(&mut args)? };
         let mut inner = ClientInner {
             api,
             raw: args.client,
             plugin,
             devices: Vec::new(),
+            _bridge: bridge,
         };
         let mut args = PJRT_Client_AddressableDevices_Args {
             client: inner.raw,
@@ -192,6 +243,72 @@ impl Client {
         self.0.devices.iter().map(|&device| self.describe(device)).collect()
     }
 
+    /// Number of this process among those whose clients know each other; 0 for one that is alone.
+    ///
+    /// # Errors
+    /// When the plugin fails to answer.
+    pub fn process(&self) -> Result<usize> {
+        let mut args = PJRT_Client_ProcessIndex_Args {
+            client: self.0.raw,
+            ..new()
+        };
+        // SAFETY: the client is alive.
+        unsafe { self.0.api.call(&mut args)? };
+        Ok(number(args.process_index))
+    }
+
+    /// The devices that this process may use, in the order of their numbers.
+    ///
+    /// # Errors
+    /// When the plugin fails to answer.
+    pub fn own_places(&self) -> Result<Vec<Place>> {
+        self.0.devices.iter().map(|&device| self.place(device)).collect()
+    }
+
+    /// The devices of all processes.
+    ///
+    /// # Errors
+    /// When the plugin fails to answer.
+    pub fn all_places(&self) -> Result<Vec<Place>> {
+        let mut args = PJRT_Client_Devices_Args {
+            client: self.0.raw,
+            ..new()
+        };
+        // SAFETY: the client is alive; the list belongs to it and has the length given.
+        let all = unsafe {
+            self.0.api.call(&mut args)?;
+            match args.num_devices {
+                0 => &[],
+                n => std::slice::from_raw_parts(args.devices, n),
+            }
+        };
+        all.iter().map(|&device| self.place(device)).collect()
+    }
+
+    fn place(&self, device: *mut PJRT_Device) -> Result<Place> {
+        let api = self.0.api;
+        let mut of = PJRT_Device_GetDescription_Args { device, ..new() };
+        // SAFETY: the device belongs to the living client, and the description to the device.
+        unsafe {
+            api.call(&mut of)?;
+            let device_description = of.device_description;
+            let mut id = PJRT_DeviceDescription_Id_Args {
+                device_description,
+                ..new()
+            };
+            let mut process = PJRT_DeviceDescription_ProcessIndex_Args {
+                device_description,
+                ..new()
+            };
+            api.call(&mut id)?;
+            api.call(&mut process)?;
+            Ok(Place {
+                id: i64::from(id.id),
+                process: number(process.process_index),
+            })
+        }
+    }
+
     fn describe(&self, device: *mut PJRT_Device) -> Result<DeviceInfo> {
         let api = self.0.api;
         let mut of = PJRT_Device_GetDescription_Args { device, ..new() };
@@ -236,4 +353,9 @@ impl Client {
             })),
         }
     }
+}
+
+/// The number of a process; negative ones, which stand for none, are a process that does not exist.
+fn number(process: i32) -> usize {
+    usize::try_from(process).unwrap_or(usize::MAX)
 }

@@ -1,0 +1,235 @@
+//! etcd, version 3, by the JSON gateway that each of its servers has at the address for clients.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+use ureq::Agent;
+
+use super::{Error, Result};
+use crate::pjrt::StoreError;
+
+/// Longest that a request may take.
+const REQUEST: Duration = Duration::from_secs(10);
+/// How long a server that is gone, or has no leader, is asked again.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
+/// Most bytes of an answer; a server's own limit of a request is 1.5 MB by default.
+const MAX_ANSWER_BYTES: u64 = 256 << 20;
+
+/// A client of one server. Every call blocks; one that fails to reach the server is tried again for a few seconds.
+pub struct Etcd {
+    agent: Agent,
+    address: String,
+}
+
+/// A lease: keys that are bound to it go when it runs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease(i64);
+
+impl Lease {
+    /// A text that no other lease of the store has.
+    pub fn name(self) -> String {
+        format!("{:x}", self.0)
+    }
+}
+
+impl Etcd {
+    /// The server at `HOST:PORT`, with or without `http://` before it.
+    ///
+    /// # Errors
+    /// An address of another form, or a server that does not answer as etcd does.
+    pub fn connect(address: &str) -> Result<Self> {
+        let host = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+        let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(_))) || host.contains('/') {
+            return Err(Error::Address { given: address.into() });
+        }
+        let config = Agent::config_builder()
+            .timeout_global(Some(REQUEST))
+            .http_status_as_error(false)
+            // The server is a neighbour: what is set for the way out does not hold for it.
+            .proxy(None)
+            .build();
+        let etcd = Etcd {
+            agent: config.into(),
+            address: host.into(),
+        };
+        let status = etcd.call("maintenance/status", &json!({}))?;
+        let version = status["version"]
+            .as_str()
+            .ok_or_else(|| etcd.odd("maintenance/status", &status))?;
+        crate::report::detail(|| format!("etcd {version} at {host}"));
+        Ok(etcd)
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The value of a key, if it has one.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let answer = self.call("kv/range", &json!({ "key": BASE64.encode(key) }))?;
+        Ok(self.pairs(&answer)?.pop().map(|(_, value)| value))
+    }
+
+    /// All keys that begin with `prefix` (not empty), with their values, in the order of the keys.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn get_all(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        // Up to the first key that does not begin so, which exists for text.
+        let mut end = prefix.to_vec();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        let range = json!({ "key": BASE64.encode(prefix), "range_end": BASE64.encode(end) });
+        let answer = self.call("kv/range", &range)?;
+        self.pairs(&answer)
+    }
+
+    /// Sets a key, for as long as the lease lasts.
+    ///
+    /// # Errors
+    /// The server's: a value above its limit, 1.5 MB by default.
+    pub fn put(&self, key: &[u8], value: &[u8], lease: Lease) -> Result<()> {
+        self.call("kv/put", &put(key, value, lease)).map(|_| ())
+    }
+
+    /// Sets a key that is not set. Whether it has this value afterwards: a value should be one that nobody else sets.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn create(&self, key: &[u8], value: &[u8], lease: Lease) -> Result<bool> {
+        let absent =
+            json!({ "key": BASE64.encode(key), "target": "CREATE", "result": "EQUAL", "create_revision": "0" });
+        let answer = self.call(
+            "kv/txn",
+            &json!({
+                "compare": [absent],
+                "success": [{ "requestPut": put(key, value, lease) }],
+                "failure": [{ "requestRange": { "key": BASE64.encode(key) } }],
+            }),
+        )?;
+        if answer["succeeded"] == true {
+            return Ok(true);
+        }
+        // An earlier try of this call may have got through, although its answer did not.
+        let found = self.pairs(&answer["responses"][0]["response_range"])?;
+        Ok(found.first().is_some_and(|(_, found)| found == value))
+    }
+
+    /// A lease of so many seconds.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn grant(&self, seconds: u64) -> Result<Lease> {
+        let answer = self.call("lease/grant", &json!({ "TTL": seconds }))?;
+        let id = answer["ID"].as_str().and_then(|id| id.parse().ok());
+        id.map(Lease).ok_or_else(|| self.odd("lease/grant", &answer))
+    }
+
+    /// Lets the lease last as long again, from now. Whether it had not run out.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn keep_alive(&self, lease: Lease) -> Result<bool> {
+        let answer = self.call("lease/keepalive", &json!({ "ID": lease.0.to_string() }))?;
+        Ok(answer["result"]["TTL"].as_str().is_some_and(|ttl| ttl != "0"))
+    }
+
+    /// Ends a lease, with its keys.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn revoke(&self, lease: Lease) -> Result<()> {
+        let id = json!({ "ID": lease.0.to_string() });
+        self.call("lease/revoke", &id).map(|_| ())
+    }
+
+    /// Keys and values in an answer.
+    fn pairs(&self, answer: &Value) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let bytes = |text: &Value| BASE64.decode(text.as_str().unwrap_or_default()).ok();
+        let pair = |pair: &Value| bytes(&pair["key"]).zip(bytes(&pair["value"]));
+        let pairs = answer["kvs"].as_array().into_iter().flatten().map(pair);
+        pairs.collect::<Option<_>>().ok_or_else(|| self.odd("kv/range", answer))
+    }
+
+    /// One request, tried again while the server cannot be reached or has no leader.
+    fn call(&self, method: &'static str, request: &Value) -> Result<Value> {
+        let started = Instant::now();
+        loop {
+            let error = match self.try_call(method, request) {
+                Err(error) if error.is_unavailable() && started.elapsed() < PATIENCE => error,
+                done => return done,
+            };
+            crate::report::detail(|| format!("again: {error}"));
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn try_call(&self, method: &'static str, request: &Value) -> Result<Value> {
+        let failed = |code, message: String| Error::Store {
+            address: self.address.clone(),
+            method,
+            source: StoreError::new(code, message),
+        };
+        let unreachable = |error: ureq::Error| failed(StoreError::UNAVAILABLE, error.to_string());
+        let url = format!("http://{}/v3/{method}", self.address);
+        let post = self.agent.post(url).header("content-type", "application/json");
+        let mut response = post.send(request.to_string()).map_err(unreachable)?;
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES);
+        let text = body.read_to_string().map_err(unreachable)?;
+        let status = response.status();
+        let Ok(answer) = serde_json::from_str::<Value>(&text) else {
+            let message = format!("HTTP status {status}, not etcd's answer: {:.60}", text.trim());
+            return Err(failed(StoreError::UNKNOWN, message));
+        };
+        if status.is_success() {
+            return Ok(answer);
+        }
+        // The gateway's codes are gRPC's.
+        let code = answer["code"].as_u64().and_then(|code| u32::try_from(code).ok());
+        let message = answer["message"].as_str().or(answer["error"].as_str());
+        let message = message.map_or_else(|| format!("HTTP status {status}"), str::to_owned);
+        Err(failed(code.unwrap_or(StoreError::UNKNOWN), message))
+    }
+
+    fn odd(&self, method: &'static str, answer: &Value) -> Error {
+        Error::Store {
+            address: self.address.clone(),
+            method,
+            source: StoreError::new(StoreError::UNKNOWN, format!("unexpected answer {answer:.100}")),
+        }
+    }
+}
+
+/// A request to set a key.
+fn put(key: &[u8], value: &[u8], lease: Lease) -> Value {
+    json!({ "key": BASE64.encode(key), "value": BASE64.encode(value), "lease": lease.0.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_before_anything_is_sent() {
+        for given in [
+            "",
+            "localhost",
+            "localhost:port",
+            "https://localhost:2379",
+            "localhost:70000",
+            "host:1/v3",
+        ] {
+            let error = Etcd::connect(given).map(|_| ()).expect_err(given);
+            assert!(matches!(error, Error::Address { .. }), "{given}: {error}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A thread that keeps this process's lease alive and looks whether the others are.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use super::{LEASE_SECONDS, Result, Shared, members};
+
+/// Several within a lease, so that one that is late ends nothing.
+const INTERVAL: Duration = Duration::from_secs(LEASE_SECONDS / 5);
+
+/// Ends its thread when it is dropped.
+pub(super) struct Watch {
+    /// Dropped, it lets the thread end.
+    until: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Calls `lost` once another process is lost, or this one for the others.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        process: usize,
+        count: usize,
+        lost: impl FnOnce(String) + Send + 'static,
+    ) -> Result<Self> {
+        let (until, ended) = channel();
+        let watcher = Watcher {
+            shared,
+            others: (0..count).filter(|&other| other != process).collect(),
+        };
+        let watch = move || {
+            if let Some(why) = watcher.run(&ended) {
+                lost(why);
+            }
+        };
+        let thread = Builder::new().name("processes".into()).spawn(watch)?;
+        Ok(Watch {
+            until: Some(until),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.until.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in it was told already.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Watcher {
+    shared: Arc<Shared>,
+    /// Processes that have not ended.
+    others: BTreeSet<usize>,
+}
+
+impl Watcher {
+    /// Until the group is dropped (`None`), or what was lost.
+    fn run(mut self, ended: &Receiver<()>) -> Option<String> {
+        while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            match self.look() {
+                Ok(None) => {}
+                Ok(lost) => return lost,
+                // A store that stays away lets the lease run out, which is told once it is back.
+                Err(error) => crate::report::detail(|| error.to_string()),
+            }
+        }
+        None
+    }
+
+    fn look(&mut self) -> Result<Option<String>> {
+        let Shared { etcd, prefix, lease } = &*self.shared;
+        if !etcd.keep_alive(*lease)? {
+            let why = format!(
+                "etcd at {} did not hear from this process for {LEASE_SECONDS} s",
+                etcd.address()
+            );
+            return Ok(Some(why));
+        }
+        // In this order: who is no longer in the first list and ended well is in the second.
+        let joined = members(etcd, &format!("{prefix}/joined/"))?;
+        for (process, failure) in members(etcd, &format!("{prefix}/ended/"))? {
+            if self.others.remove(&process) && !failure.is_empty() {
+                return Ok(Some(format!("process {process} failed: {failure}")));
+            }
+        }
+        let gone = self
+            .others
+            .iter()
+            .find(|other| joined.iter().all(|(process, _)| process != *other));
+        Ok(gone.map(|process| format!("process {process} gave no sign of life for {LEASE_SECONDS} s")))
+    }
+}
