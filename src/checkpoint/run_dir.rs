@@ -28,13 +28,13 @@ pub enum Mode {
     Overwrite,
 }
 
-/// A run's folder, locked against other processes until dropped.
+/// A run's folder, locked against other processes until dropped, unless it is only read.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     keep: usize,
     stored_config: Option<String>,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl RunDir {
@@ -62,6 +62,22 @@ impl RunDir {
             .iter()
             .filter(|entry| is_leftover(entry))
             .try_for_each(remove)?;
+        RunDir::opened(path, mode, Some(lock))
+    }
+
+    /// The folder for a process that writes nothing there because another one does, and has it locked.
+    ///
+    /// # Errors
+    /// [`Error::NoRun`] by `mode`, or I/O.
+    pub fn read_only(path: &Path, mode: Mode) -> Result<Self> {
+        if mode == Mode::Resume && !path.join(CONFIG).is_file() {
+            return Err(Error::NoRun { path: path.into() });
+        }
+        RunDir::opened(path, mode, None)
+    }
+
+    fn opened(path: &Path, mode: Mode, lock: Option<File>) -> Result<Self> {
+        let config = path.join(CONFIG);
         let read_config = || fs::read_to_string(&config).map_err(Error::io(&config));
         let stored_config = (mode == Mode::Resume).then(read_config).transpose()?;
         Ok(RunDir {
@@ -70,6 +86,11 @@ impl RunDir {
             stored_config,
             _lock: lock,
         })
+    }
+
+    /// Where the checkpoint after so many iterations is or will be.
+    pub fn checkpoint(&self, iteration: u64) -> PathBuf {
+        self.path.join(format!("ckpt-{iteration}.safetensors"))
     }
 
     /// Keeps the newest `checkpoints` (at least 1, by default 3) and deletes older ones after each save.
@@ -109,7 +130,7 @@ impl RunDir {
     /// # Errors
     /// [`Error::Save`] with nothing changed on disk, or I/O when an old checkpoint cannot be deleted.
     pub fn save(&self, tensors: &BTreeMap<String, Literal>, metadata: &Metadata) -> Result<PathBuf> {
-        let path = self.path.join(format!("ckpt-{}.safetensors", metadata.iteration));
+        let path = self.checkpoint(metadata.iteration);
         file::save(&path, tensors, metadata)?;
         let mut older = checkpoints(&self.path)?;
         older.retain(|&(iteration, _)| iteration < metadata.iteration);

@@ -12,6 +12,7 @@ mod paper;
 pub mod plan;
 pub mod plugin;
 pub mod predict;
+mod process_args;
 pub mod run_args;
 pub mod train;
 
@@ -111,11 +112,13 @@ struct Usage(String);
 
 /// Whether the command or its configuration is wrong, wherever that was found out.
 fn is_usage(error: &anyhow::Error) -> bool {
-    use crate::{aot, config, data, pjrt, train};
+    use crate::{aot, config, data, pjrt, processes, train};
     if error.is::<Usage>() {
         return true;
     }
-    if error.downcast_ref().is_some_and(aot::Error::is_usage) {
+    if error.downcast_ref().is_some_and(aot::Error::is_usage)
+        || error.downcast_ref().is_some_and(processes::Error::is_usage)
+    {
         return true;
     }
     let device = match error.downcast_ref() {

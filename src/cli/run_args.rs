@@ -87,9 +87,12 @@ pub struct RunArgs {
     /// Where to run
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Devices that train side by side, each on its part of every batch
+    /// Devices that train side by side, of all processes together, each on its part of every batch [default: one per process]
     #[arg(long, value_name = "N")]
     pub replicas: Option<i64>,
+    /// Processes that share the devices, on one machine or several, each started by itself [default: 1]
+    #[arg(long, value_name = "N", env = "RIGL_XLA_NUM_PROCESSES")]
+    pub num_processes: Option<i64>,
     /// Batch normalisation over the whole batch, not over each replica's part
     #[arg(long)]
     pub sync_bn: bool,
@@ -217,6 +220,7 @@ impl RunArgs {
             ("--device", ["device", "kind"], text(&self.device.device)),
             ("--plugin", ["device", "plugin"], text(&self.device.plugin)),
             ("--replicas", ["device", "replicas"], whole(self.replicas)),
+            ("--num-processes", ["device", "processes"], whole(self.num_processes)),
             ("--sync-bn", ["train", "sync_bn"], self.sync_bn.then(|| true.into())),
             ("--out", ["output", "dir"], text(&self.out)),
             ("--steps", ["train", "iterations"], whole(self.steps)),

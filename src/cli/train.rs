@@ -1,16 +1,21 @@
 //! `rigl-xla train`.
 
+use super::process_args::ProcessArgs;
 use super::run_args::RunArgs;
 use crate::checkpoint::Mode;
 use crate::config::{Layers, Plan};
+use crate::processes::Group;
 use crate::report::table::{Style, Table};
 use crate::train::{self, Summary, profile::Profile};
+use std::sync::Arc;
 
 /// Arguments of `train`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
     run: RunArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
     /// Go on from the newest checkpoint of the run folder
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
@@ -23,30 +28,37 @@ pub struct Args {
     profile: Option<u64>,
 }
 
-/// Runs `train`.
+/// Runs `train`, as one of several processes where there are.
 ///
 /// # Errors
 /// Whatever keeps the run from its end.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let plan = args.plan()?;
+    let group = args.processes.join(&plan)?;
+    let done = run_in(&args, &plan, group.clone(), json);
+    let Some(group) = group else { return done };
+    let failure = done.as_ref().err().map(|error| format!("{error:#}"));
+    let ended = group.end(failure.as_deref());
+    // What went wrong first is what is told.
+    done.and(ended.map_err(Into::into))
+}
+
+/// Trains, and as the process that writes prints how it ended.
+fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool) -> anyhow::Result<()> {
     let mode = match (args.resume, args.overwrite) {
         (true, _) => Mode::Resume,
         (_, true) => Mode::Overwrite,
         _ => Mode::Fresh,
     };
-    crate::report::note!(
-        "{} on {}: {} at sparsity {}, {} of {} maskable weights, {} iterations, in {}",
-        plan.run.model.name,
-        plan.run.data.name,
-        plan.method.name,
-        plan.run.sparsity.target,
-        plan.nonzeros(),
-        plan.maskable(),
-        plan.iterations,
-        plan.output_dir.display()
-    );
+    let first = group.as_ref().is_none_or(|group| group.process() == 0);
+    if first {
+        announce(plan);
+    }
     let stop = super::stop_on_signal("stopping: saving the run (again to stop without)")?;
-    let summary = train::train(&plan, mode, args.profile, &stop)?;
+    let summary = train::train(plan, mode, args.profile, &stop, group)?;
+    if !first {
+        return Ok(());
+    }
     if summary.interrupted {
         crate::report::note!(
             "stopped and saved after {} iterations; go on with --resume",
@@ -63,6 +75,24 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
             super::print(&(text(&summary) + &profile))
         }
     }
+}
+
+fn announce(plan: &Plan) {
+    let processes = match plan.processes() {
+        1 => String::new(),
+        n => format!(", {n} processes"),
+    };
+    crate::report::note!(
+        "{} on {}: {} at sparsity {}, {} of {} maskable weights, {} iterations, in {}{processes}",
+        plan.run.model.name,
+        plan.run.data.name,
+        plan.method.name,
+        plan.run.sparsity.target,
+        plan.nonzeros(),
+        plan.maskable(),
+        plan.iterations,
+        plan.output_dir.display()
+    );
 }
 
 impl Args {

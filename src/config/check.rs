@@ -139,16 +139,23 @@ fn length(train: &Train) -> Result<(), Error> {
 
 /// The original splits a batch evenly over its shards (reference 2.10).
 fn replicas(run: &Run) -> Result<(), Error> {
-    let Some(replicas) = run.device.replicas else {
-        return Ok(());
-    };
-    whole("device.replicas", replicas as u64)?;
-    let batch = run.train.batch_size;
+    let (batch, device) = (run.train.batch_size, &run.device);
+    let optional = |key: &str, v: Option<usize>| v.map_or(Ok(()), |v| whole(key, v as u64));
+    optional("device.processes", device.processes)?;
+    optional("device.replicas", device.replicas)?;
+    let (processes, key) = (device.processes.unwrap_or(1), "device.processes");
+    if let Some(replicas) = device.replicas
+        && replicas % processes != 0
+    {
+        let expected = format!("a number that divides device.replicas, which is {replicas}");
+        return Err(value(key, processes, expected));
+    }
+    let (key, replicas) = device.replicas.map_or((key, processes), |n| ("device.replicas", n));
     match batch % replicas {
         0 => Ok(()),
         _ => {
             let expected = format!("a number that divides train.batch_size, which is {batch}");
-            Err(value("device.replicas", replicas, expected))
+            Err(value(key, replicas, expected))
         }
     }
 }

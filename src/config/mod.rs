@@ -385,9 +385,13 @@ pub struct Device {
     pub kind: String,
     /// Plugin file or package; empty to search.
     pub plugin: String,
-    /// Devices that train side by side, each on its part of every batch. Left out: one.
+    /// Devices that train side by side, of all processes together, each on its part of every batch. Left out: one for each
+    /// process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<usize>,
+    /// Processes that share the replicas, each with the devices of its machine or some of them. Left out: one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<usize>,
 }
 
 /// `[output]`

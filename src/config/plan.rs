@@ -225,9 +225,14 @@ impl Plan {
         Some(self.run.device.plugin.as_str()).filter(|plugin| !plugin.is_empty())
     }
 
-    /// Devices that train side by side.
+    /// Devices that train side by side, of all processes together.
     pub fn replicas(&self) -> usize {
-        self.run.device.replicas.unwrap_or(1)
+        self.run.device.replicas.unwrap_or(self.processes())
+    }
+
+    /// Processes that share them.
+    pub fn processes(&self) -> usize {
+        self.run.device.processes.unwrap_or(1)
     }
 
     /// Examples of a batch that one replica sees.

@@ -120,6 +120,15 @@ impl Records {
         self.damaged
     }
 
+    /// Gives `take` what tells these files from others: their names, and where their records begin.
+    pub fn describe(&self, mut take: impl FnMut(&[u8])) {
+        for file in &self.files {
+            let name = file.path().file_name().unwrap_or_default();
+            take(name.as_encoded_bytes());
+            (0..file.len()).for_each(|i| take(&file.offset(i).to_le_bytes()));
+        }
+    }
+
     /// Starts to make examples; of what `options` let be corrupt the damaged files are a part.
     ///
     /// # Errors

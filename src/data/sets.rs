@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hlo::{DType, Shape};
+use sha2::{Digest, Sha256};
 
 use super::pipeline::Source;
 use super::records::{self, Records};
@@ -66,6 +67,25 @@ impl Examples {
             Examples::Records(records) => records.classes(),
         }
     }
+
+    /// Tells examples from others: of what is in memory by its bytes, of files by their names and where their records are.
+    pub fn digest(&self) -> u64 {
+        let mut hash = Sha256::new();
+        match self {
+            Examples::Whole(set) => {
+                hash.update(set.images.bytes());
+                hash.update(set.labels.bytes());
+            }
+            Examples::Records(records) => records.describe(|bytes| hash.update(bytes)),
+        }
+        first_bits(hash)
+    }
+}
+
+/// The first 64 bits of a digest.
+pub(crate) fn first_bits(hash: Sha256) -> u64 {
+    let bytes = hash.finalize();
+    bytes.iter().take(8).fold(0, |n, &byte| n << 8 | u64::from(byte))
 }
 
 /// How a network wants its examples.

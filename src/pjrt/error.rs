@@ -160,6 +160,45 @@ pub enum Error {
         /// Number of devices.
         count: usize,
     },
+    /// Several processes, of which the plugin knows another number.
+    #[error(
+        "the {platform} client knows devices of {known} process{}, expected those of {count}: its plugin does not run over several \
+         processes, or was not started on all of them",
+        if *known == 1 { "" } else { "es" }
+    )]
+    OtherProcesses {
+        /// Name of the platform.
+        platform: String,
+        /// Of how many it has devices.
+        known: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A process that has another number for the plugin.
+    #[error(
+        "the {platform} client is process {found} for its plugin, expected --process-id {process}: give each process the \
+         plugin's number"
+    )]
+    OtherNumber {
+        /// Name of the platform.
+        platform: String,
+        /// The plugin's number.
+        found: usize,
+        /// The one given.
+        process: usize,
+    },
+    /// A process with fewer devices than it is to have replicas.
+    #[error(
+        "process {process} has {found} devices, expected at least {each}: --replicas counts those of all processes together"
+    )]
+    TooFewOfProcess {
+        /// Number of the process.
+        process: usize,
+        /// Replicas of each process.
+        each: usize,
+        /// Number of devices.
+        found: usize,
+    },
     /// A program was given the wrong number of arguments or devices.
     #[error("{program}: {found} {what} given; expected {expected}")]
     Arity {

@@ -12,8 +12,8 @@ mod etcd;
 mod join;
 mod watch;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::pjrt::{KeyValueStore, StoreError};
@@ -50,7 +50,8 @@ pub struct Group {
     shared: Arc<Shared>,
     /// How often all have said something.
     said: AtomicU64,
-    _watch: watch::Watch,
+    /// Until this process ends.
+    watch: Mutex<Option<watch::Watch>>,
 }
 
 /// What the thread that watches needs too.
@@ -75,7 +76,12 @@ impl Group {
         Ok(Group {
             process: asked.process,
             count: asked.count,
-            _watch: watch::Watch::start(Arc::clone(&shared), asked.process, asked.count, lost)?,
+            watch: Mutex::new(Some(watch::Watch::start(
+                Arc::clone(&shared),
+                asked.process,
+                asked.count,
+                lost,
+            )?)),
             shared,
             said: AtomicU64::new(0),
         })
@@ -172,11 +178,11 @@ impl Group {
     }
 
     /// Tells the others how this process ended, and without a failure waits until all have: until then they may ask for what it
-    /// said.
+    /// said. The last call.
     ///
     /// # Errors
     /// The store's.
-    pub fn end(self, failure: Option<&str>) -> Result<()> {
+    pub fn end(&self, failure: Option<&str>) -> Result<()> {
         let Shared { etcd, prefix, lease } = &*self.shared;
         let ended = format!("{prefix}/ended/");
         let key = format!("{ended}{}", self.process);
@@ -185,6 +191,7 @@ impl Group {
         if failure.is_none() {
             wait(None, || Ok((members(etcd, &ended)?.len() >= self.count).then_some(())))?;
         }
+        drop(self.watch.lock().unwrap_or_else(PoisonError::into_inner).take());
         etcd.revoke(*lease)
     }
 

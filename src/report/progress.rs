@@ -15,6 +15,7 @@ pub struct Progress {
     /// Iteration and time at which this process started to train.
     start: (u64, Instant),
     last_line: Instant,
+    silent: bool,
 }
 
 impl Progress {
@@ -32,7 +33,15 @@ impl Progress {
             total,
             start: (start, now),
             last_line: now,
+            silent: false,
         }
+    }
+
+    /// Shows nothing, because another process does.
+    pub fn silent(mut self) -> Self {
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        self.silent = true;
+        self
     }
 
     /// Shows that `iteration` iterations are done, with the newest training loss and accuracy (a share).
@@ -47,7 +56,7 @@ impl Progress {
     pub fn advance(&mut self, iteration: u64, figures: impl FnOnce(f64) -> String) {
         let rate = rate(iteration - self.start.0.min(iteration), self.start.1.elapsed());
         if self.bar.is_hidden() {
-            if self.last_line.elapsed() >= LINE_INTERVAL {
+            if !self.silent && self.last_line.elapsed() >= LINE_INTERVAL {
                 self.last_line = Instant::now();
                 crate::report::note!(
                     "{iteration}/{} {} ETA {}",
@@ -64,7 +73,9 @@ impl Progress {
 
     /// A line for people, above the bar.
     pub fn println(&self, line: &str) {
-        self.bar.suspend(|| crate::report::note!("{line}"));
+        if !self.silent {
+            self.bar.suspend(|| crate::report::note!("{line}"));
+        }
     }
 
     /// Takes the bar away.

@@ -1,6 +1,6 @@
 //! What can end a run early.
 
-use crate::{checkpoint, config, data, pjrt, sparse};
+use crate::{checkpoint, config, data, pjrt, processes, sparse};
 use std::io;
 use std::path::PathBuf;
 
@@ -20,6 +20,9 @@ pub enum Error {
     /// The device.
     #[error(transparent)]
     Device(#[from] pjrt::Error),
+    /// The other processes.
+    #[error(transparent)]
+    Processes(#[from] processes::Error),
     /// The examples.
     #[error(transparent)]
     Data(#[from] data::Error),

@@ -9,28 +9,28 @@ use crate::data::batches::BatchOrder;
 use crate::data::pipeline::{self, Order, Part, Pipeline};
 use crate::data::sets::Examples;
 use crate::device::Device;
-use crate::pjrt::{self, Buffer};
+use crate::pjrt::Buffer;
 use crate::report::note;
 use hlo::Literal;
 use std::rc::Rc;
 
 /// The training examples of a run, launch by launch.
 pub struct Feed {
-    /// Examples per iteration, over all replicas.
+    /// Examples per iteration, over all replicas, and those of one replica.
     batch: usize,
-    replicas: usize,
+    own: usize,
     /// Iterations of a full launch.
     launch: usize,
     kind: Kind,
 }
 
 enum Kind {
-    /// The whole set, on the device of each replica: images and labels. A launch is told which examples it takes.
+    /// The whole set, on the device of each replica here: images and labels. A launch is told which examples it takes.
     Resident {
         data: Vec<[Rc<Buffer>; 2]>,
         order: BatchOrder,
     },
-    /// Images of a launch in the order in which it takes them; a launch's indices just count.
+    /// Images of a launch in the order in which it takes them, of each batch this process's part; a launch's indices just count.
     Stream {
         pipeline: Pipeline,
         indices: Vec<Rc<Buffer>>,
@@ -44,17 +44,14 @@ enum Kind {
 pub type Fed = [Rc<Buffer>; 3];
 
 impl Feed {
-    /// The examples of `plan` from iteration `first` on.
+    /// The examples of `plan` from iteration `first` on, for the replicas of this process.
     ///
     /// # Errors
     /// A set smaller than a batch, or what the device or the system refuses.
     pub fn new(plan: &Plan, device: &Device, examples: Examples, first: u64) -> Result<Self> {
         let (batch, launch) = (plan.run.train.batch_size, plan.launch_length() as usize);
-        let (n, seed, replicas) = (examples.len(), plan.run.train.seed, device.replicas);
-        let to_all = |array: &Literal| -> pjrt::Result<Vec<Rc<Buffer>>> {
-            let to = |replica| device.client.to_device(array, replica).map(Rc::new);
-            (0..replicas).map(to).collect()
-        };
+        let (n, seed, own) = (examples.len(), plan.run.train.seed, batch / device.replicas);
+        let to_all = |array: &Literal| device.each(|_, at| device.client.to_device(array, at).map(Rc::new));
         let kind = match examples {
             Examples::Whole(set) => {
                 let order = BatchOrder::new(n, batch, seed)?;
@@ -64,9 +61,8 @@ impl Feed {
             }
             Examples::Records(records) => {
                 let augment = plan.run.data.augment != Some(false);
-                let order = Order::shuffled(n, batch, seed, augment, Part::WHOLE)?;
-                let options = plan.run.data.pipeline(batch, launch);
-                let own = batch / replicas;
+                let order = Order::shuffled(n, batch, seed, augment, share(device))?;
+                let options = plan.run.data.pipeline(own * device.own.len(), launch);
                 let counted: Vec<i32> = (0..(launch * own) as i32).collect();
                 Kind::Stream {
                     damaged: records.damaged(),
@@ -78,33 +74,32 @@ impl Feed {
         };
         Ok(Feed {
             batch,
-            replicas,
+            own,
             launch,
             kind,
         })
     }
 
-    /// Examples of iterations `at .. at + count`, of each replica. Those of a stream follow each other without a gap.
+    /// Examples of iterations `at .. at + count`, of each replica here. Those of a stream follow each other without a gap.
     /// `clock` is left in [`Phase::Transfer`].
     ///
     /// # Errors
     /// A corrupt or unreadable example, or the device's.
     pub fn next(&mut self, device: &Device, at: u64, count: usize, clock: &mut Clock) -> Result<Vec<Fed>> {
         clock.enter(Phase::Input);
-        let (k, batch, replicas) = (self.launch, self.batch, self.replicas);
+        let (k, batch, own) = (self.launch, self.batch, self.own);
         match &mut self.kind {
             Kind::Resident { data, order } => {
                 // Arrays have the length of a full launch; entries past `count` are not used.
                 let mut indices = order.indices(at, count);
                 indices.resize(k * batch, 0);
                 clock.enter(Phase::Transfer);
-                let feed = |(replica, [images, labels]): (usize, &[Rc<Buffer>; 2])| {
-                    let own = part(&indices, batch, replicas, replica);
-                    let own = Literal::new(&[k, batch / replicas], &own);
-                    let own = device.client.to_device(&own, replica)?;
-                    Ok([Rc::clone(images), Rc::clone(labels), Rc::new(own)])
-                };
-                data.iter().enumerate().map(feed).collect()
+                device.each(|replica, at| {
+                    let indices = part(&indices, batch, device.replicas, replica);
+                    let indices = device.client.to_device(&Literal::new(&[k, own], &indices), at)?;
+                    let [images, labels] = &data[at];
+                    Ok([Rc::clone(images), Rc::clone(labels), Rc::new(indices)])
+                })
             }
             Kind::Stream {
                 pipeline,
@@ -113,7 +108,8 @@ impl Feed {
                 ..
             } => {
                 let mut images = Vec::with_capacity(count);
-                let mut labels = Vec::with_capacity(k * batch);
+                let here = device.own.len();
+                let mut labels = Vec::with_capacity(k * own * here);
                 for _ in 0..count {
                     let next = pipeline.take()?.ok_or(crate::data::Error::Workers)?;
                     labels.extend(next.labels);
@@ -123,16 +119,16 @@ impl Feed {
                     note!("left out: {fault}");
                 }
                 *told = pipeline.skipped().len();
-                labels.resize(k * batch, 0);
-                let images = parts(images, batch / replicas, replicas, k).ok_or(Error::Output("batch"))?;
+                labels.resize(k * own * here, 0);
+                let images = parts(images, own, here, k).ok_or(Error::Output("batch"))?;
                 clock.enter(Phase::Transfer);
-                let feed = |(replica, images): (usize, Literal)| {
-                    let labels = part(&labels, batch, replicas, replica);
+                let feed = |(at, images): (usize, Literal)| {
+                    let labels = part(&labels, own * here, here, at);
                     let labels = Literal::new(&[labels.len()], &labels);
                     Ok([
-                        Rc::new(device.client.to_device_async(images, replica)?),
-                        Rc::new(device.client.to_device_async(labels, replica)?),
-                        Rc::clone(&indices[replica]),
+                        Rc::new(device.client.to_device_async(images, at)?),
+                        Rc::new(device.client.to_device_async(labels, at)?),
+                        Rc::clone(&indices[at]),
                     ])
                 };
                 images.into_iter().enumerate().map(feed).collect()
@@ -140,12 +136,27 @@ impl Feed {
         }
     }
 
-    /// Corrupt examples, and files without their end, left out so far.
-    pub fn skipped(&self) -> usize {
+    /// Corrupt examples, and files without their end, left out so far by all processes, which all ask.
+    ///
+    /// # Errors
+    /// What keeps the processes from telling each other.
+    pub fn skipped(&self, device: &Device) -> Result<usize> {
         match &self.kind {
-            Kind::Resident { .. } => 0,
-            Kind::Stream { pipeline, damaged, .. } => damaged + pipeline.skipped().len(),
+            Kind::Resident { .. } => Ok(0),
+            Kind::Stream { pipeline, damaged, .. } => {
+                let sums = device.sums(&[pipeline.skipped().len()])?;
+                Ok(damaged + sums.iter().sum::<usize>())
+            }
         }
+    }
+}
+
+/// What this process reads of every batch.
+pub(super) fn share(device: &Device) -> Part {
+    let here = device.own.len();
+    Part {
+        process: device.own.start / here,
+        count: device.replicas / here,
     }
 }
 

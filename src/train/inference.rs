@@ -2,6 +2,7 @@
 
 use super::error::{Error, Result};
 use super::eval::{EVAL_OUTPUTS, Inference, Part, batch_evaluation, evaluation, prediction, premasked};
+use super::feed::share;
 use super::state::inference_specs;
 use crate::data::Dataset;
 use crate::data::pipeline::{self, Batch, Options, Order, Source};
@@ -9,6 +10,7 @@ use crate::data::records::Records;
 use crate::data::sets::Examples;
 use crate::device::Device;
 use crate::pjrt::{Arg, Buffer, Client, Executable};
+use crate::processes::Group;
 use crate::report::note;
 use hlo::{DType, Literal, Shape};
 use models::{Declaration, Model, Param};
@@ -45,7 +47,7 @@ pub struct Evaluator {
 
 /// Where the examples are.
 enum TestData {
-    /// On the devices: each replica's inputs after its weights.
+    /// On the devices: the inputs of each replica here, after its weights.
     Resident { inputs: Vec<Vec<Buffer>>, examples: usize },
     /// In files: read and sent a batch at a time, anew for each evaluation.
     Stream(Stream),
@@ -55,9 +57,13 @@ struct Stream {
     records: Arc<Records>,
     options: Options,
     client: Client,
+    /// Replicas of all processes, of this one, and what it reads.
     replicas: usize,
+    here: usize,
+    share: pipeline::Part,
     /// Rows of a batch that each replica evaluates.
     rows: usize,
+    group: Option<Arc<Group>>,
 }
 
 /// Sums of [`EVAL_OUTPUTS`].
@@ -82,8 +88,8 @@ impl Evaluator {
         let network = Inference { replicas, ..network };
         let (graph, data) = match examples {
             Examples::Whole(set) => {
-                let inputs = (0..replicas).map(|replica| resident(device, set, replica));
-                let (inputs, examples) = (inputs.collect::<Result<_>>()?, set.len());
+                let inputs = device.each(|replica, at| resident(device, set, replica, at))?;
+                let examples = set.len();
                 let graph = evaluation(network, examples, batch)?;
                 (graph, TestData::Resident { inputs, examples })
             }
@@ -94,7 +100,10 @@ impl Evaluator {
                     options: stream,
                     client: device.client.clone(),
                     replicas,
+                    here: device.own.len(),
+                    share: share(device),
                     rows,
+                    group: device.group.clone(),
                 };
                 (batch_evaluation(network, rows)?, TestData::Stream(stream))
             }
@@ -145,14 +154,17 @@ impl Evaluator {
     }
 
     /// Sums over all batches, numbers of examples counted and left out. A batch is sent while the device evaluates the one
-    /// before.
+    /// before. All processes launch as often, whether they have a share of the last batch or not.
     fn run_stream(&self, weights: &[Vec<&Buffer>], stream: &Stream) -> Result<(Sums, usize, usize)> {
         let records = &stream.records;
-        let order = Order::in_turn(records.len(), stream.rows * stream.replicas, pipeline::Part::WHOLE);
+        let batch = stream.rows * stream.replicas;
+        let order = Order::in_turn(records.len(), batch, stream.share);
         let mut pipeline = Arc::clone(records).pipeline(order, stream.options, 0)?;
+        let nothing = || Batch::empty(&records.image(), stream.rows * stream.here).ok_or(Error::Output("batch"));
         let (mut sums, mut examples) = (Sums::default(), 0);
         let mut pending: Option<Vec<Buffer>> = None;
-        while let Some(batch) = pipeline.take()? {
+        for _ in 0..records.len().div_ceil(batch) {
+            let batch = pipeline.take()?.map_or_else(nothing, Ok)?;
             examples += batch.present.iter().filter(|&&p| p).count();
             let sent = stream.send(batch)?;
             if let Some(outputs) = pending.take() {
@@ -163,7 +175,14 @@ impl Evaluator {
         let skipped = pipeline.skipped();
         skipped.values().for_each(|fault| note!("left out: {fault}"));
         let sums = pending.map_or(Ok(sums), |outputs| self.add(&outputs, sums))?;
-        Ok((sums, examples, records.damaged() + skipped.len()))
+        let (examples, skipped) = match &stream.group {
+            None => (examples, skipped.len()),
+            Some(group) => {
+                let all = group.sums(&[examples, skipped.len()])?;
+                (all[0], all[1])
+            }
+        };
+        Ok((sums, examples, records.damaged() + skipped))
     }
 
     /// The outputs of one replica, which are those of all.
@@ -184,7 +203,7 @@ impl Evaluator {
 }
 
 impl Stream {
-    /// Images, labels and presence of each replica's rows, on its device.
+    /// Images, labels and presence of the rows of each replica here, on its device.
     fn send(&self, batch: Batch) -> Result<Vec<Vec<Buffer>>> {
         let n = batch.labels.len();
         let whole = [
@@ -192,23 +211,23 @@ impl Stream {
             Literal::new(&[n], &batch.labels),
             Literal::from_bools(&[n], &batch.present),
         ];
-        if self.replicas == 1 {
+        if self.here == 1 {
             let sent = whole.into_iter().map(|array| self.client.to_device_async(array, 0));
             return Ok(vec![sent.collect::<std::result::Result<_, _>>()?]);
         }
-        let send = |replica: usize| {
-            let start = self.rows * replica;
+        let send = |at: usize| {
+            let start = self.rows * at;
             let own = |array| rows(array, start..start + self.rows).ok_or(Error::Output("part of a batch"));
-            let send = |array| Ok(self.client.to_device_async(own(array)?, replica)?);
+            let send = |array| Ok(self.client.to_device_async(own(array)?, at)?);
             whole.iter().map(send).collect()
         };
-        (0..self.replicas).map(send).collect()
+        (0..self.here).map(send).collect()
     }
 }
 
-/// A replica's inputs from a data set in memory, on its device.
-fn resident(device: &Device, set: &Dataset, replica: usize) -> Result<Vec<Buffer>> {
-    let to = |l: &Literal| Ok(device.client.to_device(l, replica)?);
+/// A replica's inputs from a data set in memory, on its device, `at`.
+fn resident(device: &Device, set: &Dataset, replica: usize, at: usize) -> Result<Vec<Buffer>> {
+    let to = |l: &Literal| Ok(device.client.to_device(l, at)?);
     if device.replicas == 1 {
         return [&set.images, &set.labels].map(to).into_iter().collect();
     }

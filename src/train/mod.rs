@@ -4,6 +4,7 @@ pub mod compact;
 mod error;
 pub mod eval;
 mod feed;
+mod group;
 pub mod inference;
 pub mod launch;
 mod optimizer;
@@ -14,7 +15,9 @@ mod resume;
 mod session;
 pub mod state;
 pub mod step;
+mod summary;
 mod update;
 
 pub use error::{Error, Result};
-pub use session::{Summary, train};
+pub use session::train;
+pub use summary::Summary;

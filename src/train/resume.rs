@@ -31,7 +31,7 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
 }
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
-const FREE: [&str; 16] = [
+const FREE: [&str; 17] = [
     "data.dir",
     "data.threads",
     "data.prefetch",
@@ -46,6 +46,7 @@ const FREE: [&str; 16] = [
     "train.keep_checkpoints",
     "device.kind",
     "device.plugin",
+    "device.processes",
     "device.replicas",
     "output.dir",
 ];
@@ -54,12 +55,6 @@ const FREE: [&str; 16] = [
 const LENGTH: [&str; 2] = ["train.iterations", "train.unit"];
 
 fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
-    let flat = |run: &Run| -> Result<Vec<(String, String)>> {
-        let table: Table = run.to_toml()?.parse().unwrap_or_default();
-        let mut values = vec![];
-        flatten("", &table, &mut values);
-        Ok(values)
-    };
     let asked_for = &asked.learning_rate;
     let (stored, asked) = (flat(stored)?, flat(asked)?);
     let find = |values: &[(String, String)], key: &str| {
@@ -75,6 +70,17 @@ fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
     let differs = |key: &&String| !free(key) && find(&stored, key) != find(&asked, key);
     let tell = |key: &String| format!("{key} (it has {}, asked for {})", find(&stored, key), find(&asked, key));
     Ok(keys.into_iter().filter(differs).map(tell).collect())
+}
+
+/// Every value of a run as text, by its dotted key.
+///
+/// # Errors
+/// A run without TOML form: none.
+pub(super) fn flat(run: &Run) -> Result<Vec<(String, String)>> {
+    let table: Table = run.to_toml()?.parse().unwrap_or_default();
+    let mut values = vec![];
+    flatten("", &table, &mut values);
+    Ok(values)
 }
 
 /// Dotted keys and values as text.

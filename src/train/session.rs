@@ -4,21 +4,23 @@ use super::compact;
 use super::error::{Error, Result};
 use super::eval::Inference;
 use super::feed::{Fed, Feed};
+use super::group::{same_run, same_start, stops};
 use super::inference::{Evaluator, Scores, check_set, scalar};
 use super::launch::LAUNCH_OUTPUTS;
-use super::profile::{Clock, Phase, Profile, Recorder};
+use super::profile::{Clock, Phase, Recorder};
 use super::replicas::{self, AGREE};
 use super::resume;
 use super::state;
 use super::step::{Row, Trainer, schedule};
+use super::summary::Summary;
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::Plan;
 use crate::data::Split;
 use crate::data::sets::{Examples, Form};
 use crate::device::Device;
 use crate::pjrt::{self, Arg, Buffer, DeviceKind, Executable};
+use crate::processes::Group;
 use crate::report::{metrics::Writer, progress::Progress};
-use crate::sparse::compact::Compressed;
 use crate::sparse::{Counters, Tick};
 use hlo::{Literal, Shape};
 use models::Model;
@@ -26,55 +28,9 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// How a run ended.
-#[derive(Clone, Debug, Serialize)]
-pub struct Summary {
-    /// Network.
-    pub model: String,
-    /// Row of the method table.
-    pub method: String,
-    /// Target share of zeros.
-    pub sparsity: f64,
-    /// Iterations done, in all sessions of the run.
-    pub steps: u64,
-    /// Gradient steps applied.
-    pub global_step: i64,
-    /// Mask updates done.
-    pub mask_updates: u64,
-    /// Ones over all maskable layers, counted in the masks.
-    pub nonzeros: usize,
-    /// Weights of all maskable layers.
-    pub maskable: usize,
-    /// What is left without unused units (reference 3.6); absent without masks and for networks with convolutions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub compressed: Option<Compressed>,
-    /// Corrupt records of the training set left out in this session; absent where there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub skipped_records: Option<usize>,
-    /// Share of the maskable weights that were ever active, where the method keeps track of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub explored: Option<f64>,
-    /// Seconds spent in training launches in this session.
-    pub train_s: f64,
-    /// Iterations of this session per second of `train_s`.
-    pub steps_per_s: f64,
-    /// Seconds from the start of this session to its first launch.
-    pub startup_s: f64,
-    /// Where the time of the launches to profile went; absent unless asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub profile: Option<Profile>,
-    /// Scores on the test set at the end.
-    pub eval: Scores,
-    /// Whether it was stopped before its last iteration.
-    pub interrupted: bool,
-    /// Newest checkpoint.
-    pub checkpoint: PathBuf,
-    /// Run folder.
-    pub run_dir: PathBuf,
-}
 
 /// A run in progress.
 struct Session<'a> {
@@ -91,7 +47,8 @@ struct Session<'a> {
     feed: Feed,
     counters: Counters,
     mask_updates: u64,
-    metrics: Writer,
+    /// `None` for a process that writes nothing, because another one does.
+    metrics: Option<Writer>,
     progress: Progress,
     train_time: Duration,
     clock: Clock,
@@ -108,14 +65,22 @@ struct Launch {
 }
 
 /// Trains as planned, and records where the time of `profile` launches after the first goes. `stop` is looked at between
-/// launches: once it holds, the run saves and ends.
+/// launches: once it holds, in any process of the `group`, the run saves and ends. Process 0 alone writes; the others return
+/// the same summary, their own times apart.
 ///
 /// # Errors
 /// [`Error`]; whatever was saved before stays good.
-pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &AtomicBool) -> Result<Summary> {
+pub fn train(
+    plan: &Plan,
+    mode: Mode,
+    profile: Option<u64>,
+    stop: &AtomicBool,
+    group: Option<Arc<Group>>,
+) -> Result<Summary> {
     let started = Instant::now();
-    let mut session = Session::open(plan, mode)?;
+    let mut session = Session::open(plan, mode, group.clone())?;
     let start = session.counters.iteration;
+    let profile = profile.filter(|_| session.device.writes());
     let recorder = profile.map(|launches| Recorder::create(&session.dir, launches, start));
     session.profile = recorder.transpose()?;
     let startup = started.elapsed();
@@ -125,7 +90,8 @@ pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &AtomicBool) -
         scores = None;
         next = session.run(launch)?;
         let iteration = session.counters.iteration;
-        let ends = next.is_none() || stop.load(Ordering::Relaxed);
+        let then = next.as_ref().map(|launch| launch.after.iteration);
+        let ends = stops(group.as_deref(), stop.load(Ordering::Relaxed), iteration, then)? || next.is_none();
         if ends || iteration % plan.run.train.eval_interval == 0 {
             scores = Some(session.evaluate()?);
         }
@@ -146,16 +112,20 @@ pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &AtomicBool) -
 }
 
 impl<'a> Session<'a> {
-    fn open(plan: &'a Plan, mode: Mode) -> Result<Self> {
+    fn open(plan: &'a Plan, mode: Mode, group: Option<Arc<Group>>) -> Result<Self> {
         let kind: DeviceKind = plan.run.device.kind.parse()?;
         let model = plan.model()?;
-        let dir = RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints);
+        group.as_ref().map_or(Ok(()), |group| same_run(group, plan, mode))?;
+        let dir = match group.as_ref().is_none_or(|group| group.process() == 0) {
+            true => RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints),
+            false => RunDir::read_only(&plan.output_dir, mode)?,
+        };
         let found = resume::check(plan, &dir, mode)?;
         let (dims, classes) = (model.input_dims(), model.classes());
         // The device starts and compiles while the examples are read.
         let (data, device) = std::thread::scope(|scope| {
             let data = scope.spawn(|| load(plan, &plan.run.form(&dims, classes)));
-            let device = Device::open_replicas(kind, plan.plugin(), plan.replicas());
+            let device = Device::open_shared(kind, plan.plugin(), plan.replicas(), group);
             (data.join(), device)
         });
         let [train_set, test_set] = data.unwrap_or(Err(Error::Output("data set")))?;
@@ -164,6 +134,9 @@ impl<'a> Session<'a> {
         check_set(&*model, &train_set)?;
         let specs = state::specs(plan);
         let (arrays, counters, last_saved) = start(plan, &specs, found)?;
+        if let Some(group) = &device.group {
+            same_start(group, &device, &arrays, counters.iteration, [&train_set, &test_set])?;
+        }
         let examples = train_set.len();
         // Pictures are read while the compiler is at work.
         let feed = Feed::new(plan, &device, train_set, counters.iteration)?;
@@ -171,27 +144,33 @@ impl<'a> Session<'a> {
         let network = Inference::new(plan, &*model);
         let batch = plan.run.train.eval_batch_size;
         let evaluator = Evaluator::new(&device, network, &test_set, batch, plan.run.data.pipeline(batch, 1))?;
-        let state = each(&device, |replica| {
-            let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], replica);
-            specs.iter().map(upload).collect()
+        let state = device.each(|_, at| {
+            let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], at);
+            specs.iter().map(upload).collect::<pjrt::Result<Vec<_>>>()
         })?;
-        let identity = each(&device, |replica| {
+        let identity = device.each(|replica, at| {
             let arrays = replicas::identity(plan, replica);
-            let uploaded = arrays.iter().map(|array| device.client.to_device(array, replica));
-            uploaded.collect()
+            let uploaded = arrays.iter().map(|array| device.client.to_device(array, at));
+            uploaded.collect::<pjrt::Result<Vec<_>>>()
         })?;
-        // Only now, when nothing of the new run can fail any more but its training, may an old one go.
-        if mode == Mode::Overwrite {
-            dir.clear()?;
+        let mut progress = Progress::new(counters.iteration, plan.iterations);
+        let mut metrics = None;
+        if device.writes() {
+            // Only now, when nothing of the new run can fail any more but its training, may an old one go.
+            if mode == Mode::Overwrite {
+                dir.clear()?;
+            }
+            metrics = Some(Writer::new(dir.metrics(counters.iteration)?));
+            // A resumed run may be longer than it was, and its next resumption is to know that.
+            dir.write_config(&plan.run.to_toml()?)?;
+        } else {
+            progress = progress.silent();
         }
-        let metrics = Writer::new(dir.metrics(counters.iteration)?);
-        // A resumed run may be longer than it was, and its next resumption is to know that.
-        dir.write_config(&plan.run.to_toml()?)?;
         Ok(Session {
             feed,
             identity,
             mask_updates: plan.update_steps_within(counters.iteration).count() as u64,
-            progress: Progress::new(counters.iteration, plan.iterations),
+            progress,
             train_time: Duration::ZERO,
             clock: Clock::start(),
             profile: None,
@@ -240,9 +219,9 @@ impl<'a> Session<'a> {
             inputs.push(Literal::scalar(at as i64));
         }
         self.clock.enter(Phase::Transfer);
-        let buffers = each(&self.device, |replica| {
-            let upload = |l| self.device.client.to_device(l, replica);
-            inputs.iter().map(upload).collect()
+        let buffers = self.device.each(|_, at| {
+            let upload = |l| self.device.client.to_device(l, at);
+            inputs.iter().map(upload).collect::<pjrt::Result<Vec<_>>>()
         })?;
         self.clock.enter(Phase::Host);
         Ok(Some(Launch {
@@ -326,10 +305,11 @@ impl<'a> Session<'a> {
     }
 
     fn record(&mut self, record: &impl Serialize) -> Result<()> {
+        let Some(metrics) = &mut self.metrics else {
+            return Ok(());
+        };
         let path = self.dir.path().join("metrics.jsonl");
-        self.metrics
-            .write(record)
-            .map_err(|source| Error::Metrics { path, source })
+        metrics.write(record).map_err(|source| Error::Metrics { path, source })
     }
 
     /// An array of the state, which all replicas have.
@@ -373,10 +353,14 @@ impl<'a> Session<'a> {
         Ok(scores)
     }
 
-    /// Saves the state unless this iteration is saved already.
+    /// Saves the state unless this iteration is saved already, or another process saves it.
     fn save(&mut self) -> Result<()> {
         let iteration = self.counters.iteration;
         if self.last_saved.as_ref().is_some_and(|(at, _)| *at == iteration) {
+            return Ok(());
+        }
+        if !self.device.writes() {
+            self.last_saved = Some((iteration, self.dir.checkpoint(iteration)));
             return Ok(());
         }
         self.clock.enter(Phase::Saving);
@@ -415,7 +399,7 @@ impl<'a> Session<'a> {
             nonzeros,
             maskable,
             compressed: compact::report(plan, |mask| self.mask(mask))?,
-            skipped_records: Some(self.feed.skipped()).filter(|&n| n > 0),
+            skipped_records: Some(self.feed.skipped(&self.device)?).filter(|&n| n > 0),
             explored: self.explored()?,
             train_s,
             steps_per_s: if done == 0 { 0.0 } else { done as f64 / train_s },
@@ -463,11 +447,6 @@ impl<'a> Session<'a> {
 fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Executable> {
     let (computation, aliases) = Trainer { plan, model }.launch(examples)?;
     Ok(device.replicated(&computation, &aliases)?)
-}
-
-/// What `make` puts on the device of each replica.
-fn each<T>(device: &Device, make: impl Fn(usize) -> pjrt::Result<T>) -> pjrt::Result<Vec<T>> {
-    (0..device.replicas).map(make).collect()
 }
 
 /// Both splits of the run's data set, fetched when absent, in the form that the model takes.

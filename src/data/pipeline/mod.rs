@@ -92,6 +92,20 @@ pub struct Batch {
     pub indices: Vec<usize>,
 }
 
+impl Batch {
+    /// `batch` places without an example, of images of this shape.
+    pub fn empty(image: &Shape, batch: usize) -> Option<Self> {
+        let shape = batch_shape(image, batch);
+        let zeros = vec![0; shape.bytes()];
+        Some(Batch {
+            images: Literal::from_bytes(shape, zeros)?,
+            labels: vec![0; batch],
+            present: vec![false; batch],
+            indices: vec![],
+        })
+    }
+}
+
 /// Corrupt examples that were left out: index and what was wrong.
 pub type Skipped = BTreeMap<usize, String>;
 
