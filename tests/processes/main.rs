@@ -1,0 +1,428 @@
+//! Several processes: how they find each other through a real etcd server, what they tell each other, and what goes wrong. No
+//! plugin of CI computes over several processes: what a plugin does to start is done by one made here with the C compiler, and
+//! `scripts/gpu_pair.py` trains on two GPUs.
+#![allow(clippy::unwrap_used)]
+
+mod server;
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::error;
+use rigl_xla::pjrt::{self, KeyValueStore, Package, StoreError};
+use rigl_xla::processes::{Error, Group, Membership};
+use server::Server;
+
+/// The plugin of `exchange.c`, made with the header of a real one.
+fn exchange(dir: &Path) -> PathBuf {
+    let plugin = pjrt::fetch(Package::named("xla-cpu-pjrt").unwrap()).unwrap();
+    let (source, library) = ("tests/processes/exchange.c", dir.join("exchange.so"));
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-pthread", "-Wall", "-Werror", "-o"])
+        .arg(&library)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(source))
+        .arg("-I")
+        .arg(plugin.parent().unwrap().join("include"))
+        .status()
+        .unwrap();
+    assert!(compiled.success());
+    library
+}
+
+/// `rigl-xla train` as each of two processes, the arguments of each after those of both.
+fn pair(both: &[&str], own: [&[&str]; 2]) -> [Output; 2] {
+    let start = |process: usize| {
+        Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
+            .args(["train", "--num-processes", "2", "--process-id", &process.to_string()])
+            .args(both)
+            .args(own[process])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    [start(0), start(1)].map(|child| child.wait_with_output().unwrap())
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Two processes of the program, a server, and between them a plugin in C that calls back: the bridge as a GPU plugin uses it.
+#[test]
+fn clients_of_a_plugin_find_each_other() {
+    let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
+    let plugin = exchange(dir.path());
+    let (plugin, out) = (plugin.to_str().unwrap(), dir.path().join("run"));
+    let both = [
+        "--etcd",
+        server.address(),
+        "--device",
+        "gpu",
+        "--plugin",
+        plugin,
+        "--data",
+        "synthetic",
+    ];
+    let outputs = pair(&[&both[..], &["--out", out.to_str().unwrap()]].concat(), [&[], &[]]);
+    for (process, output) in outputs.iter().enumerate() {
+        let said = said(output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        // 5: not found, 4: deadline exceeded, 8: resource exhausted, as etcd calls what is far above its limit.
+        let expected = format!(
+            "exchange: node {process}; of 2; put 0; again 0; get 0; try 0; get 0; try 0; empty 0; absent 5; late 4; \
+             in time 1; too large 8; threads 0; done 0; done 0;"
+        );
+        assert!(said.contains(&expected), "{process}: {said}");
+        // Its own failure, or that of the other, which it was told first.
+        assert!(said.contains("PJRT_Client_Create: node"), "{process}: {said}");
+    }
+    // Process 1 left nothing, and process 0 had its folder.
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "only the lock");
+}
+
+/// Tells a child which of the tests it is part of, and the address of its server.
+const CHILD: &str = "RIGL_XLA_TEST_PROCESS";
+
+fn membership(address: &str, process: usize, count: usize) -> Membership {
+    Membership {
+        process,
+        count,
+        etcd: address.into(),
+        job: "runs/test".into(),
+        patience: Duration::from_secs(60),
+    }
+}
+
+/// The child's group, whose loss ends it with exit code 3; `None` in the test itself.
+fn as_child(test: &str) -> Option<Group> {
+    let told = std::env::var(CHILD).ok()?;
+    let parts: Vec<&str> = told.split(' ').collect();
+    let &[of, address, process, count] = parts.as_slice() else {
+        panic!("{told}")
+    };
+    let lost = |why: String| {
+        eprintln!("lost: {why}");
+        std::process::exit(3);
+    };
+    let number = |text: &str| text.parse().unwrap();
+    (of == test).then(|| Group::join(&membership(address, number(process), number(count)), lost).unwrap())
+}
+
+/// Runs a test again in a process of its own, as process `process` of `count`.
+fn child(test: &str, server: &Server, process: usize, count: usize) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(CHILD, format!("{test} {} {process} {count}", server.address()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn succeed(children: Vec<Child>) {
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+}
+
+#[test]
+fn processes_say_and_add_up() {
+    let test = "processes_say_and_add_up";
+    let Some(group) = as_child(test) else {
+        let server = Server::start();
+        return succeed((0..3).map(|process| child(test, &server, process, 3)).collect());
+    };
+    let process = group.process();
+    // More than ten times: number 1 is not taken for number 10.
+    for round in 0..12 {
+        let all = group.gather(&format!("{round} of {process}")).unwrap();
+        assert_eq!(all, (0..3).map(|p| format!("{round} of {p}")).collect::<Vec<_>>());
+    }
+    assert_eq!(group.sums(&[process, 10]).unwrap(), [3, 30]);
+    let said = |seed: usize| {
+        [
+            ("train.seed".to_string(), seed.to_string()),
+            ("data".into(), "mnist".into()),
+        ]
+    };
+    group.agree(&said(7)).unwrap();
+    let differs = group.agree(&said(process / 2)).unwrap_err().to_string();
+    assert_eq!(
+        differs,
+        "processes differ in train.seed: it is 1 for process 2, and 0 for process 0"
+    );
+
+    // Whoever is first to say when to stop is heard by all.
+    assert_eq!(group.stops_at().unwrap(), None);
+    group.gather("").unwrap();
+    if process == 1 {
+        group.stop_at(700).unwrap();
+    }
+    group.gather("").unwrap();
+    group.stop_at(800).unwrap();
+    assert_eq!(group.stops_at().unwrap(), Some(700));
+
+    // No process ends before the last has asked for what it said.
+    std::thread::sleep(Duration::from_millis(400) * process as u32);
+    assert_eq!(group.gather("last").unwrap(), ["last"; 3]);
+    group.end(None).unwrap();
+}
+
+/// Process 1 is killed, which process 0 is told in the middle of waiting for it. Both are then started again at once, while the
+/// keys of the time before are still there.
+#[test]
+fn a_process_that_is_killed_is_missed_and_a_new_attempt_starts_afresh() {
+    let test = "a_process_that_is_killed_is_missed_and_a_new_attempt_starts_afresh";
+    const AGAIN: &str = "RIGL_XLA_TEST_AGAIN";
+    if let Some(group) = as_child(test) {
+        group
+            .put(b"key", std::env::var(AGAIN).unwrap_or_default().as_bytes())
+            .unwrap();
+        if std::env::var_os(AGAIN).is_some() {
+            assert_eq!(group.get(b"key", Duration::from_secs(1)).unwrap(), b"again");
+            assert_eq!(group.stops_at().unwrap(), None);
+            return group.end(None).unwrap();
+        }
+        group.stop_at(5).unwrap();
+        group.gather("both").unwrap();
+        eprintln!("joined");
+        if group.process() == 1 {
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        panic!("{:?}", group.gather("only process 0"));
+    }
+    let server = Server::start();
+    let [first, mut second] = [0, 1].map(|process| child(test, &server, process, 2));
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(second.stderr.take().unwrap()), &mut line).unwrap();
+    assert_eq!(line, "joined\n");
+    second.kill().unwrap();
+    second.wait().unwrap();
+    let output = first.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(
+        said(&output).contains("lost: process 1 gave no sign of life for 10 s"),
+        "{}",
+        said(&output)
+    );
+
+    // Process 0's keys remain for some seconds. Process 1 comes first and finds them.
+    let again = |process| {
+        Command::new(std::env::current_exe().unwrap())
+            .args([test, "--exact", "--nocapture"])
+            .env(CHILD, format!("{test} {} {process} 2", server.address()))
+            .env(AGAIN, "again")
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let second = again(1);
+    std::thread::sleep(Duration::from_millis(500));
+    succeed(vec![again(0), second]);
+}
+
+#[test]
+fn a_process_that_fails_tells_the_others_why() {
+    let test = "a_process_that_fails_tells_the_others_why";
+    if let Some(group) = as_child(test) {
+        if group.process() == 1 {
+            return group.end(Some("its disk is full")).unwrap();
+        }
+        panic!("{:?}", group.gather("nobody answers"));
+    }
+    let server = Server::start();
+    let [first, second] = [0, 1].map(|process| child(test, &server, process, 2));
+    succeed(vec![second]);
+    let output = first.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(
+        said(&output).contains("lost: process 1 failed: its disk is full"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_store_that_is_gone_is_an_error_in_time() {
+    let server = Server::start();
+    let lost = |why: String| panic!("{why}");
+    let group = Group::join(&membership(server.address(), 0, 1), lost).unwrap();
+    group.put(b"key", b"value").unwrap();
+    assert_eq!(group.try_get(b"key").unwrap().unwrap(), b"value");
+    assert_eq!(group.try_get(b"ke").unwrap(), None);
+    drop(server);
+    let started = Instant::now();
+    let error = group.get(b"key", Duration::from_secs(60)).unwrap_err();
+    assert_eq!(error.code, StoreError::UNAVAILABLE, "{error}");
+    assert!(error.message.contains("kv/range"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn a_number_taken_twice_is_refused() {
+    let server = Server::start();
+    let lost = |why: String| panic!("{why}");
+    let hasty = |process| Membership {
+        patience: Duration::from_secs(2),
+        ..membership(server.address(), process, 2)
+    };
+    let join = |process| Group::join(&membership(server.address(), process, 2), lost).unwrap();
+    let [_first, _second] = std::thread::scope(|scope| {
+        let joining = [0, 1].map(|process| scope.spawn(move || join(process)));
+        joining.map(|thread| thread.join().unwrap())
+    });
+    let again = Group::join(&hasty(1), lost).map(|_| ()).unwrap_err();
+    assert!(matches!(again, Error::Replaced { process: 1, .. }), "{again}");
+}
+
+#[test]
+fn flags_are_checked_before_anyone_is_waited_for() {
+    for (args, code, expected) in [
+        (
+            &["--num-processes", "2"][..],
+            2,
+            "no --process-id: expected one, as --num-processes is 2",
+        ),
+        (
+            &["--num-processes", "2", "--process-id", "2"],
+            2,
+            "--process-id 2: expected 0 to 1, as --num-processes is 2",
+        ),
+        (
+            &["--process-id", "1"],
+            2,
+            "--process-id 1: expected 0, as --num-processes is 1",
+        ),
+        (
+            &["--num-processes", "2", "--process-id", "0"],
+            2,
+            "no --etcd: expected HOST:PORT of a server, as --num-processes is 2",
+        ),
+        (
+            &["--num-processes", "2", "--process-id", "0", "--etcd", "https://host:1"],
+            2,
+            "--etcd https://host:1: expected HOST:PORT of an etcd server, reached without TLS",
+        ),
+        (
+            &["--num-processes", "3"],
+            2,
+            "--num-processes: device.processes is 3, expected a number that divides train.batch_size, which is 100",
+        ),
+        (
+            &["--num-processes", "4", "--replicas", "2"],
+            2,
+            "--num-processes: device.processes is 4, expected a number that divides device.replicas, which is 2",
+        ),
+        (
+            &["--num-processes", "0"],
+            2,
+            "--num-processes: device.processes is 0, expected a whole number from 1",
+        ),
+        (
+            &["--num-processes", "2", "--process-id", "0", "--etcd", "127.0.0.1:1"],
+            1,
+            "etcd at 127.0.0.1:1, maintenance/status: ",
+        ),
+    ] {
+        let said = error(&[&["train"], args].concat(), code);
+        assert!(said.contains(expected), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn processes_that_do_not_come_are_named() {
+    let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
+    let out = dir.path().join("run");
+    let out = out.to_str().unwrap();
+    for (process, missing) in [("0", "process 1, 2"), ("2", "the others")] {
+        let flags = [
+            "--num-processes",
+            "3",
+            "--process-id",
+            process,
+            "--etcd",
+            server.address(),
+            "--join-timeout",
+            "1",
+        ];
+        let said = error(
+            &[&["train", "--batch-size", "99", "--out", out], &flags[..]].concat(),
+            1,
+        );
+        let expected =
+            format!("error: process {process} of 3 waited 1s for {missing} in vain, as job '{out}' at etcd ");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+    assert!(!Path::new(out).exists());
+}
+
+#[test]
+fn processes_that_are_asked_for_different_runs_are_refused() {
+    let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
+    let out = dir.path().join("run");
+    let both = [
+        "--etcd",
+        server.address(),
+        "--out",
+        out.to_str().unwrap(),
+        "--data",
+        "synthetic",
+    ];
+    for (own, expected) in [
+        (
+            &["--seed", "4"][..],
+            "processes differ in train.seed: it is 4 for process 1, and 0 for process 0",
+        ),
+        (
+            &["--overwrite"],
+            "processes differ in what to do: it is --overwrite for process 1, and neither --resume nor --overwrite for process 0",
+        ),
+        (
+            &["--steps-per-launch", "7"],
+            "processes differ in train.steps_per_launch: it is 7 for process 1, and 100 for",
+        ),
+    ] {
+        for output in pair(&both, [&[], own]) {
+            assert_eq!(output.status.code(), Some(1), "{own:?}: {}", said(&output));
+            assert!(said(&output).contains(expected), "{own:?}: {}", said(&output));
+        }
+    }
+    // One that counts otherwise waits for a process that nobody else knows of.
+    let [first, second] = pair(&both, [&[], &["--batch-size", "98"]]);
+    for output in [first, second] {
+        assert!(
+            said(&output).contains("processes differ in train.batch_size: it is 98 for process 1"),
+            "{}",
+            said(&output)
+        );
+    }
+    assert!(!out.exists());
+}
+
+/// The CPU plugins take no notice of other processes: their client knows its own devices and no others.
+#[test]
+fn a_plugin_that_knows_no_other_processes_is_refused() {
+    let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
+    let out = dir.path().join("run");
+    let both = [
+        "--etcd",
+        server.address(),
+        "--out",
+        out.to_str().unwrap(),
+        "--data",
+        "synthetic",
+    ];
+    for output in pair(&both, [&[], &[]]) {
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let expected =
+            "the cpu client knows devices of 1 process, expected those of 2: its plugin does not run over several";
+        assert!(said(&output).contains(expected), "{}", said(&output));
+    }
+}
