@@ -307,7 +307,7 @@ mod tests {
         let places = |of: [(i64, usize); 4]| of.map(|(id, process)| Place { id, process });
         let grouped = places([(0, 0), (1, 0), (8, 1), (9, 1)]);
         let mixed = places([(0, 0), (2, 1), (1, 0), (3, 1)]);
-        let assigned = |places, number, each| assigned("gpu", places, number, (1, 2), each);
+        let assigned = |places: &[Place], number, each| assigned("gpu", places, number, (1, 2), each);
         assert_eq!(assigned(&grouped, 1, 2).unwrap(), [0, 1, 8, 9]);
         assert_eq!(assigned(&grouped, 1, 1).unwrap(), [0, 8]);
         assert_eq!(assigned(&mixed, 1, 2).unwrap(), [0, 1, 2, 3]);

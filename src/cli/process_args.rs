@@ -18,6 +18,9 @@ pub struct ProcessArgs {
     /// Seconds that the other processes may take to come
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     join_timeout: u64,
+    /// Seconds without a sign of life after which a process is given up, and the run with it
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=3600))]
+    heartbeat_timeout: u64,
 }
 
 impl ProcessArgs {
@@ -71,6 +74,7 @@ impl ProcessArgs {
             // The folder that all of them share.
             job: plan.output_dir.display().to_string(),
             patience: Duration::from_secs(self.join_timeout),
+            heartbeat: Duration::from_secs(self.heartbeat_timeout),
         }))
     }
 }

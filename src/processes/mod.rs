@@ -21,8 +21,6 @@ use crate::pjrt::{KeyValueStore, StoreError};
 pub use error::{Error, Result};
 pub use etcd::{Etcd, Lease};
 
-/// Seconds without a sign of life after which a process is lost. etcd's election of a leader takes about one.
-const LEASE_SECONDS: u64 = 10;
 /// Seconds for which is known how a process ended.
 const END_SECONDS: u64 = 600;
 /// Between two questions for a key that is not there yet, from the first to the longest.
@@ -41,6 +39,9 @@ pub struct Membership {
     pub job: String,
     /// How long the others may take to come.
     pub patience: Duration,
+    /// How long a process may give no sign of life before it is lost, in whole seconds; a few at least, as etcd takes one to
+    /// find a new leader.
+    pub heartbeat: Duration,
 }
 
 /// The processes of a run, as one of them sees them.
@@ -60,6 +61,8 @@ struct Shared {
     /// What all keys of this attempt begin with.
     prefix: String,
     lease: Lease,
+    /// That of the lease.
+    heartbeat: Duration,
 }
 
 impl Group {
@@ -70,9 +73,13 @@ impl Group {
     /// A store that cannot be reached, processes that do not come, or another with this one's number.
     pub fn join(asked: &Membership, lost: impl FnOnce(String) + Send + 'static) -> Result<Self> {
         let etcd = Etcd::connect(&asked.etcd)?;
-        let lease = etcd.grant(LEASE_SECONDS)?;
-        let prefix = join::join(&etcd, asked, lease)?;
-        let shared = Arc::new(Shared { etcd, prefix, lease });
+        let lease = etcd.grant(asked.heartbeat.as_secs())?;
+        let shared = Arc::new(Shared {
+            prefix: join::join(&etcd, asked, lease)?,
+            etcd,
+            lease,
+            heartbeat: asked.heartbeat,
+        });
         Ok(Group {
             process: asked.process,
             count: asked.count,
@@ -103,7 +110,9 @@ impl Group {
     /// # Errors
     /// The store's.
     pub fn gather(&self, own: &str) -> Result<Vec<String>> {
-        let Shared { etcd, prefix, lease } = &*self.shared;
+        let Shared {
+            etcd, prefix, lease, ..
+        } = &*self.shared;
         let said = format!("{prefix}/said/{}/", self.said.fetch_add(1, Ordering::Relaxed));
         etcd.put(format!("{said}{}", self.process).as_bytes(), own.as_bytes(), *lease)?;
         let all = wait(None, || {
@@ -159,7 +168,9 @@ impl Group {
     /// # Errors
     /// The store's.
     pub fn stop_at(&self, at: u64) -> Result<()> {
-        let Shared { etcd, prefix, lease } = &*self.shared;
+        let Shared {
+            etcd, prefix, lease, ..
+        } = &*self.shared;
         let key = format!("{prefix}/stop");
         etcd.create(key.as_bytes(), at.to_string().as_bytes(), *lease)
             .map(|_| ())
@@ -183,7 +194,9 @@ impl Group {
     /// # Errors
     /// The store's.
     pub fn end(&self, failure: Option<&str>) -> Result<()> {
-        let Shared { etcd, prefix, lease } = &*self.shared;
+        let Shared {
+            etcd, prefix, lease, ..
+        } = &*self.shared;
         let ended = format!("{prefix}/ended/");
         let key = format!("{ended}{}", self.process);
         let lasting = etcd.grant(END_SECONDS)?;

@@ -6,10 +6,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use super::{LEASE_SECONDS, Result, Shared, members};
+use super::{Result, Shared, members};
 
-/// Several within a lease, so that one that is late ends nothing.
-const INTERVAL: Duration = Duration::from_secs(LEASE_SECONDS / 5);
+/// Longest between two looks.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Ends its thread when it is dropped.
 pub(super) struct Watch {
@@ -63,7 +63,9 @@ struct Watcher {
 impl Watcher {
     /// Until the group is dropped (`None`), or what was lost.
     fn run(mut self, ended: &Receiver<()>) -> Option<String> {
-        while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        // Several within a lease, so that one that is late ends nothing.
+        let interval = (self.shared.heartbeat / 5).min(INTERVAL);
+        while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             match self.look() {
                 Ok(None) => {}
                 Ok(lost) => return lost,
@@ -75,10 +77,15 @@ impl Watcher {
     }
 
     fn look(&mut self) -> Result<Option<String>> {
-        let Shared { etcd, prefix, lease } = &*self.shared;
+        let Shared {
+            etcd,
+            prefix,
+            lease,
+            heartbeat,
+        } = &*self.shared;
         if !etcd.keep_alive(*lease)? {
             let why = format!(
-                "etcd at {} did not hear from this process for {LEASE_SECONDS} s",
+                "etcd at {} did not hear from this process for {heartbeat:?}",
                 etcd.address()
             );
             return Ok(Some(why));
@@ -94,6 +101,6 @@ impl Watcher {
             .others
             .iter()
             .find(|other| joined.iter().all(|(process, _)| process != *other));
-        Ok(gone.map(|process| format!("process {process} gave no sign of life for {LEASE_SECONDS} s")))
+        Ok(gone.map(|process| format!("process {process} gave no sign of life for {heartbeat:?}")))
     }
 }

@@ -1,9 +1,14 @@
-//! Several processes: how they find each other through a real etcd server, what they tell each other, and what goes wrong. No
-//! plugin of CI computes over several processes: what a plugin does to start is done by one made here with the C compiler, and
-//! `scripts/gpu_pair.py` trains on two GPUs.
+//! Several processes: how they find each other through a real etcd server, what they tell each other, how they train, and what
+//! goes wrong. No plugin of CI computes over several processes: in their place are two made here with the C compiler, one that
+//! exchanges values through the callbacks as others do to start, and one that lets each process compute all replicas.
+//! `scripts/gpu_pair.py` is the same on two GPUs, where there are any.
 #![allow(clippy::unwrap_used)]
 
 mod server;
+mod training;
+
+#[path = "../common/records.rs"]
+mod records;
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -17,16 +22,16 @@ use rigl_xla::pjrt::{self, KeyValueStore, Package, StoreError};
 use rigl_xla::processes::{Error, Group, Membership};
 use server::Server;
 
-/// The plugin of `exchange.c`, made with the header of a real one.
-fn exchange(dir: &Path) -> PathBuf {
-    let plugin = pjrt::fetch(Package::named("xla-cpu-pjrt").unwrap()).unwrap();
-    let (source, library) = ("tests/processes/exchange.c", dir.join("exchange.so"));
+/// A plugin of the tests, made with the header of a real one.
+fn compile(source: &str, dir: &Path) -> PathBuf {
+    let header = pjrt::fetch(Package::named("xla-cpu-pjrt").unwrap()).unwrap();
+    let library = dir.join("plugin.so");
     let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-pthread", "-Wall", "-Werror", "-o"])
+        .args(["-shared", "-fPIC", "-pthread", "-O1", "-Wall", "-Werror", "-o"])
         .arg(&library)
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(source))
         .arg("-I")
-        .arg(plugin.parent().unwrap().join("include"))
+        .arg(header.parent().unwrap().join("include"))
         .status()
         .unwrap();
     assert!(compiled.success());
@@ -56,7 +61,7 @@ fn said(output: &Output) -> String {
 #[test]
 fn clients_of_a_plugin_find_each_other() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
-    let plugin = exchange(dir.path());
+    let plugin = compile("tests/processes/exchange.c", dir.path());
     let (plugin, out) = (plugin.to_str().unwrap(), dir.path().join("run"));
     let both = [
         "--etcd",
@@ -88,13 +93,17 @@ fn clients_of_a_plugin_find_each_other() {
 /// Tells a child which of the tests it is part of, and the address of its server.
 const CHILD: &str = "RIGL_XLA_TEST_PROCESS";
 
+/// For a machine that has other things to do; two tests wait for it.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
 fn membership(address: &str, process: usize, count: usize) -> Membership {
     Membership {
         process,
         count,
         etcd: address.into(),
         job: "runs/test".into(),
-        patience: Duration::from_secs(60),
+        patience: Duration::from_secs(120),
+        heartbeat: HEARTBEAT,
     }
 }
 
@@ -207,7 +216,7 @@ fn a_process_that_is_killed_is_missed_and_a_new_attempt_starts_afresh() {
     let output = first.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert!(
-        said(&output).contains("lost: process 1 gave no sign of life for 10 s"),
+        said(&output).contains("lost: process 1 gave no sign of life for 20s"),
         "{}",
         said(&output)
     );
