@@ -327,5 +327,10 @@ fn a_plan_tells_what_replicas_share() {
     assert_eq!((&of["replicas"], &of["batch_per_replica"]), (&32.into(), &128.into()));
     assert_eq!(of["all_reduced_bytes"], 4 * parameters);
     assert_eq!(of["sent_bytes"], 2 * 4 * parameters * 31 / 32);
+    assert_eq!(of["processes"], 1);
     assert!(json(&["plan"]).get("replicas").is_none());
+    // One each, unless more are asked for.
+    let processes = json(&["plan", "--num-processes", "4"]);
+    let of = &processes["replicas"];
+    assert_eq!((&of["replicas"], &of["processes"]), (&4.into(), &4.into()));
 }

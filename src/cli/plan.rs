@@ -115,6 +115,8 @@ struct Layer<'a> {
 #[derive(Serialize)]
 struct Replicas {
     replicas: usize,
+    /// Among which they are shared out evenly.
+    processes: usize,
     batch_size: usize,
     batch_per_replica: usize,
     sync_bn: bool,
@@ -129,6 +131,7 @@ impl Replicas {
         let (replicas, bytes) = (plan.replicas(), plan.all_reduced_bytes());
         Replicas {
             replicas,
+            processes: plan.processes(),
             batch_size: plan.run.train.batch_size,
             batch_per_replica: plan.replica_batch(),
             sync_bn: plan.run.train.sync_bn == Some(true),
@@ -266,9 +269,13 @@ impl std::fmt::Display for Report<'_> {
         writeln!(f, "training state  {:.2} MB", self.state_bytes as f64 / 1e6)?;
         if let Some(shared) = &self.replicas {
             let (all, each) = (shared.batch_size, shared.batch_per_replica);
+            let processes = match shared.processes {
+                1 => String::new(),
+                n => format!(" in {n} processes"),
+            };
             writeln!(
                 f,
-                "replicas        {}, each {each} of a batch of {all}",
+                "replicas        {}{processes}, each {each} of a batch of {all}",
                 shared.replicas
             )?;
             let [bytes, sent] = [shared.all_reduced_bytes, shared.sent_bytes].map(|bytes| bytes as f64 / 1e6);

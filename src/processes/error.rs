@@ -78,7 +78,7 @@ pub enum Error {
         /// Its words.
         found: String,
     },
-    /// The system gives no random numbers or threads.
+    /// The system gives no thread to watch the others.
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }

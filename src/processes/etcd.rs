@@ -217,6 +217,8 @@ fn put(key: &[u8], value: &[u8], lease: Lease) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
 
     #[test]
     fn addresses_are_checked_before_anything_is_sent() {
@@ -230,6 +232,25 @@ mod tests {
         ] {
             let error = Etcd::connect(given).map(|_| ()).expect_err(given);
             assert!(matches!(error, Error::Address { .. }), "{given}: {error}");
+        }
+    }
+
+    #[test]
+    fn another_server_is_told_from_etcd() {
+        for (body, expected) in [
+            ("hello", "HTTP status 200 OK, not etcd's answer: hello"),
+            ("{}", "unexpected answer {}"),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let address = listener.local_addr().expect("an address").to_string();
+            std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("a client");
+                let _ = stream.read(&mut [0; 4096]);
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all((head + body).as_bytes());
+            });
+            let error = Etcd::connect(&address).map(|_| ()).expect_err(body).to_string();
+            assert_eq!(error, format!("etcd at {address}, maintenance/status: {expected}"));
         }
     }
 }

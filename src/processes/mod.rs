@@ -151,15 +151,12 @@ impl Group {
         };
         let all = self.gather(&words)?.into_iter().enumerate().map(read);
         let all: Vec<Vec<(String, String)>> = all.collect::<Result<_>>()?;
-        match all
-            .iter()
-            .skip(1)
-            .zip(1..)
-            .find_map(|(said, process)| differs(process, said, &all[0]))
-        {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        let Some((first, others)) = all.split_first() else {
+            return Ok(());
+        };
+        let mut others = others.iter().zip(1..);
+        let different = others.find_map(|(said, process)| differs(process, said, first));
+        different.map_or(Ok(()), Err)
     }
 
     /// Lets all processes stop at iteration `at`, unless one of them has already said at which. It must be one that no other

@@ -115,11 +115,7 @@ impl<'a> Session<'a> {
     fn open(plan: &'a Plan, mode: Mode, group: Option<Arc<Group>>) -> Result<Self> {
         let kind: DeviceKind = plan.run.device.kind.parse()?;
         let model = plan.model()?;
-        group.as_ref().map_or(Ok(()), |group| same_run(group, plan, mode))?;
-        let dir = match group.as_ref().is_none_or(|group| group.process() == 0) {
-            true => RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints),
-            false => RunDir::read_only(&plan.output_dir, mode)?,
-        };
+        let dir = folder(plan, mode, group.as_deref())?;
         let found = resume::check(plan, &dir, mode)?;
         let (dims, classes) = (model.input_dims(), model.classes());
         // The device starts and compiles while the examples are read.
@@ -153,19 +149,12 @@ impl<'a> Session<'a> {
             let uploaded = arrays.iter().map(|array| device.client.to_device(array, at));
             uploaded.collect::<pjrt::Result<Vec<_>>>()
         })?;
-        let mut progress = Progress::new(counters.iteration, plan.iterations);
-        let mut metrics = None;
-        if device.writes() {
-            // Only now, when nothing of the new run can fail any more but its training, may an old one go.
-            if mode == Mode::Overwrite {
-                dir.clear()?;
-            }
-            metrics = Some(Writer::new(dir.metrics(counters.iteration)?));
-            // A resumed run may be longer than it was, and its next resumption is to know that.
-            dir.write_config(&plan.run.to_toml()?)?;
-        } else {
-            progress = progress.silent();
-        }
+        let progress = Progress::new(counters.iteration, plan.iterations);
+        // Only now, when nothing of the new run can fail any more but its training, may an old one go.
+        let (metrics, progress) = match device.writes() {
+            true => (Some(begin(plan, &dir, mode, counters.iteration)?), progress),
+            false => (None, progress.silent()),
+        };
         Ok(Session {
             feed,
             identity,
@@ -442,6 +431,28 @@ impl<'a> Session<'a> {
         }
         Ok((ones, all))
     }
+}
+
+/// The run folder, for a run that all processes are asked for alike: for one that does not write as it is.
+fn folder(plan: &Plan, mode: Mode, group: Option<&Group>) -> Result<RunDir> {
+    if let Some(group) = group {
+        same_run(group, plan, mode)?;
+        if group.process() > 0 {
+            return Ok(RunDir::read_only(&plan.output_dir, mode)?);
+        }
+    }
+    Ok(RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints))
+}
+
+/// Makes the folder that of this run, which goes on after `iterations` iterations.
+fn begin(plan: &Plan, dir: &RunDir, mode: Mode, iterations: u64) -> Result<Writer> {
+    if mode == Mode::Overwrite {
+        dir.clear()?;
+    }
+    let metrics = Writer::new(dir.metrics(iterations)?);
+    // A resumed run may be longer than it was, and its next resumption is to know that.
+    dir.write_config(&plan.run.to_toml()?)?;
+    Ok(metrics)
 }
 
 fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Executable> {

@@ -40,9 +40,15 @@ fn compile(source: &str, dir: &Path) -> PathBuf {
 
 /// `rigl-xla train` as each of two processes, the arguments of each after those of both.
 fn pair(both: &[&str], own: [&[&str]; 2]) -> [Output; 2] {
+    pair_of(["2", "2"], both, own)
+}
+
+/// [`pair`], where each process is told how many there are.
+fn pair_of(counts: [&str; 2], both: &[&str], own: [&[&str]; 2]) -> [Output; 2] {
     let start = |process: usize| {
         Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
-            .args(["train", "--num-processes", "2", "--process-id", &process.to_string()])
+            .args(["train", "--num-processes", counts[process]])
+            .args(["--process-id", &process.to_string()])
             .args(both)
             .args(own[process])
             .stdout(Stdio::piped())
@@ -403,14 +409,11 @@ fn processes_that_are_asked_for_different_runs_are_refused() {
             assert!(said(&output).contains(expected), "{own:?}: {}", said(&output));
         }
     }
-    // One that counts otherwise waits for a process that nobody else knows of.
-    let [first, second] = pair(&both, [&[], &["--batch-size", "98"]]);
-    for output in [first, second] {
-        assert!(
-            said(&output).contains("processes differ in train.batch_size: it is 98 for process 1"),
-            "{}",
-            said(&output)
-        );
+    // One that waits for a third process is told.
+    for output in pair_of(["2", "3"], &both, [&["--batch-size", "96"]; 2]) {
+        let expected = "processes differ in device.processes: it is 3 for process 1, and 2 for process 0";
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains(expected), "{}", said(&output));
     }
     assert!(!out.exists());
 }
