@@ -34,7 +34,9 @@ impl ProcessArgs {
             return Ok(None);
         };
         let lost = |why: String| {
-            crate::report::note!("error: {why}; the run ends, and goes on from its last checkpoint with --resume");
+            crate::report::note!(
+                "error: {why}; this process ends too, and --resume goes on from the newest checkpoint"
+            );
             std::process::exit(1);
         };
         Group::join(&membership, lost).map(|group| Some(Arc::new(group)))

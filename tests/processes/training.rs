@@ -183,7 +183,7 @@ fn a_process_that_is_lost_ends_the_run_which_goes_on_from_its_checkpoint() {
     let told = said(&output);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(
-        told.contains("error: process 1 gave no sign of life for 20s; the run ends"),
+        told.contains("error: process 1 gave no sign of life for 20s; this process ends too"),
         "{told}"
     );
     let newest = *saved(&pair.out("run")).last().unwrap();
