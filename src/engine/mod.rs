@@ -167,3 +167,78 @@ pub fn enough(engine: &dyn Engine, replicas: usize) -> Result<()> {
         count,
     }))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use hlo::{DType, Graph, Shape};
+
+    /// Those of this build.
+    fn engines() -> impl Iterator<Item = Arc<dyn Engine>> {
+        let built = |engine: &EngineKind| *engine != EngineKind::Xla || cfg!(feature = "xla-extension");
+        let open = |engine| open(engine, DeviceKind::Cpu, None, 1).unwrap();
+        EngineKind::ALL.into_iter().filter(built).map(open)
+    }
+
+    /// The sum, and the first array again as one of another shape; the first parameter's memory becomes the sum's.
+    fn program(engine: &dyn Engine) -> Box<dyn Program> {
+        let shapes = ["a", "b"].map(|name| (name.to_owned(), Shape::new(DType::F32, [2, 3])));
+        let graph = Graph::function("sum", &shapes, |_, x| vec![x[0] + x[1], x[0].reshape(&[3, 2])]);
+        let aliases = [Alias {
+            output: 0,
+            parameter: 0,
+        }];
+        engine.compile(&graph.unwrap(), &aliases, 1).unwrap()
+    }
+
+    #[test]
+    fn engines_run_programs_alike() {
+        let a = Literal::new(&[2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let b = Literal::new(&[2, 3], &[0.5f32; 6]);
+        for engine in engines() {
+            let program = program(&*engine);
+            let kept = engine.send(b.clone(), 0).unwrap();
+            let mut first = engine.upload(&a, 0).unwrap();
+            for launch in 1..=2 {
+                let mut results = program.execute(vec![Arg::Donate(first), Arg::Keep(&kept)]).unwrap();
+                let [sum, reshaped] = [0, 1].map(|i| results[i].to_literal().unwrap());
+                let expected = [1f32, 2.0, 3.0, 4.0, 5.0, 6.0].map(|v| v + 0.5 * launch as f32);
+                assert_eq!(sum, Literal::new(&[2, 3], &expected));
+                assert_eq!(reshaped, Literal::new(&[3, 2], &expected.map(|v| v - 0.5)));
+                first = results.swap_remove(0);
+            }
+            assert_eq!(kept.to_literal().unwrap(), b);
+        }
+    }
+
+    #[test]
+    fn every_element_type_comes_back_as_it_went() {
+        for engine in engines() {
+            for dtype in DType::ALL {
+                let shape = Shape::new(dtype, [3, 2]);
+                // Zeros and ones as predicates, and nothing that is not a number.
+                let bytes = (0..shape.bytes()).map(|i| (i % 2) as u8).collect();
+                let array = Literal::from_bytes(shape, bytes).unwrap();
+                assert_eq!(engine.upload(&array, 0).unwrap().to_literal().unwrap(), array);
+            }
+            assert!(engine.upload(&Literal::scalar(0f32), 1).is_err(), "there is one device");
+        }
+    }
+
+    #[test]
+    fn arguments_are_checked() {
+        let engines: Vec<_> = engines().collect();
+        let array = Literal::new(&[2, 3], &[0f32; 6]);
+        let turned = Literal::new(&[3, 2], &[0f32; 6]);
+        let upload = |engine: &dyn Engine, array| Arg::Donate(engine.upload(array, 0).unwrap());
+        for (i, engine) in engines.iter().enumerate() {
+            let (program, other) = (program(&**engine), &engines[(i + 1) % engines.len()]);
+            let refused = |args| program.execute(args).map(drop).unwrap_err();
+            let foreign = refused(vec![upload(&**engine, &array), upload(&**other, &array)]);
+            assert!(matches!(foreign, Error::Foreign), "{foreign}");
+            refused(vec![upload(&**engine, &array)]);
+            refused(vec![upload(&**engine, &array), upload(&**engine, &turned)]);
+        }
+    }
+}
