@@ -1,5 +1,5 @@
-//! The engine that the C++ extension of the crate `xla` is. It cannot be linked where this is developed: only its types are
-//! checked.
+//! The engine that the C++ extension of the crate `xla` is. CI checks only its types; `scripts/link_extension.py` links and
+//! runs it.
 
 use super::extension_input::{check_flags, snapshot};
 use super::{Arg, Array, Buffer, Engine, Error, Program, Reading, Result, erased, own};
