@@ -1,4 +1,4 @@
-//! The one folder for everything downloadedd.
+//! The one folder for everything downloaded.
 
 use std::{env, fs, io, path::PathBuf};
 

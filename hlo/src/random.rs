@@ -17,6 +17,25 @@ const PARITY: u32 = 0x1BD1_1BDA;
 #[derive(Clone, Copy)]
 pub struct Key<'g>([Tensor<'g>; 2]);
 
+/// Several keys, derived together as each would be alone: what a program costs to compile grows with its instructions.
+#[derive(Clone, Copy)]
+pub struct Keys<'g>([Tensor<'g>; 2]);
+
+impl<'g> Keys<'g> {
+    /// The keys for a step, each as [`Key::fold_step`].
+    #[track_caller]
+    pub fn fold_step(self, step: Tensor<'g>) -> Self {
+        Keys(threefry(self.0, step_words(step)))
+    }
+
+    /// The words of every key: rows `u32[n, 2]`, each of which [`Key::new`] takes.
+    #[track_caller]
+    pub fn seeds(self) -> Tensor<'g> {
+        let columns = self.0.map(|words| words.reshape(&[words.shape().elements(), 1]));
+        columns[0].graph().concatenate(&columns, 1)
+    }
+}
+
 impl<'g> Key<'g> {
     /// The key whose words are the elements of `seed`, a `u32[2]`.
     #[track_caller]
@@ -32,13 +51,21 @@ impl<'g> Key<'g> {
         Key(threefry(self.0, [g.scalar(hash as u32), g.scalar((hash >> 32) as u32)]))
     }
 
+    /// The keys for several purposes and names, each as [`Key::fold`].
+    #[track_caller]
+    pub fn fold_each(self, hashes: &[u64]) -> Keys<'g> {
+        let g = self.0[0].graph();
+        let counter = [0, 32].map(|shift| {
+            let words: Vec<u32> = hashes.iter().map(|hash| (hash >> shift) as u32).collect();
+            g.constant(Literal::new(&[hashes.len()], &words))
+        });
+        Keys(threefry(self.0, counter))
+    }
+
     /// The key for a step (any integer scalar; its low 64 bits count).
     #[track_caller]
     pub fn fold_step(self, step: Tensor<'g>) -> Self {
-        let step = step.convert(DType::U64);
-        let low = step.convert(DType::U32);
-        let high = step.shift_right_logical(32.0).convert(DType::U32);
-        Key(threefry(self.0, [low, high]))
+        Key(threefry(self.0, step_words(step)))
     }
 
     /// Two independent u32 arrays of `dims`, at most 2^32 elements.
@@ -74,6 +101,14 @@ impl<'g> Key<'g> {
     fn symmetric(self, dims: &[usize]) -> Tensor<'g> {
         unit(self.bits(dims)[0]) * 2.0 + ((-24f64).exp2() - 1.0)
     }
+}
+
+/// The low and the high 32 bits of a step.
+#[track_caller]
+fn step_words(step: Tensor<'_>) -> [Tensor<'_>; 2] {
+    let step = step.convert(DType::U64);
+    let low = step.convert(DType::U32);
+    [low, step.shift_right_logical(32.0).convert(DType::U32)]
 }
 
 /// Inverse error function of f32 in (−1, 1): the single-precision approximation of Giles (2012), two polynomials in

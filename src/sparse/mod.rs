@@ -11,7 +11,7 @@
 //! | [`method`] | which scores keep and grow connections, in which order to the gradient step | 2.3-2.9 |
 //! | [`compact`] | which units are left, and the smaller network of them | 3.6 |
 //! | [`host`] | selection and one mask update on arrays: the twin that graphs are held equal to | 2.3-2.9 |
-//! | [`select`], [`update`] | the same as graphs, for the compiled training program | 2.3-2.9 |
+//! | [`select`], [`update`], [`alike`] | the same as graphs, for the compiled training program | 2.3-2.9 |
 //!
 //! All of it is pure: the same arguments give the same result on every machine and thread count.
 //!
@@ -50,6 +50,7 @@
 //! # Ok::<(), rigl_xla::sparse::Error>(())
 //! ```
 
+pub mod alike;
 pub mod compact;
 pub mod distribution;
 mod error;

@@ -57,76 +57,85 @@ pub fn top_k_mask<'g>(keys: Tensor<'g>, k: Tensor<'g>, select: Select) -> Tensor
     mask.reshape(&keys.dims())
 }
 
-/// Number of elements that hold, s32.
-fn count(pred: Tensor<'_>) -> Tensor<'_> {
-    let axes: Vec<usize> = (0..pred.shape().rank()).collect();
-    pred.convert(DType::S32).reduce_sum(&axes)
-}
-
-/// Keys whose counts are packed into one integer, three counts of ten bits: fewer than 2^10.
-const ROW: usize = 512;
-/// Bits found per pass over the keys.
+/// Keys whose counts are packed into one integer, in fields of ten bits: fewer than 2^10. As two axes, neither above the 32
+/// from which XLA's CPU compiler makes a sum in several passes.
+const PART: [usize; 2] = [16, 32];
+/// Bits found per pass over the keys: one of three candidates, or none.
 const BITS_PER_PASS: u32 = 2;
 
 fn by_bits<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
     let g = keys.graph();
     let n = keys.shape().elements();
-    // Rows are counted apart, so that a device may count them at once. The zeros that fill the last one reach no candidate.
-    let row = n.clamp(1, ROW);
-    let rows = n.div_ceil(row);
-    let filled = keys
-        .pad(0.0, &[0], &[(rows * row - n) as i64], &[0])
-        .reshape(&[rows, row]);
-    let passes = g.scalar((u32::BITS / BITS_PER_PASS) as i32);
+    // Parts are counted apart, so that a device may count them at once. The zeros that fill the last one reach no
+    // candidate, and among equals they come last.
+    let part: usize = PART.iter().product();
+    let parts = n.div_ceil(part).max(1);
+    let filled = keys.pad(0.0, &[0], &[(parts * part - n) as i64], &[0]);
+    let filled = filled.reshape(&[&[parts], &PART[..]].concat());
     // The largest threshold that at least k keys reach.
-    let found = g.repeat(passes, &[g.scalar(0u32), filled, k], |g, i, s| {
-        let shift = (g.scalar((u32::BITS - BITS_PER_PASS) as i32) - i * BITS_PER_PASS as f64).convert(DType::U32);
-        let digit = digit(s[1], s[0], shift, s[2]);
-        vec![s[0] | digit.shift_left(shift), s[1], s[2]]
+    let rounds = u32::BITS / BITS_PER_PASS;
+    let found = g.repeat(g.scalar(rounds as i32), &[g.scalar(0u32), filled, k], |_, i, s| {
+        let reached = |candidate| s[1].ge(candidate);
+        vec![extend(s[0], rounds, i, reached, |count| count.ge(s[2])), s[1], s[2]]
     });
     // The keys as they come out of the loop: taken from before it, they would be computed again for each of their uses.
-    let (threshold, k) = (found[0], found[2]);
-    let keys = found[1].reshape(&[rows * row]).slice(&[0], &[n]);
-    let above = keys.gt(threshold);
-    let tied = keys.eq(threshold);
-    let wanted = k - count(above);
+    let (threshold, keys, k) = (found[0], found[1], found[2]);
+    let (above, tied) = (keys.gt(threshold), keys.eq(threshold));
+    let counted = counts(&[above, tied]);
+    let [above_count, tied_count] = [0, 1].map(|i| counted.slice(&[i], &[i + 1]).reshape(&[]));
+    let wanted = k - above_count;
     // The largest index with fewer than `wanted` ties before it is the last tie that is in. When all ties are, as nearly
     // always, the loop does not run.
-    let index_bits = (usize::BITS - n.leading_zeros()) as i32;
-    let partial = wanted.lt(count(tied));
-    let rounds = partial.select(g.scalar(index_bits), g.scalar(0i32));
+    let partial = wanted.lt(tied_count);
+    let rounds = (usize::BITS - (parts * part).leading_zeros()).div_ceil(BITS_PER_PASS);
     let start = partial.select(g.scalar(0u32), g.scalar(u32::MAX));
-    let last = g.repeat(rounds, &[start, tied, wanted], |g, i, s| {
-        let candidate = s[0] | bit(g, g.scalar(index_bits - 1) - i);
-        let index = g.iota(Shape::new(DType::U32, [n]), 0);
-        let few = count(s[1] & index.lt(candidate)).lt(s[2]);
-        vec![few.select(candidate, s[0]), s[1], s[2]]
+    let times = partial.select(g.scalar(rounds as i32), g.scalar(0i32));
+    let last = g.repeat(times, &[start, tied, wanted], |g, i, s| {
+        let index = index(g, parts);
+        let before = |candidate| s[1] & index.lt(candidate);
+        vec![extend(s[0], rounds, i, before, |count| count.lt(s[2])), s[1], s[2]]
     });
     let (last, tied, wanted) = (last[0], last[1], last[2]);
-    let index = g.iota(Shape::new(DType::U32, [n]), 0);
-    above | (tied & index.le(last) & wanted.gt(0.0))
+    let mask = above | (tied & index(g, parts).le(last) & wanted.gt(0.0));
+    mask.reshape(&[parts * part]).slice(&[0], &[n])
 }
 
-/// The next two bits of the threshold below `prefix`, at `shift`: how many of the candidates 1, 2, 3 at least `k` of the
-/// `keys` (`[rows, row]`) reach. Counting all three at once, packed, takes one pass over the keys instead of two.
-fn digit<'g>(keys: Tensor<'g>, prefix: Tensor<'g>, shift: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
-    let g = keys.graph();
-    let field = |i: u32| f64::from(10 * i);
-    let reached = |i: u32| {
-        let candidate = prefix | g.scalar(i + 1).shift_left(shift);
-        keys.ge(candidate).convert(DType::U32).shift_left(field(i))
-    };
-    let packed = (reached(0) + reached(1) + reached(2)).reduce_sum(&[1]);
-    let enough = |i: u32| {
-        let counts = packed.shift_right_logical(field(i)) & g.scalar(1023u32).broadcast_to(&packed.dims());
-        counts.reduce_sum(&[0]).convert(DType::S32).ge(k).convert(DType::U32)
-    };
-    enough(0) + enough(1) + enough(2)
+/// The flat index of every key in this many parts, u32.
+fn index(g: &Graph, parts: usize) -> Tensor<'_> {
+    let dims = [&[parts], &PART[..]].concat();
+    g.iota(Shape::new(DType::U32, [dims.iter().product()]), 0)
+        .reshape(&dims)
 }
 
-/// The u32 with the one bit set that the s32 scalar `position` names.
-fn bit<'g>(g: &'g Graph, position: Tensor<'g>) -> Tensor<'g> {
-    g.scalar(1u32).shift_left(position.convert(DType::U32))
+/// A u32 scalar with its next two bits, in round `i` of `rounds`: as many of the candidates 1, 2, 3 as `holds` says by the
+/// counts, `s32[3]`, of what each `marks`. Counting all three at once takes one pass over the keys instead of two.
+fn extend<'g>(
+    number: Tensor<'g>,
+    rounds: u32,
+    i: Tensor<'g>,
+    marks: impl Fn(Tensor<'g>) -> Tensor<'g>,
+    holds: impl FnOnce(Tensor<'g>) -> Tensor<'g>,
+) -> Tensor<'g> {
+    let g = number.graph();
+    let round = (g.scalar(rounds as i32 - 1) - i).convert(DType::U32);
+    let shift = round * f64::from(BITS_PER_PASS);
+    let marked = [1u32, 2, 3].map(|digit| marks(number | g.scalar(digit).shift_left(shift)));
+    let digit = holds(counts(&marked)).convert(DType::U32).reduce_sum(&[0]);
+    number | digit.shift_left(shift)
+}
+
+/// How many keys each of up to three arrays `pred[parts, ..]` marks: `s32[arrays]`.
+fn counts<'g, const N: usize>(marked: &[Tensor<'g>; N]) -> Tensor<'g> {
+    const FIELD: f64 = 10.0;
+    let g = marked[0].graph();
+    let parts = marked[0].dims()[0];
+    let field = |i: usize| marked[i].convert(DType::U32).shift_left(FIELD * i as f64);
+    let packed = (1..N).fold(field(0), |sum, i| sum + field(i)).reduce_sum(&[1, 2]);
+    let dims = [N, parts];
+    let shift = g.iota(Shape::new(DType::U32, dims), 0) * FIELD;
+    let fields = packed.broadcast(&dims, &[1]).shift_right_logical(shift);
+    let fields = fields & g.number(DType::U32, FIELD.exp2() - 1.0).broadcast_to(&dims);
+    fields.reduce_sum(&[1]).convert(DType::S32)
 }
 
 fn by_sort<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {

@@ -58,32 +58,66 @@ enum Purpose {
     GrowInit = 3,
 }
 
+/// What an update chooses: connections, of the shape of the layer.
+#[derive(Clone, Copy)]
+pub struct Choice<'g> {
+    /// The mask after the update, `pred`.
+    pub mask: Tensor<'g>,
+    /// Those whose weights and slots start anew, `pred`; of a method that only prunes none.
+    pub new: Option<Tensor<'g>>,
+    /// Of gradual pruning, f32 scalar.
+    pub threshold: Option<Tensor<'g>>,
+}
+
 /// The layer after the update (reference 2.3-2.9). A method without updates leaves it as it is, and so does one that prunes
 /// without a count to keep.
 #[track_caller]
 pub fn update<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Layer<'g> {
-    let Some(drop) = drop_scores(rule, layer, inputs) else {
-        return layer.clone();
-    };
-    match (rule.method.keep, inputs.keep) {
-        (Keep::Connections, _) => exchange(rule, layer, inputs, drop),
-        (Keep::Budget | Keep::TotalBudget, Some(keep)) => Layer {
-            mask: top_k_mask(sort_keys(drop), keep, rule.select),
-            ..layer.clone()
+    choose(rule, layer, inputs).map_or_else(|| layer.clone(), |choice| apply(rule, layer, inputs, &choice))
+}
+
+/// Which connections of a layer go and come, by its weights and its mask; `None` where the update leaves it as it is.
+#[track_caller]
+pub fn choose<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option<Choice<'g>> {
+    let drop = drop_scores(rule, layer, inputs)?;
+    let kept = |keep| top_k_mask(sort_keys(drop), keep, rule.select);
+    Some(match rule.method.keep {
+        Keep::Connections => exchange(rule, layer, inputs, drop)?,
+        Keep::Budget | Keep::TotalBudget => Choice {
+            mask: kept(inputs.keep?),
+            new: None,
+            threshold: None,
         },
-        (Keep::Gradual, Some(keep)) => {
-            let kept = top_k_mask(sort_keys(drop), keep, rule.select);
+        Keep::Gradual => {
             let axes: Vec<usize> = (0..drop.shape().rank()).collect();
             let infinite = drop.graph().full(&drop.shape(), f64::INFINITY);
-            let threshold = kept.select(drop, infinite).reduce_min(&axes);
-            Layer {
+            let threshold = kept(inputs.keep?).select(drop, infinite).reduce_min(&axes);
+            Choice {
                 mask: drop.ge(threshold.broadcast_to(&drop.dims())),
+                new: None,
                 threshold: Some(threshold),
-                ..layer.clone()
             }
         }
-        (_, None) => layer.clone(),
+    })
+}
+
+/// The layer with what an update chose.
+#[track_caller]
+pub fn apply<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, choice: &Choice<'g>) -> Layer<'g> {
+    let slot = match rule.method.slots {
+        SlotReset::ScaledGradient if rule.initial_acc_scale != 0.0 => inputs.gradient * rule.initial_acc_scale,
+        SlotReset::ScaledGradient | SlotReset::Zero => inputs.gradient.zeros_like(),
+    };
+    let mut after = Layer {
+        mask: choice.mask,
+        threshold: choice.threshold.or(layer.threshold),
+        ..layer.clone()
+    };
+    if let Some(new) = choice.new {
+        after.weights = new.select(grow_tensor(rule, layer, inputs), layer.weights);
+        after.slots = layer.slots.iter().map(|&s| new.select(slot, s)).collect();
     }
+    after
 }
 
 /// The masks of layers whose `scores` are ranked together: the `keep` (s32 scalar) largest, ties to the earlier layer, then
@@ -106,10 +140,8 @@ pub fn prune_overall<'g>(scores: &[Tensor<'g>], keep: Tensor<'g>, select: Select
 }
 
 /// Drops and grows: the number of ones stays.
-fn exchange<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, drop: Tensor<'g>) -> Layer<'g> {
-    let Some(grow) = grow_scores(rule, layer, inputs) else {
-        return layer.clone();
-    };
+fn exchange<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, drop: Tensor<'g>) -> Option<Choice<'g>> {
+    let grow = grow_scores(rule, layer, inputs)?;
     let all: Vec<usize> = (0..layer.mask.shape().rank()).collect();
     let ones = layer.mask.convert(DType::S32).reduce_sum(&all);
     // Not above all of them, which rounding could exceed beyond 2^24 ones.
@@ -122,16 +154,11 @@ fn exchange<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, drop: Tenso
         GrowScore::Mask => grown,
         _ => grown & !layer.mask,
     };
-    let slot = match rule.method.slots {
-        SlotReset::ScaledGradient if rule.initial_acc_scale != 0.0 => inputs.gradient * rule.initial_acc_scale,
-        SlotReset::ScaledGradient | SlotReset::Zero => inputs.gradient.zeros_like(),
-    };
-    Layer {
-        weights: new.select(grow_tensor(rule, layer, inputs), layer.weights),
+    Some(Choice {
         mask: kept | grown,
-        slots: layer.slots.iter().map(|&s| new.select(slot, s)).collect(),
-        threshold: layer.threshold,
-    }
+        new: Some(new),
+        threshold: None,
+    })
 }
 
 fn key<'g>(inputs: &Inputs<'g>, purpose: Purpose) -> Key<'g> {

@@ -3,7 +3,8 @@
 use super::state::{self, State};
 use super::step::{Trainer, draw_key, effective};
 use crate::rng;
-use crate::sparse::update::{Inputs, Layer, Rule, drop_scores, prune_overall, update};
+use crate::sparse::alike::update_alike;
+use crate::sparse::update::{Inputs, Layer, Rule, drop_scores, prune_overall};
 use crate::sparse::{DropScore, GrowInit, GrowScore, Keep};
 use hlo::random::Key;
 use hlo::{DType, Graph, Shape, Tensor, grad};
@@ -111,23 +112,46 @@ impl Trainer<'_> {
         self.updates_need_batch() && self.plan.replicas() > 1
     }
 
-    /// Updates layer by layer.
+    /// Updates layer by layer, those of one size by the same instructions.
     pub(super) fn update_layers<'g>(&self, g: &'g Graph, state: &mut State<'g>, evidence: &Evidence<'g>) {
         let rule = self.rule();
-        for (i, (param, mask)) in self.updated_params().enumerate() {
-            let _scope = g.scope(param.name.as_str());
-            let layer = self.layer(state, param, mask);
-            let inputs = self.inputs(g, state, evidence, i, (param, &layer));
-            let after = update(&rule, &layer, &inputs);
-            state.set(&param.name, after.weights);
-            state.set(mask, after.mask);
-            state.set_all(&self.plan.optimizer.slots_of(&param.name), after.slots);
-            if let (Some(name), Some(threshold)) = (state::threshold(self.plan, param), after.threshold) {
-                state.set(&name, threshold);
+        let updated: Vec<_> = self.updated_params().enumerate().collect();
+        let groups = by_size(updated);
+        if groups.is_empty() {
+            return;
+        }
+        let purposes = groups.iter().flatten();
+        let purposes = purposes.map(|(_, (param, _))| rng::hash64("mask_update", &param.name));
+        let keys = Key::new(evidence.seed).fold_each(&purposes.collect::<Vec<_>>());
+        let seeds = keys.fold_step(state.get(state::GLOBAL_STEP)).seeds();
+        let mut from = 0;
+        for group in groups {
+            let _scope = g.scope(group[0].1.0.name.as_str());
+            let seeds = seeds.slice(&[from, 0], &[from + group.len(), 2]);
+            from += group.len();
+            let layers = group.iter().enumerate().map(|(row, &(i, (param, mask)))| {
+                let layer = self.layer(state, param, mask);
+                let key = Key::new(seeds.slice(&[row, 0], &[row + 1, 2]).reshape(&[2]));
+                let inputs = self.inputs(g, state, evidence, i, (param, &layer), key);
+                (layer, inputs)
+            });
+            let layers: Vec<_> = layers.collect();
+            for ((_, (param, mask)), after) in group.into_iter().zip(update_alike(&rule, &layers, seeds)) {
+                self.take_in(state, (param, mask), after);
             }
-            if let Some(explored) = state::explored(self.plan, param) {
-                state.set(&explored, state.get(&explored) | after.mask);
-            }
+        }
+    }
+
+    /// Takes what an update made of a layer into the state.
+    fn take_in<'g>(&self, state: &mut State<'g>, (param, mask): (&Param, &str), after: Layer<'g>) {
+        state.set(&param.name, after.weights);
+        state.set(mask, after.mask);
+        state.set_all(&self.plan.optimizer.slots_of(&param.name), after.slots);
+        if let (Some(name), Some(threshold)) = (state::threshold(self.plan, param), after.threshold) {
+            state.set(&name, threshold);
+        }
+        if let Some(explored) = state::explored(self.plan, param) {
+            state.set(&explored, state.get(&explored) | after.mask);
         }
     }
 
@@ -148,6 +172,7 @@ impl Trainer<'_> {
         evidence: &Evidence<'g>,
         i: usize,
         (param, layer): (&Param, &Layer<'g>),
+        key: Key<'g>,
     ) -> Inputs<'g> {
         let (plan, method) = (self.plan, self.plan.method);
         let average = state::average(plan, param).map(|name| state.get(&name));
@@ -156,10 +181,6 @@ impl Trainer<'_> {
             _ => average.or(evidence.gradients.get(i).copied()),
         };
         let gradient = gradient.unwrap_or_else(|| layer.weights.zeros_like());
-        let purpose = rng::hash64("mask_update", &param.name);
-        let key = Key::new(evidence.seed)
-            .fold(purpose)
-            .fold_step(state.get(state::GLOBAL_STEP));
         let decay = if param.decayed {
             plan.run.optimizer.weight_decay
         } else {
@@ -244,6 +265,19 @@ impl Trainer<'_> {
         let wanted: Vec<Tensor<'g>> = updated.filter_map(position).map(|i| kernels[i]).collect();
         self.sums(g, grad(norm, &wanted))
     }
+}
+
+/// Layers, with their positions and masks, by their number of weights, in the order of the first of each number.
+fn by_size<'a>(layers: Vec<(usize, (&'a Param, &'a str))>) -> Vec<Vec<(usize, (&'a Param, &'a str))>> {
+    let mut groups: Vec<Vec<(usize, (&Param, &str))>> = vec![];
+    for layer in layers {
+        let size = layer.1.0.elements();
+        match groups.iter_mut().find(|group| group[0].1.0.elements() == size) {
+            Some(group) => group.push(layer),
+            None => groups.push(vec![layer]),
+        }
+    }
+    groups
 }
 
 /// A fresh sample of the layer's initialiser, where new connections start from one.

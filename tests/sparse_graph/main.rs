@@ -2,6 +2,7 @@
 //! evaluator and on the default CPU plugin. A plugin that cannot be had fails the tests: nothing is skipped.
 #![allow(clippy::unwrap_used)]
 
+mod alike;
 mod launches;
 mod layer;
 mod select;

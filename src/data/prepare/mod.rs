@@ -8,6 +8,7 @@ mod classes;
 mod error;
 mod pixels;
 mod source;
+mod staging;
 
 use std::fs;
 use std::io::{self, Write};
@@ -27,6 +28,7 @@ use crate::checkpoint::atomic;
 use crate::rng::{BoundedRng, stream};
 use pixels::Pixels;
 use source::Source;
+use staging::Staging;
 
 /// Pictures in a shard, about, where the number of shards is not given; the official files have 1251.
 const PICTURES_PER_SHARD: usize = 1251;
@@ -147,26 +149,10 @@ impl Plan {
         stop: &AtomicBool,
         done: &(dyn Fn() + Sync),
     ) -> Result<Vec<Written>> {
-        let exists = || Error::Exists { path: output.into() };
-        let name = output.file_name().ok_or_else(exists)?.to_string_lossy();
         if output.symlink_metadata().is_ok() {
-            return Err(exists());
+            return Err(Error::Exists { path: output.into() });
         }
-        let parent = atomic::folder(output);
-        fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        let mut staging = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // As for any folder that is created; the umask is applied to it.
-            staging.permissions(fs::Permissions::from_mode(0o777));
-        }
-        let prefix = format!(".{name}.");
-        let staging = staging
-            .prefix(&prefix)
-            .suffix(atomic::TEMPORARY)
-            .tempdir_in(parent)
-            .map_err(Error::io(parent))?;
+        let staging = Staging::new(output)?;
         let write = |set: &Set| self.write_set(set, staging.path(), threads, stop, done);
         let written = self.sets.iter().map(write).collect::<Result<_>>()?;
         if !self.classes.is_empty() {
@@ -174,10 +160,7 @@ impl Plan {
             let text = self.classes.to_text();
             atomic::write(&path, |out| out.write_all(text.as_bytes())).map_err(Error::io(&path))?;
         }
-        fs::rename(staging.path(), output).map_err(Error::io(output))?;
-        // Its name is gone, so there is nothing to remove.
-        let _ = staging.keep();
-        atomic::sync_folder(parent).map_err(Error::io(parent))?;
+        staging.finish(output)?;
         Ok(written)
     }
 
