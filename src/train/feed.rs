@@ -9,7 +9,7 @@ use crate::data::batches::BatchOrder;
 use crate::data::pipeline::{self, Order, Part, Pipeline};
 use crate::data::sets::Examples;
 use crate::device::Device;
-use crate::pjrt::{self, Buffer};
+use crate::engine::{self, Buffer};
 use crate::report::note;
 use hlo::Literal;
 use std::rc::Rc;
@@ -51,8 +51,8 @@ impl Feed {
     pub fn new(plan: &Plan, device: &Device, examples: Examples, first: u64) -> Result<Self> {
         let (batch, launch) = (plan.run.train.batch_size, plan.launch_length() as usize);
         let (n, seed, replicas) = (examples.len(), plan.run.train.seed, device.replicas);
-        let to_all = |array: &Literal| -> pjrt::Result<Vec<Rc<Buffer>>> {
-            let to = |replica| device.client.to_device(array, replica).map(Rc::new);
+        let to_all = |array: &Literal| -> engine::Result<Vec<Rc<Buffer>>> {
+            let to = |replica| device.upload(array, replica).map(Rc::new);
             (0..replicas).map(to).collect()
         };
         let kind = match examples {
@@ -101,7 +101,7 @@ impl Feed {
                 let feed = |(replica, [images, labels]): (usize, &[Rc<Buffer>; 2])| {
                     let own = part(&indices, batch, replicas, replica);
                     let own = Literal::new(&[k, batch / replicas], &own);
-                    let own = device.client.to_device(&own, replica)?;
+                    let own = device.upload(&own, replica)?;
                     Ok([Rc::clone(images), Rc::clone(labels), Rc::new(own)])
                 };
                 data.iter().enumerate().map(feed).collect()
@@ -130,8 +130,8 @@ impl Feed {
                     let labels = part(&labels, batch, replicas, replica);
                     let labels = Literal::new(&[labels.len()], &labels);
                     Ok([
-                        Rc::new(device.client.to_device_async(images, replica)?),
-                        Rc::new(device.client.to_device_async(labels, replica)?),
+                        Rc::new(device.send(images, replica)?),
+                        Rc::new(device.send(labels, replica)?),
                         Rc::clone(&indices[replica]),
                     ])
                 };

@@ -8,7 +8,7 @@ use crate::data::pipeline::{self, Batch, Options, Order, Source};
 use crate::data::records::Records;
 use crate::data::sets::Examples;
 use crate::device::Device;
-use crate::pjrt::{Arg, Buffer, Client, Executable};
+use crate::engine::{self, Arg, Buffer, Program};
 use crate::report::note;
 use hlo::{DType, Literal, Shape};
 use models::{Declaration, Model, Param};
@@ -37,7 +37,7 @@ pub struct Scores {
 
 /// A data set, shared among the replicas of a run, and the program that evaluates it.
 pub struct Evaluator {
-    program: Executable,
+    program: Box<dyn Program>,
     inputs: Vec<String>,
     data: TestData,
     smoothed: bool,
@@ -54,8 +54,7 @@ enum TestData {
 struct Stream {
     records: Arc<Records>,
     options: Options,
-    client: Client,
-    replicas: usize,
+    device: Device,
     /// Rows of a batch that each replica evaluates.
     rows: usize,
 }
@@ -92,8 +91,7 @@ impl Evaluator {
                 let stream = Stream {
                     records: Arc::clone(records),
                     options: stream,
-                    client: device.client.clone(),
-                    replicas,
+                    device: device.clone(),
                     rows,
                 };
                 (batch_evaluation(network, rows)?, TestData::Stream(stream))
@@ -148,7 +146,11 @@ impl Evaluator {
     /// before.
     fn run_stream(&self, weights: &[Vec<&Buffer>], stream: &Stream) -> Result<(Sums, usize, usize)> {
         let records = &stream.records;
-        let order = Order::in_turn(records.len(), stream.rows * stream.replicas, pipeline::Part::WHOLE);
+        let order = Order::in_turn(
+            records.len(),
+            stream.rows * stream.device.replicas,
+            pipeline::Part::WHOLE,
+        );
         let mut pipeline = Arc::clone(records).pipeline(order, stream.options, 0)?;
         let (mut sums, mut examples) = (Sums::default(), 0);
         let mut pending: Option<Vec<Buffer>> = None;
@@ -192,23 +194,23 @@ impl Stream {
             Literal::new(&[n], &batch.labels),
             Literal::from_bools(&[n], &batch.present),
         ];
-        if self.replicas == 1 {
-            let sent = whole.into_iter().map(|array| self.client.to_device_async(array, 0));
-            return Ok(vec![sent.collect::<std::result::Result<_, _>>()?]);
+        if self.device.replicas == 1 {
+            let sent = whole.into_iter().map(|array| self.device.send(array, 0));
+            return Ok(vec![sent.collect::<engine::Result<_>>()?]);
         }
         let send = |replica: usize| {
             let start = self.rows * replica;
             let own = |array| rows(array, start..start + self.rows).ok_or(Error::Output("part of a batch"));
-            let send = |array| Ok(self.client.to_device_async(own(array)?, replica)?);
+            let send = |array| Ok(self.device.send(own(array)?, replica)?);
             whole.iter().map(send).collect()
         };
-        (0..self.replicas).map(send).collect()
+        (0..self.device.replicas).map(send).collect()
     }
 }
 
 /// A replica's inputs from a data set in memory, on its device.
 fn resident(device: &Device, set: &Dataset, replica: usize) -> Result<Vec<Buffer>> {
-    let to = |l: &Literal| Ok(device.client.to_device(l, replica)?);
+    let to = |l: &Literal| Ok(device.upload(l, replica)?);
     if device.replicas == 1 {
         return [&set.images, &set.labels].map(to).into_iter().collect();
     }
@@ -303,7 +305,7 @@ const PREDICT_BATCH: usize = 256;
 /// A network on a device that takes batches of one size.
 pub struct Predictor<'a> {
     device: &'a Device,
-    program: Executable,
+    program: Box<dyn Program>,
     weights: Vec<Buffer>,
     /// Shape of one batch of images.
     batch: Shape,
@@ -324,14 +326,14 @@ impl<'a> Predictor<'a> {
         dtype: DType,
     ) -> Result<Self> {
         let model = network.model;
-        let to_device = |w: &Literal| device.client.to_device(w, 0);
+        let to_device = |w: &Literal| device.upload(w, 0);
         Ok(Predictor {
             device,
             program: device.program(&prediction(network, batch, dtype)?, &[])?,
             weights: masked(model.declaration(), weights)?
                 .iter()
                 .map(to_device)
-                .collect::<std::result::Result<Vec<_>, _>>()?,
+                .collect::<engine::Result<_>>()?,
             batch: Shape::new(dtype, [vec![batch], model.input_dims()].concat()),
             classes: model.classes(),
         })
@@ -360,7 +362,7 @@ impl<'a> Predictor<'a> {
         let mut bytes = images.get(..n).unwrap_or(images).to_vec();
         bytes.resize(n, 0);
         let images = Literal::from_bytes(self.batch.clone(), bytes).ok_or(Error::Output("batch"))?;
-        Ok(self.device.client.to_device(&images, 0)?)
+        Ok(self.device.upload(&images, 0)?)
     }
 
     /// Logits of one batch, row-major.

@@ -16,7 +16,7 @@ use crate::config::Plan;
 use crate::data::Split;
 use crate::data::sets::{Examples, Form};
 use crate::device::Device;
-use crate::pjrt::{self, Arg, Buffer, DeviceKind, Executable};
+use crate::engine::{self, Arg, Buffer, Program};
 use crate::report::{metrics::Writer, progress::Progress};
 use crate::sparse::compact::Compressed;
 use crate::sparse::{Counters, Tick};
@@ -81,7 +81,7 @@ struct Session<'a> {
     plan: &'a Plan,
     dir: RunDir,
     device: Device,
-    launch: Executable,
+    launch: Box<dyn Program>,
     evaluator: Evaluator,
     specs: Vec<(String, Shape)>,
     /// Of each replica, as the inputs below.
@@ -147,7 +147,6 @@ pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &AtomicBool) -
 
 impl<'a> Session<'a> {
     fn open(plan: &'a Plan, mode: Mode) -> Result<Self> {
-        let kind: DeviceKind = plan.run.device.kind.parse()?;
         let model = plan.model()?;
         let dir = RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints);
         let found = resume::check(plan, &dir, mode)?;
@@ -155,7 +154,7 @@ impl<'a> Session<'a> {
         // The device starts and compiles while the examples are read.
         let (data, device) = std::thread::scope(|scope| {
             let data = scope.spawn(|| load(plan, &plan.run.form(&dims, classes)));
-            let device = Device::open_replicas(kind, plan.plugin(), plan.replicas());
+            let device = Device::of(plan);
             (data.join(), device)
         });
         let [train_set, test_set] = data.unwrap_or(Err(Error::Output("data set")))?;
@@ -172,12 +171,12 @@ impl<'a> Session<'a> {
         let batch = plan.run.train.eval_batch_size;
         let evaluator = Evaluator::new(&device, network, &test_set, batch, plan.run.data.pipeline(batch, 1))?;
         let state = each(&device, |replica| {
-            let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], replica);
+            let upload = |(name, _): &(String, Shape)| device.upload(&arrays[name], replica);
             specs.iter().map(upload).collect()
         })?;
         let identity = each(&device, |replica| {
             let arrays = replicas::identity(plan, replica);
-            let uploaded = arrays.iter().map(|array| device.client.to_device(array, replica));
+            let uploaded = arrays.iter().map(|array| device.upload(array, replica));
             uploaded.collect()
         })?;
         // Only now, when nothing of the new run can fail any more but its training, may an old one go.
@@ -241,7 +240,7 @@ impl<'a> Session<'a> {
         }
         self.clock.enter(Phase::Transfer);
         let buffers = each(&self.device, |replica| {
-            let upload = |l| self.device.client.to_device(l, replica);
+            let upload = |l| self.device.upload(l, replica);
             inputs.iter().map(upload).collect()
         })?;
         self.clock.enter(Phase::Host);
@@ -385,11 +384,11 @@ impl<'a> Session<'a> {
             .first()
             .into_iter()
             .flatten()
-            .map(Buffer::to_literal_async)
-            .collect::<std::result::Result<_, _>>()?;
+            .map(Buffer::read)
+            .collect::<engine::Result<_>>()?;
         let mut arrays = BTreeMap::new();
         for ((name, _), array) in self.specs.iter().zip(pending) {
-            arrays.insert(name.clone(), array.wait()?);
+            arrays.insert(name.clone(), array()?);
         }
         // Where the run stands is no part of its state: equal runs save equal bytes.
         let mut run = self.plan.run.clone();
@@ -460,13 +459,13 @@ impl<'a> Session<'a> {
     }
 }
 
-fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Executable> {
+fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Box<dyn Program>> {
     let (computation, aliases) = Trainer { plan, model }.launch(examples)?;
     Ok(device.replicated(&computation, &aliases)?)
 }
 
 /// What `make` puts on the device of each replica.
-fn each<T>(device: &Device, make: impl Fn(usize) -> pjrt::Result<T>) -> pjrt::Result<Vec<T>> {
+fn each<T>(device: &Device, make: impl Fn(usize) -> engine::Result<T>) -> engine::Result<Vec<T>> {
     (0..device.replicas).map(make).collect()
 }
 
