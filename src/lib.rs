@@ -8,6 +8,7 @@ pub mod config;
 pub mod cost;
 pub mod data;
 pub mod device;
+pub mod engine;
 mod names;
 pub mod pjrt;
 pub mod processes;

@@ -19,6 +19,10 @@ fn unknown_names_come_with_the_nearest() {
         (&["plan", "--distribution", "erdos-renyi"], "did you mean `erdos_renyi`"),
         (&["plan", "--data", "minst"], "did you mean `mnist`?"),
         (&["plan", "--device", "gpo"], "did you mean `gpu`"),
+        (
+            &["plan", "--engine", "xal"],
+            "--engine: unknown engine `xal`, expected one of pjrt, xla, interpreter; did you mean `xla`?",
+        ),
         (&["plan", "--set", "mask_update.anneal=cosin"], "did you mean `cosine`?"),
         (&["plan", "--rounding", "up"], "expected one of floor, ceil"),
         (&["plan", "--select", "heap"], "expected one of `bits`, `sort`, `topk`"),

@@ -12,7 +12,7 @@ use hlo::random::Key;
 use hlo::{Computation, Graph, Literal, Shape, Target, grad};
 use models::{Declaration, Draw, Init, Mode, Model, Net, Options, layers};
 use rigl_xla::checkpoint::{Metadata, save};
-use rigl_xla::device::Device;
+use rigl_xla::engine::Pjrt;
 use rigl_xla::pjrt::{Arg, CompileOptions, DeviceKind};
 use rigl_xla::rng::{BoundedRng, Stream, stream};
 
@@ -22,7 +22,7 @@ const PACKAGES: &[&str] = &["jax==0.4.38", "numpy==2.2.6", "safetensors==0.5.3"]
 const BATCH: usize = 4;
 
 /// One client for all tests of this process.
-static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open(DeviceKind::Cpu, None).unwrap());
+static DEVICE: LazyLock<Pjrt> = LazyLock::new(|| Pjrt::open(DeviceKind::Cpu, None, 1).unwrap());
 
 /// A network to compare. The seed is one for which no activation lies so near to zero that rounding would decide on
 /// which side, and so on gradients: the script tells the margin.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use hlo::{Computation, Form, Graph, Literal, Lowering, Padding, Target, Tensor, grad};
-use rigl_xla::device::options;
+use rigl_xla::engine::options;
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
 use rigl_xla::rng;
 

@@ -14,7 +14,8 @@ use rigl_xla::config::{Layers, Plan};
 use rigl_xla::data::Split;
 use rigl_xla::data::sets::Examples;
 use rigl_xla::device::Device;
-use rigl_xla::pjrt::{Arg, Buffer, DeviceKind};
+use rigl_xla::engine::{Arg, Buffer, EngineKind};
+use rigl_xla::pjrt::DeviceKind;
 use rigl_xla::sparse::Counters;
 use rigl_xla::train::launch::LAUNCH_OUTPUTS;
 use rigl_xla::train::replicas::{identity, part};
@@ -161,7 +162,7 @@ fn plan(args: &[(&str, toml::Value)]) -> Plan {
 
 /// `batches` are each replica's, `identities` what each is told to be.
 fn launch(plan: &Plan, batches: &[Vec<i32>], identities: &[usize]) -> Launched {
-    let device = Device::open_replicas(DeviceKind::Cpu, None, plan.replicas()).unwrap();
+    let device = Device::open_replicas(EngineKind::Pjrt, DeviceKind::Cpu, None, plan.replicas()).unwrap();
     let model = plan.model().unwrap();
     let dims = model.input_dims();
     let form = plan.run.form(&dims, model.classes());
@@ -191,8 +192,7 @@ fn launch(plan: &Plan, batches: &[Vec<i32>], identities: &[usize]) -> Launched {
         let draws = plan.draws().then(|| Literal::scalar(0i64));
         let identity = identity(plan, identities[replica]);
         let all = state.chain(own).chain(draws).chain(identity);
-        all.map(|l| Arg::Donate(device.client.to_device(&l, replica).unwrap()))
-            .collect()
+        all.map(|l| Arg::Donate(device.upload(&l, replica).unwrap())).collect()
     };
     let outputs = program
         .execute_replicated((0..plan.replicas()).map(inputs).collect())

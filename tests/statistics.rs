@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use hlo::Literal;
 use rigl_xla::config::{Layers, Plan};
-use rigl_xla::device::Device;
+use rigl_xla::engine::Pjrt;
 use rigl_xla::pjrt::{Arg, CompileOptions, DeviceKind};
 use rigl_xla::sparse::Counters;
 use rigl_xla::train::state::{GLOBAL_STEP, initial, specs};
@@ -38,7 +38,7 @@ fn statistics_move_where_a_mask_update_replaces_the_gradient_step() {
         model: &*model,
     };
     let (launch, _) = trainer.launch(BATCH).unwrap();
-    let device = Device::open(DeviceKind::Cpu, None).unwrap();
+    let device = Pjrt::open(DeviceKind::Cpu, None, 1).unwrap();
     let program = device
         .client
         .compile(&launch.to_bytes(&[]), &CompileOptions::default())

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "train/engines.rs"]
+mod engines;
 #[path = "train/profile.rs"]
 mod profile;
 

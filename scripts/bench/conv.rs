@@ -13,7 +13,7 @@ use hlo::{
 };
 use models::layers::cross_entropy;
 use models::{Mode, Model, Net, Options};
-use rigl_xla::device::{Device, options};
+use rigl_xla::engine::{Pjrt, options};
 use rigl_xla::pjrt::{Arg, Buffer, DeviceKind, Executable};
 use rigl_xla::rng;
 use serde_json::json;
@@ -106,7 +106,7 @@ fn facts(computation: &Computation) -> hlo::Result<Option<ConvFacts>> {
     Ok(seen.into_inner())
 }
 
-fn compile(device: &Device, computation: &Computation) -> anyhow::Result<Executable> {
+fn compile(device: &Pjrt, computation: &Computation) -> anyhow::Result<Executable> {
     Ok(device
         .client
         .compile(&computation.to_bytes(&[]), &options(device.kind))?)
@@ -142,7 +142,7 @@ fn least(programs: &[Executable], inputs: &[Buffer], budget_s: f64) -> anyhow::R
     Ok(least)
 }
 
-fn inputs(device: &Device, computation: &Computation) -> anyhow::Result<Vec<Buffer>> {
+fn inputs(device: &Pjrt, computation: &Computation) -> anyhow::Result<Vec<Buffer>> {
     let mut stream = rng::stream(0, "conv", "", 0);
     let mut input = |(_, shape): (String, Shape)| {
         // Positive, because moving variances are among them, and small, because nothing is scaled for depth.
@@ -165,7 +165,7 @@ fn candidates(facts: &ConvFacts) -> Vec<Lowering> {
     Form::ALL.into_iter().filter(unrolled).flat_map(form).collect()
 }
 
-fn layers(device: &Device, model: &dyn Model, batch: usize) -> anyhow::Result<()> {
+fn layers(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> {
     let whole = step(model, batch)?;
     let mut distinct: Vec<(String, Computation, usize)> = Vec::new();
     for node in whole
@@ -243,7 +243,7 @@ fn pass(facts: &ConvFacts) -> &'static str {
     }
 }
 
-fn networks(device: &Device, model: &dyn Model, batch: usize) -> anyhow::Result<()> {
+fn networks(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> {
     for computation in [step(model, batch)?, inference(model, batch)?] {
         let programs = [
             compile(device, &computation)?,
@@ -273,7 +273,7 @@ fn main() -> anyhow::Result<()> {
     };
     let batch = batch.parse().context(usage)?;
     let model = Options::new(network.as_str(), false).build()?;
-    let device = Device::open(DeviceKind::Cpu, None)?;
+    let device = Pjrt::open(DeviceKind::Cpu, None, 1)?;
     match what.as_str() {
         "layers" => layers(&device, &*model, batch),
         "networks" => networks(&device, &*model, batch),

@@ -27,13 +27,13 @@ STEPS = {"train": 2, "predict": 4}
 
 
 def commands(args, network, what, batch):
-    """Name to command; `rigl` and `dense` are ours."""
+    """Name to command; `rigl`, `static` (its masks, which gradients do not move) and `dense` are ours."""
     found = {}
     rigl, dense, _ = NETWORKS[network]
-    for name, preset in (("rigl", rigl), ("dense", dense)):
+    for name, preset, values in (("rigl", rigl, []), ("static", rigl, ["method.name=static"]), ("dense", dense, [])):
         if what == "train" or name == "rigl":
             steps = str(STEPS[what])
-            found[name] = [args.binary, what, preset, str(batch), steps, *VALUES.get(network, [])]
+            found[name] = [args.binary, what, preset, str(batch), steps, *values, *VALUES.get(network, [])]
     for library, environment in PEERS.items():
         python = os.path.join(bench.WORK, environment, "bin", "python")
         if os.path.exists(python):
@@ -108,17 +108,18 @@ def table(record):
         ratios = [f"{rate['rigl'] / rate[name]:.2f}" if name in rate else "" for name in PEERS]
         share = row["gflop"] / row["seconds"]["rigl"] / record["limit_gflops"]
         lines.append(f"| {row['network']} | {row['batch']} | {row['what']} | {' | '.join(cells + ratios)} | {share:.2f} |")
-    lines += ["", "| training step | ours, RigL | ours, dense | JAX |", "|---|---|---|---|"]
+    lines += ["", "| training step | ours, RigL | ours, static masks | ours, dense | JAX |", "|---|---|---|---|---|"]
     for row in record["rows"]:
         if row["what"] == "train":
             runs = row["runs"]
             for title, field in (
                 ("peak memory, MB", "peak_rss_mb"),
+                ("step in a launch of three, s", "in_launch_s"),
                 ("step with mask update, s", "with_update_s"),
                 ("step alone in a launch, s", None),
             ):
                 cells = []
-                for name in ("rigl", "dense", "jax"):
+                for name in ("rigl", "static", "dense", "jax"):
                     value = (
                         statistics.median([statistics.median(run["seconds"]) for run in runs[name]])
                         if field is None

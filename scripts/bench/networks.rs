@@ -10,7 +10,8 @@ use hlo::{DType, Literal};
 use models::Model;
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::device::Device;
-use rigl_xla::pjrt::{Arg, Buffer, DeviceKind, Executable};
+use rigl_xla::engine::{Arg, Buffer, Program};
+use rigl_xla::pjrt::DeviceKind;
 use rigl_xla::rng;
 use rigl_xla::sparse::Counters;
 use rigl_xla::train::eval::{Inference, prediction};
@@ -55,7 +56,7 @@ fn pictures(plan: &Plan, model: &dyn Model, count: usize) -> [Literal; 2] {
 struct Training<'a> {
     plan: &'a Plan,
     device: &'a Device,
-    program: Executable,
+    program: Box<dyn Program>,
     state: Vec<Buffer>,
     data: Vec<Buffer>,
     seed: Buffer,
@@ -77,7 +78,7 @@ impl Training<'_> {
         if self.plan.draws() {
             inputs.push(Literal::scalar(0i64));
         }
-        let upload = |input: &Literal| self.device.client.to_device(input, 0);
+        let upload = |input: &Literal| self.device.upload(input, 0);
         let buffers = inputs.iter().map(upload).collect::<Result<Vec<_>, _>>()?;
         let state = std::mem::take(&mut self.state).into_iter().map(Arg::Donate);
         let kept = self.data.iter().chain(&buffers).chain([&self.seed]).map(Arg::Keep);
@@ -102,7 +103,7 @@ fn train(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_jso
     let compile_s = started.elapsed().as_secs_f64() - graph_s;
     let specs = state::specs(plan);
     let arrays = state::initial(plan)?;
-    let upload = |literal: &Literal| device.client.to_device(literal, 0);
+    let upload = |literal: &Literal| device.upload(literal, 0);
     let state = specs.iter().map(|(name, _)| upload(&arrays[name]));
     let seed = Literal::new(&[2], &[0u32, 0]);
     let mut training = Training {
@@ -154,7 +155,7 @@ fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_j
     let program = device.program(&prediction(Inference::new(plan, &*model), batch, DType::U8)?, &[])?;
     let compile_s = started.elapsed().as_secs_f64();
     let arrays = state::initial(plan)?;
-    let upload = |literal: &Literal| device.client.to_device(literal, 0);
+    let upload = |literal: &Literal| device.upload(literal, 0);
     let specs = state::inference_specs(&model.declaration());
     let arrays: Vec<Literal> = specs.iter().map(|(name, _)| arrays[name].clone()).collect();
     let weights = masked(model.declaration(), &arrays)?;

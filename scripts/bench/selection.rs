@@ -6,7 +6,7 @@
 
 use clap::ValueEnum;
 use hlo::{DType, Graph, Literal, Shape};
-use rigl_xla::device::Device;
+use rigl_xla::engine::Pjrt;
 use rigl_xla::pjrt::{Arg, Buffer, DeviceKind, Executable};
 use rigl_xla::rng;
 use rigl_xla::sparse::select::{Select, sort_keys, top_k_mask};
@@ -34,7 +34,7 @@ const KERNELS: [(usize, usize); 15] = [
 /// Share of the weights that is selected.
 const DENSITY: f64 = 0.2;
 
-fn program(device: &Device, sizes: &[usize], select: Select) -> anyhow::Result<(Executable, f64)> {
+fn program(device: &Pjrt, sizes: &[usize], select: Select) -> anyhow::Result<(Executable, f64)> {
     let scores = |(i, &n): (usize, &usize)| (format!("scores{i}"), Shape::new(DType::F32, [n]));
     let counts = (0..sizes.len()).map(|i| (format!("k{i}"), Shape::scalar(DType::S32)));
     let parameters: Vec<_> = sizes.iter().enumerate().map(scores).chain(counts).collect();
@@ -47,7 +47,10 @@ fn program(device: &Device, sizes: &[usize], select: Select) -> anyhow::Result<(
             .collect()
     })?;
     let started = Instant::now();
-    Ok((device.program(&computation, &[])?, started.elapsed().as_secs_f64()))
+    Ok((
+        device.executable(&computation, &[], 1)?,
+        started.elapsed().as_secs_f64(),
+    ))
 }
 
 fn run(program: &Executable, inputs: &[Buffer]) -> anyhow::Result<(f64, Vec<Buffer>)> {
@@ -73,7 +76,7 @@ fn main() -> anyhow::Result<()> {
         "{} kernels of {total} weights",
         sizes.len()
     );
-    let device = Device::open(DeviceKind::Cpu, None)?;
+    let device = Pjrt::open(DeviceKind::Cpu, None, 1)?;
     let mut stream = rng::stream(0, "selection", "", 0);
     let mut inputs = Vec::new();
     for &n in &sizes {

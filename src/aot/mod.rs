@@ -140,8 +140,8 @@ impl Machine {
         effort: Option<u8>,
     ) -> Result<(Compiled, Duration), Error> {
         let started = Instant::now();
-        let bytes = crate::device::module(DeviceKind::Tpu, computation, aliases)?;
-        let mut options = crate::device::options(DeviceKind::Tpu);
+        let bytes = crate::engine::module(DeviceKind::Tpu, computation, aliases)?;
+        let mut options = crate::engine::options(DeviceKind::Tpu);
         options.num_replicas = self.devices;
         options.device_ids = Some((0..self.devices as i64).collect());
         if let Some(effort) = effort {

@@ -108,7 +108,7 @@ struct Outcome {
 /// A run that cannot be built, a topology that does not exist, a program that does not compile or does not fit, or a file
 /// that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let kind = args.run.device.device.as_deref().unwrap_or(DeviceKind::Tpu.name());
+    let kind = args.run.device.on.device.as_deref().unwrap_or(DeviceKind::Tpu.name());
     if kind.parse::<DeviceKind>()? != DeviceKind::Tpu {
         let why = format!("--device {kind}: expected tpu; `cost --compiled` compiles for a device that is here");
         return Err(Usage(why).into());
@@ -116,6 +116,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let grid = Grid::parse(&args.topology)?;
     let plan = args.run.layers()?.plan()?;
     args.check(&plan)?;
+    plan.engine()?.only_pjrt("a program for devices that are not here")?;
     let machine = Machine::open(grid, plan.plugin())?;
     let outcome = match args.batch {
         Some(Batch::Auto) => args.largest(&machine, &plan)?,

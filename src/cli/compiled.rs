@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::config::Plan;
-use crate::device::Device;
-use crate::pjrt::{DeviceKind, Executable};
+use crate::engine::Pjrt;
+use crate::pjrt::Executable;
 use crate::report::table::Table;
 use crate::train::eval::{Inference, prediction};
 use crate::train::step::Trainer;
@@ -36,8 +36,8 @@ pub struct Program {
 /// # Errors
 /// What keeps the device from starting, or the programs from compiling.
 pub fn programs(plan: &Plan) -> anyhow::Result<Vec<Program>> {
-    let kind: DeviceKind = plan.run.device.kind.parse()?;
-    let device = Device::open_replicas(kind, plan.plugin(), plan.replicas())?;
+    plan.engine()?.only_pjrt("what a compiler says of a program")?;
+    let device = Pjrt::open(plan.run.device.kind.parse()?, plan.plugin(), plan.replicas())?;
     let (model, batch) = (plan.model()?, plan.replica_batch());
     let mut one = plan.clone();
     one.run.train.steps_per_launch = 1;
@@ -45,9 +45,9 @@ pub fn programs(plan: &Plan) -> anyhow::Result<Vec<Program>> {
         plan: &one,
         model: &*model,
     };
-    let inference = device.program(&prediction(Inference::new(plan, &*model), batch, DType::F32)?, &[])?;
+    let inference = device.executable(&prediction(Inference::new(plan, &*model), batch, DType::F32)?, &[], 1)?;
     let (step, aliases) = trainer.launch(batch)?;
-    let step = device.replicated(&step, &aliases)?;
+    let step = device.executable(&step, &aliases, plan.replicas())?;
     Ok(vec![
         program("inference", batch, &inference)?,
         program("training iteration", batch, &step)?,

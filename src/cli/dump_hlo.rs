@@ -10,7 +10,7 @@ use hlo::{Alias, Computation, text};
 use super::Usage;
 use super::run_args::RunArgs;
 use crate::config::Plan;
-use crate::device::Device;
+use crate::engine::Pjrt;
 use crate::train::eval::{Inference, batch_evaluation, evaluation};
 use crate::train::step::Trainer;
 
@@ -126,8 +126,10 @@ impl Args {
 
 /// The graph as the plugin compiled it.
 fn optimized(plan: &Plan, computation: &Computation, aliases: &[Alias], format: Format) -> anyhow::Result<Vec<u8>> {
-    let device = Device::open_replicas(plan.run.device.kind.parse()?, plan.plugin(), plan.replicas())?;
-    let bytes = device.replicated(computation, aliases)?.compiled().optimized_hlo()?;
+    plan.engine()?.only_pjrt("--optimized: the graph as compiled")?;
+    let device = Pjrt::open(plan.run.device.kind.parse()?, plan.plugin(), plan.replicas())?;
+    let executable = device.executable(computation, aliases, plan.replicas())?;
+    let bytes = executable.compiled().optimized_hlo()?;
     Ok(match format {
         Format::Proto => bytes,
         Format::Text | Format::Stablehlo => text::dump_module(&text::read_module(&bytes)?).into_bytes(),

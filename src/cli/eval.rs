@@ -124,7 +124,7 @@ fn evaluate(args: &Args, device: &Device, of: Loaded) -> anyhow::Result<Report> 
     let batch = args.batch_size as usize;
     let stream = args.stream.options(batch);
     let evaluator = Evaluator::new(device, network.inference(), data, batch, stream)?;
-    let to_device = |weights: &Literal| device.client.to_device(weights, 0);
+    let to_device = |weights: &Literal| device.upload(weights, 0);
     let buffers = network.weights.iter().map(to_device).collect::<Result<Vec<_>, _>>()?;
     let scores = evaluator.run(&buffers.iter().collect::<Vec<_>>())?;
     Ok(Report::new(of, scores))

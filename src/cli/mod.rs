@@ -112,7 +112,7 @@ struct Usage(String);
 
 /// Whether the command or its configuration is wrong, wherever that was found out.
 fn is_usage(error: &anyhow::Error) -> bool {
-    use crate::{aot, config, data, pjrt, processes, train};
+    use crate::{aot, config, data, engine, pjrt, processes, train};
     if error.is::<Usage>() {
         return true;
     }
@@ -121,12 +121,14 @@ fn is_usage(error: &anyhow::Error) -> bool {
     {
         return true;
     }
-    let device = match error.downcast_ref() {
+    let engine = match error.downcast_ref() {
         Some(train::Error::Config(_) | train::Error::Data(data::Error::UnknownName { .. })) => return true,
-        Some(train::Error::Device(device)) => Some(device),
+        Some(train::Error::Device(engine)) => Some(engine),
         _ => error.downcast_ref(),
     };
-    device.is_some_and(pjrt::Error::is_usage) || error.is::<config::Error>()
+    engine.is_some_and(engine::Error::is_usage)
+        || error.downcast_ref().is_some_and(pjrt::Error::is_usage)
+        || error.is::<config::Error>()
 }
 
 /// Writes results to standard output. Not `println!`: a closed pipe is an error here, not a panic.

@@ -10,7 +10,7 @@ use hlo::{DType, Graph, Literal, Shape};
 use serde::Serialize;
 use serde_json::json;
 
-use super::run_args::DeviceArgs;
+use super::run_args::PluginArgs;
 use crate::pjrt::{
     self, Arg, Buffer, Candidate, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable,
     OptionValue, PACKAGES, Package, Plugin, SlotCoverage,
@@ -34,7 +34,7 @@ enum Command {
         what: String,
     },
     /// Load a plugin, show what it offers and run small programs on it
-    Doctor(DeviceArgs),
+    Doctor(PluginArgs),
 }
 
 /// Runs `plugin`.
@@ -45,7 +45,7 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     match args.command {
         Command::List => list(json),
         Command::Fetch { what } => fetch(&what, json),
-        Command::Doctor(DeviceArgs { device, plugin }) => {
+        Command::Doctor(PluginArgs { device, plugin }) => {
             doctor(device.as_deref().unwrap_or("cpu").parse()?, plugin.as_deref(), json)
         }
     }

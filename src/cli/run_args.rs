@@ -11,12 +11,25 @@ use crate::config::{Error, Layers, preset_of};
 use crate::data::sets::{Examples, Form, Set};
 use crate::data::{Split, pipeline};
 use crate::device::Device;
+use crate::engine::EngineKind;
 use crate::pjrt::DeviceKind;
 use crate::train::recognise::{Recognised, recognise};
 
-/// Where to run.
+/// Where to run, and through what.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct DeviceArgs {
+    /// The device.
+    #[command(flatten)]
+    pub on: PluginArgs,
+    /// What runs programs: pjrt (a plugin), xla (the C++ extension of the crate of that name, where this program was built
+    /// with it) or interpreter (on the host, slow, needs nothing) [default: pjrt]
+    #[arg(long, value_name = "NAME")]
+    pub engine: Option<String>,
+}
+
+/// A device and its plugin.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct PluginArgs {
     /// cpu, gpu or tpu
     #[arg(long, value_name = "KIND")]
     pub device: Option<String>,
@@ -217,8 +230,9 @@ impl RunArgs {
             ("--data-threads", ["data", "threads"], whole(self.data_threads)),
             ("--skip-corrupt", ["data", "skip_corrupt"], whole(self.skip_corrupt)),
             ("--precision", ["train", "precision"], text(&self.precision)),
-            ("--device", ["device", "kind"], text(&self.device.device)),
-            ("--plugin", ["device", "plugin"], text(&self.device.plugin)),
+            ("--device", ["device", "kind"], text(&self.device.on.device)),
+            ("--plugin", ["device", "plugin"], text(&self.device.on.plugin)),
+            ("--engine", ["device", "engine"], text(&self.device.engine)),
             ("--replicas", ["device", "replicas"], whole(self.replicas)),
             ("--num-processes", ["device", "processes"], whole(self.num_processes)),
             ("--sync-bn", ["train", "sync_bn"], self.sync_bn.then(|| true.into())),
@@ -282,10 +296,11 @@ impl DeviceArgs {
     /// The device asked for, the CPU by default, started.
     ///
     /// # Errors
-    /// An unknown kind, or what keeps the device from starting.
+    /// An unknown kind or engine, or what keeps the device from starting.
     pub fn open(&self) -> anyhow::Result<Device> {
-        let kind = self.device.as_deref().unwrap_or(DeviceKind::Cpu.name()).parse()?;
-        Ok(Device::open(kind, self.plugin.as_deref())?)
+        let kind = self.on.device.as_deref().unwrap_or(DeviceKind::Cpu.name()).parse()?;
+        let engine = self.engine.as_deref().map_or(Ok(EngineKind::default()), str::parse)?;
+        Ok(Device::open_replicas(engine, kind, self.on.plugin.as_deref(), 1)?)
     }
 }
 

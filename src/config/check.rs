@@ -5,6 +5,7 @@ use super::{Error, LayerSparsity, LearningRate, Run, Train};
 use crate::data::imagenet;
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::Set;
+use crate::engine::EngineKind;
 use crate::pjrt::DeviceKind;
 use crate::sparse;
 use models::Precision;
@@ -41,7 +42,10 @@ pub(super) fn names(run: &Run) -> Result<(), Error> {
     let precisions = Precision::ALL.map(Precision::name);
     known("train.precision", "precision", &run.train.precision, &precisions)?;
     let kinds = DeviceKind::ALL.map(DeviceKind::name);
-    known("device.kind", "device", &run.device.kind, &kinds)
+    known("device.kind", "device", &run.device.kind, &kinds)?;
+    let engines = EngineKind::ALL.map(EngineKind::name);
+    let engine = run.device.engine.as_deref();
+    engine.map_or(Ok(()), |engine| known("device.engine", "engine", engine, &engines))
 }
 
 pub(super) fn numbers(run: &Run) -> Result<(), Error> {

@@ -385,6 +385,9 @@ pub struct Device {
     pub kind: String,
     /// Plugin file or package; empty to search.
     pub plugin: String,
+    /// What runs programs: `pjrt`, `xla` or `interpreter`. Left out: `pjrt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// Devices that train side by side, of all processes together, each on its part of every batch. Left out: one for each
     /// process.
     #[serde(default, skip_serializing_if = "Option::is_none")]

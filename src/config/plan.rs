@@ -11,6 +11,7 @@ use super::{Data, Error, LayerSparsity, OptimizerRule, Run, Unit};
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::{Form, Set};
 use crate::data::{imagenet, pipeline};
+use crate::engine::{self, EngineKind};
 use crate::sparse::{self, Budget, Counters, DropScore, Gradual, Keep, Layer, Options, Schedule};
 
 /// Size of the images that a launch is sent, if they are sent launch by launch: enough to hide what a launch costs, and little
@@ -218,6 +219,15 @@ impl Plan {
     /// Size of a batch of images that is sent to the device.
     pub fn batch_bytes(&self) -> usize {
         size_of::<f32>() * self.run.train.batch_size * self.input_dims.iter().product::<usize>()
+    }
+
+    /// Engine that is asked for.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn engine(&self) -> Result<EngineKind, engine::Error> {
+        let asked = self.run.device.engine.as_deref();
+        asked.map_or(Ok(EngineKind::default()), str::parse)
     }
 
     /// Plugin file or package that is asked for.

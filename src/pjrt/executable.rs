@@ -48,16 +48,17 @@ unsafe fn destroy(client: &ClientInner, loaded: *mut PJRT_LoadedExecutable) -> R
 
 /// One argument of an execution.
 #[derive(Debug)]
-pub enum Arg<'a> {
+pub enum Arg<'a, B = Buffer> {
     /// Read only; the buffer stays valid.
-    Keep(&'a Buffer),
+    Keep(&'a B),
     /// Given away: where the program aliases this parameter with a result, its memory becomes the result's. The handle
     /// is consumed, also when the execution fails.
-    Donate(Buffer),
+    Donate(B),
 }
 
-impl Arg<'_> {
-    fn buffer(&self) -> &Buffer {
+impl<B> Arg<'_, B> {
+    /// The array itself.
+    pub fn buffer(&self) -> &B {
         match self {
             Arg::Keep(buffer) => buffer,
             Arg::Donate(buffer) => buffer,

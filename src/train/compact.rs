@@ -3,7 +3,7 @@
 use super::error::Result;
 use super::inference::Predictor;
 use crate::config::Plan;
-use crate::pjrt::Buffer;
+use crate::engine::Buffer;
 use crate::sparse::compact::{Compressed, Connections, MaskedLayer, Passes, compact, compressed};
 use hlo::Literal;
 use models::INPUT_INDICES;

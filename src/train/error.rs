@@ -1,6 +1,6 @@
 //! What can end a run early.
 
-use crate::{checkpoint, config, data, pjrt, processes, sparse};
+use crate::{checkpoint, config, data, engine, processes, sparse};
 use std::io;
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ fn saved_before(path: Option<&PathBuf>) -> String {
 pub enum Error {
     /// The device.
     #[error(transparent)]
-    Device(#[from] pjrt::Error),
+    Device(#[from] engine::Error),
     /// The other processes.
     #[error(transparent)]
     Processes(#[from] processes::Error),

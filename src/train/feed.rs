@@ -9,7 +9,7 @@ use crate::data::batches::BatchOrder;
 use crate::data::pipeline::{self, Order, Part, Pipeline};
 use crate::data::sets::Examples;
 use crate::device::Device;
-use crate::pjrt::Buffer;
+use crate::engine::Buffer;
 use crate::report::note;
 use hlo::Literal;
 use std::rc::Rc;
@@ -51,7 +51,7 @@ impl Feed {
     pub fn new(plan: &Plan, device: &Device, examples: Examples, first: u64) -> Result<Self> {
         let (batch, launch) = (plan.run.train.batch_size, plan.launch_length() as usize);
         let (n, seed, own) = (examples.len(), plan.run.train.seed, batch / device.replicas);
-        let to_all = |array: &Literal| device.each(|_, at| device.client.to_device(array, at).map(Rc::new));
+        let to_all = |array: &Literal| device.each(|_, at| device.upload(array, at).map(Rc::new));
         let kind = match examples {
             Examples::Whole(set) => {
                 let order = BatchOrder::new(n, batch, seed)?;
@@ -96,7 +96,7 @@ impl Feed {
                 clock.enter(Phase::Transfer);
                 device.each(|replica, at| {
                     let indices = part(&indices, batch, device.replicas, replica);
-                    let indices = device.client.to_device(&Literal::new(&[k, own], &indices), at)?;
+                    let indices = device.upload(&Literal::new(&[k, own], &indices), at)?;
                     let [images, labels] = &data[at];
                     Ok([Rc::clone(images), Rc::clone(labels), Rc::new(indices)])
                 })
@@ -126,8 +126,8 @@ impl Feed {
                     let labels = part(&labels, own * here, here, at);
                     let labels = Literal::new(&[labels.len()], &labels);
                     Ok([
-                        Rc::new(device.client.to_device_async(images, at)?),
-                        Rc::new(device.client.to_device_async(labels, at)?),
+                        Rc::new(device.send(images, at)?),
+                        Rc::new(device.send(labels, at)?),
                         Rc::clone(&indices[at]),
                     ])
                 };

@@ -5,7 +5,6 @@ use super::resume;
 use crate::checkpoint::Mode;
 use crate::config::Plan;
 use crate::data::sets::{Examples, first_bits};
-use crate::device::Device;
 use crate::processes::Group;
 use hlo::Literal;
 use sha2::{Digest, Sha256};
@@ -40,14 +39,13 @@ pub fn same_run(group: &Group, plan: &Plan, mode: Mode) -> Result<()> {
     Ok(group.agree(&said)?)
 }
 
-/// Refuses processes that have other examples or plugins, or start from another state. Of examples in files the layout of the
+/// Refuses processes that have other examples, or start from another state. Of examples in files the layout of the
 /// files is compared.
 ///
 /// # Errors
 /// As [`same_run`].
 pub fn same_start(
     group: &Group,
-    device: &Device,
     arrays: &BTreeMap<String, Literal>,
     iteration: u64,
     [train, test]: [&Examples; 2],
@@ -59,7 +57,6 @@ pub fn same_start(
         state.update(array.bytes());
     }
     let said = [
-        ("the plugin", device.client.plugin().fingerprint()?.to_owned()),
         ("the training set", set(train)),
         ("the test set", set(test)),
         ("the iteration to start from", iteration.to_string()),

@@ -5,12 +5,11 @@ use super::eval::{EVAL_OUTPUTS, Inference, Part, batch_evaluation, evaluation, p
 use super::feed::share;
 use super::state::inference_specs;
 use crate::data::Dataset;
-use crate::data::pipeline::{self, Batch, Options, Order, Source};
+use crate::data::pipeline::{Batch, Options, Order, Source};
 use crate::data::records::Records;
 use crate::data::sets::Examples;
 use crate::device::Device;
-use crate::pjrt::{Arg, Buffer, Client, Executable};
-use crate::processes::Group;
+use crate::engine::{self, Arg, Buffer, Program};
 use crate::report::note;
 use hlo::{DType, Literal, Shape};
 use models::{Declaration, Model, Param};
@@ -39,7 +38,7 @@ pub struct Scores {
 
 /// A data set, shared among the replicas of a run, and the program that evaluates it.
 pub struct Evaluator {
-    program: Executable,
+    program: Box<dyn Program>,
     inputs: Vec<String>,
     data: TestData,
     smoothed: bool,
@@ -56,14 +55,9 @@ enum TestData {
 struct Stream {
     records: Arc<Records>,
     options: Options,
-    client: Client,
-    /// Replicas of all processes, of this one, and what it reads.
-    replicas: usize,
-    here: usize,
-    share: pipeline::Part,
+    device: Device,
     /// Rows of a batch that each replica evaluates.
     rows: usize,
-    group: Option<Arc<Group>>,
 }
 
 /// Sums of [`EVAL_OUTPUTS`].
@@ -98,12 +92,8 @@ impl Evaluator {
                 let stream = Stream {
                     records: Arc::clone(records),
                     options: stream,
-                    client: device.client.clone(),
-                    replicas,
-                    here: device.own.len(),
-                    share: share(device),
+                    device: device.clone(),
                     rows,
-                    group: device.group.clone(),
                 };
                 (batch_evaluation(network, rows)?, TestData::Stream(stream))
             }
@@ -157,10 +147,11 @@ impl Evaluator {
     /// before. All processes launch as often, whether they have a share of the last batch or not.
     fn run_stream(&self, weights: &[Vec<&Buffer>], stream: &Stream) -> Result<(Sums, usize, usize)> {
         let records = &stream.records;
-        let batch = stream.rows * stream.replicas;
-        let order = Order::in_turn(records.len(), batch, stream.share);
+        let batch = stream.rows * stream.device.replicas;
+        let order = Order::in_turn(records.len(), batch, share(&stream.device));
         let mut pipeline = Arc::clone(records).pipeline(order, stream.options, 0)?;
-        let nothing = || Batch::empty(&records.image(), stream.rows * stream.here).ok_or(Error::Output("batch"));
+        let nothing =
+            || Batch::empty(&records.image(), stream.rows * stream.device.own.len()).ok_or(Error::Output("batch"));
         let (mut sums, mut examples) = (Sums::default(), 0);
         let mut pending: Option<Vec<Buffer>> = None;
         for _ in 0..records.len().div_ceil(batch) {
@@ -175,14 +166,8 @@ impl Evaluator {
         let skipped = pipeline.skipped();
         skipped.values().for_each(|fault| note!("left out: {fault}"));
         let sums = pending.map_or(Ok(sums), |outputs| self.add(&outputs, sums))?;
-        let (examples, skipped) = match &stream.group {
-            None => (examples, skipped.len()),
-            Some(group) => {
-                let all = group.sums(&[examples, skipped.len()])?;
-                (all[0], all[1])
-            }
-        };
-        Ok((sums, examples, records.damaged() + skipped))
+        let counts = stream.device.sums(&[examples, skipped.len()])?;
+        Ok((sums, counts[0], records.damaged() + counts[1]))
     }
 
     /// The outputs of one replica, which are those of all.
@@ -211,23 +196,24 @@ impl Stream {
             Literal::new(&[n], &batch.labels),
             Literal::from_bools(&[n], &batch.present),
         ];
-        if self.here == 1 {
-            let sent = whole.into_iter().map(|array| self.client.to_device_async(array, 0));
-            return Ok(vec![sent.collect::<std::result::Result<_, _>>()?]);
+        let here = self.device.own.len();
+        if here == 1 {
+            let sent = whole.into_iter().map(|array| self.device.send(array, 0));
+            return Ok(vec![sent.collect::<engine::Result<_>>()?]);
         }
         let send = |at: usize| {
             let start = self.rows * at;
             let own = |array| rows(array, start..start + self.rows).ok_or(Error::Output("part of a batch"));
-            let send = |array| Ok(self.client.to_device_async(own(array)?, at)?);
+            let send = |array| Ok(self.device.send(own(array)?, at)?);
             whole.iter().map(send).collect()
         };
-        (0..self.here).map(send).collect()
+        (0..here).map(send).collect()
     }
 }
 
 /// A replica's inputs from a data set in memory, on its device, `at`.
 fn resident(device: &Device, set: &Dataset, replica: usize, at: usize) -> Result<Vec<Buffer>> {
-    let to = |l: &Literal| Ok(device.client.to_device(l, at)?);
+    let to = |l: &Literal| Ok(device.upload(l, at)?);
     if device.replicas == 1 {
         return [&set.images, &set.labels].map(to).into_iter().collect();
     }
@@ -322,7 +308,7 @@ const PREDICT_BATCH: usize = 256;
 /// A network on a device that takes batches of one size.
 pub struct Predictor<'a> {
     device: &'a Device,
-    program: Executable,
+    program: Box<dyn Program>,
     weights: Vec<Buffer>,
     /// Shape of one batch of images.
     batch: Shape,
@@ -343,14 +329,14 @@ impl<'a> Predictor<'a> {
         dtype: DType,
     ) -> Result<Self> {
         let model = network.model;
-        let to_device = |w: &Literal| device.client.to_device(w, 0);
+        let to_device = |w: &Literal| device.upload(w, 0);
         Ok(Predictor {
             device,
             program: device.program(&prediction(network, batch, dtype)?, &[])?,
             weights: masked(model.declaration(), weights)?
                 .iter()
                 .map(to_device)
-                .collect::<std::result::Result<Vec<_>, _>>()?,
+                .collect::<engine::Result<_>>()?,
             batch: Shape::new(dtype, [vec![batch], model.input_dims()].concat()),
             classes: model.classes(),
         })
@@ -379,7 +365,7 @@ impl<'a> Predictor<'a> {
         let mut bytes = images.get(..n).unwrap_or(images).to_vec();
         bytes.resize(n, 0);
         let images = Literal::from_bytes(self.batch.clone(), bytes).ok_or(Error::Output("batch"))?;
-        Ok(self.device.client.to_device(&images, 0)?)
+        Ok(self.device.upload(&images, 0)?)
     }
 
     /// Logits of one batch, row-major.

@@ -31,7 +31,7 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
 }
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
-const FREE: [&str; 17] = [
+const FREE: [&str; 18] = [
     "data.dir",
     "data.threads",
     "data.prefetch",
@@ -46,6 +46,7 @@ const FREE: [&str; 17] = [
     "train.keep_checkpoints",
     "device.kind",
     "device.plugin",
+    "device.engine",
     "device.processes",
     "device.replicas",
     "output.dir",

@@ -18,7 +18,7 @@ use crate::config::Plan;
 use crate::data::Split;
 use crate::data::sets::{Examples, Form};
 use crate::device::Device;
-use crate::pjrt::{self, Arg, Buffer, DeviceKind, Executable};
+use crate::engine::{self, Arg, Buffer, Program};
 use crate::processes::Group;
 use crate::report::{metrics::Writer, progress::Progress};
 use crate::sparse::{Counters, Tick};
@@ -37,7 +37,7 @@ struct Session<'a> {
     plan: &'a Plan,
     dir: RunDir,
     device: Device,
-    launch: Executable,
+    launch: Box<dyn Program>,
     evaluator: Evaluator,
     specs: Vec<(String, Shape)>,
     /// Of each replica, as the inputs below.
@@ -113,7 +113,6 @@ pub fn train(
 
 impl<'a> Session<'a> {
     fn open(plan: &'a Plan, mode: Mode, group: Option<Arc<Group>>) -> Result<Self> {
-        let kind: DeviceKind = plan.run.device.kind.parse()?;
         let model = plan.model()?;
         let dir = folder(plan, mode, group.as_deref())?;
         let found = resume::check(plan, &dir, mode)?;
@@ -121,7 +120,7 @@ impl<'a> Session<'a> {
         // The device starts and compiles while the examples are read.
         let (data, device) = std::thread::scope(|scope| {
             let data = scope.spawn(|| load(plan, &plan.run.form(&dims, classes)));
-            let device = Device::open_shared(kind, plan.plugin(), plan.replicas(), group);
+            let device = Device::of(plan, group);
             (data.join(), device)
         });
         let [train_set, test_set] = data.unwrap_or(Err(Error::Output("data set")))?;
@@ -131,7 +130,7 @@ impl<'a> Session<'a> {
         let specs = state::specs(plan);
         let (arrays, counters, last_saved) = start(plan, &specs, found)?;
         if let Some(group) = &device.group {
-            same_start(group, &device, &arrays, counters.iteration, [&train_set, &test_set])?;
+            same_start(group, &arrays, counters.iteration, [&train_set, &test_set])?;
         }
         let examples = train_set.len();
         // Pictures are read while the compiler is at work.
@@ -141,13 +140,13 @@ impl<'a> Session<'a> {
         let batch = plan.run.train.eval_batch_size;
         let evaluator = Evaluator::new(&device, network, &test_set, batch, plan.run.data.pipeline(batch, 1))?;
         let state = device.each(|_, at| {
-            let upload = |(name, _): &(String, Shape)| device.client.to_device(&arrays[name], at);
-            specs.iter().map(upload).collect::<pjrt::Result<Vec<_>>>()
+            let upload = |(name, _): &(String, Shape)| device.upload(&arrays[name], at);
+            specs.iter().map(upload).collect::<engine::Result<Vec<_>>>()
         })?;
         let identity = device.each(|replica, at| {
             let arrays = replicas::identity(plan, replica);
-            let uploaded = arrays.iter().map(|array| device.client.to_device(array, at));
-            uploaded.collect::<pjrt::Result<Vec<_>>>()
+            let uploaded = arrays.iter().map(|array| device.upload(array, at));
+            uploaded.collect::<engine::Result<Vec<_>>>()
         })?;
         let progress = Progress::new(counters.iteration, plan.iterations);
         // Only now, when nothing of the new run can fail any more but its training, may an old one go.
@@ -209,8 +208,8 @@ impl<'a> Session<'a> {
         }
         self.clock.enter(Phase::Transfer);
         let buffers = self.device.each(|_, at| {
-            let upload = |l| self.device.client.to_device(l, at);
-            inputs.iter().map(upload).collect::<pjrt::Result<Vec<_>>>()
+            let upload = |l| self.device.upload(l, at);
+            inputs.iter().map(upload).collect::<engine::Result<Vec<_>>>()
         })?;
         self.clock.enter(Phase::Host);
         Ok(Some(Launch {
@@ -358,11 +357,11 @@ impl<'a> Session<'a> {
             .first()
             .into_iter()
             .flatten()
-            .map(Buffer::to_literal_async)
-            .collect::<std::result::Result<_, _>>()?;
+            .map(Buffer::read)
+            .collect::<engine::Result<_>>()?;
         let mut arrays = BTreeMap::new();
         for ((name, _), array) in self.specs.iter().zip(pending) {
-            arrays.insert(name.clone(), array.wait()?);
+            arrays.insert(name.clone(), array()?);
         }
         // Where the run stands is no part of its state: equal runs save equal bytes.
         let mut run = self.plan.run.clone();
@@ -455,7 +454,7 @@ fn begin(plan: &Plan, dir: &RunDir, mode: Mode, iterations: u64) -> Result<Write
     Ok(metrics)
 }
 
-fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Executable> {
+fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Box<dyn Program>> {
     let (computation, aliases) = Trainer { plan, model }.launch(examples)?;
     Ok(device.replicated(&computation, &aliases)?)
 }

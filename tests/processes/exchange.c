@@ -137,7 +137,7 @@ static PJRT_Error* create(PJRT_Client_Create_Args* args) {
   say("absent", try_get("absent", 6, "", 0));
   double started = seconds();
   say("late", get("absent", 6, 300, "", 0));
-  say("in time", seconds() - started > 0.29 && seconds() - started < 5);
+  say("in time", seconds() - started > 0.29 && seconds() - started < 20);
   char* too_large = calloc(1, TOO_LARGE);
   say("too large", put("too large", 9, too_large, TOO_LARGE));
 

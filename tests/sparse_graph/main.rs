@@ -10,14 +10,14 @@ mod training;
 mod update;
 
 use hlo::{Computation, Literal};
-use rigl_xla::device::Device;
+use rigl_xla::engine::Pjrt;
 use rigl_xla::pjrt::{Arg, Buffer, CompileOptions, DeviceKind, Executable};
 use rigl_xla::rng::{Stream, stream};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 /// One client for all tests of this process.
-static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open(DeviceKind::Cpu, None).unwrap());
+static DEVICE: LazyLock<Pjrt> = LazyLock::new(|| Pjrt::open(DeviceKind::Cpu, None, 1).unwrap());
 
 /// A program that one test compiles and others may wait for.
 type Compiled = Arc<OnceLock<Executable>>;

@@ -40,7 +40,7 @@ fn replicas_with_other_weights_are_found_at_the_next_mask_update() {
     let values: Vec<f32> = session.state[1][weights].to_literal().unwrap().to_vec().unwrap();
     let others: Vec<f32> = values.iter().rev().copied().collect();
     let others = Literal::new(session.specs[weights].1.dims.as_slice(), &others);
-    session.state[1][weights] = session.device.client.to_device(&others, 1).unwrap();
+    session.state[1][weights] = session.device.upload(&others, 1).unwrap();
     let error = session.run(next).map(|_| ()).unwrap_err();
     let Error::MasksDiffer {
         iteration: 9,

@@ -1,0 +1,246 @@
+//! Engines: what compiles and runs programs.
+//!
+//! Training, evaluation and prediction know no more of an engine than this trait: PJRT plugins over [`crate::pjrt`], the
+//! C++ extension of the crate `xla`, or the reference interpreter of [`hlo`].
+
+mod error;
+#[cfg(feature = "xla-extension")]
+mod extension;
+#[cfg(any(test, feature = "xla-extension"))]
+mod extension_input;
+mod interpreter;
+mod kind;
+mod places;
+mod plugin;
+
+pub use error::{Error, Result};
+pub use kind::EngineKind;
+pub use plugin::{Pjrt, module, options};
+
+use crate::pjrt::{self, DeviceKind};
+use hlo::{Alias, Computation, Literal};
+use std::any::Any;
+use std::sync::Arc;
+
+/// An engine that was started on some devices, which are numbered from 0.
+pub trait Engine: Send + Sync {
+    /// Name of the platform, such as `cpu`.
+    ///
+    /// # Errors
+    /// When the engine fails to answer.
+    fn platform(&self) -> Result<String>;
+
+    /// Number of devices.
+    fn device_count(&self) -> usize;
+
+    /// Compiles a graph for devices `0..replicas`, of several processes for those of all, which run it together. With `aliases` parameters may be donated to
+    /// outputs.
+    ///
+    /// # Errors
+    /// The compiler's.
+    fn compile(&self, computation: &Computation, aliases: &[Alias], replicas: usize) -> Result<Box<dyn Program>>;
+
+    /// Copies an array to a device.
+    ///
+    /// # Errors
+    /// When the device does not exist or refuses the array.
+    fn upload(&self, array: &Literal, device: usize) -> Result<Buffer>;
+
+    /// [`Engine::upload`] without waiting, where the engine can.
+    ///
+    /// # Errors
+    /// As [`Engine::upload`]; a failure of the transfer itself may show only where the array is read.
+    fn send(&self, array: Literal, device: usize) -> Result<Buffer> {
+        self.upload(&array, device)
+    }
+}
+
+/// A compiled graph on its devices.
+pub trait Program: Send + Sync {
+    /// Runs it, with arguments and results as `[replica][position]`. An argument is donated where it is donated on every
+    /// replica. May return at once: an error of the execution itself then shows where one of the results is read.
+    ///
+    /// # Errors
+    /// When the arguments are not the program's, or the engine refuses to start.
+    fn execute_replicated(&self, args: Vec<Vec<Arg<'_>>>) -> Result<Vec<Vec<Buffer>>>;
+
+    /// [`Program::execute_replicated`] on the one device of a program without replicas.
+    ///
+    /// # Errors
+    /// As there.
+    fn execute(&self, args: Vec<Arg<'_>>) -> Result<Vec<Buffer>> {
+        Ok(self.execute_replicated(vec![args])?.pop().unwrap_or_default())
+    }
+}
+
+/// An engine's own handle of an array on a device, which frees it on drop.
+pub trait Array: Any + Send + Sync {
+    /// Starts copying the array to the host, in C order.
+    ///
+    /// # Errors
+    /// When the engine refuses to start.
+    fn read(&self) -> Result<Reading>;
+}
+
+/// Waits for the array that is being copied to the host; fails with the error of the copy, or of the execution that was to
+/// produce the array.
+pub type Reading = Box<dyn FnOnce() -> Result<Literal>>;
+
+/// The only handle to one array on one device.
+pub struct Buffer(Box<dyn Array>);
+
+/// One argument of a program.
+pub type Arg<'a> = pjrt::Arg<'a, Buffer>;
+
+impl Buffer {
+    /// Copies the array to the host, blocking until it is there.
+    ///
+    /// # Errors
+    /// The error of the transfer, or of the execution that was to produce the array.
+    pub fn to_literal(&self) -> Result<Literal> {
+        self.read()?()
+    }
+
+    /// [`Array::read`].
+    ///
+    /// # Errors
+    /// When the engine refuses to start.
+    pub fn read(&self) -> Result<Reading> {
+        self.0.read()
+    }
+}
+
+/// Arguments as the engine's own arrays.
+fn own<T: Array>(args: Vec<Vec<Arg<'_>>>) -> Result<Vec<Vec<pjrt::Arg<'_, T>>>> {
+    let one = |arg| {
+        let own = match arg {
+            Arg::Keep(Buffer(array)) => (&**array as &dyn Any).downcast_ref().map(pjrt::Arg::Keep),
+            Arg::Donate(Buffer(array)) => {
+                let own = (array as Box<dyn Any>).downcast();
+                own.ok().map(|array| pjrt::Arg::Donate(*array))
+            }
+        };
+        own.ok_or(Error::Foreign)
+    };
+    let of_replica = |args: Vec<_>| args.into_iter().map(one).collect();
+    args.into_iter().map(of_replica).collect()
+}
+
+/// An engine's results as arrays of any engine.
+fn erased<T: Array>(results: Vec<Vec<T>>) -> Vec<Vec<Buffer>> {
+    let erase = |array| Buffer(Box::new(array));
+    let of_replica = |results: Vec<T>| results.into_iter().map(erase).collect();
+    results.into_iter().map(of_replica).collect()
+}
+
+/// Starts an engine with a device for each of `replicas`. `plugin` is for [`EngineKind::Pjrt`] alone.
+///
+/// # Errors
+/// What keeps the engine from being found or started.
+pub fn open(engine: EngineKind, device: DeviceKind, plugin: Option<&str>, replicas: usize) -> Result<Arc<dyn Engine>> {
+    match (engine, plugin) {
+        (EngineKind::Pjrt, _) => Ok(Arc::new(Pjrt::open(device, plugin, replicas)?)),
+        (_, Some(plugin)) => Err(Error::Plugin {
+            engine,
+            plugin: plugin.to_owned(),
+        }),
+        (EngineKind::Interpreter, None) if device != DeviceKind::Cpu => Err(Error::NotTheCpu { device }),
+        (EngineKind::Interpreter, None) => Ok(Arc::new(interpreter::Interpreter)),
+        #[cfg(feature = "xla-extension")]
+        (EngineKind::Xla, None) => Ok(Arc::new(extension::Xla::open(device, replicas)?)),
+        #[cfg(not(feature = "xla-extension"))]
+        (EngineKind::Xla, None) => Err(Error::NotBuilt),
+    }
+}
+
+/// Checks that there is a device for each replica.
+///
+/// # Errors
+/// [`pjrt::Error::TooFewDevices`].
+pub fn enough(engine: &dyn Engine, replicas: usize) -> Result<()> {
+    let count = engine.device_count();
+    if count >= replicas {
+        return Ok(());
+    }
+    Err(Error::Pjrt(pjrt::Error::TooFewDevices {
+        asked: replicas,
+        platform: engine.platform()?,
+        count,
+    }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use hlo::{DType, Graph, Shape};
+
+    /// Those of this build.
+    fn engines() -> impl Iterator<Item = Arc<dyn Engine>> {
+        let built = |engine: &EngineKind| *engine != EngineKind::Xla || cfg!(feature = "xla-extension");
+        let open = |engine| open(engine, DeviceKind::Cpu, None, 1).unwrap();
+        EngineKind::ALL.into_iter().filter(built).map(open)
+    }
+
+    /// The sum, and the first array again as one of another shape; the first parameter's memory becomes the sum's.
+    fn program(engine: &dyn Engine) -> Box<dyn Program> {
+        let shapes = ["a", "b"].map(|name| (name.to_owned(), Shape::new(DType::F32, [2, 3])));
+        let graph = Graph::function("sum", &shapes, |_, x| vec![x[0] + x[1], x[0].reshape(&[3, 2])]);
+        let aliases = [Alias {
+            output: 0,
+            parameter: 0,
+        }];
+        engine.compile(&graph.unwrap(), &aliases, 1).unwrap()
+    }
+
+    #[test]
+    fn engines_run_programs_alike() {
+        let a = Literal::new(&[2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let b = Literal::new(&[2, 3], &[0.5f32; 6]);
+        for engine in engines() {
+            let program = program(&*engine);
+            let kept = engine.send(b.clone(), 0).unwrap();
+            let mut first = engine.upload(&a, 0).unwrap();
+            for launch in 1..=2 {
+                let mut results = program.execute(vec![Arg::Donate(first), Arg::Keep(&kept)]).unwrap();
+                let [sum, reshaped] = [0, 1].map(|i| results[i].to_literal().unwrap());
+                let expected = [1f32, 2.0, 3.0, 4.0, 5.0, 6.0].map(|v| v + 0.5 * launch as f32);
+                assert_eq!(sum, Literal::new(&[2, 3], &expected));
+                assert_eq!(reshaped, Literal::new(&[3, 2], &expected.map(|v| v - 0.5)));
+                first = results.swap_remove(0);
+            }
+            assert_eq!(kept.to_literal().unwrap(), b);
+        }
+    }
+
+    #[test]
+    fn every_element_type_comes_back_as_it_went() {
+        for engine in engines() {
+            for dtype in DType::ALL {
+                let shape = Shape::new(dtype, [3, 2]);
+                // Zeros and ones as predicates, and nothing that is not a number.
+                let bytes = (0..shape.bytes()).map(|i| (i % 2) as u8).collect();
+                let array = Literal::from_bytes(shape, bytes).unwrap();
+                assert_eq!(engine.upload(&array, 0).unwrap().to_literal().unwrap(), array);
+            }
+            let after = engine.device_count();
+            assert!(engine.upload(&Literal::scalar(0f32), after).is_err());
+        }
+    }
+
+    #[test]
+    fn arguments_are_checked() {
+        let engines: Vec<_> = engines().collect();
+        let array = Literal::new(&[2, 3], &[0f32; 6]);
+        let turned = Literal::new(&[3, 2], &[0f32; 6]);
+        let upload = |engine: &dyn Engine, array| Arg::Donate(engine.upload(array, 0).unwrap());
+        for (i, engine) in engines.iter().enumerate() {
+            let (program, other) = (program(&**engine), &engines[(i + 1) % engines.len()]);
+            let refused = |args| program.execute(args).map(drop).unwrap_err();
+            let foreign = refused(vec![upload(&**engine, &array), upload(&**other, &array)]);
+            assert!(matches!(foreign, Error::Foreign), "{foreign}");
+            refused(vec![upload(&**engine, &array)]);
+            refused(vec![upload(&**engine, &array), upload(&**engine, &turned)]);
+        }
+    }
+}

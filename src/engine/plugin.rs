@@ -1,0 +1,195 @@
+//! The engine that PJRT plugins are: plugin, client and the cache of compiled programs.
+
+use super::places::{assigned, in_order};
+use super::{Arg, Array, Buffer, Engine, Program, Reading, Result, erased, own};
+use crate::pjrt::{
+    self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
+};
+use crate::processes::Group;
+use crate::report::{self, note};
+use hlo::{Alias, Computation, Literal, Target};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A plugin's devices, and what is needed to put programs on them.
+pub struct Pjrt {
+    /// Which kind they are.
+    pub kind: DeviceKind,
+    /// The plugin's client.
+    pub client: Client,
+    /// The plugin's ids of all devices, of several processes those of each in turn.
+    ids: Vec<i64>,
+    /// `None` where there is no folder for it, and where processes share the devices: their compilers help each other, so that
+    /// one that took its program from the cache would let the others wait.
+    cache: Option<Cache>,
+}
+
+impl Pjrt {
+    /// Finds, or fetches, the plugin for `kind` and starts it with a device for each of `replicas`; a CPU pretends to have
+    /// that many.
+    ///
+    /// # Errors
+    /// What keeps the plugin from being found, loaded or started, and fewer devices.
+    pub fn open(kind: DeviceKind, plugin: Option<&str>, replicas: usize) -> pjrt::Result<Self> {
+        let started = Instant::now();
+        pjrt::require(kind, plugin)?;
+        let plugin = pjrt::open(kind, plugin)?;
+        let mut options = ClientOptions::for_device(kind);
+        if kind == DeviceKind::Cpu {
+            options = options.with_cpu_devices(replicas);
+        }
+        let client = plugin.client(&options)?;
+        report::detail(|| format!("plugin {} ready in {:.2?}", plugin.path().display(), started.elapsed()));
+        Ok(Pjrt {
+            kind,
+            ids: client.own_places()?.into_iter().map(|place| place.id).collect(),
+            client,
+            cache: Cache::open().inspect_err(|e| note!("no compile cache: {e}")).ok(),
+        })
+    }
+
+    /// [`Pjrt::open`] with a device for each of `each` replicas in every process of a group, which all do so together.
+    ///
+    /// # Errors
+    /// As [`Pjrt::open`], and for a plugin that does not run over several processes, or is not the same in all.
+    pub fn open_shared(kind: DeviceKind, plugin: Option<&str>, each: usize, group: &Arc<Group>) -> Result<Self> {
+        pjrt::require(kind, plugin)?;
+        let plugin = pjrt::open(kind, plugin)?;
+        group.agree(&[("the plugin".to_owned(), plugin.fingerprint()?.to_owned())])?;
+        let (process, count) = (group.process(), group.count());
+        let mut options = ClientOptions::for_device(kind);
+        if kind == DeviceKind::Cpu {
+            options = options.with_cpu_devices(each);
+        }
+        let store = Arc::clone(group) as Arc<dyn pjrt::KeyValueStore>;
+        let client = plugin.client(&options.in_group(kind, pjrt::Group { process, count, store }))?;
+        let (platform, all, found) = (client.platform_name()?, client.all_places()?, client.process()?);
+        let ids = assigned(&platform, &all, found, (process, count), each)?;
+        in_order(&ids[each * process..][..each], &client.own_places()?)?;
+        Ok(Pjrt {
+            kind,
+            client,
+            ids,
+            cache: None,
+        })
+    }
+
+    /// Compiles a graph for devices `0..replicas`, or loads it from the cache, in the form that suits the device
+    /// ([`Computation::lowered`]). With `aliases` parameters may be donated to outputs.
+    ///
+    /// # Errors
+    /// The compiler's.
+    pub fn executable(
+        &self,
+        computation: &Computation,
+        aliases: &[Alias],
+        replicas: usize,
+    ) -> pjrt::Result<Executable> {
+        let started = Instant::now();
+        let bytes = module(self.kind, computation, aliases)?;
+        let options = self.options(replicas);
+        let Some(cache) = &self.cache else {
+            return self.client.compile(&bytes, &options);
+        };
+        let (executable, outcome) = self.client.compile_cached(cache, &bytes, &options)?;
+        let name = &computation.name;
+        match outcome {
+            CacheOutcome::Damaged(why) => {
+                note!("compile cache: the entry of {name} was damaged and is replaced ({why})")
+            }
+            CacheOutcome::NotSaved(why) => note!("compile cache: {name} could not be kept ({why})"),
+            CacheOutcome::Hit => report::detail(|| format!("{name}: from the cache in {:.2?}", started.elapsed())),
+            CacheOutcome::Miss => report::detail(|| format!("{name}: compiled in {:.2?}", started.elapsed())),
+        }
+        Ok(executable)
+    }
+
+    fn options(&self, replicas: usize) -> CompileOptions {
+        if replicas == 1 {
+            return options(self.kind);
+        }
+        CompileOptions {
+            num_replicas: replicas,
+            device_ids: Some(self.ids.iter().take(replicas).copied().collect()),
+            ..options(self.kind)
+        }
+    }
+}
+
+impl Engine for Pjrt {
+    fn platform(&self) -> Result<String> {
+        Ok(self.client.platform_name()?)
+    }
+
+    fn device_count(&self) -> usize {
+        self.client.device_count()
+    }
+
+    fn compile(&self, computation: &Computation, aliases: &[Alias], replicas: usize) -> Result<Box<dyn Program>> {
+        Ok(Box::new(self.executable(computation, aliases, replicas)?))
+    }
+
+    fn upload(&self, array: &Literal, device: usize) -> Result<Buffer> {
+        Ok(Buffer(Box::new(self.client.to_device(array, device)?)))
+    }
+
+    fn send(&self, array: Literal, device: usize) -> Result<Buffer> {
+        Ok(Buffer(Box::new(self.client.to_device_async(array, device)?)))
+    }
+}
+
+impl Program for Executable {
+    fn execute_replicated(&self, args: Vec<Vec<Arg<'_>>>) -> Result<Vec<Vec<Buffer>>> {
+        Ok(erased(self.execute_replicated(own(args)?)?))
+    }
+}
+
+impl Array for pjrt::Buffer {
+    fn read(&self) -> Result<Reading> {
+        let pending = self.to_literal_async()?;
+        Ok(Box::new(move || Ok(pending.wait()?)))
+    }
+}
+
+/// Environment variable that says in which form plugins are given programs: `hlo` (default) or `stablehlo`, for a plugin
+/// that takes nothing else.
+const FORMAT: &str = "RIGL_XLA_PROGRAM_FORMAT";
+
+/// A graph as a program for a plugin, in the form that suits a kind of device.
+///
+/// # Errors
+/// A graph that cannot be rewritten (none of this crate's), or an unknown format.
+pub fn module(kind: DeviceKind, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
+    let lowered = computation.lowered(target(kind))?;
+    let format = std::env::var(FORMAT).unwrap_or_default();
+    match format.as_str() {
+        "" | "hlo" => Ok(lowered.to_bytes(aliases)),
+        "stablehlo" => Ok(lowered.to_stablehlo(aliases).into_bytes()),
+        _ => Err(pjrt::Error::UnknownFormat {
+            variable: FORMAT,
+            given: format,
+        }),
+    }
+}
+
+/// What graphs are rewritten for.
+pub(super) fn target(kind: DeviceKind) -> Target {
+    match kind {
+        DeviceKind::Cpu => Target::Cpu,
+        _ => Target::Any,
+    }
+}
+
+/// Options of XLA's compiler for CPUs that are turned off. Otherwise maximum and minimum may drop a NaN, and a matrix product
+/// whose right operand is an argument may be computed from what was at its address in an earlier launch.
+pub(super) const INEXACT: [&str; 2] = ["xla_cpu_enable_fast_min_max", "xla_cpu_use_xnnpack"];
+
+/// What every program of a kind of device is compiled with.
+pub fn options(kind: DeviceKind) -> CompileOptions {
+    let mut options = CompileOptions::default();
+    if kind == DeviceKind::Cpu {
+        let off = |flag: &str| (flag.to_string(), OptionValue::Bool(false));
+        options.xla_flags.extend(INEXACT.map(off));
+    }
+    options
+}
