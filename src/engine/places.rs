@@ -60,8 +60,8 @@ pub(super) fn in_order(ids: &[i64], own: &[Place]) -> pjrt::Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
     /// Two hosts with two devices each, as a GPU client and a TPU's list them.
+    #[test]
     fn replicas_are_on_the_devices_of_their_process() {
         let places = |of: [(i64, usize); 4]| of.map(|(id, process)| Place { id, process });
         let grouped = places([(0, 0), (1, 0), (8, 1), (9, 1)]);

@@ -153,14 +153,14 @@ static PJRT_Error* create(PJRT_Client_Create_Args* args) {
   free(too_large);
   free(own);
 
-  /* Together, and at once: whoever fails first ends the others. */
+  /* Whoever fails first ends the others, so nobody does before all have reported. */
+  fprintf(stderr, "exchange: %s\n", report);
   char done[] = {'d', (char)node};
   put(done, sizeof done, "", 0);
   for (int64_t other = 0; other < nodes; other++) {
     done[1] = (char)other;
     say("done", get(done, sizeof done, 60000, "", 0));
   }
-  fprintf(stderr, "exchange: %s\n", report);
   return make(PJRT_Error_Code_UNIMPLEMENTED, report, strlen(report));
 }
 

@@ -86,7 +86,7 @@ fn clients_of_a_plugin_find_each_other() {
         // 5: not found, 4: deadline exceeded, 8: resource exhausted, as etcd calls what is far above its limit.
         let expected = format!(
             "exchange: node {process}; of 2; put 0; again 0; get 0; try 0; get 0; try 0; empty 0; absent 5; late 4; \
-             in time 1; too large 8; threads 0; done 0; done 0;"
+             in time 1; too large 8; threads 0;"
         );
         assert!(said.contains(&expected), "{process}: {said}");
         // Its own failure, or that of the other, which it was told first.
