@@ -33,8 +33,8 @@ pub trait Engine: Send + Sync {
     /// Number of devices.
     fn device_count(&self) -> usize;
 
-    /// Compiles a graph for devices `0..replicas`, of several processes for those of all, which run it together. With `aliases` parameters may be donated to
-    /// outputs.
+    /// Compiles a graph for devices `0..replicas`, of several processes for those of all, which run it together. With
+    /// `aliases` parameters may be donated to outputs.
     ///
     /// # Errors
     /// The compiler's.
