@@ -2,7 +2,7 @@
 
 use crate::config::Plan;
 use crate::engine::{self, Buffer, Engine, EngineKind, Pjrt, Program, Result};
-use crate::pjrt::DeviceKind;
+use crate::pjrt::{DeviceKind, Profiler};
 use crate::processes::{self, Group};
 use hlo::{Alias, Computation, Literal};
 use std::ops::Range;
@@ -129,6 +129,14 @@ impl Device {
     /// As [`Device::upload`]; a failure of the transfer itself may show only where the array is read.
     pub fn send(&self, array: Literal, device: usize) -> Result<Buffer> {
         self.engine.send(array, device)
+    }
+
+    /// The profiler of the devices, not started; `None` where the engine has none.
+    ///
+    /// # Errors
+    /// When the engine refuses to make it.
+    pub fn profiler(&self) -> Result<Option<Profiler>> {
+        self.engine.profiler()
     }
 }
 

@@ -23,7 +23,8 @@ pub struct Args {
     #[arg(long)]
     overwrite: bool,
     /// Record where the time of N launches goes, after the first of this session: to profile.jsonl in the run folder, and
-    /// in all at the end. By this program's own clock; the profilers of plugins are not used yet
+    /// in all at the end, by this program's own clock; and what the plugin's profiler records of the devices, where it
+    /// brings one (TPU and NVIDIA), as TensorBoard reads it from the run folder
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     profile: Option<u64>,
 }
@@ -149,10 +150,13 @@ fn profile_text(profile: &Profile) -> String {
         let share = format!("{:.1} %", 100.0 * time.share);
         table.row([time.phase.into(), ms(time.total_s), ms(time.mean_s), share]);
     }
+    let trace = profile.trace.as_ref();
+    let trace = trace.map(|path| format!("devices: {}\n", path.display()));
     format!(
-        "\nlaunches after the first: {} recorded, of {} iterations in all\n{}",
+        "\nlaunches after the first: {} recorded, of {} iterations in all\n{}{}",
         profile.launches,
         profile.iterations,
-        table.write(Style::Text)
+        table.write(Style::Text),
+        trace.unwrap_or_default()
     )
 }

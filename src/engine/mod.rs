@@ -53,6 +53,14 @@ pub trait Engine: Send + Sync {
     fn send(&self, array: Literal, device: usize) -> Result<Buffer> {
         self.upload(&array, device)
     }
+
+    /// The profiler of the devices, not started; `None` where the engine has none.
+    ///
+    /// # Errors
+    /// When the engine refuses to make it.
+    fn profiler(&self) -> Result<Option<pjrt::Profiler>> {
+        Ok(None)
+    }
 }
 
 /// A compiled graph on its devices.

@@ -136,6 +136,10 @@ impl Engine for Pjrt {
     fn send(&self, array: Literal, device: usize) -> Result<Buffer> {
         Ok(Buffer(Box::new(self.client.to_device_async(array, device)?)))
     }
+
+    fn profiler(&self) -> Result<Option<pjrt::Profiler>> {
+        Ok(self.client.profiler()?)
+    }
 }
 
 impl Program for Executable {

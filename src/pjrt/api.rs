@@ -165,16 +165,23 @@ impl Api {
 
     /// Numbers of the extensions in the plugin's list.
     pub fn extensions(&self) -> Vec<PJRT_Extension_Type> {
-        let mut found = Vec::new();
+        self.nodes().map(|(_, base)| base.type_).collect()
+    }
+
+    /// The extension of this number, if the plugin has it: a struct that begins as this one does, alive as long as the table.
+    pub fn extension(&self, number: PJRT_Extension_Type) -> Option<*const PJRT_Extension_Base> {
+        let mut nodes = self.nodes();
+        nodes.find(|(_, base)| base.type_ == number).map(|(node, _)| node)
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = (*const PJRT_Extension_Base, PJRT_Extension_Base)> {
         // SAFETY: the head of the table is readable (see `from_table`).
-        let mut node = unsafe { (&raw const (*self.table).extension_start).read() };
-        while !node.is_null() {
+        let first = unsafe { (&raw const (*self.table).extension_start).read() };
+        let read = |node: *mut PJRT_Extension_Base| {
             // SAFETY: a linked list of structs that begin with this base, alive as long as the table.
-            let base = unsafe { node.read() };
-            found.push(base.type_);
-            node = base.next;
-        }
-        found
+            (!node.is_null()).then(|| (node.cast_const(), unsafe { node.read() }))
+        };
+        std::iter::successors(read(first), move |(_, base)| read(base.next))
     }
 }
 

@@ -33,6 +33,7 @@ mod nodes;
 mod options;
 mod packages;
 mod plugin;
+mod profiler;
 mod signature;
 mod topology;
 
@@ -49,4 +50,5 @@ pub use nodes::require;
 pub use options::CompileOptions;
 pub use packages::{DeviceKind, PACKAGES, Package};
 pub use plugin::{MINIMUM_MINOR, Plugin, SlotCoverage};
+pub use profiler::Profiler;
 pub use topology::Topology;

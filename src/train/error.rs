@@ -38,7 +38,7 @@ pub enum Error {
     /// The configuration, kept with the run or asked for.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// `metrics.jsonl` or `profile.jsonl`.
+    /// `metrics.jsonl`, `profile.jsonl` or what the profiler of the devices recorded.
     #[error("{}: {source}", path.display())]
     Metrics {
         /// The file.

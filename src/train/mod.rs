@@ -16,6 +16,7 @@ mod session;
 pub mod state;
 pub mod step;
 mod summary;
+mod trace;
 mod update;
 
 pub use error::{Error, Result};

@@ -1,7 +1,9 @@
 //! Where the time of training goes: the seconds of each launch by phase (`train --profile`).
 
 use super::error::{Error, Result};
+use super::trace::Trace;
 use crate::checkpoint::RunDir;
+use crate::device::Device;
 use crate::report::metrics::Writer;
 use serde::Serialize;
 use serde_json::json;
@@ -100,6 +102,9 @@ pub struct Profile {
     pub wall_s: f64,
     /// In the order of [`Phase::ALL`].
     pub phases: Vec<PhaseTime>,
+    /// What the profiler of the devices recorded meanwhile; absent where the plugin brings none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<PathBuf>,
 }
 
 /// One phase, over all recorded launches.
@@ -115,8 +120,7 @@ pub struct PhaseTime {
     pub share: f64,
 }
 
-/// Writes the profile of a session, `profile.jsonl`, launch by launch.
-#[derive(Debug)]
+/// Writes the profile of a session, `profile.jsonl`, launch by launch, and has the devices recorded.
 pub struct Recorder {
     writer: Writer,
     path: PathBuf,
@@ -129,6 +133,9 @@ pub struct Recorder {
     launches: u64,
     iterations: u64,
     spent: Spent,
+    /// What records the devices, and its file.
+    trace: Option<Trace>,
+    traced: Option<PathBuf>,
 }
 
 impl Recorder {
@@ -137,7 +144,7 @@ impl Recorder {
     ///
     /// # Errors
     /// I/O.
-    pub fn create(dir: &RunDir, launches: u64, iteration: u64) -> Result<Self> {
+    pub fn create(dir: &RunDir, launches: u64, iteration: u64, device: &Device) -> Result<Self> {
         let (path, file) = dir.profile()?;
         Ok(Recorder {
             writer: Writer::new(file),
@@ -148,6 +155,8 @@ impl Recorder {
             launches: 0,
             iterations: 0,
             spent: Spent::default(),
+            trace: Trace::new(device, dir).filter(|_| launches > 0),
+            traced: None,
         })
     }
 
@@ -159,6 +168,9 @@ impl Recorder {
     pub fn record(&mut self, iteration: u64, spent: &Spent) -> Result<()> {
         let iterations = iteration - std::mem::replace(&mut self.iteration, iteration);
         self.launch += 1;
+        if self.launch == 1 {
+            self.trace = self.trace.take().and_then(Trace::start);
+        }
         if self.launch == 1 || self.launches == self.asked {
             return Ok(());
         }
@@ -179,7 +191,22 @@ impl Recorder {
         self.writer.write(&record).map_err(|source| Error::Metrics {
             path: self.path.clone(),
             source,
-        })
+        })?;
+        match self.launches == self.asked {
+            true => self.finish(),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends what records the devices, if it goes on.
+    ///
+    /// # Errors
+    /// [`Error::Metrics`].
+    pub fn finish(&mut self) -> Result<()> {
+        if let Some(trace) = self.trace.take().filter(|_| self.launch > 0) {
+            self.traced = trace.save(self.iteration)?;
+        }
+        Ok(())
     }
 
     /// What was recorded.
@@ -197,6 +224,7 @@ impl Recorder {
             iterations: self.iterations,
             wall_s,
             phases: Phase::ALL.into_iter().zip(&self.spent).map(phase).collect(),
+            trace: self.traced.clone(),
         }
     }
 }

@@ -81,7 +81,7 @@ pub fn train(
     let mut session = Session::open(plan, mode, group.clone())?;
     let start = session.counters.iteration;
     let profile = profile.filter(|_| session.device.writes());
-    let recorder = profile.map(|launches| Recorder::create(&session.dir, launches, start));
+    let recorder = profile.map(|launches| Recorder::create(&session.dir, launches, start, &session.device));
     session.profile = recorder.transpose()?;
     let startup = started.elapsed();
     let mut scores = None;
@@ -104,6 +104,7 @@ pub fn train(
         }
     }
     session.progress.finish();
+    session.profile.as_mut().map_or(Ok(()), Recorder::finish)?;
     let scores = match scores {
         Some(scores) => scores,
         None => session.score()?, // resumed at its end, where the metrics have an evaluation already

@@ -3,6 +3,7 @@
 
 pub mod python;
 pub mod runs;
+pub mod stand_in;
 
 use std::process::{Command, Output};
 

@@ -13,30 +13,15 @@ mod records;
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::error;
-use rigl_xla::pjrt::{self, KeyValueStore, Package, StoreError};
+use common::stand_in::compile;
+use rigl_xla::pjrt::{KeyValueStore, StoreError};
 use rigl_xla::processes::{Error, Group, Membership};
 use server::Server;
-
-/// A plugin of the tests, made with the header of a real one.
-fn compile(source: &str, dir: &Path) -> PathBuf {
-    let header = pjrt::fetch(Package::named("xla-cpu-pjrt").unwrap()).unwrap();
-    let library = dir.join("plugin.so");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-pthread", "-O1", "-Wall", "-Werror", "-o"])
-        .arg(&library)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(source))
-        .arg("-I")
-        .arg(header.parent().unwrap().join("include"))
-        .status()
-        .unwrap();
-    assert!(compiled.success());
-    library
-}
 
 /// `rigl-xla train` as each of two processes, the arguments of each after those of both.
 fn pair(both: &[&str], own: [&[&str]; 2]) -> [Output; 2] {

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::common::runs::{last_iteration, object, saved, start_until};
+use super::common::stand_in::{compile, cpu_plugin};
 use super::records::{self, CLASSES, damage, offset};
+use super::said;
 use super::server::Server;
-use super::{compile, said};
 use hlo::Literal;
 use rigl_xla::checkpoint;
-use rigl_xla::pjrt::{self, Package};
 use serde_json::Value;
 
 /// Replicas of all processes together.
@@ -107,10 +107,6 @@ impl Pair {
         let path = self.out(run).join(format!("ckpt-{iteration}.safetensors"));
         checkpoint::load(&path).unwrap().tensors
     }
-}
-
-fn cpu_plugin() -> PathBuf {
-    pjrt::fetch(Package::named("xla-cpu-pjrt").unwrap()).unwrap()
 }
 
 /// A small fully connected network on random images; updates every ten gradient steps, in launches of seven iterations.

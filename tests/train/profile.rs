@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::common::rigl_xla;
-use crate::common::runs::Runs;
+use crate::common::runs::{Runs, object};
+use crate::common::stand_in::{compile, cpu_plugin};
 use crate::is_eval;
 
 /// The lines of a file of the run folder, as written.
@@ -108,4 +109,54 @@ fn a_profile_is_of_one_session() {
     );
     let rows = |phase: &&str| text.lines().any(|line| line.starts_with(phase) && line.ends_with(" %"));
     assert!(PHASES.iter().all(rows), "{text}");
+}
+
+/// A profiler that counts executions: the recorded launches, and the two of the evaluation between them.
+#[test]
+fn what_the_plugins_profiler_records_is_kept() {
+    let runs = Runs::new();
+    let plugin = compile("tests/train/traced.c", runs.0.path());
+    let train = |run: &str, refuses: &str, profile: &str| {
+        let args = [
+            "--steps",
+            "60",
+            "--profile",
+            profile,
+            "--plugin",
+            plugin.to_str().unwrap(),
+        ];
+        let mut command = runs.command(run, &args);
+        let output = command
+            .env("TRACED_PLUGIN", cpu_plugin())
+            .env("TRACED_REFUSES", refuses)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (object(output)["profile"]["trace"].clone(), said)
+    };
+    // Launches end at 7, 14, 20, 25, 32, 39, 40, 47, 50, 54 and 60.
+    let traced = |run: &str, iteration| {
+        runs.path(run)
+            .join(format!("plugins/profile/iteration-{iteration}/host.xplane.pb"))
+    };
+    let (trace, _) = train("some", "", "3");
+    assert_eq!(trace, traced("some", 25).to_str().unwrap());
+    let some = fs::read_to_string(traced("some", 25)).unwrap();
+    let (trace, _) = train("all", "", "100");
+    assert_eq!(trace, traced("all", 60).to_str().unwrap());
+    let all = fs::read_to_string(traced("all", 60)).unwrap();
+    assert_eq!([some, all], ["4 executions", "13 executions"]);
+    for function in ["create", "start", "stop", "collect"] {
+        let (trace, said) = train(function, function, "2");
+        assert!(
+            trace.is_null() && !runs.path(function).join("plugins").exists(),
+            "{function}"
+        );
+        let told = "no profile of the devices: PLUGIN_Profiler_";
+        assert!(
+            said.contains(told) && said.contains(&format!(": {function} (unimplemented)")),
+            "{said}"
+        );
+        assert!(runs.bytes(function, 60) == runs.bytes("all", 60), "{function}");
+    }
 }
