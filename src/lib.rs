@@ -10,6 +10,7 @@ pub mod data;
 pub mod device;
 pub mod engine;
 mod names;
+pub mod pages;
 pub mod pjrt;
 pub mod processes;
 pub mod report;

@@ -2,5 +2,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    rigl_xla::pages::ask_for_huge();
     rigl_xla::cli::main()
 }

@@ -174,6 +174,7 @@ fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_j
 }
 
 fn main() -> anyhow::Result<()> {
+    rigl_xla::pages::ask_for_huge();
     // Cargo adds `--bench`.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let [what, preset, batch, steps, values @ ..] = &args[..] else {
