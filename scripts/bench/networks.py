@@ -23,7 +23,7 @@ NETWORKS = {
     "wrn-22-2": ("cifar10-rigl", "cifar10-dense", 128),
 }
 VALUES = {"wrn-22-2": ["model.dropout=0"]}  # the peers have none
-STEPS = {"train": 2, "predict": 4}
+STEPS = {"train": 2, "predict": 8}
 
 
 def commands(args, network, what, batch):
