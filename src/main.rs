@@ -2,6 +2,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    rigl_xla::pages::ask_for_huge();
     rigl_xla::cli::main()
 }

@@ -3,7 +3,8 @@
 /// Has large arrays lie in huge pages, where the system gives them to those who ask: a compiled program takes its temporary
 /// memory anew for every launch, a gigabyte of it, and touching that page by page is a tenth to a fifth of a launch of one
 /// training step (`scripts/bench/results/pages.md`). The C library of Linux reads this setting only when a program starts, so
-/// the program starts again, once, as the same process; where that fails it goes on without. To be called first of all.
+/// the program starts again, once, as the same process; where that fails it goes on without. To be called before anything
+/// else happens.
 pub fn ask_for_huge() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

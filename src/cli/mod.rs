@@ -64,6 +64,16 @@ enum Command {
     Plugin(plugin::Args),
 }
 
+impl Command {
+    /// Whether it runs programs: others have no use for what makes those faster.
+    fn computes(&self) -> bool {
+        matches!(
+            self,
+            Command::Train(_) | Command::Eval(_) | Command::Predict(_) | Command::Compact(_)
+        )
+    }
+}
+
 /// What is to be said of a method that ranks layers together.
 const RANKED_TOGETHER: &str = "(the method ranks all layers together: only their sum is fixed)";
 
@@ -71,6 +81,9 @@ const RANKED_TOGETHER: &str = "(the method ranks all layers together: only their
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
+    if cli.command.computes() {
+        crate::pages::ask_for_huge();
+    }
     crate::report::set_verbose(cli.verbose);
     let done = match cli.command {
         Command::Train(args) => train::run(args, json),

@@ -285,7 +285,8 @@ impl Client {
         all.iter().map(|&device| self.place(device)).collect()
     }
 
-    fn place(&self, device: *mut PJRT_Device) -> Result<Place> {
+    /// A device's description and its id.
+    fn described(&self, device: *mut PJRT_Device) -> Result<(*mut PJRT_DeviceDescription, i32)> {
         let api = self.0.api;
         let mut of = PJRT_Device_GetDescription_Args { device, ..new() };
         // SAFETY: the device belongs to the living client, and the description to the device.
@@ -296,14 +297,22 @@ impl Client {
                 device_description,
                 ..new()
             };
+            api.call(&mut id)?;
+            Ok((device_description, id.id))
+        }
+    }
+
+    fn place(&self, device: *mut PJRT_Device) -> Result<Place> {
+        let (device_description, id) = self.described(device)?;
+        // SAFETY: the device belongs to the living client, and the description to the device.
+        unsafe {
             let mut process = PJRT_DeviceDescription_ProcessIndex_Args {
                 device_description,
                 ..new()
             };
-            api.call(&mut id)?;
-            api.call(&mut process)?;
+            self.0.api.call(&mut process)?;
             Ok(Place {
-                id: i64::from(id.id),
+                id: i64::from(id),
                 process: number(process.process_index),
             })
         }
@@ -311,15 +320,9 @@ impl Client {
 
     fn describe(&self, device: *mut PJRT_Device) -> Result<DeviceInfo> {
         let api = self.0.api;
-        let mut of = PJRT_Device_GetDescription_Args { device, ..new() };
+        let (device_description, id) = self.described(device)?;
         // SAFETY: the device belongs to the living client, and the description and its texts to the device.
         unsafe {
-            api.call(&mut of)?;
-            let device_description = of.device_description;
-            let mut id = PJRT_DeviceDescription_Id_Args {
-                device_description,
-                ..new()
-            };
             let mut kind = PJRT_DeviceDescription_Kind_Args {
                 device_description,
                 ..new()
@@ -328,11 +331,10 @@ impl Client {
                 device_description,
                 ..new()
             };
-            api.call(&mut id)?;
             api.call(&mut kind)?;
             api.call(&mut text)?;
             Ok(DeviceInfo {
-                id: id.id,
+                id,
                 kind: string(kind.device_kind, kind.device_kind_size),
                 description: string(text.debug_string, text.debug_string_size),
                 memory: self.memory(device)?,

@@ -92,15 +92,12 @@ unsafe extern "C" fn get(args: *mut PJRT_KeyValueGetCallback_Args) -> *mut PJRT_
     let found = guarded(args.struct_size, PJRT_KeyValueGetCallback_Args::STRUCT_SIZE, || {
         store.get(key, timeout)
     });
-    match found {
-        Ok(value) => {
-            (args.value, args.value_size) = (lend(&value), value.len());
-            args.value_deleter_callback = Some(take_back);
-            ptr::null_mut()
-        }
-        // SAFETY: the plugin's own function.
-        Err(error) => unsafe { refuse(args.callback_error, &error) },
-    }
+    let lent = |value, size| {
+        (args.value, args.value_size) = (value, size);
+        args.value_deleter_callback = Some(take_back);
+    };
+    // SAFETY: the plugin's own function.
+    unsafe { answer(found, args.callback_error, lent) }
 }
 
 /// As [`get`], but a key without a value is an error at once.
@@ -113,15 +110,12 @@ unsafe extern "C" fn try_get(args: *mut PJRT_KeyValueTryGetCallback_Args) -> *mu
         let missing = || StoreError::new(StoreError::NOT_FOUND, format!("no key {}", key.escape_ascii()));
         store.try_get(key)?.ok_or_else(missing)
     });
-    match found {
-        Ok(value) => {
-            (args.value, args.value_size) = (lend(&value), value.len());
-            args.value_deleter_callback = Some(take_back);
-            ptr::null_mut()
-        }
-        // SAFETY: the plugin's own function.
-        Err(error) => unsafe { refuse(args.callback_error, &error) },
-    }
+    let lent = |value, size| {
+        (args.value, args.value_size) = (value, size);
+        args.value_deleter_callback = Some(take_back);
+    };
+    // SAFETY: the plugin's own function.
+    unsafe { answer(found, args.callback_error, lent) }
 }
 
 unsafe extern "C" fn put(args: *mut PJRT_KeyValuePutCallback_Args) -> *mut PJRT_Error {
@@ -135,11 +129,11 @@ unsafe extern "C" fn put(args: *mut PJRT_KeyValuePutCallback_Args) -> *mut PJRT_
     let done = guarded(args.struct_size, PJRT_KeyValuePutCallback_Args::STRUCT_SIZE, || {
         store.put(key, value)
     });
-    match done {
-        Ok(()) => ptr::null_mut(),
-        // SAFETY: the plugin's own function.
-        Err(error) => unsafe { refuse(args.callback_error, &error) },
-    }
+    // SAFETY: the plugin's own function.
+    done.map_or_else(
+        |error| unsafe { refuse(args.callback_error, &error) },
+        |()| ptr::null_mut(),
+    )
 }
 
 /// Does `work` on arguments of `found` bytes. Nothing unwinds into the plugin.
@@ -153,6 +147,25 @@ fn guarded<T>(found: usize, expected: usize, work: impl FnOnce() -> Result<T, St
         Err(StoreError::new(PJRT_Error_Code_INTERNAL, message))
     };
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
+}
+
+/// Lends the plugin the value that was found, by `lent`, or tells why there is none.
+///
+/// # Safety
+/// As [`refuse`].
+unsafe fn answer(
+    found: Result<Vec<u8>, StoreError>,
+    callback: *mut PJRT_CallbackError,
+    lent: impl FnOnce(*mut c_char, usize),
+) -> *mut PJRT_Error {
+    match found {
+        Ok(value) => {
+            lent(lend(&value), value.len());
+            ptr::null_mut()
+        }
+        // SAFETY: as the caller says.
+        Err(error) => unsafe { refuse(callback, &error) },
+    }
 }
 
 /// The plugin's error for ours. Without one the plugin would read a value that is not there, so where it brings no function to

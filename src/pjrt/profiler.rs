@@ -128,15 +128,7 @@ impl Profiler {
     /// # Errors
     /// The plugin's, such as that another recording is going on.
     pub fn start(&mut self) -> Result<()> {
-        // SAFETY: the function of this struct, for a living profiler.
-        unsafe {
-            call(
-                self.functions,
-                "PLUGIN_Profiler_Start",
-                self.functions.start,
-                &mut self.args(),
-            )
-        }
+        self.tell("PLUGIN_Profiler_Start", self.functions.start)
     }
 
     /// Ends recording.
@@ -144,15 +136,17 @@ impl Profiler {
     /// # Errors
     /// The plugin's.
     pub fn stop(&mut self) -> Result<()> {
-        // SAFETY: as in `start`.
-        unsafe {
-            call(
-                self.functions,
-                "PLUGIN_Profiler_Stop",
-                self.functions.stop,
-                &mut self.args(),
-            )
-        }
+        self.tell("PLUGIN_Profiler_Stop", self.functions.stop)
+    }
+
+    /// Calls a function that wants nothing but the profiler.
+    fn tell(&mut self, name: &'static str, function: Function<HandleArgs>) -> Result<()> {
+        let mut args = HandleArgs {
+            struct_size: size_of::<HandleArgs>(),
+            profiler: self.handle,
+        };
+        // SAFETY: a function of this struct, for a living profiler.
+        unsafe { call(self.functions, name, function, &mut args) }
     }
 
     /// What was recorded: a serialized `XSpace`, as TensorBoard's profile plugin and XProf read it. After [`Profiler::stop`].
@@ -167,7 +161,7 @@ impl Profiler {
             size: 0,
         };
         let name = "PLUGIN_Profiler_CollectData";
-        // SAFETY: as in `start`. Without a buffer the call only tells how many bytes there are; then the buffer has as many.
+        // SAFETY: as in `tell`. Without a buffer the call only tells how many bytes there are; then the buffer has as many.
         unsafe { call(self.functions, name, self.functions.collect_data, &mut args)? };
         let mut data = vec![0; args.size];
         args.buffer = data.as_mut_ptr();
@@ -176,27 +170,12 @@ impl Profiler {
         data.truncate(args.size);
         Ok(data)
     }
-
-    fn args(&self) -> HandleArgs {
-        HandleArgs {
-            struct_size: size_of::<HandleArgs>(),
-            profiler: self.handle,
-        }
-    }
 }
 
 impl Drop for Profiler {
     fn drop(&mut self) {
-        let mut args = self.args();
-        // SAFETY: last use of the handle. A failure has no remedy.
-        let _ = unsafe {
-            call(
-                self.functions,
-                "PLUGIN_Profiler_Destroy",
-                self.functions.destroy,
-                &mut args,
-            )
-        };
+        // Last use of the handle. A failure has no remedy.
+        let _ = self.tell("PLUGIN_Profiler_Destroy", self.functions.destroy);
     }
 }
 

@@ -7,6 +7,7 @@ use super::update::{Choice, Inputs, Layer, Rule, apply, choose, update};
 use super::{GrowScore, Keep};
 use hlo::random::Key;
 use hlo::{DType, Shape, Tensor};
+use std::ops::Range;
 
 /// [`update`] of layers with as many weights as each other, each as it would be alone. `seeds` (u32`[layers, 2]`) hold the
 /// keys of the inputs; the drop fraction of the first is that of all.
@@ -20,9 +21,9 @@ pub fn update_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: 
     layers.iter().zip(choices).map(applied).collect()
 }
 
-/// What the loop carries before the evidence: drop fraction and keys, then what is chosen: masks, new connections,
-/// thresholds.
-const CARRIED: usize = 5;
+/// Where the loop carries what is chosen: masks, new connections, thresholds. Before them drop fraction and keys, after them
+/// weights and masks, and what else there is to choose by.
+const CHOSEN: Range<usize> = 2..5;
 
 /// The choice of every layer.
 #[track_caller]
@@ -38,36 +39,40 @@ fn choose_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: Tens
         none(DType::Pred, elements),
         none(DType::F32, 1),
     ];
-    let stack = |array: &dyn Fn(&Layer<'g>, &Inputs<'g>) -> Option<Tensor<'g>>| {
-        let rows: Option<Vec<_>> = layers
-            .iter()
-            .map(|(layer, inputs)| array(layer, inputs).map(as_row))
-            .collect();
-        rows.map(|rows| g.concatenate(&rows, 0))
+    let stack = |rows: Vec<Tensor<'g>>| g.concatenate(&rows, 0);
+    let optional = |array: &dyn Fn(&Inputs<'g>) -> Option<Tensor<'g>>| {
+        let rows: Option<Vec<_>> = layers.iter().map(|(_, inputs)| array(inputs).map(as_row)).collect();
+        rows.map(stack)
     };
+    let weights = stack(layers.iter().map(|(layer, _)| as_row(layer.weights)).collect());
+    let masks = stack(layers.iter().map(|(layer, _)| as_row(layer.mask)).collect());
     let by_gradient = matches!(rule.method.grow, GrowScore::Gradient | GrowScore::InvertedGradient);
-    let stacks = [
-        stack(&|layer, _| Some(layer.weights)),
-        stack(&|layer, _| Some(layer.mask)),
-        stack(&|_, inputs| Some(inputs.gradient).filter(|_| by_gradient)),
-        stack(&|_, inputs| inputs.score),
-        stack(&|_, inputs| inputs.keep),
+    let more = [
+        optional(&|inputs| Some(inputs.gradient).filter(|_| by_gradient)),
+        optional(&|inputs| inputs.score),
+        optional(&|inputs| inputs.keep),
     ];
-    let given = stacks.map(|stack| stack.is_some());
+    let given = more.map(|stack| stack.is_some());
     let carried = [inputs.drop_fraction, seeds].into_iter().chain(chosen);
-    let state: Vec<_> = carried.chain(stacks.into_iter().flatten()).collect();
-    let after = g.repeat(g.scalar(count as i32), &state, |g, i, s| {
-        let mut rows = s[CARRIED..].iter().map(|&rows| take_row(rows, i));
+    let state: Vec<_> = carried
+        .chain([weights, masks])
+        .chain(more.into_iter().flatten())
+        .collect();
+    let after = g.repeat(g.scalar(count as i32), &state, |_, i, s| {
+        let (of_all, more) = s[CHOSEN.end..].split_at(2);
+        let weights = take_row(of_all[0], i);
+        let mask = take_row(of_all[1], i);
+        let mut rows = more.iter().map(|&rows| take_row(rows, i));
         let mut next = |given: bool| if given { rows.next() } else { None };
-        let [weights, mask, gradient, score, keep] = given.map(&mut next);
-        let weights = weights.unwrap_or_else(|| g.scalar(0f32));
+        let [gradient, score, keep] = given.map(&mut next);
         let layer = Layer {
             weights,
-            mask: mask.unwrap_or_else(|| weights.gt(0.0)),
+            mask,
             slots: vec![],
             threshold: None,
         };
         let inputs = Inputs {
+            // Of other methods not looked at.
             gradient: gradient.unwrap_or(weights),
             score,
             drop_fraction: s[0],
@@ -78,19 +83,20 @@ fn choose_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: Tens
         let choice = choose(rule, &layer, &inputs);
         let chosen = choice.map_or([Some(layer.mask), None, None], |c| [Some(c.mask), c.new, c.threshold]);
         let mut after = s.to_vec();
-        for (rows, row) in after[2..CARRIED].iter_mut().zip(chosen) {
+        for (rows, row) in after[CHOSEN].iter_mut().zip(chosen) {
             *rows = row.map_or(*rows, |row| put_row(*rows, i, row));
         }
         after
     });
+    let [masks, new, thresholds] = [0, 1, 2].map(|i| after[CHOSEN.start + i]);
     let column =
         |rows: Tensor<'g>, i: usize, dims: &[usize]| rows.slice(&[i, 0], &[i + 1, rows.dims()[1]]).reshape(dims);
     let choice = |(i, (layer, _)): (usize, &(Layer<'g>, Inputs<'g>))| {
         let dims = layer.weights.dims();
         Choice {
-            mask: column(after[2], i, &dims),
-            new: (rule.method.keep == Keep::Connections).then(|| column(after[3], i, &dims)),
-            threshold: (rule.method.keep == Keep::Gradual).then(|| column(after[4], i, &[])),
+            mask: column(masks, i, &dims),
+            new: (rule.method.keep == Keep::Connections).then(|| column(new, i, &dims)),
+            threshold: (rule.method.keep == Keep::Gradual).then(|| column(thresholds, i, &[])),
         }
     };
     layers.iter().enumerate().map(choice).collect()

@@ -155,7 +155,7 @@ impl Recorder {
             launches: 0,
             iterations: 0,
             spent: Spent::default(),
-            trace: Trace::new(device, dir).filter(|_| launches > 0),
+            trace: Trace::new(device, dir),
             traced: None,
         })
     }

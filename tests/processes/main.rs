@@ -363,18 +363,17 @@ fn processes_that_do_not_come_are_named() {
     assert!(!Path::new(out).exists());
 }
 
+/// The arguments of both processes of a run on examples that need no files.
+fn synthetic<'a>(server: &'a Server, out: &'a Path) -> [&'a str; 6] {
+    let (address, out) = (server.address(), out.to_str().unwrap());
+    ["--etcd", address, "--out", out, "--data", "synthetic"]
+}
+
 #[test]
 fn processes_that_are_asked_for_different_runs_are_refused() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     let out = dir.path().join("run");
-    let both = [
-        "--etcd",
-        server.address(),
-        "--out",
-        out.to_str().unwrap(),
-        "--data",
-        "synthetic",
-    ];
+    let both = synthetic(&server, &out);
     for (own, expected) in [
         (
             &["--seed", "4"][..],
@@ -408,14 +407,7 @@ fn processes_that_are_asked_for_different_runs_are_refused() {
 fn a_plugin_that_knows_no_other_processes_is_refused() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     let out = dir.path().join("run");
-    let both = [
-        "--etcd",
-        server.address(),
-        "--out",
-        out.to_str().unwrap(),
-        "--data",
-        "synthetic",
-    ];
+    let both = synthetic(&server, &out);
     for output in pair(&both, [&[], &[]]) {
         assert_eq!(output.status.code(), Some(1), "{}", said(&output));
         let expected =
