@@ -237,3 +237,23 @@ fn sums_over_all_but_the_channels_keep_their_value() {
         assert_eq!(want[0].to_vec::<f32>(), got[0].to_vec::<f32>(), "{dims:?}");
     }
 }
+
+#[test]
+fn sums_of_products_keep_their_value() {
+    for (dims, whole) in [(vec![150, 120], true), (vec![3, 5, 1201], false), (vec![10], false)] {
+        let parameters = ["a", "b"].map(|name| (name.to_string(), Shape::new(DType::F32, dims.clone())));
+        let built = Graph::function("sums", &parameters, |_, x| vec![(x[0] * x[1]).reduce_sum_all()]).unwrap();
+        let lowered = built.lowered(Target::Cpu).unwrap();
+        let reduced = |node: &hlo::Node| matches!(node.op, Op::Reduce { .. });
+        assert_eq!(lowered.nodes.iter().any(reduced), !whole, "{dims:?}");
+        // Small whole numbers, whose sums are exact in any order.
+        let values = |step: usize| -> Vec<f32> {
+            (0..dims.iter().product())
+                .map(|i: usize| ((i * step) % 13) as f32 - 4.0)
+                .collect()
+        };
+        let inputs = [7919, 31].map(|step| Literal::new(&dims, &values(step)));
+        let [want, got] = [built, lowered].map(|c| c.evaluate(&inputs).unwrap());
+        assert_eq!(want[0].to_vec::<f32>(), got[0].to_vec::<f32>(), "{dims:?}");
+    }
+}

@@ -33,6 +33,18 @@ pub struct Inputs<'g> {
     pub key: Key<'g>,
     /// A fresh sample of the layer's initialiser, for [`GrowInit::InitialDist`].
     pub initial_draw: Option<Tensor<'g>>,
+    /// Which entries are the layer's own, `pred`, the first so many, if not all are. Of others the mask is not set.
+    pub within: Option<Tensor<'g>>,
+}
+
+impl<'g> Inputs<'g> {
+    /// The `keep` (s32 scalar) entries of the layer with the largest `keys`.
+    #[track_caller]
+    fn largest(&self, keys: Tensor<'g>, keep: Tensor<'g>, select: Select) -> Tensor<'g> {
+        // No key is lower than 0, and among equals the first ones win.
+        let own = |within: Tensor<'g>| within.select(keys, keys.zeros_like());
+        top_k_mask(self.within.map_or(keys, own), keep, select)
+    }
 }
 
 /// The choices of a run that every layer's update shares.
@@ -80,7 +92,7 @@ pub fn update<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Layer<
 #[track_caller]
 pub fn choose<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option<Choice<'g>> {
     let drop = drop_scores(rule, layer, inputs)?;
-    let kept = |keep| top_k_mask(sort_keys(drop), keep, rule.select);
+    let kept = |keep| inputs.largest(sort_keys(drop), keep, rule.select);
     Some(match rule.method.keep {
         Keep::Connections => exchange(rule, layer, inputs, drop)?,
         Keep::Budget | Keep::TotalBudget => Choice {
@@ -148,8 +160,8 @@ fn exchange<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, drop: Tenso
     let pruned = (ones.convert(DType::F32) * inputs.drop_fraction)
         .convert(DType::S32)
         .min(ones);
-    let kept = top_k_mask(sort_keys(drop), ones - pruned, rule.select);
-    let grown = top_k_mask(grow_keys(grow, kept), pruned, rule.select);
+    let kept = inputs.largest(sort_keys(drop), ones - pruned, rule.select);
+    let grown = inputs.largest(grow_keys(grow, kept), pruned, rule.select);
     let new = match rule.method.grow {
         GrowScore::Mask => grown,
         _ => grown & !layer.mask,

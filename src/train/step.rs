@@ -202,8 +202,10 @@ impl Trainer<'_> {
         let effective: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
         let logits = {
             let _scope = g.scope("forward");
-            let (logits, statistics) = self.forward(g, state, &effective, images, key);
+            let net = self.net(g, state, &effective, key);
+            let logits = self.model.apply(&net, images);
             // They move on every iteration, also where a mask update replaces the gradient step.
+            let statistics = net.moved_statistics();
             statistics.into_iter().for_each(|(name, value)| state.set(&name, value));
             logits
         };
@@ -238,16 +240,8 @@ impl Trainer<'_> {
         }
     }
 
-    /// Logits of a training pass over `images`, as the model takes them, by the masked kernels `effective` of all
-    /// parameters, with dropout by `key`; and the statistics that the pass moves.
-    pub(super) fn forward<'g>(
-        &self,
-        g: &'g Graph,
-        state: &State<'g>,
-        effective: &[Tensor<'g>],
-        images: Tensor<'g>,
-        key: Key<'g>,
-    ) -> (Tensor<'g>, Vec<(String, Tensor<'g>)>) {
+    /// A training pass by the masked kernels `effective` of all parameters, with dropout by `key`.
+    pub(super) fn net<'g>(&self, g: &'g Graph, state: &State<'g>, effective: &[Tensor<'g>], key: Key<'g>) -> Net<'g> {
         let plan = self.plan;
         let kernels = plan
             .params
@@ -256,9 +250,7 @@ impl Trainer<'_> {
             .zip(effective.iter().copied());
         let statistics = plan.statistics.iter().map(|s| (s.name.clone(), state.get(&s.name)));
         let net = Net::new(g, Mode::Train(key), kernels.chain(statistics)).with_precision(plan.precision);
-        let net = net.normalised_over(self.normalised_over());
-        let logits = self.model.apply(&net, images);
-        (logits, net.moved_statistics())
+        net.normalised_over(self.normalised_over())
     }
 
     /// Takes this iteration's dense gradients into their averages, where there are any (reference 2.5).

@@ -3,7 +3,7 @@
 use super::state::{self, State};
 use super::step::{Trainer, draw_key, effective};
 use crate::rng;
-use crate::sparse::alike::update_alike;
+use crate::sparse::alike::{classes, update_alike};
 use crate::sparse::update::{Inputs, Layer, Rule, drop_scores, prune_overall};
 use crate::sparse::{DropScore, GrowInit, GrowScore, Keep};
 use hlo::random::Key;
@@ -112,14 +112,16 @@ impl Trainer<'_> {
         self.updates_need_batch() && self.plan.replicas() > 1
     }
 
-    /// Updates layer by layer, those of one size by the same instructions.
+    /// Updates layer by layer, those of about one size by the same instructions.
     pub(super) fn update_layers<'g>(&self, g: &'g Graph, state: &mut State<'g>, evidence: &Evidence<'g>) {
         let rule = self.rule();
         let updated: Vec<_> = self.updated_params().enumerate().collect();
-        let groups = by_size(updated);
-        if groups.is_empty() {
+        if updated.is_empty() {
             return;
         }
+        let sizes: Vec<usize> = updated.iter().map(|(_, (param, _))| param.elements()).collect();
+        let group = |class: Vec<usize>| class.into_iter().map(|i| updated[i]).collect();
+        let groups: Vec<Vec<_>> = classes(&sizes).into_iter().map(group).collect();
         let purposes = groups.iter().flatten();
         let purposes = purposes.map(|(_, (param, _))| rng::hash64("mask_update", &param.name));
         let keys = Key::new(evidence.seed).fold_each(&purposes.collect::<Vec<_>>());
@@ -206,6 +208,7 @@ impl Trainer<'_> {
             keep: keep(),
             key,
             initial_draw: initial_draw(param, plan.run.method.grow_init, key),
+            within: None,
         }
     }
 
@@ -226,6 +229,7 @@ impl Trainer<'_> {
                     keep: None,
                     key: Key::new(evidence.seed),
                     initial_draw: None,
+                    within: None,
                 };
                 drop_scores(&rule, &layer, &inputs)
             });
@@ -249,8 +253,8 @@ impl Trainer<'_> {
         // At step 0 alone, which is also the first iteration's number.
         let step = state.get(state::GLOBAL_STEP);
         let key = draw_key(evidence.seed, "dropout", step, evidence.replica);
-        let (logits, _) = self.forward(g, state, &kernels, images, key);
-        let logits = logits / self.plan.run.method.temperature;
+        let net = self.net(g, state, &kernels, key).twice_differentiable();
+        let logits = self.model.apply(&net, images) / self.plan.run.method.temperature;
         let loss = layers::cross_entropy(logits, labels, self.plan.run.train.label_smoothing).reduce_mean(&[0]);
         let masked = params.iter().zip(&kernels).filter(|(p, _)| p.mask.is_some());
         let masked: Vec<Tensor<'g>> = masked.map(|(_, &kernel)| kernel).collect();
@@ -265,19 +269,6 @@ impl Trainer<'_> {
         let wanted: Vec<Tensor<'g>> = updated.filter_map(position).map(|i| kernels[i]).collect();
         self.sums(g, grad(norm, &wanted))
     }
-}
-
-/// Layers, with their positions and masks, by their number of weights, in the order of the first of each number.
-fn by_size<'a>(layers: Vec<(usize, (&'a Param, &'a str))>) -> Vec<Vec<(usize, (&'a Param, &'a str))>> {
-    let mut groups: Vec<Vec<(usize, (&Param, &str))>> = vec![];
-    for layer in layers {
-        let size = layer.1.0.elements();
-        match groups.iter_mut().find(|group| group[0].1.0.elements() == size) {
-            Some(group) => group.push(layer),
-            None => groups.push(vec![layer]),
-        }
-    }
-    groups
 }
 
 /// A fresh sample of the layer's initialiser, where new connections start from one.

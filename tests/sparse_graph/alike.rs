@@ -4,19 +4,22 @@ use crate::layer::rule;
 use crate::{BACKENDS, normals, random};
 use hlo::random::Key;
 use hlo::{Computation, DType, Graph, Literal, Shape, Tensor};
-use rigl_xla::sparse::alike::update_alike;
+use rigl_xla::sparse::alike::{classes, update_alike};
 use rigl_xla::sparse::update::{Inputs, Layer, Rule, update};
 use rigl_xla::sparse::{GrowInit, Keep};
 
-/// Layers of one size.
-const DIMS: [&[usize]; 4] = [&[6, 200], &[1200], &[2, 3, 4, 50], &[1200, 1]];
+/// Layers of one size, and of several.
+const SIZES: [[&[usize]; 4]; 2] = [
+    [&[6, 200], &[1200], &[2, 3, 4, 50], &[1200, 1]],
+    [&[501], &[6, 200], &[2, 3, 4, 50], &[7, 1, 100]],
+];
 const KEYS: [u64; 4] = [3, 1 << 40, 0, u64::MAX];
 const STEP: i64 = (1 << 33) + 5;
 
 /// The updates of all layers, together or one by one.
-fn graph(rule: &Rule, together: bool) -> Computation {
+fn graph(dims: [&[usize]; 4], rule: &Rule, together: bool) -> Computation {
     let kinds = [DType::F32, DType::Pred, DType::F32, DType::F32, DType::F32];
-    let arrays = DIMS.iter().flat_map(|&dims| kinds.map(|dtype| Shape::new(dtype, dims)));
+    let arrays = dims.iter().flat_map(|&dims| kinds.map(|dtype| Shape::new(dtype, dims)));
     let shapes = arrays.chain([Shape::new(DType::U32, [2])]);
     let named = shapes.enumerate().map(|(i, shape)| (format!("p{i}"), shape));
     let parameters: Vec<_> = named.collect();
@@ -59,15 +62,29 @@ fn given<'g>(g: &'g Graph, i: usize, arrays: &[Tensor<'g>], own: Key<'g>) -> (La
         keep: Some(g.scalar(100 * i as i32)),
         key: own.fold(KEYS[i]).fold_step(g.scalar(STEP)),
         initial_draw: Some(arrays[4]),
+        within: None,
     };
     (layer, inputs)
 }
 
 #[test]
-fn layers_of_one_size_are_each_as_alone() {
+fn layers_together_are_each_as_alone() {
+    SIZES.into_iter().for_each(compare);
+}
+
+#[test]
+fn classes_hold_layers_of_about_one_size() {
+    assert_eq!(
+        classes(&[10, 100, 40, 39, 250, 101]),
+        [vec![4, 5, 1], vec![2, 3], vec![0]]
+    );
+    assert_eq!(classes(&[]), Vec::<Vec<usize>>::new());
+}
+
+fn compare(dims: [&[usize]; 4]) {
     let mut rng = random("alike", 0);
     let mut arguments = vec![];
-    for dims in DIMS {
+    for dims in dims {
         let n = dims.iter().product();
         let array = |values: Vec<f32>| Literal::new(dims, &values);
         let active: Vec<bool> = (0..n).map(|_| rng.next_u32().is_multiple_of(4)).collect();
@@ -96,8 +113,8 @@ fn layers_of_one_size_are_each_as_alone() {
             ..rule(method)
         };
         for backend in BACKENDS {
-            let [together, alone] = [true, false].map(|t| backend.program(graph(&rule, t)).run(&arguments));
-            assert!(together == alone, "{method} {grow_init:?} {backend:?}");
+            let [together, alone] = [true, false].map(|t| backend.program(graph(dims, &rule, t)).run(&arguments));
+            assert!(together == alone, "{method} {grow_init:?} {backend:?} {dims:?}");
             let changed = together.iter().any(|array| !arguments.contains(array));
             assert_eq!(changed, method != "dense", "{method} {grow_init:?}");
         }

@@ -157,6 +157,7 @@ fn update_graph(rule: &Rule, dims: &[usize]) -> hlo::Computation {
             drop_fraction: p[5],
             key: Key::new(p[6]),
             initial_draw: Some(p[7]),
+            within: None,
             score: Some(p[8]),
             keep: Some(p[9]),
         };

@@ -231,6 +231,7 @@ fn recording_layer(dims: [usize; 2]) -> hlo::Computation {
             drop_fraction: p[4],
             key: Key::new(g.constant(Literal::new(&[2], &[0u32, 0]))),
             initial_draw: None,
+            within: None,
             score: None,
             keep: None,
         };

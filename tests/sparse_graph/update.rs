@@ -283,6 +283,7 @@ fn the_worked_example_comes_out_of_the_graph() {
             drop_fraction: g.scalar(0.5f32),
             key: Key::new(p[4]),
             initial_draw: None,
+            within: None,
             score: None,
             keep: None,
         };

@@ -117,6 +117,17 @@ fn sources() -> Vec<Case> {
             [v([3.0f32, -8.0])],
         )
         .numeric(&[0]),
+        case(
+            "with-gradient-of",
+            "a constant with the derivative of what it is the value of",
+            [v([1.0f32, -2.0])],
+            |_, x| {
+                let square = x[0] * x[0];
+                vec![square.stop_gradient().with_gradient_of(square)]
+            },
+            [v([1.0f32, 4.0])],
+        )
+        .numeric(&[0]),
     ]
 }
 

@@ -1,7 +1,8 @@
-//! Sums over all axes but the last, as batch normalisation and gradients of depthwise kernels have them.
+//! Sums over all axes but the last, as batch normalisation and gradients of depthwise kernels have them, and sums of
+//! products over all axes, as weight decay's loss has them.
 
 use crate::graph::{Graph, Node, Tensor};
-use crate::op::{Op, Reducer};
+use crate::op::{Binary, Op, Reducer};
 use crate::shape::DType;
 
 /// Most parts that are added at once. The compiler writes out what makes the summands, once for each, and gives up on
@@ -18,10 +19,30 @@ pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
     };
     let x = graph.tensor(node.operands[0]);
     let shape = x.shape();
+    if *reducer != Reducer::Add || shape.dtype != DType::F32 || shape.elements() < WORTH {
+        return None;
+    }
+    if axes.len() == shape.rank() {
+        return product_sum(graph, x);
+    }
     let leading = shape.rank() > 1 && axes.iter().copied().eq(0..shape.rank() - 1);
-    let worth = shape.dtype == DType::F32 && shape.elements() >= WORTH;
     // The start value is the identity, which changes nothing, in all graphs that are built here.
-    (*reducer == Reducer::Add && leading && worth).then(|| column_sums(x))
+    leading.then(|| column_sums(x))
+}
+
+/// `Σ a b`, if `product` is a product with an even number of elements. XLA's CPU compiler writes all products to memory and
+/// sums windows of them, each of its own code; a matrix product needs no code.
+fn product_sum<'g>(graph: &'g Graph, product: Tensor<'g>) -> Option<Tensor<'g>> {
+    let node = graph.node(product.id());
+    let elements = product.shape().elements();
+    if !matches!(node.op, Op::Binary(Binary::Multiply)) || !elements.is_multiple_of(2) {
+        return None;
+    }
+    // Two rows each, for a product of one row with one column would become code again. The sum is that of the diagonal.
+    let [a, b] = [0, 1].map(|i| graph.tensor(node.operands[i]).reshape(&[2, elements / 2]));
+    let products = a.matmul(b.transpose(&[1, 0]));
+    let diagonal = |i: usize| products.slice(&[i, i], &[i + 1, i + 1]).reshape(&[]);
+    Some(diagonal(0) + diagonal(1))
 }
 
 /// `[rows…, columns] -> [columns]`.

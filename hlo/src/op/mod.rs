@@ -203,6 +203,8 @@ pub enum Op {
     },
     /// The operand itself, with a gradient of zero. Emits nothing.
     StopGradient,
+    /// The first operand, with the gradient of the second. Emits nothing.
+    WithGradientOf,
     /// One element of a tuple-valued node.
     GetTupleElement {
         /// Which.
@@ -260,6 +262,7 @@ impl Op {
             "conditional",
             "call",
             "stop-gradient",
+            "with-gradient-of",
             "get-tuple-element",
         ]);
         names
@@ -301,6 +304,7 @@ impl Op {
             Op::Conditional { .. } => "conditional",
             Op::Call { .. } => "call",
             Op::StopGradient => "stop-gradient",
+            Op::WithGradientOf => "with-gradient-of",
             Op::GetTupleElement { .. } => "get-tuple-element",
         }
     }
@@ -337,6 +341,7 @@ impl Op {
             Op::Select => one(elementwise::infer_select(operands)),
             Op::Clamp => one(elementwise::infer_clamp(operands)),
             Op::StopGradient => one(Ok(operands[0].clone())),
+            Op::WithGradientOf => one(elementwise::infer_with_gradient_of(operands)),
             Op::Convert(dtype) => one(Ok(operands[0].with_dtype(*dtype))),
             Op::BitcastConvert(dtype) => one(elementwise::infer_bitcast(*dtype, operands)),
             Op::Broadcast { dims, axes } => one(layout::infer_broadcast(dims, axes, operands)),
@@ -382,6 +387,7 @@ impl Op {
             Op::Unary(unary) => elementwise::vjp_unary(*unary, at),
             Op::Binary(binary) => elementwise::vjp_binary(*binary, at),
             Op::StopGradient => Vjp::Operands(vec![None]),
+            Op::WithGradientOf => Vjp::Operands(vec![None, Some(at.cotangent)]),
             Op::Compare(_) => Vjp::Operands(vec![None, None]),
             Op::Select => elementwise::vjp_select(at),
             Op::Clamp => elementwise::vjp_clamp(at),
@@ -439,7 +445,7 @@ impl Op {
             | Op::Concatenate { .. }
             | Op::Reverse { .. } => layout::emit(self, out),
             Op::DynamicSlice { sizes } => out.dynamic_slice_sizes = sizes.iter().map(|&s| s as i64).collect(),
-            Op::DynamicUpdateSlice | Op::StopGradient => {}
+            Op::DynamicUpdateSlice | Op::StopGradient | Op::WithGradientOf => {}
             Op::Gather { dims, sizes } => index::emit_gather(dims, sizes, out),
             Op::Scatter { dims, update, unique } => {
                 index::emit_scatter(dims, *update, *unique, operands, emitter, out);

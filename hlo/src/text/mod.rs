@@ -248,6 +248,7 @@ fn attributes(op: &Op) -> String {
         | Op::Reshape { .. }
         | Op::DynamicUpdateSlice
         | Op::StopGradient
+        | Op::WithGradientOf
         | Op::While { .. }
         | Op::Conditional { .. }
         | Op::Call { .. } => String::new(),

@@ -175,6 +175,12 @@ fn choices() -> Vec<Wrong> {
             "element types s32 and f32 differ",
         ),
         wrong(
+            "with-gradient-of",
+            |g| f32(g).with_gradient_of(t(g, DType::F32, &[3])),
+            "with-gradient-of(f32[2], f32[3])",
+            "dimensions [2] and [3] differ",
+        ),
+        wrong(
             "bitcast-convert",
             |g| f32(g).bitcast_convert(DType::U64),
             "bitcast-convert(f32[2])",
