@@ -2,16 +2,16 @@
 //!
 //! What a program costs to compile grows with its instructions, of which XLA's CPU compiler makes code once for each shape,
 //! and networks repeat their layers: the 54 kernels of ResNet-50 have 15 sizes, which lie in five classes. A loop takes one
-//! layer after another from arrays that hold them all, each as if it were as long as the longest.
+//! layer after another from arrays that hold them as rows, as long as the longest.
 
 use super::update::{Choice, Inputs, Layer, Rule, apply, choose, update};
 use super::{GrowScore, Keep};
 use hlo::random::Key;
-use hlo::{DType, Graph, Literal, Shape, Tensor};
+use hlo::{DType, Literal, Shape, Tensor};
 use std::ops::Range;
 
-/// Most that the largest layer of a class is of the smallest. What is taken beside the smaller ones costs time in each
-/// update, and every class about half a second to compile.
+/// Most that the largest layer of a class is of the smallest. What fills the rows of the smaller ones up costs time in
+/// each update, and every class about half a second to compile.
 const WITHIN_CLASS: f64 = 2.5;
 
 /// Layers of these sizes by class: their positions, large layers first.
@@ -42,7 +42,7 @@ pub fn update_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: 
 }
 
 /// Where the loop carries what is chosen: masks, new connections, thresholds. Before them drop fraction and keys, after them
-/// weights and masks, sizes and starts, what else there is to choose by, and the starts again, one by one.
+/// weights, masks and sizes, what else there is to choose by, and the number of each row.
 const CHOSEN: Range<usize> = 2..5;
 
 /// The choice of every layer.
@@ -52,148 +52,108 @@ fn choose_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: Tens
         return vec![];
     };
     let g = seeds.graph();
-    let places = Places::of(layers);
-    let (count, longest) = (layers.len(), places.longest);
-    let none = |dtype, dims: &[usize]| g.full(&Shape::new(dtype, dims), 0.0);
-    let chosen = [
-        none(DType::Pred, &[places.extent]),
-        none(DType::Pred, &[places.extent]),
-        none(DType::F32, &[count]),
-    ];
-    let line = |array: &dyn Fn(&(Layer<'g>, Inputs<'g>)) -> Option<Tensor<'g>>| {
-        let arrays: Option<Vec<_>> = layers.iter().map(array).collect();
-        arrays.map(|arrays| places.line(&arrays))
-    };
-    let weights = places.line(&layers.iter().map(|(layer, _)| layer.weights).collect::<Vec<_>>());
-    let masks = places.line(&layers.iter().map(|(layer, _)| layer.mask).collect::<Vec<_>>());
-    let by_gradient = matches!(rule.method.grow, GrowScore::Gradient | GrowScore::InvertedGradient);
-    let keep: Option<Vec<_>> = layers
+    let sizes: Vec<usize> = layers
         .iter()
-        .map(|(_, inputs)| Some(inputs.keep?.reshape(&[1])))
+        .map(|(layer, _)| layer.weights.shape().elements())
         .collect();
-    let more = [
-        line(&|(_, inputs)| Some(inputs.gradient).filter(|_| by_gradient)),
-        line(&|(_, inputs)| inputs.score),
-        keep.map(|keep| g.concatenate(&keep, 0)),
+    let (count, longest) = (layers.len(), sizes.iter().copied().max().unwrap_or(0));
+    let lengths: Vec<i32> = sizes.iter().map(|&size| size as i32).collect();
+    let none = |dtype, n| g.full(&Shape::new(dtype, [count, n]), 0.0);
+    let chosen = [
+        none(DType::Pred, longest),
+        none(DType::Pred, longest),
+        none(DType::F32, 1),
     ];
-    let given = more.map(|array| array.is_some());
-    let always = [weights, masks].into_iter().chain(places.tensors(g));
+    let stack = |array: &dyn Fn(&(Layer<'g>, Inputs<'g>)) -> Option<Tensor<'g>>, width: usize| {
+        let rows: Option<Vec<_>> = layers.iter().map(|layer| Some(as_row(array(layer)?, width))).collect();
+        rows.map(|rows| g.concatenate(&rows, 0))
+    };
+    let by_gradient = matches!(rule.method.grow, GrowScore::Gradient | GrowScore::InvertedGradient);
+    let always = [
+        stack(&|(layer, _)| Some(layer.weights), longest),
+        stack(&|(layer, _)| Some(layer.mask), longest),
+        Some(g.constant(Literal::new(&[count, 1], &lengths))),
+    ];
+    let more = [
+        stack(&|(_, inputs)| Some(inputs.gradient).filter(|_| by_gradient), longest),
+        stack(&|(_, inputs)| inputs.score, longest),
+        stack(&|(_, inputs)| inputs.keep, 1),
+    ];
+    let given = more.map(|stack| stack.is_some());
     let carried = [inputs.drop_fraction, seeds].into_iter().chain(chosen);
-    let carried = carried.chain(always).chain(more.into_iter().flatten());
+    let carried = carried.chain(always.into_iter().chain(more).flatten());
     let mut state: Vec<_> = carried.collect();
-    let starts = state.len();
-    state.extend(places.starts.iter().map(|&start| g.scalar(start as i32)));
+    let numbers = state.len();
+    state.extend((0..count).map(|row| g.scalar(row as i32)));
     let after = g.repeat(g.scalar(count as i32), &state, |g, i, s| {
-        let (of_all, more) = s[CHOSEN.end..starts].split_at(4);
-        let (size, start) = (element(of_all[2], i), element(of_all[3], i));
-        let within = g
-            .iota(Shape::new(DType::S32, [longest]), 0)
-            .lt(size.broadcast_to(&[longest]));
+        let rows: Vec<_> = s[CHOSEN.end..numbers].iter().map(|&rows| take_row(rows, i)).collect();
+        let (of_all, more) = rows.split_at(3);
+        let index = g.iota(Shape::new(DType::S32, [longest]), 0);
+        let within = index.lt(of_all[2].reshape(&[]).broadcast_to(&[longest]));
         let layer = Layer {
-            weights: part(of_all[0], start, longest),
-            mask: part(of_all[1], start, longest) & within,
+            weights: of_all[0],
+            mask: of_all[1],
             slots: vec![],
             threshold: None,
         };
         let mut more = more.iter();
         let mut next = |given: bool| if given { more.next().copied() } else { None };
         let [gradient, score, keep] = given.map(&mut next);
-        let key = s[1].dynamic_slice(&[i, i.zeros_like()], &[1, 2]).reshape(&[2]);
         let inputs = Inputs {
             // Of other methods not looked at.
-            gradient: gradient.map_or(layer.weights, |line| part(line, start, longest)),
-            score: score.map(|line| part(line, start, longest)),
+            gradient: gradient.unwrap_or(layer.weights),
+            score,
             drop_fraction: s[0],
-            keep: keep.map(|keep| element(keep, i)),
-            key: Key::new(key),
+            keep: keep.map(|keep| keep.reshape(&[])),
+            key: Key::new(take_row(s[1], i)),
             initial_draw: None,
             within: Some(within),
         };
         let choice = choose(rule, &layer, &inputs);
         let chosen = choice.map_or([Some(layer.mask), None, None], |c| [Some(c.mask), c.new, c.threshold]);
         let mut after = s.to_vec();
-        for ((line, chosen), at) in after[CHOSEN].iter_mut().zip(chosen).zip([start, start, i]) {
-            if let Some(chosen) = chosen {
-                *line = line.dynamic_update_slice(chosen.reshape(&[chosen.shape().elements()]), &[at]);
-            }
+        for (rows, row) in after[CHOSEN].iter_mut().zip(chosen) {
+            *rows = row.map_or(*rows, |row| put_row(*rows, i, row));
         }
-        // No start changes, which the compiler does not see.
-        for start in &mut after[starts..] {
-            *start = start.max(i - count as f64);
+        // No number changes, which the compiler does not see.
+        for number in &mut after[numbers..] {
+            *number = number.max(i - count as f64);
         }
         after
     });
     let [masks, new, thresholds] = [0, 1, 2].map(|i| after[CHOSEN.start + i]);
-    let choice = |(i, (layer, _)): (usize, &(Layer<'g>, Inputs<'g>))| {
+    let choice = |((layer, _), &number): (&(Layer<'g>, Inputs<'g>), &Tensor<'g>)| {
         let dims = layer.weights.dims();
-        // By a start that the compiler does not know, layers of one shape are cut out by the same code.
-        let cut = |line| part(line, after[starts + i], places.sizes[i]).reshape(&dims);
+        let cut = |rows: Tensor<'g>, dims: &[usize]| {
+            // By a number that the compiler does not know, layers of one shape are cut out by the same code.
+            let row = rows.dynamic_slice(&[number, number.zeros_like()], &[1, dims.iter().product()]);
+            row.reshape(dims)
+        };
         Choice {
-            mask: cut(masks),
-            new: (rule.method.keep == Keep::Connections).then(|| cut(new)),
-            threshold: (rule.method.keep == Keep::Gradual).then(|| thresholds.slice(&[i], &[i + 1]).reshape(&[])),
+            mask: cut(masks, &dims),
+            new: (rule.method.keep == Keep::Connections).then(|| cut(new, &dims)),
+            threshold: (rule.method.keep == Keep::Gradual).then(|| cut(thresholds, &[])),
         }
     };
-    layers.iter().enumerate().map(choice).collect()
+    layers.iter().zip(&after[numbers..]).map(choice).collect()
 }
 
-/// The `i`th element.
-fn element<'g>(array: Tensor<'g>, i: Tensor<'g>) -> Tensor<'g> {
-    part(array, i, 1).reshape(&[])
-}
-
-/// So many elements from `start` on.
-fn part<'g>(array: Tensor<'g>, start: Tensor<'g>, elements: usize) -> Tensor<'g> {
-    array.dynamic_slice(&[start], &[elements])
-}
-
-/// Where layers lie one behind the other. The loop takes as many entries as the longest has from the start of each, with what
-/// lies behind it, and what it puts back there the next layer covers.
-struct Places {
-    sizes: Vec<usize>,
-    starts: Vec<usize>,
-    longest: usize,
-    /// To where the last layer's entries are taken.
-    extent: usize,
-}
-
-impl Places {
-    fn of(layers: &[(Layer<'_>, Inputs<'_>)]) -> Self {
-        let sizes: Vec<usize> = layers
-            .iter()
-            .map(|(layer, _)| layer.weights.shape().elements())
-            .collect();
-        let starts = sizes.iter().scan(0, |end, size| {
-            *end += size;
-            Some(*end - size)
-        });
-        let starts: Vec<usize> = starts.collect();
-        let longest = sizes.iter().copied().max().unwrap_or(0);
-        let extent = starts.last().map_or(0, |start| start + longest);
-        Places {
-            sizes,
-            starts,
-            longest,
-            extent,
-        }
+/// The array as a row, filled up with zeros to this width.
+fn as_row(array: Tensor<'_>, width: usize) -> Tensor<'_> {
+    let elements = array.shape().elements();
+    let row = array.reshape(&[1, elements]);
+    match elements < width {
+        true => row.pad(0.0, &[0, 0], &[0, (width - elements) as i64], &[0, 0]),
+        false => row,
     }
+}
 
-    /// One array of each layer, one behind the other.
-    #[track_caller]
-    fn line<'g>(&self, arrays: &[Tensor<'g>]) -> Tensor<'g> {
-        let flat = |array: &Tensor<'g>| array.reshape(&[array.shape().elements()]);
-        let line = arrays[0]
-            .graph()
-            .concatenate(&arrays.iter().map(flat).collect::<Vec<_>>(), 0);
-        let elements = line.shape().elements();
-        line.pad(0.0, &[0], &[(self.extent - elements) as i64], &[0])
-    }
+fn take_row<'g>(rows: Tensor<'g>, i: Tensor<'g>) -> Tensor<'g> {
+    let n = rows.dims()[1];
+    rows.dynamic_slice(&[i, i.zeros_like()], &[1, n]).reshape(&[n])
+}
 
-    /// Sizes and starts, `s32[layers]` each.
-    fn tensors<'g>(&self, g: &'g Graph) -> [Tensor<'g>; 2] {
-        [&self.sizes, &self.starts].map(|numbers| {
-            let numbers: Vec<i32> = numbers.iter().map(|&number| number as i32).collect();
-            g.constant(Literal::new(&[numbers.len()], &numbers))
-        })
-    }
+fn put_row<'g>(rows: Tensor<'g>, i: Tensor<'g>, row: Tensor<'g>) -> Tensor<'g> {
+    let row = as_row(row, row.shape().elements());
+    rows.dynamic_update_slice(row, &[i, i.zeros_like()])
 }
