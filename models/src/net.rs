@@ -87,8 +87,6 @@ pub struct Net<'g> {
     precision: Precision,
     /// Replicas over which batch normalisation takes its moments.
     normalised_over: usize,
-    /// Whether gradients of gradients are to be right.
-    twice_differentiable: bool,
     /// The arrays by variable name; absent while a network is only asked what it needs.
     arrays: Option<BTreeMap<String, Tensor<'g>>>,
     declared: RefCell<Declaration>,
@@ -106,7 +104,6 @@ impl<'g> Net<'g> {
             mode,
             precision: Precision::F32,
             normalised_over: 1,
-            twice_differentiable: false,
             arrays: Some(arrays.into_iter().collect()),
             declared: RefCell::default(),
             moved: RefCell::default(),
@@ -126,16 +123,6 @@ impl<'g> Net<'g> {
     pub fn normalised_over(self, replicas: usize) -> Self {
         Net {
             normalised_over: replicas,
-            ..self
-        }
-    }
-
-    /// The same pass with right second derivatives. Without this some first ones are written in a shorter form, which is
-    /// not the derivative's own dependence on the arrays.
-    #[must_use]
-    pub fn twice_differentiable(self) -> Self {
-        Net {
-            twice_differentiable: true,
             ..self
         }
     }
@@ -222,11 +209,6 @@ impl<'g> Net<'g> {
             1 => x,
             replicas => (x / replicas as f64).all_reduce(Reducer::Add),
         }
-    }
-
-    /// Whether only first derivatives are asked for.
-    pub(crate) fn once_differentiable(&self) -> bool {
-        !self.twice_differentiable
     }
 
     /// How many numbers there are over the replicas that normalise together, of `own` in this one.

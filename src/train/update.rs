@@ -253,7 +253,7 @@ impl Trainer<'_> {
         // At step 0 alone, which is also the first iteration's number.
         let step = state.get(state::GLOBAL_STEP);
         let key = draw_key(evidence.seed, "dropout", step, evidence.replica);
-        let net = self.net(g, state, &kernels, key).twice_differentiable();
+        let net = self.net(g, state, &kernels, key);
         let logits = self.model.apply(&net, images) / self.plan.run.method.temperature;
         let loss = layers::cross_entropy(logits, labels, self.plan.run.train.label_smoothing).reduce_mean(&[0]);
         let masked = params.iter().zip(&kernels).filter(|(p, _)| p.mask.is_some());

@@ -463,7 +463,7 @@ impl<'g> Tensor<'g> {
 
     /// This array, with the derivative of `other`, of the same shape. For a value whose derivative is known in a form that
     /// differentiating what made it does not find. `other` itself is never computed, and a second derivative is that of
-    /// the first as it is then written.
+    /// the first one's formula.
     #[track_caller]
     #[must_use]
     pub fn with_gradient_of(self, other: Tensor<'g>) -> Tensor<'g> {

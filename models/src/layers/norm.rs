@@ -60,13 +60,12 @@ impl<'g> Net<'g> {
             }
         };
         let scale = (variance + EPSILON).rsqrt() * gamma;
-        if !self.once_differentiable() {
-            return self.compute((x - mean) * scale + beta);
-        }
         // The mean moves the result as the shift does, so its gradient is taken from the sum that the shift's needs, and
-        // not from another pass over the activations.
-        let moved = beta - mean * scale.stop_gradient();
-        self.compute((x - mean.stop_gradient()) * scale + beta.with_gradient_of(moved))
+        // not from another pass over the activations. (That of the variance by way of the mean is 0 but for the mean's
+        // rounding, which it makes up for.)
+        let centre = mean.stop_gradient();
+        let moved = beta - (mean - centre) * scale;
+        self.compute((x - centre) * scale + beta.with_gradient_of(moved))
     }
 
     /// In training, `x` with a share `rate` of its elements replaced by 0 and the others scaled up for it.
@@ -97,12 +96,7 @@ impl<'g> Net<'g> {
         let dims = x.dims();
         let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
         let mean = self.mean_over_replicas(x.reduce_mean(&axes));
-        // The derivative of the variance with respect to the mean is the sum of what is centred: 0.
-        let centre = match self.once_differentiable() {
-            true => mean.stop_gradient(),
-            false => mean,
-        };
-        let centred = x - centre;
+        let centred = x - mean;
         let variance = self.mean_over_replicas((centred * centred).reduce_mean(&axes));
         let own = axes.iter().map(|&axis| dims[axis]).product();
         ([mean, variance], self.count_over_replicas(own))
