@@ -124,11 +124,8 @@ fn choose_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: Tens
     let [masks, new, thresholds] = [0, 1, 2].map(|i| after[CHOSEN.start + i]);
     let choice = |((layer, _), &number): (&(Layer<'g>, Inputs<'g>), &Tensor<'g>)| {
         let dims = layer.weights.dims();
-        let cut = |rows: Tensor<'g>, dims: &[usize]| {
-            // By a number that the compiler does not know, layers of one shape are cut out by the same code.
-            let row = rows.dynamic_slice(&[number, number.zeros_like()], &[1, dims.iter().product()]);
-            row.reshape(dims)
-        };
+        // By a number that the compiler does not know, layers of one shape are cut out by the same code.
+        let cut = |rows: Tensor<'g>, dims: &[usize]| start_of_row(rows, number, dims.iter().product()).reshape(dims);
         Choice {
             mask: cut(masks, &dims),
             new: (rule.method.keep == Keep::Connections).then(|| cut(new, &dims)),
@@ -150,7 +147,12 @@ fn as_row(array: Tensor<'_>, width: usize) -> Tensor<'_> {
 
 fn take_row<'g>(rows: Tensor<'g>, i: Tensor<'g>) -> Tensor<'g> {
     let n = rows.dims()[1];
-    rows.dynamic_slice(&[i, i.zeros_like()], &[1, n]).reshape(&[n])
+    start_of_row(rows, i, n).reshape(&[n])
+}
+
+/// So many elements of the row with this number, `[1, elements]`.
+fn start_of_row<'g>(rows: Tensor<'g>, i: Tensor<'g>, elements: usize) -> Tensor<'g> {
+    rows.dynamic_slice(&[i, i.zeros_like()], &[1, elements])
 }
 
 fn put_row<'g>(rows: Tensor<'g>, i: Tensor<'g>, row: Tensor<'g>) -> Tensor<'g> {

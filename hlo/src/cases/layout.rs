@@ -119,11 +119,13 @@ fn sources() -> Vec<Case> {
         .numeric(&[0]),
         case(
             "with-gradient-of",
-            "a constant with the derivative of what it is the value of",
+            "the value of one form with the derivative of another",
             [v([1.0f32, -2.0])],
             |_, x| {
                 let square = x[0] * x[0];
-                vec![square.stop_gradient().with_gradient_of(square)]
+                // The same numbers, with a derivative of 1.
+                let other = square.stop_gradient() + (x[0] - x[0].stop_gradient());
+                vec![other.with_gradient_of(square)]
             },
             [v([1.0f32, 4.0])],
         )

@@ -22,11 +22,11 @@ pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
     if *reducer != Reducer::Add || shape.dtype != DType::F32 || shape.elements() < WORTH {
         return None;
     }
+    // The start value is the identity, which changes nothing, in all graphs that are built here.
     if axes.len() == shape.rank() {
         return product_sum(graph, x);
     }
     let leading = shape.rank() > 1 && axes.iter().copied().eq(0..shape.rank() - 1);
-    // The start value is the identity, which changes nothing, in all graphs that are built here.
     leading.then(|| column_sums(x))
 }
 

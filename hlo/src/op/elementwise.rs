@@ -462,8 +462,8 @@ impl<'g> Tensor<'g> {
     }
 
     /// This array, with the derivative of `other`, of the same shape. For a value whose derivative is known in a form that
-    /// differentiating what made it does not find. `other` itself is never computed, and a second derivative is that of
-    /// the first one's formula.
+    /// differentiating what made it does not find. No value depends on `other`, so that compilers drop it, and a second
+    /// derivative is that of the first one's formula.
     #[track_caller]
     #[must_use]
     pub fn with_gradient_of(self, other: Tensor<'g>) -> Tensor<'g> {
