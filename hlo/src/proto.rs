@@ -225,7 +225,6 @@ pub struct Instruction {
     pub dynamic_slice_sizes: Vec<i64>,
     #[prost(message, optional, tag = "21")]
     pub padding_config: Option<PaddingConfig>,
-    /// Set by compilers only.
     #[prost(string, tag = "28")]
     pub custom_call_target: String,
     #[prost(message, optional, tag = "30")]
@@ -240,10 +239,16 @@ pub struct Instruction {
     pub operand_ids: Vec<i64>,
     #[prost(int64, repeated, tag = "38")]
     pub called_computation_ids: Vec<i64>,
+    #[prost(bytes = "vec", tag = "43")]
+    pub backend_config: Vec<u8>,
     #[prost(message, optional, tag = "48")]
     pub scatter_dimension_numbers: Option<ScatterDimensionNumbers>,
     #[prost(int64, tag = "50")]
     pub feature_group_count: i64,
+    #[prost(bool, tag = "56")]
+    pub constrain_layout: bool,
+    #[prost(message, repeated, tag = "57")]
+    pub operand_shapes_with_layout: Vec<Shape>,
     #[prost(int64, tag = "58")]
     pub batch_group_count: i64,
     #[prost(bool, tag = "60")]
@@ -254,6 +259,9 @@ pub struct Instruction {
     pub unique_indices: bool,
     #[prost(string, tag = "72")]
     pub comparison_type: String,
+    /// `CustomCallApiVersion`.
+    #[prost(int32, tag = "77")]
+    pub custom_call_api_version: i32,
     #[prost(int64, tag = "81")]
     pub k: i64,
     #[prost(bool, tag = "85")]

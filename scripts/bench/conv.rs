@@ -91,6 +91,7 @@ fn alone(computation: &Computation, node: &Node) -> hlo::Result<Computation> {
             dims,
             feature_groups,
             batch_groups,
+            ..
         } => vec![x[0].convolution(x[1], window.clone(), dims.clone(), *feature_groups, *batch_groups)],
         _ => vec![],
     })
@@ -157,7 +158,7 @@ fn inputs(device: &Pjrt, computation: &Computation) -> anyhow::Result<Vec<Buffer
 /// The forms to measure, the operator itself first.
 fn candidates(facts: &ConvFacts) -> Vec<Lowering> {
     let unrolled = |form: &Form| match form {
-        Form::Convolution | Form::Ordered => true,
+        Form::Convolution | Form::Ordered | Form::Direct => true,
         Form::Taps | Form::Patches => facts.elements() <= UNROLLED,
         Form::Positions | Form::Columns => facts.places() <= UNROLLED,
     };
@@ -195,7 +196,7 @@ fn layers(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> 
                 programs.push(compile(device, &lowered)?);
             }
         }
-        let chosen = single.lowered(Target::Cpu)?.to_bytes(&[]);
+        let chosen = single.lowered(Target::CpuWithLibrary)?.to_bytes(&[]);
         let is_chosen = |&lowering: &Lowering| {
             single
                 .lowered_by(&|_| lowering)
@@ -248,6 +249,7 @@ fn networks(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()
         let programs = [
             compile(device, &computation)?,
             compile(device, &computation.lowered(Target::Cpu)?)?,
+            compile(device, &computation.lowered(Target::CpuWithLibrary)?)?,
         ];
         let seconds = least(&programs, &inputs(device, &computation)?, BUDGETS_S[1])?;
         println!(
@@ -258,7 +260,8 @@ fn networks(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()
                 "batch": batch,
                 "as_built_s": seconds[0],
                 "lowered_s": seconds[1],
-                "speedup": seconds[0] / seconds[1],
+                "with_library_s": seconds[2],
+                "speedup": seconds[0] / seconds[2],
             })
         );
     }
@@ -274,6 +277,7 @@ fn main() -> anyhow::Result<()> {
     let batch = batch.parse().context(usage)?;
     let model = Options::new(network.as_str(), false).build()?;
     let device = Pjrt::open(DeviceKind::Cpu, None, 1)?;
+    device.client.plugin().kernels()?.context("no library of convolutions")?;
     match what.as_str() {
         "layers" => layers(&device, &*model, batch),
         "networks" => networks(&device, &*model, batch),

@@ -86,7 +86,7 @@ impl Pjrt {
         replicas: usize,
     ) -> pjrt::Result<Executable> {
         let started = Instant::now();
-        let bytes = module(self.kind, computation, aliases)?;
+        let bytes = module(self.target(computation)?, computation, aliases)?;
         let options = self.options(replicas);
         let Some(cache) = &self.cache else {
             return self.client.compile(&bytes, &options);
@@ -102,6 +102,15 @@ impl Pjrt {
             CacheOutcome::Miss => report::detail(|| format!("{name}: compiled in {:.2?}", started.elapsed())),
         }
         Ok(executable)
+    }
+
+    /// What a graph is rewritten for. The library of convolutions is looked for, or fetched, only where there is one to compute.
+    fn target(&self, computation: &Computation) -> pjrt::Result<Target> {
+        let called = self.kind == DeviceKind::Cpu && has_convolutions(computation) && format() != STABLEHLO;
+        Ok(match called && self.client.plugin().kernels()?.is_some() {
+            true => Target::CpuWithLibrary,
+            false => target(self.kind),
+        })
     }
 
     fn options(&self, replicas: usize) -> CompileOptions {
@@ -159,16 +168,30 @@ impl Array for pjrt::Buffer {
 /// that takes nothing else.
 const FORMAT: &str = "RIGL_XLA_PROGRAM_FORMAT";
 
-/// A graph as a program for a plugin, in the form that suits a kind of device.
+/// The format that no function of ours can be called in.
+const STABLEHLO: &str = "stablehlo";
+
+fn format() -> String {
+    std::env::var(FORMAT).unwrap_or_default()
+}
+
+/// Whether a computation, or one that it calls, has any.
+fn has_convolutions(computation: &Computation) -> bool {
+    computation.nodes.iter().any(|node| {
+        matches!(node.op, hlo::Op::Convolution { .. }) || node.op.called().iter().any(|called| has_convolutions(called))
+    })
+}
+
+/// A graph as a program for a plugin, in the form that suits what it is compiled for.
 ///
 /// # Errors
 /// A graph that cannot be rewritten (none of this crate's), or an unknown format.
-pub fn module(kind: DeviceKind, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
-    let lowered = computation.lowered(target(kind))?;
-    let format = std::env::var(FORMAT).unwrap_or_default();
+pub fn module(target: Target, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
+    let lowered = computation.lowered(target)?;
+    let format = format();
     match format.as_str() {
         "" | "hlo" => Ok(lowered.to_bytes(aliases)),
-        "stablehlo" => Ok(lowered.to_stablehlo(aliases).into_bytes()),
+        STABLEHLO => Ok(lowered.to_stablehlo(aliases).into_bytes()),
         _ => Err(pjrt::Error::UnknownFormat {
             variable: FORMAT,
             given: format,
@@ -176,7 +199,7 @@ pub fn module(kind: DeviceKind, computation: &Computation, aliases: &[Alias]) ->
     }
 }
 
-/// What graphs are rewritten for.
+/// What graphs are rewritten for, without functions of ours.
 pub(super) fn target(kind: DeviceKind) -> Target {
     match kind {
         DeviceKind::Cpu => Target::Cpu,

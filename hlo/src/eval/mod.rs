@@ -240,6 +240,7 @@ fn apply(node: &Node, operands: &[Rc<Value>]) -> Vec<Rc<Value>> {
             dims,
             feature_groups,
             batch_groups,
+            ..
         } => window::convolution(window, dims, [*feature_groups, *batch_groups], [x[0], x[1]], shape),
         Op::Reduce { axes, reducer } => arith::reduce(axes, *reducer, x[0], x[1], shape),
         Op::ReduceWindow { window, reducer } => window::reduce_window(window, *reducer, x[0], x[1], shape),

@@ -1,7 +1,7 @@
 //! The one place that decides how a convolution is computed on a CPU.
 
 use super::{Form, Lowering};
-use crate::op::WindowDim;
+use crate::op::{ConvPass, WindowDim};
 use crate::shape::DType;
 
 /// Which channels of the input meet which of the output.
@@ -35,6 +35,8 @@ pub struct ConvFacts {
     pub window: Vec<WindowDim>,
     /// Positions of the window per spatial axis.
     pub positions: Vec<usize>,
+    /// What the operator is to a library of convolutions, where it is anything ([`crate::DirectConvolution::of`]).
+    pub pass: Option<ConvPass>,
 }
 
 impl ConvFacts {
@@ -109,4 +111,12 @@ pub(super) fn choose(facts: &ConvFacts) -> Lowering {
         _ => return Lowering::ORDERED,
     };
     Lowering { form, phases }
+}
+
+/// As [`choose`], where the host has a library of convolutions.
+pub(super) fn choose_with_library(facts: &ConvFacts) -> Lowering {
+    match facts.pass {
+        Some(_) if facts.dtype == DType::F32 => Lowering::DIRECT,
+        _ => choose(facts),
+    }
 }

@@ -3,7 +3,8 @@
 use super::sums::column_sums;
 use super::{ConvFacts, Form, Grouping, Lowering};
 use crate::graph::{Graph, Node, Tensor};
-use crate::op::{ConvDims, DotDims, Op, WindowDim};
+use crate::shape::DType;
+use crate::op::{ConvDims, DirectConvolution, DotDims, Op, WindowDim};
 
 /// A convolution whose operands stand in a graph.
 #[derive(Clone)]
@@ -49,6 +50,7 @@ impl<'g> Conv<'g> {
             dims,
             feature_groups,
             batch_groups,
+            ..
         } = &node.op
         else {
             return None;
@@ -76,6 +78,13 @@ impl<'g> Conv<'g> {
                 .iter()
                 .map(|&axis| node.shape().dims[axis])
                 .collect(),
+            pass: DirectConvolution::of(
+                window,
+                dims,
+                [*feature_groups, *batch_groups],
+                [&input, &own, &node.shape().dims],
+            )
+            .map(|direct| direct.pass),
         };
         let empty = node.shape().elements() == 0 || input.contains(&0) || own.contains(&0);
         (!empty).then(|| Conv {
@@ -93,6 +102,9 @@ impl<'g> Conv<'g> {
     /// The result in the order of the operator's axes; `None` where the operator itself is meant, or the form does not
     /// exist.
     pub(super) fn lowered(&self, by: Lowering) -> Option<Tensor<'g>> {
+        if by == Lowering::DIRECT {
+            return self.direct();
+        }
         let (result, roles) = match by.phases {
             true => self.phased(by.form)?,
             false => self.formed(by.form)?,
@@ -114,6 +126,20 @@ impl<'g> Conv<'g> {
             _ => return None,
         };
         Some((result, roles))
+    }
+
+    /// A call of the host's, where it knows the operator.
+    fn direct(&self) -> Option<Tensor<'g>> {
+        self.facts.pass?;
+        let [feature_groups, batch_groups] = self.groups();
+        let op = Op::Convolution {
+            window: self.facts.window.clone(),
+            dims: self.dims.clone(),
+            feature_groups,
+            batch_groups,
+            direct: true,
+        };
+        (self.facts.dtype == DType::F32).then(|| self.x.graph().apply(op, &[self.x, self.kernel]))
     }
 
     /// The operator with its axes in order; a sum of several, of some of the summed channels each, where those are many.

@@ -13,7 +13,7 @@ mod sums;
 use crate::error::Result;
 use crate::graph::{Computation, Graph, Node, NodeId, Tensor};
 #[allow(unused_imports)] // for the documentation
-use crate::op::ConvDims;
+use crate::op::{ConvDims, DIRECT_CONVOLUTION};
 use crate::op::Op;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub enum Target {
     Any,
     /// XLA on a CPU.
     Cpu,
+    /// XLA on a CPU, in a host that offers the function [`DIRECT_CONVOLUTION`].
+    CpuWithLibrary,
 }
 
 /// How a convolution is computed.
@@ -49,17 +51,20 @@ pub enum Form {
     Positions,
     /// One matrix product: what lies under the window at all positions, side by side as examples, times the whole kernel.
     Columns,
+    /// A call of the host's [`DIRECT_CONVOLUTION`].
+    Direct,
 }
 
 impl Form {
     /// Every form, the operator itself first.
-    pub const ALL: [Form; 6] = [
+    pub const ALL: [Form; 7] = [
         Form::Convolution,
         Form::Ordered,
         Form::Taps,
         Form::Patches,
         Form::Positions,
         Form::Columns,
+        Form::Direct,
     ];
 }
 
@@ -80,6 +85,12 @@ impl Lowering {
         phases: false,
     };
 
+    /// A call of the host's.
+    pub const DIRECT: Lowering = Lowering {
+        form: Form::Direct,
+        phases: false,
+    };
+
     /// The operator with its axes in order.
     pub const ORDERED: Lowering = Lowering {
         form: Form::Ordered,
@@ -97,6 +108,7 @@ impl Computation {
         match target {
             Target::Any => Ok(self.clone()),
             Target::Cpu => Pass::new(&choose::choose, true).computation(self),
+            Target::CpuWithLibrary => Pass::new(&choose::choose_with_library, true).computation(self),
         }
     }
 

@@ -1,11 +1,13 @@
 //! Convolutions. Their gradients are convolutions too, with the roles of axes exchanged and strides and dilations swapped,
 //! so that nothing but the kernel is moved in memory.
 
+use super::direct::{DIRECT_CONVOLUTION, DirectConvolution};
 use super::window::{dilated, infer_window, window_proto};
 use super::{Op, Padding, Sweep, Vjp, WindowDim, ensure, ensure_axes};
+use crate::emit::shape_proto;
 use crate::graph::Tensor;
 use crate::proto;
-use crate::shape::Shape;
+use crate::shape::{DType, Shape};
 
 /// Axis roles of a convolution. The spatial axes of the three arrays correspond by position, and to the window's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,8 +118,8 @@ fn ensure_roles(what: &str, shape: &Shape, axes: [usize; 2], spatial: &[usize]) 
 pub(super) fn infer_convolution(
     window: &[WindowDim],
     d: &ConvDims,
-    feature_groups: usize,
-    batch_groups: usize,
+    [feature_groups, batch_groups]: [usize; 2],
+    direct: bool,
     operands: &[&Shape],
 ) -> Result<Shape, String> {
     let (x, kernel) = (operands[0], operands[1]);
@@ -148,6 +150,10 @@ pub(super) fn infer_convolution(
     for (&axis, positions) in d.output_spatial.iter().zip(positions) {
         out.dims[axis] = positions;
     }
+    let called = || DirectConvolution::of(window, d, [feature_groups, batch_groups], [&x.dims, &kernel.dims, &out.dims]);
+    ensure(!direct || (x.dtype == DType::F32 && called().is_some()), || {
+        format!("no direct convolution of {x} with {kernel} is known")
+    })?;
     Ok(out)
 }
 
@@ -165,13 +171,29 @@ fn ensure_groups(feature_groups: usize, batch_groups: usize, batch: usize, outer
     Ok(())
 }
 
+/// Number of XLA's `CustomCallApiVersion` for functions with typed arguments.
+const TYPED_FFI: i32 = 4;
+
 pub(super) fn emit_convolution(
     window: &[WindowDim],
     dims: &ConvDims,
-    feature_groups: usize,
-    batch_groups: usize,
+    [feature_groups, batch_groups]: [usize; 2],
+    direct: bool,
+    operands: &[&Shape],
     out: &mut proto::Instruction,
 ) {
+    let result: Vec<usize> = out.shape.iter().flat_map(|s| &s.dimensions).map(|&n| n as usize).collect();
+    let shapes = [&operands[0].dims[..], &operands[1].dims, &result];
+    let call = direct.then(|| DirectConvolution::of(window, dims, [feature_groups, batch_groups], shapes));
+    if let Some(call) = call.flatten() {
+        out.opcode = "custom-call".into();
+        out.custom_call_target = DIRECT_CONVOLUTION.into();
+        out.custom_call_api_version = TYPED_FFI;
+        out.backend_config = call.configuration().into_bytes();
+        out.constrain_layout = true;
+        out.operand_shapes_with_layout = operands.iter().map(|shape| shape_proto(shape)).collect();
+        return;
+    }
     out.window = Some(window_proto(window));
     out.convolution_dimension_numbers = Some(dims.to_proto());
     out.feature_group_count = feature_groups as i64;
@@ -272,6 +294,7 @@ impl<'g> Tensor<'g> {
             dims,
             feature_groups,
             batch_groups,
+            direct: false,
         };
         self.graph().apply(op, &[self, kernel])
     }

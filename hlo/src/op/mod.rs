@@ -6,6 +6,7 @@ pub(crate) mod collective;
 pub(crate) mod contract;
 pub(crate) mod control;
 pub(crate) mod conv;
+pub(crate) mod direct;
 pub(crate) mod elementwise;
 pub(crate) mod index;
 pub(crate) mod layout;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 pub use contract::DotDims;
 pub use conv::ConvDims;
+pub use direct::{ConvPass, DIRECT_CONVOLUTION, DirectConvolution, Placed};
 pub use elementwise::{Binary, Comparison, Operand, Unary};
 pub use index::{GatherDims, Update};
 pub use reduce::Reducer;
@@ -142,6 +144,9 @@ pub enum Op {
         feature_groups: usize,
         /// Parts of the examples that meet their own output channels only.
         batch_groups: usize,
+        /// Whether the program calls the host's [`DIRECT_CONVOLUTION`] for it. The convolution must be a
+        /// [`DirectConvolution`].
+        direct: bool,
     },
     /// Reduction over `axes` starting from the second operand, a scalar.
     Reduce {
@@ -361,11 +366,12 @@ impl Op {
                 dims,
                 feature_groups,
                 batch_groups,
+                direct,
             } => one(conv::infer_convolution(
                 window,
                 dims,
-                *feature_groups,
-                *batch_groups,
+                [*feature_groups, *batch_groups],
+                *direct,
                 operands,
             )),
             Op::Reduce { axes, reducer } => one(reduce::infer_reduce(axes, *reducer, operands)),
@@ -410,6 +416,7 @@ impl Op {
                 dims,
                 feature_groups,
                 batch_groups,
+                ..
             } => conv::vjp_convolution(window, dims, *feature_groups, *batch_groups, at),
             Op::Reduce { axes, reducer } => reduce::vjp_reduce(axes, *reducer, at),
             Op::ReduceWindow { window, reducer } => window::vjp_reduce_window(window, *reducer, at),
@@ -456,7 +463,8 @@ impl Op {
                 dims,
                 feature_groups,
                 batch_groups,
-            } => conv::emit_convolution(window, dims, *feature_groups, *batch_groups, out),
+                direct,
+            } => conv::emit_convolution(window, dims, [*feature_groups, *batch_groups], *direct, operands, out),
             Op::Reduce { axes, reducer } => reduce::emit_reduce(axes, *reducer, operands, emitter, out),
             Op::ReduceWindow { window, reducer } => {
                 window::emit_reduce_window(window, *reducer, operands[0].dtype, emitter, out);

@@ -42,6 +42,7 @@ pub(super) fn attributes(op: &Op, operands: &[&Shape]) -> Vec<String> {
             dims,
             feature_groups,
             batch_groups,
+            ..
         } => vec![
             of_window("window_strides", window, |w| w.stride),
             padding(window),

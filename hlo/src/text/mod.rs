@@ -221,10 +221,12 @@ fn attributes(op: &Op) -> String {
             dims,
             feature_groups,
             batch_groups,
+            direct,
         } => format!(
-            " window={} dim_labels={} feature_groups={feature_groups} batch_groups={batch_groups}",
+            " window={} dim_labels={} feature_groups={feature_groups} batch_groups={batch_groups}{}",
             window::window(&window_proto(window)),
-            window::dim_labels(&dims.to_proto())
+            window::dim_labels(&dims.to_proto()),
+            if *direct { " direct" } else { "" }
         ),
         Op::Reduce { axes, reducer } => format!(" axes={axes:?} by={}", reducer.name()),
         Op::ReduceWindow { window, reducer } => {

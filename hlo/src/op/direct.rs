@@ -1,0 +1,262 @@
+//! Convolutions as a library of hand-made kernels takes them, and the call of it that stands for one in a program.
+
+use super::conv::ConvDims;
+use super::window::WindowDim;
+
+/// The name under which a host offers a plugin the function that computes a [`DirectConvolution`].
+pub const DIRECT_CONVOLUTION: &str = "rigl_xla.convolution";
+
+/// What is computed of a convolution `y = x * w`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConvPass {
+    /// `y`, from `x` and `w`.
+    Forward,
+    /// The gradient of `x`, from that of `y` and from `w` turned around within its window.
+    Input,
+    /// The gradient of `w`, from `x` and that of `y`.
+    Kernel,
+}
+
+/// Where the elements of an array lie: per axis its size and the distance of neighbours, in elements.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Placed {
+    /// Elements along each axis.
+    pub sizes: Vec<usize>,
+    /// Elements of memory between neighbours along each axis.
+    pub strides: Vec<usize>,
+}
+
+/// One convolution operator as a pass of a convolution `y = x * w`, in the terms of libraries. The operator that
+/// [`crate::grad`] writes for a gradient becomes that gradient's pass again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DirectConvolution {
+    /// What is computed.
+    pub pass: ConvPass,
+    /// `[examples, channels, spatial…]` of `x` or its gradient.
+    pub x: Placed,
+    /// `[groups, channels of y in one, channels of x in one, window…]` of `w` or its gradient.
+    pub w: Placed,
+    /// `[examples, channels, spatial…]` of `y` or its gradient.
+    pub y: Placed,
+    /// Distance of neighbouring positions per spatial axis.
+    pub stride: Vec<usize>,
+    /// Distance of neighbouring window elements.
+    pub dilation: Vec<usize>,
+    /// Padding before `x`.
+    pub pad_low: Vec<usize>,
+    /// Padding after `x`.
+    pub pad_high: Vec<usize>,
+}
+
+/// The axes of one array by role.
+struct Roles<'a> {
+    first: usize,
+    second: usize,
+    spatial: &'a [usize],
+}
+
+impl DirectConvolution {
+    /// The pass that the operator is, on operands and with a result of these dimensions; `None` where it is none that
+    /// libraries know: negative padding, groups of examples going forward, or a window of several elements whose axes are
+    /// not the outermost of a kernel turned around.
+    pub fn of(
+        window: &[WindowDim],
+        dims: &ConvDims,
+        [feature_groups, batch_groups]: [usize; 2],
+        [lhs, rhs, out]: [&[usize]; 3],
+    ) -> Option<Self> {
+        if [lhs, rhs, out].iter().any(|dims| dims.contains(&0)) {
+            return None;
+        }
+        let input = Roles {
+            first: dims.input_batch,
+            second: dims.input_feature,
+            spatial: &dims.input_spatial,
+        };
+        let output = Roles {
+            first: dims.output_batch,
+            second: dims.output_feature,
+            spatial: &dims.output_spatial,
+        };
+        let elements: usize = window.iter().map(|w| w.size).product();
+        let positions: usize = dims.output_spatial.iter().map(|&axis| out[axis]).product();
+        let moves_by_one = window.iter().all(|w| w.stride == 1);
+        let no_holes = window.iter().all(|w| w.base_dilation == 1);
+        let [low, high] = [|w: &WindowDim| w.pad_low, |w: &WindowDim| w.pad_high].map(|of| {
+            let sizes = window.iter().map(|w| usize::try_from(of(w)).ok());
+            sizes.collect::<Option<Vec<usize>>>()
+        });
+        let of = |part: fn(&WindowDim) -> usize| window.iter().map(part).collect::<Vec<usize>>();
+
+        if no_holes && moves_by_one && elements > positions {
+            let kernel = Roles {
+                first: dims.kernel_input,
+                second: dims.kernel_output,
+                spatial: &dims.kernel_spatial,
+            };
+            let gradient = Roles {
+                first: dims.output_feature,
+                second: dims.output_batch,
+                spatial: &dims.output_spatial,
+            };
+            let swapped = Roles {
+                first: input.second,
+                second: input.first,
+                spatial: input.spatial,
+            };
+            let whole = DirectConvolution {
+                pass: ConvPass::Kernel,
+                x: placed(lhs, &swapped),
+                w: grouped(out, &gradient, batch_groups),
+                y: placed(rhs, &kernel),
+                stride: of(|w| w.window_dilation),
+                dilation: of(|w| w.stride),
+                pad_low: low?,
+                pad_high: vec![],
+            };
+            return (feature_groups == 1).then(|| whole.padded()).flatten();
+        }
+        if no_holes {
+            let kernel = Roles {
+                first: dims.kernel_output,
+                second: dims.kernel_input,
+                spatial: &dims.kernel_spatial,
+            };
+            return (batch_groups == 1).then_some(DirectConvolution {
+                pass: ConvPass::Forward,
+                x: placed(lhs, &input),
+                w: grouped(rhs, &kernel, feature_groups),
+                y: placed(out, &output),
+                stride: of(|w| w.stride),
+                dilation: of(|w| w.window_dilation),
+                pad_low: low?,
+                pad_high: high?,
+            });
+        }
+        let outermost = elements == 1 || dims.kernel_spatial.iter().copied().eq(0..window.len());
+        if !moves_by_one || !outermost || batch_groups != 1 {
+            return None;
+        }
+        let before = window.iter().map(|w| usize::try_from(w.span() - 1 - w.pad_low).ok());
+        DirectConvolution {
+            pass: ConvPass::Input,
+            x: placed(out, &output),
+            w: turned(rhs, dims, feature_groups),
+            y: placed(lhs, &input),
+            stride: of(|w| w.base_dilation),
+            dilation: of(|w| w.window_dilation),
+            pad_low: before.collect::<Option<_>>()?,
+            pad_high: vec![],
+        }
+        .padded()
+    }
+
+    /// With as much padding after `x` as gives `y` its positions; `None` where no padding does.
+    fn padded(mut self) -> Option<Self> {
+        let high = (0..self.stride.len()).map(|axis| {
+            let (x, y) = (self.x.sizes[axis + 2], self.y.sizes[axis + 2]);
+            let span = (self.w.sizes[axis + 3] - 1) * self.dilation[axis] + 1;
+            let needed = (y - 1) * self.stride[axis] + span;
+            let high = needed.saturating_sub(x + self.pad_low[axis]);
+            let room = (x + self.pad_low[axis] + high).checked_sub(span)?;
+            (room / self.stride[axis] + 1 == y).then_some(high)
+        });
+        self.pad_high = high.collect::<Option<_>>()?;
+        Some(self)
+    }
+
+    /// All of it as named lists of numbers, which the call carries.
+    pub fn attributes(&self) -> Vec<(&'static str, Vec<i64>)> {
+        let signed = |list: &[usize]| list.iter().map(|&n| n as i64).collect();
+        vec![
+            ("dilation", signed(&self.dilation)),
+            ("pad_high", signed(&self.pad_high)),
+            ("pad_low", signed(&self.pad_low)),
+            ("pass", vec![self.pass as i64]),
+            ("stride", signed(&self.stride)),
+            ("w_sizes", signed(&self.w.sizes)),
+            ("w_strides", signed(&self.w.strides)),
+            ("x_sizes", signed(&self.x.sizes)),
+            ("x_strides", signed(&self.x.strides)),
+            ("y_sizes", signed(&self.y.sizes)),
+            ("y_strides", signed(&self.y.strides)),
+        ]
+    }
+
+    /// From [`DirectConvolution::attributes`]; `None` where one is missing or wrong.
+    pub fn from_attributes(named: impl Fn(&str) -> Option<Vec<i64>>) -> Option<Self> {
+        let list = |name: &str| -> Option<Vec<usize>> {
+            named(name)?.into_iter().map(|n| usize::try_from(n).ok()).collect()
+        };
+        let array = |sizes: &str, strides: &str| -> Option<Placed> {
+            let (sizes, strides) = (list(sizes)?, list(strides)?);
+            (sizes.len() == strides.len()).then_some(Placed { sizes, strides })
+        };
+        let passes = [ConvPass::Forward, ConvPass::Input, ConvPass::Kernel];
+        let found = DirectConvolution {
+            pass: *passes.get(*list("pass")?.first()?)?,
+            x: array("x_sizes", "x_strides")?,
+            w: array("w_sizes", "w_strides")?,
+            y: array("y_sizes", "y_strides")?,
+            stride: list("stride")?,
+            dilation: list("dilation")?,
+            pad_low: list("pad_low")?,
+            pad_high: list("pad_high")?,
+        };
+        let spatial = found.stride.len();
+        let lists = [&found.dilation, &found.pad_low, &found.pad_high];
+        let fits = lists.iter().all(|list| list.len() == spatial)
+            && found.x.sizes.len() == spatial + 2
+            && found.y.sizes.len() == spatial + 2
+            && found.w.sizes.len() == spatial + 3;
+        fits.then_some(found)
+    }
+
+    /// [`DirectConvolution::attributes`] as the text that a program carries them in.
+    pub(super) fn configuration(&self) -> String {
+        let lists = self.attributes().into_iter().map(|(name, values)| {
+            let values: Vec<String> = values.iter().map(i64::to_string).collect();
+            format!("{name} = array<i64: {}>", values.join(", "))
+        });
+        format!("{{{}}}", lists.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Distance of neighbours along each axis of an array in row-major order.
+fn row_major(dims: &[usize]) -> Vec<usize> {
+    (0..dims.len()).map(|axis| dims[axis + 1..].iter().product()).collect()
+}
+
+fn placed(dims: &[usize], roles: &Roles<'_>) -> Placed {
+    let axes = [&[roles.first, roles.second], roles.spatial].concat();
+    let strides = row_major(dims);
+    Placed {
+        sizes: axes.iter().map(|&axis| dims[axis]).collect(),
+        strides: axes.iter().map(|&axis| strides[axis]).collect(),
+    }
+}
+
+/// A kernel whose first role, the channels of `y`, falls into groups.
+fn grouped(dims: &[usize], roles: &Roles<'_>, groups: usize) -> Placed {
+    let mut kernel = placed(dims, roles);
+    kernel.sizes[0] /= groups;
+    kernel.sizes.insert(0, groups);
+    kernel.strides.insert(0, kernel.sizes[1] * kernel.strides[0]);
+    kernel
+}
+
+/// A kernel turned around, whose output channels are those of `x` and fall into groups.
+fn turned(dims: &[usize], roles: &ConvDims, groups: usize) -> Placed {
+    let mut kernel = placed(
+        dims,
+        &Roles {
+            first: roles.kernel_input,
+            second: roles.kernel_output,
+            spatial: &roles.kernel_spatial,
+        },
+    );
+    kernel.sizes[1] /= groups;
+    kernel.sizes.insert(0, groups);
+    kernel.strides.insert(0, kernel.sizes[2] * kernel.strides[1]);
+    kernel
+}

@@ -1,0 +1,279 @@
+//! Functions of this program that compiled programs call: XLA's foreign function interface, version 0, offered through the FFI
+//! extension of the C API. The package that [`super::abi`] is generated from has no header of either, so their few structs
+//! stand here.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::ptr::null_mut;
+
+use super::abi::{PJRT_Error, PJRT_Extension_Base, PJRT_Extension_Type_FFI};
+use super::api::Api;
+use super::error::Result;
+
+/// A function as XLA calls it; null is success.
+pub type Handler = unsafe extern "C" fn(*mut CallFrame) -> *mut c_void;
+
+/// XLA's name for the host's own processor.
+const HOST: &str = "Host";
+
+// Numbers of the interface's enumerations.
+const METADATA: c_int = 1;
+const BUFFER: c_int = 1;
+const ARRAY: c_int = 1;
+const S64: c_int = 5;
+const F32: c_int = 11;
+const EXECUTE: c_int = 3;
+const INTERNAL: c_int = 13;
+
+/// `PJRT_FFI_Extension`.
+#[repr(C)]
+struct Extension {
+    base: PJRT_Extension_Base,
+    type_register: *const c_void,
+    user_data_add: *const c_void,
+    register_handler: Option<unsafe extern "C" fn(*mut RegisterArgs) -> *mut PJRT_Error>,
+}
+
+/// `PJRT_FFI_Register_Handler_Args`.
+#[repr(C)]
+struct RegisterArgs {
+    struct_size: usize,
+    target_name: *const c_char,
+    target_name_size: usize,
+    handler: *mut c_void,
+    platform_name: *const c_char,
+    platform_name_size: usize,
+    traits: c_int,
+}
+
+/// `XLA_FFI_Extension_Base`.
+#[repr(C)]
+struct Base {
+    struct_size: usize,
+    type_: c_int,
+    next: *mut Base,
+}
+
+/// `XLA_FFI_Api_Version`.
+#[repr(C)]
+struct Version {
+    struct_size: usize,
+    extension_start: *mut Base,
+    major: c_int,
+    minor: c_int,
+}
+
+/// The head of `XLA_FFI_Api`.
+#[repr(C)]
+struct Functions {
+    struct_size: usize,
+    extension_start: *mut Base,
+    version: Version,
+    internal: *const c_void,
+    error_create: Option<unsafe extern "C" fn(*mut ErrorArgs) -> *mut c_void>,
+}
+
+/// `XLA_FFI_Error_Create_Args`.
+#[repr(C)]
+struct ErrorArgs {
+    struct_size: usize,
+    extension_start: *mut Base,
+    message: *const c_char,
+    code: c_int,
+}
+
+/// The head of `XLA_FFI_Metadata`.
+#[repr(C)]
+struct Metadata {
+    struct_size: usize,
+    version: Version,
+    traits: u32,
+}
+
+/// `XLA_FFI_Metadata_Extension`.
+#[repr(C)]
+struct MetadataExtension {
+    base: Base,
+    metadata: *mut Metadata,
+}
+
+/// `XLA_FFI_Args` and `XLA_FFI_Rets`.
+#[repr(C)]
+struct Values {
+    struct_size: usize,
+    extension_start: *mut Base,
+    count: i64,
+    types: *const c_int,
+    values: *const *const Array,
+}
+
+/// `XLA_FFI_Attrs`.
+#[repr(C)]
+struct Attributes {
+    struct_size: usize,
+    extension_start: *mut Base,
+    count: i64,
+    types: *const c_int,
+    names: *const *const Span,
+    values: *const *const Numbers,
+}
+
+/// `XLA_FFI_ByteSpan`.
+#[repr(C)]
+struct Span {
+    data: *const u8,
+    len: usize,
+}
+
+/// `XLA_FFI_Array`.
+#[repr(C)]
+struct Numbers {
+    dtype: c_int,
+    len: usize,
+    data: *const i64,
+}
+
+/// `XLA_FFI_Buffer`.
+#[repr(C)]
+struct Array {
+    struct_size: usize,
+    extension_start: *mut Base,
+    dtype: c_int,
+    data: *mut f32,
+    rank: i64,
+    dims: *const i64,
+}
+
+/// `XLA_FFI_CallFrame`, without what follows the attributes.
+#[repr(C)]
+pub struct CallFrame {
+    struct_size: usize,
+    extension_start: *mut Base,
+    api: *const Functions,
+    context: *mut c_void,
+    stage: c_int,
+    args: Values,
+    rets: Values,
+    attributes: Attributes,
+}
+
+/// One call of a function by a running program.
+pub struct Call<'a>(&'a CallFrame);
+
+impl Call<'_> {
+    /// The elements of argument `index`, an array of `f32` in row-major order.
+    pub fn argument(&self, index: usize) -> Option<&[f32]> {
+        let (data, len) = array(&self.0.args, index)?;
+        // SAFETY: an argument's elements are not written during the call.
+        Some(unsafe { std::slice::from_raw_parts(data, len) })
+    }
+
+    /// Where the elements of result `index` go, an array of `f32` in row-major order, and how many there are.
+    pub fn result(&self, index: usize) -> Option<(*mut f32, usize)> {
+        array(&self.0.rets, index)
+    }
+
+    /// The list of numbers of this name.
+    pub fn numbers(&self, name: &str) -> Option<Vec<i64>> {
+        let attributes = &self.0.attributes;
+        let count = usize::try_from(attributes.count).ok()?;
+        (0..count).find_map(|i| {
+            // SAFETY: the three lists have `count` entries; a name is a span of bytes, and a value of this type that array.
+            unsafe {
+                let Span { data, len } = **attributes.names.add(i);
+                if std::slice::from_raw_parts(data, len) != name.as_bytes() || *attributes.types.add(i) != ARRAY {
+                    return None;
+                }
+                let Numbers { dtype, len, data } = **attributes.values.add(i);
+                match (dtype, len) {
+                    (S64, 0) => Some(vec![]),
+                    (S64, _) => Some(std::slice::from_raw_parts(data, len).to_vec()),
+                    _ => None,
+                }
+            }
+        })
+    }
+}
+
+/// Elements of an array of `f32`.
+fn array(values: &Values, index: usize) -> Option<(*mut f32, usize)> {
+    let count = usize::try_from(values.count).ok()?;
+    if index >= count {
+        return None;
+    }
+    // SAFETY: there are `count` values, each of its type; a buffer has `rank` dimensions.
+    unsafe {
+        if *values.types.add(index) != BUFFER {
+            return None;
+        }
+        let array = &**values.values.add(index);
+        let rank = usize::try_from(array.rank).ok()?;
+        let dims: &[i64] = if rank == 0 { &[] } else { std::slice::from_raw_parts(array.dims, rank) };
+        let len = usize::try_from(dims.iter().product::<i64>()).ok()?;
+        (array.dtype == F32 && !array.data.is_null()).then_some((array.data, len))
+    }
+}
+
+/// What a [`Handler`] does: answers what XLA asks about it, else does `work`.
+///
+/// # Safety
+/// `frame` must be what XLA called the handler with.
+pub unsafe fn answer(frame: *mut CallFrame, work: fn(&Call<'_>) -> std::result::Result<(), String>) -> *mut c_void {
+    // SAFETY: XLA calls with a frame, whose functions live as long as the plugin.
+    let (frame, functions) = unsafe { (&*frame, &*(*frame).api) };
+    // SAFETY: a null or valid extension; one of this type is that struct, and its version is to be filled in.
+    unsafe {
+        if let Some(base) = frame.extension_start.as_ref().filter(|base| base.type_ == METADATA) {
+            let metadata = (&raw const *base).cast::<MetadataExtension>().read().metadata;
+            (*metadata).version.major = functions.version.major;
+            (*metadata).version.minor = functions.version.minor;
+            return null_mut();
+        }
+    }
+    let known = frame.struct_size >= size_of::<CallFrame>() && frame.args.struct_size == size_of::<Values>();
+    let done = match known {
+        false => Err("the plugin's call frame has another layout".to_owned()),
+        true if frame.stage != EXECUTE => Ok(()),
+        // A panic must not run into foreign frames.
+        true => std::panic::catch_unwind(|| work(&Call(frame))).unwrap_or_else(|_| Err("it panicked".into())),
+    };
+    let (Err(why), Some(create)) = (done, functions.error_create) else {
+        return null_mut();
+    };
+    let message = CString::new(why).unwrap_or_default();
+    let mut args = ErrorArgs {
+        struct_size: size_of::<ErrorArgs>(),
+        extension_start: null_mut(),
+        message: message.as_ptr(),
+        code: INTERNAL,
+    };
+    // SAFETY: the message is copied; the error is XLA's once returned.
+    unsafe { create(&raw mut args) }
+}
+
+/// Offers a function to the programs that a plugin for this processor compiles; false where the plugin has no interface for
+/// it.
+///
+/// # Errors
+/// The plugin's.
+pub fn offer(api: &Api, name: &str, handler: Handler) -> Result<bool> {
+    let Some(node) = api.extension(PJRT_Extension_Type_FFI) else {
+        return Ok(false);
+    };
+    // SAFETY: a node of this type is that struct as far as its size says, and lives as long as the plugin.
+    let register = unsafe {
+        let whole = (*node).struct_size >= size_of::<Extension>();
+        whole.then(|| (*node.cast::<Extension>()).register_handler).flatten()
+    };
+    let Some(register) = register else { return Ok(false) };
+    let mut args = RegisterArgs {
+        struct_size: size_of::<RegisterArgs>(),
+        target_name: name.as_ptr().cast(),
+        target_name_size: name.len(),
+        handler: handler as *mut c_void,
+        platform_name: HOST.as_ptr().cast(),
+        platform_name_size: HOST.len(),
+        traits: 0,
+    };
+    // SAFETY: names are copied, the function lives as long as this program; a returned error is ours.
+    unsafe { api.check("PJRT_FFI_Register_Handler", register(&raw mut args)).map(|()| true) }
+}

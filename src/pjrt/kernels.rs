@@ -1,0 +1,57 @@
+//! Functions that a plugin's programs for this processor are offered, so that they need not compile their own.
+
+use std::path::PathBuf;
+
+use super::api::Api;
+use super::error::{Error, Result};
+use super::packages::{Holds, PACKAGES};
+use super::{discover, ffi, onednn};
+
+/// Environment variable with the path of a oneDNN library, or `off`.
+const VARIABLE: &str = "RIGL_XLA_ONEDNN";
+
+/// Offers the programs of a plugin [`hlo::DIRECT_CONVOLUTION`], computed by oneDNN, which is fetched where it is not in the
+/// cache. What computes it; `None` where the user turned it off, the plugin cannot call functions, or there is no library for
+/// this processor or none can be fetched, which is noted.
+///
+/// # Errors
+/// When what the user named is no such library, and the plugin's.
+pub(super) fn offer(api: &Api) -> Result<Option<String>> {
+    let named = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
+    if named.as_deref() == Some("off") || !ffi::offer(api, hlo::DIRECT_CONVOLUTION, onednn::convolution)? {
+        return Ok(None);
+    }
+    let path = match &named {
+        Some(path) => PathBuf::from(path),
+        None => match find() {
+            Ok(Some(path)) => path,
+            Ok(None) => return Ok(None),
+            Err(why) => {
+                crate::report::note!("convolutions will be slower: {why}");
+                return Ok(None);
+            }
+        },
+    };
+    let loaded = onednn::load(&path).map(|version| format!("{version} ({})", path.display()));
+    match loaded {
+        Ok(loaded) => Ok(Some(loaded)),
+        Err(reason) if named.is_some() => Err(Error::NotALibrary { path, reason }),
+        Err(reason) => {
+            crate::report::note!("convolutions will be slower: {}: {reason}", path.display());
+            Ok(None)
+        }
+    }
+}
+
+/// The library in the cache, fetched if it is not there; `None` where there is none for this processor.
+fn find() -> Result<Option<PathBuf>> {
+    let fits = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+    let Some(package) = PACKAGES.iter().find(|p| fits && p.holds == Holds::Kernels) else {
+        return Ok(None);
+    };
+    let path = discover::cached_path(package)?;
+    match discover::is_whole(package, &path) {
+        true => Ok(Some(path)),
+        false => discover::fetch(package).map(Some),
+    }
+}
