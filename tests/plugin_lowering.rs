@@ -66,6 +66,8 @@ fn run(client: &Client, computation: &Computation, inputs: &[Literal]) -> Vec<Li
 fn every_form_has_the_operators_numbers() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
+    let kernels = plugin.kernels().unwrap();
+    assert!(kernels.is_some_and(|name| name.starts_with("oneDNN 3.")));
     for row in &TABLE {
         let (built, inputs) = passes(row);
         let want = run(&client, &built, &inputs);
@@ -73,15 +75,19 @@ fn every_form_has_the_operators_numbers() {
         let form = |form| {
             built.lowered_by(&move |facts| match (form, facts.elements() > 25, facts.places() > 25) {
                 (Form::Taps | Form::Patches, true, _) | (Form::Positions | Form::Columns, _, true) => Lowering::KEEP,
+                (Form::Direct, ..) => Lowering::DIRECT,
                 _ => Lowering {
                     form,
                     phases: facts.has_holes(),
                 },
             })
         };
-        let chosen = built.lowered(Target::Cpu).unwrap();
+        let chosen = [Target::Cpu, Target::CpuWithLibrary].map(|target| built.lowered(target).unwrap());
+        let called = form(Form::Direct).unwrap();
+        let direct = |node: &&hlo::Node| matches!(node.op, hlo::Op::Convolution { direct: true, .. });
+        assert_eq!(called.nodes.iter().filter(direct).count(), 3, "{row:?}");
         let others = Form::ALL[1..].iter().map(|&other| form(other).unwrap());
-        for lowered in others.chain([chosen]) {
+        for lowered in others.chain(chosen) {
             for (output, (got, want)) in run(&client, &lowered, &inputs).iter().zip(&want).enumerate() {
                 close(got, want, &format!("{row:?}, output {output}"));
             }

@@ -45,6 +45,7 @@ pub use graph::{Computation, Graph, Node, NodeId, Output, Scope, Tensor};
 pub use literal::{Element, Literal};
 pub use lower::{ConvFacts, Form, Grouping, Lowering, Target};
 pub use op::{
-    Binary, Comparison, ConvDims, ConvPass, DIRECT_CONVOLUTION, DirectConvolution, DotDims, GatherDims, Op, Operand, Padding, Placed, Reducer, Unary, Update, WindowDim,
+    Binary, Comparison, ConvDims, ConvPass, DIRECT_CONVOLUTION, DirectConvolution, DotDims, GatherDims, Op, Operand,
+    Padding, Placed, Reducer, Unary, Update, WindowDim,
 };
 pub use shape::{DType, Shape, broadcast_dims};

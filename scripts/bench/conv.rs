@@ -277,7 +277,11 @@ fn main() -> anyhow::Result<()> {
     let batch = batch.parse().context(usage)?;
     let model = Options::new(network.as_str(), false).build()?;
     let device = Pjrt::open(DeviceKind::Cpu, None, 1)?;
-    device.client.plugin().kernels()?.context("no library of convolutions")?;
+    device
+        .client
+        .plugin()
+        .kernels()?
+        .context("no library of convolutions")?;
     match what.as_str() {
         "layers" => layers(&device, &*model, batch),
         "networks" => networks(&device, &*model, batch),

@@ -259,7 +259,10 @@ fn install(package: &Package, target: &Path) -> Result<()> {
 /// Of a package whose library lies beside its modules, where `install` with a target leaves it out: all files.
 fn unpack(package: &Package, target: &Path) -> Result<()> {
     let mut command = pip("download");
-    command.args(["--no-deps", "--dest"]).arg(target).arg(package.requirement());
+    command
+        .args(["--no-deps", "--dest"])
+        .arg(target)
+        .arg(package.requirement());
     finish(package, command)?;
     let entries = std::fs::read_dir(target).map_err(Error::io(target))?.flatten();
     for archive in entries.map(|entry| entry.path()) {
@@ -273,7 +276,14 @@ fn unpack(package: &Package, target: &Path) -> Result<()> {
 
 fn pip(what: &str) -> Command {
     let mut command = Command::new("python3");
-    command.args(["-m", "pip", what, "--quiet", "--disable-pip-version-check", "--no-input"]);
+    command.args([
+        "-m",
+        "pip",
+        what,
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]);
     command.args(["--only-binary", ":all:"]);
     command
 }

@@ -207,7 +207,11 @@ fn array(values: &Values, index: usize) -> Option<(*mut f32, usize)> {
         }
         let array = &**values.values.add(index);
         let rank = usize::try_from(array.rank).ok()?;
-        let dims: &[i64] = if rank == 0 { &[] } else { std::slice::from_raw_parts(array.dims, rank) };
+        let dims: &[i64] = if rank == 0 {
+            &[]
+        } else {
+            std::slice::from_raw_parts(array.dims, rank)
+        };
         let len = usize::try_from(dims.iter().product::<i64>()).ok()?;
         (array.dtype == F32 && !array.data.is_null()).then_some((array.data, len))
     }
@@ -275,5 +279,8 @@ pub fn offer(api: &Api, name: &str, handler: Handler) -> Result<bool> {
         traits: 0,
     };
     // SAFETY: names are copied, the function lives as long as this program; a returned error is ours.
-    unsafe { api.check("PJRT_FFI_Register_Handler", register(&raw mut args)).map(|()| true) }
+    unsafe {
+        api.check("PJRT_FFI_Register_Handler", register(&raw mut args))
+            .map(|()| true)
+    }
 }

@@ -163,7 +163,9 @@ pub fn load(path: &Path) -> Result<String, String> {
     }
     let mut engine = null_mut();
     // SAFETY: the out-pointer is valid.
-    check("dnnl_engine_create", unsafe { (functions.engine_create)(&raw mut engine, CPU, 0) })?;
+    check("dnnl_engine_create", unsafe {
+        (functions.engine_create)(&raw mut engine, CPU, 0)
+    })?;
     let loaded = LOADED.get_or_init(|| OneDnn {
         functions,
         _library: library,
@@ -287,8 +289,19 @@ impl OneDnn {
             check("attributes", (f.set_scratchpad)(attributes, SCRATCHPAD_BY_USER))?;
             let make = f.forward;
             let status = make(
-                &raw mut forward, self.engine, FORWARD_TRAINING, DIRECT, x, w_any, null_mut(), y,
-                &stride, &dilation, &low, &high, attributes,
+                &raw mut forward,
+                self.engine,
+                FORWARD_TRAINING,
+                DIRECT,
+                x,
+                w_any,
+                null_mut(),
+                y,
+                &stride,
+                &dilation,
+                &low,
+                &high,
+                attributes,
             );
             check("dnnl_convolution_forward_primitive_desc_create", status)?;
             match what.pass {
@@ -296,31 +309,62 @@ impl OneDnn {
                 ConvPass::Input => {
                     let make = f.backward_data;
                     let status = make(
-                        &raw mut description, self.engine, DIRECT, x, w_any, y,
-                        &stride, &dilation, &low, &high, forward, attributes,
+                        &raw mut description,
+                        self.engine,
+                        DIRECT,
+                        x,
+                        w_any,
+                        y,
+                        &stride,
+                        &dilation,
+                        &low,
+                        &high,
+                        forward,
+                        attributes,
                     );
                     check("dnnl_convolution_backward_data_primitive_desc_create", status)?;
                 }
                 ConvPass::Kernel => {
                     let make = f.backward_weights;
                     let status = make(
-                        &raw mut description, self.engine, DIRECT, x, w_any, null_mut(), y,
-                        &stride, &dilation, &low, &high, forward, attributes,
+                        &raw mut description,
+                        self.engine,
+                        DIRECT,
+                        x,
+                        w_any,
+                        null_mut(),
+                        y,
+                        &stride,
+                        &dilation,
+                        &low,
+                        &high,
+                        forward,
+                        attributes,
                     );
                     check("dnnl_convolution_backward_weights_primitive_desc_create", status)?;
                 }
             }
-            check("dnnl_primitive_create", (f.primitive_create)(&raw mut primitive, description))?;
+            check(
+                "dnnl_primitive_create",
+                (f.primitive_create)(&raw mut primitive, description),
+            )?;
             let gradient = what.pass == ConvPass::Kernel;
             let asked = if gradient { QUERY_DIFF_WEIGHTS } else { QUERY_WEIGHTS };
             let wanted = (f.query)(description, asked, 0);
             let mut reordered = None;
             if (f.equal)(w, wanted) == 0 {
-                let [from, to] = if gradient { [wanted, w.cast_const()] } else { [w.cast_const(), wanted] };
+                let [from, to] = if gradient {
+                    [wanted, w.cast_const()]
+                } else {
+                    [w.cast_const(), wanted]
+                };
                 let (mut description, mut reorder) = (null_mut(), null_mut());
                 let status = (f.reorder)(&raw mut description, from, self.engine, to, self.engine, null_mut());
                 check("dnnl_reorder_primitive_desc_create", status)?;
-                check("dnnl_primitive_create", (f.primitive_create)(&raw mut reorder, description))?;
+                check(
+                    "dnnl_primitive_create",
+                    (f.primitive_create)(&raw mut reorder, description),
+                )?;
                 reordered = Some((wanted, reorder));
             }
             let elements: usize = what.w.sizes[3..].iter().product();
@@ -350,7 +394,9 @@ impl OneDnn {
             None => {
                 let mut stream = null_mut();
                 // SAFETY: the out-pointer is valid.
-                check("dnnl_stream_create", unsafe { (f.stream_create)(&raw mut stream, self.engine, IN_ORDER) })?;
+                check("dnnl_stream_create", unsafe {
+                    (f.stream_create)(&raw mut stream, self.engine, IN_ORDER)
+                })?;
                 *workspace.stream.insert(stream)
             }
         };
@@ -362,13 +408,20 @@ impl OneDnn {
             let each = len / elements;
             for i in 0..elements {
                 // SAFETY: both have `elements` parts of `each`; the window's axes are the outermost (`DirectConvolution::of`).
-                unsafe { to.add(i * each).copy_from_nonoverlapping(right.add((elements - 1 - i) * each), each) };
+                unsafe {
+                    to.add(i * each)
+                        .copy_from_nonoverlapping(right.add((elements - 1 - i) * each), each)
+                };
             }
             right = to;
         }
         let size = |of: *const c_void| if of.is_null() { 0 } else { unsafe { (f.size)(of) } };
         let scratchpad = room(&mut workspace.scratchpad, size(ready.scratchpad).max(1));
-        let (left, right, out) = (left.as_ptr().cast::<c_void>(), right.cast::<c_void>(), out.cast_const().cast::<c_void>());
+        let (left, right, out) = (
+            left.as_ptr().cast::<c_void>(),
+            right.cast::<c_void>(),
+            out.cast_const().cast::<c_void>(),
+        );
         let (x, w, y) = match what.pass {
             ConvPass::Forward => (left, right, out),
             ConvPass::Input => (out, right, left),
@@ -394,7 +447,12 @@ impl OneDnn {
         if what.pass != ConvPass::Kernel {
             reorder(&own, kernel)?;
         }
-        let arguments = [(roles[0], &x), (roles[1], kernel), (roles[2], &y), (SCRATCHPAD, &scratchpad)];
+        let arguments = [
+            (roles[0], &x),
+            (roles[1], kernel),
+            (roles[2], &y),
+            (SCRATCHPAD, &scratchpad),
+        ];
         self.execute(ready.primitive, stream, &arguments)?;
         if what.pass == ConvPass::Kernel {
             reorder(kernel, &own)?;
@@ -412,7 +470,8 @@ impl OneDnn {
             })
             .collect();
         // SAFETY: the memories are as large as their descriptions say, and live until the caller has waited for the stream.
-        let status = unsafe { (self.functions.execute)(primitive, stream, arguments.len() as c_int, arguments.as_ptr()) };
+        let status =
+            unsafe { (self.functions.execute)(primitive, stream, arguments.len() as c_int, arguments.as_ptr()) };
         check("dnnl_primitive_execute", status)
     }
 }

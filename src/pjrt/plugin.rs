@@ -55,7 +55,7 @@ impl Plugin {
     /// One each for a missing file, a file that is no library, a damaged library, a library that is no plugin, a version
     /// outside the range, and a failed initialisation.
     pub fn load(path: &Path) -> Result<Plugin> {
-        Plugin::load_with(path, &[QUIET])
+        Plugin::load_with(path, &[QUIET, PASSIVE])
     }
 
     /// As [`Plugin::load`], but only to compile for devices that are not here. Without this the plugin for TPUs asks the
@@ -228,6 +228,9 @@ impl std::fmt::Debug for Plugin {
 
 /// Keeps XLA's informational log lines off standard error, unless the user asks for them.
 const QUIET: (&str, &str) = ("TF_CPP_MIN_LOG_LEVEL", "1");
+
+/// Threads of kernels ([`Plugin::kernels`]) that wait for work leave the processor to those of XLA.
+const PASSIVE: (&str, &str) = ("OMP_WAIT_POLICY", "passive");
 
 /// What libtpu is told on a machine without TPUs: to ask no metadata server, what that would have answered (of any
 /// machine: it does not decide what is compiled for), to mind no other process, and to keep its log to itself.

@@ -37,6 +37,8 @@ pub struct ConvFacts {
     pub positions: Vec<usize>,
     /// What the operator is to a library of convolutions, where it is anything ([`crate::DirectConvolution::of`]).
     pub pass: Option<ConvPass>,
+    /// Whether gradients of kernels are computed beside it. Otherwise what follows may be computed in the same pass over memory.
+    pub training: bool,
 }
 
 impl ConvFacts {
@@ -113,10 +115,36 @@ pub(super) fn choose(facts: &ConvFacts) -> Lowering {
     Lowering { form, phases }
 }
 
-/// As [`choose`], where the host has a library of convolutions.
+/// Fewest terms of a kernel's gradient, over examples and positions, that the library sums faster than a matrix product: of
+/// 1×1 kernels, whose windows need no copies for that, and of larger ones.
+const TERMS: [usize; 2] = [2500, 1000];
+
+/// Most elements of a kernel, per element of its window, that the library brings into its own order in less time than it saves.
+const REORDERED: usize = 64 * 64;
+
+/// As [`choose`], where the host has a library of convolutions: what measured best with that
+/// (scripts/bench/results/conv_lowering.md).
 pub(super) fn choose_with_library(facts: &ConvFacts) -> Lowering {
-    match facts.pass {
-        Some(_) if facts.dtype == DType::F32 => Lowering::DIRECT,
-        _ => choose(facts),
-    }
+    let compiled = choose(facts);
+    let (Some(pass), DType::F32) = (facts.pass, facts.dtype) else {
+        return compiled;
+    };
+    let direct = match (facts.grouping, pass) {
+        // 2.8 to 11 times as fast.
+        (_, ConvPass::Kernel) if facts.grouping != Grouping::Dense => true,
+        // Without a stride going back, 1.7 to 7.5 times as fast; but in inference the compiler's is computed together with what
+        // follows it, and the library's is not.
+        (Grouping::PerChannel | Grouping::PerExample, _) => pass == ConvPass::Forward && facts.training,
+        // 1.1 to 3.2 times as fast.
+        (Grouping::Dense, ConvPass::Kernel) => {
+            facts.channels * facts.elements() >= TERMS[usize::from(facts.places() > 1)]
+        }
+        // A strided convolution's input gradient by phases: 1.1 to 1.4 times as fast as the library.
+        (Grouping::Dense, ConvPass::Input) => false,
+        // A matrix product: 1.1 to 1.3 times as fast as the library.
+        (Grouping::Dense, ConvPass::Forward) if facts.elements() == 1 => false,
+        // 1.2 to 1.5 times as fast, on three colours up to 12; with more channels as fast or slower.
+        (Grouping::Dense, ConvPass::Forward) => facts.channels * facts.filters <= REORDERED,
+    };
+    if direct { Lowering::DIRECT } else { compiled }
 }

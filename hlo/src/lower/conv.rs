@@ -3,8 +3,8 @@
 use super::sums::column_sums;
 use super::{ConvFacts, Form, Grouping, Lowering};
 use crate::graph::{Graph, Node, Tensor};
-use crate::shape::DType;
 use crate::op::{ConvDims, DirectConvolution, DotDims, Op, WindowDim};
+use crate::shape::DType;
 
 /// A convolution whose operands stand in a graph.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl Roles {
 
 impl<'g> Conv<'g> {
     /// `node`, if it is a convolution that has any other form.
-    pub(super) fn of(graph: &'g Graph, node: &Node) -> Option<Self> {
+    pub(super) fn of(graph: &'g Graph, node: &Node, training: bool) -> Option<Self> {
         let Op::Convolution {
             window,
             dims,
@@ -85,6 +85,7 @@ impl<'g> Conv<'g> {
                 [&input, &own, &node.shape().dims],
             )
             .map(|direct| direct.pass),
+            training,
         };
         let empty = node.shape().elements() == 0 || input.contains(&0) || own.contains(&0);
         (!empty).then(|| Conv {

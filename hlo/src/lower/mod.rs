@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::graph::{Computation, Graph, Node, NodeId, Tensor};
 #[allow(unused_imports)] // for the documentation
 use crate::op::{ConvDims, DIRECT_CONVOLUTION};
-use crate::op::Op;
+use crate::op::{ConvPass, DirectConvolution, Op};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -122,6 +122,26 @@ impl Computation {
     }
 }
 
+/// Whether a computation has the gradient of any convolution's kernel.
+fn trains(of: &Computation) -> bool {
+    of.nodes.iter().any(|node| {
+        let Op::Convolution {
+            window,
+            dims,
+            feature_groups,
+            batch_groups,
+            ..
+        } = &node.op
+        else {
+            return false;
+        };
+        let [lhs, rhs] = [0, 1].map(|i| &of.nodes[node.operands[i]].shape().dims[..]);
+        let shapes = [lhs, rhs, &node.shape().dims];
+        let direct = DirectConvolution::of(window, dims, [*feature_groups, *batch_groups], shapes);
+        direct.is_some_and(|direct| direct.pass == ConvPass::Kernel)
+    })
+}
+
 /// One run of the rewriting. Called computations are rewritten once, however often they are called.
 struct Pass<'c> {
     choose: &'c dyn Fn(&ConvFacts) -> Lowering,
@@ -142,13 +162,14 @@ impl<'c> Pass<'c> {
     fn computation(&mut self, of: &Computation) -> Result<Computation> {
         let graph = Graph::new(of.name.clone());
         let mut ids: Vec<NodeId> = Vec::with_capacity(of.nodes.len());
+        let training = trains(of);
         for node in &of.nodes {
             let mut node = node.clone();
             node.op = self.called(node.op)?;
             for operand in &mut node.operands {
                 *operand = ids[*operand];
             }
-            let lowered = self.node(&graph, &node).map(|tensor| tensor.id());
+            let lowered = self.node(&graph, &node, training).map(|tensor| tensor.id());
             ids.push(lowered.unwrap_or_else(|| graph.copy(node)));
         }
         let outputs: Vec<_> = of.outputs.iter().map(|&id| graph.tensor(ids[id]).output()).collect();
@@ -156,11 +177,11 @@ impl<'c> Pass<'c> {
     }
 
     /// What stands for `node`, whose operands are those of `graph`; `None` where it stays.
-    fn node<'g>(&self, graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
+    fn node<'g>(&self, graph: &'g Graph, node: &Node, training: bool) -> Option<Tensor<'g>> {
         let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.as_str()));
         match node.op {
             Op::Convolution { .. } => {
-                let conv = Conv::of(graph, node)?;
+                let conv = Conv::of(graph, node, training)?;
                 conv.lowered((self.choose)(conv.facts()))
             }
             Op::Reduce { .. } if self.sums => sums::lowered(graph, node),

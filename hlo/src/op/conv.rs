@@ -150,7 +150,14 @@ pub(super) fn infer_convolution(
     for (&axis, positions) in d.output_spatial.iter().zip(positions) {
         out.dims[axis] = positions;
     }
-    let called = || DirectConvolution::of(window, d, [feature_groups, batch_groups], [&x.dims, &kernel.dims, &out.dims]);
+    let called = || {
+        DirectConvolution::of(
+            window,
+            d,
+            [feature_groups, batch_groups],
+            [&x.dims, &kernel.dims, &out.dims],
+        )
+    };
     ensure(!direct || (x.dtype == DType::F32 && called().is_some()), || {
         format!("no direct convolution of {x} with {kernel} is known")
     })?;
@@ -182,7 +189,12 @@ pub(super) fn emit_convolution(
     operands: &[&Shape],
     out: &mut proto::Instruction,
 ) {
-    let result: Vec<usize> = out.shape.iter().flat_map(|s| &s.dimensions).map(|&n| n as usize).collect();
+    let result: Vec<usize> = out
+        .shape
+        .iter()
+        .flat_map(|s| &s.dimensions)
+        .map(|&n| n as usize)
+        .collect();
     let shapes = [&operands[0].dims[..], &operands[1].dims, &result];
     let call = direct.then(|| DirectConvolution::of(window, dims, [feature_groups, batch_groups], shapes));
     if let Some(call) = call.flatten() {

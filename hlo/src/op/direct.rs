@@ -185,9 +185,8 @@ impl DirectConvolution {
 
     /// From [`DirectConvolution::attributes`]; `None` where one is missing or wrong.
     pub fn from_attributes(named: impl Fn(&str) -> Option<Vec<i64>>) -> Option<Self> {
-        let list = |name: &str| -> Option<Vec<usize>> {
-            named(name)?.into_iter().map(|n| usize::try_from(n).ok()).collect()
-        };
+        let list =
+            |name: &str| -> Option<Vec<usize>> { named(name)?.into_iter().map(|n| usize::try_from(n).ok()).collect() };
         let array = |sizes: &str, strides: &str| -> Option<Placed> {
             let (sizes, strides) = (list(sizes)?, list(strides)?);
             (sizes.len() == strides.len()).then_some(Placed { sizes, strides })

@@ -1,0 +1,234 @@
+//! Convolutions as a library takes them: the passes that operators and their gradients are, computed here by plain loops.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use hlo::cases;
+use hlo::{
+    Computation, ConvPass, DIRECT_CONVOLUTION, DType, DirectConvolution, Graph, Literal, Lowering, Op, Padding, Shape,
+    Target, Tensor, grad,
+};
+
+/// All indices into `sizes`.
+fn indices(sizes: &[usize]) -> impl Iterator<Item = Vec<usize>> {
+    (0..sizes.iter().product()).map(|mut flat: usize| {
+        let mut index = vec![0; sizes.len()];
+        for axis in (0..sizes.len()).rev() {
+            (index[axis], flat) = (flat % sizes[axis], flat / sizes[axis]);
+        }
+        index
+    })
+}
+
+fn offset(strides: &[usize], index: &[usize]) -> usize {
+    strides.iter().zip(index).map(|(stride, i)| stride * i).sum()
+}
+
+/// What a library gives for it, of operands in the operator's order.
+fn computed(of: &DirectConvolution, [left, right]: [&[f64]; 2], results: usize) -> Vec<f64> {
+    let mut out = vec![0.0; results];
+    let [groups, outer, inner] = [of.w.sizes[0], of.w.sizes[1], of.w.sizes[2]];
+    let elements: usize = of.w.sizes[3..].iter().product();
+    for place in indices(&of.y.sizes) {
+        let (group, within) = (place[1] / outer, place[1] % outer);
+        assert!(group < groups);
+        for at in indices(&of.w.sizes[2..]) {
+            let source: Option<Vec<usize>> = (0..of.stride.len())
+                .map(|axis| {
+                    let at = (place[axis + 2] * of.stride[axis] + at[axis + 1] * of.dilation[axis])
+                        .checked_sub(of.pad_low[axis])?;
+                    (at < of.x.sizes[axis + 2]).then_some(at)
+                })
+                .collect();
+            let Some(source) = source else { continue };
+            let x = offset(
+                &of.x.strides,
+                &[&[place[0], group * inner + at[0]], &source[..]].concat(),
+            );
+            let y = offset(&of.y.strides, &place);
+            let w = |at: &[usize]| offset(&of.w.strides, &[&[group, within], at].concat());
+            match of.pass {
+                ConvPass::Forward => out[y] += left[x] * right[w(&at)],
+                ConvPass::Kernel => out[w(&at)] += left[x] * right[y],
+                ConvPass::Input => {
+                    // The kernel is turned around within its window.
+                    let turned: Vec<usize> = (1..at.len()).map(|a| of.w.sizes[a + 2] - 1 - at[a]).collect();
+                    assert!(elements > 0);
+                    out[x] += left[y] * right[w(&[&at[..1], &turned].concat())];
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Checks every convolution of a computation that is a pass, on its own; the passes.
+fn checked(computation: &Computation) -> Vec<ConvPass> {
+    let mut seen = vec![];
+    for node in &computation.nodes {
+        let Op::Convolution {
+            window,
+            dims,
+            feature_groups,
+            batch_groups,
+            ..
+        } = &node.op
+        else {
+            continue;
+        };
+        let operand = |id: &usize| computation.nodes[*id].shape().clone();
+        let shapes: Vec<Shape> = node.operands.iter().map(operand).collect();
+        let arrays = [&shapes[0].dims, &shapes[1].dims, &node.shape().dims].map(|dims| &dims[..]);
+        let Some(direct) = DirectConvolution::of(window, dims, [*feature_groups, *batch_groups], arrays) else {
+            continue;
+        };
+        let told = direct.attributes();
+        let named = |name: &str| told.iter().find(|(n, _)| *n == name).map(|(_, list)| list.clone());
+        assert_eq!(DirectConvolution::from_attributes(named).as_ref(), Some(&direct));
+
+        let inputs: Vec<Literal> = (0..2).map(|i| values(&shapes[i].dims, 3 + 4 * i)).collect();
+        let parameters = inputs
+            .iter()
+            .map(|i| ("x".to_string(), i.shape().clone()))
+            .collect::<Vec<_>>();
+        let alone = Graph::function("alone", &parameters, |_, x| {
+            let groups = (*feature_groups, *batch_groups);
+            vec![x[0].convolution(x[1], window.clone(), dims.clone(), groups.0, groups.1)]
+        })
+        .unwrap();
+        let want = alone.evaluate(&inputs).unwrap()[0].to_f64_vec();
+        let [left, right] = [0, 1].map(|i| inputs[i].to_f64_vec());
+        let got = computed(&direct, [&left, &right], want.len());
+        let largest = want.iter().fold(1e-9f64, |m, v| m.max(v.abs()));
+        for (g, w) in got.iter().zip(&want) {
+            assert!((g - w).abs() <= 1e-5 * largest, "{direct:?}: {g}, not {w}");
+        }
+        seen.push(direct.pass);
+    }
+    seen
+}
+
+fn values(dims: &[usize], seed: usize) -> Literal {
+    let value = |i: usize| (((i + seed) * 2_654_435_761 % 4093) as f32 - 2046.0) / 1024.0;
+    Literal::new(dims, &(0..dims.iter().product()).map(value).collect::<Vec<_>>())
+}
+
+fn layer(x: [usize; 4], k: [usize; 4], stride: usize, padding: Padding, groups: usize) -> Computation {
+    let parameters = [x, k].map(|dims| ("x".to_string(), Shape::new(DType::F32, dims)));
+    Graph::function("layer", &parameters, |_, x: &[Tensor<'_>]| {
+        let y = x[0].conv2d(x[1], [stride; 2], padding, groups);
+        [vec![y], grad((y * y).reduce_sum_all(), x)].concat()
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_layer_is_a_forward_pass_and_its_two_gradients() {
+    use ConvPass::{Forward, Input, Kernel};
+    let explicit = Padding::Explicit([(1, 1); 2]);
+    // Without a stride the input's gradient is a forward pass of its own, with the kernel that the graph turned around.
+    for (layer, passes) in [
+        (
+            layer([2, 8, 7, 3], [3, 3, 3, 4], 1, Padding::Same, 1),
+            [Forward, Forward, Kernel],
+        ),
+        (
+            layer([2, 8, 7, 3], [3, 3, 3, 4], 2, Padding::Same, 1),
+            [Forward, Input, Kernel],
+        ),
+        (
+            layer([1, 9, 9, 2], [3, 3, 2, 3], 2, explicit, 1),
+            [Forward, Input, Kernel],
+        ),
+        (
+            layer([1, 9, 8, 2], [7, 7, 2, 3], 2, Padding::Same, 1),
+            [Forward, Input, Forward],
+        ),
+        (
+            layer([2, 8, 7, 4], [1, 1, 4, 2], 1, Padding::Same, 1),
+            [Forward, Forward, Kernel],
+        ),
+        (
+            layer([2, 8, 7, 4], [1, 1, 4, 2], 2, Padding::Same, 1),
+            [Forward, Input, Kernel],
+        ),
+        (
+            layer([2, 8, 7, 3], [3, 3, 1, 3], 1, Padding::Same, 3),
+            [Forward, Forward, Kernel],
+        ),
+        (
+            layer([2, 8, 7, 3], [3, 3, 1, 3], 2, explicit, 3),
+            [Forward, Input, Kernel],
+        ),
+        (
+            layer([2, 8, 7, 4], [3, 2, 2, 6], 1, Padding::Same, 2),
+            [Forward, Forward, Kernel],
+        ),
+        (
+            layer([2, 8, 7, 4], [3, 2, 2, 6], 2, Padding::Valid, 2),
+            [Forward, Input, Kernel],
+        ),
+    ] {
+        assert_eq!(checked(&layer), passes);
+    }
+}
+
+#[test]
+fn every_case_that_is_a_pass_has_its_numbers() {
+    let convolutions = cases::all().into_iter().filter(|case| case.op == "convolution");
+    let passes: Vec<ConvPass> = convolutions
+        .flat_map(|case| checked(&case.computation().unwrap()))
+        .collect();
+    for pass in [ConvPass::Forward, ConvPass::Input, ConvPass::Kernel] {
+        assert!(passes.contains(&pass), "{pass:?} of {passes:?}");
+    }
+}
+
+#[test]
+fn the_call_says_all_that_the_host_needs() {
+    let layer = layer([32, 8, 7, 3], [3, 3, 3, 4], 2, Padding::Same, 1);
+    let module = layer.lowered(Target::CpuWithLibrary).unwrap().to_proto(&[]);
+    let calls: Vec<_> = module
+        .computations
+        .iter()
+        .flat_map(|c| &c.instructions)
+        .filter(|i| i.opcode == "custom-call")
+        .collect();
+    assert_eq!(
+        calls.len(),
+        1,
+        "the output; phases are matrix products, and the kernel's sum is short"
+    );
+    assert_eq!(
+        (calls[0].custom_call_target.as_str(), calls[0].custom_call_api_version),
+        (DIRECT_CONVOLUTION, 4)
+    );
+    assert!(calls[0].constrain_layout && calls[0].operand_shapes_with_layout.len() == 2);
+    let said = String::from_utf8(calls[0].backend_config.clone()).unwrap();
+    let expected = "{dilation = array<i64: 1, 1>, pad_high = array<i64: 1, 1>, pad_low = array<i64: 0, 1>, pass = array<i64: 0>, \
+        stride = array<i64: 2, 2>, w_sizes = array<i64: 1, 4, 3, 3, 3>, w_strides = array<i64: 4, 1, 4, 36, 12>, \
+        x_sizes = array<i64: 32, 3, 8, 7>, x_strides = array<i64: 168, 1, 21, 3>, \
+        y_sizes = array<i64: 32, 4, 4, 4>, y_strides = array<i64: 64, 1, 16, 4>}";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn other_element_types_and_passes_stay_the_compilers() {
+    let parameters = [[2, 8, 7, 3], [3, 3, 3, 4]].map(|dims| ("x".to_string(), Shape::new(DType::F64, dims)));
+    let built = Graph::function("layer", &parameters, |_, x| {
+        vec![x[0].conv2d(x[1], [1; 2], Padding::Same, 1)]
+    })
+    .unwrap();
+    let lowered = built.lowered_by(&|_| Lowering::DIRECT).unwrap();
+    assert_eq!(lowered.to_bytes(&[]), built.to_bytes(&[]));
+    // Groups of examples going forward, and negative padding.
+    let unit = hlo::WindowDim::unit();
+    let (dims, shape) = (hlo::ConvDims::nhwc(), [2, 1, 1, 3]);
+    assert_eq!(
+        DirectConvolution::of(&[unit; 2], &dims, [1, 2], [&shape, &[1, 1, 3, 4], &[1, 1, 1, 4]]),
+        None
+    );
+    let cut = hlo::WindowDim { pad_low: -1, ..unit };
+    assert_eq!(
+        DirectConvolution::of(&[cut; 2], &dims, [1, 1], [&[2, 3, 3, 3], &[1, 1, 3, 4], &[2, 2, 2, 4]]),
+        None
+    );
+}
