@@ -252,10 +252,7 @@ fn without_pip_the_error_says_what_to_run() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        text.contains("cannot fetch the PJRT plugin package xla-cpu-pjrt==0.0.1"),
-        "{text}"
-    );
+    assert!(text.contains("cannot fetch the package xla-cpu-pjrt==0.0.1"), "{text}");
     assert!(text.contains("python3 -m pip install xla-cpu-pjrt==0.0.1"), "{text}");
 }
 
@@ -278,4 +275,53 @@ fn offline_a_damaged_cache_entry_is_not_used() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("pip failed: ERROR"), "{text}");
     assert_eq!(std::fs::read(&entry).unwrap(), b"half");
+}
+
+/// `dump-hlo --optimized` of a network with convolutions, as compiled with these variables: exit code and what was written.
+fn compiled(cache: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
+        .args(["dump-hlo", "cifar10-rigl", "--graph", "eval", "--optimized"])
+        .args(["--set", "model.depth=10", "--set", "model.width=1"])
+        .arg("--plugin")
+        .arg(plugin.path())
+        .env("RIGL_XLA_CACHE", cache)
+        .env("PIP_NO_INDEX", "1")
+        .env_remove("PIP_FIND_LINKS")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn without_the_library_of_convolutions_the_compiler_makes_its_own() {
+    const CALL: &str = "rigl_xla.convolution";
+    let cache = tempfile::tempdir().unwrap();
+    let package = Package::named("onednn-cpu-gomp").unwrap();
+    let library = pjrt::fetch(package).unwrap();
+    let (code, graph, _) = compiled(cache.path(), &[("RIGL_XLA_ONEDNN", library.to_str().unwrap())]);
+    assert!(code == Some(0) && graph.contains(CALL), "{code:?}");
+
+    let (code, graph, said) = compiled(cache.path(), &[("RIGL_XLA_ONEDNN", "off")]);
+    assert!(code == Some(0) && !graph.contains(CALL), "{said}");
+    assert!(!said.contains("slower"), "{said}");
+
+    // A package index that cannot be reached.
+    let (code, graph, said) = compiled(cache.path(), &[]);
+    assert!(code == Some(0) && !graph.contains(CALL), "{said}");
+    assert!(
+        said.contains("convolutions will be slower: cannot fetch the package onednn-cpu-gomp==2023.2.0"),
+        "{said}"
+    );
+    assert!(said.contains("rigl-xla plugin fetch onednn-cpu-gomp"), "{said}");
+
+    let (code, _, said) = compiled(cache.path(), &[("RIGL_XLA_ONEDNN", "/no/such.so")]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("RIGL_XLA_ONEDNN=/no/such.so: not oneDNN 3: "), "{said}");
+    assert!(
+        said.contains("expected the path of its shared library, or off"),
+        "{said}"
+    );
 }

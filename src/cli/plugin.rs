@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::run_args::PluginArgs;
 use crate::pjrt::{
-    self, Arg, Buffer, Candidate, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable,
+    self, Arg, Buffer, Candidate, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable, Holds,
     OptionValue, PACKAGES, Package, Plugin, SlotCoverage,
 };
 
@@ -61,10 +61,14 @@ fn list(json: bool) -> Result<()> {
     }
     let mut out = format!("{:<7} {:<24} {:<11} found\n", "device", "package", "version");
     for package in PACKAGES {
-        let path = here
-            .iter()
-            .find(|c| c.package == Some(package.name))
-            .map(|c| c.path.display().to_string());
+        let path = match package.holds {
+            Holds::Plugin => here
+                .iter()
+                .find(|c| c.package == Some(package.name))
+                .map(|c| c.path.clone()),
+            Holds::Kernels => pjrt::cached(package)?,
+        };
+        let path = path.map(|path| path.display().to_string());
         let default = Package::of(package.device)
             .next()
             .is_some_and(|first| first.name == package.name);
@@ -99,6 +103,8 @@ struct Findings {
     api_version: (i32, i32),
     coverage: SlotCoverage,
     extensions: Vec<String>,
+    /// What computes convolutions in programs for the CPU, if not the plugin.
+    kernels: Option<String>,
     attributes: BTreeMap<String, OptionValue>,
     platform: String,
     platform_version: String,
@@ -150,6 +156,10 @@ fn examine(
         api_version: plugin.api_version(),
         coverage: plugin.coverage(),
         extensions: plugin.extensions(),
+        kernels: match device {
+            DeviceKind::Cpu => plugin.kernels()?,
+            _ => None,
+        },
         attributes: plugin.attributes()?,
         platform: client.platform_name()?,
         platform_version: client.platform_version()?,
@@ -191,6 +201,10 @@ fn text_of(found: &Findings) -> Result<String> {
         writeln!(out, "  lacks {name}")?;
     }
     writeln!(out, "extensions  {}", found.extensions.join(", "))?;
+    if found.device == DeviceKind::Cpu {
+        let kernels = found.kernels.as_deref().unwrap_or("the plugin's own");
+        writeln!(out, "kernels     {kernels}")?;
+    }
     for (name, value) in &found.attributes {
         writeln!(out, "attribute   {name} = {value}")?;
     }

@@ -167,12 +167,21 @@ fn cached_folder(package: &Package) -> Result<PathBuf> {
         .join(format!("{}-{}", package.name, package.version)))
 }
 
-pub(super) fn cached_path(package: &Package) -> Result<PathBuf> {
+fn cached_path(package: &Package) -> Result<PathBuf> {
     Ok(cached_folder(package)?.join(package.library))
 }
 
-/// Cheap: a cached plugin was verified when it came, so only its size is compared.
-pub(super) fn is_whole(package: &Package, path: &Path) -> bool {
+/// The package's library in our cache, if it is there.
+///
+/// # Errors
+/// When there is no cache folder.
+pub fn cached(package: &Package) -> Result<Option<PathBuf>> {
+    let path = cached_path(package)?;
+    Ok(is_whole(package, &path).then_some(path))
+}
+
+/// Cheap: a cached library was verified when it came, so only its size is compared.
+fn is_whole(package: &Package, path: &Path) -> bool {
     path.metadata()
         .is_ok_and(|m| package.bytes.is_none_or(|bytes| m.len() == bytes))
 }
@@ -311,7 +320,10 @@ fn failure(package: &Package, reason: String) -> Error {
     let needs = package.needs.iter().map(|need| format!(" {need}")).collect::<String>();
     // Into the cache: system Pythons refuse to install anywhere else than into a folder that is named.
     let target = cached_folder(package).map_or_else(|_| String::new(), |dir| format!(" --target {}", dir.display()));
-    let remedy = format!("python3 -m pip install {}{needs}{target}", package.requirement());
+    let remedy = match package.holds {
+        Holds::Plugin => format!("python3 -m pip install {}{needs}{target}", package.requirement()),
+        Holds::Kernels => format!("rigl-xla plugin fetch {}", package.name),
+    };
     Error::Fetch {
         package: package.requirement(),
         reason,

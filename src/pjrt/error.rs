@@ -23,6 +23,16 @@ pub enum Error {
         /// The file's first bytes or the system loader's words.
         reason: String,
     },
+    /// What the user named for convolutions is not the library for them.
+    #[error("{variable}={path}: not oneDNN 3: {reason}; expected the path of its shared library, or off")]
+    NotKernels {
+        /// The environment variable that says so.
+        variable: &'static str,
+        /// Its value.
+        path: PathBuf,
+        /// The system loader's words, or what it is instead.
+        reason: String,
+    },
     /// The file is a shared library, but not a whole one.
     #[error(
         "PJRT plugin {path}: damaged: {found}, expected {expected}; delete it and run `rigl-xla plugin fetch` again"
@@ -132,7 +142,7 @@ pub enum Error {
     },
     /// A plugin package could not be fetched.
     #[error(
-        "cannot fetch the PJRT plugin package {package}: {reason}\nRun this where the package index can be reached, then try again:\n  {remedy}"
+        "cannot fetch the package {package}: {reason}\nRun this where the package index can be reached, then try again:\n  {remedy}"
     )]
     Fetch {
         /// Name and version.

@@ -35,7 +35,11 @@ pub(super) fn offer(api: &Api) -> Result<Option<String>> {
     let loaded = onednn::load(&path).map(|version| format!("{version} ({})", path.display()));
     match loaded {
         Ok(loaded) => Ok(Some(loaded)),
-        Err(reason) if named.is_some() => Err(Error::NotALibrary { path, reason }),
+        Err(reason) if named.is_some() => Err(Error::NotKernels {
+            variable: VARIABLE,
+            path,
+            reason,
+        }),
         Err(reason) => {
             crate::report::note!("convolutions will be slower: {}: {reason}", path.display());
             Ok(None)
@@ -49,9 +53,8 @@ fn find() -> Result<Option<PathBuf>> {
     let Some(package) = PACKAGES.iter().find(|p| fits && p.holds == Holds::Kernels) else {
         return Ok(None);
     };
-    let path = discover::cached_path(package)?;
-    match discover::is_whole(package, &path) {
-        true => Ok(Some(path)),
-        false => discover::fetch(package).map(Some),
+    match discover::cached(package)? {
+        Some(path) => Ok(Some(path)),
+        None => discover::fetch(package).map(Some),
     }
 }

@@ -45,7 +45,7 @@ pub use buffer::{Buffer, PendingLiteral};
 pub use cache::{Cache, CacheOutcome};
 pub use client::{Client, ClientOptions, DeviceInfo, DeviceMemory, Group, Place};
 pub use compiled::{Compiled, MemoryStats};
-pub use discover::{Candidate, Origin, fetch, open, open_compiler, search, verify};
+pub use discover::{Candidate, Origin, cached, fetch, open, open_compiler, search, verify};
 pub use error::{Error, Result};
 pub use executable::{Arg, Executable};
 pub use key_value::{KeyValueStore, StoreError};
