@@ -1,0 +1,158 @@
+//! Convolutions made ready to run.
+
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+use hlo::{ConvPass, DirectConvolution};
+
+use super::abi::*;
+use super::{OneDnn, check};
+
+/// A convolution that is ready to run.
+pub(super) struct Ready {
+    pub(super) primitive: Object,
+    pub(super) x: Object,
+    /// The kernel as the program has it.
+    pub(super) w: Object,
+    pub(super) y: Object,
+    /// The order of the kernel's elements that the primitive wants, and what brings them into it or back, where that is
+    /// another.
+    pub(super) reordered: Option<(*const c_void, Object)>,
+    pub(super) scratchpad: *const c_void,
+    /// Elements of the window, where the kernel is to be turned back.
+    pub(super) turned: Option<usize>,
+}
+
+// SAFETY: primitives and descriptions may be used from any thread and are not changed once made.
+unsafe impl Send for Ready {}
+// SAFETY: as above.
+unsafe impl Sync for Ready {}
+
+/// The descriptions of a convolution's arrays.
+struct Arrays {
+    x: Object,
+    w: Object,
+    /// The kernel in whichever order is fastest.
+    w_any: Object,
+    y: Object,
+}
+
+fn list(values: &[usize]) -> Dims {
+    let mut dims = [0; 12];
+    for (to, &from) in dims.iter_mut().zip(values) {
+        *to = from as i64;
+    }
+    dims
+}
+
+impl OneDnn {
+    /// Makes a convolution ready: which of the library's implementations computes it, and its code.
+    pub(super) fn make(&self, what: &DirectConvolution) -> Result<Ready, String> {
+        let f = &self.functions;
+        let arrays = self.arrays(what)?;
+        let description = self.described(what, &arrays)?;
+        let gradient = what.pass == ConvPass::Kernel;
+        let asked = if gradient { QUERY_DIFF_WEIGHTS } else { QUERY_WEIGHTS };
+        // SAFETY: what is asked of a description belongs to it and lives as long: for ever.
+        let (wanted, scratchpad) = unsafe {
+            (
+                (f.query)(description, asked, 0),
+                (f.query)(description, QUERY_SCRATCHPAD, 0),
+            )
+        };
+        let elements: usize = what.w.sizes[3..].iter().product();
+        Ok(Ready {
+            primitive: self.created(description)?,
+            reordered: self.reordered(arrays.w, wanted, gradient)?,
+            x: arrays.x,
+            w: arrays.w,
+            y: arrays.y,
+            scratchpad,
+            turned: (what.pass == ConvPass::Input && elements > 1).then_some(elements),
+        })
+    }
+
+    fn arrays(&self, what: &DirectConvolution) -> Result<Arrays, String> {
+        let f = &self.functions;
+        let described = |sizes: &[usize], strides: Option<&[usize]>| {
+            let (sizes, rank, mut made) = (list(sizes), sizes.len() as c_int, null_mut());
+            // SAFETY: lists of twelve, of which `rank` count; the out-pointer is valid.
+            let status = unsafe {
+                match strides {
+                    Some(strides) => (f.with_strides)(&raw mut made, rank, &sizes, F32, &list(strides)),
+                    None => (f.with_tag)(&raw mut made, rank, &sizes, F32, ANY_FORMAT),
+                }
+            };
+            check("a description of an array", status).map(|()| made)
+        };
+        // Without groups the library wants no axis of them.
+        let first = usize::from(what.w.sizes.first() == Some(&1));
+        Ok(Arrays {
+            x: described(&what.x.sizes, Some(&what.x.strides))?,
+            w: described(&what.w.sizes[first..], Some(&what.w.strides[first..]))?,
+            w_any: described(&what.w.sizes[first..], None)?,
+            y: described(&what.y.sizes, Some(&what.y.strides))?,
+        })
+    }
+
+    /// The description of the pass, by the best implementation that there is.
+    #[rustfmt::skip] // a line for each argument would hide that the three calls say the same
+    fn described(&self, what: &DirectConvolution, &Arrays { x, w_any, y, .. }: &Arrays) -> Result<Object, String> {
+        let (f, engine) = (&self.functions, self.engine);
+        let between: Vec<usize> = what.dilation.iter().map(|d| d.saturating_sub(1)).collect();
+        let [stride, dilation, low, high] = [&what.stride, &between, &what.pad_low, &what.pad_high].map(|of| list(of));
+        let (mut options, mut forward, mut backward) = (null_mut(), null_mut(), null_mut());
+        // SAFETY: all objects are the library's and of the kinds that its functions take, all lists are of twelve.
+        unsafe {
+            check("attributes", (f.attributes_create)(&raw mut options))?;
+            check("attributes", (f.set_scratchpad)(options, SCRATCHPAD_BY_USER))?;
+            check("the forward pass", (f.forward)(
+                &raw mut forward, engine, FORWARD_TRAINING, DIRECT, x, w_any, null_mut(), y,
+                &stride, &dilation, &low, &high, options,
+            ))?;
+            match what.pass {
+                ConvPass::Forward => return Ok(forward),
+                ConvPass::Input => check("the input's gradient", (f.backward_data)(
+                    &raw mut backward, engine, DIRECT, x, w_any, y,
+                    &stride, &dilation, &low, &high, forward, options,
+                ))?,
+                ConvPass::Kernel => check("the kernel's gradient", (f.backward_weights)(
+                    &raw mut backward, engine, DIRECT, x, w_any, null_mut(), y,
+                    &stride, &dilation, &low, &high, forward, options,
+                ))?,
+            }
+        }
+        Ok(backward)
+    }
+
+    /// What brings the kernel's elements from the program's order into the wanted one, or a gradient's back.
+    fn reordered(
+        &self,
+        own: Object,
+        wanted: *const c_void,
+        back: bool,
+    ) -> Result<Option<(*const c_void, Object)>, String> {
+        let (f, engine) = (&self.functions, self.engine);
+        // SAFETY: both describe arrays.
+        if unsafe { (f.equal)(own, wanted) } != 0 {
+            return Ok(None);
+        }
+        let (from, to) = if back {
+            (wanted, own.cast_const())
+        } else {
+            (own.cast_const(), wanted)
+        };
+        let mut description = null_mut();
+        // SAFETY: as above; the out-pointer is valid.
+        let status = unsafe { (f.reorder)(&raw mut description, from, engine, to, engine, null_mut()) };
+        check("a kernel's other order", status)?;
+        Ok(Some((wanted, self.created(description)?)))
+    }
+
+    fn created(&self, description: Object) -> Result<Object, String> {
+        let mut primitive = null_mut();
+        // SAFETY: a description of the library's; the out-pointer is valid.
+        let status = unsafe { (self.functions.primitive_create)(&raw mut primitive, description) };
+        check("dnnl_primitive_create", status).map(|()| primitive)
+    }
+}
