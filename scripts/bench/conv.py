@@ -47,7 +47,7 @@ def layer_tables(records):
 
 FORMS = [
     form + phases
-    for form in [CONVOLUTION, "Taps", "Patches", "Positions", "Columns"]
+    for form in [CONVOLUTION, "Ordered", "Taps", "Patches", "Positions", "Columns", "Direct"]
     for phases in ["", "/phases"]
 ]  # fmt: skip
 TITLES = {
@@ -61,11 +61,12 @@ TITLES = {
 def network_table(records):
     if not records:
         return []
-    lines = ["## Whole networks", "", "| network | batch | graph | as built, s | lowered, s | times |", "|---|---|---|---|---|---|"]
+    lines = ["## Whole networks", "", "| network | batch | graph | as built, s | lowered, s | with the library, s | times |"]
+    lines.append("|---|---|---|---|---|---|---|")
     for r in records:
         lines.append(
             f"| {r['network']} | {r['batch']} | {r['graph']} | {r['as_built_s']:.3f} | {r['lowered_s']:.3f} "
-            f"| {r['speedup']:.2f} |"
+            f"| {r['with_library_s']:.3f} | {r['speedup']:.2f} |"
         )
     return lines + [""]
 
@@ -83,10 +84,11 @@ def main():
         f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, {machine['date']}, "
         f"revision {machine['revision']}.",
         "",
-        "**The machine was shared**: other programs took most of both cores while this was measured (load average "
-        f"{machine['load_average_before'][0]} at the end). Each figure is the least of many short repetitions that alternate "
+        "**The machine was shared** with others while this was measured. Each figure is the least of many short repetitions "
+        "that alternate "
         "between the forms, so ratios of neighbours mean something and single figures do not; where a form has a figure far "
-        "out of line, it was dropped after a few disturbed repetitions.",
+        "out of line, it was dropped after a few disturbed repetitions. `Direct` is oneDNN's. The rules of "
+        "`hlo/src/lower/choose.rs` for a host with it were made from this run.",
         "",
         *network_table(networks),
         "Below: milliseconds, and GFLOP/s in parentheses, of each form that a convolution has. Channels are "
