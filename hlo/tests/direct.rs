@@ -77,7 +77,7 @@ fn checked(computation: &Computation) -> Vec<ConvPass> {
         let operand = |id: &usize| computation.nodes[*id].shape().clone();
         let shapes: Vec<Shape> = node.operands.iter().map(operand).collect();
         let arrays = [&shapes[0].dims, &shapes[1].dims, &node.shape().dims].map(|dims| &dims[..]);
-        let Some(direct) = DirectConvolution::of(window, dims, [*feature_groups, *batch_groups], arrays) else {
+        let Some(direct) = node.op.direct_convolution(arrays) else {
             continue;
         };
         let told = direct.attributes();

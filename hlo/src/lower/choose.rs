@@ -131,7 +131,7 @@ pub(super) fn choose_with_library(facts: &ConvFacts) -> Lowering {
     };
     let direct = match (facts.grouping, pass) {
         // 2.8 to 11 times as fast.
-        (_, ConvPass::Kernel) if facts.grouping != Grouping::Dense => true,
+        (Grouping::PerChannel | Grouping::PerExample, ConvPass::Kernel) => true,
         // Without a stride going back, 1.7 to 7.5 times as fast; but in inference the compiler's is computed together with what
         // follows it, and the library's is not.
         (Grouping::PerChannel | Grouping::PerExample, _) => pass == ConvPass::Forward && facts.training,

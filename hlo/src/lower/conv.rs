@@ -3,7 +3,7 @@
 use super::sums::column_sums;
 use super::{ConvFacts, Form, Grouping, Lowering};
 use crate::graph::{Graph, Node, Tensor};
-use crate::op::{ConvDims, DirectConvolution, DotDims, Op, WindowDim};
+use crate::op::{ConvDims, DotDims, Op, WindowDim};
 use crate::shape::DType;
 
 /// A convolution whose operands stand in a graph.
@@ -78,13 +78,10 @@ impl<'g> Conv<'g> {
                 .iter()
                 .map(|&axis| node.shape().dims[axis])
                 .collect(),
-            pass: DirectConvolution::of(
-                window,
-                dims,
-                [*feature_groups, *batch_groups],
-                [&input, &own, &node.shape().dims],
-            )
-            .map(|direct| direct.pass),
+            pass: node
+                .op
+                .direct_convolution([&input, &own, &node.shape().dims])
+                .map(|direct| direct.pass),
             training,
         };
         let empty = node.shape().elements() == 0 || input.contains(&0) || own.contains(&0);

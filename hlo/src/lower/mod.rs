@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::graph::{Computation, Graph, Node, NodeId, Tensor};
 #[allow(unused_imports)] // for the documentation
 use crate::op::{ConvDims, DIRECT_CONVOLUTION};
-use crate::op::{ConvPass, DirectConvolution, Op};
+use crate::op::{ConvPass, Op};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -124,20 +124,9 @@ impl Computation {
 
 /// Whether a computation has the gradient of any convolution's kernel.
 fn trains(of: &Computation) -> bool {
-    of.nodes.iter().any(|node| {
-        let Op::Convolution {
-            window,
-            dims,
-            feature_groups,
-            batch_groups,
-            ..
-        } = &node.op
-        else {
-            return false;
-        };
+    of.nodes.iter().filter(|node| node.operands.len() == 2).any(|node| {
         let [lhs, rhs] = [0, 1].map(|i| &of.nodes[node.operands[i]].shape().dims[..]);
-        let shapes = [lhs, rhs, &node.shape().dims];
-        let direct = DirectConvolution::of(window, dims, [*feature_groups, *batch_groups], shapes);
+        let direct = node.op.direct_convolution([lhs, rhs, &node.shape().dims]);
         direct.is_some_and(|direct| direct.pass == ConvPass::Kernel)
     })
 }

@@ -189,19 +189,16 @@ pub(super) fn emit_convolution(
     operands: &[&Shape],
     out: &mut proto::Instruction,
 ) {
-    let result: Vec<usize> = out
-        .shape
-        .iter()
-        .flat_map(|s| &s.dimensions)
-        .map(|&n| n as usize)
-        .collect();
-    let shapes = [&operands[0].dims[..], &operands[1].dims, &result];
-    let call = direct.then(|| DirectConvolution::of(window, dims, [feature_groups, batch_groups], shapes));
-    if let Some(call) = call.flatten() {
+    if direct {
+        let result = out.shape.iter().flat_map(|s| &s.dimensions);
+        let result: Vec<usize> = result.map(|&n| n as usize).collect();
+        let arrays = [&operands[0].dims[..], &operands[1].dims, &result];
+        // There is one: the shape rule has seen to it.
+        let call = DirectConvolution::of(window, dims, [feature_groups, batch_groups], arrays);
         out.opcode = "custom-call".into();
         out.custom_call_target = DIRECT_CONVOLUTION.into();
         out.custom_call_api_version = TYPED_FFI;
-        out.backend_config = call.configuration().into_bytes();
+        out.backend_config = call.map_or_else(Vec::new, |call| call.configuration().into_bytes());
         out.constrain_layout = true;
         out.operand_shapes_with_layout = operands.iter().map(|shape| shape_proto(shape)).collect();
         return;

@@ -1,5 +1,6 @@
 //! Convolutions as a library of hand-made kernels takes them, and the call of it that stands for one in a program.
 
+use super::Op;
 use super::conv::ConvDims;
 use super::window::WindowDim;
 
@@ -48,13 +49,6 @@ pub struct DirectConvolution {
     pub pad_high: Vec<usize>,
 }
 
-/// The axes of one array by role.
-struct Roles<'a> {
-    first: usize,
-    second: usize,
-    spatial: &'a [usize],
-}
-
 impl DirectConvolution {
     /// The pass that the operator is, on operands and with a result of these dimensions; `None` where it is none that
     /// libraries know: negative padding, groups of examples going forward, or a window of several elements whose axes are
@@ -68,16 +62,6 @@ impl DirectConvolution {
         if [lhs, rhs, out].iter().any(|dims| dims.contains(&0)) {
             return None;
         }
-        let input = Roles {
-            first: dims.input_batch,
-            second: dims.input_feature,
-            spatial: &dims.input_spatial,
-        };
-        let output = Roles {
-            first: dims.output_batch,
-            second: dims.output_feature,
-            spatial: &dims.output_spatial,
-        };
         let elements: usize = window.iter().map(|w| w.size).product();
         let positions: usize = dims.output_spatial.iter().map(|&axis| out[axis]).product();
         let moves_by_one = window.iter().all(|w| w.stride == 1);
@@ -89,26 +73,12 @@ impl DirectConvolution {
         let of = |part: fn(&WindowDim) -> usize| window.iter().map(part).collect::<Vec<usize>>();
 
         if no_holes && moves_by_one && elements > positions {
-            let kernel = Roles {
-                first: dims.kernel_input,
-                second: dims.kernel_output,
-                spatial: &dims.kernel_spatial,
-            };
-            let gradient = Roles {
-                first: dims.output_feature,
-                second: dims.output_batch,
-                spatial: &dims.output_spatial,
-            };
-            let swapped = Roles {
-                first: input.second,
-                second: input.first,
-                spatial: input.spatial,
-            };
+            let gradient = placed(out, [dims.output_feature, dims.output_batch], &dims.output_spatial);
             let whole = DirectConvolution {
                 pass: ConvPass::Kernel,
-                x: placed(lhs, &swapped),
-                w: grouped(out, &gradient, batch_groups),
-                y: placed(rhs, &kernel),
+                x: placed(lhs, [dims.input_feature, dims.input_batch], &dims.input_spatial),
+                w: grouped(gradient, 0, batch_groups),
+                y: placed(rhs, [dims.kernel_input, dims.kernel_output], &dims.kernel_spatial),
                 stride: of(|w| w.window_dilation),
                 dilation: of(|w| w.stride),
                 pad_low: low?,
@@ -117,16 +87,12 @@ impl DirectConvolution {
             return (feature_groups == 1).then(|| whole.padded()).flatten();
         }
         if no_holes {
-            let kernel = Roles {
-                first: dims.kernel_output,
-                second: dims.kernel_input,
-                spatial: &dims.kernel_spatial,
-            };
+            let kernel = placed(rhs, [dims.kernel_output, dims.kernel_input], &dims.kernel_spatial);
             return (batch_groups == 1).then_some(DirectConvolution {
                 pass: ConvPass::Forward,
-                x: placed(lhs, &input),
-                w: grouped(rhs, &kernel, feature_groups),
-                y: placed(out, &output),
+                x: placed(lhs, [dims.input_batch, dims.input_feature], &dims.input_spatial),
+                w: grouped(kernel, 0, feature_groups),
+                y: placed(out, [dims.output_batch, dims.output_feature], &dims.output_spatial),
                 stride: of(|w| w.stride),
                 dilation: of(|w| w.window_dilation),
                 pad_low: low?,
@@ -137,12 +103,13 @@ impl DirectConvolution {
         if !moves_by_one || !outermost || batch_groups != 1 {
             return None;
         }
+        let kernel = placed(rhs, [dims.kernel_input, dims.kernel_output], &dims.kernel_spatial);
         let before = window.iter().map(|w| usize::try_from(w.span() - 1 - w.pad_low).ok());
         DirectConvolution {
             pass: ConvPass::Input,
-            x: placed(out, &output),
-            w: turned(rhs, dims, feature_groups),
-            y: placed(lhs, &input),
+            x: placed(out, [dims.output_batch, dims.output_feature], &dims.output_spatial),
+            w: grouped(kernel, 1, feature_groups),
+            y: placed(lhs, [dims.input_batch, dims.input_feature], &dims.input_spatial),
             stride: of(|w| w.base_dilation),
             dilation: of(|w| w.window_dilation),
             pad_low: before.collect::<Option<_>>()?,
@@ -226,8 +193,9 @@ fn row_major(dims: &[usize]) -> Vec<usize> {
     (0..dims.len()).map(|axis| dims[axis + 1..].iter().product()).collect()
 }
 
-fn placed(dims: &[usize], roles: &Roles<'_>) -> Placed {
-    let axes = [&[roles.first, roles.second], roles.spatial].concat();
+/// An array's axes in the order of their roles: two, and the spatial ones.
+fn placed(dims: &[usize], roles: [usize; 2], spatial: &[usize]) -> Placed {
+    let axes = [&roles[..], spatial].concat();
     let strides = row_major(dims);
     Placed {
         sizes: axes.iter().map(|&axis| dims[axis]).collect(),
@@ -235,27 +203,28 @@ fn placed(dims: &[usize], roles: &Roles<'_>) -> Placed {
     }
 }
 
-/// A kernel whose first role, the channels of `y`, falls into groups.
-fn grouped(dims: &[usize], roles: &Roles<'_>, groups: usize) -> Placed {
-    let mut kernel = placed(dims, roles);
-    kernel.sizes[0] /= groups;
+/// A kernel `[channels of y, channels of x, window…]` of which one axis of channels, the output's of the operator, falls into
+/// groups.
+fn grouped(mut kernel: Placed, axis: usize, groups: usize) -> Placed {
+    kernel.sizes[axis] /= groups;
+    let stride = kernel.sizes[axis] * kernel.strides[axis];
     kernel.sizes.insert(0, groups);
-    kernel.strides.insert(0, kernel.sizes[1] * kernel.strides[0]);
+    kernel.strides.insert(0, stride);
     kernel
 }
 
-/// A kernel turned around, whose output channels are those of `x` and fall into groups.
-fn turned(dims: &[usize], roles: &ConvDims, groups: usize) -> Placed {
-    let mut kernel = placed(
-        dims,
-        &Roles {
-            first: roles.kernel_input,
-            second: roles.kernel_output,
-            spatial: &roles.kernel_spatial,
-        },
-    );
-    kernel.sizes[1] /= groups;
-    kernel.sizes.insert(0, groups);
-    kernel.strides.insert(0, kernel.sizes[2] * kernel.strides[1]);
-    kernel
+impl Op {
+    /// [`DirectConvolution::of`] this operator, if it is a convolution, on operands and with a result of these dimensions.
+    pub fn direct_convolution(&self, arrays: [&[usize]; 3]) -> Option<DirectConvolution> {
+        match self {
+            Op::Convolution {
+                window,
+                dims,
+                feature_groups,
+                batch_groups,
+                ..
+            } => DirectConvolution::of(window, dims, [*feature_groups, *batch_groups], arrays),
+            _ => None,
+        }
+    }
 }

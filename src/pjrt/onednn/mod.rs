@@ -21,6 +21,7 @@ use ready::Ready;
 
 /// The loaded library. What is made of it is kept for the life of the process, as compiled programs are.
 struct OneDnn {
+    version: String,
     functions: Functions,
     _library: ManuallyDrop<Library>,
     engine: Object,
@@ -33,6 +34,7 @@ struct OneDnn {
 unsafe impl Send for OneDnn {}
 // SAFETY: as above.
 unsafe impl Sync for OneDnn {}
+
 static LOADED: OnceLock<OneDnn> = OnceLock::new();
 
 /// Loads the library at `path`, once; what it is.
@@ -40,21 +42,16 @@ static LOADED: OnceLock<OneDnn> = OnceLock::new();
 /// # Errors
 /// Why the file is not oneDNN 3.
 pub fn load(path: &Path) -> Result<String, String> {
-    let shown = |library: &OneDnn| {
-        // SAFETY: takes nothing; the result is the library's own constant.
-        let Version { major, minor, patch } = unsafe { ((library.functions.version)()).read() };
-        format!("oneDNN {major}.{minor}.{patch}")
-    };
     if let Some(loaded) = LOADED.get() {
-        return Ok(shown(loaded));
+        return Ok(loaded.version.clone());
     }
     // SAFETY: running the library's initialisers is what whoever names it asks for; it is never unloaded.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| e.to_string())?;
     let library = ManuallyDrop::new(library);
     // SAFETY: the library stays; the version is asked before anything else is called.
     let functions = unsafe { Functions::of(&library) }.map_err(|e| e.to_string())?;
-    // SAFETY: as in `shown`.
-    let major = unsafe { (*(functions.version)()).major };
+    // SAFETY: takes nothing; the result is the library's own constant.
+    let Version { major, minor, patch } = unsafe { (functions.version)().read() };
     if major != 3 {
         return Err(format!("its version is {major}; expected 3"));
     }
@@ -64,12 +61,13 @@ pub fn load(path: &Path) -> Result<String, String> {
         (functions.engine_create)(&raw mut engine, CPU, 0)
     })?;
     let loaded = LOADED.get_or_init(|| OneDnn {
+        version: format!("oneDNN {major}.{minor}.{patch}"),
         functions,
         _library: library,
         engine,
         ready: Mutex::default(),
     });
-    Ok(shown(loaded))
+    Ok(loaded.version.clone())
 }
 
 /// The function that programs call.
