@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""ResNet-50, MobileNet-v1 and WideResNet-22-2 as a user of JAX, PyTorch or TensorFlow 1.15 writes them, dense, in float32.
+"""ResNet-50, MobileNet-v1 and WideResNet-22-2 as a user of JAX, PyTorch or TensorFlow 1.15 writes them, in float32.
 
-A training step is forward and backward pass with batch normalisation, cross entropy, weight decay and Nesterov momentum.
-Prints one JSON object with the seconds of each step after the first. Runs on Python 3.7, for TensorFlow 1.15.
+A training step is forward and backward pass with batch normalisation, cross entropy, weight decay and Nesterov momentum,
+of dense networks, and in JAX also with masks that RigL updates. Prints one JSON object with the seconds of each step after the first. Runs on Python 3.7, for TensorFlow 1.15.
 """
 import argparse
 import json
@@ -59,7 +59,7 @@ def timed(step, steps):
     return seconds[0], seconds[1:]
 
 
-def with_jax(network, images, labels, train, steps):
+def with_jax(network, images, labels, train, steps, rigl=False):
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -131,19 +131,71 @@ def with_jax(network, images, labels, train, steps):
         params = [p - RATE * (g + MOMENTUM * v) for p, g, v in zip(params, grads, velocity)]
         return (params, velocity, moved), value
 
+    def by_rank(score, count, shape):
+        """The `count` largest, which the compiler does not know: as the original, which sorts and scatters."""
+        order = jnp.argsort(-score)
+        return jnp.zeros(score.shape, bool).at[order].set(jnp.arange(score.size) < count).reshape(shape)
+
+    def updated(weights, velocity, mask, gradient, drop_fraction, key):
+        """A layer after RigL's update."""
+        ones = mask.sum()
+        dropped = (ones * drop_fraction).astype(jnp.int32)
+        magnitude = jnp.where(mask, jnp.abs(weights), 0)
+        noise = jax.random.normal(key, weights.shape) * 1e-5
+        kept = by_rank((magnitude + noise).ravel(), ones - dropped, mask.shape)
+        score = jnp.where(kept, -jnp.inf, jnp.abs(gradient))
+        grown = by_rank(score.ravel(), dropped, mask.shape)
+        new = grown & ~mask
+        return jnp.where(new, 0, weights), jnp.where(new, 0, velocity), kept | grown
+
+    def rigl_step(state, masks, x, labels, update, drop_fraction, key):
+        params, velocity, moving = state
+        masked = [p if m is None else jnp.where(m, p, 0) for p, m in zip(params, masks)]
+        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(masked, moving, x, labels)
+
+        def mask_update():
+            found = [
+                (p, v, m) if m is None else updated(p, v, m, g, drop_fraction, jax.random.fold_in(key, i))
+                for i, (p, v, m, g) in enumerate(zip(params, velocity, masks, grads))
+            ]
+            return tuple(map(list, zip(*found)))
+
+        def gradient_step():
+            inner = [g if m is None else jnp.where(m, g, 0) for g, m in zip(grads, masks)]
+            inner = [g + DECAY * p if p.ndim > 1 else g for g, p in zip(inner, params)]
+            after = [MOMENTUM * v + g for v, g in zip(velocity, inner)]
+            return [p - RATE * (g + MOMENTUM * v) for p, g, v in zip(params, inner, after)], after, masks
+
+        params, velocity, masks = lax.cond(update, mask_update, gradient_step)
+        return (params, velocity, moved), masks, value
+
     if not train:
         program = jax.jit(lambda params, moving, x: apply(Ops(params, moving, False), x))
         return timed(lambda: program(state[0], state[2], images).block_until_ready(), steps)
-    program = jax.jit(train_step, donate_argnums=0)
+    masks = None
+    if rigl:  # All kernels but the first one and those of depthwise convolutions.
+        sparse = [i > 0 and p.ndim > 1 and p.shape[-2] > 1 for i, p in enumerate(params)]
+        masks = [jnp.asarray(np.random.rand(*p.shape) < 0.2) if s else None for p, s in zip(params, sparse)]
+        key = jax.random.key(0)
+        program = jax.jit(rigl_step, donate_argnums=(0, 1))
+        arguments = lambda update: (state, masks, images, labels, update, jnp.float32(0.3), key)
+    else:
+        program = jax.jit(train_step, donate_argnums=0)
+        arguments = lambda update: (state, images, labels)
     started = time.perf_counter()
-    program = program.lower(state, images, labels).compile()
+    program = program.lower(*arguments(jnp.bool_(True))).compile()
     compiled = time.perf_counter() - started
 
-    def step():
-        nonlocal state
-        state, value = program(state, images, labels)
+    def step(update=False):
+        nonlocal state, masks
+        state, *after, value = program(*arguments(jnp.bool_(update)))
+        if rigl:
+            (masks,) = after
         float(value)
 
+    if rigl:
+        update = timed(lambda: step(True), 1)[1][0]
+        return compiled, timed(step, steps)[1], update
     return compiled, timed(step, steps)[1]
 
 
@@ -288,6 +340,7 @@ def main():
     parser.add_argument("network", choices=sorted(NETWORKS))
     parser.add_argument("batch", type=int)
     parser.add_argument("steps", type=int)
+    parser.add_argument("--rigl", action="store_true", help="masks, and RigL's update of them in the same program (JAX)")
     args = parser.parse_args()
     network = NETWORKS[args.network]
     _, side, classes = network
@@ -295,8 +348,9 @@ def main():
     images = np.random.uniform(-1, 1, (args.batch, side, side, 3)).astype(np.float32)
     labels = (np.arange(args.batch) % classes).astype(np.int32)
     run = {"jax": with_jax, "torch": with_torch, "tf1": with_tf1}[args.library]
-    first, seconds = run(network, images, labels, args.what == "train", args.steps)
-    print(json.dumps({"compile_s": first, "seconds": seconds}))
+    options = {"rigl": True} if args.rigl else {}
+    first, seconds, *update = run(network, images, labels, args.what == "train", args.steps, **options)
+    print(json.dumps({"compile_s": first, "seconds": seconds, **({"with_update_s": update[0]} if update else {})}))
 
 
 if __name__ == "__main__":

@@ -138,7 +138,9 @@ impl Trainer<'_> {
     fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let (state, inputs) = inputs.split_at(specs.len());
         let needed = self.updated_params().filter(|_| self.updates_need_gradients());
-        let gradients = needed.map(|(p, _)| g.full(&Shape::new(DType::F32, p.dims.clone()), 0.0));
+        // Nobody looks at gradients before the first iteration made them: any array of their shape will do.
+        let before = State::new(specs, state);
+        let gradients = needed.map(|(p, _)| before.get(&p.name));
         let row = self.read_row(inputs, g.scalar(0i32));
         let densities = Scheduled::new(self.plan, &row).densities.len();
         let start = Carry {

@@ -40,7 +40,11 @@ impl<'g, 'a> Step<'g, 'a> {
         }
     }
 
-    /// Weights and slots of a parameter after the step, given its gradient with weight decay.
+    /// Weights and slots of a parameter after the step, given its gradient with weight decay, which is 0 where the step is
+    /// not taken.
+    ///
+    /// Scalars stand before what they multiply: XLA's CPU compiler makes code for each order in which it meets operands, and
+    /// a scalar met after an array in the first layer of a shape is met before it in the others, which share it.
     pub fn apply(
         &self,
         weights: Tensor<'g>,
@@ -49,23 +53,23 @@ impl<'g, 'a> Step<'g, 'a> {
     ) -> (Tensor<'g>, Vec<Tensor<'g>>) {
         match (self.rule, slots) {
             (OptimizerRule::Momentum, &[velocity]) => {
-                let velocity = velocity * self.scheduled.decay + self.scaled(gradient);
+                let velocity = self.scheduled.decay * velocity + gradient;
                 let direction = match self.settings.nesterov {
                     true => gradient + velocity * self.settings.momentum,
                     false => velocity,
                 };
-                (weights - direction * self.rate, vec![velocity])
+                (weights - self.rate * direction, vec![velocity])
             }
             (OptimizerRule::Adam, &[mean, square]) => {
                 // TensorFlow takes the difference to 1 in float32.
                 let rest = |decay: f64| f64::from(1.0 - decay as f32);
-                let average = |slot: Tensor<'g>, value, decay| slot + self.scaled(value - slot) * rest(decay);
+                let average = |slot: Tensor<'g>, value, decay| slot + self.if_taken(value - slot) * rest(decay);
                 let mean = average(mean, gradient, self.settings.beta1);
                 let square = average(square, gradient * gradient, self.settings.beta2);
                 let direction = mean / (square.sqrt() + self.settings.epsilon);
-                (weights - direction * self.rate, vec![mean, square])
+                (weights - self.rate * direction, vec![mean, square])
             }
-            _ => (weights - gradient * self.rate, vec![]),
+            _ => (weights - self.rate * gradient, vec![]),
         }
     }
 
@@ -80,9 +84,9 @@ impl<'g, 'a> Step<'g, 'a> {
     }
 
     /// `value`, or 0 where the step is not taken.
-    fn scaled(&self, value: Tensor<'g>) -> Tensor<'g> {
+    fn if_taken(&self, value: Tensor<'g>) -> Tensor<'g> {
         match self.taken {
-            Some(_) => value * self.scheduled.advance,
+            Some(_) => self.scheduled.advance * value,
             None => value,
         }
     }

@@ -296,14 +296,14 @@ impl Trainer<'_> {
             let mask = param.mask.as_deref();
             let through = mask.is_some() && plan.method.straight_through;
             let active = mask.filter(|_| !through).map(|mask| state.get(mask));
-            let active = match (active, taken) {
-                (Some(mask), Some(taken)) => Some(mask & taken),
-                (mask, taken) => mask.or(taken),
+            let chosen = |pred: Option<Tensor<'g>>, value: Tensor<'g>| {
+                pred.map_or(value, |pred| pred.select(value, value.zeros_like()))
             };
-            let mut gradient = active.map_or(gradient, |active| active.select(gradient, gradient.zeros_like()));
+            let mut gradient = chosen(active, gradient);
             if param.decayed && settings.weight_decay != 0.0 && !through {
                 gradient = gradient + weights * settings.weight_decay;
             }
+            let gradient = chosen(taken, gradient);
             let slots = plan.optimizer.slots_of(&param.name);
             let (weights, after) = step.apply(weights, &state.get_all(&slots), gradient);
             state.set(&param.name, weights);

@@ -12,6 +12,10 @@ const PARTS: usize = 8;
 /// Fewest elements for which it pays.
 const WORTH: usize = 1 << 14;
 
+/// Rows into which arrays are cut whose products are summed. XLA's CPU compiler leaves a matrix product to its library when
+/// the result is aligned, as 64 bytes are; of a smaller one it makes code, anew for each product.
+const ROWS: usize = 4;
+
 /// What stands for `node`, if it is such a sum.
 pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
     let Op::Reduce { axes, reducer } = &node.op else {
@@ -30,19 +34,18 @@ pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
     leading.then(|| column_sums(x))
 }
 
-/// `Σ a b`, if `product` is a product with an even number of elements. XLA's CPU compiler writes all products to memory and
-/// sums windows of them, each of its own code; a matrix product needs no code.
+/// `Σ a b`, if `product` is a product of arrays that can be cut into [`ROWS`]. XLA's CPU compiler writes all products to
+/// memory and sums windows of them, each of its own code; a matrix product needs no code. The sum is that of its diagonal.
 fn product_sum<'g>(graph: &'g Graph, product: Tensor<'g>) -> Option<Tensor<'g>> {
     let node = graph.node(product.id());
     let elements = product.shape().elements();
-    if !matches!(node.op, Op::Binary(Binary::Multiply)) || !elements.is_multiple_of(2) {
+    if !matches!(node.op, Op::Binary(Binary::Multiply)) || !elements.is_multiple_of(ROWS) {
         return None;
     }
-    // Two rows each, for a product of one row with one column would become code again. The sum is that of the diagonal.
-    let [a, b] = [0, 1].map(|i| graph.tensor(node.operands[i]).reshape(&[2, elements / 2]));
+    let [a, b] = [0, 1].map(|i| graph.tensor(node.operands[i]).reshape(&[ROWS, elements / ROWS]));
     let products = a.matmul(b.transpose(&[1, 0]));
     let diagonal = |i: usize| products.slice(&[i, i], &[i + 1, i + 1]).reshape(&[]);
-    Some(diagonal(0) + diagonal(1))
+    Some((1..ROWS).map(diagonal).fold(diagonal(0), |sum, entry| sum + entry))
 }
 
 /// `[rows…, columns] -> [columns]`.
