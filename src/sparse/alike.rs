@@ -58,20 +58,17 @@ fn choose_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: Tens
         .collect();
     let (count, longest) = (layers.len(), sizes.iter().copied().max().unwrap_or(0));
     let lengths: Vec<i32> = sizes.iter().map(|&size| size as i32).collect();
-    let none = |dtype, n| g.full(&Shape::new(dtype, [count, n]), 0.0);
-    let chosen = [
-        none(DType::Pred, longest),
-        none(DType::Pred, longest),
-        none(DType::F32, 1),
-    ];
     let stack = |array: &dyn Fn(&(Layer<'g>, Inputs<'g>)) -> Option<Tensor<'g>>, width: usize| {
         let rows: Option<Vec<_>> = layers.iter().map(|layer| Some(as_row(array(layer)?, width))).collect();
         rows.map(|rows| g.concatenate(&rows, 0))
     };
     let by_gradient = matches!(rule.method.grow, GrowScore::Gradient | GrowScore::InvertedGradient);
+    let masks = stack(&|(layer, _)| Some(layer.mask), longest);
+    // Every row that is looked at is written over.
+    let chosen = [masks, masks, Some(g.full(&Shape::new(DType::F32, [count, 1]), 0.0))];
     let always = [
         stack(&|(layer, _)| Some(layer.weights), longest),
-        stack(&|(layer, _)| Some(layer.mask), longest),
+        masks,
         Some(g.constant(Literal::new(&[count, 1], &lengths))),
     ];
     let more = [
@@ -80,8 +77,8 @@ fn choose_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: Tens
         stack(&|(_, inputs)| inputs.keep, 1),
     ];
     let given = more.map(|stack| stack.is_some());
-    let carried = [inputs.drop_fraction, seeds].into_iter().chain(chosen);
-    let carried = carried.chain(always.into_iter().chain(more).flatten());
+    let arrays = chosen.into_iter().chain(always).chain(more).flatten();
+    let carried = [inputs.drop_fraction, seeds].into_iter().chain(arrays);
     let mut state: Vec<_> = carried.collect();
     let numbers = state.len();
     state.extend((0..count).map(|row| g.scalar(row as i32)));
@@ -110,7 +107,8 @@ fn choose_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: Tens
             within: Some(within),
         };
         let choice = choose(rule, &layer, &inputs);
-        let chosen = choice.map_or([Some(layer.mask), None, None], |c| [Some(c.mask), c.new, c.threshold]);
+        let unchanged = [Some(layer.mask), Some(layer.mask.zeros_like()), None];
+        let chosen = choice.map_or(unchanged, |c| [Some(c.mask), c.new, c.threshold]);
         let mut after = s.to_vec();
         for (rows, row) in after[CHOSEN].iter_mut().zip(chosen) {
             *rows = row.map_or(*rows, |row| put_row(*rows, i, row));

@@ -12,8 +12,8 @@ pub(super) struct Step<'g, 'a> {
     rule: OptimizerRule,
     settings: &'a config::Optimizer,
     scheduled: &'a Scheduled<'g>,
-    /// Whether the step is taken, where it may not be.
-    taken: Option<Tensor<'g>>,
+    /// Whether the step is taken, a pred scalar.
+    taken: Tensor<'g>,
     /// Learning rate, corrected for the bias of Adam's averages.
     rate: Tensor<'g>,
 }
@@ -24,7 +24,7 @@ impl<'g, 'a> Step<'g, 'a> {
         rule: OptimizerRule,
         settings: &'a config::Optimizer,
         scheduled: &'a Scheduled<'g>,
-        taken: Option<Tensor<'g>>,
+        taken: Tensor<'g>,
         scalars: &[Tensor<'g>],
     ) -> Self {
         let rate = match (rule, scalars) {
@@ -63,7 +63,8 @@ impl<'g, 'a> Step<'g, 'a> {
             (OptimizerRule::Adam, &[mean, square]) => {
                 // TensorFlow takes the difference to 1 in float32.
                 let rest = |decay: f64| f64::from(1.0 - decay as f32);
-                let average = |slot: Tensor<'g>, value, decay| slot + self.if_taken(value - slot) * rest(decay);
+                let average =
+                    |slot: Tensor<'g>, value, decay| slot + self.scheduled.advance * (value - slot) * rest(decay);
                 let mean = average(mean, gradient, self.settings.beta1);
                 let square = average(square, gradient * gradient, self.settings.beta2);
                 let direction = mean / (square.sqrt() + self.settings.epsilon);
@@ -76,18 +77,7 @@ impl<'g, 'a> Step<'g, 'a> {
     /// The scalars after the step.
     pub fn advance(&self, scalars: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let decays = [self.settings.beta1, self.settings.beta2];
-        let next = |(&power, decay): (&Tensor<'g>, f64)| {
-            let next = power * decay;
-            self.taken.map_or(next, |taken| taken.select(next, power))
-        };
+        let next = |(&power, decay): (&Tensor<'g>, f64)| self.taken.select(power * decay, power);
         scalars.iter().zip(decays).map(next).collect()
-    }
-
-    /// `value`, or 0 where the step is not taken.
-    fn if_taken(&self, value: Tensor<'g>) -> Tensor<'g> {
-        match self.taken {
-            Some(_) => self.scheduled.advance * value,
-            None => value,
-        }
     }
 }

@@ -287,23 +287,22 @@ impl Trainer<'_> {
     ) {
         let _scope = g.scope("optimizer");
         let (plan, settings) = (self.plan, &self.plan.run.optimizer);
-        // Of a step that is replaced not even an infinite gradient may leave a trace, and 0 times that is no number.
-        let taken = plan.method.order.replaces_step().then(|| scheduled.advance.gt(0.0));
+        // Of a step that is replaced not even an infinite gradient may leave a trace, and 0 times that is no number. Where
+        // none ever is, this lets XLA's CPU compiler make the gradient where it is used, without an array for it.
+        let taken = scheduled.advance.gt(0.0);
         let scalars = state.get_all(plan.optimizer.scalars());
         let step = Step::new(plan.optimizer, settings, scheduled, taken, &scalars);
+        let where_true = |pred: Tensor<'g>, value: Tensor<'g>| pred.select(value, value.zeros_like());
         for (param, &gradient) in plan.params.iter().zip(gradients) {
             let weights = state.get(&param.name);
             let mask = param.mask.as_deref();
             let through = mask.is_some() && plan.method.straight_through;
             let active = mask.filter(|_| !through).map(|mask| state.get(mask));
-            let chosen = |pred: Option<Tensor<'g>>, value: Tensor<'g>| {
-                pred.map_or(value, |pred| pred.select(value, value.zeros_like()))
-            };
-            let mut gradient = chosen(active, gradient);
+            let mut gradient = active.map_or(gradient, |active| where_true(active, gradient));
             if param.decayed && settings.weight_decay != 0.0 && !through {
                 gradient = gradient + weights * settings.weight_decay;
             }
-            let gradient = chosen(taken, gradient);
+            let gradient = where_true(taken, gradient);
             let slots = plan.optimizer.slots_of(&param.name);
             let (weights, after) = step.apply(weights, &state.get_all(&slots), gradient);
             state.set(&param.name, weights);
