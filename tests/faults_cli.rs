@@ -18,6 +18,10 @@ fn unknown_names_come_with_the_nearest() {
         (&["plan", "--model", "mnist-cf"], "did you mean `mnist-fc`?"),
         (&["plan", "--distribution", "erdos-renyi"], "did you mean `erdos_renyi`"),
         (&["plan", "--data", "minst"], "did you mean `mnist`?"),
+        (
+            &["data", "dump", "--data", "minst", "--split", "test", "--output", "x"],
+            "unknown data set 'minst', expected one of mnist,",
+        ),
         (&["plan", "--device", "gpo"], "did you mean `gpu`"),
         (
             &["plan", "--engine", "xal"],

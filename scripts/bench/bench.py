@@ -17,10 +17,10 @@ PATHS = ("run_dir", "checkpoint")  # fields of our records that depend on where 
 TF1 = os.path.join(WORK, "tf1", "bin", "python")
 
 
-def run_json(command):
+def run_json(command, environment=None):
     """The JSON object that `command` prints last, with its wall seconds and peak memory; its stderr passes through."""
     started = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     output = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)

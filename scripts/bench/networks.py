@@ -2,8 +2,9 @@
 """Training steps and predictions of ResNet-50, MobileNet-v1 and WideResNet-22-2 on the CPU, beside JAX, PyTorch and TF 1.15.
 
 Ours run by the launch program of `train` (`cargo bench --bench networks`), with RigL's masks and dense; the peers are
-dense. All take turns in the same run; medians count. Run `setup.sh` first and build with
-`cargo build --release --bin rigl-xla --bench networks`. Writes results/networks.json and .md.
+dense, but for compile times, where JAX has RigL's update too. All take turns in the same run; medians count. Run
+`setup.sh` first and build with `cargo build --release --bin rigl-xla --bench networks`. Writes results/networks.json and
+.md.
 """
 import argparse
 import glob
@@ -11,6 +12,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 
 import bench
 
@@ -127,26 +129,59 @@ def table(record):
                     ) if name in runs else None
                     cells.append("" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}")
                 lines.append(f"| {row['network']}: {title} | {' | '.join(cells)} |")
-    lines += ["", *record["further"], "", "Commands:", ""]
+    lines += ["", *further(record["compile_s"], record["pairs"]), "", "Commands:", ""]
     for row in record["rows"]:
         lines += [f"    {command}" for command in row["commands"].values()]
     return "\n".join(lines) + "\n"
 
 
 def compile_times(args):
-    """Seconds to compile ResNet-50's step, with an empty cache and from it, and JAX's."""
-    import tempfile
-
-    rigl, _, batch = NETWORKS["resnet50"]
-    command = [args.binary, "train", rigl, str(batch), "1"]
+    """Seconds to compile ResNet-50's training programs, dense and with RigL's update, and JAX's of the same kind."""
+    rigl, dense, batch = NETWORKS["resnet50"]
     plugin = bench.run_json([bench.BINARY, "plugin", "doctor", "--json"])["path"]
-    with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "RIGL_XLA_CACHE": cache, "RIGL_XLA_PLUGIN": plugin}
-        cold, warm = [
-            bench.json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
-            for _ in range(2)
-        ]
-    return cold["graph_s"] + cold["compile_s"], warm["graph_s"] + warm["compile_s"]
+    peer = [bench.JAX, PEER, "jax", "train", "resnet50", str(batch), "0"]
+    seconds = {"ours, RigL": [], "ours, dense": [], "JAX, RigL": [], "JAX, dense": [], "from the cache": []}
+
+    def ours(preset, environment):
+        record = bench.run_json([args.binary, "train", preset, str(batch), "0"], environment)
+        return record["graph_s"] + record["compile_s"]
+
+    for _ in range(args.rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {**os.environ, "RIGL_XLA_CACHE": cache, "RIGL_XLA_PLUGIN": plugin}
+            seconds["ours, RigL"].append(ours(rigl, environment))
+            seconds["from the cache"].append(ours(rigl, environment))
+            seconds["ours, dense"].append(ours(dense, environment))
+        for name, values in (("JAX, RigL", ["--rigl"]), ("JAX, dense", [])):
+            seconds[name].append(bench.run_json([*peer, *values])["compile_s"])
+        print({name: round(values[-1], 1) for name, values in seconds.items()}, file=sys.stderr, flush=True)
+    return seconds
+
+
+def pairs(args):
+    """Per network the seconds of ordinary steps with RigL and with static masks, in turns within one process."""
+    found = {}
+    for network, (rigl, _, batch) in NETWORKS.items():
+        if args.only in (None, network):
+            command = [args.binary, "pair", rigl, str(batch), str(4 * args.rounds), *VALUES.get(network, [])]
+            found[network] = bench.run_json(command)
+    return found
+
+
+def further(compiled, paired):
+    """Lines on compile times, and on what RigL costs beside static masks."""
+    lines = ["| ResNet-50's training program | seconds to compile |", "|---|---|"]
+    lines += [f"| {name} | {statistics.median(values):.1f} |" for name, values in compiled.items()]
+    lines += [
+        "",
+        "| ordinary step, s, in turns | RigL | static masks | median of the ratios |",
+        "|---|---|---|---|",
+    ]
+    for network, turns in paired.items():
+        ratio = statistics.median(a / b for a, b in zip(turns["method"], turns["static"]))
+        cells = [f"{statistics.median(turns[name]):.3f}" for name in ("method", "static")]
+        lines.append(f"| {network} | {' | '.join(cells)} | {ratio:.3f} |")
+    return lines
 
 
 def main():
@@ -163,17 +198,14 @@ def main():
         if args.only in (None, network):
             rows.append(measure(args, network, "train", batch))
             rows += [measure(args, network, "predict", size) for size in (1, batch)]
-    cold, warm = compile_times(args)
-    further = f"ResNet-50's training program compiles in {cold:.1f} s, and loads from the cache in {warm:.1f} s."
-    jax = [run["compile_s"] for row in rows if row["network"] == "resnet50" for run in row["runs"].get("jax", [])[:1]]
-    if jax:
-        further += f" JAX compiles its step in {jax[0]:.1f} s."
+    compiled, paired = compile_times(args), pairs(args)
     record = {
         "machine": machine,
         "rounds": args.rounds,
         "limit_gflops": max(gflops, limit(args)),
         "notes": args.note,
-        "further": [further],
+        "compile_s": compiled,
+        "pairs": paired,
         "rows": rows,
     }
     bench.save("networks", record, table(record))

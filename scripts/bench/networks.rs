@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench networks -- train PRESET BATCH STEPS [KEY=VALUE]…` runs launches of one and of several iterations on
 //! random pictures, then, where the method has any, an iteration with a mask update; `… -- predict PRESET BATCH STEPS` runs
-//! predictions. Prints one JSON object. `networks.py` calls it beside its peers.
+//! predictions, and `… -- pair PRESET BATCH ROUNDS` ordinary launches of the preset's method and of static masks in turns.
+//! Prints one JSON object. `networks.py` calls it beside its peers.
 #![allow(missing_docs)]
 
 use anyhow::{Context, bail};
@@ -13,7 +14,7 @@ use rigl_xla::device::Device;
 use rigl_xla::engine::{Arg, Buffer, Program};
 use rigl_xla::pjrt::DeviceKind;
 use rigl_xla::rng;
-use rigl_xla::sparse::Counters;
+use rigl_xla::sparse::{Counters, Tick};
 use rigl_xla::train::eval::{Inference, prediction};
 use rigl_xla::train::inference::masked;
 use rigl_xla::train::state;
@@ -92,7 +93,8 @@ impl Training<'_> {
     }
 }
 
-fn train(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_json::Value> {
+/// The launch's program of a plan, with its initial state, and the seconds to build the graph and to compile it.
+fn prepared<'a>(device: &'a Device, plan: &'a Plan) -> anyhow::Result<(Training<'a>, [f64; 2])> {
     let model = plan.model()?;
     let trainer = Trainer { plan, model: &*model };
     let batch = plan.run.train.batch_size;
@@ -106,7 +108,7 @@ fn train(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_jso
     let upload = |literal: &Literal| device.upload(literal, 0);
     let state = specs.iter().map(|(name, _)| upload(&arrays[name]));
     let seed = Literal::new(&[2], &[0u32, 0]);
-    let mut training = Training {
+    let training = Training {
         plan,
         device,
         program,
@@ -117,27 +119,34 @@ fn train(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_jso
             .collect::<Result<Vec<_>, _>>()?,
         seed: upload(&seed)?,
     };
+    Ok((training, [graph_s, compile_s]))
+}
+
+/// The first ordinary iteration's row, and those of mask updates. At a rate of 0, so that random labels do not let the loss
+/// grow without bound.
+fn rows(plan: &Plan) -> anyhow::Result<(Row, Vec<Row>)> {
     let mut counters = Counters::start(plan.method.order, &plan.schedule);
-    // A rate of 0, so that random labels do not let the loss grow without bound, and rows with an update and without.
-    let rows = schedule(plan, &mut counters, 400)
-        .into_iter()
-        .map(|(tick, row)| (tick.update_at, row));
+    let still = |(tick, row): (Tick, Row)| (tick.update_at, Row { rate: 0.0, ..row });
+    let rows = schedule(plan, &mut counters, 400).into_iter().map(still);
     let (updates, plain): (Vec<_>, Vec<_>) = rows.partition(|(update, _)| update.is_some());
-    let still = |(_, row): &(Option<_>, Row)| Row {
-        rate: 0.0,
-        ..row.clone()
-    };
-    let plain = plain.first().map(still).context("an ordinary iteration")?;
+    let (_, plain) = plain.into_iter().next().context("an ordinary iteration")?;
+    Ok((plain, updates.into_iter().map(|(_, row)| row).collect()))
+}
+
+fn train(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_json::Value> {
+    let (mut training, [graph_s, compile_s]) = prepared(device, plan)?;
+    let (plain, updates) = rows(plan)?;
     let (_, first) = training.launch(std::slice::from_ref(&plain))?;
     let mut seconds = Vec::new();
     for _ in 0..steps {
         seconds.push(training.launch(std::slice::from_ref(&plain))?.0);
     }
     let several = training.launch(&vec![plain; LAUNCH])?.0 / LAUNCH as f64;
-    let update = match updates.get(1).map(still) {
-        Some(row) => Some(training.launch(&[row])?.0),
-        None => None,
-    };
+    // The first one is also the first to touch the memory of an update.
+    let mut update = None;
+    for row in updates.into_iter().skip(1).take(2) {
+        update = Some(training.launch(&[row])?.0);
+    }
     Ok(json!({
         "graph_s": graph_s,
         "compile_s": compile_s,
@@ -146,6 +155,28 @@ fn train(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_jso
         "with_update_s": update,
         "first_loss": first,
     }))
+}
+
+/// Seconds of ordinary iterations of a plan's method and of static masks, in turns.
+fn pair(device: &Device, plans: &[Plan; 2], rounds: usize) -> anyhow::Result<serde_json::Value> {
+    let mut seconds = [vec![], vec![]];
+    let mut trainings = Vec::new();
+    for plan in plans {
+        let (mut training, _) = prepared(device, plan)?;
+        let (plain, _) = rows(plan)?;
+        let launch = vec![plain; LAUNCH];
+        training.launch(&launch)?;
+        trainings.push((training, launch));
+    }
+    for round in 0..rounds {
+        // Neither is always the first.
+        for turn in 0..2 {
+            let which = (round + turn) % 2;
+            let (training, launch) = &mut trainings[which];
+            seconds[which].push(training.launch(launch)?.0 / LAUNCH as f64);
+        }
+    }
+    Ok(json!({ "method": seconds[0], "static": seconds[1] }))
 }
 
 fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_json::Value> {
@@ -178,15 +209,22 @@ fn main() -> anyhow::Result<()> {
     // Cargo adds `--bench`.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let [what, preset, batch, steps, values @ ..] = &args[..] else {
-        bail!("usage: train|predict PRESET BATCH STEPS [KEY=VALUE]…");
+        bail!("usage: train|predict|pair PRESET BATCH STEPS [KEY=VALUE]…");
     };
-    let plan = plan(preset, batch.parse()?, values)?;
+    let batch = batch.parse()?;
+    let plan_with = |more: &[String]| plan(preset, batch, &[values, more].concat());
+    let plan = plan_with(&[])?;
     let started = Instant::now();
     let device = Device::open(DeviceKind::Cpu, None)?;
     let mut record = match what.as_str() {
         "train" => train(&device, &plan, steps.parse()?)?,
         "predict" => predict(&device, &plan, steps.parse()?)?,
-        other => bail!("found {other}, expected train or predict"),
+        "pair" => pair(
+            &device,
+            &[plan.clone(), plan_with(&["method.name=static".into()])?],
+            steps.parse()?,
+        )?,
+        other => bail!("found {other}, expected train, predict or pair"),
     };
     record["batch"] = json!(plan.run.train.batch_size);
     record["total_s"] = json!(started.elapsed().as_secs_f64());

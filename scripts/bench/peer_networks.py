@@ -193,7 +193,7 @@ def with_jax(network, images, labels, train, steps, rigl=False):
             (masks,) = after
         float(value)
 
-    if rigl:
+    if rigl and steps > 0:
         update = timed(lambda: step(True), 1)[1][0]
         return compiled, timed(step, steps)[1], update
     return compiled, timed(step, steps)[1]

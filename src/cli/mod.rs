@@ -134,13 +134,16 @@ fn is_usage(error: &anyhow::Error) -> bool {
     {
         return true;
     }
+    let unknown = |error: &data::Error| matches!(error, data::Error::UnknownName { .. });
     let engine = match error.downcast_ref() {
-        Some(train::Error::Config(_) | train::Error::Data(data::Error::UnknownName { .. })) => return true,
+        Some(train::Error::Config(_)) => return true,
+        Some(train::Error::Data(error)) if unknown(error) => return true,
         Some(train::Error::Device(engine)) => Some(engine),
         _ => error.downcast_ref(),
     };
     engine.is_some_and(engine::Error::is_usage)
         || error.downcast_ref().is_some_and(pjrt::Error::is_usage)
+        || error.downcast_ref().is_some_and(unknown)
         || error.is::<config::Error>()
 }
 
