@@ -2,7 +2,8 @@
 """ResNet-50, MobileNet-v1 and WideResNet-22-2 as a user of JAX, PyTorch or TensorFlow 1.15 writes them, in float32.
 
 A training step is forward and backward pass with batch normalisation, cross entropy, weight decay and Nesterov momentum,
-of dense networks, and in JAX also with masks that RigL updates. Prints one JSON object with the seconds of each step after the first. Runs on Python 3.7, for TensorFlow 1.15.
+of dense networks, and in JAX also with masks that RigL updates. Prints one JSON object with the seconds of each step
+after the first. Runs on Python 3.7, for TensorFlow 1.15.
 """
 import argparse
 import json

@@ -95,12 +95,10 @@ impl<'g> Net<'g> {
     fn moments(&self, x: Tensor<'g>) -> ([Tensor<'g>; 2], usize) {
         let dims = x.dims();
         let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
-        let own: usize = axes.iter().map(|&axis| dims[axis]).product();
-        // Divided before they are summed: what follows is the same for any number of them, and compiled once.
-        let mean = |x: Tensor<'g>| self.mean_over_replicas((x * (1.0 / own as f64)).reduce_sum(&axes));
-        let average = mean(x);
-        let centred = x - average;
-        let variance = mean(centred * centred);
-        ([average, variance], self.count_over_replicas(own))
+        let mean = self.mean_over_replicas(x.reduce_mean(&axes));
+        let centred = x - mean;
+        let variance = self.mean_over_replicas((centred * centred).reduce_mean(&axes));
+        let own = axes.iter().map(|&axis| dims[axis]).product();
+        ([mean, variance], self.count_over_replicas(own))
     }
 }
