@@ -57,20 +57,21 @@ pub fn top_k_mask<'g>(keys: Tensor<'g>, k: Tensor<'g>, select: Select) -> Tensor
     mask.reshape(&keys.dims())
 }
 
-/// Most elements along an axis that XLA's CPU compiler sums in one pass: of more it makes several, each with its own code.
-const AXIS: usize = 32;
-/// Keys whose counts are packed into one integer, in fields of ten bits: fewer than 2^10. As two axes.
-const PART: [usize; 2] = [16, AXIS];
+/// Keys whose counts are packed into one integer, in fields of ten bits: fewer than 2^10. As two axes, neither above the 32
+/// from which XLA's CPU compiler makes a sum in several passes.
+const PART: [usize; 2] = [16, 32];
 /// Bits found per pass over the keys: one of three candidates, or none.
 const BITS_PER_PASS: u32 = 2;
 
 fn by_bits<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
     let g = keys.graph();
     let n = keys.shape().elements();
-    // The zeros that fill up reach no candidate, and among equals they come last.
-    let filled = in_parts(keys);
-    let dims = filled.dims();
-    let size: usize = dims.iter().product();
+    // Parts are counted apart, so that a device may count them at once. The zeros that fill the last one reach no
+    // candidate, and among equals they come last.
+    let part: usize = PART.iter().product();
+    let parts = n.div_ceil(part).max(1);
+    let filled = keys.pad(0.0, &[0], &[(parts * part - n) as i64], &[0]);
+    let filled = filled.reshape(&[&[parts], &PART[..]].concat());
     // The largest threshold that at least k keys reach.
     let rounds = u32::BITS / BITS_PER_PASS;
     let found = g.repeat(g.scalar(rounds as i32), &[g.scalar(0u32), filled, k], |_, i, s| {
@@ -80,54 +81,30 @@ fn by_bits<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
     // The keys as they come out of the loop: taken from before it, they would be computed again for each of their uses.
     let (threshold, keys, k) = (found[0], found[1], found[2]);
     let (above, tied) = (keys.gt(threshold), keys.eq(threshold));
-    let counted = counts(&[above, tied, tied]);
+    let counted = counts(&[above, tied]);
     let [above_count, tied_count] = [0, 1].map(|i| counted.slice(&[i], &[i + 1]).reshape(&[]));
     let wanted = k - above_count;
     // The largest index with fewer than `wanted` ties before it is the last tie that is in. When all ties are, as nearly
     // always, the loop does not run.
     let partial = wanted.lt(tied_count);
-    let rounds = (usize::BITS - size.leading_zeros()).div_ceil(BITS_PER_PASS);
+    let rounds = (usize::BITS - (parts * part).leading_zeros()).div_ceil(BITS_PER_PASS);
     let start = partial.select(g.scalar(0u32), g.scalar(u32::MAX));
     let times = partial.select(g.scalar(rounds as i32), g.scalar(0i32));
     let last = g.repeat(times, &[start, tied, wanted], |g, i, s| {
-        let index = index(g, &dims);
+        let index = index(g, parts);
         let before = |candidate| s[1] & index.lt(candidate);
         vec![extend(s[0], rounds, i, before, |count| count.lt(s[2])), s[1], s[2]]
     });
     let (last, tied, wanted) = (last[0], last[1], last[2]);
-    let mask = above | (tied & index(g, &dims).le(last) & wanted.gt(0.0));
-    mask.reshape(&[size]).slice(&[0], &[n])
+    let mask = above | (tied & index(g, parts).le(last) & wanted.gt(0.0));
+    mask.reshape(&[parts * part]).slice(&[0], &[n])
 }
 
-/// How many entries of `mask` (pred, any shape) are true: an s32 scalar.
-#[track_caller]
-pub fn count(mask: Tensor<'_>) -> Tensor<'_> {
-    let mask = in_parts(mask.reshape(&[mask.shape().elements()]));
-    // The same sum as of the keys, so that it is compiled once.
-    counts(&[mask; 3]).slice(&[0], &[1]).reshape(&[])
-}
-
-/// `flat`, filled up with zeros, as parts ([`PART`]) that are counted apart, so that a device may count them at once.
-fn in_parts(flat: Tensor<'_>) -> Tensor<'_> {
-    let n = flat.shape().elements();
-    let part: usize = PART.iter().product();
-    let dims = [&axes(n.div_ceil(part).max(1))[..], &PART].concat();
-    let filling = dims.iter().product::<usize>() - n;
-    flat.pad(0.0, &[0], &[filling as i64], &[0]).reshape(&dims)
-}
-
-/// Axes, none longer than [`AXIS`], for at least so many parts, and few more.
-fn axes(parts: usize) -> Vec<usize> {
-    if parts <= AXIS {
-        return vec![parts];
-    }
-    let outer = parts.div_ceil(AXIS);
-    [axes(outer), vec![parts.div_ceil(outer)]].concat()
-}
-
-/// The flat index of every element of an array, u32.
-fn index<'g>(g: &'g Graph, dims: &[usize]) -> Tensor<'g> {
-    g.iota(Shape::new(DType::U32, [dims.iter().product()]), 0).reshape(dims)
+/// The flat index of every key in this many parts, u32.
+fn index(g: &Graph, parts: usize) -> Tensor<'_> {
+    let dims = [&[parts], &PART[..]].concat();
+    g.iota(Shape::new(DType::U32, [dims.iter().product()]), 0)
+        .reshape(&dims)
 }
 
 /// A u32 scalar with its next two bits, in round `i` of `rounds`: as many of the candidates 1, 2, 3 as `holds` says by the
@@ -147,19 +124,18 @@ fn extend<'g>(
     number | digit.shift_left(shift)
 }
 
-/// How many elements each of three arrays `pred[.., 16, 32]` marks: `s32[3]`.
-fn counts<'g>(marked: &[Tensor<'g>; 3]) -> Tensor<'g> {
+/// How many keys each of up to three arrays `pred[parts, ..]` marks: `s32[arrays]`.
+fn counts<'g, const N: usize>(marked: &[Tensor<'g>; N]) -> Tensor<'g> {
     const FIELD: f64 = 10.0;
     let g = marked[0].graph();
-    let [a, b, c] = [0, 1, 2].map(|i| marked[i].convert(DType::U32).shift_left(FIELD * i as f64));
-    let parts = marked[0].dims().len() - PART.len();
-    let packed = (a + b + c).reduce_sum(&[parts, parts + 1]);
-    let dims = [&[marked.len()][..], &packed.dims()].concat();
-    let shift = g.iota(Shape::new(DType::U32, dims.clone()), 0) * FIELD;
-    let over_parts: Vec<usize> = (1..=parts).collect();
-    let fields = packed.broadcast(&dims, &over_parts).shift_right_logical(shift);
+    let parts = marked[0].dims()[0];
+    let field = |i: usize| marked[i].convert(DType::U32).shift_left(FIELD * i as f64);
+    let packed = (1..N).fold(field(0), |sum, i| sum + field(i)).reduce_sum(&[1, 2]);
+    let dims = [N, parts];
+    let shift = g.iota(Shape::new(DType::U32, dims), 0) * FIELD;
+    let fields = packed.broadcast(&dims, &[1]).shift_right_logical(shift);
     let fields = fields & g.number(DType::U32, FIELD.exp2() - 1.0).broadcast_to(&dims);
-    fields.reduce_sum(&over_parts).convert(DType::S32)
+    fields.reduce_sum(&[1]).convert(DType::S32)
 }
 
 fn by_sort<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {

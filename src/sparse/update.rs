@@ -1,7 +1,7 @@
 //! One mask update of one layer as a graph: the twin of [`super::mask_update`] that is compiled into the training step.
 
 use super::method::{DropScore, GrowInit, GrowScore, Keep, Method, SlotReset};
-use super::select::{Select, count, grow_keys, sort_keys, top_k_mask};
+use super::select::{Select, grow_keys, sort_keys, top_k_mask};
 use hlo::random::Key;
 use hlo::{DType, Tensor};
 
@@ -154,7 +154,8 @@ pub fn prune_overall<'g>(scores: &[Tensor<'g>], keep: Tensor<'g>, select: Select
 /// Drops and grows: the number of ones stays.
 fn exchange<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, drop: Tensor<'g>) -> Option<Choice<'g>> {
     let grow = grow_scores(rule, layer, inputs)?;
-    let ones = count(layer.mask);
+    let all: Vec<usize> = (0..layer.mask.shape().rank()).collect();
+    let ones = layer.mask.convert(DType::S32).reduce_sum(&all);
     // Not above all of them, which rounding could exceed beyond 2^24 ones.
     let pruned = (ones.convert(DType::F32) * inputs.drop_fraction)
         .convert(DType::S32)
