@@ -31,6 +31,21 @@ def run_json(command, environment=None):
     return {**record, "wall_s": round(time.perf_counter() - started, 3), "peak_rss_mb": round(usage.ru_maxrss / 1024, 1)}
 
 
+def cpu_plugin():
+    """File of the plugin that our program takes for the CPU: named to it, it stays what it is where the cache is another."""
+    return run_json([BINARY, "plugin", "doctor", "--json"])["path"]
+
+
+def dumping(folder, plugin):
+    """Environment in which XLA writes graphs and object files of what it compiles into `folder`."""
+    return {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_dump_to={folder} --xla_dump_hlo_as_text",
+        "RIGL_XLA_CACHE": os.path.join(folder, "cache"),  # a program from the cache writes nothing
+        "RIGL_XLA_PLUGIN": plugin,
+    }
+
+
 def train_command(method, steps, seed, out, binary=BINARY, extra=()):
     """Our program on the MNIST recipe of `method`."""
     steps = [] if steps is None else ["--steps", str(steps)]

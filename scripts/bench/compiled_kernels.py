@@ -65,16 +65,9 @@ def main():
     parser.add_argument("args", nargs="+", help="of the bench, such as: train resnet50-dense 8 (its steps are added)")
     args = parser.parse_args()
     what, preset, batch, *values = args.args
-    plugin = bench.run_json([bench.BINARY, "plugin", "doctor", "--json"])["path"]
     with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "XLA_FLAGS": f"--xla_dump_to={folder} --xla_dump_hlo_as_text",
-            "RIGL_XLA_CACHE": os.path.join(folder, "cache"),  # a program from the cache writes nothing
-            "RIGL_XLA_PLUGIN": plugin,
-        }
         command = [args.binary, what, preset, batch, "0", *values]
-        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(command, env=bench.dumping(folder, bench.cpu_plugin()), stdout=subprocess.DEVNULL, check=True)
         files = map(os.path.basename, glob.glob(os.path.join(folder, "*.ir-no-opt.ll")))
         kernels = {re.sub(r"^module_\d+\.\w+\.|(_elemental)?(_kernel_module)?\.ir-no-opt\.ll$", "", file) for file in files}
         with open(glob.glob(os.path.join(folder, "*cpu_after_optimizations.txt"))[0]) as file:

@@ -102,14 +102,8 @@ def main():
     parser.add_argument("args", nargs="+", help="of the bench, such as: train cifar10-rigl 128 (its steps are added)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "XLA_FLAGS": f"--xla_dump_to={folder} --xla_dump_hlo_as_text",
-            "RIGL_XLA_CACHE": os.path.join(folder, "cache"),  # a program from the cache writes no objects
-            "RIGL_XLA_PLUGIN": args.plugin,
-        }
         what, preset, batch, *values = args.args
-        child = subprocess.Popen([args.binary, what, preset, batch, "100000", *values], env=environment)
+        child = subprocess.Popen([args.binary, what, preset, batch, "100000", *values], env=bench.dumping(folder, args.plugin))
         try:
             while not glob.glob(os.path.join(folder, "*.o")):
                 time.sleep(0.5)

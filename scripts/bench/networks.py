@@ -138,7 +138,7 @@ def table(record):
 def compile_times(args):
     """Seconds to compile ResNet-50's training programs, dense and with RigL's update, and JAX's of the same kind."""
     rigl, dense, batch = NETWORKS["resnet50"]
-    plugin = bench.run_json([bench.BINARY, "plugin", "doctor", "--json"])["path"]
+    plugin = bench.cpu_plugin()
     peer = [bench.JAX, PEER, "jax", "train", "resnet50", str(batch), "0"]
     seconds = {"ours, RigL": [], "ours, dense": [], "JAX, RigL": [], "JAX, dense": [], "from the cache": []}
 

@@ -134,16 +134,15 @@ fn is_usage(error: &anyhow::Error) -> bool {
     {
         return true;
     }
-    let unknown = |error: &data::Error| matches!(error, data::Error::UnknownName { .. });
     let engine = match error.downcast_ref() {
         Some(train::Error::Config(_)) => return true,
-        Some(train::Error::Data(error)) if unknown(error) => return true,
+        Some(train::Error::Data(data)) => return data.is_usage(),
         Some(train::Error::Device(engine)) => Some(engine),
         _ => error.downcast_ref(),
     };
     engine.is_some_and(engine::Error::is_usage)
         || error.downcast_ref().is_some_and(pjrt::Error::is_usage)
-        || error.downcast_ref().is_some_and(unknown)
+        || error.downcast_ref().is_some_and(data::Error::is_usage)
         || error.is::<config::Error>()
 }
 

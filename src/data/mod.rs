@@ -158,6 +158,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// True for a name that the user got wrong, as against data that cannot be read.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Error::UnknownName { .. })
+    }
+
     /// Whether one record is at fault, so that the others can be had without it.
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Error::TfRecord(error) if error.is_of_one_record())

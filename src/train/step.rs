@@ -292,7 +292,6 @@ impl Trainer<'_> {
         let taken = scheduled.advance.gt(0.0);
         let scalars = state.get_all(plan.optimizer.scalars());
         let step = Step::new(plan.optimizer, settings, scheduled, taken, &scalars);
-        let where_true = |pred: Tensor<'g>, value: Tensor<'g>| pred.select(value, value.zeros_like());
         for (param, &gradient) in plan.params.iter().zip(gradients) {
             let weights = state.get(&param.name);
             let mask = param.mask.as_deref();
@@ -405,9 +404,14 @@ impl Trainer<'_> {
 pub(super) fn effective<'g>(param: &Param, state: &State<'g>) -> Tensor<'g> {
     let weights = state.get(&param.name);
     match &param.mask {
-        Some(mask) => state.get(mask).select(weights, weights.zeros_like()),
+        Some(mask) => where_true(state.get(mask), weights),
         None => weights,
     }
+}
+
+/// `value`, and 0 where `pred`, of its shape or a scalar, is false.
+fn where_true<'g>(pred: Tensor<'g>, value: Tensor<'g>) -> Tensor<'g> {
+    pred.select(value, value.zeros_like())
 }
 
 /// Key of what an iteration draws for `purpose`, and of several replicas this one. The iteration, not the gradient step,
