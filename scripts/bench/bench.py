@@ -31,9 +31,9 @@ def run_json(command, environment=None):
     return {**record, "wall_s": round(time.perf_counter() - started, 3), "peak_rss_mb": round(usage.ru_maxrss / 1024, 1)}
 
 
-def cpu_plugin():
-    """File of the plugin that our program takes for the CPU: named to it, it stays what it is where the cache is another."""
-    return run_json([BINARY, "plugin", "doctor", "--json"])["path"]
+def doctor(*flags, binary=BINARY, environment=None):
+    """What our program says of the CPU's plugin, and of its kernels, which it fetches where the cache has none."""
+    return run_json([binary, "plugin", "doctor", "--json", *flags], environment)
 
 
 def dumping(folder, plugin):
@@ -65,7 +65,7 @@ def plugin(binary=BINARY):
     """Package file, API version and build of the plugin that our program uses; none where it is not built."""
     if not os.path.exists(binary):
         return None
-    found = run_json([binary, "plugin", "doctor", "--json"])
+    found = doctor(binary=binary)
     return {
         "file": os.path.basename(found["path"]),
         "api_version": ".".join(str(part) for part in found["api_version"]),

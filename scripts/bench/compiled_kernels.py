@@ -67,7 +67,7 @@ def main():
     what, preset, batch, *values = args.args
     with tempfile.TemporaryDirectory() as folder:
         command = [args.binary, what, preset, batch, "0", *values]
-        subprocess.run(command, env=bench.dumping(folder, bench.cpu_plugin()), stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(command, env=bench.dumping(folder, bench.doctor()["path"]), stdout=subprocess.DEVNULL, check=True)
         files = map(os.path.basename, glob.glob(os.path.join(folder, "*.ir-no-opt.ll")))
         kernels = {re.sub(r"^module_\d+\.\w+\.|(_elemental)?(_kernel_module)?\.ir-no-opt\.ll$", "", file) for file in files}
         with open(glob.glob(os.path.join(folder, "*cpu_after_optimizations.txt"))[0]) as file:

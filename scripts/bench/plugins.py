@@ -25,7 +25,7 @@ def main():
         for package, method in cases:
             command = bench.train_command(method, args.steps, 0, out, args.binary, ["--plugin", package])
             runs[package, method].append(bench.run_json(command))
-    doctor = {package: bench.run_json([args.binary, "plugin", "doctor", "--plugin", package, "--json"]) for package in PACKAGES}
+    doctor = {package: bench.doctor("--plugin", package, binary=args.binary) for package in PACKAGES}
     rate = {case: bench.median(each, "steps_per_s") for case, each in runs.items()}
     lines = [
         "# CPU plugin packages, MNIST preset, batch 100",
