@@ -157,7 +157,7 @@ impl Emitter {
     }
 
     fn node(&mut self, body: &mut Body, computation: &Computation, node: &Node, ids: &[i64]) -> i64 {
-        if let Op::StopGradient | Op::WithGradientOf = node.op {
+        if let Op::StopGradient | Op::WithVjp(_) = node.op {
             return ids[node.operands[0]];
         }
         let operand_shape = |&id: &NodeId| computation.nodes[id].shape();

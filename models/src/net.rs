@@ -5,7 +5,7 @@
 
 use crate::{Layer, Model, Param, Statistic};
 use hlo::random::Key;
-use hlo::{DType, Graph, Reducer, Shape, Tensor};
+use hlo::{DType, Graph, Shape, Tensor};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
@@ -203,12 +203,9 @@ impl<'g> Net<'g> {
         self.moved.borrow_mut().push(statistic);
     }
 
-    /// Mean over the replicas that normalise together.
-    pub(crate) fn mean_over_replicas(&self, x: Tensor<'g>) -> Tensor<'g> {
-        match self.normalised_over {
-            1 => x,
-            replicas => (x / replicas as f64).all_reduce(Reducer::Add),
-        }
+    /// Replicas that normalise together.
+    pub(crate) fn replicas_together(&self) -> usize {
+        self.normalised_over
     }
 
     /// How many numbers there are over the replicas that normalise together, of `own` in this one.

@@ -118,14 +118,12 @@ fn sources() -> Vec<Case> {
         )
         .numeric(&[0]),
         case(
-            "with-gradient-of",
+            "with-vjp",
             "the value of one form with the derivative of another",
             [v([1.0f32, -2.0])],
             |_, x| {
-                let square = x[0] * x[0];
-                // The same numbers, with a derivative of 1.
-                let other = square.stop_gradient() + (x[0] - x[0].stop_gradient());
-                vec![other.with_gradient_of(square)]
+                let square = (x[0] * x[0]).stop_gradient();
+                vec![square.with_vjp(&[x[0]], |x, cotangent| vec![Some(cotangent * x[0] * 2.0)])]
             },
             [v([1.0f32, 4.0])],
         )

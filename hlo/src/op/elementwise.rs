@@ -171,11 +171,6 @@ pub(super) fn infer_select(operands: &[&Shape]) -> Result<Shape, String> {
     Ok(operands[1].clone())
 }
 
-pub(super) fn infer_with_gradient_of(operands: &[&Shape]) -> Result<Shape, String> {
-    same_shape(operands[0], operands[1])?;
-    Ok(operands[0].clone())
-}
-
 pub(super) fn infer_clamp(operands: &[&Shape]) -> Result<Shape, String> {
     same_shape(operands[0], operands[1])?;
     same_shape(operands[1], operands[2])?;
@@ -459,15 +454,6 @@ impl<'g> Tensor<'g> {
     #[must_use]
     pub fn stop_gradient(self) -> Tensor<'g> {
         self.graph().apply(Op::StopGradient, &[self])
-    }
-
-    /// This array, with the derivative of `other`, of the same shape. For a value whose derivative is known in a form that
-    /// differentiating what made it does not find. No value depends on `other`, so that compilers drop it, and a second
-    /// derivative is that of the first one's formula.
-    #[track_caller]
-    #[must_use]
-    pub fn with_gradient_of(self, other: Tensor<'g>) -> Tensor<'g> {
-        self.graph().apply(Op::WithGradientOf, &[self, other])
     }
 
     /// Zeros of the same shape.

@@ -13,6 +13,7 @@ pub(crate) mod layout;
 pub(crate) mod order;
 mod overload;
 pub(crate) mod reduce;
+pub(crate) mod rule;
 pub(crate) mod window;
 
 use crate::emit::Emitter;
@@ -28,6 +29,7 @@ pub use direct::{ConvPass, DIRECT_CONVOLUTION, DirectConvolution, Placed};
 pub use elementwise::{Binary, Comparison, Operand, Unary};
 pub use index::{GatherDims, Update};
 pub use reduce::Reducer;
+pub use rule::Rule;
 pub use window::{Padding, WindowDim};
 
 /// An operator with its attributes. Operands and result shapes stand in the node.
@@ -208,8 +210,8 @@ pub enum Op {
     },
     /// The operand itself, with a gradient of zero. Emits nothing.
     StopGradient,
-    /// The first operand, with the gradient of the second. Emits nothing.
-    WithGradientOf,
+    /// The first operand, with gradients to the others by a rule of its own. Emits nothing.
+    WithVjp(Rule),
     /// One element of a tuple-valued node.
     GetTupleElement {
         /// Which.
@@ -267,7 +269,7 @@ impl Op {
             "conditional",
             "call",
             "stop-gradient",
-            "with-gradient-of",
+            "with-vjp",
             "get-tuple-element",
         ]);
         names
@@ -309,7 +311,7 @@ impl Op {
             Op::Conditional { .. } => "conditional",
             Op::Call { .. } => "call",
             Op::StopGradient => "stop-gradient",
-            Op::WithGradientOf => "with-gradient-of",
+            Op::WithVjp(_) => "with-vjp",
             Op::GetTupleElement { .. } => "get-tuple-element",
         }
     }
@@ -346,7 +348,7 @@ impl Op {
             Op::Select => one(elementwise::infer_select(operands)),
             Op::Clamp => one(elementwise::infer_clamp(operands)),
             Op::StopGradient => one(Ok(operands[0].clone())),
-            Op::WithGradientOf => one(elementwise::infer_with_gradient_of(operands)),
+            Op::WithVjp(_) => one(Ok(operands[0].clone())),
             Op::Convert(dtype) => one(Ok(operands[0].with_dtype(*dtype))),
             Op::BitcastConvert(dtype) => one(elementwise::infer_bitcast(*dtype, operands)),
             Op::Broadcast { dims, axes } => one(layout::infer_broadcast(dims, axes, operands)),
@@ -393,7 +395,7 @@ impl Op {
             Op::Unary(unary) => elementwise::vjp_unary(*unary, at),
             Op::Binary(binary) => elementwise::vjp_binary(*binary, at),
             Op::StopGradient => Vjp::Operands(vec![None]),
-            Op::WithGradientOf => Vjp::Operands(vec![None, Some(at.cotangent)]),
+            Op::WithVjp(rule) => rule.vjp(at),
             Op::Compare(_) => Vjp::Operands(vec![None, None]),
             Op::Select => elementwise::vjp_select(at),
             Op::Clamp => elementwise::vjp_clamp(at),
@@ -452,7 +454,7 @@ impl Op {
             | Op::Concatenate { .. }
             | Op::Reverse { .. } => layout::emit(self, out),
             Op::DynamicSlice { sizes } => out.dynamic_slice_sizes = sizes.iter().map(|&s| s as i64).collect(),
-            Op::DynamicUpdateSlice | Op::StopGradient | Op::WithGradientOf => {}
+            Op::DynamicUpdateSlice | Op::StopGradient | Op::WithVjp(_) => {}
             Op::Gather { dims, sizes } => index::emit_gather(dims, sizes, out),
             Op::Scatter { dims, update, unique } => {
                 index::emit_scatter(dims, *update, *unique, operands, emitter, out);

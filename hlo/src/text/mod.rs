@@ -250,7 +250,7 @@ fn attributes(op: &Op) -> String {
         | Op::Reshape { .. }
         | Op::DynamicUpdateSlice
         | Op::StopGradient
-        | Op::WithGradientOf
+        | Op::WithVjp(_)
         | Op::While { .. }
         | Op::Conditional { .. }
         | Op::Call { .. } => String::new(),

@@ -1,6 +1,6 @@
 //! Wrong calls: for every operator one that its shape rule refuses. Shared by the tests of messages and of coverage.
 
-use hlo::{DType, DotDims, GatherDims, Graph, Literal, Reducer, Shape, Tensor, Update};
+use hlo::{DType, DotDims, GatherDims, Graph, Literal, Reducer, Shape, Tensor, Update, grad};
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -175,10 +175,14 @@ fn choices() -> Vec<Wrong> {
             "element types s32 and f32 differ",
         ),
         wrong(
-            "with-gradient-of",
-            |g| f32(g).with_gradient_of(t(g, DType::F32, &[3])),
-            "with-gradient-of(f32[2], f32[3])",
-            "dimensions [2] and [3] differ",
+            "with-vjp",
+            |g| {
+                let x = f32(g);
+                let y = x.with_vjp(&[x], |_, cotangent| vec![Some(cotangent.reduce_sum_all())]);
+                grad(y.reduce_sum_all(), &[x])[0]
+            },
+            "with-vjp(f32[2])",
+            "the rule's gradients have other shapes than its operands",
         ),
         wrong(
             "bitcast-convert",

@@ -1,7 +1,7 @@
 //! Batch normalisation, dropout and pooling over the whole image.
 
 use crate::{Init, Mode, Net, Param, Statistic};
-use hlo::{DType, Tensor};
+use hlo::{DType, Reducer, Tensor};
 
 /// Share of a moving statistic that one step keeps (reference 3.1, 3.5).
 const MOMENTUM: f64 = 0.9;
@@ -45,27 +45,23 @@ impl<'g> Net<'g> {
             self.statistic(Statistic { name, dims, init })
         });
         let x = x.convert(DType::F32);
-        let [mean, variance] = match self.mode() {
-            Mode::Eval => moving,
-            Mode::Train(_) => {
-                let ([mean, variance], count) = self.moments(x);
-                let followed = match norm.unbiased {
-                    true => variance * (count as f64 / count.saturating_sub(1).max(1) as f64),
-                    false => variance,
-                };
-                for (moving, batch) in moving.into_iter().zip([mean, followed]) {
-                    self.moved(moving - (moving - batch) * (1.0 - MOMENTUM));
-                }
-                [mean, variance]
-            }
+        let Mode::Train(_) = self.mode() else {
+            let [mean, variance] = moving;
+            return self.compute((x - mean) * ((variance + EPSILON).rsqrt() * gamma) + beta);
         };
-        let scale = (variance + EPSILON).rsqrt() * gamma;
-        // The mean moves the result as the shift does, so its gradient is taken from the sum that the shift's needs, and
-        // not from another pass over the activations. (That of the variance by way of the mean is 0 but for the mean's
-        // rounding, which it makes up for.)
-        let centre = mean.stop_gradient();
-        let moved = beta - (mean - centre) * scale;
-        self.compute((x - centre) * scale + beta.with_gradient_of(moved))
+        let ([mean, variance], count) = self.moments(x);
+        let followed = match norm.unbiased {
+            true => variance * (count as f64 / count.saturating_sub(1).max(1) as f64),
+            false => variance,
+        };
+        for (moving, batch) in moving.into_iter().zip([mean, followed]) {
+            self.moved(moving - (moving - batch) * (1.0 - MOMENTUM));
+        }
+        let inverse = (variance + EPSILON).rsqrt();
+        let normalised = (x - mean) * (inverse * gamma) + beta;
+        let replicas = self.replicas_together();
+        let operands = [x, mean, inverse, gamma, beta];
+        self.compute(normalised.with_vjp(&operands, move |of, cotangent| gradients(of, cotangent, replicas)))
     }
 
     /// In training, `x` with a share `rate` of its elements replaced by 0 and the others scaled up for it.
@@ -95,10 +91,41 @@ impl<'g> Net<'g> {
     fn moments(&self, x: Tensor<'g>) -> ([Tensor<'g>; 2], usize) {
         let dims = x.dims();
         let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
-        let mean = self.mean_over_replicas(x.reduce_mean(&axes));
+        let mean = mean_over(self.replicas_together(), x.reduce_mean(&axes));
         let centred = x - mean;
-        let variance = self.mean_over_replicas((centred * centred).reduce_mean(&axes));
+        let variance = mean_over(self.replicas_together(), (centred * centred).reduce_mean(&axes));
         let own = axes.iter().map(|&axis| dims[axis]).product();
         ([mean, variance], self.count_over_replicas(own))
     }
+}
+
+/// Mean over the replicas that normalise together.
+fn mean_over(replicas: usize, x: Tensor<'_>) -> Tensor<'_> {
+    match replicas {
+        1 => x,
+        replicas => (x / replicas as f64).all_reduce(Reducer::Add),
+    }
+}
+
+/// Gradients of a normalisation, from its operands `x`, mean, inverse of the standard deviation, scale and shift (Ioffe and
+/// Szegedy, 2015): with `n` the normalised `x`, `shift' = Σ c`, `scale' = Σ c n`, and by way of the moments, which therefore
+/// get none of their own, `x' = (c - shift'/N - n scale'/N) scale inverse`, over all replicas' batches.
+///
+/// Differentiating the moments would take another pass over `x`, for a sum that is 0. The last operator adds two arrays of the
+/// size of `x`: where it takes one, XLA's CPU compiler computes the whole gradient anew for each that uses it, in residual
+/// networks the sum of those of all later blocks.
+fn gradients<'g>(of: &[Tensor<'g>], cotangent: Tensor<'g>, replicas: usize) -> Vec<Option<Tensor<'g>>> {
+    let &[x, mean, inverse, gamma, _] = of else {
+        return vec![None; of.len()];
+    };
+    let dims = x.dims();
+    let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
+    let count: usize = axes.iter().map(|&axis| dims[axis]).product();
+    let centred = x - mean;
+    let shift = cotangent.reduce_sum(&axes);
+    let scale = (cotangent * (centred * inverse)).reduce_sum(&axes);
+    let [shift_mean, scale_mean] = [shift, scale].map(|sum| mean_over(replicas, sum / count as f64));
+    let factor = inverse * gamma;
+    let common = centred * (scale_mean * inverse * factor) + shift_mean * factor;
+    vec![Some(cotangent * factor - common), None, None, Some(scale), Some(shift)]
 }
