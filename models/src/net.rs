@@ -208,11 +208,6 @@ impl<'g> Net<'g> {
         self.normalised_over
     }
 
-    /// How many numbers there are over the replicas that normalise together, of `own` in this one.
-    pub(crate) fn count_over_replicas(&self, own: usize) -> usize {
-        own * self.normalised_over
-    }
-
     pub(crate) fn record_dropout(&self) {
         self.declared.borrow_mut().random = true;
     }

@@ -89,14 +89,20 @@ impl<'g> Net<'g> {
     /// Mean and biased variance per channel, and of how many numbers each.
     #[track_caller]
     fn moments(&self, x: Tensor<'g>) -> ([Tensor<'g>; 2], usize) {
-        let dims = x.dims();
-        let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
-        let mean = mean_over(self.replicas_together(), x.reduce_mean(&axes));
+        let (axes, count) = within_channels(x);
+        let replicas = self.replicas_together();
+        let mean = mean_over(replicas, x.reduce_mean(&axes));
         let centred = x - mean;
-        let variance = mean_over(self.replicas_together(), (centred * centred).reduce_mean(&axes));
-        let own = axes.iter().map(|&axis| dims[axis]).product();
-        ([mean, variance], self.count_over_replicas(own))
+        let variance = mean_over(replicas, (centred * centred).reduce_mean(&axes));
+        ([mean, variance], count * replicas)
     }
+}
+
+/// The axes of `x` other than its channels, and how many numbers of each channel lie along them.
+fn within_channels(x: Tensor<'_>) -> (Vec<usize>, usize) {
+    let mut dims = x.dims();
+    dims.pop();
+    ((0..dims.len()).collect(), dims.iter().product())
 }
 
 /// Mean over the replicas that normalise together.
@@ -118,9 +124,7 @@ fn gradients<'g>(of: &[Tensor<'g>], cotangent: Tensor<'g>, replicas: usize) -> V
     let &[x, mean, inverse, gamma, _] = of else {
         return vec![None; of.len()];
     };
-    let dims = x.dims();
-    let axes: Vec<usize> = (0..dims.len().saturating_sub(1)).collect();
-    let count: usize = axes.iter().map(|&axis| dims[axis]).product();
+    let (axes, count) = within_channels(x);
     let centred = x - mean;
     let shift = cotangent.reduce_sum(&axes);
     let scale = (cotangent * (centred * inverse)).reduce_sum(&axes);
