@@ -142,3 +142,38 @@ fn only_sparse_layers_of_updating_methods_are_updated() {
         assert_eq!(updated, [expected, expected, false], "{method}");
     }
 }
+
+/// The innermost loops of a graph that hold convolutions: steps that update no mask.
+fn gradient_loops(computation: &Computation) -> Vec<Computation> {
+    let called = computation.nodes.iter().flat_map(|node| node.op.called());
+    let below: Vec<Computation> = called.flat_map(|c| gradient_loops(c)).collect();
+    let convolves = |c: &Computation| c.nodes.iter().any(|node| node.op.name() == "convolution");
+    let bodies = computation.nodes.iter().filter_map(|node| match &node.op {
+        hlo::Op::While { body, .. } if convolves(body) => Some((**body).clone()),
+        _ => None,
+    });
+    bodies.chain(below).collect()
+}
+
+/// It only leaves its gradients for an update that may follow.
+#[test]
+fn an_ordinary_rigl_step_computes_what_one_with_static_masks_does() {
+    for preset in ["cifar10-rigl", "mobilenet-v1-rigl", "resnet50-rigl-erk-0.8"] {
+        let [rigl, fixed] = ["rigl", "static"].map(|method| {
+            let layers = Layers::preset(preset).unwrap();
+            let plan = layers.set("test", &["method", "name"], method).unwrap().plan().unwrap();
+            let model = plan.model().unwrap();
+            let trainer = Trainer {
+                plan: &plan,
+                model: &*model,
+            };
+            let loops = gradient_loops(&trainer.launch(1).unwrap().0);
+            assert_eq!(loops.len(), 1, "{preset} {method}");
+            let computes = loops[0].nodes.iter().filter(|node| node.op.name() != "parameter");
+            let operators = computes.map(|node| format!("{} {:?}", node.op.name(), node.shapes));
+            operators.collect::<Vec<_>>().join("\n")
+        });
+        let difference = similar::TextDiff::from_lines(&fixed, &rigl).unified_diff().to_string();
+        assert!(difference.is_empty(), "{preset}:\n{difference}");
+    }
+}

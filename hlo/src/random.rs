@@ -83,6 +83,33 @@ impl<'g> Key<'g> {
         unit(self.bits(dims)[0])
     }
 
+    /// `pred[dims]`, each true with a `probability`, to within 2^−17: an element takes 16 bits, so that one block makes four.
+    /// Those lie a quarter of the first axis apart.
+    #[track_caller]
+    pub fn bernoulli(self, probability: f64, dims: &[usize]) -> Tensor<'g> {
+        let g = self.0[0].graph();
+        let (rows, row) = (dims.first().copied().unwrap_or(1), dims.get(1..).unwrap_or_default());
+        let with_row = |leading: &[usize]| [leading, row].concat();
+        let quarter = rows.div_ceil(4);
+        let [low, high] = self.bits(&with_row(&[quarter]));
+        let below = g.scalar((probability * 65536.0).round() as u32);
+        let lanes = g.full(&Shape::new(DType::Pred, with_row(&[4, quarter])), 0.0);
+        // A loop, so that the result is an array of its own: its users would else read the words, four bytes for one.
+        let lanes = g.repeat(g.scalar(2i32), &[lanes, low, high, below], |g, half, s| {
+            let shift = (half * g.scalar(16i32)).convert(DType::U32);
+            let mut lanes = s[0];
+            for (word, lane) in [(s[1], half), (s[2], half + g.scalar(2i32))] {
+                let drawn = (word.shift_right_logical(shift) & g.scalar(0xFFFFu32)).lt(s[3]);
+                let mut starts = vec![g.scalar(0i32); lanes.dims().len()];
+                starts[0] = lane;
+                lanes = lanes.dynamic_update_slice(drawn.reshape(&[&[1], &word.dims()[..]].concat()), &starts);
+            }
+            vec![lanes, s[1], s[2], s[3]]
+        })[0];
+        let stacked = lanes.reshape(&with_row(&[4 * quarter]));
+        stacked.slice(&vec![0; row.len() + 1], &with_row(&[rows])).reshape(dims)
+    }
+
     /// Standard normal f32, as the inverse of its distribution function at a uniform number.
     #[track_caller]
     pub fn normal(self, dims: &[usize]) -> Tensor<'g> {
@@ -266,5 +293,31 @@ mod tests {
         assert!(beyond(2.0, &truncated) == 0.0 && beyond(1.9, &truncated) > 0.0);
         assert_ne!(uniform, draw(8, 3, |k| k.uniform(&[n])));
         assert_ne!(uniform, draw(7, 4, |k| k.uniform(&[n])));
+    }
+
+    #[test]
+    fn trials_have_their_probability_and_are_independent_of_each_other() {
+        let kept = |probability, dims: &[usize]| draw(7, 3, |k| k.bernoulli(probability, dims).convert(DType::F32));
+        let share = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
+        let (rows, row) = (4000, 10);
+        let v = kept(0.7, &[rows, row]);
+        // 40000 trials: a standard deviation is 0.0023; of a quarter's 10000 it is 0.0046.
+        assert!((share(&v) - 0.7).abs() < 0.01, "{}", share(&v));
+        let quarters: Vec<&[f32]> = v.chunks(rows / 4 * row).collect();
+        for (i, a) in quarters.iter().enumerate() {
+            assert!((share(a) - 0.7).abs() < 0.02, "{}", share(a));
+            for b in &quarters[..i] {
+                let both: Vec<f32> = a.iter().zip(*b).map(|(a, b)| a * b).collect();
+                assert!((share(&both) - 0.49).abs() < 0.02, "{}", share(&both));
+            }
+        }
+        // The same words, whatever is asked of them; ends included.
+        let (likely, unlikely) = (kept(0.9, &[rows, row]), kept(0.2, &[rows, row]));
+        assert!(likely.iter().zip(&v).zip(&unlikely).all(|((a, b), c)| a >= b && b >= c));
+        assert!(kept(1.0, &[9]).iter().all(|&v| v == 1.0) && kept(0.0, &[9]).iter().all(|&v| v == 0.0));
+        // Any shape.
+        for dims in [&[][..], &[1], &[5], &[7, 3], &[2, 3, 2], &[0, 2]] {
+            assert_eq!(kept(0.5, dims).len(), dims.iter().product::<usize>());
+        }
     }
 }

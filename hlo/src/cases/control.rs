@@ -177,5 +177,17 @@ fn random() -> Vec<Case> {
         [v([0.779_476_55f32, 1.132_878_8, -1.116_430_4, -0.947_164_36])],
     )
     .within(3e-6);
-    vec![bits, uniform, normal]
+    let (seed, step) = key();
+    // Of the first two blocks above, by a quarter each: the low words' low halves, their high halves, then the high words'.
+    let trials = case(
+        "less-than",
+        "trials of a folded key, of which the last quarter is not whole",
+        [seed, step],
+        |_, x| {
+            let key = Key::new(x[0]).fold(0x0123_4567_89ab_cdef).fold_step(x[1]);
+            vec![key.bernoulli(0.8, &[7]).convert(DType::U8)]
+        },
+        [v([1u8, 0, 1, 0, 1, 0, 1])],
+    );
+    vec![bits, uniform, normal, trials]
 }

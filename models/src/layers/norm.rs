@@ -73,7 +73,7 @@ impl<'g> Net<'g> {
         self.record_dropout();
         match self.mode() {
             Mode::Train(key) => {
-                let kept = key.fold(self.next_dropout()).uniform(&x.dims()).ge(rate);
+                let kept = key.fold(self.next_dropout()).bernoulli(1.0 - rate, &x.dims());
                 kept.select(x / (1.0 - rate), x.zeros_like())
             }
             Mode::Eval => x,
