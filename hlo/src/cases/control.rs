@@ -180,7 +180,7 @@ fn random() -> Vec<Case> {
     let (seed, step) = key();
     // Of the first two blocks above, by a quarter each: the low words' low halves, their high halves, then the high words'.
     let trials = case(
-        "less-than",
+        "dynamic-update-slice",
         "trials of a folded key, of which the last quarter is not whole",
         [seed, step],
         |_, x| {
