@@ -23,8 +23,9 @@ NETWORKS = {
     "resnet50": ("resnet50-rigl-erk-0.8", "resnet50-dense", 8),
     "mobilenet-v1": ("mobilenet-v1-rigl", "mobilenet-v1-dense", 16),
     "wrn-22-2": ("cifar10-rigl", "cifar10-dense", 128),
+    "wrn-22-2-dropout": ("cifar10-rigl", "cifar10-dense", 128),
 }
-VALUES = {"wrn-22-2": ["model.dropout=0"]}  # the peers have none
+VALUES = {"wrn-22-2": ["model.dropout=0"]}
 STEPS = {"train": 2, "predict": 8}
 
 
@@ -129,7 +130,7 @@ def table(record):
                     ) if name in runs else None
                     cells.append("" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}")
                 lines.append(f"| {row['network']}: {title} | {' | '.join(cells)} |")
-    lines += ["", *further(record["compile_s"], record["pairs"]), "", "Commands:", ""]
+    lines += ["", *compiled(record["compile_s"]), "", "Commands:", ""]
     for row in record["rows"]:
         lines += [f"    {command}" for command in row["commands"].values()]
     return "\n".join(lines) + "\n"
@@ -159,57 +160,42 @@ def compile_times(args):
     return seconds
 
 
-def pairs(args):
-    """Per network the seconds of ordinary steps with RigL and with static masks, in turns within one process."""
-    found = {}
-    for network, (rigl, _, batch) in NETWORKS.items():
-        if args.only in (None, network):
-            command = [args.binary, "pair", rigl, str(batch), str(4 * args.rounds), *VALUES.get(network, [])]
-            found[network] = bench.run_json(command)
-    return found
-
-
-def further(compiled, paired):
-    """Lines on compile times, and on what RigL costs beside static masks."""
+def compiled(seconds):
+    """Lines on compile times."""
     lines = ["| ResNet-50's training program | seconds to compile |", "|---|---|"]
-    lines += [f"| {name} | {statistics.median(values):.1f} |" for name, values in compiled.items()]
-    lines += [
-        "",
-        "| ordinary step, s, in turns | RigL | static masks | median of the ratios |",
-        "|---|---|---|---|",
-    ]
-    for network, turns in paired.items():
-        ratio = statistics.median(a / b for a, b in zip(turns["method"], turns["static"]))
-        cells = [f"{statistics.median(turns[name]):.3f}" for name in ("method", "static")]
-        lines.append(f"| {network} | {' | '.join(cells)} | {ratio:.3f} |")
-    return lines
+    return lines + [f"| {name} | {statistics.median(values):.1f} |" for name, values in seconds.items()] if seconds else []
+
+
+def built():
+    """The newest build of the networks bench; none where there is none."""
+    found = glob.glob(os.path.join(bench.ROOT, "target/release/deps/networks-*[0-9a-f]"))
+    return max(found, key=os.path.getmtime, default=None)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    built = sorted(glob.glob(os.path.join(bench.ROOT, "target/release/deps/networks-*[0-9a-f]")), key=os.path.getmtime)
-    parser.add_argument("--binary", default=built[-1] if built else None, help="the networks bench")
+    parser.add_argument("--binary", default=built(), help="the networks bench")
     parser.add_argument("--note", action="append", default=[], help="a sentence for the results, such as on the load")
-    parser.add_argument("--only", help="one network")
+    parser.add_argument("--only", help="one network, without compile times")
+    parser.add_argument("--name", default="networks", help="of the results")
     args = parser.parse_args()
     machine, rows = bench.machine(), []
     gflops = limit(args)
     for network, (_, _, batch) in NETWORKS.items():
         if args.only in (None, network):
             rows.append(measure(args, network, "train", batch))
-            rows += [measure(args, network, "predict", size) for size in (1, batch)]
-    compiled, paired = compile_times(args), pairs(args)
+            sizes = () if network.endswith("-dropout") else (1, batch)  # predictions have none
+            rows += [measure(args, network, "predict", size) for size in sizes]
     record = {
         "machine": machine,
         "rounds": args.rounds,
         "limit_gflops": max(gflops, limit(args)),
         "notes": args.note,
-        "compile_s": compiled,
-        "pairs": paired,
+        "compile_s": compile_times(args) if args.only is None else {},
         "rows": rows,
     }
-    bench.save("networks", record, table(record))
+    bench.save(args.name, record, table(record))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def mobilenet_v1(o, x):
     return o.dense(o.mean(x), 1000)
 
 
-def wrn_22_2(o, x):
+def wrn_22_2(o, x, dropout=0.0):
     x = o.conv(x, 16, 3, 1)
     for filters, first in ((32, 1), (64, 2), (128, 2)):
         for block in range(3):
@@ -42,11 +42,16 @@ def wrn_22_2(o, x):
             y = o.relu(o.norm(x))
             shortcut = o.conv(y, filters, 1, stride) if block == 0 else x
             y = o.relu(o.norm(o.conv(y, filters, 3, stride)))
-            x = o.conv(y, filters, 3, 1) + shortcut
+            x = o.conv(o.dropout(y, dropout) if dropout else y, filters, 3, 1) + shortcut
     return o.dense(o.mean(o.relu(o.norm(x))), 10)
 
 
-NETWORKS = {"resnet50": (resnet50, 224, 1000), "mobilenet-v1": (mobilenet_v1, 224, 1000), "wrn-22-2": (wrn_22_2, 32, 10)}
+NETWORKS = {
+    "resnet50": (resnet50, 224, 1000),
+    "mobilenet-v1": (mobilenet_v1, 224, 1000),
+    "wrn-22-2": (wrn_22_2, 32, 10),
+    "wrn-22-2-dropout": (lambda o, x: wrn_22_2(o, x, 0.3), 32, 10),
+}
 RATE, MOMENTUM, DECAY = 1e-3, 0.9, 1e-4
 
 
@@ -70,9 +75,10 @@ def with_jax(network, images, labels, train, steps, rigl=False):
     class Ops:
         """Parameters by position; those that do not exist yet are drawn."""
 
-        def __init__(self, params, moving, train):
-            self.params, self.moving, self.train, self.moved = params, moving, train, []
-            self.count = [0, 0]
+        def __init__(self, params, moving, key=None):
+            """With a key, for training."""
+            self.params, self.moving, self.key, self.moved = params, moving, key, []
+            self.count = [0, 0, 0]
 
         def param(self, shape, scale):
             i, self.count[0] = self.count[0], self.count[0] + 1
@@ -97,13 +103,20 @@ def with_jax(network, images, labels, train, steps, rigl=False):
             if i == len(self.moving):
                 self.moving.append((np.zeros(x.shape[-1:], np.float32), np.ones(x.shape[-1:], np.float32)))
             mean, variance = self.moving[i]
-            if self.train:
+            if self.key is not None:
                 old, (mean, variance) = (mean, variance), (x.mean((0, 1, 2)), x.var((0, 1, 2)))
                 self.moved.append((old[0] * 0.9 + mean * 0.1, old[1] * 0.9 + variance * 0.1))
             return (x - mean) * (lax.rsqrt(variance + 1e-5) * gamma) + beta
 
         def relu(self, x):
             return jnp.maximum(x, 0)
+
+        def dropout(self, x, rate):
+            if self.key is None:
+                return x
+            i, self.count[2] = self.count[2], self.count[2] + 1
+            kept = jax.random.bernoulli(jax.random.fold_in(self.key, i), 1 - rate, x.shape)
+            return jnp.where(kept, x / (1 - rate), 0)
 
         def max_pool(self, x):
             return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
@@ -115,18 +128,18 @@ def with_jax(network, images, labels, train, steps, rigl=False):
             return x @ self.param((x.shape[-1], units), 0.01) + self.param((units,), 0.0)
 
     params, moving = [], []
-    jax.eval_shape(lambda x: apply(Ops(params, moving, False), x), jax.ShapeDtypeStruct(images[:1].shape, np.float32))
+    jax.eval_shape(lambda x: apply(Ops(params, moving), x), jax.ShapeDtypeStruct(images[:1].shape, np.float32))
     state = jax.tree.map(jnp.asarray, (params, [np.zeros_like(p) for p in params], moving))
     images, labels = jnp.asarray(images), jnp.asarray(labels)
 
-    def loss(params, moving, x, labels):
-        ops = Ops(params, moving, True)
+    def loss(params, moving, x, labels, key):
+        ops = Ops(params, moving, key)
         logits = jax.nn.log_softmax(apply(ops, x))
         return -jnp.mean(jnp.take_along_axis(logits, labels[:, None], 1)), ops.moved
 
-    def train_step(state, x, labels):
+    def train_step(state, x, labels, key):
         params, velocity, moving = state
-        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(params, moving, x, labels)
+        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(params, moving, x, labels, key)
         grads = [g + DECAY * p if p.ndim > 1 else g for g, p in zip(grads, params)]
         velocity = [MOMENTUM * v + g for v, g in zip(velocity, grads)]
         params = [p - RATE * (g + MOMENTUM * v) for p, g, v in zip(params, grads, velocity)]
@@ -152,7 +165,7 @@ def with_jax(network, images, labels, train, steps, rigl=False):
     def rigl_step(state, masks, x, labels, update, drop_fraction, key):
         params, velocity, moving = state
         masked = [p if m is None else jnp.where(m, p, 0) for p, m in zip(params, masks)]
-        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(masked, moving, x, labels)
+        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(masked, moving, x, labels, key)
 
         def mask_update():
             found = [
@@ -171,24 +184,24 @@ def with_jax(network, images, labels, train, steps, rigl=False):
         return (params, velocity, moved), masks, value
 
     if not train:
-        program = jax.jit(lambda params, moving, x: apply(Ops(params, moving, False), x))
+        program = jax.jit(lambda params, moving, x: apply(Ops(params, moving), x))
         return timed(lambda: program(state[0], state[2], images).block_until_ready(), steps)
-    masks = None
+    masks, key = None, jax.random.key(0)
     if rigl:  # All kernels but the first one and those of depthwise convolutions.
         sparse = [i > 0 and p.ndim > 1 and p.shape[-2] > 1 for i, p in enumerate(params)]
         masks = [jnp.asarray(np.random.rand(*p.shape) < 0.2) if s else None for p, s in zip(params, sparse)]
-        key = jax.random.key(0)
         program = jax.jit(rigl_step, donate_argnums=(0, 1))
         arguments = lambda update: (state, masks, images, labels, update, jnp.float32(0.3), key)
     else:
         program = jax.jit(train_step, donate_argnums=0)
-        arguments = lambda update: (state, images, labels)
+        arguments = lambda update: (state, images, labels, key)
     started = time.perf_counter()
     program = program.lower(*arguments(jnp.bool_(True))).compile()
     compiled = time.perf_counter() - started
 
     def step(update=False):
-        nonlocal state, masks
+        nonlocal state, masks, key
+        key = jax.random.fold_in(key, 0)
         state, *after, value = program(*arguments(jnp.bool_(update)))
         if rigl:
             (masks,) = after
@@ -233,6 +246,9 @@ def with_torch(network, images, labels, train, steps):
 
         def relu(self, x):
             return functional.relu(x)
+
+        def dropout(self, x, rate):
+            return functional.dropout(x, rate, self.training)
 
         def max_pool(self, x):
             return functional.max_pool2d(x, 3, 2, 1)
@@ -308,6 +324,9 @@ def with_tf1(network, images, labels, train, steps):
 
         def relu(self, x):
             return tf.nn.relu(x)
+
+        def dropout(self, x, rate):
+            return tf.nn.dropout(x, rate=rate) if train else x
 
         def max_pool(self, x):
             return tf.nn.max_pool2d(x, 3, 2, "SAME")
