@@ -138,9 +138,10 @@ impl Trainer<'_> {
     fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let (state, inputs) = inputs.split_at(specs.len());
         let needed = self.updated_params().filter(|_| self.updates_need_gradients());
-        // Nobody looks at gradients before the first iteration made them: any array of their shape will do.
+        // Nobody looks at gradients before the first iteration made them. Given the weights for them, XLA would copy those
+        // on the way into the loop and out of it.
         let before = State::new(specs, state);
-        let gradients = needed.map(|(p, _)| before.get(&p.name));
+        let gradients = needed.map(|(p, _)| before.get(&p.name).zeros_like());
         let row = self.read_row(inputs, g.scalar(0i32));
         let densities = Scheduled::new(self.plan, &row).densities.len();
         let start = Carry {
