@@ -83,22 +83,23 @@ fn graphs_keep_their_size() {
     );
 }
 
-/// Instructions of the training program of a model under RigL.
-fn step_size(model: &str) -> usize {
-    let layers = Layers::preset("resnet50-rigl-erk-0.8").unwrap();
-    let plan = layers.set("test", &["model", "name"], model).unwrap().plan().unwrap();
+/// The training program of a preset with one value set.
+fn launch(preset: &str, key: [&str; 2], value: &str) -> Computation {
+    let layers = Layers::preset(preset).unwrap();
+    let plan = layers.set("test", &key, value).unwrap().plan().unwrap();
     let model = plan.model().unwrap();
     let trainer = Trainer {
         plan: &plan,
         model: &*model,
     };
-    trainer.launch(1).unwrap().0.instruction_count()
+    trainer.launch(1).unwrap().0
 }
 
 /// The program grows with the number of kernels and with nothing else.
 #[test]
 fn deeper_networks_grow_by_their_kernels() {
-    let sizes = ["resnet50", "resnet101", "resnet152", "resnet200"].map(step_size);
+    let sizes = ["resnet50", "resnet101", "resnet152", "resnet200"]
+        .map(|model| launch("resnet50-rigl-erk-0.8", ["model", "name"], model).instruction_count());
     assert_eq!(sizes[0], 18_121);
     let kernels = [54, 105, 156, 204];
     // Kernels of a class that is there already add none of the instructions that choose connections.
@@ -160,14 +161,7 @@ fn gradient_loops(computation: &Computation) -> Vec<Computation> {
 fn an_ordinary_rigl_step_computes_what_one_with_static_masks_does() {
     for preset in ["cifar10-rigl", "mobilenet-v1-rigl", "resnet50-rigl-erk-0.8"] {
         let [rigl, fixed] = ["rigl", "static"].map(|method| {
-            let layers = Layers::preset(preset).unwrap();
-            let plan = layers.set("test", &["method", "name"], method).unwrap().plan().unwrap();
-            let model = plan.model().unwrap();
-            let trainer = Trainer {
-                plan: &plan,
-                model: &*model,
-            };
-            let loops = gradient_loops(&trainer.launch(1).unwrap().0);
+            let loops = gradient_loops(&launch(preset, ["method", "name"], method));
             assert_eq!(loops.len(), 1, "{preset} {method}");
             let computes = loops[0].nodes.iter().filter(|node| node.op.name() != "parameter");
             let operators = computes.map(|node| format!("{} {:?}", node.op.name(), node.shapes));

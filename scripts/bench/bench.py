@@ -97,6 +97,11 @@ def machine():
     }
 
 
+def processor(machine):
+    """What a results file says first of a `machine`."""
+    return f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores"
+
+
 def median(records, field):
     values = [record[field] for record in records if record.get(field) is not None]
     return statistics.median(values) if values else None

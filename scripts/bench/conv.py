@@ -81,7 +81,7 @@ def main():
     lines = [
         "# Convolutions on the CPU",
         "",
-        f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, {machine['date']}, "
+        f"{bench.processor(machine)}, {machine['date']}, "
         f"revision {machine['revision']}.",
         "",
         "**The machine was shared** with others while this was measured. Each figure is the least of many short repetitions "

@@ -46,7 +46,7 @@ def table(record):
     lines = [
         "# Training rate, MNIST RigL 98 %, batch 100",
         "",
-        f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, load "
+        f"{bench.processor(machine)}, load "
         f"{machine['load_average_before'][0]} before the run, {machine['date']}, revision {machine['revision']}; "
         f"median of {record['rounds']} alternating rounds of {record['steps']} iterations.",
         "",

@@ -94,7 +94,7 @@ def table(record):
     lines = [
         "# Networks on the CPU",
         "",
-        f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, float32, load "
+        f"{bench.processor(machine)}, float32, load "
         f"{machine['load_average_before'][0]} before the run, {machine['date']}, revision {machine['revision']}; median of "
         f"{record['rounds']} alternating rounds. A matrix product of 3072 reaches {record['limit_gflops']:.0f} GFLOP/s.",
         *record["notes"],
@@ -130,7 +130,10 @@ def table(record):
                     ) if name in runs else None
                     cells.append("" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}")
                 lines.append(f"| {row['network']}: {title} | {' | '.join(cells)} |")
-    lines += ["", *compiled(record["compile_s"]), "", "Commands:", ""]
+    if record["compile_s"]:
+        lines += ["", "| ResNet-50's training program | seconds to compile |", "|---|---|"]
+        lines += [f"| {name} | {statistics.median(values):.1f} |" for name, values in record["compile_s"].items()]
+    lines += ["", "Commands:", ""]
     for row in record["rows"]:
         lines += [f"    {command}" for command in row["commands"].values()]
     return "\n".join(lines) + "\n"
@@ -158,12 +161,6 @@ def compile_times(args):
             seconds[name].append(bench.run_json([*peer, *values])["compile_s"])
         print({name: round(values[-1], 1) for name, values in seconds.items()}, file=sys.stderr, flush=True)
     return seconds
-
-
-def compiled(seconds):
-    """Lines on compile times."""
-    lines = ["| ResNet-50's training program | seconds to compile |", "|---|---|"]
-    return lines + [f"| {name} | {statistics.median(values):.1f} |" for name, values in seconds.items()] if seconds else []
 
 
 def built():

@@ -30,7 +30,7 @@ def main():
     lines = [
         "# CPU plugin packages, MNIST preset, batch 100",
         "",
-        f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, load "
+        f"{bench.processor(machine)}, load "
         f"{machine['load_average_before'][0]} before the run, {machine['date']}, revision {machine['revision']}; "
         f"median of {args.rounds} alternating rounds of {args.steps} iterations.",
         "",

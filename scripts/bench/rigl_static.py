@@ -25,7 +25,7 @@ def table(record):
     lines = [
         "# An ordinary step with RigL and with static masks",
         "",
-        f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, float32, load "
+        f"{bench.processor(machine)}, float32, load "
         f"{machine['load_average_before'][0]} before the run, {machine['date']}, revision {machine['revision']}.",
         *record["notes"],
         "",

@@ -71,7 +71,7 @@ def table(lines, machine, note):
         [
             "# WideResNet-22-2 on Fashion-MNIST at 32x32x3",
             "",
-            f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, {machine['date']}, revision "
+            f"{bench.processor(machine)}, {machine['date']}, revision "
             f"{machine['revision']}. The first {TRAIN} training pictures twice, {STEPS} iterations of 128; RigL at 90 %, "
             f"Erdős–Rényi-kernel, with a mask update every 20 steps to step 120, else the CIFAR-10 recipe with its drops at 80, "
             f"120 and 140. Top-1 on the first {TEST} test pictures, by iteration, seed 0. A sign of learning, no accuracy to "

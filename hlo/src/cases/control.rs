@@ -1,7 +1,7 @@
 //! Loops, branches, calls, and the random bits that are made of integer operators.
 
 use super::{Case, case, v};
-use crate::graph::{Computation, Graph};
+use crate::graph::{Computation, Graph, Tensor};
 use crate::literal::Literal;
 use crate::random::Key;
 use crate::shape::{DType, Shape};
@@ -141,52 +141,44 @@ fn calls() -> Vec<Case> {
     ]
 }
 
+/// The key of a seed, for a purpose and a step.
+fn folded<'g>(x: &[Tensor<'g>]) -> Key<'g> {
+    Key::new(x[0]).fold(0x0123_4567_89ab_cdef).fold_step(x[1])
+}
+
 fn random() -> Vec<Case> {
-    let key = || (v([1u32, 2]), Literal::scalar(7i64));
-    let (seed, step) = key();
+    let inputs = || [v([1u32, 2]), Literal::scalar(7i64)];
     let bits = case(
         "xor",
         "threefry bits of a folded key",
-        [seed, step],
-        |_, x| {
-            Key::new(x[0])
-                .fold(0x0123_4567_89ab_cdef)
-                .fold_step(x[1])
-                .bits(&[2, 2])
-                .to_vec()
-        },
+        inputs(),
+        |_, x| folded(x).bits(&[2, 2]).to_vec(),
         [
             Literal::new(&[2, 2], &[0xc83b_03afu32, 0xdf11_efb6, 0x21d2_8c9f, 0x2bf9_9c86]),
             Literal::new(&[2, 2], &[0xbe8b_2117u32, 0x873d_df54, 0x0051_5be1, 0x0419_141a]),
         ],
     );
-    let (seed, step) = key();
     let uniform = case(
         "shift-right-logical",
         "uniform numbers of a folded key",
-        [seed, step],
-        |_, x| vec![Key::new(x[0]).fold(0x0123_4567_89ab_cdef).fold_step(x[1]).uniform(&[4])],
+        inputs(),
+        |_, x| vec![folded(x).uniform(&[4])],
         [v([0.782_150_45f32, 0.871_367_4, 0.132_118_94, 0.171_777_49])],
     );
-    let (seed, step) = key();
     let normal = case(
         "log",
         "normal numbers of a folded key",
-        [seed, step],
-        |_, x| vec![Key::new(x[0]).fold(0x0123_4567_89ab_cdef).fold_step(x[1]).normal(&[4])],
+        inputs(),
+        |_, x| vec![folded(x).normal(&[4])],
         [v([0.779_476_55f32, 1.132_878_8, -1.116_430_4, -0.947_164_36])],
     )
     .within(3e-6);
-    let (seed, step) = key();
     // Of the first two blocks above, by a quarter each: the low words' low halves, their high halves, then the high words'.
     let trials = case(
         "dynamic-update-slice",
         "trials of a folded key, of which the last quarter is not whole",
-        [seed, step],
-        |_, x| {
-            let key = Key::new(x[0]).fold(0x0123_4567_89ab_cdef).fold_step(x[1]);
-            vec![key.bernoulli(0.8, &[7]).convert(DType::U8)]
-        },
+        inputs(),
+        |_, x| vec![folded(x).bernoulli(0.8, &[7]).convert(DType::U8)],
         [v([1u8, 0, 1, 0, 1, 0, 1])],
     );
     vec![bits, uniform, normal, trials]
