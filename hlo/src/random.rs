@@ -93,21 +93,20 @@ impl<'g> Key<'g> {
         let quarter = rows.div_ceil(4);
         let [low, high] = self.bits(&with_row(&[quarter]));
         let below = g.scalar((probability * 65536.0).round() as u32);
-        let lanes = g.full(&Shape::new(DType::Pred, with_row(&[4, quarter])), 0.0);
+        let lanes = g.full(&Shape::new(DType::Pred, with_row(&[4 * quarter])), 0.0);
         // A loop, so that the result is an array of its own: its users would else read the words, four bytes for one.
         let lanes = g.repeat(g.scalar(2i32), &[lanes, low, high, below], |g, half, s| {
             let shift = (half * g.scalar(16i32)).convert(DType::U32);
             let mut lanes = s[0];
             for (word, lane) in [(s[1], half), (s[2], half + g.scalar(2i32))] {
                 let drawn = (word.shift_right_logical(shift) & g.scalar(0xFFFFu32)).lt(s[3]);
-                let mut starts = vec![g.scalar(0i32); lanes.dims().len()];
-                starts[0] = lane;
-                lanes = lanes.dynamic_update_slice(drawn.reshape(&[&[1], &word.dims()[..]].concat()), &starts);
+                let mut starts = vec![g.scalar(0i32); word.dims().len()];
+                starts[0] = lane * g.scalar(quarter as i32);
+                lanes = lanes.dynamic_update_slice(drawn, &starts);
             }
             vec![lanes, s[1], s[2], s[3]]
         })[0];
-        let stacked = lanes.reshape(&with_row(&[4 * quarter]));
-        stacked.slice(&vec![0; row.len() + 1], &with_row(&[rows])).reshape(dims)
+        lanes.slice(&vec![0; row.len() + 1], &with_row(&[rows])).reshape(dims)
     }
 
     /// Standard normal f32, as the inverse of its distribution function at a uniform number.
