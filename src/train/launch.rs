@@ -207,21 +207,29 @@ impl Trainer<'_> {
             |g, s| self.advance(g, specs, Carry::unpack(s, sizes)).pack(),
         );
         let mut carry = Carry::unpack(&ordinary, sizes);
-        let evidence = self.evidence(g, &carry);
-        let (states, kept) = (specs.len(), specs.len() + carry.agree.len());
-        let mut after = g.conditional(
-            carry.pending[0].gt(0.0),
-            &[&carry.state[..], &carry.agree, &evidence.pack()].concat(),
+        let evidence = self.evidence(g, &carry).pack();
+        let (update, states, agree) = (carry.pending[0], specs.len(), carry.agree.len());
+        // A loop of one round or none, and not a conditional: where there is no update, XLA would copy the state for that.
+        let mut after = g.while_loop(
+            &[&[update], &carry.state[..], &carry.agree, &evidence].concat(),
+            |_, s| s[0].gt(0.0),
             |g, s| {
-                let mut state = State::new(specs, s);
-                self.mask_update(g, &mut state, &Evidence::new(self, &s[kept..]));
-                let agree = self.agreement(g, &state);
-                state.tensors(specs).into_iter().chain(agree).collect()
+                let (due, evidence) = (s[0].gt(0.0), &s[1 + states + agree..]);
+                // What stays the same in a loop XLA computes before it, whether the loop has a round or not. The flag does
+                // not stay the same, and so nothing that depends on it.
+                let held: Vec<_> = evidence
+                    .iter()
+                    .map(|tensor| due.broadcast_to(&tensor.dims()).select(*tensor, tensor.zeros_like()))
+                    .collect();
+                let mut state = State::new(specs, &s[1..=states]);
+                self.mask_update(g, &mut state, &Evidence::new(self, &held));
+                let agree = self.agreement(g, &state).into_iter().collect();
+                [vec![g.scalar(0f32)], state.tensors(specs), agree, evidence.to_vec()].concat()
             },
-            |_, s| s[..kept].to_vec(),
         );
-        carry.agree = after.split_off(states);
-        carry.state = after;
+        after.truncate(1 + states + agree);
+        carry.agree = after.split_off(1 + states);
+        carry.state = after.split_off(1);
         carry
     }
 
