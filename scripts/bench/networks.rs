@@ -1,9 +1,9 @@
 //! One network on the CPU: training steps by the real launch program, and predictions, timed one by one.
 //!
-//! `cargo bench --bench networks -- train PRESET BATCH STEPS [KEY=VALUE]…` runs launches of one and of several iterations on
-//! random pictures, then, where the method has any, an iteration with a mask update; `… -- predict PRESET BATCH STEPS` runs
-//! predictions, and `… -- pair PRESET BATCH ROUNDS` ordinary launches of the preset's method and of static masks in turns.
-//! Prints one JSON object. `networks.py` calls it beside its peers.
+//! `cargo bench --bench networks -- train PRESET BATCH STEPS [KEY=VALUE]…` runs launches of one iteration and one of as many
+//! as the preset has on random pictures, then, where the method has any, an iteration with a mask update; of no STEPS it
+//! compiles only. `… -- predict PRESET BATCH STEPS` runs predictions, and `… -- pair PRESET BATCH ROUNDS` ordinary launches of
+//! the preset's method and of static masks in turns. Prints one JSON object. `networks.py` calls it beside its peers.
 #![allow(missing_docs)]
 
 use anyhow::{Context, bail};
@@ -22,14 +22,13 @@ use rigl_xla::train::step::{Row, Trainer, schedule};
 use serde_json::json;
 use std::time::Instant;
 
-/// Iterations of a launch of several.
-const LAUNCH: usize = 3;
+/// Iterations of a launch where two methods take turns: few, so that a slow spell of the machine meets both.
+const TURN: usize = 3;
 
 /// The preset at a batch size, with a mask update early on.
 fn plan(preset: &str, batch: usize, values: &[String]) -> anyhow::Result<Plan> {
     let mut layers = Layers::preset(preset)?
         .set("BATCH", &["train", "batch_size"], batch as i64)?
-        .set("LAUNCH", &["train", "steps_per_launch"], LAUNCH as i64)?
         .set("DATA", &["data", "name"], "synthetic")?;
     for pair in values {
         let (key, value) = pair.split_once('=').context("expected KEY=VALUE")?;
@@ -66,14 +65,14 @@ struct Training<'a> {
 impl Training<'_> {
     /// Seconds of a launch of these rows, and its mean cross entropy.
     fn launch(&mut self, rows: &[Row]) -> anyhow::Result<(f64, f64)> {
-        let batch = self.plan.run.train.batch_size;
+        let (batch, length) = (self.plan.run.train.batch_size, self.plan.launch_length() as usize);
         let columns = Row::columns(self.plan);
-        let indices: Vec<i32> = (0..LAUNCH * batch).map(|i| (i % batch) as i32).collect();
+        let indices: Vec<i32> = (0..length * batch).map(|i| (i % batch) as i32).collect();
         let mut values: Vec<f32> = rows.iter().flat_map(Row::values).collect();
-        values.resize(LAUNCH * columns, 0.0);
+        values.resize(length * columns, 0.0);
         let mut inputs = vec![
-            Literal::new(&[LAUNCH, batch], &indices),
-            Literal::new(&[LAUNCH, columns], &values),
+            Literal::new(&[length, batch], &indices),
+            Literal::new(&[length, columns], &values),
             Literal::scalar(rows.len() as i32),
         ];
         if self.plan.draws() {
@@ -135,13 +134,17 @@ fn rows(plan: &Plan) -> anyhow::Result<(Row, Vec<Row>)> {
 
 fn train(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_json::Value> {
     let (mut training, [graph_s, compile_s]) = prepared(device, plan)?;
+    if steps == 0 {
+        return Ok(json!({ "graph_s": graph_s, "compile_s": compile_s }));
+    }
     let (plain, updates) = rows(plan)?;
     let (_, first) = training.launch(std::slice::from_ref(&plain))?;
     let mut seconds = Vec::new();
     for _ in 0..steps {
         seconds.push(training.launch(std::slice::from_ref(&plain))?.0);
     }
-    let several = training.launch(&vec![plain; LAUNCH])?.0 / LAUNCH as f64;
+    let length = plan.launch_length() as usize;
+    let several = training.launch(&vec![plain; length])?.0 / length as f64;
     // The first one is also the first to touch the memory of an update.
     let mut update = None;
     for row in updates.into_iter().skip(1).take(2) {
@@ -151,6 +154,7 @@ fn train(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_jso
         "graph_s": graph_s,
         "compile_s": compile_s,
         "seconds": seconds,
+        "launch": length,
         "in_launch_s": several,
         "with_update_s": update,
         "first_loss": first,
@@ -164,7 +168,7 @@ fn pair(device: &Device, plans: &[Plan; 2], rounds: usize) -> anyhow::Result<ser
     for plan in plans {
         let (mut training, _) = prepared(device, plan)?;
         let (plain, _) = rows(plan)?;
-        let launch = vec![plain; LAUNCH];
+        let launch = vec![plain; TURN];
         training.launch(&launch)?;
         trainings.push((training, launch));
     }
@@ -173,7 +177,7 @@ fn pair(device: &Device, plans: &[Plan; 2], rounds: usize) -> anyhow::Result<ser
         for turn in 0..2 {
             let which = (round + turn) % 2;
             let (training, launch) = &mut trainings[which];
-            seconds[which].push(training.launch(launch)?.0 / LAUNCH as f64);
+            seconds[which].push(training.launch(launch)?.0 / TURN as f64);
         }
     }
     Ok(json!({ "method": seconds[0], "static": seconds[1] }))

@@ -49,7 +49,7 @@ def table(record, binary):
         "| pass | small pages | huge pages | time saved |",
         "|---|--:|--:|--:|",
     ]
-    kinds = {"seconds": "alone in a launch", "in_launch_s": "one of a launch of three"}
+    kinds = {"seconds": "alone in a launch", "in_launch_s": "one of a launch of the preset's length"}
     for title, arguments in CASES:
         for what, kind in kinds.items():
             small, huge = (runs.get(f"{title}|{what}|{huge}") for huge in (0, 1))
