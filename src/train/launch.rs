@@ -209,7 +209,7 @@ impl Trainer<'_> {
         let mut carry = Carry::unpack(&ordinary, sizes);
         let evidence = self.evidence(g, &carry).pack();
         let (update, states, agree) = (carry.pending[0], specs.len(), carry.agree.len());
-        // A loop of one round or none, and not a conditional: where there is no update, XLA would copy the state for that.
+        // A loop of one round or none. Through the branch of a conditional that does nothing XLA copies the state.
         let mut after = g.while_loop(
             &[&[update], &carry.state[..], &carry.agree, &evidence].concat(),
             |_, s| s[0].gt(0.0),
