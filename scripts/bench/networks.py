@@ -100,7 +100,8 @@ def table(record):
         *record["notes"],
         "",
         "Images per second. Ours with RigL's masks, and dense; the others dense. A training step is one of a launch of "
-        "the preset's length (20 for WideResNet, 10 for the others), as `train` runs it; the last column is the share of the matrix product's rate, a training step counted as three forward passes.",
+        "the preset's length (20 for WideResNet, 10 for the others), as `train` runs it; the last column is the share of the "
+        "matrix product's rate, a training step counted as three forward passes.",
         "",
         "| network | batch | pass | ours, RigL | ours, dense | JAX | PyTorch | TF 1.15 | over JAX | over PyTorch | over TF | of limit |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
