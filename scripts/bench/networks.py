@@ -100,8 +100,8 @@ def table(record):
         *record["notes"],
         "",
         "Images per second. Ours with RigL's masks, and dense; the others dense. A training step is one of a launch of "
-        "the preset's length (20 for WideResNet, 10 for the others), as `train` runs it; the last column is the share of the "
-        "matrix product's rate, a training step counted as three forward passes.",
+        "the preset's length, as `train` runs it; the last column is the share of the matrix product's rate, a "
+        "training step counted as three forward passes.",
         "",
         "| network | batch | pass | ours, RigL | ours, dense | JAX | PyTorch | TF 1.15 | over JAX | over PyTorch | over TF | of limit |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -118,7 +118,7 @@ def table(record):
             runs = row["runs"]
             for title, field in (
                 ("peak memory, MB", "peak_rss_mb"),
-                ("step in such a launch, s", "in_launch_s"),
+                (f"step in a launch of {runs['rigl'][0]['launch']}, s", "in_launch_s"),
                 ("step with mask update, s", "with_update_s"),
                 ("step alone in a launch, s", None),
             ):
