@@ -137,6 +137,11 @@ impl<'g> Net<'g> {
         self.mode
     }
 
+    /// What the pass computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The statistics as a training pass leaves them, by name, in creation order; none after an evaluation.
     pub fn moved_statistics(&self) -> Vec<(String, Tensor<'g>)> {
         let names = self.declared.borrow().statistics.clone().into_iter().map(|s| s.name);

@@ -23,8 +23,8 @@ fn close(got: &[f32], want: &[f64]) {
     );
 }
 
-/// One normalised channel of 1, 2, 3, 6, whose mean is 3 and whose variance is 14 / 4, or 14 / 3 unbiased.
-fn normalised(train: bool, unbiased: bool) -> [Vec<f32>; 2] {
+/// One normalised channel of four numbers, and the moving mean and variance, after 1 and 4.
+fn normalised(numbers: [f32; 4], train: bool, unbiased: bool, precision: Precision) -> [Vec<f32>; 2] {
     let results = evaluate(|g, key| {
         let arrays = [
             ("gamma", 2.0),
@@ -37,8 +37,8 @@ fn normalised(train: bool, unbiased: bool) -> [Vec<f32>; 2] {
             (format!("m/batch_normalization/{name}"), array)
         };
         let mode = if train { Mode::Train(key) } else { Mode::Eval };
-        let net = Net::new(g, mode, arrays.map(array));
-        let x = g.constant(Literal::new(&[1, 2, 2, 1], &[1f32, 2.0, 3.0, 6.0]));
+        let net = Net::new(g, mode, arrays.map(array)).with_precision(precision);
+        let x = net.compute(g.constant(Literal::new(&[1, 2, 2, 1], &numbers)));
         let norm = BatchNorm {
             scope: "m",
             gamma: Init::Ones,
@@ -54,7 +54,7 @@ fn normalised(train: bool, unbiased: bool) -> [Vec<f32>; 2] {
         assert_eq!(names, if train { &all[..] } else { &[] });
         let moved: Vec<_> = moved.into_iter().map(|(_, statistic)| statistic).collect();
         let moved = if train { g.concatenate(&moved, 0) } else { y };
-        vec![y.reshape(&[4]), moved]
+        vec![y.convert(DType::F32).reshape(&[4]), moved]
     });
     results.try_into().unwrap()
 }
@@ -63,12 +63,30 @@ fn normalised(train: bool, unbiased: bool) -> [Vec<f32>; 2] {
 fn batch_norm_uses_the_batch_in_training_and_moving_statistics_else() {
     let normal =
         |mean: f64, variance: f64| [1.0, 2.0, 3.0, 6.0].map(|x| 2.0 * (x - mean) / (variance + 1e-5f64).sqrt() + 0.5);
-    let [y, _] = normalised(false, true);
+    // Their mean is 3 and their variance 14 / 4, or 14 / 3 unbiased.
+    let numbers = [1.0, 2.0, 3.0, 6.0];
+    let [y, _] = normalised(numbers, false, true, Precision::F32);
     close(&y, &normal(1.0, 4.0));
     for (unbiased, variance) in [(false, 14.0 / 4.0), (true, 14.0 / 3.0)] {
-        let [y, moved] = normalised(true, unbiased);
+        let [y, moved] = normalised(numbers, true, unbiased, Precision::F32);
         close(&y, &normal(3.0, 3.5));
         close(&moved, &[0.9 * 1.0 + 0.1 * 3.0, 0.9 * 4.0 + 0.1 * variance]);
+    }
+}
+
+#[test]
+fn moments_in_bfloat16_are_as_exact_as_its_numbers() {
+    for numbers in [[1.0, 2.0, 3.0, 6.0], [200.0, 201.0, 202.0, 203.0], [-200.0; 4]] {
+        let [y, moved] = normalised(numbers, true, false, Precision::Bf16);
+        let mean = numbers.iter().sum::<f32>() / 4.0;
+        let variance = numbers.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 4.0;
+        let found = (moved[1] - 0.9 * 4.0) / 0.1;
+        assert!((moved[0] - (0.9 + 0.1 * mean)).abs() <= 1e-6 * mean.abs(), "{moved:?}");
+        assert!(
+            (found - variance).abs() <= 1e-4 * variance + 1e-5,
+            "{found}, expected {variance}"
+        );
+        assert!(y.iter().all(|y| y.is_finite()), "{y:?}");
     }
 }
 

@@ -449,6 +449,18 @@ impl<'g> Tensor<'g> {
         self.le(0.0).select(self.zeros_like(), self)
     }
 
+    /// [`Tensor::relu`], with a derivative that asks the result which elements were kept, not this array: the same numbers.
+    /// For an array that nothing else in the backward pass reads, such as the sum that ends a residual block, which compilers
+    /// would make anew from both its terms; the result is there for what comes after.
+    #[track_caller]
+    #[must_use]
+    pub fn relu_by_result(self) -> Tensor<'g> {
+        let result = self.relu();
+        result.with_vjp(&[self, result], |of, cotangent| {
+            vec![Some(of[1].le(0.0).select(cotangent.zeros_like(), cotangent)), None]
+        })
+    }
+
     /// This array, as a constant to differentiation.
     #[track_caller]
     #[must_use]

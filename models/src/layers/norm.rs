@@ -1,6 +1,6 @@
 //! Batch normalisation, dropout and pooling over the whole image.
 
-use crate::{Init, Mode, Net, Param, Statistic};
+use crate::{Init, Mode, Net, Param, Precision, Statistic};
 use hlo::{DType, Reducer, Tensor};
 
 /// Share of a moving statistic that one step keeps (reference 3.1, 3.5).
@@ -87,13 +87,23 @@ impl<'g> Net<'g> {
     }
 
     /// Mean and biased variance per channel, and of how many numbers each.
+    ///
+    /// In bf16 by the sums of the numbers and of their squares, which compilers for GPUs and TPUs make in one pass: a variance
+    /// so small beside the square of the mean that this cancels f32 is lost in the rounding of the numbers already. In f32
+    /// about the mean, in two passes.
     #[track_caller]
     fn moments(&self, x: Tensor<'g>) -> ([Tensor<'g>; 2], usize) {
         let (axes, count) = within_channels(x);
         let replicas = self.replicas_together();
-        let mean = mean_over(replicas, x.reduce_mean(&axes));
-        let centred = x - mean;
-        let variance = mean_over(replicas, (centred * centred).reduce_mean(&axes));
+        let over_all = |x: Tensor<'g>| mean_over(replicas, x.reduce_mean(&axes));
+        let mean = over_all(x);
+        let variance = match self.precision() {
+            Precision::Bf16 => (over_all(x * x) - mean * mean).max(0.0),
+            Precision::F32 => {
+                let centred = x - mean;
+                over_all(centred * centred)
+            }
+        };
         ([mean, variance], count * replicas)
     }
 }
