@@ -10,6 +10,7 @@ use hlo::{Computation, text};
 use rigl_xla::aot::Graph;
 use rigl_xla::aot::chips::GENERATIONS;
 use rigl_xla::config::Layers;
+use rigl_xla::pjrt::DeviceKind;
 use serde_json::Value;
 
 /// A chip, or four, of every generation.
@@ -54,7 +55,8 @@ fn compiles(args: &[&str]) -> Value {
 #[test]
 fn mnist_compiles_for_every_generation() {
     let names = EVERY.map(|topology| topology.split_once(':').unwrap().0);
-    assert_eq!(names, GENERATIONS.map(|generation| generation.name));
+    let known = GENERATIONS.iter().filter(|g| g.device() == DeviceKind::Tpu);
+    assert_eq!(known.map(|g| g.name).collect::<Vec<_>>(), names);
     for topology in EVERY {
         let told = compiles(&["mnist-rigl", "--topology", topology]);
         assert_eq!((&told["topology"], &told["chips"]), (&topology.into(), &4.into()));
@@ -144,7 +146,10 @@ fn what_cannot_be_compiled_says_why() {
     let compile = |args: &[&str], code| error(&[&["compile"], args].concat(), code);
     for (args, expected) in [
         (&["--topology", "v5:2x2"][..], "did you mean 'v5"),
-        (&["--topology", "v5e:2x2x1"], "expected GENERATION:SIDES with 2 sides"),
+        (
+            &["--topology", "v5e:2x2x1"],
+            "expected GENERATION:SIDES with a side for each axis",
+        ),
         (
             &["--topology", "v5e:2x2", "--batch", "0"],
             "expected auto or a number above 0",
@@ -215,5 +220,5 @@ fn instructions_are_linear_in_layers() {
         assert_eq!(large - middle, middle - small, "{which:?}");
     }
     let [step, update] = [Graph::Step, Graph::Update].map(|g| graph(g, "resnet50-rigl").instruction_count());
-    assert_eq!([step, update], [7413, 6199]);
+    assert_eq!([step, update], [7477, 6199]);
 }

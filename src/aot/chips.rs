@@ -1,20 +1,23 @@
-//! What the generations of TPU chips can do, and topologies of them.
+//! What the generations of TPU and GPU chips can do, and topologies of them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Error;
+use super::gpu::{Gpu, KIB, MIB};
 use crate::names::nearest;
+use crate::pjrt::{DeviceKind, OptionValue};
 
-/// One generation of TPU chips. All figures are of a chip, not of a core.
+/// One generation of TPU chips, or one GPU. All figures are of a chip, not of a core.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Generation {
     /// Name as the plugin's topologies have it.
     pub name: &'static str,
-    /// Axes of a topology: 2 (a plane) or 3.
+    /// Axes of a topology: 2 (a plane) or 3; 1 for the GPUs of a machine, which reach each other all alike.
     pub axes: usize,
-    /// TensorCores.
+    /// TensorCores of a TPU, multiprocessors of a GPU.
     pub cores: usize,
-    /// Memory (HBM), in bytes.
+    /// Memory (HBM), in bytes; of a GPU what its driver leaves.
     pub memory_bytes: u64,
     /// Operations per second in bf16, at most.
     pub flops: f64,
@@ -24,6 +27,8 @@ pub struct Generation {
     pub link_rate: f64,
     /// Where the figures are from, and which of them nobody looked up.
     pub source: &'static str,
+    /// Of a GPU, what its compiler must be told; the one for TPUs knows them by name.
+    pub gpu: Option<Gpu>,
 }
 
 const GIB: u64 = 1 << 30;
@@ -34,7 +39,7 @@ const fn gbit(rate: f64) -> f64 {
 }
 
 /// Every generation, the oldest first. Link rates are for sending: half of what documents call bidirectional.
-pub const GENERATIONS: [Generation; 7] = [
+pub const GENERATIONS: [Generation; 11] = [
     Generation {
         name: "v2",
         axes: 2,
@@ -44,6 +49,7 @@ pub const GENERATIONS: [Generation; 7] = [
         memory_rate: 700e9,
         link_rate: gbit(4.0 * 496.0),
         source: "as commonly quoted for TPU v2; not checked against a document",
+        gpu: None,
     },
     Generation {
         name: "v3",
@@ -54,6 +60,7 @@ pub const GENERATIONS: [Generation; 7] = [
         memory_rate: 900e9,
         link_rate: gbit(4.0 * 656.0),
         source: "Cloud TPU documentation, TPU v3, system architecture; links as commonly quoted, not checked",
+        gpu: None,
     },
     Generation {
         name: "v4",
@@ -64,6 +71,7 @@ pub const GENERATIONS: [Generation; 7] = [
         memory_rate: 1200e9,
         link_rate: 6.0 * 50e9,
         source: "Cloud TPU documentation, TPU v4, system architecture; links as commonly quoted, not checked",
+        gpu: None,
     },
     Generation {
         name: "v5e",
@@ -74,6 +82,7 @@ pub const GENERATIONS: [Generation; 7] = [
         memory_rate: 819e9,
         link_rate: 400e9 / 2.0,
         source: "Cloud TPU documentation, TPU v5e, system architecture",
+        gpu: None,
     },
     Generation {
         name: "v5p",
@@ -84,6 +93,7 @@ pub const GENERATIONS: [Generation; 7] = [
         memory_rate: 2765e9,
         link_rate: 1200e9 / 2.0,
         source: "Cloud TPU documentation, TPU v5p, system architecture",
+        gpu: None,
     },
     Generation {
         name: "v6e",
@@ -94,6 +104,7 @@ pub const GENERATIONS: [Generation; 7] = [
         memory_rate: 1600e9,
         link_rate: 800e9 / 2.0,
         source: "Cloud TPU documentation, TPU v6e, system architecture",
+        gpu: None,
     },
     Generation {
         name: "tpu7x",
@@ -104,10 +115,93 @@ pub const GENERATIONS: [Generation; 7] = [
         memory_rate: 7380e9,
         link_rate: 1200e9 / 2.0,
         source: "Cloud TPU documentation, TPU7x (Ironwood), system architecture",
+        gpu: None,
+    },
+    Generation {
+        name: "a100",
+        axes: 1,
+        cores: 108,
+        memory_bytes: 85_100_068_864,
+        flops: 312e12,
+        memory_rate: 2039e9,
+        link_rate: 600e9 / 2.0,
+        source: "NVIDIA A100 datasheet, SXM of 80 GB, without sparsity",
+        gpu: Some(Gpu {
+            model: "NVIDIA A100-SXM4-80GB",
+            capability: [8, 0],
+            lanes: 64,
+            clock: 1.41,
+            cache_bytes: 40 * MIB,
+            shared_bytes: 164 * KIB,
+        }),
+    },
+    Generation {
+        name: "h100",
+        axes: 1,
+        cores: 132,
+        memory_bytes: 84_942_979_072,
+        flops: 989e12,
+        memory_rate: 3352e9,
+        link_rate: 900e9 / 2.0,
+        source: "NVIDIA H100 datasheet, SXM, without sparsity",
+        gpu: Some(Gpu {
+            model: "NVIDIA H100 80GB HBM3",
+            capability: [9, 0],
+            lanes: 128,
+            clock: 1.98,
+            cache_bytes: 50 * MIB,
+            shared_bytes: 228 * KIB,
+        }),
+    },
+    Generation {
+        name: "h200",
+        axes: 1,
+        cores: 132,
+        memory_bytes: 151_397_597_184,
+        flops: 989e12,
+        memory_rate: 4800e9,
+        link_rate: 900e9 / 2.0,
+        source: "NVIDIA H200 datasheet, SXM, without sparsity",
+        gpu: Some(Gpu {
+            model: "NVIDIA H200",
+            capability: [9, 0],
+            lanes: 128,
+            clock: 1.98,
+            cache_bytes: 50 * MIB,
+            shared_bytes: 228 * KIB,
+        }),
+    },
+    Generation {
+        name: "b200",
+        axes: 1,
+        cores: 148,
+        memory_bytes: 191_514_411_008,
+        flops: 2250e12,
+        memory_rate: 7672e9,
+        link_rate: 1800e9 / 2.0,
+        source: "NVIDIA B200 datasheet, per GPU of a DGX B200, without sparsity",
+        gpu: Some(Gpu {
+            model: "NVIDIA B200",
+            capability: [10, 0],
+            lanes: 128,
+            clock: 1.965,
+            cache_bytes: 132_644_864,
+            shared_bytes: 228 * KIB,
+        }),
     },
 ];
 
-/// Chips of one generation in a grid: `v5e:2x2`, `v4:2x2x1`.
+impl Generation {
+    /// The kind of device that a chip is.
+    pub fn device(&self) -> DeviceKind {
+        match self.gpu {
+            Some(_) => DeviceKind::Gpu,
+            None => DeviceKind::Tpu,
+        }
+    }
+}
+
+/// Chips of one generation in a grid: `v5e:2x2`, `v4:2x2x1`, `h200:8`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     /// Of its chips.
@@ -120,7 +214,7 @@ impl Grid {
     /// Most chips of a grid: the largest machine there is has fewer.
     const MAX_CHIPS: usize = 1 << 16;
 
-    /// Reads `GENERATION:AxB` or `GENERATION:AxBxC`.
+    /// Reads `GENERATION:A`, `GENERATION:AxB` or `GENERATION:AxBxC`.
     ///
     /// # Errors
     /// An unknown generation, or sides that no grid of it has.
@@ -140,8 +234,7 @@ impl Grid {
         };
         let sides = read.filter(fits).ok_or_else(|| Error::Sides {
             found: text.into(),
-            axes: generation.axes,
-            example: format!("{name}:{}", if generation.axes == 2 { "2x2" } else { "2x2x1" }),
+            example: format!("{name}:{}", ["8", "2x2", "2x2x1"][generation.axes - 1]),
         })?;
         Ok(Grid { generation, sides })
     }
@@ -149,6 +242,20 @@ impl Grid {
     /// Number of chips.
     pub fn chips(&self) -> usize {
         self.sides.iter().product()
+    }
+
+    /// What the plugin is told of chips beyond the grid's name.
+    pub fn options(&self) -> BTreeMap<String, OptionValue> {
+        let Some(gpu) = self.generation.gpu else {
+            return BTreeMap::new();
+        };
+        [
+            ("target_config", gpu.target(self.generation)),
+            // Machines of one process, and the chips of each.
+            ("topology", format!("1x1x{}", self.chips())),
+        ]
+        .map(|(name, value)| (name.to_owned(), OptionValue::Str(value)))
+        .into()
     }
 }
 

@@ -3,15 +3,17 @@
 
 pub mod chips;
 pub mod figures;
+pub mod gpu;
 pub mod programs;
 pub mod search;
 
 use crate::names::did_you_mean;
-use crate::pjrt::{self, Compiled, DeviceKind, OptionValue, Topology};
+use crate::pjrt::{self, Compiled, OptionValue, Topology};
 use crate::report;
 use crate::{config, data};
 use chips::Grid;
 use hlo::{Alias, Computation};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use figures::Figures;
@@ -31,12 +33,12 @@ pub enum Error {
         nearest: Option<&'static str>,
     },
     /// No such grid of them.
-    #[error("--topology {found}: expected GENERATION:SIDES with {axes} sides of at least one chip, such as {example}")]
+    #[error(
+        "--topology {found}: expected GENERATION:SIDES with a side for each axis, of at least one chip, such as {example}"
+    )]
     Sides {
         /// As given.
         found: String,
-        /// Axes of the generation's grids.
-        axes: usize,
         /// One that is right.
         example: String,
     },
@@ -90,18 +92,20 @@ pub struct Machine {
     pub grid: Grid,
     /// Devices as programs see them: a chip, or each of its cores.
     pub devices: usize,
+    /// File of the plugin that compiles.
+    pub plugin: PathBuf,
     topology: Topology,
 }
 
 impl Machine {
-    /// Finds, or fetches, the plugin for TPUs and describes `grid` to it.
+    /// Finds, or fetches, the plugin for such chips and describes `grid` to it.
     ///
     /// # Errors
     /// What keeps the plugin from being found or loaded, or a grid that it does not know.
     pub fn open(grid: Grid, plugin: Option<&str>) -> Result<Self, Error> {
         let started = Instant::now();
-        let plugin = pjrt::open_compiler(DeviceKind::Tpu, plugin)?;
-        let topology = plugin.topology(&grid.to_string())?;
+        let plugin = pjrt::open_compiler(grid.generation.device(), plugin)?;
+        let topology = plugin.topology(&grid.to_string(), &grid.options())?;
         let kinds = topology.device_kinds()?;
         report::detail(|| {
             let kind = kinds.first().map_or("?", String::as_str);
@@ -114,6 +118,7 @@ impl Machine {
         Ok(Machine {
             grid,
             devices: kinds.len(),
+            plugin: plugin.path().to_owned(),
             topology,
         })
     }
@@ -141,7 +146,7 @@ impl Machine {
     ) -> Result<(Compiled, Duration), Error> {
         let started = Instant::now();
         let bytes = crate::engine::module(hlo::Target::Any, computation, aliases)?;
-        let mut options = crate::engine::options(DeviceKind::Tpu);
+        let mut options = crate::engine::options(self.grid.generation.device());
         options.num_replicas = self.devices;
         options.device_ids = Some((0..self.devices as i64).collect());
         if let Some(effort) = effort {

@@ -18,7 +18,8 @@ use crate::pjrt::{self, Compiled, DeviceKind};
 pub struct Args {
     #[command(flatten)]
     run: RunArgs,
-    /// Chips, as GENERATION:SIDES: v2:2x2, v3:4x4, v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2, tpu7x:2x2x1, …
+    /// Chips, as GENERATION:SIDES: TPUs v2:2x2, v3:4x4, v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2, tpu7x:2x2x1, …, or the GPUs of
+    /// a machine a100:8, h100:8, h200:8, b200:8, …
     #[arg(long, value_name = "NAME")]
     topology: String,
     /// Which graph
@@ -59,7 +60,7 @@ impl FromStr for Batch {
     }
 }
 
-/// Batches are multiples of this: the lanes that a TPU computes together would be idle otherwise.
+/// Batches are multiples of this: the lanes that a TPU or GPU computes together would be idle otherwise.
 const BATCH_GRID: usize = 8;
 /// The largest batch per device that is tried.
 const BATCH_LIMIT: usize = 1 << 16;
@@ -74,6 +75,7 @@ struct Report<'a> {
     chips: usize,
     /// Devices as programs see them, a replica on each: a chip, or one of its cores.
     devices: usize,
+    plugin: &'a Path,
     graph: Graph,
     model: &'a str,
     method: &'a str,
@@ -108,12 +110,15 @@ struct Outcome {
 /// A run that cannot be built, a topology that does not exist, a program that does not compile or does not fit, or a file
 /// that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let kind = args.run.device.on.device.as_deref().unwrap_or(DeviceKind::Tpu.name());
-    if kind.parse::<DeviceKind>()? != DeviceKind::Tpu {
-        let why = format!("--device {kind}: expected tpu; `cost --compiled` compiles for a device that is here");
+    let grid = Grid::parse(&args.topology)?;
+    let device = grid.generation.device();
+    let asked = args.run.device.on.device.as_deref().unwrap_or(device.name());
+    if asked.parse::<DeviceKind>()? != device {
+        let why = format!(
+            "--device {asked}: expected {device} with --topology {grid}; `cost --compiled` compiles for a device that is here"
+        );
         return Err(Usage(why).into());
     }
-    let grid = Grid::parse(&args.topology)?;
     let plan = args.run.layers()?.plan()?;
     args.check(&plan)?;
     plan.engine()?.only_pjrt("a program for devices that are not here")?;
@@ -202,7 +207,7 @@ impl Args {
 }
 
 impl Outcome {
-    fn report(&self, machine: &Machine) -> Report<'_> {
+    fn report<'a>(&'a self, machine: &'a Machine) -> Report<'a> {
         let train = &self.plan.run.train;
         Report {
             compiles: true,
@@ -210,6 +215,7 @@ impl Outcome {
             chip: machine.grid.generation,
             chips: machine.grid.chips(),
             devices: machine.devices,
+            plugin: &machine.plugin,
             graph: self.graph,
             model: &self.plan.run.model.name,
             method: self.plan.method.name,

@@ -8,7 +8,7 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 use super::error::{Error, Result};
-use super::packages::{DeviceKind, Holds, Package};
+use super::packages::{DeviceKind, Holds, Package, Purpose};
 use super::plugin::{Plugin, hex};
 use crate::cache;
 
@@ -48,20 +48,21 @@ pub struct Candidate {
 /// # Errors
 /// When what was named does not exist or does not load, or when nothing was found and nothing can be fetched.
 pub fn open(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
-    Plugin::load(&locate(device, explicit)?)
+    Plugin::load(&locate(device, explicit, Purpose::Run)?)
 }
 
-/// As [`open`], but only to compile for devices that are described, not here ([`Plugin::topology`]). Must be the first
-/// plugin of the process.
+/// As [`open`], but only to compile for devices that are described, not here ([`Plugin::topology`]): of a package that needs
+/// others to run programs only those are fetched that compile them, into a folder of their own. Must be the first plugin of
+/// the process.
 ///
 /// # Errors
 /// As [`open`].
 pub fn open_compiler(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
-    Plugin::load_compiler(&locate(device, explicit)?)
+    Plugin::load_compiler(&locate(device, explicit, Purpose::Compile)?)
 }
 
 /// The plugin's file, fetched where there is none.
-fn locate(device: DeviceKind, explicit: Option<&str>) -> Result<PathBuf> {
+fn locate(device: DeviceKind, explicit: Option<&str>, purpose: Purpose) -> Result<PathBuf> {
     let candidates = search(device, explicit)?;
     Ok(match candidates.iter().find(|c| c.found) {
         Some(candidate) => candidate.path.clone(),
@@ -71,8 +72,8 @@ fn locate(device: DeviceKind, explicit: Option<&str>) -> Result<PathBuf> {
             }) => path.clone(),
             Some(Candidate {
                 package: Some(name), ..
-            }) => fetch(Package::named(name)?)?,
-            None => fetch(default_package(device)?)?,
+            }) => fetch_for(Package::named(name)?, purpose)?,
+            None => fetch_for(default_package(device)?, purpose)?,
         },
     })
 }
@@ -160,15 +161,19 @@ fn python_folders() -> Vec<PathBuf> {
     text.lines().map(PathBuf::from).filter(|p| p.is_dir()).collect()
 }
 
-fn cached_folder(package: &Package) -> Result<PathBuf> {
+fn cached_folder(package: &Package, purpose: Purpose) -> Result<PathBuf> {
     let dir = cache::dir().map_err(Error::io(Path::new("cache folder")))?;
+    let part = match package.needs_for(purpose) == package.needs {
+        true => "",
+        false => "-compiler",
+    };
     Ok(dir
         .join("plugins")
-        .join(format!("{}-{}", package.name, package.version)))
+        .join(format!("{}-{}{part}", package.name, package.version)))
 }
 
 fn cached_path(package: &Package) -> Result<PathBuf> {
-    Ok(cached_folder(package)?.join(package.library))
+    Ok(cached_folder(package, Purpose::Run)?.join(package.library))
 }
 
 /// The package's library in our cache, if it is there.
@@ -218,7 +223,12 @@ pub fn verify(package: &Package, path: &Path) -> Result<()> {
 /// # Errors
 /// When pip is missing or fails (with the command to run by hand), or what came has the wrong digest.
 pub fn fetch(package: &Package) -> Result<PathBuf> {
-    let (folder, path) = (cached_folder(package)?, cached_path(package)?);
+    fetch_for(package, Purpose::Run)
+}
+
+fn fetch_for(package: &Package, purpose: Purpose) -> Result<PathBuf> {
+    let folder = cached_folder(package, purpose)?;
+    let path = folder.join(package.library);
     let _lock = cache::lock(&format!("plugin-{}", package.name)).map_err(Error::io(&folder))?;
     if is_whole(package, &path) {
         return Ok(path);
@@ -237,7 +247,7 @@ pub fn fetch(package: &Package) -> Result<PathBuf> {
         .tempdir_in(parent)
         .map_err(Error::io(parent))?;
     match package.holds {
-        Holds::Plugin => install(package, staging.path())?,
+        Holds::Plugin => install(package, purpose, staging.path())?,
         Holds::Kernels => unpack(package, staging.path())?,
     }
     let arrived = staging.path().join(package.library);
@@ -255,13 +265,14 @@ pub fn fetch(package: &Package) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn install(package: &Package, target: &Path) -> Result<()> {
+fn install(package: &Package, purpose: Purpose, target: &Path) -> Result<()> {
     let mut command = pip("install");
     command.args(["--no-compile", "--target"]).arg(target);
-    if package.needs.is_empty() {
+    let needs = package.needs_for(purpose);
+    if needs.is_empty() {
         command.arg("--no-deps");
     }
-    command.arg(package.requirement()).args(package.needs);
+    command.arg(package.requirement()).args(needs);
     finish(package, command)
 }
 
@@ -319,7 +330,8 @@ fn finish(package: &Package, mut command: Command) -> Result<()> {
 fn failure(package: &Package, reason: String) -> Error {
     let needs = package.needs.iter().map(|need| format!(" {need}")).collect::<String>();
     // Into the cache: system Pythons refuse to install anywhere else than into a folder that is named.
-    let target = cached_folder(package).map_or_else(|_| String::new(), |dir| format!(" --target {}", dir.display()));
+    let target = cached_folder(package, Purpose::Run)
+        .map_or_else(|_| String::new(), |dir| format!(" --target {}", dir.display()));
     let remedy = match package.holds {
         Holds::Plugin => format!("python3 -m pip install {}{needs}{target}", package.requirement()),
         Holds::Kernels => format!("rigl-xla plugin fetch {}", package.name),

@@ -70,6 +70,15 @@ impl std::fmt::Display for Holds {
     }
 }
 
+/// What a plugin is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Devices of this machine.
+    Run,
+    /// To compile for devices that are not here.
+    Compile,
+}
+
 /// A Python package that holds a PJRT plugin, or what one is helped by.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Package {
@@ -89,6 +98,8 @@ pub struct Package {
     pub sha256: Option<&'static str>,
     /// Packages that it needs beside it.
     pub needs: &'static [&'static str],
+    /// Those of them that suffice to compile for devices that are not here.
+    pub needs_to_compile: &'static [&'static str],
 }
 
 /// All packages; the first of a device is its default.
@@ -102,6 +113,7 @@ pub const PACKAGES: &[Package] = &[
         bytes: Some(259_284_552),
         sha256: Some("88c3f28c5900f48ad4a82cab9e79bba9537809743395e341485f8794268820dc"),
         needs: &[],
+        needs_to_compile: &[],
     },
     Package {
         name: "lammps-jax-pjrt-cpu",
@@ -112,6 +124,7 @@ pub const PACKAGES: &[Package] = &[
         bytes: Some(201_600_336),
         sha256: Some("ad1309ac822b1b24d51b7f9947c7c9fa9ef5d67f390584cbc3d1fa2428fed9c2"),
         needs: &[],
+        needs_to_compile: &[],
     },
     Package {
         name: "fastatomstruct-xla-cpu",
@@ -122,6 +135,7 @@ pub const PACKAGES: &[Package] = &[
         bytes: Some(273_768_800),
         sha256: Some("0a0fe56ca17be9efc7b942e89e534e5e0ad4a0f1e369b66d27b62184509015b9"),
         needs: &[],
+        needs_to_compile: &[],
     },
     Package {
         name: "jax-cuda13-pjrt",
@@ -145,6 +159,7 @@ pub const PACKAGES: &[Package] = &[
             "nvidia-nvjitlink",
             "nvidia-nvshmem-cu13",
         ],
+        needs_to_compile: &["nvidia-cuda-nvcc"],
     },
     Package {
         name: "libtpu",
@@ -155,6 +170,7 @@ pub const PACKAGES: &[Package] = &[
         bytes: None,
         sha256: None,
         needs: &[],
+        needs_to_compile: &[],
     },
     Package {
         name: "onednn-cpu-gomp",
@@ -165,6 +181,7 @@ pub const PACKAGES: &[Package] = &[
         bytes: Some(54_569_528),
         sha256: Some("e6376208cf6bacb041c346b504207e3aa1189a13f941c92a4383a55ac27058ae"),
         needs: &[],
+        needs_to_compile: &[],
     },
 ];
 
@@ -189,6 +206,14 @@ impl Package {
     pub fn of(device: DeviceKind) -> impl Iterator<Item = &'static Package> {
         let of = move |p: &&Package| p.device == device && p.holds == Holds::Plugin;
         PACKAGES.iter().filter(of)
+    }
+
+    /// What it needs beside it for a purpose.
+    pub(super) fn needs_for(&self, purpose: Purpose) -> &'static [&'static str] {
+        match purpose {
+            Purpose::Run => self.needs,
+            Purpose::Compile => self.needs_to_compile,
+        }
     }
 
     /// Name and version as the package client takes them.

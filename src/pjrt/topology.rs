@@ -1,12 +1,13 @@
 //! Devices that are only described: programs are compiled for them on a machine that has none.
 
 use super::abi::*;
-use super::api::{new, string};
+use super::api::{OptionValue, named_values, new, string};
 use super::compiled::{Compiled, program};
 use super::error::Result;
 use super::options::CompileOptions;
 use super::plugin::Plugin;
 use super::signature::Signature;
+use std::collections::BTreeMap;
 
 /// A set of devices, described by name.
 pub struct Topology {
@@ -32,17 +33,20 @@ impl Drop for Topology {
 }
 
 impl Plugin {
-    /// The devices of this name, such as `v5e:2x2` with the plugin for TPUs.
+    /// The devices of this name, such as `v5e:2x2` with the plugin for TPUs, or those that the plugin's own options tell.
     ///
     /// # Errors
-    /// When the plugin does not know the name, or describes no devices at all.
-    pub fn topology(&self, name: &str) -> Result<Topology> {
+    /// When the plugin does not know the name or an option, or describes no devices at all.
+    pub fn topology(&self, name: &str, options: &BTreeMap<String, OptionValue>) -> Result<Topology> {
+        let options = named_values(options);
         let mut args = PJRT_TopologyDescription_Create_Args {
             topology_name: name.as_ptr().cast(),
             topology_name_size: name.len(),
+            create_options: options.as_ptr(),
+            num_options: options.len(),
             ..new()
         };
-        // SAFETY: the name lives until after the call; there are no options; the topology is ours.
+        // SAFETY: the name, the option array and the map that it points into live until after the call; the topology is ours.
         unsafe { self.api().call(&mut args)? };
         Ok(Topology {
             raw: args.topology,
