@@ -32,7 +32,7 @@ def run_json(command, environment=None):
 
 
 def doctor(*flags, binary=BINARY, environment=None):
-    """What our program says of the CPU's plugin, and of its kernels, which it fetches where the cache has none."""
+    """What our program says of a device's plugin, by default the CPU's, which it fetches where the cache has none."""
     return run_json([binary, "plugin", "doctor", "--json", *flags], environment)
 
 
@@ -61,11 +61,11 @@ def shown(command):
     return " ".join([os.path.basename(words[0]) if os.path.isabs(words[0]) else words[0], *words[1:]])
 
 
-def plugin(binary=BINARY):
+def plugin(device="cpu", binary=BINARY):
     """Package file, API version and build of the plugin that our program uses; none where it is not built."""
     if not os.path.exists(binary):
         return None
-    found = doctor(binary=binary)
+    found = doctor("--device", device, binary=binary)
     return {
         "file": os.path.basename(found["path"]),
         "api_version": ".".join(str(part) for part in found["api_version"]),
@@ -73,8 +73,8 @@ def plugin(binary=BINARY):
     }
 
 
-def machine():
-    """Processor, cores, load, plugin, and the revision measured."""
+def machine(device="cpu"):
+    """Processor, cores, load, plugin for a device, and the revision measured."""
     model = platform.processor()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
@@ -90,7 +90,7 @@ def machine():
         "cpu_family_model": f"{fields.get('CPU family', '?').strip()}/{fields.get('Model', '?').strip()}",
         "cores": os.cpu_count(),
         "load_average_before": load,
-        "plugin": plugin(),
+        "plugin": plugin(device),
         "system": f"{platform.system()} {platform.release()}",
         "revision": git.stdout.strip(),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -100,6 +100,12 @@ def machine():
 def processor(machine):
     """What a results file says first of a `machine`."""
     return f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores"
+
+
+def gpu():
+    """Name, driver and memory of the first GPU."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader", "--id=0"]
+    return subprocess.run(query, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def median(records, field):

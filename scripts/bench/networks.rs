@@ -1,9 +1,10 @@
-//! One network on the CPU: training steps by the real launch program, and predictions, timed one by one.
+//! One network on the CPU or a GPU: training steps by the real launch program, and predictions, timed one by one.
 //!
 //! `cargo bench --bench networks -- train PRESET BATCH STEPS [KEY=VALUE]…` runs launches of one iteration and one of as many
 //! as the preset has on random pictures, then, where the method has any, an iteration with a mask update; of no STEPS it
 //! compiles only. `… -- predict PRESET BATCH STEPS` runs predictions, and `… -- pair PRESET BATCH ROUNDS` ordinary launches of
-//! the preset's method and of static masks in turns. Prints one JSON object. `networks.py` calls it beside its peers.
+//! the preset's method and of static masks in turns. KEY=VALUE sets any key of the preset, such as `device.kind=gpu` and
+//! `train.precision=bf16`. Prints one JSON object. `networks.py` calls it beside its peers.
 #![allow(missing_docs)]
 
 use anyhow::{Context, bail};
@@ -12,7 +13,6 @@ use models::Model;
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::device::Device;
 use rigl_xla::engine::{Arg, Buffer, Program};
-use rigl_xla::pjrt::DeviceKind;
 use rigl_xla::rng;
 use rigl_xla::sparse::{Counters, Tick};
 use rigl_xla::train::eval::{Inference, prediction};
@@ -219,7 +219,7 @@ fn main() -> anyhow::Result<()> {
     let plan_with = |more: &[String]| plan(preset, batch, &[values, more].concat());
     let plan = plan_with(&[])?;
     let started = Instant::now();
-    let device = Device::open(DeviceKind::Cpu, None)?;
+    let device = Device::of(&plan, None)?;
     let mut record = match what.as_str() {
         "train" => train(&device, &plan, steps.parse()?)?,
         "predict" => predict(&device, &plan, steps.parse()?)?,

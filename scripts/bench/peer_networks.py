@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""ResNet-50, MobileNet-v1 and WideResNet-22-2 as a user of JAX, PyTorch or TensorFlow 1.15 writes them, in float32.
+"""ResNet-50, MobileNet-v1 and WideResNet-22-2 as a user of JAX, PyTorch or TensorFlow 1.15 writes them, in float32, or in
+JAX and PyTorch with activations in bfloat16.
 
 A training step is forward and backward pass with batch normalisation, cross entropy, weight decay and Nesterov momentum,
-of dense networks, and in JAX also with masks that RigL updates. Prints one JSON object with the seconds of each step
-after the first. Runs on Python 3.7, for TensorFlow 1.15.
+of dense networks, and in JAX also with masks that RigL updates. Runs on the CPU, or on a GPU where the library finds one.
+Prints one JSON object with the seconds of each step after the first. Runs on Python 3.7, for TensorFlow 1.15.
 """
 import argparse
 import json
@@ -55,22 +56,26 @@ NETWORKS = {
 RATE, MOMENTUM, DECAY = 1e-3, 0.9, 1e-4
 
 
-def timed(step, steps):
-    """Seconds of the first call, and of each of `steps` further ones."""
+def timed(step, steps, launch=1, wait=lambda value: None):
+    """Seconds of the first call, and of one in each of `steps` further launches, after whose last call `wait` waits."""
     seconds = []
-    for _ in range(steps + 1):
+    for calls in (1, *[launch] * steps):
         started = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - started)
+        for _ in range(calls):
+            value = step()
+        wait(value)
+        seconds.append((time.perf_counter() - started) / calls)
     return seconds[0], seconds[1:]
 
 
-def with_jax(network, images, labels, train, steps, rigl=False):
+def with_jax(network, images, labels, train, steps, launch, bf16, rigl=False, ahead=None):
+    """With `ahead`, a sharding of devices that are only described, the compiled training step alone."""
     import jax
     import jax.numpy as jnp
     from jax import lax
 
     apply, side, classes = network
+    dtype = jnp.bfloat16 if bf16 else jnp.float32
 
     class Ops:
         """Parameters by position; those that do not exist yet are drawn."""
@@ -90,8 +95,10 @@ def with_jax(network, images, labels, train, steps, rigl=False):
         def conv(self, x, filters, size, stride, groups=1):
             inner = x.shape[-1] // groups
             kernel = self.param((size, size, inner, filters), math.sqrt(2 / (size * size * inner)))
+            strides, dimensions = (stride, stride), ("NHWC", "HWIO", "NHWC")
+            x, kernel = x.astype(dtype), kernel.astype(dtype)
             return lax.conv_general_dilated(
-                x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+                x, kernel, strides, "SAME", dimension_numbers=dimensions, feature_group_count=groups
             )
 
         def depthwise(self, x, stride):
@@ -103,10 +110,13 @@ def with_jax(network, images, labels, train, steps, rigl=False):
             if i == len(self.moving):
                 self.moving.append((np.zeros(x.shape[-1:], np.float32), np.ones(x.shape[-1:], np.float32)))
             mean, variance = self.moving[i]
+            x = x.astype(jnp.float32)
             if self.key is not None:
-                old, (mean, variance) = (mean, variance), (x.mean((0, 1, 2)), x.var((0, 1, 2)))
+                # In one pass, as Flax does.
+                old, mean = (mean, variance), x.mean((0, 1, 2))
+                variance = jnp.maximum(jnp.square(x).mean((0, 1, 2)) - jnp.square(mean), 0)
                 self.moved.append((old[0] * 0.9 + mean * 0.1, old[1] * 0.9 + variance * 0.1))
-            return (x - mean) * (lax.rsqrt(variance + 1e-5) * gamma) + beta
+            return ((x - mean) * (lax.rsqrt(variance + 1e-5) * gamma) + beta).astype(dtype)
 
         def relu(self, x):
             return jnp.maximum(x, 0)
@@ -125,7 +135,8 @@ def with_jax(network, images, labels, train, steps, rigl=False):
             return x.mean((1, 2))
 
         def dense(self, x, units):
-            return x @ self.param((x.shape[-1], units), 0.01) + self.param((units,), 0.0)
+            product = x @ self.param((x.shape[-1], units), 0.01).astype(dtype)
+            return product.astype(jnp.float32) + self.param((units,), 0.0)
 
     params, moving = [], []
     jax.eval_shape(lambda x: apply(Ops(params, moving), x), jax.ShapeDtypeStruct(images[:1].shape, np.float32))
@@ -185,19 +196,23 @@ def with_jax(network, images, labels, train, steps, rigl=False):
 
     if not train:
         program = jax.jit(lambda params, moving, x: apply(Ops(params, moving), x))
-        return timed(lambda: program(state[0], state[2], images).block_until_ready(), steps)
+        return timed(lambda: program(state[0], state[2], images), steps, launch, jax.block_until_ready)
     masks, key = None, jax.random.key(0)
+    where = {"in_shardings": ahead, "out_shardings": ahead} if ahead else {}
     if rigl:  # All kernels but the first one and those of depthwise convolutions.
         sparse = [i > 0 and p.ndim > 1 and p.shape[-2] > 1 for i, p in enumerate(params)]
         masks = [jnp.asarray(np.random.rand(*p.shape) < 0.2) if s else None for p, s in zip(params, sparse)]
-        program = jax.jit(rigl_step, donate_argnums=(0, 1))
+        program = jax.jit(rigl_step, donate_argnums=(0, 1), **where)
         arguments = lambda update: (state, masks, images, labels, update, jnp.float32(0.3), key)
     else:
-        program = jax.jit(train_step, donate_argnums=0)
+        program = jax.jit(train_step, donate_argnums=0, **where)
         arguments = lambda update: (state, images, labels, key)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments(jnp.bool_(True)))
     started = time.perf_counter()
-    program = program.lower(*arguments(jnp.bool_(True))).compile()
+    program = program.lower(*shapes).compile()
     compiled = time.perf_counter() - started
+    if ahead:
+        return program
 
     def step(update=False):
         nonlocal state, masks, key
@@ -205,21 +220,24 @@ def with_jax(network, images, labels, train, steps, rigl=False):
         state, *after, value = program(*arguments(jnp.bool_(update)))
         if rigl:
             (masks,) = after
-        float(value)
+        return value
 
     if rigl and steps > 0:
-        update = timed(lambda: step(True), 1)[1][0]
-        return compiled, timed(step, steps)[1], update
-    return compiled, timed(step, steps)[1]
+        update = timed(lambda: step(True), 1, wait=float)[1][0]
+        return compiled, timed(step, steps, launch, float)[1], update
+    return compiled, timed(step, steps, launch, float)[1]
 
 
-def with_torch(network, images, labels, train, steps):
+def with_torch(network, images, labels, train, steps, launch, bf16):
     import torch
     from torch import nn
     from torch.nn import functional
 
     apply, side, classes = network
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(2)
+    torch.backends.cudnn.benchmark = True  # tries the convolutions it has on the first step, as XLA does
+    mixed = torch.autocast(device, torch.bfloat16, enabled=bf16)
 
     class Network(nn.Module):
         """Modules by position; those that do not exist yet are made."""
@@ -231,7 +249,7 @@ def with_torch(network, images, labels, train, steps):
         def part(self, make):
             i, self.count = self.count, self.count + 1
             if i == len(self.parts):
-                self.parts.append(make())
+                self.parts.append(make().to(device))
             return self.parts[i]
 
         def conv(self, x, filters, size, stride, groups=1):
@@ -264,8 +282,8 @@ def with_torch(network, images, labels, train, steps):
             return apply(self, x)
 
     model = Network()
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    y = torch.from_numpy(labels).long()
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last).to(device)
+    y = torch.from_numpy(labels).long().to(device)
     with torch.no_grad():
         model(x[:2] if len(x) > 1 else x)
     model = model.to(memory_format=torch.channels_last)
@@ -273,24 +291,25 @@ def with_torch(network, images, labels, train, steps):
         model.eval()
 
         def predict():
-            with torch.inference_mode():
-                model(x)
+            with torch.inference_mode(), mixed:
+                return model(x)
 
-        return timed(predict, steps)
+        return timed(predict, steps, launch, lambda logits: logits.cpu())
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, weight_decay=DECAY, nesterov=True)
 
     def step():
         optimizer.zero_grad()
-        loss = functional.cross_entropy(model(x), y)
+        with mixed:
+            loss = functional.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
-        loss.item()
+        return loss
 
-    return timed(step, steps)
+    return timed(step, steps, launch, lambda loss: loss.item())
 
 
-def with_tf1(network, images, labels, train, steps):
+def with_tf1(network, images, labels, train, steps, launch):
     import tensorflow as tf
 
     apply, side, classes = network
@@ -350,7 +369,7 @@ def with_tf1(network, images, labels, train, steps):
         fetch = [update, loss]
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        return timed(lambda: session.run(fetch), steps)
+        return timed(lambda: session.run(fetch), steps, launch)
 
 
 def main():
@@ -360,6 +379,8 @@ def main():
     parser.add_argument("network", choices=sorted(NETWORKS))
     parser.add_argument("batch", type=int)
     parser.add_argument("steps", type=int)
+    parser.add_argument("--launch", type=int, default=1, help="steps that are timed together")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="of activations (JAX, PyTorch)")
     parser.add_argument("--rigl", action="store_true", help="masks, and RigL's update of them in the same program (JAX)")
     args = parser.parse_args()
     network = NETWORKS[args.network]
@@ -369,7 +390,9 @@ def main():
     labels = (np.arange(args.batch) % classes).astype(np.int32)
     run = {"jax": with_jax, "torch": with_torch, "tf1": with_tf1}[args.library]
     options = {"rigl": True} if args.rigl else {}
-    first, seconds, *update = run(network, images, labels, args.what == "train", args.steps, **options)
+    if args.library != "tf1":
+        options["bf16"] = args.precision == "bf16"
+    first, seconds, *update = run(network, images, labels, args.what == "train", args.steps, args.launch, **options)
     print(json.dumps({"compile_s": first, "seconds": seconds, **({"with_update_s": update[0]} if update else {})}))
 
 
