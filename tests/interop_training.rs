@@ -186,8 +186,9 @@ fn mobilenet() {
     let case = Case {
         preset: "mobilenet-v1-rigl",
         network: "mobilenet-v1",
-        settings: &["model={name='mobilenet-v1',width=0.125,image_size=32,classes=10}"],
-        seed: 8,
+        // Of smaller pictures the last layers would normalise over 16 numbers, and rounding alone reach 1e-5 of a gradient.
+        settings: &["model={name='mobilenet-v1',width=0.125,image_size=64,classes=10}"],
+        seed: 12,
     };
     case.check();
 }
