@@ -412,3 +412,19 @@ fn a_gradient_of_a_gradient() {
         (first * first).reduce_sum_all()
     });
 }
+
+#[test]
+fn relu_by_its_result_is_relu_with_the_same_gradient() {
+    let inputs = [Literal::new(&[6], &[-1.0f64, -0.0, 0.0, 2.0, f64::INFINITY, f64::NAN])];
+    let computation = Graph::function("relu", &specs(&inputs), |_, x| {
+        let results = [x[0].relu(), x[0].relu_by_result()];
+        let gradients = results.map(|y| grad((y * 3.0).reduce_sum_all(), x));
+        [&results[..], &gradients.concat()].concat()
+    });
+    let results = computation.unwrap().evaluate(&inputs).unwrap();
+    let bits = |literal: &Literal| literal.to_f64_vec().into_iter().map(f64::to_bits).collect::<Vec<_>>();
+    assert_eq!(bits(&results[0]), bits(&results[1]));
+    for gradient in &results[2..] {
+        assert_eq!(gradient.to_f64_vec(), [0.0, 0.0, 0.0, 3.0, 3.0, 3.0]);
+    }
+}

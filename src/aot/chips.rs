@@ -19,7 +19,7 @@ pub struct Generation {
     pub cores: usize,
     /// Memory (HBM), in bytes; of a GPU what its driver leaves.
     pub memory_bytes: u64,
-    /// Operations per second in bf16, at most.
+    /// Operations per second in bf16, at most; of a GPU without structured sparsity.
     pub flops: f64,
     /// Bytes per second between memory and chip, at most.
     pub memory_rate: f64,
@@ -125,7 +125,7 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 312e12,
         memory_rate: 2039e9,
         link_rate: 600e9 / 2.0,
-        source: "NVIDIA A100 datasheet, SXM of 80 GB, without sparsity",
+        source: "XLA's description (memory) and NVIDIA's datasheet as commonly quoted (rates; not checked), SXM",
         gpu: Some(Gpu {
             model: "NVIDIA A100-SXM4-80GB",
             capability: [8, 0],
@@ -143,7 +143,7 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 989e12,
         memory_rate: 3352e9,
         link_rate: 900e9 / 2.0,
-        source: "NVIDIA H100 datasheet, SXM, without sparsity",
+        source: "XLA's description (memory) and NVIDIA's datasheet as commonly quoted (rates; not checked), SXM",
         gpu: Some(Gpu {
             model: "NVIDIA H100 80GB HBM3",
             capability: [9, 0],
@@ -161,7 +161,7 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 989e12,
         memory_rate: 4800e9,
         link_rate: 900e9 / 2.0,
-        source: "NVIDIA H200 datasheet, SXM, without sparsity",
+        source: "XLA's description (memory) and NVIDIA's datasheet as commonly quoted (rates; not checked), SXM",
         gpu: Some(Gpu {
             model: "NVIDIA H200",
             capability: [9, 0],
@@ -179,7 +179,7 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 2250e12,
         memory_rate: 7672e9,
         link_rate: 1800e9 / 2.0,
-        source: "NVIDIA B200 datasheet, per GPU of a DGX B200, without sparsity",
+        source: "XLA's description (memory) and NVIDIA's datasheet as commonly quoted (rates; not checked), DGX",
         gpu: Some(Gpu {
             model: "NVIDIA B200",
             capability: [10, 0],
@@ -273,7 +273,13 @@ mod tests {
 
     #[test]
     fn grids_are_read_and_written() {
-        for (text, chips) in [("v5e:2x2", 4), ("v4:2x2x4", 16), ("tpu7x:1x1x1", 1), ("v3:4x4", 16)] {
+        for (text, chips) in [
+            ("v5e:2x2", 4),
+            ("v4:2x2x4", 16),
+            ("tpu7x:1x1x1", 1),
+            ("v3:4x4", 16),
+            ("h200:8", 8),
+        ] {
             let grid = Grid::parse(text).unwrap();
             assert_eq!((grid.to_string().as_str(), grid.chips()), (text, chips));
         }

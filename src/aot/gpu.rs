@@ -5,7 +5,7 @@ use super::chips::Generation;
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 
-/// What the compiler decides by, beyond the figures of a [`Generation`].
+/// What the compiler decides by, beyond the figures of a [`Generation`], as XLA's own descriptions of these GPUs have it.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Gpu {
     /// Vendor's name.
