@@ -3,24 +3,11 @@
 
 mod common;
 
-use common::{error, json};
+use common::{compiles, error};
 use hlo::proto::{Instruction, Module};
 use hlo::text;
 use rigl_xla::aot::chips::GENERATIONS;
 use rigl_xla::pjrt::DeviceKind;
-use serde_json::Value;
-
-/// `compile` with these arguments says that the program compiles and fits.
-fn compiles(args: &[&str]) -> Value {
-    let told = json(&[&["compile"], args].concat());
-    assert_eq!(told["compiles"], true, "{args:?}");
-    let bytes = |key: &str| told[key].as_u64().unwrap();
-    assert!(
-        0 < bytes("peak_bytes") && bytes("peak_bytes") <= bytes("device_bytes"),
-        "{told}"
-    );
-    told
-}
 
 /// What a network's training step becomes, with activations in bf16.
 fn step(preset: &str, batch: &str) -> Module {

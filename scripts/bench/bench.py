@@ -36,11 +36,16 @@ def doctor(*flags, binary=BINARY, environment=None):
     return run_json([binary, "plugin", "doctor", "--json", *flags], environment)
 
 
+def dump_flags(folder):
+    """What $XLA_FLAGS is for XLA to write the graphs of what it compiles into `folder`."""
+    return f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+
+
 def dumping(folder, plugin):
     """Environment in which XLA writes graphs and object files of what it compiles into `folder`."""
     return {
         **os.environ,
-        "XLA_FLAGS": f"--xla_dump_to={folder} --xla_dump_hlo_as_text",
+        "XLA_FLAGS": dump_flags(folder),
         "RIGL_XLA_CACHE": os.path.join(folder, "cache"),  # a program from the cache writes nothing
         "RIGL_XLA_PLUGIN": plugin,
     }

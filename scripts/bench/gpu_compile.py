@@ -10,10 +10,8 @@ for one turn. Writes results/gpu_compile.json and .md.
 """
 import argparse
 import glob
-import json
 import os
 import re
-import subprocess
 import tempfile
 import time
 
@@ -87,9 +85,7 @@ def ours(preset, topology, extra):
     """Figures of our step, its command, and what the plugin was told of the device."""
     command = [bench.BINARY, "compile", preset, "--topology", topology, "--precision", "bf16", "--batch", str(BATCH), *extra, "--json"]
     with tempfile.TemporaryDirectory() as folder:
-        flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
-        told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "XLA_FLAGS": flags})
-        told = json.loads(told.stdout)
+        told = bench.run_json(command, {**os.environ, "XLA_FLAGS": bench.dump_flags(folder)})
         (text,) = glob.glob(os.path.join(folder, "*gpu_after_optimizations.txt"))
         (target,) = glob.glob(os.path.join(folder, "*gpu_target_config.pbtxt"))
         with open(text) as text, open(target) as target:

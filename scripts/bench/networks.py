@@ -30,8 +30,9 @@ NETWORKS = {
 }
 VALUES = {"wrn-22-2": ["model.dropout=0"]}
 STEPS = {"train": 2, "predict": 8}
-# Of what a GPU is asked: the rows, the precision, and the size of the matrix product that tells what it can do.
+# ResNet-50's on a GPU, and the steps that peers take there before they wait: as many as a launch of ours has.
 GPU_BATCH, GPU_LAUNCH = 256, 10
+# Size and type of the matrix product that tells what a device can do.
 PRODUCT = {"cpu": (3072, "float32"), "gpu": (16384, "bfloat16")}
 
 
@@ -55,7 +56,7 @@ def peers(args):
 
 def peer(args, library, what, network, batch, steps):
     """Command of a peer. On a GPU its steps follow each other without waiting, as ours do within a launch."""
-    command = [peers(args)[library], PEER, library, what, network, str(batch), str(steps)]
+    command = [args.peers[library], PEER, library, what, network, str(batch), str(steps)]
     launch = ["--launch", str(GPU_LAUNCH)] if args.device == "gpu" and what == "train" else []
     return [*command, *launch, *([] if args.precision == "f32" else ["--precision", args.precision])]
 
@@ -68,7 +69,7 @@ def commands(args, network, what, batch):
         if what == "train" or name == "rigl":
             steps = str(STEPS[what])
             found[name] = [args.binary, what, preset, str(batch), steps, *method, *values(args, network)]
-    for library in peers(args):
+    for library in args.peers:
         found[library] = peer(args, library, what, network, batch, STEPS[what])
     return found
 
@@ -113,7 +114,7 @@ def limit(args):
         "    start = time.perf_counter(); f(x, x).block_until_ready(); best = min(best, time.perf_counter() - start)\n"
         "print(2 * n**3 / best / 1e9)"
     )
-    result = subprocess.run([peers(args)["jax"], "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    result = subprocess.run([args.peers["jax"], "-c", program], stdout=subprocess.PIPE, text=True, check=True)
     return float(result.stdout)
 
 
@@ -186,7 +187,8 @@ def compile_times(args, batch):
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory() as cache:
             environment = {**os.environ, "RIGL_XLA_CACHE": cache, "RIGL_XLA_PLUGIN": plugin}
-            bench.doctor("--device", args.device, environment=environment)  # oneDNN comes into the empty cache before the clock starts
+            # oneDNN comes into the empty cache before the clock starts.
+            bench.doctor("--device", args.device, environment=environment)
             seconds["ours, RigL"].append(ours(rigl, environment))
             seconds["from the cache"].append(ours(rigl, environment))
             seconds["ours, dense"].append(ours(dense, environment))
@@ -216,6 +218,7 @@ def main():
     args = parser.parse_args()
     on_gpu = args.device == "gpu"
     args.precision = args.precision or ("bf16" if on_gpu else "f32")
+    args.peers = peers(args)
     machine, rows = bench.machine(args.device), []
     gflops = limit(args)
     for network, (_, _, batch) in NETWORKS.items():
@@ -229,7 +232,7 @@ def main():
         "device": args.device,
         "chip": bench.gpu() if on_gpu else bench.processor(machine),
         "precision": args.precision,
-        "peers": list(peers(args)),
+        "peers": list(args.peers),
         "rounds": args.rounds,
         "limit_gflops": max(gflops, limit(args)),
         "notes": args.note,

@@ -38,6 +38,28 @@ const fn gbit(rate: f64) -> f64 {
     rate * 1e9 / 8.0
 }
 
+/// The multiprocessors of the H100 and of the H200, which has more memory.
+const HOPPER: Gpu = Gpu {
+    model: "NVIDIA H100 80GB HBM3",
+    capability: [9, 0],
+    lanes: 128,
+    clock: 1.98,
+    cache_bytes: 50 * MIB,
+    shared_bytes: 228 * KIB,
+};
+
+const H100: Generation = Generation {
+    name: "h100",
+    axes: 1,
+    cores: 132,
+    memory_bytes: 84_942_979_072,
+    flops: 989e12,
+    memory_rate: 3352e9,
+    link_rate: 900e9 / 2.0,
+    source: "XLA's description (memory) and NVIDIA's datasheet as commonly quoted (rates; not checked), SXM",
+    gpu: Some(HOPPER),
+};
+
 /// Every generation, the oldest first. Link rates are for sending: half of what documents call bidirectional.
 pub const GENERATIONS: [Generation; 11] = [
     Generation {
@@ -135,41 +157,16 @@ pub const GENERATIONS: [Generation; 11] = [
             shared_bytes: 164 * KIB,
         }),
     },
-    Generation {
-        name: "h100",
-        axes: 1,
-        cores: 132,
-        memory_bytes: 84_942_979_072,
-        flops: 989e12,
-        memory_rate: 3352e9,
-        link_rate: 900e9 / 2.0,
-        source: "XLA's description (memory) and NVIDIA's datasheet as commonly quoted (rates; not checked), SXM",
-        gpu: Some(Gpu {
-            model: "NVIDIA H100 80GB HBM3",
-            capability: [9, 0],
-            lanes: 128,
-            clock: 1.98,
-            cache_bytes: 50 * MIB,
-            shared_bytes: 228 * KIB,
-        }),
-    },
+    H100,
     Generation {
         name: "h200",
-        axes: 1,
-        cores: 132,
         memory_bytes: 151_397_597_184,
-        flops: 989e12,
         memory_rate: 4800e9,
-        link_rate: 900e9 / 2.0,
-        source: "XLA's description (memory) and NVIDIA's datasheet as commonly quoted (rates; not checked), SXM",
         gpu: Some(Gpu {
             model: "NVIDIA H200",
-            capability: [9, 0],
-            lanes: 128,
-            clock: 1.98,
-            cache_bytes: 50 * MIB,
-            shared_bytes: 228 * KIB,
+            ..HOPPER
         }),
+        ..H100
     },
     Generation {
         name: "b200",

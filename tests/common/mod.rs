@@ -26,6 +26,18 @@ pub fn json(args: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// What `compile` with these arguments says of a program that compiles and fits.
+pub fn compiles(args: &[&str]) -> serde_json::Value {
+    let told = json(&[&["compile"], args].concat());
+    assert_eq!(told["compiles"], true, "{args:?}");
+    let bytes = |key: &str| told[key].as_f64().unwrap();
+    assert!(
+        0.0 < bytes("peak_bytes") && bytes("peak_bytes") <= bytes("device_bytes"),
+        "{told}"
+    );
+    told
+}
+
 /// What `rigl-xla ARGS` says on standard error when it ends with this exit code and nothing on standard output.
 pub fn error(args: &[&str], code: i32) -> String {
     let output = rigl_xla(args);

@@ -446,7 +446,7 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     #[must_use]
     pub fn relu(self) -> Tensor<'g> {
-        self.le(0.0).select(self.zeros_like(), self)
+        where_positive(self, self)
     }
 
     /// [`Tensor::relu`], with a derivative that asks the result which elements were kept, not this array: the same numbers.
@@ -457,7 +457,7 @@ impl<'g> Tensor<'g> {
     pub fn relu_by_result(self) -> Tensor<'g> {
         let result = self.relu();
         result.with_vjp(&[self, result], |of, cotangent| {
-            vec![Some(of[1].le(0.0).select(cotangent.zeros_like(), cotangent)), None]
+            vec![Some(where_positive(of[1], cotangent)), None]
         })
     }
 
@@ -476,4 +476,10 @@ impl<'g> Tensor<'g> {
         }
         self.graph().full(&self.shape(), 0.0)
     }
+}
+
+/// `value` where `of` is above 0 or NaN, else 0.
+#[track_caller]
+fn where_positive<'g>(of: Tensor<'g>, value: Tensor<'g>) -> Tensor<'g> {
+    of.le(0.0).select(value.zeros_like(), value)
 }
