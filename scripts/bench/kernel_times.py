@@ -106,6 +106,8 @@ def main():
         child = subprocess.Popen([args.binary, what, preset, batch, "100000", *values], env=bench.dumping(folder, args.plugin))
         try:
             while not glob.glob(os.path.join(folder, "*.o")):
+                if child.poll() is not None:
+                    raise SystemExit(f"the bench ended before it compiled anything, with {child.returncode}")
                 time.sleep(0.5)
             time.sleep(args.wait)
             record = os.path.join(folder, "perf.data")
