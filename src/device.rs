@@ -1,7 +1,7 @@
 //! Devices ready to run graphs.
 
 use crate::config::Plan;
-use crate::engine::{self, Buffer, Engine, EngineKind, Pjrt, Program, Result};
+use crate::engine::{self, Arg, Buffer, Engine, EngineKind, Pjrt, Program, Result};
 use crate::pjrt::{DeviceKind, Profiler};
 use crate::processes::{self, Group};
 use hlo::{Alias, Computation, Literal};
@@ -115,6 +115,20 @@ impl Device {
         self.engine.compile(computation, aliases, self.replicas)
     }
 
+    /// Compiles a graph for the first device and gives it its first arguments, for all launches: what depends on those alone
+    /// is computed here ([`Computation::prepared`]).
+    ///
+    /// # Errors
+    /// The compiler's, and when the device refuses the arrays.
+    pub fn prepared(&self, computation: &Computation, fixed: &[Literal]) -> Result<Prepared> {
+        let [first, program] = self.engine.compile_prepared(computation, fixed.len())?;
+        let upload = |array| Ok(Arg::Donate(self.upload(array, 0)?));
+        Ok(Prepared {
+            program,
+            fixed: first.execute(fixed.iter().map(upload).collect::<Result<_>>()?)?,
+        })
+    }
+
     /// Copies an array to a device of this process.
     ///
     /// # Errors
@@ -137,6 +151,23 @@ impl Device {
     /// When the engine refuses to make it.
     pub fn profiler(&self) -> Result<Option<Profiler>> {
         self.engine.profiler()
+    }
+}
+
+/// A program on a device, with those of its arguments that stay.
+pub struct Prepared {
+    program: Box<dyn Program>,
+    fixed: Vec<Buffer>,
+}
+
+impl Prepared {
+    /// Runs it on the other arguments.
+    ///
+    /// # Errors
+    /// As [`Program::execute`].
+    pub fn execute(&self, varying: &[&Buffer]) -> Result<Vec<Buffer>> {
+        let args = self.fixed.iter().chain(varying.iter().copied());
+        self.program.execute(args.map(Arg::Keep).collect())
     }
 }
 

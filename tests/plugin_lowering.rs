@@ -1,7 +1,7 @@
 //! Convolutions in each of their forms on the CPU plugin: the same numbers within rounding.
 #![allow(clippy::unwrap_used)]
 
-use hlo::{Computation, Form, Graph, Literal, Lowering, Padding, Target, Tensor, grad};
+use hlo::{Computation, Direct, Form, Graph, Literal, Lowering, Op, Padding, Target, Tensor, grad};
 use rigl_xla::engine::options;
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
 use rigl_xla::rng;
@@ -84,7 +84,15 @@ fn every_form_has_the_operators_numbers() {
         };
         let chosen = [Target::Cpu, Target::CpuWithLibrary].map(|target| built.lowered(target).unwrap());
         let called = form(Form::Direct).unwrap();
-        let direct = |node: &&hlo::Node| matches!(node.op, hlo::Op::Convolution { direct: true, .. });
+        let direct = |node: &&hlo::Node| {
+            matches!(
+                node.op,
+                Op::Convolution {
+                    direct: Direct::Call,
+                    ..
+                }
+            )
+        };
         assert_eq!(called.nodes.iter().filter(direct).count(), 3, "{row:?}");
         let others = Form::ALL[1..].iter().map(|&other| form(other).unwrap());
         for lowered in others.chain(chosen) {
@@ -93,6 +101,38 @@ fn every_form_has_the_operators_numbers() {
             }
         }
     }
+}
+
+/// Runs a computation whose parameters are the kernel and the rest in two; the outputs, and what the first part gave.
+fn run_prepared(client: &Client, computation: &Computation, inputs: &[Literal]) -> [Vec<Literal>; 2] {
+    let parts = computation.prepared(1).unwrap();
+    let first = run(client, &parts.first, &inputs[..1]);
+    let rest = run(client, &parts.rest, &[&first, &inputs[1..]].concat());
+    [rest, first]
+}
+
+#[test]
+fn kernels_packed_once_give_the_same_numbers() {
+    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
+    assert!(plugin.kernels().unwrap().is_some());
+    let mut reordered = 0;
+    for row in &TABLE {
+        let &(_, kernel, stride, padding, groups) = row;
+        let inputs = [passes(row).1.swap_remove(1), passes(row).1.swap_remove(0)];
+        let parameters = inputs.each_ref().map(|input| ("x".to_string(), input.shape().clone()));
+        let built = Graph::function("forward", &parameters, |_, x| {
+            vec![x[1].conv2d(x[0], [stride; 2], padding, groups)]
+        });
+        let direct = built.unwrap().lowered_by(&|_| Lowering::DIRECT).unwrap();
+        let want = run(&client, &direct, &inputs);
+        let [got, first] = run_prepared(&client, &direct, &inputs);
+        // The same sums, whoever brings the kernel into order.
+        assert_eq!(got, want, "{row:?}");
+        assert_eq!(first[0].dims(), kernel);
+        reordered += usize::from(first[0] != inputs[0]);
+    }
+    assert!(reordered >= 4, "{reordered}");
 }
 
 fn close(got: &Literal, want: &Literal, what: &str) {

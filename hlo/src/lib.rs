@@ -32,6 +32,7 @@ mod graph;
 mod literal;
 mod lower;
 mod op;
+mod prepare;
 pub mod proto;
 pub mod random;
 mod shape;
@@ -45,7 +46,8 @@ pub use graph::{Computation, Graph, Node, NodeId, Output, Scope, Tensor};
 pub use literal::{Element, Literal};
 pub use lower::{ConvFacts, Form, Grouping, Lowering, Target};
 pub use op::{
-    Binary, Comparison, ConvDims, ConvPass, DIRECT_CONVOLUTION, DirectConvolution, DotDims, GatherDims, Op, Operand,
-    Padding, Placed, Reducer, Unary, Update, WindowDim,
+    Binary, Comparison, ConvDims, ConvPass, DIRECT_CONVOLUTION, Direct, DirectConvolution, DotDims, GatherDims, Op,
+    Operand, PACK_KERNEL, Padding, Placed, Reducer, Unary, Update, WindowDim,
 };
+pub use prepare::Prepared;
 pub use shape::{DType, Shape, broadcast_dims};

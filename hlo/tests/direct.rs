@@ -203,7 +203,7 @@ fn the_call_says_all_that_the_host_needs() {
     );
     assert!(calls[0].constrain_layout && calls[0].operand_shapes_with_layout.len() == 2);
     let said = String::from_utf8(calls[0].backend_config.clone()).unwrap();
-    let expected = "{dilation = array<i64: 1, 1>, pad_high = array<i64: 1, 1>, pad_low = array<i64: 0, 1>, pass = array<i64: 0>, \
+    let expected = "{dilation = array<i64: 1, 1>, packed = array<i64: 0>, pad_high = array<i64: 1, 1>, pad_low = array<i64: 0, 1>, pass = array<i64: 0>, \
         stride = array<i64: 2, 2>, w_sizes = array<i64: 1, 4, 3, 3, 3>, w_strides = array<i64: 4, 1, 4, 36, 12>, \
         x_sizes = array<i64: 32, 3, 8, 7>, x_strides = array<i64: 168, 1, 21, 3>, \
         y_sizes = array<i64: 32, 4, 4, 4>, y_strides = array<i64: 64, 1, 16, 4>}";

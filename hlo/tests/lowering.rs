@@ -3,7 +3,8 @@
 
 use hlo::cases::{self, Case};
 use hlo::{
-    Computation, ConvFacts, DType, Form, Graph, Grouping, Literal, Lowering, Op, Padding, Shape, Target, Tensor, grad,
+    Computation, ConvFacts, DType, Direct, Form, Graph, Grouping, Literal, Lowering, Op, Padding, Shape, Target,
+    Tensor, grad,
 };
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -23,7 +24,15 @@ fn convolutions(computation: &Computation) -> usize {
 
 /// Whether there is a call of the host's.
 fn calls(computation: &Computation) -> bool {
-    let direct = |node: &hlo::Node| matches!(node.op, Op::Convolution { direct: true, .. });
+    let direct = |node: &hlo::Node| {
+        matches!(
+            node.op,
+            Op::Convolution {
+                direct: Direct::Call,
+                ..
+            }
+        )
+    };
     computation.nodes.iter().any(direct)
 }
 

@@ -15,8 +15,8 @@ use rigl_xla::device::Device;
 use rigl_xla::engine::{Arg, Buffer, Program};
 use rigl_xla::rng;
 use rigl_xla::sparse::{Counters, Tick};
-use rigl_xla::train::eval::{Inference, prediction};
-use rigl_xla::train::inference::masked;
+use rigl_xla::train::eval::Inference;
+use rigl_xla::train::inference::Predictor;
 use rigl_xla::train::state;
 use rigl_xla::train::step::{Row, Trainer, schedule};
 use serde_json::json;
@@ -187,22 +187,16 @@ fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_j
     let model = plan.model()?;
     let batch = plan.run.train.batch_size;
     let started = Instant::now();
-    let program = device.program(&prediction(Inference::new(plan, &*model), batch, DType::U8)?, &[])?;
-    let compile_s = started.elapsed().as_secs_f64();
     let arrays = state::initial(plan)?;
-    let upload = |literal: &Literal| device.upload(literal, 0);
     let specs = state::inference_specs(&model.declaration());
     let arrays: Vec<Literal> = specs.iter().map(|(name, _)| arrays[name].clone()).collect();
-    let weights = masked(model.declaration(), &arrays)?;
-    let weights = weights.iter().map(upload).collect::<Result<Vec<_>, _>>()?;
-    let images = upload(&pictures(plan, &*model, batch)[0])?;
+    let predictor = Predictor::new(device, Inference::new(plan, &*model), &arrays, batch, DType::U8)?;
+    let compile_s = started.elapsed().as_secs_f64();
+    let images = device.upload(&pictures(plan, &*model, batch)[0], 0)?;
     let mut seconds = Vec::new();
     for _ in 0..=steps {
-        let args = weights.iter().chain([&images]).map(Arg::Keep).collect();
         let started = Instant::now();
-        for output in program.execute(args)? {
-            output.to_literal()?;
-        }
+        predictor.run(&images)?;
         seconds.push(started.elapsed().as_secs_f64());
     }
     Ok(json!({ "compile_s": compile_s, "seconds": seconds[1..] }))

@@ -18,7 +18,7 @@ pub use kind::EngineKind;
 pub use plugin::{Pjrt, module, options};
 
 use crate::pjrt::{self, DeviceKind};
-use hlo::{Alias, Computation, Literal};
+use hlo::{Alias, Computation, Literal, Prepared};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -39,6 +39,16 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// The compiler's.
     fn compile(&self, computation: &Computation, aliases: &[Alias], replicas: usize) -> Result<Box<dyn Program>>;
+
+    /// [`Engine::compile`] for the first device in two programs, of which the first computes what depends on the `fixed` first
+    /// parameters alone ([`Computation::prepared`]). It may be given these for good.
+    ///
+    /// # Errors
+    /// The compiler's.
+    fn compile_prepared(&self, computation: &Computation, fixed: usize) -> Result<[Box<dyn Program>; 2]> {
+        let Prepared { first, aliases, rest } = computation.prepared(fixed)?;
+        Ok([self.compile(&first, &aliases, 1)?, self.compile(&rest, &[], 1)?])
+    }
 
     /// Copies an array to a device.
     ///

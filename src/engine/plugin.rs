@@ -7,7 +7,7 @@ use crate::pjrt::{
 };
 use crate::processes::Group;
 use crate::report::{self, note};
-use hlo::{Alias, Computation, Literal, Target};
+use hlo::{Alias, Computation, Literal, Prepared, Target};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -85,8 +85,18 @@ impl Pjrt {
         aliases: &[Alias],
         replicas: usize,
     ) -> pjrt::Result<Executable> {
+        self.lowered_executable(&computation.lowered(self.target(computation)?)?, aliases, replicas)
+    }
+
+    /// [`Pjrt::executable`] of a graph that has the form for the device already.
+    fn lowered_executable(
+        &self,
+        computation: &Computation,
+        aliases: &[Alias],
+        replicas: usize,
+    ) -> pjrt::Result<Executable> {
         let started = Instant::now();
-        let bytes = module(self.target(computation)?, computation, aliases)?;
+        let bytes = in_format(computation, aliases)?;
         let options = self.options(replicas);
         let Some(cache) = &self.cache else {
             return self.client.compile(&bytes, &options);
@@ -138,6 +148,12 @@ impl Engine for Pjrt {
         Ok(Box::new(self.executable(computation, aliases, replicas)?))
     }
 
+    fn compile_prepared(&self, computation: &Computation, fixed: usize) -> Result<[Box<dyn Program>; 2]> {
+        let Prepared { first, aliases, rest } = computation.lowered(self.target(computation)?)?.prepared(fixed)?;
+        let first = self.lowered_executable(&first, &aliases, 1)?;
+        Ok([Box::new(first), Box::new(self.lowered_executable(&rest, &[], 1)?)])
+    }
+
     fn upload(&self, array: &Literal, device: usize) -> Result<Buffer> {
         Ok(Buffer(Box::new(self.client.to_device(array, device)?)))
     }
@@ -187,11 +203,15 @@ fn has_convolutions(computation: &Computation) -> bool {
 /// # Errors
 /// A graph that cannot be rewritten (none of this crate's), or an unknown format.
 pub fn module(target: Target, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
-    let lowered = computation.lowered(target)?;
+    in_format(&computation.lowered(target)?, aliases)
+}
+
+/// A graph as it is, as a program for a plugin.
+fn in_format(computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
     let format = format();
     match format.as_str() {
-        "" | "hlo" => Ok(lowered.to_bytes(aliases)),
-        STABLEHLO => Ok(lowered.to_stablehlo(aliases).into_bytes()),
+        "" | "hlo" => Ok(computation.to_bytes(aliases)),
+        STABLEHLO => Ok(computation.to_stablehlo(aliases).into_bytes()),
         _ => Err(pjrt::Error::UnknownFormat {
             variable: FORMAT,
             given: format,

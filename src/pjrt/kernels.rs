@@ -10,7 +10,7 @@ use super::{discover, ffi, onednn};
 /// Environment variable with the path of a oneDNN library, or `off`.
 const VARIABLE: &str = "RIGL_XLA_ONEDNN";
 
-/// Offers the programs of a plugin [`hlo::DIRECT_CONVOLUTION`], computed by oneDNN, which is fetched where it is not in the
+/// Offers the programs of a plugin [`hlo::DIRECT_CONVOLUTION`] and [`hlo::PACK_KERNEL`], computed by oneDNN, which is fetched where it is not in the
 /// cache. What computes it; `None` where the user turned it off, the plugin cannot call functions, or there is no library for
 /// this processor or none can be fetched, which is noted.
 ///
@@ -18,8 +18,17 @@ const VARIABLE: &str = "RIGL_XLA_ONEDNN";
 /// When what the user named is no such library, and the plugin's.
 pub(super) fn offer(api: &Api) -> Result<Option<String>> {
     let named = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
-    if named.as_deref() == Some("off") || !ffi::offer(api, hlo::DIRECT_CONVOLUTION, onednn::convolution)? {
+    if named.as_deref() == Some("off") {
         return Ok(None);
+    }
+    let functions: [(&str, ffi::Handler); 2] = [
+        (hlo::DIRECT_CONVOLUTION, onednn::convolution),
+        (hlo::PACK_KERNEL, onednn::kernel),
+    ];
+    for (name, function) in functions {
+        if !ffi::offer(api, name, function)? {
+            return Ok(None);
+        }
     }
     let path = match &named {
         Some(path) => PathBuf::from(path),

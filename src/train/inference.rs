@@ -8,7 +8,7 @@ use crate::data::Dataset;
 use crate::data::pipeline::{Batch, Options, Order, Source};
 use crate::data::records::Records;
 use crate::data::sets::Examples;
-use crate::device::Device;
+use crate::device::{Device, Prepared};
 use crate::engine::{self, Arg, Buffer, Program};
 use crate::report::note;
 use hlo::{DType, Literal, Shape};
@@ -308,8 +308,7 @@ const PREDICT_BATCH: usize = 256;
 /// A network on a device that takes batches of one size.
 pub struct Predictor<'a> {
     device: &'a Device,
-    program: Box<dyn Program>,
-    weights: Vec<Buffer>,
+    program: Prepared,
     /// Shape of one batch of images.
     batch: Shape,
     classes: usize,
@@ -329,14 +328,10 @@ impl<'a> Predictor<'a> {
         dtype: DType,
     ) -> Result<Self> {
         let model = network.model;
-        let to_device = |w: &Literal| device.upload(w, 0);
+        let weights = masked(model.declaration(), weights)?;
         Ok(Predictor {
             device,
-            program: device.program(&prediction(network, batch, dtype)?, &[])?,
-            weights: masked(model.declaration(), weights)?
-                .iter()
-                .map(to_device)
-                .collect::<engine::Result<_>>()?,
+            program: device.prepared(&prediction(network, batch, dtype)?, &weights)?,
             batch: Shape::new(dtype, [vec![batch], model.input_dims()].concat()),
             classes: model.classes(),
         })
@@ -373,8 +368,7 @@ impl<'a> Predictor<'a> {
     /// # Errors
     /// The device's.
     pub fn run(&self, images: &Buffer) -> Result<Vec<f32>> {
-        let args = self.weights.iter().chain([images]).map(Arg::Keep).collect();
-        let outputs = self.program.execute(args)?;
+        let outputs = self.program.execute(&[images])?;
         let logits = outputs.first().ok_or(Error::Output("logits"))?.to_literal()?;
         logits.to_vec().ok_or(Error::Output("f32 logits"))
     }

@@ -221,7 +221,8 @@ fn apply(node: &Node, operands: &[Rc<Value>]) -> Vec<Rc<Value>> {
         Op::Convert(dtype) => arith::convert(x[0], *dtype),
         Op::BitcastConvert(dtype) => arith::bitcast(x[0], *dtype),
         Op::Broadcast { axes, .. } => moves::broadcast(x[0], shape, axes),
-        Op::Reshape { .. } | Op::StopGradient | Op::WithVjp(_) | Op::AllReduce { .. } => Value {
+        // The order of a packed kernel is the host's affair, and here as it was.
+        Op::Reshape { .. } | Op::StopGradient | Op::WithVjp(_) | Op::AllReduce { .. } | Op::PackKernel(_) => Value {
             shape,
             data: x[0].data.clone(),
         },

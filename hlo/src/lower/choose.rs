@@ -143,8 +143,9 @@ pub(super) fn choose_with_library(facts: &ConvFacts) -> Lowering {
         (Grouping::Dense, ConvPass::Input) => false,
         // A matrix product: 1.1 to 1.3 times as fast as the library.
         (Grouping::Dense, ConvPass::Forward) if facts.elements() == 1 => false,
-        // 1.2 to 1.5 times as fast, on three colours up to 12; with more channels as fast or slower.
-        (Grouping::Dense, ConvPass::Forward) => facts.channels * facts.filters <= REORDERED,
+        // 1.2 to 1.5 times as fast, on three colours up to 12; with more channels as fast or slower, but for kernels that are
+        // brought into the library's order once for all launches.
+        (Grouping::Dense, ConvPass::Forward) => !facts.training || facts.channels * facts.filters <= REORDERED,
     };
     if direct { Lowering::DIRECT } else { compiled }
 }

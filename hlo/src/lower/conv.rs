@@ -3,7 +3,7 @@
 use super::sums::column_sums;
 use super::{ConvFacts, Form, Grouping, Lowering};
 use crate::graph::{Graph, Node, Tensor};
-use crate::op::{ConvDims, DotDims, Op, WindowDim};
+use crate::op::{ConvDims, Direct, DotDims, Op, WindowDim};
 use crate::shape::DType;
 
 /// A convolution whose operands stand in a graph.
@@ -43,14 +43,14 @@ impl Roles {
 }
 
 impl<'g> Conv<'g> {
-    /// `node`, if it is a convolution that has any other form.
+    /// `node`, if it is a convolution of the compiler's that has any other form.
     pub(super) fn of(graph: &'g Graph, node: &Node, training: bool) -> Option<Self> {
         let Op::Convolution {
             window,
             dims,
             feature_groups,
             batch_groups,
-            ..
+            direct: Direct::No,
         } = &node.op
         else {
             return None;
@@ -135,7 +135,7 @@ impl<'g> Conv<'g> {
             dims: self.dims.clone(),
             feature_groups,
             batch_groups,
-            direct: true,
+            direct: Direct::Call,
         };
         (self.facts.dtype == DType::F32).then(|| self.x.graph().apply(op, &[self.x, self.kernel]))
     }

@@ -1,7 +1,7 @@
 //! Convolutions. Their gradients are convolutions too, with the roles of axes exchanged and strides and dilations swapped,
 //! so that nothing but the kernel is moved in memory.
 
-use super::direct::{DIRECT_CONVOLUTION, DirectConvolution};
+use super::direct::{DIRECT_CONVOLUTION, Direct, DirectConvolution};
 use super::window::{dilated, infer_window, window_proto};
 use super::{Op, Padding, Sweep, Vjp, WindowDim, ensure, ensure_axes};
 use crate::emit::shape_proto;
@@ -119,7 +119,7 @@ pub(super) fn infer_convolution(
     window: &[WindowDim],
     d: &ConvDims,
     [feature_groups, batch_groups]: [usize; 2],
-    direct: bool,
+    direct: Direct,
     operands: &[&Shape],
 ) -> Result<Shape, String> {
     let (x, kernel) = (operands[0], operands[1]);
@@ -158,10 +158,20 @@ pub(super) fn infer_convolution(
             [&x.dims, &kernel.dims, &out.dims],
         )
     };
-    ensure(!direct || (x.dtype == DType::F32 && called().is_some()), || {
-        format!("no direct convolution of {x} with {kernel} is known")
-    })?;
+    ensure(
+        direct == Direct::No || (x.dtype == DType::F32 && called().is_some()),
+        || format!("no direct convolution of {x} with {kernel} is known"),
+    )?;
     Ok(out)
+}
+
+pub(super) fn infer_pack_kernel(of: &DirectConvolution, operands: &[&Shape]) -> Result<Shape, String> {
+    let kernel = operands[0];
+    let elements = of.w.sizes.iter().product();
+    ensure(kernel.dtype == DType::F32 && kernel.elements() == elements, || {
+        format!("a kernel {kernel}, expected {elements} of f32")
+    })?;
+    Ok(kernel.clone())
 }
 
 fn ensure_groups(feature_groups: usize, batch_groups: usize, batch: usize, outer: usize) -> Result<(), String> {
@@ -185,28 +195,35 @@ pub(super) fn emit_convolution(
     window: &[WindowDim],
     dims: &ConvDims,
     [feature_groups, batch_groups]: [usize; 2],
-    direct: bool,
+    direct: Direct,
     operands: &[&Shape],
     out: &mut proto::Instruction,
 ) {
-    if direct {
+    if direct != Direct::No {
         let result = out.shape.iter().flat_map(|s| &s.dimensions);
         let result: Vec<usize> = result.map(|&n| n as usize).collect();
         let arrays = [&operands[0].dims[..], &operands[1].dims, &result];
         // There is one: the shape rule has seen to it.
-        let call = DirectConvolution::of(window, dims, [feature_groups, batch_groups], arrays);
-        out.opcode = "custom-call".into();
-        out.custom_call_target = DIRECT_CONVOLUTION.into();
-        out.custom_call_api_version = TYPED_FFI;
-        out.backend_config = call.map_or_else(Vec::new, |call| call.configuration().into_bytes());
-        out.constrain_layout = true;
-        out.operand_shapes_with_layout = operands.iter().map(|shape| shape_proto(shape)).collect();
+        if let Some(call) = DirectConvolution::of(window, dims, [feature_groups, batch_groups], arrays) {
+            let packed = direct == Direct::Packed;
+            emit_call(DIRECT_CONVOLUTION, &DirectConvolution { packed, ..call }, operands, out);
+        }
         return;
     }
     out.window = Some(window_proto(window));
     out.convolution_dimension_numbers = Some(dims.to_proto());
     out.feature_group_count = feature_groups as i64;
     out.batch_group_count = batch_groups as i64;
+}
+
+/// A call of one of the host's functions, which is told of a convolution.
+pub(super) fn emit_call(function: &str, of: &DirectConvolution, operands: &[&Shape], out: &mut proto::Instruction) {
+    out.opcode = "custom-call".into();
+    out.custom_call_target = function.into();
+    out.custom_call_api_version = TYPED_FFI;
+    out.backend_config = of.configuration().into_bytes();
+    out.constrain_layout = true;
+    out.operand_shapes_with_layout = operands.iter().map(|shape| shape_proto(shape)).collect();
 }
 
 pub(super) fn vjp_convolution<'g>(
@@ -303,7 +320,7 @@ impl<'g> Tensor<'g> {
             dims,
             feature_groups,
             batch_groups,
-            direct: false,
+            direct: Direct::No,
         };
         self.graph().apply(op, &[self, kernel])
     }

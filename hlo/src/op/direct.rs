@@ -7,6 +7,20 @@ use super::window::WindowDim;
 /// The name under which a host offers a plugin the function that computes a [`DirectConvolution`].
 pub const DIRECT_CONVOLUTION: &str = "rigl_xla.convolution";
 
+/// The name of the function that makes a kernel ready for it ([`Op::PackKernel`]).
+pub const PACK_KERNEL: &str = "rigl_xla.kernel";
+
+/// Whether a program calls the host's [`DIRECT_CONVOLUTION`] for a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direct {
+    /// The compiler computes it.
+    No,
+    /// It does. The convolution must be a [`DirectConvolution`].
+    Call,
+    /// It does, with a kernel that an [`Op::PackKernel`] has made ready for that convolution.
+    Packed,
+}
+
 /// What is computed of a convolution `y = x * w`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConvPass {
@@ -47,6 +61,9 @@ pub struct DirectConvolution {
     pub pad_low: Vec<usize>,
     /// Padding after `x`.
     pub pad_high: Vec<usize>,
+    /// Whether [`PACK_KERNEL`] has made `w` ready: then its elements may lie in an order of the library's own, and what is said
+    /// of them is where they were before.
+    pub packed: bool,
 }
 
 impl DirectConvolution {
@@ -83,6 +100,7 @@ impl DirectConvolution {
                 dilation: of(|w| w.stride),
                 pad_low: low?,
                 pad_high: vec![],
+                packed: false,
             };
             return (feature_groups == 1).then(|| whole.padded()).flatten();
         }
@@ -97,6 +115,7 @@ impl DirectConvolution {
                 dilation: of(|w| w.window_dilation),
                 pad_low: low?,
                 pad_high: high?,
+                packed: false,
             });
         }
         let outermost = elements == 1 || dims.kernel_spatial.iter().copied().eq(0..window.len());
@@ -114,6 +133,7 @@ impl DirectConvolution {
             dilation: of(|w| w.window_dilation),
             pad_low: before.collect::<Option<_>>()?,
             pad_high: vec![],
+            packed: false,
         }
         .padded()
     }
@@ -137,6 +157,7 @@ impl DirectConvolution {
         let signed = |list: &[usize]| list.iter().map(|&n| n as i64).collect();
         vec![
             ("dilation", signed(&self.dilation)),
+            ("packed", vec![i64::from(self.packed)]),
             ("pad_high", signed(&self.pad_high)),
             ("pad_low", signed(&self.pad_low)),
             ("pass", vec![self.pass as i64]),
@@ -168,6 +189,7 @@ impl DirectConvolution {
             dilation: list("dilation")?,
             pad_low: list("pad_low")?,
             pad_high: list("pad_high")?,
+            packed: *list("packed")?.first()? == 1,
         };
         let spatial = found.stride.len();
         let lists = [&found.dilation, &found.pad_low, &found.pad_high];
@@ -179,7 +201,7 @@ impl DirectConvolution {
     }
 
     /// [`DirectConvolution::attributes`] as the text that a program carries them in.
-    pub(super) fn configuration(&self) -> String {
+    pub(crate) fn configuration(&self) -> String {
         let lists = self.attributes().into_iter().map(|(name, values)| {
             let values: Vec<String> = values.iter().map(i64::to_string).collect();
             format!("{name} = array<i64: {}>", values.join(", "))

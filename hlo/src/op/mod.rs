@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 pub use contract::DotDims;
 pub use conv::ConvDims;
-pub use direct::{ConvPass, DIRECT_CONVOLUTION, DirectConvolution, Placed};
+pub use direct::{ConvPass, DIRECT_CONVOLUTION, Direct, DirectConvolution, PACK_KERNEL, Placed};
 pub use elementwise::{Binary, Comparison, Operand, Unary};
 pub use index::{GatherDims, Update};
 pub use reduce::Reducer;
@@ -146,10 +146,11 @@ pub enum Op {
         feature_groups: usize,
         /// Parts of the examples that meet their own output channels only.
         batch_groups: usize,
-        /// Whether the program calls the host's [`DIRECT_CONVOLUTION`] for it. The convolution must be a
-        /// [`DirectConvolution`].
-        direct: bool,
+        /// Whether the host computes it.
+        direct: Direct,
     },
+    /// The kernel of a [`Direct::Packed`] convolution, of the same shape, by the host's [`PACK_KERNEL`].
+    PackKernel(DirectConvolution),
     /// Reduction over `axes` starting from the second operand, a scalar.
     Reduce {
         /// Axes that vanish.
@@ -235,7 +236,8 @@ pub(crate) struct Sweep<'g> {
 }
 
 impl Op {
-    /// HLO opcode of every operator, in the order of the enum, families spelled out. Tests walk this list.
+    /// HLO opcode of every operator that graphs are built of, in the order of the enum, families spelled out. Tests walk this
+    /// list. [`Op::PackKernel`] comes into a graph only by [`crate::Computation::prepared`].
     pub fn all_names() -> Vec<&'static str> {
         let mut names = vec!["parameter", "constant", "iota"];
         names.extend(Unary::ALL.iter().map(|u| u.name()));
@@ -301,6 +303,7 @@ impl Op {
             Op::Scatter { .. } => "scatter",
             Op::Dot(_) => "dot",
             Op::Convolution { .. } => "convolution",
+            Op::PackKernel(_) => "pack-kernel",
             Op::Reduce { .. } => "reduce",
             Op::ReduceWindow { .. } => "reduce-window",
             Op::SelectAndScatter { .. } => "select-and-scatter",
@@ -375,6 +378,7 @@ impl Op {
                 *direct,
                 operands,
             )),
+            Op::PackKernel(of) => one(conv::infer_pack_kernel(of, operands)),
             Op::Reduce { axes, reducer } => one(reduce::infer_reduce(axes, *reducer, operands)),
             Op::ReduceWindow { window, reducer } => one(window::infer_reduce_window(window, *reducer, operands)),
             Op::SelectAndScatter { window } => one(window::infer_select_and_scatter(window, operands)),
@@ -419,6 +423,7 @@ impl Op {
                 batch_groups,
                 ..
             } => conv::vjp_convolution(window, dims, *feature_groups, *batch_groups, at),
+            Op::PackKernel(_) => Vjp::Stop("a kernel is packed for programs that do not train it"),
             Op::Reduce { axes, reducer } => reduce::vjp_reduce(axes, *reducer, at),
             Op::ReduceWindow { window, reducer } => window::vjp_reduce_window(window, *reducer, at),
             Op::SelectAndScatter { .. } => {
@@ -466,6 +471,7 @@ impl Op {
                 batch_groups,
                 direct,
             } => conv::emit_convolution(window, dims, [*feature_groups, *batch_groups], *direct, operands, out),
+            Op::PackKernel(of) => conv::emit_call(PACK_KERNEL, of, operands, out),
             Op::Reduce { axes, reducer } => reduce::emit_reduce(axes, *reducer, operands, emitter, out),
             Op::ReduceWindow { window, reducer } => {
                 window::emit_reduce_window(window, *reducer, operands[0].dtype, emitter, out);

@@ -1,5 +1,5 @@
 //! Convolutions by oneDNN, Intel's library of kernels for x86 processors: what a compiled program's calls of
-//! [`hlo::DIRECT_CONVOLUTION`] run.
+//! [`hlo::DIRECT_CONVOLUTION`] and [`hlo::PACK_KERNEL`] run.
 
 mod abi;
 mod ready;
@@ -70,13 +70,22 @@ pub fn load(path: &Path) -> Result<String, String> {
     Ok(loaded.version.clone())
 }
 
-/// The function that programs call.
+/// What programs call as [`hlo::DIRECT_CONVOLUTION`].
 ///
 /// # Safety
 /// To be called by XLA only.
 pub unsafe extern "C" fn convolution(frame: *mut CallFrame) -> *mut c_void {
     // SAFETY: as the caller says.
     unsafe { ffi::answer(frame, run) }
+}
+
+/// What programs call as [`hlo::PACK_KERNEL`].
+///
+/// # Safety
+/// To be called by XLA only.
+pub unsafe extern "C" fn kernel(frame: *mut CallFrame) -> *mut c_void {
+    // SAFETY: as the caller says.
+    unsafe { ffi::answer(frame, pack) }
 }
 
 fn check(what: &str, status: Status) -> Result<(), String> {
@@ -126,13 +135,35 @@ fn turned(kernel: &[f32], elements: usize, into: &mut Vec<Line>) -> *const f32 {
     to
 }
 
-fn run(call: &Call<'_>) -> Result<(), String> {
+/// The library, and what a call says of its convolution.
+fn told(call: &Call<'_>) -> Result<(&'static OneDnn, DirectConvolution), String> {
     let library = LOADED.get().ok_or("oneDNN is not loaded")?;
-    let what = DirectConvolution::from_attributes(|name| call.numbers(name)).ok_or("the call says no convolution")?;
+    let what = DirectConvolution::from_attributes(|name| call.numbers(name));
+    Ok((library, what.ok_or("the call says no convolution")?))
+}
+
+/// Elements of an array.
+fn len(array: &Placed) -> usize {
+    array.sizes.iter().product()
+}
+
+fn pack(call: &Call<'_>) -> Result<(), String> {
+    let (library, what) = told(call)?;
+    let (Some(own), Some((out, room))) = (call.argument(0), call.result(0)) else {
+        return Err("the call lacks an argument and a result".into());
+    };
+    if [own.len(), room] != [len(&what.w); 2] {
+        return Err("the call's arrays have other sizes than it says".into());
+    }
+    let ready = library.ready(&what)?;
+    WORKSPACE.with_borrow_mut(|workspace| library.pack(ready, own, out, workspace))
+}
+
+fn run(call: &Call<'_>) -> Result<(), String> {
+    let (library, what) = told(call)?;
     let (Some(left), Some(right), Some((out, room))) = (call.argument(0), call.argument(1), call.result(0)) else {
         return Err("the call lacks two arguments and a result".into());
     };
-    let len = |array: &Placed| array.sizes.iter().product::<usize>();
     let expected = match what.pass {
         ConvPass::Forward => [&what.x, &what.w, &what.y],
         ConvPass::Input => [&what.y, &what.w, &what.x],
@@ -173,6 +204,26 @@ impl OneDnn {
     fn size(&self, of: *const c_void) -> usize {
         // SAFETY: a description of the library's, which may be none at all.
         unsafe { (self.functions.size)(of) }
+    }
+
+    /// Brings a kernel into the order that `ready` takes it in.
+    fn pack(&self, ready: &Ready, own: &[f32], out: *mut f32, workspace: &mut Workspace) -> Result<(), String> {
+        let Some((from, reorder)) = ready.packed else {
+            // SAFETY: there is room for as many elements.
+            unsafe { out.copy_from_nonoverlapping(own.as_ptr(), own.len()) };
+            return Ok(());
+        };
+        let stream = self.stream(workspace)?;
+        let own = Memory::new(self, from, own.as_ptr().cast())?;
+        let out = Memory::new(self, ready.w, out.cast_const().cast())?;
+        self.execute(reorder, stream, &[(SRC, &own), (DST, &out)])?;
+        self.wait(stream)
+    }
+
+    /// Waits for all that was executed on this thread's own stream.
+    fn wait(&self, stream: Object) -> Result<(), String> {
+        // SAFETY: the stream is this thread's own.
+        check("dnnl_stream_wait", unsafe { (self.functions.stream_wait)(stream) })
     }
 
     fn run(
@@ -230,8 +281,7 @@ impl OneDnn {
         if what.pass == ConvPass::Kernel {
             reorder(kernel, &own)?;
         }
-        // SAFETY: the stream is this thread's own.
-        check("dnnl_stream_wait", unsafe { (self.functions.stream_wait)(stream) })
+        self.wait(stream)
     }
 
     fn execute(&self, primitive: Object, stream: Object, arguments: &[(c_int, &Memory<'_>)]) -> Result<(), String> {

@@ -12,12 +12,14 @@ use super::{OneDnn, check};
 pub(super) struct Ready {
     pub(super) primitive: Object,
     pub(super) x: Object,
-    /// The kernel as the program has it.
-    pub(super) w: Object,
+    /// The kernel as it comes: as the program has it, or packed.
+    pub(super) w: *const c_void,
     pub(super) y: Object,
     /// The order of the kernel's elements that the primitive wants, and what brings them into it or back, where that is
     /// another.
     pub(super) reordered: Option<(*const c_void, Object)>,
+    /// Where the kernel comes packed in another order than the program had it in, that one, and what packs it.
+    pub(super) packed: Option<(*const c_void, Object)>,
     pub(super) scratchpad: *const c_void,
     /// Elements of the window, where the kernel is to be turned back.
     pub(super) turned: Option<usize>,
@@ -61,11 +63,21 @@ impl OneDnn {
             )
         };
         let elements: usize = what.w.sizes[3..].iter().product();
+        let own = arrays.w.cast_const();
+        let reordered = self.reordered(own, wanted, gradient)?;
+        // A packed kernel has as much room as the program's, which is too little for one that the library fills up.
+        let (packed, reordered) = match reordered {
+            Some((wanted, reorder)) if what.packed && self.size(wanted) == self.size(own) => {
+                (Some((own, reorder)), None)
+            }
+            reordered => (None, reordered),
+        };
         Ok(Ready {
             primitive: self.created(description)?,
-            reordered: self.reordered(arrays.w, wanted, gradient)?,
+            reordered,
             x: arrays.x,
-            w: arrays.w,
+            w: if packed.is_some() { wanted } else { own },
+            packed,
             y: arrays.y,
             scratchpad,
             turned: (what.pass == ConvPass::Input && elements > 1).then_some(elements),
@@ -128,7 +140,7 @@ impl OneDnn {
     /// What brings the kernel's elements from the program's order into the wanted one, or a gradient's back.
     fn reordered(
         &self,
-        own: Object,
+        own: *const c_void,
         wanted: *const c_void,
         back: bool,
     ) -> Result<Option<(*const c_void, Object)>, String> {
@@ -137,11 +149,7 @@ impl OneDnn {
         if unsafe { (f.equal)(own, wanted) } != 0 {
             return Ok(None);
         }
-        let (from, to) = if back {
-            (wanted, own.cast_const())
-        } else {
-            (own.cast_const(), wanted)
-        };
+        let (from, to) = if back { (wanted, own) } else { (own, wanted) };
         let mut description = null_mut();
         // SAFETY: as above; the out-pointer is valid.
         let status = unsafe { (f.reorder)(&raw mut description, from, engine, to, engine, null_mut()) };
