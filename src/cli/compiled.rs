@@ -17,8 +17,8 @@ pub struct Program {
     name: &'static str,
     /// Examples in a batch.
     batch: usize,
-    /// The compiler's estimate per batch, with masks applied as products: what is executed, zeros included. `None` where
-    /// the plugin makes none.
+    /// The compiler's estimate per batch: what is executed, zeros included, and in training the masking. `None` where the
+    /// plugin makes none.
     flops: Option<f64>,
     /// The same per example.
     flops_per_example: Option<f64>,
@@ -45,7 +45,9 @@ pub fn programs(plan: &Plan) -> anyhow::Result<Vec<Program>> {
         plan: &one,
         model: &*model,
     };
-    let inference = device.executable(&prediction(Inference::new(plan, &*model), batch, DType::F32)?, &[], 1)?;
+    let inference = prediction(Inference::new(plan, &*model), batch, DType::F32)?;
+    let fixed = inference.parameters.len() - 1;
+    let [_, inference] = device.executables_prepared(&inference, fixed)?;
     let (step, aliases) = trainer.launch(batch)?;
     let step = device.executable(&step, &aliases, plan.replicas())?;
     Ok(vec![

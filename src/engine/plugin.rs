@@ -88,6 +88,16 @@ impl Pjrt {
         self.lowered_executable(&computation.lowered(self.target(computation)?)?, aliases, replicas)
     }
 
+    /// [`Engine::compile_prepared`].
+    ///
+    /// # Errors
+    /// The compiler's.
+    pub fn executables_prepared(&self, computation: &Computation, fixed: usize) -> pjrt::Result<[Executable; 2]> {
+        let Prepared { first, aliases, rest } = computation.lowered(self.target(computation)?)?.prepared(fixed)?;
+        let first = self.lowered_executable(&first, &aliases, 1)?;
+        Ok([first, self.lowered_executable(&rest, &[], 1)?])
+    }
+
     /// [`Pjrt::executable`] of a graph that has the form for the device already.
     fn lowered_executable(
         &self,
@@ -149,9 +159,9 @@ impl Engine for Pjrt {
     }
 
     fn compile_prepared(&self, computation: &Computation, fixed: usize) -> Result<[Box<dyn Program>; 2]> {
-        let Prepared { first, aliases, rest } = computation.lowered(self.target(computation)?)?.prepared(fixed)?;
-        let first = self.lowered_executable(&first, &aliases, 1)?;
-        Ok([Box::new(first), Box::new(self.lowered_executable(&rest, &[], 1)?)])
+        Ok(self
+            .executables_prepared(computation, fixed)?
+            .map(|part| Box::new(part) as Box<dyn Program>))
     }
 
     fn upload(&self, array: &Literal, device: usize) -> Result<Buffer> {

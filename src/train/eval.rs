@@ -201,22 +201,17 @@ fn logits<'g>(
     network.model.apply(&net.with_precision(network.precision), images)
 }
 
-/// A network's needs for [`prediction`]: kernels that are masked already. Masking all of them anew for every batch takes
-/// as long as a third of ResNet-50's pass over one picture.
-pub(super) fn premasked(mut needs: Declaration) -> Declaration {
-    needs.params.iter_mut().for_each(|param| param.mask = None);
-    needs
-}
-
 /// Logits `f32[batch, classes]` of one batch.
 ///
-/// Inputs: those of [`super::inference::masked`], `images` of `dtype`: `u8` pixels, or `f32` as the model takes them.
+/// Inputs: those of [`inference_specs`], `images` of `dtype`: `u8` pixels, or `f32` as the model takes them. Meant to be compiled
+/// in two ([`crate::device::Device::prepared`]): masking all kernels anew for every batch takes as long as a third of
+/// ResNet-50's pass over one picture.
 ///
 /// # Errors
 /// None for the models of this crate.
 pub fn prediction(network: Inference, batch: usize, dtype: DType) -> hlo::Result<Computation> {
     let model = network.model;
-    let needs = premasked(model.declaration());
+    let needs = model.declaration();
     let specs = inference_specs(&needs);
     let images = Shape::new(dtype, [vec![batch], model.input_dims()].concat());
     let parameters: Vec<_> = specs.iter().cloned().chain([("images".to_string(), images)]).collect();

@@ -1,7 +1,7 @@
 //! Evaluation and prediction on a device.
 
 use super::error::{Error, Result};
-use super::eval::{EVAL_OUTPUTS, Inference, Part, batch_evaluation, evaluation, prediction, premasked};
+use super::eval::{EVAL_OUTPUTS, Inference, Part, batch_evaluation, evaluation, prediction};
 use super::feed::share;
 use super::state::inference_specs;
 use crate::data::Dataset;
@@ -12,7 +12,7 @@ use crate::device::{Device, Prepared};
 use crate::engine::{self, Arg, Buffer, Program};
 use crate::report::note;
 use hlo::{DType, Literal, Shape};
-use models::{Declaration, Model, Param};
+use models::Model;
 use serde::Serialize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -266,42 +266,6 @@ pub(super) fn check_set(model: &dyn Model, data: &Examples) -> Result<()> {
     }
 }
 
-/// The arrays that [`prediction`](super::eval::prediction) takes before its images, from those of [`inference_specs`], in its
-/// order.
-///
-/// # Errors
-/// [`Error::Output`] for arrays that are not as there.
-pub fn masked(needs: Declaration, arrays: &[Literal]) -> Result<Vec<Literal>> {
-    let specs = inference_specs(&needs);
-    let find = |name: &str| {
-        let position = specs.iter().position(|(known, _)| known == name);
-        position.and_then(|i| arrays.get(i)).ok_or(Error::Output("weights"))
-    };
-    let of = |param: &Param| {
-        let weights = find(&param.name)?;
-        let Some(mask) = &param.mask else {
-            return Ok(weights.clone());
-        };
-        let (values, mask) = weights
-            .to_vec::<f32>()
-            .zip(find(mask)?.to_bools())
-            .ok_or(Error::Output("weights"))?;
-        let masked: Vec<f32> = values
-            .iter()
-            .zip(mask)
-            .map(|(&w, one)| if one { w } else { 0.0 })
-            .collect();
-        Ok(Literal::new(&param.dims, &masked))
-    };
-    let mut taken: Vec<Literal> = needs.params.iter().map(of).collect::<Result<_>>()?;
-    let count = needs.params.len();
-    let others = inference_specs(&premasked(needs)).split_off(count);
-    for (name, _) in &others {
-        taken.push(find(name)?.clone());
-    }
-    Ok(taken)
-}
-
 /// Examples per launch of a prediction.
 const PREDICT_BATCH: usize = 256;
 
@@ -328,10 +292,9 @@ impl<'a> Predictor<'a> {
         dtype: DType,
     ) -> Result<Self> {
         let model = network.model;
-        let weights = masked(model.declaration(), weights)?;
         Ok(Predictor {
             device,
-            program: device.prepared(&prediction(network, batch, dtype)?, &weights)?,
+            program: device.prepared(&prediction(network, batch, dtype)?, weights)?,
             batch: Shape::new(dtype, [vec![batch], model.input_dims()].concat()),
             classes: model.classes(),
         })
