@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tables of what `cargo bench --bench conv` measured: convolutions in each form, and whole networks as built and lowered.
 
-Reads the files of JSON lines that the bench printed; writes results/conv_lowering.json and .md.
+Reads the files of JSON lines that the bench printed; writes results/NAME.json and .md.
 """
 import argparse
 import json
@@ -74,6 +74,7 @@ def network_table(records):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", nargs="+", help="what the bench printed")
+    parser.add_argument("--name", default="conv_lowering", help="of the results' files")
     args = parser.parse_args()
     machine, records = bench.machine(), read(args.records)
     layers = [record for record in records if "ms" in record]
@@ -88,7 +89,7 @@ def main():
         "that alternate "
         "between the forms, so ratios of neighbours mean something and single figures do not; where a form has a figure far "
         "out of line, it was dropped after a few disturbed repetitions. `Direct` is oneDNN's. The rules of "
-        "`hlo/src/lower/choose.rs` for a host with it were made from this run.",
+        "`hlo/src/lower/choose.rs` for a host with it were made from such runs.",
         "",
         *network_table(networks),
         "Below: milliseconds, and GFLOP/s in parentheses, of each form that a convolution has. Channels are "
@@ -100,7 +101,7 @@ def main():
         "`scripts/bench/conv.py`.",
         "",
     ]
-    bench.save("conv_lowering", {"machine": machine, "layers": layers, "networks": networks}, "\n".join(lines))
+    bench.save(args.name, {"machine": machine, "layers": layers, "networks": networks}, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -232,6 +232,27 @@ mod tests {
     }
 
     #[test]
+    fn engines_compute_once_what_stays() {
+        let shapes = ["a", "b", "c"].map(|name| (name.to_owned(), Shape::new(DType::F32, [2])));
+        let graph = Graph::function("sum", &shapes, |_, x| vec![x[0] * x[0] + x[2], x[1] + x[2]]).unwrap();
+        let array = |values: [f32; 2]| Literal::new(&[2], &values);
+        for engine in engines() {
+            let [first, rest] = engine.compile_prepared(&graph, 2).unwrap();
+            let upload = |values| engine.upload(&array(values), 0).unwrap();
+            let stay = [[3.0, 4.0], [5.0, 6.0]].map(|values| Arg::Donate(upload(values)));
+            let stay = first.execute(stay.into()).unwrap();
+            assert_eq!(stay.len(), 2);
+            for c in [0.5f32, -1.0] {
+                let varies = upload([c; 2]);
+                let args = stay.iter().chain([&varies]).map(Arg::Keep);
+                let results = rest.execute(args.collect()).unwrap();
+                let [squares, plain] = [0, 1].map(|i| results[i].to_literal().unwrap());
+                assert_eq!([squares, plain], [array([9.0 + c, 16.0 + c]), array([5.0 + c, 6.0 + c])]);
+            }
+        }
+    }
+
+    #[test]
     fn every_element_type_comes_back_as_it_went() {
         for engine in engines() {
             for dtype in DType::ALL {

@@ -10,9 +10,9 @@ use super::{discover, ffi, onednn};
 /// Environment variable with the path of a oneDNN library, or `off`.
 const VARIABLE: &str = "RIGL_XLA_ONEDNN";
 
-/// Offers the programs of a plugin [`hlo::DIRECT_CONVOLUTION`] and [`hlo::PACK_KERNEL`], computed by oneDNN, which is fetched where it is not in the
-/// cache. What computes it; `None` where the user turned it off, the plugin cannot call functions, or there is no library for
-/// this processor or none can be fetched, which is noted.
+/// Offers the programs of a plugin [`hlo::DIRECT_CONVOLUTION`] and [`hlo::PACK_KERNEL`], computed by oneDNN, which is fetched
+/// where it is not in the cache. What computes them; `None` where the user turned it off, the plugin cannot call functions, or
+/// there is no library for this processor or none can be fetched, which is noted.
 ///
 /// # Errors
 /// When what the user named is no such library, and the plugin's.

@@ -128,8 +128,8 @@ const NARROWED: usize = 512;
 /// Most elements of a kernel, per element of its window, that the library brings into its own order in less time than it saves.
 const REORDERED: usize = 64 * 64;
 
-/// As [`choose`], where the host has a library of convolutions: what measured best with that
-/// (scripts/bench/results/conv_lowering.md).
+/// As [`choose`], where the host has a library of convolutions: what measured best with that on two processors
+/// (conv_lowering.md and conv_lowering_amd.md under scripts/bench/results).
 pub(super) fn choose_with_library(facts: &ConvFacts) -> Lowering {
     let compiled = choose(facts);
     let (Some(pass), DType::F32) = (facts.pass, facts.dtype) else {
