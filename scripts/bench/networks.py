@@ -29,7 +29,8 @@ NETWORKS = {
     "wrn-22-2-dropout": ("cifar10-rigl", "cifar10-dense", 128),
 }
 VALUES = {"wrn-22-2": ["model.dropout=0"]}
-STEPS = {"train": 2, "predict": 8}
+# Calls of a few milliseconds take twice as long until some tens of them have run, ours and the peers'.
+STEPS = {"train": 2, "predict": 8, "predict one": 100}
 # ResNet-50's on a GPU, and the steps that peers take there before they wait: as many as a launch of ours has.
 GPU_BATCH, GPU_LAUNCH = 256, 10
 # Size and type of the matrix product that tells what a device can do.
@@ -63,14 +64,13 @@ def peer(args, library, what, network, batch, steps):
 
 def commands(args, network, what, batch):
     """Name to command; `rigl`, `static` (its masks, which gradients do not move) and `dense` are ours."""
-    found = {}
+    found, count = {}, STEPS["predict one" if (what, batch) == ("predict", 1) else what]
     rigl, dense, _ = NETWORKS[network]
     for name, preset, method in (("rigl", rigl, []), ("static", rigl, ["method.name=static"]), ("dense", dense, [])):
         if what == "train" or name == "rigl":
-            steps = str(STEPS[what])
-            found[name] = [args.binary, what, preset, str(batch), steps, *method, *values(args, network)]
+            found[name] = [args.binary, what, preset, str(batch), str(count), *method, *values(args, network)]
     for library in args.peers:
-        found[library] = peer(args, library, what, network, batch, STEPS[what])
+        found[library] = peer(args, library, what, network, batch, count)
     return found
 
 
@@ -145,7 +145,8 @@ def table(record):
         ratios = [f"{rate['rigl'] / rate[name]:.2f}" if name in rate else "" for name in names]
         share = row["gflop"] / row["seconds"]["rigl"] / record["limit_gflops"]
         lines.append(f"| {row['network']} | {row['batch']} | {row['what']} | {' | '.join(cells + ratios)} | {share:.2f} |")
-    lines += ["", "| training step | ours, RigL | ours, static masks | ours, dense | JAX |", "|---|---|---|---|---|"]
+    if any(row["what"] == "train" for row in record["rows"]):
+        lines += ["", "| training step | ours, RigL | ours, static masks | ours, dense | JAX |", "|---|---|---|---|---|"]
     for row in record["rows"]:
         if row["what"] == "train":
             runs = row["runs"]
@@ -214,6 +215,7 @@ def main():
     parser.add_argument("--batch", type=int, help="of training [default: 256 on a GPU]")
     parser.add_argument("--python", default=sys.executable, help="with JAX and PyTorch for GPUs")
     parser.add_argument("--only", help="one network, without compile times [default: resnet50 on a GPU]")
+    parser.add_argument("--what", choices=["train", "predict"], help="one of the passes, without compile times [default: both]")
     parser.add_argument("--name", help="of the results")
     args = parser.parse_args()
     on_gpu = args.device == "gpu"
@@ -224,8 +226,9 @@ def main():
     for network, (_, _, batch) in NETWORKS.items():
         if network == args.only or (args.only is None and (network == "resnet50" or not on_gpu)):
             batch = args.batch or (GPU_BATCH if on_gpu else batch)
-            rows.append(measure(args, network, "train", batch))
-            sizes = () if on_gpu or network.endswith("-dropout") else (1, batch)  # dropout has no predictions of its own
+            if args.what != "predict":
+                rows.append(measure(args, network, "train", batch))
+            sizes = () if args.what == "train" or on_gpu or network.endswith("-dropout") else (1, batch)  # dropout has no predictions of its own
             rows += [measure(args, network, "predict", size) for size in sizes]
     record = {
         "machine": machine,
@@ -236,7 +239,7 @@ def main():
         "rounds": args.rounds,
         "limit_gflops": max(gflops, limit(args)),
         "notes": args.note,
-        "compile_s": compile_times(args, rows[0]["batch"]) if args.only is None else {},
+        "compile_s": compile_times(args, rows[0]["batch"]) if args.only is None and args.what is None else {},
         "rows": rows,
     }
     name = args.name or ("networks_gpu" if on_gpu else "networks")
