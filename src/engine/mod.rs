@@ -247,7 +247,10 @@ mod tests {
                 let args = stay.iter().chain([&varies]).map(Arg::Keep);
                 let results = rest.execute(args.collect()).unwrap();
                 let [squares, plain] = [0, 1].map(|i| results[i].to_literal().unwrap());
-                assert_eq!([squares, plain], [array([9.0 + c, 16.0 + c]), array([5.0 + c, 6.0 + c])]);
+                assert_eq!(
+                    [squares, plain],
+                    [array([9.0 + c, 16.0 + c]), array([5.0 + c, 6.0 + c])]
+                );
             }
         }
     }
