@@ -186,10 +186,10 @@ fn pair(device: &Device, plans: &[Plan; 2], rounds: usize) -> anyhow::Result<ser
 fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_json::Value> {
     let model = plan.model()?;
     let batch = plan.run.train.batch_size;
-    let started = Instant::now();
     let arrays = state::initial(plan)?;
     let specs = state::inference_specs(&model.declaration());
     let arrays: Vec<Literal> = specs.iter().map(|(name, _)| arrays[name].clone()).collect();
+    let started = Instant::now();
     let predictor = Predictor::new(device, Inference::new(plan, &*model), &arrays, batch, DType::U8)?;
     let compile_s = started.elapsed().as_secs_f64();
     let images = device.upload(&pictures(plan, &*model, batch)[0], 0)?;

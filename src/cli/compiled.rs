@@ -47,7 +47,7 @@ pub fn programs(plan: &Plan) -> anyhow::Result<Vec<Program>> {
     };
     let inference = prediction(Inference::new(plan, &*model), batch, DType::F32)?;
     let fixed = inference.parameters.len() - 1;
-    let [_, inference] = device.executables_prepared(&inference, fixed)?;
+    let inference = device.lowered_executable(&device.prepared(&inference, fixed)?.rest, &[], 1)?;
     let (step, aliases) = trainer.launch(batch)?;
     let step = device.executable(&step, &aliases, plan.replicas())?;
     Ok(vec![

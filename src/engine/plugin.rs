@@ -88,18 +88,19 @@ impl Pjrt {
         self.lowered_executable(&computation.lowered(self.target(computation)?)?, aliases, replicas)
     }
 
-    /// [`Engine::compile_prepared`].
+    /// [`Computation::prepared`] of a graph in the form that suits the device.
     ///
     /// # Errors
-    /// The compiler's.
-    pub fn executables_prepared(&self, computation: &Computation, fixed: usize) -> pjrt::Result<[Executable; 2]> {
-        let Prepared { first, aliases, rest } = computation.lowered(self.target(computation)?)?.prepared(fixed)?;
-        let first = self.lowered_executable(&first, &aliases, 1)?;
-        Ok([first, self.lowered_executable(&rest, &[], 1)?])
+    /// As when the user names a library of convolutions that is none.
+    pub fn prepared(&self, computation: &Computation, fixed: usize) -> pjrt::Result<Prepared> {
+        Ok(computation.lowered(self.target(computation)?)?.prepared(fixed)?)
     }
 
     /// [`Pjrt::executable`] of a graph that has the form for the device already.
-    fn lowered_executable(
+    ///
+    /// # Errors
+    /// The compiler's.
+    pub fn lowered_executable(
         &self,
         computation: &Computation,
         aliases: &[Alias],
@@ -159,9 +160,9 @@ impl Engine for Pjrt {
     }
 
     fn compile_prepared(&self, computation: &Computation, fixed: usize) -> Result<[Box<dyn Program>; 2]> {
-        Ok(self
-            .executables_prepared(computation, fixed)?
-            .map(|part| Box::new(part) as Box<dyn Program>))
+        let Prepared { first, aliases, rest } = self.prepared(computation, fixed)?;
+        let first = self.lowered_executable(&first, &aliases, 1)?;
+        Ok([Box::new(first), Box::new(self.lowered_executable(&rest, &[], 1)?)])
     }
 
     fn upload(&self, array: &Literal, device: usize) -> Result<Buffer> {
