@@ -99,15 +99,7 @@ impl Device {
         self.own.start == 0
     }
 
-    /// Compiles a graph for the first device. With `aliases` parameters may be donated to outputs.
-    ///
-    /// # Errors
-    /// The compiler's.
-    pub fn program(&self, computation: &Computation, aliases: &[Alias]) -> Result<Box<dyn Program>> {
-        self.engine.compile(computation, aliases, 1)
-    }
-
-    /// [`Device::program`] for all replicas, which run it together.
+    /// Compiles a graph for all replicas, which run it together. With `aliases` parameters may be donated to outputs.
     ///
     /// # Errors
     /// The compiler's.

@@ -100,7 +100,7 @@ fn prepared<'a>(device: &'a Device, plan: &'a Plan) -> anyhow::Result<(Training<
     let started = Instant::now();
     let (computation, aliases) = trainer.launch(batch)?;
     let graph_s = started.elapsed().as_secs_f64();
-    let program = device.program(&computation, &aliases)?;
+    let program = device.replicated(&computation, &aliases)?;
     let compile_s = started.elapsed().as_secs_f64() - graph_s;
     let specs = state::specs(plan);
     let arrays = state::initial(plan)?;
