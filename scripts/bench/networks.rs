@@ -33,9 +33,10 @@ fn plan(preset: &str, batch: usize, values: &[String]) -> anyhow::Result<Plan> {
     for pair in values {
         let (key, value) = pair.split_once('=').context("expected KEY=VALUE")?;
         let key: Vec<&str> = key.split('.').collect();
-        layers = match value.parse::<f64>() {
-            Ok(number) => layers.set(pair, &key, number)?,
-            Err(_) => layers.set(pair, &key, value)?,
+        layers = match (value.parse::<i64>(), value.parse::<f64>()) {
+            (Ok(whole), _) => layers.set(pair, &key, whole)?,
+            (_, Ok(number)) => layers.set(pair, &key, number)?,
+            _ => layers.set(pair, &key, value)?,
         };
     }
     Ok(layers.plan()?)

@@ -157,7 +157,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 /// Writes `value` as the one JSON object of `--json`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&format!("{}\n", serde_json::to_string(value)?))
 }

@@ -200,7 +200,7 @@ impl Plan {
     }
 
     /// Iterations of a full launch: no launch goes past an evaluation or a checkpoint, or is sent more images than
-    /// [`MAX_STREAMED_BYTES`] unless a single batch has more.
+    /// `MAX_STREAMED_BYTES` unless a single batch has more.
     pub fn launch_length(&self) -> u64 {
         let train = &self.run.train;
         let rhythm = train.eval_interval.min(train.checkpoint_interval);

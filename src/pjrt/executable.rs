@@ -89,7 +89,7 @@ impl Client {
         }
     }
 
-    /// Loads what [`Executable::serialize`] wrote, on the same build of the same plugin.
+    /// Loads what [`Compiled::serialize`] wrote, on the same build of the same plugin.
     ///
     /// # Errors
     /// When the bytes are damaged or another build of the plugin wrote them.

@@ -41,7 +41,7 @@ pub struct Row {
     pub drop_fraction: f32,
     /// Factors of the average of gradients so far and of this iteration's, where gradients are averaged for the update.
     pub average: Option<[f32; 2]>,
-    /// Share of its weights that each layer of [`Trainer::updated_params`] keeps, under gradual pruning.
+    /// Share of its weights that each layer whose mask is updated keeps, under gradual pruning.
     pub densities: Vec<f32>,
 }
 

@@ -35,6 +35,9 @@ pub struct ConvFacts {
     pub window: Vec<WindowDim>,
     /// Positions of the window per spatial axis.
     pub positions: Vec<usize>,
+    /// Whether the kernel's output channels lie outside of its input channels, as in the gradient of an input: the reverse of
+    /// what the compiler's convolution takes as it is.
+    pub transposed: bool,
     /// What the operator is to a library of convolutions, where it is anything ([`crate::DirectConvolution::of`]).
     pub pass: Option<ConvPass>,
     /// Whether gradients of kernels are computed beside it. Otherwise what follows may be computed in the same pass over memory.
@@ -125,7 +128,8 @@ const NARROWING_TERMS: usize = 1500;
 /// Fewest channels of which the library makes a fourth as many or fewer by a 1×1 kernel faster than a matrix product.
 const NARROWED: usize = 512;
 
-/// Most elements of a kernel, per element of its window, that the library brings into its own order in less time than it saves.
+/// Most elements of a kernel, per element of its window, that the library brings into its own order in less time than it saves
+/// on any number of windows.
 const REORDERED: usize = 64 * 64;
 
 /// As [`choose`], where the host has a library of convolutions: what measured best with that on two processors
@@ -153,9 +157,13 @@ pub(super) fn choose_with_library(facts: &ConvFacts) -> Lowering {
         (Grouping::Dense, ConvPass::Forward) if facts.elements() == 1 => {
             facts.channels >= NARROWED.max(4 * facts.filters)
         }
-        // 1.2 to 1.5 times as fast, on three colours up to 12; with more channels as fast or slower, but for kernels that are
-        // brought into the library's order once for all launches.
-        (Grouping::Dense, ConvPass::Forward) => !facts.training || facts.channels * facts.filters <= REORDERED,
+        // 1.2 to 1.5 times as fast, on three colours up to 12. Of larger kernels those that the compiler transposes, 1.05 to
+        // 1.6 times; others where the library's order pays, because it is made once for all launches or for many windows.
+        (Grouping::Dense, ConvPass::Forward) => {
+            let kernel = facts.channels * facts.filters;
+            let many = kernel <= REORDERED || kernel <= 2 * facts.batch * facts.places();
+            !facts.training || facts.transposed || many
+        }
     };
     if direct { Lowering::DIRECT } else { compiled }
 }

@@ -78,6 +78,7 @@ impl<'g> Conv<'g> {
                 .iter()
                 .map(|&axis| node.shape().dims[axis])
                 .collect(),
+            transposed: dims.kernel_output < dims.kernel_input,
             pass: node
                 .op
                 .direct_convolution([&input, &own, &node.shape().dims])

@@ -211,7 +211,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// How [`write`] lays a table out.
+/// How [`write()`] lays a table out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// A block is closed when it has this many bytes.
