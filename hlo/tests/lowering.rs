@@ -274,3 +274,56 @@ fn sums_of_products_keep_their_value() {
         assert_eq!(want[0].to_vec::<f32>(), got[0].to_vec::<f32>(), "{dims:?}");
     }
 }
+
+/// Bit for bit: the same elements are chosen among equals, infinities and NaN, and what windows share is added in their order.
+#[test]
+fn gradients_of_maxima_keep_their_value() {
+    for case in cases::all().iter().filter(|case| case.op == "select-and-scatter") {
+        let lowered = case.computation().unwrap().lowered(Target::Cpu).unwrap();
+        case.check(&lowered.evaluate(&case.inputs).unwrap()).unwrap();
+    }
+    let dims = [2, 7, 6, 3];
+    let values: Vec<f32> = (0..dims.iter().product())
+        .map(|i: usize| match (i * 7919) % 11 {
+            0 => f32::NEG_INFINITY,
+            1 if i > 120 => f32::NAN,
+            2 => f32::INFINITY,
+            k => (k % 4) as f32 - 1.0,
+        })
+        .collect();
+    let input = Literal::new(&dims, &values);
+    let least = Literal::new(&dims, &vec![f32::NEG_INFINITY; values.len()]);
+    let (mut rewritten, padded) = (0, Padding::Explicit([(2, 1), (1, 2)]));
+    for size in [[3, 3], [2, 2], [1, 3], [4, 4], [5, 5], [1, 1]] {
+        for strides in [[2, 2], [1, 1], [3, 1], [2, 5]] {
+            for padding in [Padding::Same, Padding::Valid, padded] {
+                let parameter = [("x".to_string(), Shape::new(DType::F32, dims))];
+                let built = Graph::function("maxima", &parameter, |g, x| {
+                    let pooled = x[0].max_pool(size, strides, padding);
+                    let count = pooled.shape().elements();
+                    let weights: Vec<f32> = (0..count).map(|i| ((i * 31) % 17) as f32 / 7.0 - 1.0).collect();
+                    let weights = g.constant(Literal::new(&pooled.dims(), &weights));
+                    grad((pooled * weights).reduce_sum_all(), &[x[0]])
+                });
+                let built = built.unwrap();
+                let lowered = built.lowered(Target::Cpu).unwrap();
+                let scatters = |node: &hlo::Node| matches!(node.op, Op::SelectAndScatter { .. });
+                let stays = lowered.nodes.iter().any(scatters);
+                assert_eq!(stays, size[0] > 4 || size == [1, 1], "{size:?}");
+                rewritten += usize::from(!stays);
+                for input in [&input, &least] {
+                    let [want, got] = [&built, &lowered].map(|c| c.evaluate(std::slice::from_ref(input)).unwrap());
+                    let bits = |x: &Literal| {
+                        x.to_vec::<f32>()
+                            .unwrap()
+                            .iter()
+                            .map(|v| v.to_bits())
+                            .collect::<Vec<_>>()
+                    };
+                    assert_eq!(bits(&want[0]), bits(&got[0]), "{size:?} {strides:?} {padding:?}");
+                }
+            }
+        }
+    }
+    assert_eq!(rewritten, 48);
+}

@@ -1,13 +1,14 @@
 //! Rewriting of a finished graph for one kind of device: what a compiler computes slowly in the form in which models and
 //! gradients are written, said in a form that it computes fast.
 //!
-//! Convolutions are rewritten, and sums over all but the channels. Forward passes and both gradients arrive here as the one
-//! operator [`Op::Convolution`], so [`choose`](choose::choose) decides by shape alone and knows nothing of training. Every
-//! form is the same sum in another order, so results agree within rounding.
+//! Convolutions are rewritten, sums over all but the channels, and gradients of maxima under a window. Forward passes and both
+//! gradients of a convolution arrive here as the one operator [`Op::Convolution`], so [`choose`](choose::choose) decides by
+//! shape alone and knows nothing of training. Every form is the same sum in another order, so results agree within rounding.
 
 mod choose;
 mod conv;
 mod phases;
+mod pool;
 mod sums;
 
 use crate::error::Result;
@@ -99,8 +100,8 @@ impl Lowering {
 }
 
 impl Computation {
-    /// This computation with its convolutions and sums, also those of the computations that it calls, in the forms that
-    /// measure best on `target`. Parameters, outputs and scopes stay.
+    /// This computation with its convolutions, sums and gradients of maxima, also those of the computations that it calls, in
+    /// the forms that measure best on `target`. Parameters, outputs and scopes stay.
     ///
     /// # Errors
     /// As [`Computation::lowered_by`].
@@ -134,16 +135,16 @@ fn trains(of: &Computation) -> bool {
 /// One run of the rewriting. Called computations are rewritten once, however often they are called.
 struct Pass<'c> {
     choose: &'c dyn Fn(&ConvFacts) -> Lowering,
-    /// Whether sums are rewritten too.
-    sums: bool,
+    /// Whether what is no convolution is rewritten too.
+    others: bool,
     done: BTreeMap<*const Computation, Arc<Computation>>,
 }
 
 impl<'c> Pass<'c> {
-    fn new(choose: &'c dyn Fn(&ConvFacts) -> Lowering, sums: bool) -> Self {
+    fn new(choose: &'c dyn Fn(&ConvFacts) -> Lowering, others: bool) -> Self {
         Pass {
             choose,
-            sums,
+            others,
             done: BTreeMap::new(),
         }
     }
@@ -173,7 +174,8 @@ impl<'c> Pass<'c> {
                 let conv = Conv::of(graph, node, training)?;
                 conv.lowered((self.choose)(conv.facts()))
             }
-            Op::Reduce { .. } if self.sums => sums::lowered(graph, node),
+            Op::Reduce { .. } if self.others => sums::lowered(graph, node),
+            Op::SelectAndScatter { .. } if self.others => pool::lowered(graph, node),
             _ => None,
         }
     }
