@@ -83,7 +83,7 @@ impl<'g> Pool<'_, 'g> {
         found.map_or(number(0), |(_, placed, _)| placed)
     }
 
-    /// At which positions an element of the window lies over the operand; `None` where at all.
+    /// At which positions an element of the window lies over the operand, not its padding; `None` where at every one.
     fn inside(&self, at: &[usize]) -> Option<Tensor<'g>> {
         let (extents, dims) = (self.x.dims(), self.source.dims());
         let along = |axis: usize| {
