@@ -4,7 +4,7 @@
 //! then scatters element by element: in ResNet-50's step 2 to 4 % of the time. Here one number says which element of the window
 //! is the largest, and every element of the operand adds up what the few windows over it have for it.
 
-use super::conv::indices;
+use super::conv::{indices, picked};
 use crate::graph::{Graph, Node, Tensor};
 use crate::op::{Op, WindowDim};
 use crate::shape::DType;
@@ -24,12 +24,7 @@ pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
     let over_images = [first, last].iter().all(|w| **w == WindowDim::unit());
     let elements: usize = spatial.iter().map(|w| w.size).product();
     let simple = over_images && (2..=UNROLLED).contains(&elements) && spatial.iter().all(|w| w.pad_low >= 0);
-    let pool = Pool {
-        x,
-        source,
-        window,
-        spatial,
-    };
+    let pool = Pool { x, source, spatial };
     // The start value is 0, as in all graphs that are built here. Sums of rounded numbers stay with the compiler.
     (simple && x.dtype() == DType::F32 && source.shape().elements() > 0).then(|| pool.gradient())
 }
@@ -38,7 +33,6 @@ struct Pool<'a, 'g> {
     x: Tensor<'g>,
     /// One per position.
     source: Tensor<'g>,
-    window: &'a [WindowDim],
     spatial: &'a [WindowDim],
 }
 
@@ -51,16 +45,12 @@ impl<'g> Pool<'_, 'g> {
     /// earlier unless that is greater or equal, as in the operator, and padding takes none.
     fn place(&self) -> Tensor<'g> {
         let dims = self.source.dims();
-        let low: Vec<i64> = self.window.iter().map(|w| w.pad_low).collect();
-        let high: Vec<i64> = self.window.iter().map(|w| w.pad_high).collect();
+        let edge = |of: fn(&WindowDim) -> i64| [vec![0], self.spatial.iter().map(of).collect(), vec![0]].concat();
+        let (low, high) = (edge(|w| w.pad_low), edge(|w| w.pad_high));
         let padded = self.x.pad(f64::NEG_INFINITY, &low, &high, &vec![0; low.len()]);
-        let strides: Vec<usize> = self.window.iter().map(|w| w.stride).collect();
         let under = |at: &[usize]| {
-            let start = [&[0], at, &[0]].concat();
-            let limit: Vec<usize> = (0..dims.len())
-                .map(|a| start[a] + (dims[a] - 1) * strides[a] + 1)
-                .collect();
-            padded.slice_strided(&start, &limit, &strides)
+            let strides = self.spatial.iter().map(|w| w.stride);
+            picked(padded, at.iter().copied(), &dims[1..dims.len() - 1], strides)
         };
         let number = |place: usize| self.x.graph().number(DType::S32, place as f64).broadcast_to(&dims);
         let mut found: Option<(Tensor<'g>, Tensor<'g>, Option<Tensor<'g>>)> = None;
