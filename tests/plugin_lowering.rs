@@ -1,4 +1,5 @@
-//! Convolutions in each of their forms on the CPU plugin: the same numbers within rounding.
+//! Convolutions in each of their forms on the CPU plugin: the same numbers within rounding. So are sums and gradients of maxima
+//! that the host computes.
 #![allow(clippy::unwrap_used)]
 
 use hlo::{Computation, Direct, Form, Graph, Literal, Lowering, Op, Padding, Target, Tensor, grad};
@@ -134,6 +135,100 @@ fn kernels_packed_once_give_the_same_numbers() {
         reordered += usize::from(first[0] != inputs[0]);
     }
     assert!(reordered >= 4, "{reordered}");
+}
+
+/// Bit for bit: the same elements are chosen among equals, infinities and NaN, and what windows share is added in their order.
+#[test]
+fn gradients_of_maxima_keep_their_bits() {
+    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
+    assert!(plugin.kernels().unwrap().is_some());
+    let dims = [3, 7, 6, 5];
+    let values: Vec<f32> = (0..dims.iter().product())
+        .map(|i: usize| match (i * 7919) % 11 {
+            0 => f32::NEG_INFINITY,
+            1 if i > 200 => f32::NAN,
+            2 => f32::INFINITY,
+            k => (k % 4) as f32 - 1.0,
+        })
+        .collect();
+    let input = Literal::new(&dims, &values);
+    let least = Literal::new(&dims, &vec![f32::NEG_INFINITY; values.len()]);
+    let padded = Padding::Explicit([(2, 1), (1, 2)]);
+    for size in [[3, 3], [2, 2], [1, 3], [5, 5], [1, 1]] {
+        let parameter = [("x".to_string(), input.shape().clone())];
+        let built = Graph::function("maxima", &parameter, |g, x| {
+            let gradient = |strides: [usize; 2], padding| {
+                let pooled = x[0].max_pool(size, strides, padding);
+                let count = pooled.shape().elements();
+                let weights: Vec<f32> = (0..count).map(|i| ((i * 31) % 17) as f32 / 7.0 - 1.0).collect();
+                let weights = g.constant(Literal::new(&pooled.dims(), &weights));
+                grad((pooled * weights).reduce_sum_all(), &[x[0]])
+            };
+            let strides = [[2, 2], [1, 1], [3, 1], [2, 5]];
+            let paddings = [Padding::Same, Padding::Valid, padded];
+            let each = |strides: [usize; 2]| paddings.iter().flat_map(move |&padding| gradient(strides, padding));
+            strides.into_iter().flat_map(each).collect()
+        });
+        let built = built.unwrap();
+        let lowered = built.lowered(Target::CpuWithLibrary).unwrap();
+        let scatters = |node: &hlo::Node| matches!(node.op, Op::SelectAndScatter { .. });
+        assert!(!lowered.nodes.iter().any(scatters));
+        for input in [&input, &least] {
+            let inputs = std::slice::from_ref(input);
+            let (got, want) = (run(&client, &lowered, inputs), built.evaluate(inputs).unwrap());
+            assert_eq!(want.len(), 12);
+            for (index, (got, want)) in got.iter().zip(&want).enumerate() {
+                let bits = |x: &Literal| {
+                    x.to_vec::<f32>()
+                        .unwrap()
+                        .into_iter()
+                        .map(f32::to_bits)
+                        .collect::<Vec<_>>()
+                };
+                assert_eq!(bits(got), bits(want), "{size:?}, {index}");
+            }
+        }
+    }
+}
+
+/// In several pieces, which the program's threads share.
+#[test]
+fn sums_of_columns_have_the_operators_numbers() {
+    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
+    assert!(plugin.kernels().unwrap().is_some());
+    let mut stream = rng::stream(0, "sums_of_columns", "", 0);
+    for dims in [[64, 16, 16, 24], [9, 7, 7, 512], [33, 1, 1, 2000]] {
+        let mut values = |dims: &[usize], mean: f32| {
+            let normal = |_| stream.normal() as f32 + mean;
+            Literal::new(dims, &(0..dims.iter().product()).map(normal).collect::<Vec<_>>())
+        };
+        let inputs = [values(&dims, 1.0), values(&dims, 0.5), values(&dims[3..], 0.0)];
+        let parameters = inputs.each_ref().map(|input| ("x".to_string(), input.shape().clone()));
+        let built = Graph::function("sums", &parameters, |_, x| {
+            let [x, c, other] = [x[0], x[1], x[2]];
+            let (axes, mean) = ([0, 1, 2], x.reduce_mean(&[0, 1, 2]));
+            let (centred, from_other) = (x - mean, x - other);
+            let scale = (c * centred).reduce_sum(&axes);
+            vec![
+                mean,
+                (centred * centred).reduce_mean(&axes),
+                scale,
+                c.reduce_sum(&axes),
+                (from_other * from_other).reduce_sum(&axes),
+            ]
+        })
+        .unwrap();
+        let lowered = built.lowered(Target::CpuWithLibrary).unwrap();
+        let calls = |node: &&hlo::Node| matches!(node.op, Op::Call { host: Some(_), .. });
+        assert_eq!(lowered.nodes.iter().filter(calls).count(), 3);
+        // The compiler's own sums of so many numbers are further off.
+        let (got, want) = (run(&client, &lowered, &inputs), built.evaluate(&inputs).unwrap());
+        for (index, (got, want)) in got.iter().zip(&want).enumerate() {
+            close(got, want, &format!("{dims:?}, output {index}"));
+        }
+    }
 }
 
 fn close(got: &Literal, want: &Literal, what: &str) {

@@ -72,6 +72,34 @@ struct Functions {
     error_create: Option<unsafe extern "C" fn(*mut ErrorArgs) -> *mut c_void>,
 }
 
+/// `XLA_FFI_Api` as far as the function that hands work to a program's threads.
+#[repr(C)]
+struct MoreFunctions {
+    head: Functions,
+    error_message: *const c_void,
+    error_destroy: Option<unsafe extern "C" fn(*mut ErrorDestroyArgs)>,
+    others: [*const c_void; 8],
+    schedule: Option<unsafe extern "C" fn(*mut ScheduleArgs) -> *mut c_void>,
+}
+
+/// `XLA_FFI_Error_Destroy_Args`.
+#[repr(C)]
+struct ErrorDestroyArgs {
+    struct_size: usize,
+    extension_start: *mut Base,
+    error: *mut c_void,
+}
+
+/// `XLA_FFI_ThreadPool_Schedule_Args`.
+#[repr(C)]
+struct ScheduleArgs {
+    struct_size: usize,
+    extension_start: *mut Base,
+    context: *mut c_void,
+    task: unsafe extern "C" fn(*mut c_void),
+    data: *mut c_void,
+}
+
 /// `XLA_FFI_Error_Create_Args`.
 #[repr(C)]
 struct ErrorArgs {
@@ -191,6 +219,43 @@ impl Call<'_> {
                 }
             }
         })
+    }
+
+    /// Has a thread of the running program run `task` with `data` when one is free, be it this one at once; false where it
+    /// never will.
+    ///
+    /// # Safety
+    /// `data` must be what `task` takes, at any time and on any thread.
+    pub unsafe fn schedule(&self, task: unsafe extern "C" fn(*mut c_void), data: *mut c_void) -> bool {
+        let CallFrame { api, context, .. } = *self.0;
+        // SAFETY: the functions live as long as the plugin, and are as many as their size says.
+        let more = unsafe {
+            let whole = (*api).struct_size >= size_of::<MoreFunctions>();
+            whole.then(|| &*api.cast::<MoreFunctions>())
+        };
+        let Some((schedule, destroy)) = more.and_then(|more| more.schedule.zip(more.error_destroy)) else {
+            return false;
+        };
+        let mut args = ScheduleArgs {
+            struct_size: size_of::<ScheduleArgs>(),
+            extension_start: null_mut(),
+            context,
+            task,
+            data,
+        };
+        // SAFETY: the context is this call's; the caller answers for the task.
+        let error = unsafe { schedule(&raw mut args) };
+        if error.is_null() {
+            return true;
+        }
+        let mut args = ErrorDestroyArgs {
+            struct_size: size_of::<ErrorDestroyArgs>(),
+            extension_start: null_mut(),
+            error,
+        };
+        // SAFETY: last use of the error.
+        unsafe { destroy(&raw mut args) };
+        false
     }
 }
 

@@ -31,13 +31,16 @@ mod executable;
 mod ffi;
 mod kernels;
 mod key_value;
+mod maxima;
 mod nodes;
 mod onednn;
 mod options;
 mod packages;
 mod plugin;
 mod profiler;
+mod share;
 mod signature;
+mod sums;
 mod topology;
 
 pub use api::OptionValue;

@@ -207,7 +207,7 @@ fn apply(node: &Node, operands: &[Rc<Value>]) -> Vec<Rc<Value>> {
             let branch = if x[0].ints()[0] != 0 { on_true } else { on_false };
             return run(branch, &operands[1..]);
         }
-        Op::Call { body } => return run(body, operands),
+        Op::Call { body, .. } => return run(body, operands),
         Op::Sort { axis, descending } => return wrap_all(index::sort(*axis, *descending, &x)),
         Op::TopK { k } => return wrap_all(index::top_k(*k, x[0], &node.shapes)),
         Op::Parameter { .. } | Op::GetTupleElement { .. } => unreachable!("handled by the caller"),

@@ -21,6 +21,9 @@ use std::sync::Arc;
 
 pub use choose::{ConvFacts, Grouping};
 use conv::Conv;
+pub use pool::MAXIMA_GRADIENT;
+pub use sums::COLUMN_SUMS;
+use sums::HostSums;
 
 /// What a graph is rewritten for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum Target {
     Any,
     /// XLA on a CPU.
     Cpu,
-    /// XLA on a CPU, in a host that offers the function [`DIRECT_CONVOLUTION`].
+    /// XLA on a CPU, in a host that offers the functions [`DIRECT_CONVOLUTION`], [`COLUMN_SUMS`] and [`MAXIMA_GRADIENT`].
     CpuWithLibrary,
 }
 
@@ -108,8 +111,8 @@ impl Computation {
     pub fn lowered(&self, target: Target) -> Result<Computation> {
         match target {
             Target::Any => Ok(self.clone()),
-            Target::Cpu => Pass::new(&choose::choose, true).computation(self),
-            Target::CpuWithLibrary => Pass::new(&choose::choose_with_library, true).computation(self),
+            Target::Cpu => Pass::new(&choose::choose, Some(target)).computation(self),
+            Target::CpuWithLibrary => Pass::new(&choose::choose_with_library, Some(target)).computation(self),
         }
     }
 
@@ -119,7 +122,7 @@ impl Computation {
     /// # Errors
     /// [`crate::Error::Shape`] where a form does not fit its neighbours: a defect of this module.
     pub fn lowered_by(&self, choose: &dyn Fn(&ConvFacts) -> Lowering) -> Result<Computation> {
-        Pass::new(choose, false).computation(self)
+        Pass::new(choose, None).computation(self)
     }
 }
 
@@ -135,16 +138,16 @@ fn trains(of: &Computation) -> bool {
 /// One run of the rewriting. Called computations are rewritten once, however often they are called.
 struct Pass<'c> {
     choose: &'c dyn Fn(&ConvFacts) -> Lowering,
-    /// Whether what is no convolution is rewritten too.
-    others: bool,
+    /// What operators that are no convolutions are rewritten for, if they are.
+    target: Option<Target>,
     done: BTreeMap<*const Computation, Arc<Computation>>,
 }
 
 impl<'c> Pass<'c> {
-    fn new(choose: &'c dyn Fn(&ConvFacts) -> Lowering, others: bool) -> Self {
+    fn new(choose: &'c dyn Fn(&ConvFacts) -> Lowering, target: Option<Target>) -> Self {
         Pass {
             choose,
-            others,
+            target,
             done: BTreeMap::new(),
         }
     }
@@ -153,13 +156,14 @@ impl<'c> Pass<'c> {
         let graph = Graph::new(of.name.clone());
         let mut ids: Vec<NodeId> = Vec::with_capacity(of.nodes.len());
         let training = trains(of);
+        let mut sums = HostSums::default();
         for node in &of.nodes {
             let mut node = node.clone();
             node.op = self.called(node.op)?;
             for operand in &mut node.operands {
                 *operand = ids[*operand];
             }
-            let lowered = self.node(&graph, &node, training).map(|tensor| tensor.id());
+            let lowered = self.node(&graph, &node, training, &mut sums).map(|tensor| tensor.id());
             ids.push(lowered.unwrap_or_else(|| graph.copy(node)));
         }
         let outputs: Vec<_> = of.outputs.iter().map(|&id| graph.tensor(ids[id]).output()).collect();
@@ -167,15 +171,16 @@ impl<'c> Pass<'c> {
     }
 
     /// What stands for `node`, whose operands are those of `graph`; `None` where it stays.
-    fn node<'g>(&self, graph: &'g Graph, node: &Node, training: bool) -> Option<Tensor<'g>> {
+    fn node<'g>(&self, graph: &'g Graph, node: &Node, training: bool, sums: &mut HostSums<'g>) -> Option<Tensor<'g>> {
         let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.as_str()));
+        let host = self.target == Some(Target::CpuWithLibrary);
         match node.op {
             Op::Convolution { .. } => {
                 let conv = Conv::of(graph, node, training)?;
                 conv.lowered((self.choose)(conv.facts()))
             }
-            Op::Reduce { .. } if self.others => sums::lowered(graph, node),
-            Op::SelectAndScatter { .. } if self.others => pool::lowered(graph, node),
+            Op::Reduce { .. } if self.target.is_some() => sums::lowered(graph, node, host.then_some(sums)),
+            Op::SelectAndScatter { .. } if host => pool::lowered(graph, node),
             _ => None,
         }
     }
@@ -191,8 +196,9 @@ impl<'c> Pass<'c> {
                 on_true: self.shared(&on_true)?,
                 on_false: self.shared(&on_false)?,
             },
-            Op::Call { body } => Op::Call {
+            Op::Call { body, host } => Op::Call {
                 body: self.shared(&body)?,
+                host,
             },
             op => op,
         })

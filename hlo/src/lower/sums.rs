@@ -1,9 +1,16 @@
 //! Sums over all axes but the last, as batch normalisation and gradients of depthwise kernels have them, and sums of
 //! products over all axes, as weight decay's loss has them.
 
-use crate::graph::{Graph, Node, Tensor};
-use crate::op::{Binary, Op, Reducer};
+use crate::graph::{Graph, Node, NodeId, Tensor};
+use crate::op::{Binary, HostFunction, Op, Reducer};
 use crate::shape::DType;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The name under which a host offers programs sums over all axes but the last. Of one operand `a`: `Σ a`, and `Σ (a - ā)²`
+/// about the means `ā`. Of two, the second with one number per column: `Σ (a - m)²`. Of three, the last so: `Σ a (b - m)`,
+/// and `Σ a`.
+pub const COLUMN_SUMS: &str = "rigl_xla.sums";
 
 /// Most parts that are added at once. The compiler writes out what makes the summands, once for each, and gives up on
 /// fusing them at 15.
@@ -16,8 +23,8 @@ const WORTH: usize = 1 << 14;
 /// the result is aligned, as 64 bytes are; of a smaller one it makes code, anew for each product.
 const ROWS: usize = 4;
 
-/// What stands for `node`, if it is such a sum.
-pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
+/// What stands for `node`, if it is such a sum; by calls of the host where there is one to offer [`COLUMN_SUMS`].
+pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node, host: Option<&mut HostSums<'g>>) -> Option<Tensor<'g>> {
     let Op::Reduce { axes, reducer } = &node.op else {
         return None;
     };
@@ -31,7 +38,107 @@ pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
         return product_sum(graph, x);
     }
     let leading = shape.rank() > 1 && axes.iter().copied().eq(0..shape.rank() - 1);
-    leading.then(|| column_sums(x))
+    let called = host.filter(|_| leading).and_then(|host| host.sums(graph, x));
+    called.or_else(|| leading.then(|| column_sums(x)))
+}
+
+/// Sums by a host, which reads what it is given once for two of them, and has all that it needs compiled.
+#[derive(Default)]
+pub(super) struct HostSums<'g> {
+    /// `Σ a` per `a`.
+    plain: BTreeMap<NodeId, Tensor<'g>>,
+    /// `Σ (a - ā)²` per `a`.
+    about_mean: BTreeMap<NodeId, Tensor<'g>>,
+}
+
+impl<'g> HostSums<'g> {
+    /// `None` for a product that the host does not know: its factors would be written to memory for it.
+    fn sums(&mut self, graph: &'g Graph, summand: Tensor<'g>) -> Option<Tensor<'g>> {
+        let node = graph.node(summand.id());
+        match (&node.op, &node.operands[..]) {
+            (Op::Binary(Binary::Multiply), &[a, b]) if a == b => {
+                let [a, m] = centred(graph, a)?;
+                match self.about_mean.get(&a.id()) {
+                    Some(&squares) if self.is_mean(graph, a, m) => Some(squares),
+                    _ => called(graph, &[a, m]).first().copied(),
+                }
+            }
+            (Op::Binary(Binary::Multiply), &[a, b]) => {
+                let (a, [b, m]) = match (centred(graph, b), centred(graph, a)) {
+                    (Some(of), _) => (a, of),
+                    (None, Some(of)) => (b, of),
+                    (None, None) => return None,
+                };
+                let &[products, sum] = &called(graph, &[graph.tensor(a), b, m])[..] else {
+                    return None;
+                };
+                self.plain.entry(a).or_insert(sum);
+                Some(products)
+            }
+            _ => {
+                let id = summand.id();
+                if let Some(&sum) = self.plain.get(&id) {
+                    return Some(sum);
+                }
+                let &[sum, squares] = &called(graph, &[summand])[..] else {
+                    return None;
+                };
+                self.plain.insert(id, sum);
+                self.about_mean.insert(id, squares);
+                Some(sum)
+            }
+        }
+    }
+
+    /// Whether `m` is `Σ a` divided by the number of rows, and not the mean over several replicas, or another.
+    fn is_mean(&self, graph: &'g Graph, a: Tensor<'g>, m: Tensor<'g>) -> bool {
+        let (Some(sum), columns) = (self.plain.get(&a.id()), m.shape().elements()) else {
+            return false;
+        };
+        let node = graph.node(m.id());
+        let (Op::Binary(Binary::Divide), &[above, below]) = (&node.op, &node.operands[..]) else {
+            return false;
+        };
+        let rows = a.shape().elements() as f64 / columns as f64;
+        let count = graph.node(below);
+        let of = count.operands.first().map(|&of| graph.node(of).op);
+        above == sum.id() && matches!(of, Some(Op::Constant(value)) if value.to_f64_vec() == [rows])
+    }
+}
+
+/// The host's sums of these operands.
+fn called<'g>(graph: &'g Graph, operands: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+    let parameters: Vec<_> = operands.iter().map(|t| ("x".to_string(), t.shape())).collect();
+    let body = Graph::function("sums", &parameters, |_, x| {
+        let axes: Vec<usize> = (0..x[0].shape().rank() - 1).collect();
+        match *x {
+            [a] => vec![a.reduce_sum(&axes), squares(a, a.reduce_mean(&axes), &axes)],
+            [a, m] => vec![squares(a, m, &axes)],
+            [a, b, m] => vec![(a * (b - m)).reduce_sum(&axes), a.reduce_sum(&axes)],
+            _ => unreachable!("there are one to three operands"),
+        }
+    });
+    match body {
+        Ok(body) => graph.host_call(HostFunction::named(COLUMN_SUMS), &Arc::new(body), operands),
+        Err(_) => vec![],
+    }
+}
+
+fn squares<'g>(a: Tensor<'g>, m: Tensor<'g>, axes: &[usize]) -> Tensor<'g> {
+    let centred = a - m;
+    (centred * centred).reduce_sum(axes)
+}
+
+/// `[b, m]`, if the node is `b - m` with one number of `m` per column.
+fn centred(graph: &Graph, id: NodeId) -> Option<[Tensor<'_>; 2]> {
+    let node = graph.node(id);
+    let (Op::Binary(Binary::Subtract), &[b, m]) = (&node.op, &node.operands[..]) else {
+        return None;
+    };
+    let of = graph.node(m);
+    let last = node.shape().rank() - 1;
+    let per_column = matches!(&of.op, Op::Broadcast { axes, .. } if axes[..] == [last]);
+    per_column.then(|| [b, of.operands[0]].map(|id| graph.tensor(id)))
 }
 
 /// `Σ a b`, if `product` is a product of arrays that can be cut into [`ROWS`]. XLA's CPU compiler writes all products to

@@ -1,6 +1,6 @@
 //! Control flow: while, conditional, call.
 
-use super::{Op, ensure};
+use super::{HostFunction, Op, ensure};
 use crate::graph::{Computation, Graph, Tensor};
 use crate::shape::{DType, Shape};
 use std::sync::Arc;
@@ -127,6 +127,29 @@ impl Graph {
     /// Applies a finished computation.
     #[track_caller]
     pub fn call<'g>(&'g self, body: &Arc<Computation>, operands: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
-        self.apply_tuple(Op::Call { body: body.clone() }, operands, body.outputs.len())
+        self.applied(body, None, operands)
+    }
+
+    /// Applies a finished computation, in place of which programs call the host's function.
+    #[track_caller]
+    pub(crate) fn host_call<'g>(
+        &'g self,
+        host: HostFunction,
+        body: &Arc<Computation>,
+        operands: &[Tensor<'g>],
+    ) -> Vec<Tensor<'g>> {
+        self.applied(body, Some(host), operands)
+    }
+
+    #[track_caller]
+    fn applied<'g>(
+        &'g self,
+        body: &Arc<Computation>,
+        host: Option<HostFunction>,
+        operands: &[Tensor<'g>],
+    ) -> Vec<Tensor<'g>> {
+        let body = body.clone();
+        let results = body.outputs.len();
+        self.apply_tuple(Op::Call { body, host }, operands, results)
     }
 }

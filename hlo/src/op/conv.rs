@@ -206,7 +206,8 @@ pub(super) fn emit_convolution(
         // There is one: the shape rule has seen to it.
         if let Some(call) = DirectConvolution::of(window, dims, [feature_groups, batch_groups], arrays) {
             let packed = direct == Direct::Packed;
-            emit_call(DIRECT_CONVOLUTION, &DirectConvolution { packed, ..call }, operands, out);
+            let call = DirectConvolution { packed, ..call };
+            emit_call(DIRECT_CONVOLUTION, call.configuration(), operands, out);
         }
         return;
     }
@@ -216,12 +217,12 @@ pub(super) fn emit_convolution(
     out.batch_group_count = batch_groups as i64;
 }
 
-/// A call of one of the host's functions, which is told of a convolution.
-pub(super) fn emit_call(function: &str, of: &DirectConvolution, operands: &[&Shape], out: &mut proto::Instruction) {
+/// A call of one of the host's functions, which is given `attributes`, as MLIR writes a dictionary.
+pub(super) fn emit_call(function: &str, attributes: String, operands: &[&Shape], out: &mut proto::Instruction) {
     out.opcode = "custom-call".into();
     out.custom_call_target = function.into();
     out.custom_call_api_version = TYPED_FFI;
-    out.backend_config = of.configuration().into_bytes();
+    out.backend_config = attributes.into_bytes();
     out.constrain_layout = true;
     out.operand_shapes_with_layout = operands.iter().map(|shape| shape_proto(shape)).collect();
 }

@@ -2,6 +2,7 @@
 
 use super::Op;
 use super::conv::ConvDims;
+use super::host::dictionary;
 use super::window::WindowDim;
 
 /// The name under which a host offers a plugin the function that computes a [`DirectConvolution`].
@@ -202,11 +203,7 @@ impl DirectConvolution {
 
     /// [`DirectConvolution::attributes`] as the text that a program carries them in.
     pub(crate) fn configuration(&self) -> String {
-        let lists = self.attributes().into_iter().map(|(name, values)| {
-            let values: Vec<String> = values.iter().map(i64::to_string).collect();
-            format!("{name} = array<i64: {}>", values.join(", "))
-        });
-        format!("{{{}}}", lists.collect::<Vec<_>>().join(", "))
+        dictionary(&self.attributes())
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod control;
 pub(crate) mod conv;
 pub(crate) mod direct;
 pub(crate) mod elementwise;
+mod host;
 pub(crate) mod index;
 pub(crate) mod layout;
 pub(crate) mod order;
@@ -27,6 +28,7 @@ pub use contract::DotDims;
 pub use conv::ConvDims;
 pub use direct::{ConvPass, DIRECT_CONVOLUTION, Direct, DirectConvolution, PACK_KERNEL, Placed};
 pub use elementwise::{Binary, Comparison, Operand, Unary};
+pub use host::HostFunction;
 pub use index::{GatherDims, Update};
 pub use reduce::Reducer;
 pub use rule::Rule;
@@ -208,6 +210,8 @@ pub enum Op {
     Call {
         /// The computation.
         body: Arc<Computation>,
+        /// A function of the host's that computes the same, which a program calls instead.
+        host: Option<HostFunction>,
     },
     /// The operand itself, with a gradient of zero. Emits nothing.
     StopGradient,
@@ -324,7 +328,7 @@ impl Op {
         match self {
             Op::While { condition, body } => vec![body, condition],
             Op::Conditional { on_true, on_false } => vec![on_true, on_false],
-            Op::Call { body } => vec![body],
+            Op::Call { body, .. } => vec![body],
             _ => vec![],
         }
     }
@@ -387,7 +391,7 @@ impl Op {
             Op::TopK { k } => order::infer_top_k(*k, operands),
             Op::While { condition, body } => control::infer_while(condition, body, operands),
             Op::Conditional { on_true, on_false } => control::infer_conditional(on_true, on_false, operands),
-            Op::Call { body } => control::infer_call(body, operands),
+            Op::Call { body, .. } => control::infer_call(body, operands),
         }
     }
 
@@ -471,7 +475,7 @@ impl Op {
                 batch_groups,
                 direct,
             } => conv::emit_convolution(window, dims, [*feature_groups, *batch_groups], *direct, operands, out),
-            Op::PackKernel(of) => conv::emit_call(PACK_KERNEL, of, operands, out),
+            Op::PackKernel(of) => conv::emit_call(PACK_KERNEL, of.configuration(), operands, out),
             Op::Reduce { axes, reducer } => reduce::emit_reduce(axes, *reducer, operands, emitter, out),
             Op::ReduceWindow { window, reducer } => {
                 window::emit_reduce_window(window, *reducer, operands[0].dtype, emitter, out);
@@ -485,6 +489,7 @@ impl Op {
                 out.k = *k as i64;
                 out.largest = true;
             }
+            Op::Call { host: Some(host), .. } => conv::emit_call(host.name, host.configuration(), operands, out),
             Op::While { .. } | Op::Conditional { .. } | Op::Call { .. } => {
                 out.called_computation_ids = emitter.called(self);
             }

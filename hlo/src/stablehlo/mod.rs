@@ -141,7 +141,7 @@ impl Writer {
     fn node(&mut self, node: &Node, operands: &[Value], shapes: &[&Shape]) -> Vec<Value> {
         match &node.op {
             Op::TopK { k } => return self.top_k(*k, operands, shapes, &node.shapes),
-            Op::Call { body } => {
+            Op::Call { body, .. } => {
                 let callee = self.callee(body);
                 let instruction = Instruction::new("func.call", operands, shapes).with(format!("callee = @{callee}"));
                 return self.add(instruction, &node.shapes);

@@ -246,6 +246,7 @@ fn attributes(op: &Op) -> String {
         Op::Sort { axis, descending } => format!(" axis={axis} descending={descending}"),
         Op::TopK { k } => format!(" k={k}"),
         Op::GetTupleElement { index } => format!(" index={index}"),
+        Op::Call { host: Some(host), .. } => format!(" host={} {}", host.name, host.configuration()),
         Op::Unary(_)
         | Op::Binary(_)
         | Op::Select

@@ -136,8 +136,9 @@ fn gradients<'g>(of: &[Tensor<'g>], cotangent: Tensor<'g>, replicas: usize) -> V
     };
     let (axes, count) = within_channels(x);
     let centred = x - mean;
+    // In this order: a host that offers such sums has the second with the first.
+    let scale = (cotangent * centred).reduce_sum(&axes) * inverse;
     let shift = cotangent.reduce_sum(&axes);
-    let scale = (cotangent * (centred * inverse)).reduce_sum(&axes);
     let [shift_mean, scale_mean] = [shift, scale].map(|sum| mean_over(replicas, sum / count as f64));
     let factor = inverse * gamma;
     let common = centred * (scale_mean * inverse * factor) + shift_mean * factor;
