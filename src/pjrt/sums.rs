@@ -39,20 +39,24 @@ enum Summand<'a> {
 }
 
 fn run(call: &Call<'_>) -> Result<(), String> {
-    let Some((out, columns)) = call.result(0) else {
+    let Some((_, columns)) = call.result(0) else {
         return Err("the call lacks a result".into());
     };
     let summand = match [0, 1, 2].map(|index| call.argument(index)) {
         [Some(a), None, None] => Summand::Moments(a),
         [Some(a), Some(m), None] if m.len() == columns => Summand::Squares(a, m),
         [Some(a), Some(b), Some(m)] if a.len() == b.len() && m.len() == columns => Summand::Products(a, b, m),
-        _ => return Err("the call's arrays do not fit each other".into()),
+        _ => return Err("the call's arguments do not fit each other".into()),
     };
     let Part { first, second, .. } = sums(summand, columns, &|pieces, run| share(call, pieces, run));
-    let results = [Some((out, first)), call.result(1).map(|(out, _)| out).zip(Some(second))];
-    for (out, sums) in results.into_iter().flatten() {
+    let results = [call.result(0), call.result(1)].into_iter().zip([first, second]);
+    for (result, sums) in results {
+        let Some((out, room)) = result else { continue };
+        if room != columns {
+            return Err("the call's results do not fit each other".into());
+        }
         let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
-        // SAFETY: there is room for one number per column in each result.
+        // SAFETY: there is room for one number per column.
         unsafe { out.copy_from_nonoverlapping(sums.as_ptr(), columns) };
     }
     Ok(())

@@ -52,7 +52,8 @@ pub(super) struct HostSums<'g> {
 }
 
 impl<'g> HostSums<'g> {
-    /// `None` for a product that the host does not know: its factors would be written to memory for it.
+    /// `None` for a product that the host does not know, and for numbers that lie in memory rounded: what it is given is
+    /// written to memory for it.
     fn sums(&mut self, graph: &'g Graph, summand: Tensor<'g>) -> Option<Tensor<'g>> {
         let node = graph.node(summand.id());
         match (&node.op, &node.operands[..]) {
@@ -106,8 +107,12 @@ impl<'g> HostSums<'g> {
     }
 }
 
-/// The host's sums of these operands.
+/// The host's sums of these operands; none where one of them is only converted to `f32`.
 fn called<'g>(graph: &'g Graph, operands: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+    let converted = |operand: &Tensor<'g>| matches!(graph.node(operand.id()).op, Op::Convert(_));
+    if operands.iter().any(converted) {
+        return vec![];
+    }
     let parameters: Vec<_> = operands.iter().map(|t| ("x".to_string(), t.shape())).collect();
     let body = Graph::function("sums", &parameters, |_, x| {
         let axes: Vec<usize> = (0..x[0].shape().rank() - 1).collect();
