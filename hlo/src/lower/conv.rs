@@ -376,7 +376,7 @@ fn joined<'g>(parts: &[Tensor<'g>], axis: usize) -> Tensor<'g> {
 }
 
 /// Of `[first, spatial…, last]`, along each spatial axis `count` elements from `start` at distance `step`.
-pub(super) fn picked<'g>(
+fn picked<'g>(
     x: Tensor<'g>,
     start: impl Iterator<Item = usize>,
     count: &[usize],
