@@ -172,7 +172,7 @@ fn processor() -> String {
             .any(|key| line.starts_with(key))
     };
     let lines: Vec<&str> = first.lines().filter(stable).collect();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = super::share::threads();
     format!("{} {cores}\n{}", std::env::consts::ARCH, lines.join("\n"))
 }
 

@@ -11,8 +11,9 @@ use super::{discover, ffi, maxima, onednn, sums};
 const VARIABLE: &str = "RIGL_XLA_ONEDNN";
 
 /// Offers the programs of a plugin [`hlo::COLUMN_SUMS`], [`hlo::MAXIMA_GRADIENT`], and, computed by oneDNN, which is fetched
-/// where it is not in the cache, [`hlo::DIRECT_CONVOLUTION`] and [`hlo::PACK_KERNEL`]. What computes them; `None` where the user turned it off, the plugin cannot call functions, or
-/// there is no library for this processor or none can be fetched, which is noted.
+/// where it is not in the cache, [`hlo::DIRECT_CONVOLUTION`] and [`hlo::PACK_KERNEL`]. What computes the latter; `None` where
+/// the user turned it off, the plugin cannot call functions, or there is no library for this processor or none can be fetched,
+/// which is noted.
 ///
 /// # Errors
 /// When what the user named is no such library, and the plugin's.

@@ -42,5 +42,5 @@ pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
     let body = Graph::function("maxima_gradient", &parameters, |_, operands| {
         vec![operands[0].select_and_scatter(operands[1], window.clone())]
     });
-    graph.host_call(host, &Arc::new(body.ok()?), &operands).pop()
+    graph.call_or_host(&Arc::new(body.ok()?), Some(host), &operands).pop()
 }

@@ -127,22 +127,12 @@ impl Graph {
     /// Applies a finished computation.
     #[track_caller]
     pub fn call<'g>(&'g self, body: &Arc<Computation>, operands: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
-        self.applied(body, None, operands)
+        self.call_or_host(body, None, operands)
     }
 
-    /// Applies a finished computation, in place of which programs call the host's function.
+    /// Applies a finished computation, in place of which programs call the host's function, where there is one.
     #[track_caller]
-    pub(crate) fn host_call<'g>(
-        &'g self,
-        host: HostFunction,
-        body: &Arc<Computation>,
-        operands: &[Tensor<'g>],
-    ) -> Vec<Tensor<'g>> {
-        self.applied(body, Some(host), operands)
-    }
-
-    #[track_caller]
-    fn applied<'g>(
+    pub(crate) fn call_or_host<'g>(
         &'g self,
         body: &Arc<Computation>,
         host: Option<HostFunction>,
