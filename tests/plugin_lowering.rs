@@ -2,7 +2,7 @@
 //! that the host computes.
 #![allow(clippy::unwrap_used)]
 
-use hlo::{Computation, Direct, Form, Graph, Literal, Lowering, Op, Padding, Target, Tensor, grad};
+use hlo::{Computation, DirectConvolution, Form, Graph, Literal, Lowering, Op, Padding, Target, Tensor, grad};
 use rigl_xla::engine::options;
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
 use rigl_xla::rng;
@@ -85,15 +85,7 @@ fn every_form_has_the_operators_numbers() {
         };
         let chosen = [Target::Cpu, Target::CpuWithLibrary].map(|target| built.lowered(target).unwrap());
         let called = form(Form::Direct).unwrap();
-        let direct = |node: &&hlo::Node| {
-            matches!(
-                node.op,
-                Op::Convolution {
-                    direct: Direct::Call,
-                    ..
-                }
-            )
-        };
+        let direct = |node: &&hlo::Node| DirectConvolution::called(&node.op).is_some();
         assert_eq!(called.nodes.iter().filter(direct).count(), 3, "{row:?}");
         let others = Form::ALL[1..].iter().map(|&other| form(other).unwrap());
         for lowered in others.chain(chosen) {
@@ -118,8 +110,10 @@ fn kernels_packed_once_give_the_same_numbers() {
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     assert!(plugin.kernels().unwrap().is_some());
     let mut reordered = 0;
-    for row in &TABLE {
-        let &(_, kernel, stride, padding, groups) = row;
+    // Kernels that are filled up on some processors.
+    let wide = [128, 512].map(|filters| ([1, 28, 28, 128], [1, 1, 128, filters], 1, Padding::Same, 1));
+    for row in TABLE.iter().chain(&wide) {
+        let &(_, _, stride, padding, groups) = row;
         let (_, inputs) = passes(row);
         let inputs = [inputs[1].clone(), inputs[0].clone()];
         let parameters = inputs.each_ref().map(|input| ("x".to_string(), input.shape().clone()));
@@ -131,10 +125,12 @@ fn kernels_packed_once_give_the_same_numbers() {
         let [got, first] = run_prepared(&client, &direct, &inputs);
         // The same sums, whoever brings the kernel into order.
         assert_eq!(got, want, "{row:?}");
-        assert_eq!(first[0].dims(), kernel);
-        reordered += usize::from(first[0] != inputs[0]);
+        let values: [Vec<f32>; 2] = [&first[0], &inputs[0]].map(|array| array.to_vec().unwrap());
+        let other = values[0][..values[1].len()] != values[1];
+        assert!(other || !wide.contains(row), "{row:?}");
+        reordered += usize::from(other);
     }
-    assert!(reordered >= 4, "{reordered}");
+    assert!(reordered >= 6, "{reordered}");
 }
 
 /// Bit for bit: the same elements are chosen among equals, infinities and NaN, and what windows share is added in their order.

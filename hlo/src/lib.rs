@@ -46,8 +46,8 @@ pub use graph::{Computation, Graph, Node, NodeId, Output, Scope, Tensor};
 pub use literal::{Element, Literal};
 pub use lower::{COLUMN_SUMS, ConvFacts, Form, Grouping, Lowering, MAXIMA_GRADIENT, Target};
 pub use op::{
-    Binary, Comparison, ConvDims, ConvPass, DIRECT_CONVOLUTION, Direct, DirectConvolution, DotDims, GatherDims,
-    HostFunction, Op, Operand, PACK_KERNEL, Padding, Placed, Reducer, Unary, Update, WindowDim,
+    Binary, Comparison, ConvDims, ConvPass, DIRECT_CONVOLUTION, DirectConvolution, DotDims, GatherDims, HostFunction,
+    Op, Operand, PACK_KERNEL, Padding, Placed, Reducer, Unary, Update, WindowDim,
 };
 pub use prepare::Prepared;
 pub use shape::{DType, Shape, broadcast_dims};

@@ -4,7 +4,9 @@
 use crate::emit::Alias;
 use crate::error::Result;
 use crate::graph::{Computation, Graph, Node, NodeId, Tensor};
-use crate::op::{ConvPass, Direct, DirectConvolution, Op};
+use crate::op::{ConvPass, DIRECT_CONVOLUTION, DirectConvolution, Op, PACK_KERNEL};
+use crate::shape::{DType, Shape};
+use std::sync::Arc;
 
 /// A computation in two.
 #[derive(Clone, Debug)]
@@ -20,7 +22,7 @@ pub struct Prepared {
 impl Computation {
     /// This computation with its first `fixed` parameters taken out. What depends on those alone moves into `first`, unless it
     /// is larger than they are or only another view of them; so do the kernels of convolutions that the host computes, in the
-    /// order that it wants ([`Op::PackKernel`]).
+    /// order that it wants ([`PACK_KERNEL`]).
     ///
     /// # Errors
     /// [`crate::Error::Shape`] where a part does not fit its neighbours: a defect of this module.
@@ -36,11 +38,11 @@ impl Computation {
         let outputs = taken.iter().map(|part| {
             let value = first.tensor(ids[part.value]);
             match part.packed_for.and_then(|by| self.packable(&self.nodes[by])) {
-                Some((of, _)) => first.apply(Op::PackKernel(of), &[value]),
-                None => value,
+                Some((of, _)) => packed(&of, value),
+                None => Ok(value),
             }
         });
-        let outputs: Vec<_> = outputs.map(|tensor| tensor.output()).collect();
+        let outputs: Vec<_> = outputs.map(|tensor| Ok(tensor?.output())).collect::<Result<_>>()?;
         let unchanged = |(output, part): (usize, &Part)| match (&self.nodes[part.value].op, part.packed_for) {
             (Op::Parameter { index, .. }, None) => Some(Alias {
                 output,
@@ -49,7 +51,7 @@ impl Computation {
             _ => None,
         };
 
-        let results = self.rest_nodes(&rest, fixed, &taken);
+        let results = self.rest_nodes(&rest, fixed, &taken)?;
         let results: Vec<_> = results.iter().map(Tensor::output).collect();
         Ok(Prepared {
             aliases: taken.iter().enumerate().filter_map(unchanged).collect(),
@@ -111,18 +113,8 @@ impl Computation {
 
     /// What the host computes of `node` with which kernel, if it can be given that in an order of its own.
     fn packable(&self, node: &Node) -> Option<(DirectConvolution, NodeId)> {
-        if !matches!(
-            node.op,
-            Op::Convolution {
-                direct: Direct::Call,
-                ..
-            }
-        ) {
-            return None;
-        }
+        let of = DirectConvolution::called(&node.op)?;
         let &[x, kernel] = &node.operands[..] else { return None };
-        let arrays = [&self.nodes[x], &self.nodes[kernel], node].map(|node| &node.shape().dims[..]);
-        let of = node.op.direct_convolution(arrays)?;
         (of.pass == ConvPass::Forward && x != kernel).then_some((DirectConvolution { packed: true, ..of }, kernel))
     }
 
@@ -148,22 +140,24 @@ impl Computation {
     }
 
     /// Adds the rest to a graph, on parameters that stand for the parts taken out and those that vary; its outputs.
-    fn rest_nodes<'g>(&self, graph: &'g Graph, fixed: usize, taken: &[Part]) -> Vec<Tensor<'g>> {
+    fn rest_nodes<'g>(&self, graph: &'g Graph, fixed: usize, taken: &[Part]) -> Result<Vec<Tensor<'g>>> {
         let mut ids = vec![NodeId::MAX; self.nodes.len()];
         let mut kernels = vec![None; self.nodes.len()];
         for (i, part) in taken.iter().enumerate() {
-            let shape = self.nodes[part.value].shape().clone();
-            let parameter = graph.parameter(format!("prepared.{i}"), shape).id();
-            match part.packed_for {
-                None => ids[part.value] = parameter,
-                Some(by) => kernels[by] = Some(parameter),
+            let parameter = |shape: Shape| graph.parameter(format!("prepared.{i}"), shape);
+            match part.packed_for.map(|by| (by, self.packable(&self.nodes[by]))) {
+                Some((by, Some((of, _)))) => {
+                    let shape = Shape::new(DType::F32, [of.room()]);
+                    kernels[by] = Some((of, parameter(shape)));
+                }
+                _ => ids[part.value] = parameter(self.nodes[part.value].shape().clone()).id(),
             }
         }
         self.add_parameters(graph, &self.parameters[fixed..], &mut ids);
         for (id, node) in self.nodes.iter().enumerate() {
             // What only the other part needs lacks operands here.
             let has = |operand: &NodeId| ids[*operand] != NodeId::MAX;
-            let complete = match kernels[id] {
+            let complete = match &kernels[id] {
                 Some(_) => has(&node.operands[0]),
                 None => needs(node).iter().all(has),
             };
@@ -171,13 +165,16 @@ impl Computation {
                 continue;
             }
             let mut copy = renumbered(node, &ids);
-            if let (Some(kernel), Op::Convolution { direct, .. }) = (kernels[id], &mut copy.op) {
-                copy.operands[1] = kernel;
-                *direct = Direct::Packed;
+            if let (Some((of, kernel)), Op::Call { body, .. }) = (&kernels[id], &node.op) {
+                copy.operands[1] = kernel.id();
+                copy.op = Op::Call {
+                    body: Arc::new(on_packed(of, body)?),
+                    host: Some(of.host(DIRECT_CONVOLUTION)),
+                };
             }
             ids[id] = graph.copy(copy);
         }
-        self.outputs.iter().map(|&id| graph.tensor(ids[id])).collect()
+        Ok(self.outputs.iter().map(|&id| graph.tensor(ids[id])).collect())
     }
 }
 
@@ -186,6 +183,29 @@ struct Part {
     value: NodeId,
     /// The convolution for which it is packed, if it is.
     packed_for: Option<NodeId>,
+}
+
+/// A kernel as [`PACK_KERNEL`] makes it ready; for all but programs its elements as they are, with zeros after them.
+fn packed<'g>(of: &DirectConvolution, kernel: Tensor<'g>) -> Result<Tensor<'g>> {
+    let parameter = [("kernel".to_string(), kernel.shape())];
+    let body = Graph::function("packed", &parameter, |_, x| {
+        let elements = of.kernel_elements();
+        let after = of.room() - elements;
+        vec![x[0].reshape(&[elements]).pad(0.0, &[0], &[after as i64], &[0])]
+    })?;
+    let host = Some(of.host(PACK_KERNEL));
+    let called = kernel.graph().call_or_host(&Arc::new(body), host, &[kernel]);
+    Ok(called[0])
+}
+
+/// A convolution with a kernel as [`packed`] gives it.
+fn on_packed(of: &DirectConvolution, convolution: &Arc<Computation>) -> Result<Computation> {
+    let mut parameters = convolution.parameter_specs();
+    let own = std::mem::replace(&mut parameters[1].1, Shape::new(DType::F32, [of.room()]));
+    Graph::function(convolution.name.as_str(), &parameters, |g, x| {
+        let kernel = x[1].slice(&[0], &[own.elements()]).reshape(&own.dims);
+        g.call(convolution, &[x[0], kernel])
+    })
 }
 
 /// Whether an operator only shows its operand in another shape, or repeats it.

@@ -3,8 +3,8 @@
 
 use hlo::cases::{self, Case};
 use hlo::{
-    COLUMN_SUMS, Computation, ConvFacts, DType, Direct, Form, Graph, Grouping, Literal, Lowering, MAXIMA_GRADIENT, Op,
-    Padding, Shape, Target, Tensor, grad,
+    COLUMN_SUMS, Computation, ConvFacts, DType, DirectConvolution, Form, Graph, Grouping, Literal, Lowering,
+    MAXIMA_GRADIENT, Op, Padding, Shape, Target, Tensor, grad,
 };
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -24,16 +24,10 @@ fn convolutions(computation: &Computation) -> usize {
 
 /// Whether there is a call of the host's.
 fn calls(computation: &Computation) -> bool {
-    let direct = |node: &hlo::Node| {
-        matches!(
-            node.op,
-            Op::Convolution {
-                direct: Direct::Call,
-                ..
-            }
-        )
-    };
-    computation.nodes.iter().any(direct)
+    computation
+        .nodes
+        .iter()
+        .any(|node| DirectConvolution::called(&node.op).is_some())
 }
 
 #[test]

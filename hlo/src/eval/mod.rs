@@ -221,8 +221,7 @@ fn apply(node: &Node, operands: &[Rc<Value>]) -> Vec<Rc<Value>> {
         Op::Convert(dtype) => arith::convert(x[0], *dtype),
         Op::BitcastConvert(dtype) => arith::bitcast(x[0], *dtype),
         Op::Broadcast { axes, .. } => moves::broadcast(x[0], shape, axes),
-        // The order of a packed kernel is the host's affair, and here as it was.
-        Op::Reshape { .. } | Op::StopGradient | Op::WithVjp(_) | Op::AllReduce { .. } | Op::PackKernel(_) => Value {
+        Op::Reshape { .. } | Op::StopGradient | Op::WithVjp(_) | Op::AllReduce { .. } => Value {
             shape,
             data: x[0].data.clone(),
         },
@@ -241,7 +240,6 @@ fn apply(node: &Node, operands: &[Rc<Value>]) -> Vec<Rc<Value>> {
             dims,
             feature_groups,
             batch_groups,
-            ..
         } => window::convolution(window, dims, [*feature_groups, *batch_groups], [x[0], x[1]], shape),
         Op::Reduce { axes, reducer } => arith::reduce(axes, *reducer, x[0], x[1], shape),
         Op::ReduceWindow { window, reducer } => window::reduce_window(window, *reducer, x[0], x[1], shape),

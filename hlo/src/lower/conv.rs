@@ -3,8 +3,9 @@
 use super::sums::column_sums;
 use super::{ConvFacts, Form, Grouping, Lowering};
 use crate::graph::{Graph, Node, Tensor};
-use crate::op::{ConvDims, Direct, DotDims, Op, WindowDim};
+use crate::op::{ConvDims, DIRECT_CONVOLUTION, DirectConvolution, DotDims, Op, WindowDim};
 use crate::shape::DType;
+use std::sync::Arc;
 
 /// A convolution whose operands stand in a graph.
 #[derive(Clone)]
@@ -13,6 +14,8 @@ pub(super) struct Conv<'g> {
     pub(super) kernel: Tensor<'g>,
     pub(super) dims: ConvDims,
     pub(super) facts: ConvFacts,
+    /// What it is to a library of convolutions.
+    direct: Option<DirectConvolution>,
 }
 
 /// Where the result of a form has its examples, channels and positions.
@@ -43,14 +46,13 @@ impl Roles {
 }
 
 impl<'g> Conv<'g> {
-    /// `node`, if it is a convolution of the compiler's that has any other form.
+    /// `node`, if it is a convolution that has any other form.
     pub(super) fn of(graph: &'g Graph, node: &Node, training: bool) -> Option<Self> {
         let Op::Convolution {
             window,
             dims,
             feature_groups,
             batch_groups,
-            direct: Direct::No,
         } = &node.op
         else {
             return None;
@@ -65,6 +67,7 @@ impl<'g> Conv<'g> {
             (1, groups) if groups == batch && groups == filters => Grouping::PerExample,
             _ => return None,
         };
+        let direct = node.op.direct_convolution([&input, &own, &node.shape().dims]);
         let facts = ConvFacts {
             dtype: x.dtype(),
             grouping,
@@ -79,10 +82,7 @@ impl<'g> Conv<'g> {
                 .map(|&axis| node.shape().dims[axis])
                 .collect(),
             transposed: dims.kernel_output < dims.kernel_input,
-            pass: node
-                .op
-                .direct_convolution([&input, &own, &node.shape().dims])
-                .map(|direct| direct.pass),
+            pass: direct.as_ref().map(|direct| direct.pass),
             training,
         };
         let empty = node.shape().elements() == 0 || input.contains(&0) || own.contains(&0);
@@ -91,6 +91,7 @@ impl<'g> Conv<'g> {
             kernel,
             dims: dims.clone(),
             facts,
+            direct,
         })
     }
 
@@ -129,16 +130,19 @@ impl<'g> Conv<'g> {
 
     /// A call of the host's, where it knows the operator.
     fn direct(&self) -> Option<Tensor<'g>> {
-        self.facts.pass?;
+        let of = self.direct.as_ref().filter(|_| self.facts.dtype == DType::F32)?;
         let [feature_groups, batch_groups] = self.groups();
-        let op = Op::Convolution {
-            window: self.facts.window.clone(),
-            dims: self.dims.clone(),
-            feature_groups,
-            batch_groups,
-            direct: Direct::Call,
-        };
-        (self.facts.dtype == DType::F32).then(|| self.x.graph().apply(op, &[self.x, self.kernel]))
+        let operands = [self.x, self.kernel];
+        let parameters = operands.map(|operand| ("x".to_string(), operand.shape()));
+        let body = Graph::function("convolution", &parameters, |_, x| {
+            let (window, dims) = (self.facts.window.clone(), self.dims.clone());
+            vec![x[0].convolution(x[1], window, dims, feature_groups, batch_groups)]
+        });
+        let host = Some(of.host(DIRECT_CONVOLUTION));
+        self.x
+            .graph()
+            .call_or_host(&Arc::new(body.ok()?), host, &operands)
+            .pop()
     }
 
     /// The operator with its axes in order; a sum of several, of some of the summed channels each, where those are many.

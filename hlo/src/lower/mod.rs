@@ -196,9 +196,10 @@ impl<'c> Pass<'c> {
                 on_true: self.shared(&on_true)?,
                 on_false: self.shared(&on_false)?,
             },
-            Op::Call { body, host } => Op::Call {
+            // What the host computes is computed so already.
+            Op::Call { body, host: None } => Op::Call {
                 body: self.shared(&body)?,
-                host,
+                host: None,
             },
             op => op,
         })

@@ -140,6 +140,10 @@ impl Graph {
     ) -> Vec<Tensor<'g>> {
         let body = body.clone();
         let results = body.outputs.len();
-        self.apply_tuple(Op::Call { body, host }, operands, results)
+        let op = Op::Call { body, host };
+        match op.yields_tuple() {
+            true => self.apply_tuple(op, operands, results),
+            false => vec![self.apply(op, operands)],
+        }
     }
 }

@@ -1,13 +1,11 @@
 //! Convolutions. Their gradients are convolutions too, with the roles of axes exchanged and strides and dilations swapped,
 //! so that nothing but the kernel is moved in memory.
 
-use super::direct::{DIRECT_CONVOLUTION, Direct, DirectConvolution};
 use super::window::{dilated, infer_window, window_proto};
 use super::{Op, Padding, Sweep, Vjp, WindowDim, ensure, ensure_axes};
-use crate::emit::shape_proto;
 use crate::graph::Tensor;
 use crate::proto;
-use crate::shape::{DType, Shape};
+use crate::shape::Shape;
 
 /// Axis roles of a convolution. The spatial axes of the three arrays correspond by position, and to the window's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +117,6 @@ pub(super) fn infer_convolution(
     window: &[WindowDim],
     d: &ConvDims,
     [feature_groups, batch_groups]: [usize; 2],
-    direct: Direct,
     operands: &[&Shape],
 ) -> Result<Shape, String> {
     let (x, kernel) = (operands[0], operands[1]);
@@ -150,28 +147,7 @@ pub(super) fn infer_convolution(
     for (&axis, positions) in d.output_spatial.iter().zip(positions) {
         out.dims[axis] = positions;
     }
-    let called = || {
-        DirectConvolution::of(
-            window,
-            d,
-            [feature_groups, batch_groups],
-            [&x.dims, &kernel.dims, &out.dims],
-        )
-    };
-    ensure(
-        direct == Direct::No || (x.dtype == DType::F32 && called().is_some()),
-        || format!("no direct convolution of {x} with {kernel} is known"),
-    )?;
     Ok(out)
-}
-
-pub(super) fn infer_pack_kernel(of: &DirectConvolution, operands: &[&Shape]) -> Result<Shape, String> {
-    let kernel = operands[0];
-    let elements = of.w.sizes.iter().product();
-    ensure(kernel.dtype == DType::F32 && kernel.elements() == elements, || {
-        format!("a kernel {kernel}, expected {elements} of f32")
-    })?;
-    Ok(kernel.clone())
 }
 
 fn ensure_groups(feature_groups: usize, batch_groups: usize, batch: usize, outer: usize) -> Result<(), String> {
@@ -188,43 +164,16 @@ fn ensure_groups(feature_groups: usize, batch_groups: usize, batch: usize, outer
     Ok(())
 }
 
-/// Number of XLA's `CustomCallApiVersion` for functions with typed arguments.
-const TYPED_FFI: i32 = 4;
-
 pub(super) fn emit_convolution(
     window: &[WindowDim],
     dims: &ConvDims,
     [feature_groups, batch_groups]: [usize; 2],
-    direct: Direct,
-    operands: &[&Shape],
     out: &mut proto::Instruction,
 ) {
-    if direct != Direct::No {
-        let result = out.shape.iter().flat_map(|s| &s.dimensions);
-        let result: Vec<usize> = result.map(|&n| n as usize).collect();
-        let arrays = [&operands[0].dims[..], &operands[1].dims, &result];
-        // There is one: the shape rule has seen to it.
-        if let Some(call) = DirectConvolution::of(window, dims, [feature_groups, batch_groups], arrays) {
-            let packed = direct == Direct::Packed;
-            let call = DirectConvolution { packed, ..call };
-            emit_call(DIRECT_CONVOLUTION, call.configuration(), operands, out);
-        }
-        return;
-    }
     out.window = Some(window_proto(window));
     out.convolution_dimension_numbers = Some(dims.to_proto());
     out.feature_group_count = feature_groups as i64;
     out.batch_group_count = batch_groups as i64;
-}
-
-/// A call of one of the host's functions, which is given `attributes`, as MLIR writes a dictionary.
-pub(super) fn emit_call(function: &str, attributes: String, operands: &[&Shape], out: &mut proto::Instruction) {
-    out.opcode = "custom-call".into();
-    out.custom_call_target = function.into();
-    out.custom_call_api_version = TYPED_FFI;
-    out.backend_config = attributes.into_bytes();
-    out.constrain_layout = true;
-    out.operand_shapes_with_layout = operands.iter().map(|shape| shape_proto(shape)).collect();
 }
 
 pub(super) fn vjp_convolution<'g>(
@@ -321,7 +270,6 @@ impl<'g> Tensor<'g> {
             dims,
             feature_groups,
             batch_groups,
-            direct: Direct::No,
         };
         self.graph().apply(op, &[self, kernel])
     }

@@ -2,25 +2,17 @@
 
 use super::Op;
 use super::conv::ConvDims;
-use super::host::dictionary;
+use super::host::HostFunction;
 use super::window::WindowDim;
 
 /// The name under which a host offers a plugin the function that computes a [`DirectConvolution`].
 pub const DIRECT_CONVOLUTION: &str = "rigl_xla.convolution";
 
-/// The name of the function that makes a kernel ready for it ([`Op::PackKernel`]).
+/// The name of the function that makes a kernel ready for it ([`DirectConvolution::packed`]).
 pub const PACK_KERNEL: &str = "rigl_xla.kernel";
 
-/// Whether a program calls the host's [`DIRECT_CONVOLUTION`] for a convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direct {
-    /// The compiler computes it.
-    No,
-    /// It does. The convolution must be a [`DirectConvolution`].
-    Call,
-    /// It does, with a kernel that an [`Op::PackKernel`] has made ready for that convolution.
-    Packed,
-}
+/// Numbers of output channels to whole multiples of which libraries fill up a kernel that they bring into an order of their own.
+const FILLED_UP: [usize; 2] = [48, 64];
 
 /// What is computed of a convolution `y = x * w`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,8 +54,8 @@ pub struct DirectConvolution {
     pub pad_low: Vec<usize>,
     /// Padding after `x`.
     pub pad_high: Vec<usize>,
-    /// Whether [`PACK_KERNEL`] has made `w` ready: then its elements may lie in an order of the library's own, and what is said
-    /// of them is where they were before.
+    /// Whether [`PACK_KERNEL`] has made `w` ready: then its elements may lie in an order of the library's own, in a list of
+    /// [`DirectConvolution::room`] numbers, and what is said of them is where they were before.
     pub packed: bool,
 }
 
@@ -153,10 +145,39 @@ impl DirectConvolution {
         Some(self)
     }
 
-    /// All of it as named lists of numbers, which the call carries.
-    pub fn attributes(&self) -> Vec<(&'static str, Vec<i64>)> {
+    /// Elements of the kernel.
+    pub fn kernel_elements(&self) -> usize {
+        self.w.sizes.iter().product()
+    }
+
+    /// Elements of a packed kernel. In any order of the library's there are as many at least for the kernel's, and most need no
+    /// more.
+    pub fn room(&self) -> usize {
+        let filters: usize = self.w.sizes[..2].iter().product();
+        let filled = FILLED_UP.map(|multiple| filters.next_multiple_of(multiple));
+        self.kernel_elements() / filters * filled.into_iter().max().unwrap_or(filters)
+    }
+
+    /// The convolution that a program calls [`DIRECT_CONVOLUTION`] for, if this operator is such a call.
+    pub fn called(op: &Op) -> Option<Self> {
+        let Op::Call { host: Some(host), .. } = op else {
+            return None;
+        };
+        let named = |name: &str| {
+            host.attributes
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, list)| list.clone())
+        };
+        (host.name == DIRECT_CONVOLUTION)
+            .then(|| Self::from_attributes(named))
+            .flatten()
+    }
+
+    /// A function of the host's that is told all of it.
+    pub(crate) fn host(&self, name: &'static str) -> HostFunction {
         let signed = |list: &[usize]| list.iter().map(|&n| n as i64).collect();
-        vec![
+        let attributes = vec![
             ("dilation", signed(&self.dilation)),
             ("packed", vec![i64::from(self.packed)]),
             ("pad_high", signed(&self.pad_high)),
@@ -169,10 +190,11 @@ impl DirectConvolution {
             ("x_strides", signed(&self.x.strides)),
             ("y_sizes", signed(&self.y.sizes)),
             ("y_strides", signed(&self.y.strides)),
-        ]
+        ];
+        HostFunction { name, attributes }
     }
 
-    /// From [`DirectConvolution::attributes`]; `None` where one is missing or wrong.
+    /// From the attributes of a call; `None` where one is missing or wrong.
     pub fn from_attributes(named: impl Fn(&str) -> Option<Vec<i64>>) -> Option<Self> {
         let list =
             |name: &str| -> Option<Vec<usize>> { named(name)?.into_iter().map(|n| usize::try_from(n).ok()).collect() };
@@ -199,11 +221,6 @@ impl DirectConvolution {
             && found.y.sizes.len() == spatial + 2
             && found.w.sizes.len() == spatial + 3;
         fits.then_some(found)
-    }
-
-    /// [`DirectConvolution::attributes`] as the text that a program carries them in.
-    pub(crate) fn configuration(&self) -> String {
-        dictionary(&self.attributes())
     }
 }
 

@@ -1,5 +1,12 @@
 //! Functions that a host offers programs by name.
 
+use crate::emit::shape_proto;
+use crate::proto;
+use crate::shape::Shape;
+
+/// Number of XLA's `CustomCallApiVersion` for functions with typed arguments.
+const TYPED_FFI: i32 = 4;
+
 /// A function of the host's that computes what a called computation says, from arrays in row-major order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFunction {
@@ -16,17 +23,22 @@ impl HostFunction {
         HostFunction { name, attributes }
     }
 
-    /// The attributes as the text that a program carries them in.
+    /// The attributes as the text that a program carries them in: as MLIR writes a dictionary.
     pub(crate) fn configuration(&self) -> String {
-        dictionary(&self.attributes)
+        let lists = self.attributes.iter().map(|(name, values)| {
+            let values: Vec<String> = values.iter().map(i64::to_string).collect();
+            format!("{name} = array<i64: {}>", values.join(", "))
+        });
+        format!("{{{}}}", lists.collect::<Vec<_>>().join(", "))
     }
-}
 
-/// Lists of numbers by name, as MLIR writes a dictionary.
-pub(super) fn dictionary(lists: &[(&'static str, Vec<i64>)]) -> String {
-    let lists = lists.iter().map(|(name, values)| {
-        let values: Vec<String> = values.iter().map(i64::to_string).collect();
-        format!("{name} = array<i64: {}>", values.join(", "))
-    });
-    format!("{{{}}}", lists.collect::<Vec<_>>().join(", "))
+    /// Makes an instruction a call of the function.
+    pub(super) fn emit(&self, operands: &[&Shape], out: &mut proto::Instruction) {
+        out.opcode = "custom-call".into();
+        out.custom_call_target = self.name.into();
+        out.custom_call_api_version = TYPED_FFI;
+        out.backend_config = self.configuration().into_bytes();
+        out.constrain_layout = true;
+        out.operand_shapes_with_layout = operands.iter().map(|shape| shape_proto(shape)).collect();
+    }
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 pub use contract::DotDims;
 pub use conv::ConvDims;
-pub use direct::{ConvPass, DIRECT_CONVOLUTION, Direct, DirectConvolution, PACK_KERNEL, Placed};
+pub use direct::{ConvPass, DIRECT_CONVOLUTION, DirectConvolution, PACK_KERNEL, Placed};
 pub use elementwise::{Binary, Comparison, Operand, Unary};
 pub use host::HostFunction;
 pub use index::{GatherDims, Update};
@@ -148,11 +148,7 @@ pub enum Op {
         feature_groups: usize,
         /// Parts of the examples that meet their own output channels only.
         batch_groups: usize,
-        /// Whether the host computes it.
-        direct: Direct,
     },
-    /// The kernel of a [`Direct::Packed`] convolution, of the same shape, by the host's [`PACK_KERNEL`].
-    PackKernel(DirectConvolution),
     /// Reduction over `axes` starting from the second operand, a scalar.
     Reduce {
         /// Axes that vanish.
@@ -241,7 +237,7 @@ pub(crate) struct Sweep<'g> {
 
 impl Op {
     /// HLO opcode of every operator that graphs are built of, in the order of the enum, families spelled out. Tests walk this
-    /// list. [`Op::PackKernel`] comes into a graph only by [`crate::Computation::prepared`].
+    /// list.
     pub fn all_names() -> Vec<&'static str> {
         let mut names = vec!["parameter", "constant", "iota"];
         names.extend(Unary::ALL.iter().map(|u| u.name()));
@@ -307,7 +303,6 @@ impl Op {
             Op::Scatter { .. } => "scatter",
             Op::Dot(_) => "dot",
             Op::Convolution { .. } => "convolution",
-            Op::PackKernel(_) => "pack-kernel",
             Op::Reduce { .. } => "reduce",
             Op::ReduceWindow { .. } => "reduce-window",
             Op::SelectAndScatter { .. } => "select-and-scatter",
@@ -335,10 +330,11 @@ impl Op {
 
     /// True when the result is a tuple even with one element.
     pub fn yields_tuple(&self) -> bool {
-        matches!(
-            self,
-            Op::While { .. } | Op::Conditional { .. } | Op::Call { .. } | Op::TopK { .. } | Op::Sort { .. }
-        )
+        match self {
+            Op::While { .. } | Op::Conditional { .. } | Op::TopK { .. } | Op::Sort { .. } => true,
+            Op::Call { body, host } => host.is_none() || body.outputs.len() != 1,
+            _ => false,
+        }
     }
 
     /// Shape rule: result shapes from operand shapes, or what is wrong with them.
@@ -374,15 +370,12 @@ impl Op {
                 dims,
                 feature_groups,
                 batch_groups,
-                direct,
             } => one(conv::infer_convolution(
                 window,
                 dims,
                 [*feature_groups, *batch_groups],
-                *direct,
                 operands,
             )),
-            Op::PackKernel(of) => one(conv::infer_pack_kernel(of, operands)),
             Op::Reduce { axes, reducer } => one(reduce::infer_reduce(axes, *reducer, operands)),
             Op::ReduceWindow { window, reducer } => one(window::infer_reduce_window(window, *reducer, operands)),
             Op::SelectAndScatter { window } => one(window::infer_select_and_scatter(window, operands)),
@@ -425,9 +418,7 @@ impl Op {
                 dims,
                 feature_groups,
                 batch_groups,
-                ..
             } => conv::vjp_convolution(window, dims, *feature_groups, *batch_groups, at),
-            Op::PackKernel(_) => Vjp::Stop("a kernel is packed for programs that do not train it"),
             Op::Reduce { axes, reducer } => reduce::vjp_reduce(axes, *reducer, at),
             Op::ReduceWindow { window, reducer } => window::vjp_reduce_window(window, *reducer, at),
             Op::SelectAndScatter { .. } => {
@@ -473,9 +464,7 @@ impl Op {
                 dims,
                 feature_groups,
                 batch_groups,
-                direct,
-            } => conv::emit_convolution(window, dims, [*feature_groups, *batch_groups], *direct, operands, out),
-            Op::PackKernel(of) => conv::emit_call(PACK_KERNEL, of.configuration(), operands, out),
+            } => conv::emit_convolution(window, dims, [*feature_groups, *batch_groups], out),
             Op::Reduce { axes, reducer } => reduce::emit_reduce(axes, *reducer, operands, emitter, out),
             Op::ReduceWindow { window, reducer } => {
                 window::emit_reduce_window(window, *reducer, operands[0].dtype, emitter, out);
@@ -489,7 +478,7 @@ impl Op {
                 out.k = *k as i64;
                 out.largest = true;
             }
-            Op::Call { host: Some(host), .. } => conv::emit_call(host.name, host.configuration(), operands, out),
+            Op::Call { host: Some(host), .. } => host.emit(operands, out),
             Op::While { .. } | Op::Conditional { .. } | Op::Call { .. } => {
                 out.called_computation_ids = emitter.called(self);
             }

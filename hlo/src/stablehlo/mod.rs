@@ -125,7 +125,7 @@ impl Writer {
             let operand = |i: usize| values[node.operands[i]].clone();
             let of_node = match &node.op {
                 Op::Parameter { index, .. } => vec![inputs[*index].clone()],
-                Op::StopGradient | Op::WithVjp(_) | Op::PackKernel(_) => operand(0),
+                Op::StopGradient | Op::WithVjp(_) => operand(0),
                 Op::GetTupleElement { index } => vec![operand(0)[*index].clone()],
                 _ => {
                     let operands: Vec<Value> = node.operands.iter().map(|&o| values[o][0].clone()).collect();

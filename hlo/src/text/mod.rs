@@ -6,8 +6,8 @@ mod window;
 pub use module::{dot_module, dump_module, read_module};
 
 use crate::graph::{Computation, Node};
+use crate::op::Op;
 use crate::op::window::window_proto;
-use crate::op::{Direct, Op};
 use crate::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -221,18 +221,11 @@ fn attributes(op: &Op) -> String {
             dims,
             feature_groups,
             batch_groups,
-            direct,
         } => format!(
-            " window={} dim_labels={} feature_groups={feature_groups} batch_groups={batch_groups}{}",
+            " window={} dim_labels={} feature_groups={feature_groups} batch_groups={batch_groups}",
             window::window(&window_proto(window)),
             window::dim_labels(&dims.to_proto()),
-            match direct {
-                Direct::No => "",
-                Direct::Call => " direct",
-                Direct::Packed => " direct packed",
-            }
         ),
-        Op::PackKernel(of) => format!(" of={}", of.configuration()),
         Op::Reduce { axes, reducer } => format!(" axes={axes:?} by={}", reducer.name()),
         Op::ReduceWindow { window, reducer } => {
             format!(

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use hlo::{ConvPass, DirectConvolution, Placed};
+use hlo::{ConvPass, DirectConvolution};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::ffi::{self, Call, CallFrame};
@@ -142,17 +142,12 @@ fn told(call: &Call<'_>) -> Result<(&'static OneDnn, DirectConvolution), String>
     Ok((library, what.ok_or("the call says no convolution")?))
 }
 
-/// Elements of an array.
-fn len(array: &Placed) -> usize {
-    array.sizes.iter().product()
-}
-
 fn pack(call: &Call<'_>) -> Result<(), String> {
     let (library, what) = told(call)?;
     let (Some(own), Some((out, room))) = (call.argument(0), call.result(0)) else {
         return Err("the call lacks an argument and a result".into());
     };
-    if [own.len(), room] != [len(&what.w); 2] {
+    if [own.len(), room] != [what.kernel_elements(), what.room()] {
         return Err("the call's arrays have other sizes than it says".into());
     }
     let ready = library.ready(&what)?;
@@ -164,12 +159,18 @@ fn run(call: &Call<'_>) -> Result<(), String> {
     let (Some(left), Some(right), Some((out, room))) = (call.argument(0), call.argument(1), call.result(0)) else {
         return Err("the call lacks two arguments and a result".into());
     };
-    let expected = match what.pass {
-        ConvPass::Forward => [&what.x, &what.w, &what.y],
-        ConvPass::Input => [&what.y, &what.w, &what.x],
-        ConvPass::Kernel => [&what.x, &what.y, &what.w],
+    let [x, y] = [&what.x, &what.y].map(|array| array.sizes.iter().product());
+    let w = if what.packed {
+        what.room()
+    } else {
+        what.kernel_elements()
     };
-    if expected.map(len) != [left.len(), right.len(), room] {
+    let expected: [usize; 3] = match what.pass {
+        ConvPass::Forward => [x, w, y],
+        ConvPass::Input => [y, w, x],
+        ConvPass::Kernel => [x, y, w],
+    };
+    if expected != [left.len(), right.len(), room] {
         return Err("the call's arrays have other sizes than it says".into());
     }
     let ready = library.ready(&what)?;

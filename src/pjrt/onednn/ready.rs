@@ -65,11 +65,9 @@ impl OneDnn {
         let elements: usize = what.w.sizes[3..].iter().product();
         let own = arrays.w.cast_const();
         let reordered = self.reordered(own, wanted, gradient)?;
-        // A packed kernel has as much room as the program's, which is too little for one that the library fills up.
+        let room = what.room() * size_of::<f32>();
         let (packed, reordered) = match reordered {
-            Some((wanted, reorder)) if what.packed && self.size(wanted) == self.size(own) => {
-                (Some((own, reorder)), None)
-            }
+            Some((wanted, reorder)) if what.packed && self.size(wanted) <= room => (Some((own, reorder)), None),
             reordered => (None, reordered),
         };
         Ok(Ready {
