@@ -44,7 +44,7 @@ pub use error::{Error, Result};
 pub use grad::grad;
 pub use graph::{Computation, Graph, Node, NodeId, Output, Scope, Tensor};
 pub use literal::{Element, Literal};
-pub use lower::{COLUMN_SUMS, ConvFacts, Form, Grouping, Lowering, MAXIMA_GRADIENT, Target};
+pub use lower::{COLUMN_SUMS, ConvFacts, Form, Grouping, Lowering, MAXIMA, MAXIMA_GRADIENT, Target};
 pub use op::{
     Binary, Comparison, ConvDims, ConvPass, DIRECT_CONVOLUTION, DirectConvolution, DotDims, GatherDims, HostFunction,
     Op, Operand, PACK_KERNEL, Padding, Placed, Reducer, Unary, Update, WindowDim,

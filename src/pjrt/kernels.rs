@@ -10,7 +10,7 @@ use super::{discover, ffi, maxima, onednn, sums};
 /// Environment variable with the path of a oneDNN library, or `off`.
 const VARIABLE: &str = "RIGL_XLA_ONEDNN";
 
-/// Offers the programs of a plugin [`hlo::COLUMN_SUMS`], [`hlo::MAXIMA_GRADIENT`], and, computed by oneDNN, which is fetched
+/// Offers the programs of a plugin [`hlo::COLUMN_SUMS`], [`hlo::MAXIMA`], [`hlo::MAXIMA_GRADIENT`], and, computed by oneDNN, which is fetched
 /// where it is not in the cache, [`hlo::DIRECT_CONVOLUTION`] and [`hlo::PACK_KERNEL`]. What computes the latter; `None` where
 /// the user turned it off, the plugin cannot call functions, or there is no library for this processor or none can be fetched,
 /// which is noted.
@@ -22,10 +22,11 @@ pub(super) fn offer(api: &Api) -> Result<Option<String>> {
     if named.as_deref() == Some("off") {
         return Ok(None);
     }
-    let functions: [(&str, ffi::Handler); 4] = [
+    let functions: [(&str, ffi::Handler); 5] = [
         (hlo::DIRECT_CONVOLUTION, onednn::convolution),
         (hlo::PACK_KERNEL, onednn::kernel),
         (hlo::COLUMN_SUMS, sums::columns),
+        (hlo::MAXIMA, maxima::forward),
         (hlo::MAXIMA_GRADIENT, maxima::gradient),
     ];
     for (name, function) in functions {

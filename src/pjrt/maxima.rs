@@ -1,4 +1,5 @@
-//! The gradient of maxima under a window: what a compiled program's calls of [`hlo::MAXIMA_GRADIENT`] run.
+//! Maxima under a window, and their gradient: what a compiled program's calls of [`hlo::MAXIMA`] and
+//! [`hlo::MAXIMA_GRADIENT`] run.
 
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
@@ -8,17 +9,27 @@ use multiversion::multiversion;
 use super::ffi::{self, Call, CallFrame};
 use super::share::{Share, share};
 
+/// What programs call as [`hlo::MAXIMA`].
+///
+/// # Safety
+/// To be called by XLA only.
+pub unsafe extern "C" fn forward(frame: *mut CallFrame) -> *mut c_void {
+    // SAFETY: as the caller says.
+    unsafe { ffi::answer(frame, maxima) }
+}
+
 /// What programs call as [`hlo::MAXIMA_GRADIENT`].
 ///
 /// # Safety
 /// To be called by XLA only.
 pub unsafe extern "C" fn gradient(frame: *mut CallFrame) -> *mut c_void {
     // SAFETY: as the caller says.
-    unsafe { ffi::answer(frame, run) }
+    unsafe { ffi::answer(frame, gradients) }
 }
 
 /// Where the windows lie, along height and width.
 struct Windows {
+    batch: usize,
     image: [usize; 2],
     positions: [usize; 2],
     channels: usize,
@@ -27,33 +38,24 @@ struct Windows {
     pad_low: [usize; 2],
 }
 
-fn run(call: &Call<'_>) -> Result<(), String> {
+fn maxima(call: &Call<'_>) -> Result<(), String> {
+    let (Some(x), Some((out, room))) = (call.argument(0), call.result(0)) else {
+        return Err("the call lacks an argument and a result".into());
+    };
+    let windows = Windows::told(call, x.len(), room)?;
+    // SAFETY: there is room for so many elements, and any bytes are numbers.
+    let out = unsafe { std::slice::from_raw_parts_mut(out, room) };
+    windows.maxima(x, out, &|pieces, run| share(call, pieces, run));
+    Ok(())
+}
+
+fn gradients(call: &Call<'_>) -> Result<(), String> {
     let (Some(x), Some(y), Some((out, room))) = (call.argument(0), call.argument(1), call.result(0)) else {
         return Err("the call lacks two arguments and a result".into());
     };
-    let list = |name: &str| {
-        let numbers = call.numbers(name)?.into_iter().map(usize::try_from);
-        numbers.collect::<Result<Vec<usize>, _>>().ok()
-    };
-    let pair = |name: &str| <[usize; 2]>::try_from(list(name)?).ok();
-    let dims = |name: &str| <[usize; 4]>::try_from(list(name)?).ok();
-    let (Some([batch, height, width, channels]), Some([_, rows, columns, _])) = (dims("x"), dims("y")) else {
-        return Err("the call does not say its arrays' dimensions".into());
-    };
-    let (Some(size), Some(stride), Some(pad_low)) = (pair("window"), pair("stride"), pair("pad_low")) else {
-        return Err("the call says no window".into());
-    };
-    let windows = Windows {
-        image: [height, width],
-        positions: [rows, columns],
-        channels,
-        size,
-        stride,
-        pad_low,
-    };
-    let [image, positions] = [height * width * channels, rows * columns * channels];
-    if [x.len(), room, y.len()] != [batch * image, batch * image, batch * positions] {
-        return Err("the call's arrays have other sizes than it says".into());
+    let windows = Windows::told(call, x.len(), y.len())?;
+    if room != x.len() {
+        return Err("the call's result has another size than it says".into());
     }
     // SAFETY: there is room for so many elements, and any bytes are numbers.
     let out = unsafe { std::slice::from_raw_parts_mut(out, room) };
@@ -62,10 +64,63 @@ fn run(call: &Call<'_>) -> Result<(), String> {
 }
 
 impl Windows {
-    /// Of all images.
+    /// What a call says, on images and maxima of so many elements.
+    fn told(call: &Call<'_>, x: usize, y: usize) -> Result<Self, String> {
+        let list = |name: &str| {
+            let numbers = call.numbers(name)?.into_iter().map(usize::try_from);
+            numbers.collect::<Result<Vec<usize>, _>>().ok()
+        };
+        let pair = |name: &str| <[usize; 2]>::try_from(list(name)?).ok();
+        let dims = |name: &str| <[usize; 4]>::try_from(list(name)?).ok();
+        let (Some([batch, height, width, channels]), Some([_, rows, columns, _])) = (dims("x"), dims("y")) else {
+            return Err("the call does not say its arrays' dimensions".into());
+        };
+        let (Some(size), Some(stride), Some(pad_low)) = (pair("window"), pair("stride"), pair("pad_low")) else {
+            return Err("the call says no window".into());
+        };
+        if [x, y] != [[height, width], [rows, columns]].map(|[h, w]| batch * h * w * channels) {
+            return Err("the call's arrays have other sizes than it says".into());
+        }
+        Ok(Windows {
+            batch,
+            image: [height, width],
+            positions: [rows, columns],
+            channels,
+            size,
+            stride,
+            pad_low,
+        })
+    }
+
+    /// Elements of an image, and of its maxima.
+    fn elements(&self) -> [usize; 2] {
+        [self.image, self.positions].map(|[height, width]| height * width * self.channels)
+    }
+
+    /// Maxima of all images, a piece of work for each of their rows.
+    fn maxima(&self, x: &[f32], out: &mut [f32], share: &Share<'_>) {
+        let image = self.elements()[0];
+        let [rows, columns] = self.positions;
+        let length = columns * self.channels;
+        if length == 0 {
+            return;
+        }
+        let pieces: Vec<_> = out.chunks_exact_mut(length).map(Mutex::new).collect();
+        share(self.batch * rows, &|i| {
+            let mut out = pieces[i].lock().unwrap_or_else(PoisonError::into_inner);
+            let x = &x[i / rows * image..][..image];
+            for (column, out) in out.chunks_exact_mut(self.channels).enumerate() {
+                out.fill(f32::NEG_INFINITY);
+                for pixel in self.inside([i % rows, column]) {
+                    raise(&x[pixel * self.channels..][..self.channels], out);
+                }
+            }
+        });
+    }
+
+    /// Gradients of all images, a piece of work for each.
     fn gradients(&self, x: &[f32], y: &[f32], out: &mut [f32], share: &Share<'_>) {
-        let image = self.image.iter().product::<usize>() * self.channels;
-        let positions = self.positions.iter().product::<usize>() * self.channels;
+        let [image, positions] = self.elements();
         if image == 0 || positions == 0 {
             return out.fill(0.0);
         }
@@ -109,6 +164,14 @@ impl Windows {
         });
         let width = self.image[1];
         rows.flat_map(move |row| columns.clone().map(move |column| row * width + column))
+    }
+}
+
+/// Takes `x` where it is larger than what is largest so far, or no number.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn raise(x: &[f32], largest: &mut [f32]) {
+    for (x, largest) in x.iter().zip(largest) {
+        *largest = if *x > *largest || x.is_nan() { *x } else { *largest };
     }
 }
 

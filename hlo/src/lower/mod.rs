@@ -1,7 +1,7 @@
 //! Rewriting of a finished graph for one kind of device: what a compiler computes slowly in the form in which models and
 //! gradients are written, said in a form that it computes fast.
 //!
-//! Convolutions are rewritten, sums over all but the channels, and gradients of maxima under a window. Forward passes and both
+//! Convolutions are rewritten, sums over all but the channels, and maxima under a window with their gradients. Forward passes and both
 //! gradients of a convolution arrive here as the one operator [`Op::Convolution`], so [`choose`](choose::choose) decides by
 //! shape alone and knows nothing of training. Every form is the same sum in another order, so results agree within rounding.
 
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 pub use choose::{ConvFacts, Grouping};
 use conv::Conv;
-pub use pool::MAXIMA_GRADIENT;
+pub use pool::{MAXIMA, MAXIMA_GRADIENT};
 pub use sums::COLUMN_SUMS;
 use sums::HostSums;
 
@@ -32,7 +32,8 @@ pub enum Target {
     Any,
     /// XLA on a CPU.
     Cpu,
-    /// XLA on a CPU, in a host that offers the functions [`DIRECT_CONVOLUTION`], [`COLUMN_SUMS`] and [`MAXIMA_GRADIENT`].
+    /// XLA on a CPU, in a host that offers the functions [`DIRECT_CONVOLUTION`], [`COLUMN_SUMS`], [`MAXIMA`] and
+    /// [`MAXIMA_GRADIENT`].
     CpuWithLibrary,
 }
 
@@ -103,7 +104,7 @@ impl Lowering {
 }
 
 impl Computation {
-    /// This computation with its convolutions, sums and gradients of maxima, also those of the computations that it calls, in
+    /// This computation with its convolutions, sums and maxima, also those of the computations that it calls, in
     /// the forms that measure best on `target`. Parameters, outputs and scopes stay.
     ///
     /// # Errors
@@ -180,7 +181,7 @@ impl<'c> Pass<'c> {
                 conv.lowered((self.choose)(conv.facts()))
             }
             Op::Reduce { .. } if self.target.is_some() => sums::lowered(graph, node, host.then_some(sums)),
-            Op::SelectAndScatter { .. } if host => pool::lowered(graph, node),
+            Op::ReduceWindow { .. } | Op::SelectAndScatter { .. } if host => pool::lowered(graph, node),
             _ => None,
         }
     }
