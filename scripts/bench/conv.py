@@ -30,7 +30,7 @@ def sides(values):
 
 def layer_tables(records):
     lines = []
-    for title in ["input", "kernel gradient", "depthwise", "depthwise kernel gradient"]:
+    for title in ["input", "prepared", "kernel gradient", "depthwise", "depthwise kernel gradient"]:
         rows = [record for record in records if record["pass"] == title]
         names = [name for name in FORMS if any(name in row["ms"] for row in rows)]
         if not rows:
@@ -52,6 +52,7 @@ FORMS = [
 ]  # fmt: skip
 TITLES = {
     "input": "Forward, and gradients of inputs",
+    "prepared": "In inference, kernels made ready once",
     "kernel gradient": "Gradients of kernels",
     "depthwise": "Depthwise: forward, and gradients of inputs",
     "depthwise kernel gradient": "Depthwise: gradients of kernels",
@@ -97,7 +98,7 @@ def main():
         "count dilations too.",
         "",
         *layer_tables(layers),
-        "Commands: `cargo bench --bench conv -- layers NETWORK BATCH` and `… -- networks NETWORK BATCH`, their output given to "
+        "Commands: `cargo bench --bench conv -- layers NETWORK BATCH`, `… -- prepared NETWORK BATCH` and `… -- networks NETWORK BATCH`, their output given to "
         "`scripts/bench/conv.py`.",
         "",
     ]

@@ -1,7 +1,8 @@
 //! Convolutions in each of their forms on the CPU, alternating in one process.
 //!
 //! `cargo bench --bench conv -- layers NETWORK BATCH` times every distinct convolution of a training step alone, in each
-//! form that it has; `… -- networks NETWORK BATCH` times one step (gradients and moved statistics) and one inference, as
+//! form that it has; `… -- prepared NETWORK BATCH` those of an inference that have a matrix product's form, with their kernels
+//! made ready once; `… -- networks NETWORK BATCH` times one step (gradients and moved statistics) and one inference, as
 //! built and lowered. Both print JSON, one object a line. Of many short repetitions the least is kept, so that other
 //! programs on the machine count little.
 #![allow(missing_docs)]
@@ -9,7 +10,8 @@
 use anyhow::Context;
 use hlo::random::Key;
 use hlo::{
-    Computation, ConvFacts, DType, Form, Graph, Grouping, Literal, Lowering, Node, Op, Shape, Target, Tensor, grad,
+    Computation, ConvFacts, DType, Form, Graph, Grouping, Literal, Lowering, Node, Op, Shape, Target, Tensor,
+    WindowDim, grad,
 };
 use models::layers::cross_entropy;
 use models::{Mode, Model, Net, Options};
@@ -22,6 +24,9 @@ use std::time::Instant;
 
 /// Most window elements, or positions, that are unrolled.
 const UNROLLED: usize = 49;
+
+/// Bytes of kernels that take turns in inference, so that none is found in the processor's cache.
+const KERNELS: usize = 64 << 20;
 
 /// Seconds spent on one convolution, and on one network.
 const BUDGETS_S: [f64; 2] = [1.0, 40.0];
@@ -81,20 +86,36 @@ fn step(model: &dyn Model, batch: usize) -> hlo::Result<Computation> {
     g.build(&outputs)
 }
 
-/// One convolution alone.
+/// One convolution alone, of its kernel and its input.
 fn alone(computation: &Computation, node: &Node) -> hlo::Result<Computation> {
     let operand = |&id: &usize| ("x".to_string(), computation.nodes[id].shape().clone());
-    let parameters: Vec<_> = node.operands.iter().map(operand).collect();
+    let parameters: Vec<_> = node.operands.iter().rev().map(operand).collect();
     Graph::function("convolution", &parameters, |_, x| match &node.op {
         Op::Convolution {
             window,
             dims,
             feature_groups,
             batch_groups,
-            ..
-        } => vec![x[0].convolution(x[1], window.clone(), dims.clone(), *feature_groups, *batch_groups)],
+        } => vec![x[1].convolution(x[0], window.clone(), dims.clone(), *feature_groups, *batch_groups)],
         _ => vec![],
     })
+}
+
+/// Each distinct convolution of a computation alone, and how often it is there.
+fn distinct(computation: &Computation) -> hlo::Result<Vec<(Computation, usize)>> {
+    let mut known: Vec<(String, Computation, usize)> = Vec::new();
+    for node in &computation.nodes {
+        if !matches!(node.op, Op::Convolution { .. }) {
+            continue;
+        }
+        let single = alone(computation, node)?;
+        let bytes = format!("{:?}{:?}", node.op, single.parameter_specs());
+        match known.iter_mut().find(|(known, ..)| *known == bytes) {
+            Some((.., count)) => *count += 1,
+            None => known.push((bytes, single, 1)),
+        }
+    }
+    Ok(known.into_iter().map(|(_, single, count)| (single, count)).collect())
 }
 
 /// Shape and work of the only convolution of `computation`, and the form that the rules choose.
@@ -113,9 +134,9 @@ fn compile(device: &Pjrt, computation: &Computation) -> anyhow::Result<Executabl
         .compile(&computation.to_bytes(&[]), &options(device.kind))?)
 }
 
-fn run(program: &Executable, inputs: &[Buffer]) -> anyhow::Result<f64> {
+fn run<'b>(program: &Executable, inputs: impl IntoIterator<Item = &'b Buffer>) -> anyhow::Result<f64> {
     let started = Instant::now();
-    for output in program.execute(inputs.iter().map(Arg::Keep).collect())? {
+    for output in program.execute(inputs.into_iter().map(Arg::Keep).collect())? {
         output.wait()?;
     }
     Ok(started.elapsed().as_secs_f64())
@@ -167,21 +188,7 @@ fn candidates(facts: &ConvFacts) -> Vec<Lowering> {
 }
 
 fn layers(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> {
-    let whole = step(model, batch)?;
-    let mut distinct: Vec<(String, Computation, usize)> = Vec::new();
-    for node in whole
-        .nodes
-        .iter()
-        .filter(|node| matches!(node.op, Op::Convolution { .. }))
-    {
-        let single = alone(&whole, node)?;
-        let bytes = format!("{:?}{:?}", node.op, single.parameter_specs());
-        match distinct.iter_mut().find(|(known, ..)| *known == bytes) {
-            Some((.., count)) => *count += 1,
-            None => distinct.push((bytes, single, 1)),
-        }
-    }
-    for (_, single, count) in distinct {
+    for (single, count) in distinct(&step(model, batch)?)? {
         let facts = facts(&single)?.context("a convolution without another form")?;
         let kept = single.to_bytes(&[]);
         let (mut names, mut programs) = (Vec::new(), Vec::new());
@@ -204,32 +211,72 @@ fn layers(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> 
         };
         let chosen = candidates(&facts).into_iter().find(is_chosen);
         let seconds = least(&programs, &inputs(device, &single)?, BUDGETS_S[0])?;
-        let gflops = facts.flops() / 1e9;
-        let ms: serde_json::Map<_, _> = names.into_iter().zip(seconds.iter().map(|s| json!(s * 1e3))).collect();
-        let sides: Vec<usize> = facts.window.iter().map(|w| w.size).collect();
-        let strides: Vec<usize> = facts
-            .window
-            .iter()
-            .map(|w| w.stride * w.base_dilation * w.window_dilation)
-            .collect();
-        println!(
-            "{}",
-            json!({
-                "network": model.name(),
-                "pass": pass(&facts),
-                "batch": facts.batch,
-                "channels": facts.channels,
-                "filters": facts.filters,
-                "image": facts.extents,
-                "window": sides,
-                "stride": strides,
-                "positions": facts.positions,
-                "times": count,
-                "gflop": gflops,
-                "ms": ms,
-                "chosen": chosen.map(|l| format!("{:?}{}", l.form, if l.phases { "/phases" } else { "" })),
-            })
-        );
+        let mut record = record(model, pass(&facts), &facts, count, names.into_iter().zip(seconds));
+        record["chosen"] = json!(chosen.map(|l| format!("{:?}{}", l.form, if l.phases { "/phases" } else { "" })));
+        println!("{record}");
+    }
+    Ok(())
+}
+
+/// What is printed of a convolution.
+fn record(
+    model: &dyn Model,
+    pass: &str,
+    facts: &ConvFacts,
+    count: usize,
+    seconds: impl Iterator<Item = (String, f64)>,
+) -> serde_json::Value {
+    let of = |part: fn(&WindowDim) -> usize| facts.window.iter().map(part).collect::<Vec<usize>>();
+    json!({
+        "network": model.name(),
+        "pass": pass,
+        "batch": facts.batch,
+        "channels": facts.channels,
+        "filters": facts.filters,
+        "image": facts.extents,
+        "window": of(|w| w.size),
+        "stride": of(|w| w.stride * w.base_dilation * w.window_dilation),
+        "positions": facts.positions,
+        "times": count,
+        "gflop": facts.flops() / 1e9,
+        "ms": seconds.map(|(name, s)| (name, json!(s * 1e3))).collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+/// The convolutions of an inference for which a matrix product and the library compete, with their kernels made ready once.
+fn prepared(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> {
+    for (single, count) in distinct(&inference(model, batch)?)? {
+        let facts = facts(&single)?.context("a convolution without another form")?;
+        if facts.grouping != Grouping::Dense || facts.elements() > 1 {
+            continue;
+        }
+        let inputs = inputs(device, &single)?;
+        let copies = (KERNELS / single.parameter_specs()[0].1.bytes()).clamp(1, 1000);
+        let mut rivals = Vec::new();
+        for form in [Form::Taps, Form::Direct] {
+            let parts = single.lowered_by(&|_| Lowering { form, phases: false })?.prepared(1)?;
+            let first = compile(device, &parts.first)?;
+            let kernel = || Ok(first.execute(vec![Arg::Keep(&inputs[0])])?);
+            let kernels = (0..copies).map(|_| kernel()).collect::<anyhow::Result<Vec<_>>>()?;
+            rivals.push((form, compile(device, &parts.rest)?, kernels, Vec::new()));
+        }
+        let started = Instant::now();
+        let mut round = 0;
+        while started.elapsed().as_secs_f64() < BUDGETS_S[0] || round < 8 {
+            for (_, rest, kernels, seconds) in &mut rivals {
+                // Some in a row, for the other's threads wait a while for more.
+                for i in 0..8 {
+                    let kernel = &kernels[(8 * round + i) % copies];
+                    seconds.push(run(rest, kernel.iter().chain(&inputs[1..]))?);
+                }
+            }
+            round += 1;
+        }
+        let medians = rivals.into_iter().map(|(form, _, _, mut seconds)| {
+            seconds.sort_by(f64::total_cmp);
+            (format!("{form:?}"), seconds[seconds.len() / 2])
+        });
+        println!("{}", record(model, "prepared", &facts, count, medians));
     }
     Ok(())
 }
@@ -269,7 +316,7 @@ fn networks(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()
 }
 
 fn main() -> anyhow::Result<()> {
-    let usage = "usage: cargo bench --bench conv -- layers|networks NETWORK BATCH";
+    let usage = "usage: cargo bench --bench conv -- layers|prepared|networks NETWORK BATCH";
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let [what, network, batch] = args.as_slice() else {
         anyhow::bail!(usage);
@@ -284,6 +331,7 @@ fn main() -> anyhow::Result<()> {
         .context("no library of convolutions")?;
     match what.as_str() {
         "layers" => layers(&device, &*model, batch),
+        "prepared" => prepared(&device, &*model, batch),
         "networks" => networks(&device, &*model, batch),
         _ => anyhow::bail!(usage),
     }
