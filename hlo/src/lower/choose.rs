@@ -133,7 +133,7 @@ const NARROWED: usize = 512;
 const REORDERED: usize = 64 * 64;
 
 /// As [`choose`], where the host has a library of convolutions: what measured best with that on two processors
-/// (conv_lowering.md and conv_lowering_amd.md under scripts/bench/results).
+/// (conv_lowering.md and conv_lowering_amd.md, of kernels that are made ready once conv_prepared_amd.md, under scripts/bench/results).
 pub(super) fn choose_with_library(facts: &ConvFacts) -> Lowering {
     let compiled = choose(facts);
     let (Some(pass), DType::F32) = (facts.pass, facts.dtype) else {
@@ -154,7 +154,7 @@ pub(super) fn choose_with_library(facts: &ConvFacts) -> Lowering {
         // A strided convolution's input gradient by phases: 1.1 to 1.4 times as fast as the library.
         (Grouping::Dense, ConvPass::Input) => false,
         // A matrix product: in training up to 1.3 times as fast as the library; of many channels that become few, 0.8 to 1
-        // times. In inference, where the kernel is brought into the library's order once, 0.5 to 1 times.
+        // times. In inference, where the kernel is brought into the library's order once, 0.5 to 1.1 times.
         (Grouping::Dense, ConvPass::Forward) if facts.elements() == 1 => {
             !facts.training || facts.channels >= NARROWED.max(4 * facts.filters)
         }
