@@ -37,13 +37,13 @@ impl Computation {
         let ids = self.first_nodes(&first, fixed, &reach);
         let outputs = taken.iter().map(|part| {
             let value = first.tensor(ids[part.value]);
-            match part.packed_for.and_then(|by| self.packable(&self.nodes[by])) {
-                Some((of, _)) => packed(&of, value),
+            match &part.packed_for {
+                Some((_, of)) => packed(of, value),
                 None => Ok(value),
             }
         });
         let outputs: Vec<_> = outputs.map(|tensor| Ok(tensor?.output())).collect::<Result<_>>()?;
-        let unchanged = |(output, part): (usize, &Part)| match (&self.nodes[part.value].op, part.packed_for) {
+        let unchanged = |(output, part): (usize, &Part)| match (&self.nodes[part.value].op, &part.packed_for) {
             (Op::Parameter { index, .. }, None) => Some(Alias {
                 output,
                 parameter: *index,
@@ -80,11 +80,11 @@ impl Computation {
                 });
                 continue;
             }
-            let kernel = self.packable(node).map(|(_, kernel)| kernel);
-            let kernel = kernel.filter(|&kernel| depends(kernel).is_some());
-            taken.extend(kernel.map(|value| Part {
+            let packed = packable(node).filter(|&(kernel, _)| depends(kernel).is_some());
+            let kernel = packed.as_ref().map(|&(kernel, _)| kernel);
+            taken.extend(packed.map(|(value, of)| Part {
                 value,
-                packed_for: Some(id),
+                packed_for: Some((id, of)),
             }));
             for &operand in needs(node).iter().filter(|&&operand| Some(operand) != kernel) {
                 needed[operand] = true;
@@ -109,13 +109,6 @@ impl Computation {
             });
         }
         reach
-    }
-
-    /// What the host computes of `node` with which kernel, if it can be given that in an order of its own.
-    fn packable(&self, node: &Node) -> Option<(DirectConvolution, NodeId)> {
-        let of = DirectConvolution::called(&node.op)?;
-        let &[x, kernel] = &node.operands[..] else { return None };
-        (of.pass == ConvPass::Forward && x != kernel).then_some((DirectConvolution { packed: true, ..of }, kernel))
     }
 
     /// Adds what depends on the first `fixed` parameters alone to a graph; the new ids, where there is one.
@@ -144,20 +137,17 @@ impl Computation {
         let mut ids = vec![NodeId::MAX; self.nodes.len()];
         let mut kernels = vec![None; self.nodes.len()];
         for (i, part) in taken.iter().enumerate() {
-            let parameter = |shape: Shape| graph.parameter(format!("prepared.{i}"), shape);
-            match part.packed_for.map(|by| (by, self.packable(&self.nodes[by]))) {
-                Some((by, Some((of, _)))) => {
-                    let shape = Shape::new(DType::F32, [of.room()]);
-                    kernels[by] = Some((of, parameter(shape)));
-                }
-                _ => ids[part.value] = parameter(self.nodes[part.value].shape().clone()).id(),
+            let parameter = |shape: Shape| graph.parameter(format!("prepared.{i}"), shape).id();
+            match &part.packed_for {
+                Some((by, of)) => kernels[*by] = Some((of, parameter(packed_shape(of)))),
+                None => ids[part.value] = parameter(self.nodes[part.value].shape().clone()),
             }
         }
         self.add_parameters(graph, &self.parameters[fixed..], &mut ids);
         for (id, node) in self.nodes.iter().enumerate() {
             // What only the other part needs lacks operands here.
             let has = |operand: &NodeId| ids[*operand] != NodeId::MAX;
-            let complete = match &kernels[id] {
+            let complete = match kernels[id] {
                 Some(_) => has(&node.operands[0]),
                 None => needs(node).iter().all(has),
             };
@@ -165,8 +155,8 @@ impl Computation {
                 continue;
             }
             let mut copy = renumbered(node, &ids);
-            if let (Some((of, kernel)), Op::Call { body, .. }) = (&kernels[id], &node.op) {
-                copy.operands[1] = kernel.id();
+            if let (Some((of, kernel)), Op::Call { body, .. }) = (kernels[id], &node.op) {
+                copy.operands[1] = kernel;
                 copy.op = Op::Call {
                     body: Arc::new(on_packed(of, body)?),
                     host: Some(of.host(DIRECT_CONVOLUTION)),
@@ -181,8 +171,19 @@ impl Computation {
 /// What is taken out of a computation.
 struct Part {
     value: NodeId,
-    /// The convolution for which it is packed, if it is.
-    packed_for: Option<NodeId>,
+    /// The node for which it is packed, if it is, and the convolution that this is.
+    packed_for: Option<(NodeId, DirectConvolution)>,
+}
+
+/// The kernel that the host can be given in an order of its own, and what it computes with that, if `node` is such a call.
+fn packable(node: &Node) -> Option<(NodeId, DirectConvolution)> {
+    let of = DirectConvolution::called(&node.op)?;
+    let &[x, kernel] = &node.operands[..] else { return None };
+    (of.pass == ConvPass::Forward && x != kernel).then_some((kernel, DirectConvolution { packed: true, ..of }))
+}
+
+fn packed_shape(of: &DirectConvolution) -> Shape {
+    Shape::new(DType::F32, [of.room()])
 }
 
 /// A kernel as [`PACK_KERNEL`] makes it ready; for all but programs its elements as they are, with zeros after them.
@@ -201,7 +202,7 @@ fn packed<'g>(of: &DirectConvolution, kernel: Tensor<'g>) -> Result<Tensor<'g>> 
 /// A convolution with a kernel as [`packed`] gives it.
 fn on_packed(of: &DirectConvolution, convolution: &Arc<Computation>) -> Result<Computation> {
     let mut parameters = convolution.parameter_specs();
-    let own = std::mem::replace(&mut parameters[1].1, Shape::new(DType::F32, [of.room()]));
+    let own = std::mem::replace(&mut parameters[1].1, packed_shape(of));
     Graph::function(convolution.name.as_str(), &parameters, |g, x| {
         let kernel = x[1].slice(&[0], &[own.elements()]).reshape(&own.dims);
         g.call(convolution, &[x[0], kernel])

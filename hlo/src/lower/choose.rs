@@ -133,7 +133,8 @@ const NARROWED: usize = 512;
 const REORDERED: usize = 64 * 64;
 
 /// As [`choose`], where the host has a library of convolutions: what measured best with that on two processors
-/// (conv_lowering.md and conv_lowering_amd.md, of kernels that are made ready once conv_prepared_amd.md, under scripts/bench/results).
+/// (conv_lowering.md, conv_lowering_amd.md and, for kernels that are made ready once, conv_prepared_amd.md, under
+/// scripts/bench/results).
 pub(super) fn choose_with_library(facts: &ConvFacts) -> Lowering {
     let compiled = choose(facts);
     let (Some(pass), DType::F32) = (facts.pass, facts.dtype) else {

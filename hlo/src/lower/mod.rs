@@ -1,9 +1,10 @@
 //! Rewriting of a finished graph for one kind of device: what a compiler computes slowly in the form in which models and
 //! gradients are written, said in a form that it computes fast.
 //!
-//! Convolutions are rewritten, sums over all but the channels, and maxima under a window with their gradients. Forward passes and both
-//! gradients of a convolution arrive here as the one operator [`Op::Convolution`], so [`choose`](choose::choose) decides by
-//! shape alone and knows nothing of training. Every form is the same sum in another order, so results agree within rounding.
+//! Convolutions are rewritten, sums over all but the channels, and maxima under a window with their gradients. Forward passes
+//! and both gradients of a convolution arrive here as the one operator [`Op::Convolution`], so [`choose`](choose::choose)
+//! decides by shape alone and knows nothing of training. Every form is the same sum in another order, so results agree within
+//! rounding.
 
 mod choose;
 mod conv;
@@ -104,8 +105,8 @@ impl Lowering {
 }
 
 impl Computation {
-    /// This computation with its convolutions, sums and maxima, also those of the computations that it calls, in
-    /// the forms that measure best on `target`. Parameters, outputs and scopes stay.
+    /// This computation with its convolutions, sums and maxima, also those of the computations that it calls, in the forms that
+    /// measure best on `target`. Parameters, outputs and scopes stay.
     ///
     /// # Errors
     /// As [`Computation::lowered_by`].

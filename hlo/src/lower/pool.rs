@@ -1,8 +1,8 @@
 //! Maxima under a window, and their gradient.
 //!
-//! XLA's CPU compiler asks of each element under each window whether it lies in the image, 5 to 10 times as slow as the maxima
-//! themselves. For the gradient it reduces the indices of all axes beside the elements, each written out first as large as the
-//! operand, and then scatters element by element: in ResNet-50's step 2 to 4 % of the time. Hosts do either in one pass.
+//! XLA's CPU compiler asks of each element under each window whether it lies in the image: 3.6 % of ResNet-50's inference. For
+//! the gradient it reduces the indices of all axes beside the elements, each written out first as large as the operand, and then
+//! scatters element by element: in ResNet-50's step 2 to 4 % of the time. Hosts do either in one pass.
 
 use crate::graph::{Graph, Node, Tensor};
 use crate::op::{HostFunction, Op, Reducer, WindowDim};

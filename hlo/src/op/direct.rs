@@ -11,7 +11,7 @@ pub const DIRECT_CONVOLUTION: &str = "rigl_xla.convolution";
 /// The name of the function that makes a kernel ready for it ([`DirectConvolution::packed`]).
 pub const PACK_KERNEL: &str = "rigl_xla.kernel";
 
-/// Numbers of output channels to whole multiples of which libraries fill up a kernel that they bring into an order of their own.
+/// To whole multiples of these numbers libraries fill up the output channels of a kernel that they bring into their own order.
 const FILLED_UP: [usize; 2] = [48, 64];
 
 /// What is computed of a convolution `y = x * w`.
@@ -150,8 +150,8 @@ impl DirectConvolution {
         self.w.sizes.iter().product()
     }
 
-    /// Elements of a packed kernel. In any order of the library's there are as many at least for the kernel's, and most need no
-    /// more.
+    /// Elements of a packed kernel: its own, and as many more as libraries commonly fill it up with. One that wants still more
+    /// cannot keep its order, and makes it anew at every call.
     pub fn room(&self) -> usize {
         let filters: usize = self.w.sizes[..2].iter().product();
         let filled = FILLED_UP.map(|multiple| filters.next_multiple_of(multiple));
