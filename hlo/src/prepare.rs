@@ -39,10 +39,10 @@ impl Computation {
             let value = first.tensor(ids[part.value]);
             match &part.packed_for {
                 Some((_, of)) => packed(of, value),
-                None => Ok(value),
+                None => value,
             }
         });
-        let outputs: Vec<_> = outputs.map(|tensor| Ok(tensor?.output())).collect::<Result<_>>()?;
+        let outputs: Vec<_> = outputs.map(|tensor| tensor.output()).collect();
         let unchanged = |(output, part): (usize, &Part)| match (&self.nodes[part.value].op, &part.packed_for) {
             (Op::Parameter { index, .. }, None) => Some(Alias {
                 output,
@@ -187,16 +187,13 @@ fn packed_shape(of: &DirectConvolution) -> Shape {
 }
 
 /// A kernel as [`PACK_KERNEL`] makes it ready; for all but programs its elements as they are, with zeros after them.
-fn packed<'g>(of: &DirectConvolution, kernel: Tensor<'g>) -> Result<Tensor<'g>> {
-    let parameter = [("kernel".to_string(), kernel.shape())];
-    let body = Graph::function("packed", &parameter, |_, x| {
+fn packed<'g>(of: &DirectConvolution, kernel: Tensor<'g>) -> Tensor<'g> {
+    let called = kernel.graph().host_call(of.host(PACK_KERNEL), &[kernel], |_, x| {
         let elements = of.kernel_elements();
         let after = of.room() - elements;
         vec![x[0].reshape(&[elements]).pad(0.0, &[0], &[after as i64], &[0])]
-    })?;
-    let host = Some(of.host(PACK_KERNEL));
-    let called = kernel.graph().call_or_host(&Arc::new(body), host, &[kernel]);
-    Ok(called[0])
+    });
+    called[0]
 }
 
 /// A convolution with a kernel as [`packed`] gives it.

@@ -88,7 +88,8 @@ def main():
         "",
         "**The machine was shared** with others while this was measured. Each figure is the least of many short repetitions "
         "that alternate "
-        "between the forms, of kernels made ready once the median, so ratios of neighbours mean something and single figures do not; where a form has a figure far "
+        "between the forms, of kernels made ready once the median, so ratios of neighbours mean something and single "
+        "figures do not; where a form has a figure far "
         "out of line, it was dropped after a few disturbed repetitions. `Direct` is oneDNN's. The rules of "
         "`hlo/src/lower/choose.rs` for a host with it were made from such runs.",
         "",
@@ -98,7 +99,8 @@ def main():
         "count dilations too.",
         "",
         *layer_tables(layers),
-        "Commands: `cargo bench --bench conv -- layers NETWORK BATCH`, `… -- prepared NETWORK BATCH` and `… -- networks NETWORK BATCH`, their output given to "
+        "Commands: `cargo bench --bench conv -- layers NETWORK BATCH`, `… -- prepared NETWORK BATCH` and "
+        "`… -- networks NETWORK BATCH`, their output given to "
         "`scripts/bench/conv.py`.",
         "",
     ]

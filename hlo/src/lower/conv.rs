@@ -5,7 +5,6 @@ use super::{ConvFacts, Form, Grouping, Lowering};
 use crate::graph::{Graph, Node, Tensor};
 use crate::op::{ConvDims, DIRECT_CONVOLUTION, DirectConvolution, DotDims, Op, WindowDim};
 use crate::shape::DType;
-use std::sync::Arc;
 
 /// A convolution whose operands stand in a graph.
 #[derive(Clone)]
@@ -133,16 +132,14 @@ impl<'g> Conv<'g> {
         let of = self.direct.as_ref().filter(|_| self.facts.dtype == DType::F32)?;
         let [feature_groups, batch_groups] = self.groups();
         let operands = [self.x, self.kernel];
-        let parameters = operands.map(|operand| ("x".to_string(), operand.shape()));
-        let body = Graph::function("convolution", &parameters, |_, x| {
-            let (window, dims) = (self.facts.window.clone(), self.dims.clone());
-            vec![x[0].convolution(x[1], window, dims, feature_groups, batch_groups)]
-        });
-        let host = Some(of.host(DIRECT_CONVOLUTION));
-        self.x
+        let called = self
+            .x
             .graph()
-            .call_or_host(&Arc::new(body.ok()?), host, &operands)
-            .pop()
+            .host_call(of.host(DIRECT_CONVOLUTION), &operands, |_, x| {
+                let (window, dims) = (self.facts.window.clone(), self.dims.clone());
+                vec![x[0].convolution(x[1], window, dims, feature_groups, batch_groups)]
+            });
+        called.first().copied()
     }
 
     /// The operator with its axes in order; a sum of several, of some of the summed channels each, where those are many.

@@ -7,7 +7,6 @@
 use crate::graph::{Graph, Node, Tensor};
 use crate::op::{HostFunction, Op, Reducer, WindowDim};
 use crate::shape::{DType, Shape};
-use std::sync::Arc;
 
 /// The name under which a host offers programs the maxima of `f32` under a window ([`Tensor::max_pool`]) over images
 /// `[batch, height, width, channels]`. A call says the dimensions of the images `x` and of the maxima `y`, and the `window`, its
@@ -47,11 +46,13 @@ pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
         ("x", numbers(&x.dims)),
         ("y", numbers(&y.dims)),
     ];
-    let parameters: Vec<_> = shapes.iter().map(|shape| ("x".to_string(), shape.clone())).collect();
-    let body = Graph::function("maxima", &parameters, |_, operands| match *operands {
-        [x, y] => vec![x.select_and_scatter(y, window.clone())],
-        _ => vec![operands[0].reduce_window(window.clone(), Reducer::Max)],
-    });
-    let host = Some(HostFunction { name, attributes });
-    graph.call_or_host(&Arc::new(body.ok()?), host, &operands).pop()
+    let called = graph.host_call(
+        HostFunction { name, attributes },
+        &operands,
+        |_, operands| match *operands {
+            [x, y] => vec![x.select_and_scatter(y, window.clone())],
+            _ => vec![operands[0].reduce_window(window.clone(), Reducer::Max)],
+        },
+    );
+    called.first().copied()
 }

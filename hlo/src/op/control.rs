@@ -127,20 +127,25 @@ impl Graph {
     /// Applies a finished computation.
     #[track_caller]
     pub fn call<'g>(&'g self, body: &Arc<Computation>, operands: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
-        self.call_or_host(body, None, operands)
-    }
-
-    /// Applies a finished computation, in place of which programs call the host's function, where there is one.
-    #[track_caller]
-    pub(crate) fn call_or_host<'g>(
-        &'g self,
-        body: &Arc<Computation>,
-        host: Option<HostFunction>,
-        operands: &[Tensor<'g>],
-    ) -> Vec<Tensor<'g>> {
         let body = body.clone();
         let results = body.outputs.len();
-        let op = Op::Call { body, host };
+        self.apply_tuple(Op::Call { body, host: None }, operands, results)
+    }
+
+    /// What `body` builds on the operands, in place of which programs call a function of the host's.
+    #[track_caller]
+    pub(crate) fn host_call<'g>(
+        &'g self,
+        host: HostFunction,
+        operands: &[Tensor<'g>],
+        body: impl for<'a> FnOnce(&'a Graph, &[Tensor<'a>]) -> Vec<Tensor<'a>>,
+    ) -> Vec<Tensor<'g>> {
+        let body = match self.subgraph(host.name, &shapes(operands), body) {
+            Ok(body) => body,
+            Err(results) => return vec![self.poison(); results],
+        };
+        let results = body.outputs.len();
+        let op = Op::Call { body, host: Some(host) };
         match op.yields_tuple() {
             true => self.apply_tuple(op, operands, results),
             false => vec![self.apply(op, operands)],
