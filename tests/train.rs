@@ -172,7 +172,9 @@ fn without_arguments_it_trains_rigl_on_mnist() {
     assert!(output.status.success(), "{stderr}");
     let at = *saved(&run).last().unwrap();
     let said = |text: &str| assert!(stderr.contains(text), "{text}: {stderr}");
-    said("mnist-fc on mnist: rigl at sparsity 0.98, 9244 of 266200 maskable weights, 120000 iterations");
+    said(
+        "mnist-fc on mnist: rigl at sparsity 0.98, layer2 0.882, layer3 dense (sparsity.layers); in all 9244 of 266200",
+    );
     said("iteration 600: test top-1 9");
     said(&format!("stopped and saved after {at} iterations; go on with --resume"));
     let shown: Vec<String> = stdout
@@ -180,7 +182,7 @@ fn without_arguments_it_trains_rigl_on_mnist() {
         .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect();
     assert!(
-        shown.contains(&"connections 9244 of 266200 (3.47 %)".into()),
+        shown.contains(&"connections 9244 of 266200 maskable weights (3.47 %), sparsity 0.9653".into()),
         "{stdout}"
     );
     assert!(
@@ -357,7 +359,7 @@ fn the_object_of_train_and_its_files() {
     let text = |key: &str| done[key].as_str().unwrap();
     assert_eq!((text("model"), text("method")), ("mnist-fc", "rigl"));
     assert_eq!(
-        (&done["sparsity"], &done["steps"], &done["mask_updates"]),
+        (&done["target_sparsity"], &done["steps"], &done["mask_updates"]),
         (&0.98.into(), &60.into(), &5.into())
     );
     assert_eq!((&done["nonzeros"], &done["maskable"]), (&9244.into(), &266_200.into()));

@@ -93,6 +93,9 @@ struct Report<'a> {
     layers: Vec<LayerReport<'a>>,
     /// Whether the method ranks layers together: the figures of a layer are then those of an even share.
     ranked_together: bool,
+    /// Why the run does not reach the sparsity asked for; the figures are those of what it reaches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<String>,
     total: Total,
     #[serde(skip_serializing_if = "Option::is_none")]
     compiled: Option<Vec<compiled::Program>>,
@@ -203,6 +206,7 @@ impl<'a> Report<'a> {
                 .map(|((layer, kept), (sparse, dense))| LayerReport::new(layer, kept.sparsity, sparse, dense))
                 .collect(),
             ranked_together: plan.method.keep == Keep::TotalBudget,
+            incomplete: plan.incomplete(),
             total: Total::new(plan, cost),
             compiled,
         }
@@ -217,11 +221,13 @@ impl<'a> Report<'a> {
             "{} with {}, {} distribution at sparsity {}, training multiplier {}\n",
             self.model, self.method, self.distribution, self.sparsity, self.multiplier
         );
-        let note = if self.ranked_together {
-            format!("{}\n", super::RANKED_TOGETHER)
-        } else {
-            String::new()
-        };
+        let mut note = String::new();
+        if self.ranked_together {
+            note += &format!("{}\n", super::RANKED_TOGETHER);
+        }
+        if let Some(problem) = &self.incomplete {
+            note += &format!("note: {problem}\n");
+        }
         let mut text = format!("{head}\n{layers}{note}\n{}", self.total_table().write(style));
         if let Some(programs) = &self.compiled {
             text.push('\n');

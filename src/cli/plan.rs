@@ -70,9 +70,11 @@ struct Report<'a> {
     model: &'a str,
     method: &'a str,
     distribution: String,
-    /// Realised share of zeros over the maskable layers.
+    /// Share of zeros over the maskable layers that the run reaches.
     sparsity: f64,
     nonzeros: usize,
+    /// Share of zeros over them once the method's schedule has run to its end.
+    target_sparsity: f64,
     maskable: usize,
     layers: Vec<Layer<'a>>,
     /// Whether the method ranks layers together, so that of their connections only the sum is known before.
@@ -97,6 +99,12 @@ struct Report<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pruning: Vec<Pruned>,
     learning_rate: LearningRate,
+    /// Why `train` refuses the run, unless it is told to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<String>,
+    /// Parts of the schedules that lie beyond the end of the run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     run_dir: String,
     config: &'a Run,
 }
@@ -175,8 +183,9 @@ impl<'a> Report<'a> {
             distribution: plan.run.sparsity.distribution.to_string(),
             sparsity: plan.sparsity(),
             nonzeros: plan.nonzeros(),
+            target_sparsity: plan.target_sparsity(),
             maskable: plan.maskable(),
-            layers: plan.budgets.iter().map(Layer::new).collect(),
+            layers: plan.reached.iter().map(Layer::new).collect(),
             ranked_together: plan.method.keep == Keep::TotalBudget,
             parameters: plan.parameters(),
             state_bytes: plan.state_bytes(),
@@ -195,6 +204,8 @@ impl<'a> Report<'a> {
             pruning: quartiles(&update_steps).filter_map(|&step| plan.pruned(step)).collect(),
             update_steps,
             learning_rate: LearningRate::new(plan, gradient_steps),
+            incomplete: plan.incomplete(),
+            notes: plan.notes(),
             run_dir: plan.output_dir.display().to_string(),
             config: &plan.run,
         }
@@ -287,6 +298,9 @@ impl std::fmt::Display for Report<'_> {
         self.write_launches(f)?;
         self.write_updates(f)?;
         self.write_learning_rate(f)?;
+        for note in self.incomplete.iter().chain(&self.notes) {
+            writeln!(f, "note            {note}")?;
+        }
         writeln!(f, "run folder      {}", self.run_dir)
     }
 }
@@ -301,10 +315,14 @@ impl Report<'_> {
     }
 
     fn write_updates(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [first, .., last] = self.update_steps[..] else {
-            return writeln!(f, "mask updates    {}", self.mask_updates);
-        };
-        writeln!(f, "mask updates    {} from step {first} to {last}", self.mask_updates)?;
+        write!(f, "mask updates    {}", self.mask_updates)?;
+        if let [first, .., last] = self.update_steps[..] {
+            write!(f, " from step {first} to {last}")?;
+        }
+        match self.incomplete {
+            Some(_) => writeln!(f, ", sparsity reached {} of {}", self.sparsity, self.target_sparsity)?,
+            None => writeln!(f)?,
+        }
         for Replacement {
             step,
             drop_fraction,

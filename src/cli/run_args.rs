@@ -127,6 +127,9 @@ pub struct RunArgs {
     /// Learning rate before its first drop
     #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
+    /// Train even if the run ends before it reaches its sparsity, or without a mask update
+    #[arg(long)]
+    pub allow_incomplete_schedule: bool,
     /// How the k-th largest score is found: bits, sort or topk
     #[arg(long, value_name = "NAME")]
     pub select: Option<String>,
@@ -242,6 +245,11 @@ impl RunArgs {
             ("--seed", ["train", "seed"], whole(self.seed)),
             ("--batch-size", ["train", "batch_size"], whole(self.batch_size)),
             ("--lr", ["learning_rate", "base"], float(self.lr)),
+            (
+                "--allow-incomplete-schedule",
+                ["train", "allow_incomplete_schedule"],
+                self.allow_incomplete_schedule.then(|| true.into()),
+            ),
             ("--select", ["mask_update", "select"], text(&self.select)),
             (
                 "--steps-per-launch",

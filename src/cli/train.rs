@@ -35,6 +35,7 @@ pub struct Args {
 /// Whatever keeps the run from its end.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let plan = args.plan()?;
+    plan.check_complete()?;
     let group = args.processes.join(&plan)?;
     let done = run_in(&args, &plan, group.clone(), json);
     let Some(group) = group else { return done };
@@ -84,16 +85,44 @@ fn announce(plan: &Plan) {
         n => format!(", {n} processes"),
     };
     crate::report::note!(
-        "{} on {}: {} at sparsity {}, {} of {} maskable weights, {} iterations, in {}{processes}",
+        "{} on {}: {} at sparsity {}{}; in all {} of {} maskable weights, sparsity {:.4}; {} iterations, in {}{processes}",
         plan.run.model.name,
         plan.run.data.name,
         plan.method.name,
         plan.run.sparsity.target,
+        own_sparsities(plan),
         plan.nonzeros(),
         plan.maskable(),
+        plan.sparsity(),
         plan.iterations,
         plan.output_dir.display()
     );
+    for note in plan.incomplete().into_iter().chain(plan.notes()) {
+        crate::report::note!("note: {note}");
+    }
+}
+
+/// Layers with a sparsity of their own that are named before training.
+const NAMED_LAYERS: usize = 4;
+
+/// The layers whose sparsity is not by the distribution, such as `, layer3 dense (sparsity.layers)`.
+fn own_sparsities(plan: &Plan) -> String {
+    let own: Vec<_> = plan.budgets.iter().filter(|b| b.custom).collect();
+    let mut text: String = own
+        .iter()
+        .take(NAMED_LAYERS)
+        .map(|budget| match budget.sparsity {
+            0.0 => format!(", {} dense", budget.name),
+            sparsity => format!(", {} {sparsity}", budget.name),
+        })
+        .collect();
+    if own.len() > NAMED_LAYERS {
+        text += &format!(" and {} more", own.len() - NAMED_LAYERS);
+    }
+    if !own.is_empty() {
+        text += " (sparsity.layers)";
+    }
+    text
 }
 
 impl Args {
@@ -119,7 +148,10 @@ fn text(summary: &Summary) -> String {
         ("mask updates", summary.mask_updates.to_string()),
         (
             "connections",
-            format!("{} of {} ({density:.2} %)", summary.nonzeros, summary.maskable),
+            format!(
+                "{} of {} maskable weights ({density:.2} %), sparsity {:.4}",
+                summary.nonzeros, summary.maskable, summary.sparsity
+            ),
         ),
         (
             "training",

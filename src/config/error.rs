@@ -41,6 +41,15 @@ pub enum Error {
         /// What they said.
         source: crate::sparse::Error,
     },
+    /// A run that ends before it reaches its sparsity, or without a mask update.
+    #[error(
+        "{problem}; train longer, set those keys to steps within the run, or give --allow-incomplete-schedule to train \
+         all the same"
+    )]
+    Incomplete {
+        /// What is reached, what was expected, and the keys that say so.
+        problem: String,
+    },
     /// A run that TOML cannot hold.
     #[error("configuration cannot be written as TOML: {0}")]
     Write(#[from] toml::ser::Error),

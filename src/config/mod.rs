@@ -10,6 +10,7 @@ mod learning_rate;
 mod optimizer;
 mod plan;
 mod presets;
+mod reach;
 mod schedules;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub use learning_rate::Rate;
 pub use optimizer::Optimizer as OptimizerRule;
 pub use plan::{Plan, Pruned, Replacement, layer_name, refused};
 pub use presets::{DEFAULT_PRESET, PRESETS, preset_of};
+pub use reach::share_of_zeros;
 
 /// A whole run, as said. Strings left empty mean "choose for me".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -361,6 +363,9 @@ pub struct Train {
     pub checkpoint_interval: u64,
     /// Newest checkpoints kept, at least 1.
     pub keep_checkpoints: usize,
+    /// Whether a run may end before it reaches its sparsity, or without a mask update. Left out: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_incomplete_schedule: Option<bool>,
     /// Seed of masks, weights, data order and noise.
     pub seed: u64,
 }

@@ -6,6 +6,7 @@ use models::{Declaration, Family, Model, Param, Precision, Statistic};
 
 use super::check::{at, names, numbers, value, within};
 use super::learning_rate::Rate;
+use super::reach::{reached, share_of_zeros};
 use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, pruning_schedule, schedule};
 use super::{Data, Error, LayerSparsity, OptimizerRule, Run, Unit};
 use crate::data::pixels::Preprocessing;
@@ -44,6 +45,9 @@ pub struct Plan {
     /// Zeros and ones of every maskable layer, in the model's order; for an unmasked method all ones, for one that prunes
     /// those at the end (for one that ranks layers together, only their sum).
     pub budgets: Vec<Budget>,
+    /// Zeros and ones of every maskable layer at the end of the run, as [`budgets`](Plan::budgets); they differ where
+    /// gradual pruning stops before its end.
+    pub reached: Vec<Budget>,
     /// Mask-update schedule, stretched by the multiplier.
     pub schedule: Schedule,
     /// How sparsity grows, stretched by the multiplier; for gradual pruning only.
@@ -169,7 +173,9 @@ impl Plan {
         }
         let iterations = iterations(&run, method, &schedule);
         let gradient_steps = || gradient_steps(method, &schedule, iterations);
+        let last_update = gradual.and_then(|_| update_steps(method, &schedule, iterations).last());
         Ok(Plan {
+            reached: reached(&budgets, gradual.as_ref(), last_update),
             learning_rate: learning_rate(&run, gradient_steps)?,
             iterations,
             precision: run.precision(),
@@ -310,9 +316,9 @@ impl Plan {
         })
     }
 
-    /// Ones over all maskable layers.
+    /// Ones over all maskable layers at the end of the run.
     pub fn nonzeros(&self) -> usize {
-        self.budgets.iter().map(|b| b.nonzeros).sum()
+        self.reached.iter().map(|b| b.nonzeros).sum()
     }
 
     /// Weights of all maskable layers.
@@ -320,12 +326,9 @@ impl Plan {
         self.budgets.iter().map(|b| b.nonzeros + b.zeros).sum()
     }
 
-    /// Share of zeros over all maskable layers; 0 when there are none.
+    /// Share of zeros over all maskable layers at the end of the run; 0 when there are none.
     pub fn sparsity(&self) -> f64 {
-        match self.maskable() {
-            0 => 0.0,
-            n => 1.0 - self.nonzeros() as f64 / n as f64,
-        }
+        share_of_zeros(self.nonzeros(), self.maskable())
     }
 
     /// Elements of all parameters, masks and slots apart.

@@ -29,7 +29,7 @@ impl PlanCost {
     /// Counts the plan's layers, each with the budget that has its name; layers without mask are dense.
     pub fn of(plan: &Plan) -> Self {
         let kept = |layer: &Layer| {
-            let budget = plan.budgets.iter().find(|b| b.name == layer.name);
+            let budget = plan.reached.iter().find(|b| b.name == layer.name);
             budget.map_or(Kept::all(layer), |b| Kept {
                 sparsity: b.sparsity,
                 nonzeros: b.nonzeros,

@@ -31,7 +31,7 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
 }
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
-const FREE: [&str; 18] = [
+const FREE: [&str; 19] = [
     "data.dir",
     "data.threads",
     "data.prefetch",
@@ -44,6 +44,7 @@ const FREE: [&str; 18] = [
     "train.eval_interval",
     "train.checkpoint_interval",
     "train.keep_checkpoints",
+    "train.allow_incomplete_schedule",
     "device.kind",
     "device.plugin",
     "device.engine",

@@ -14,7 +14,7 @@ use super::state;
 use super::step::{Row, Trainer, schedule};
 use super::summary::Summary;
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
-use crate::config::Plan;
+use crate::config::{self, Plan};
 use crate::data::Split;
 use crate::data::sets::{Examples, Form};
 use crate::device::Device;
@@ -381,7 +381,8 @@ impl<'a> Session<'a> {
         Ok(Summary {
             model: plan.run.model.name.clone(),
             method: plan.method.name.into(),
-            sparsity: plan.run.sparsity.target,
+            sparsity: config::share_of_zeros(nonzeros, maskable),
+            target_sparsity: plan.run.sparsity.target,
             steps: self.counters.iteration,
             global_step: self.counters.gs,
             mask_updates: self.mask_updates,

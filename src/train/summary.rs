@@ -13,8 +13,10 @@ pub struct Summary {
     pub model: String,
     /// Row of the method table.
     pub method: String,
-    /// Target share of zeros.
+    /// Share of zeros over all maskable layers, dense ones included, counted in the masks.
     pub sparsity: f64,
+    /// Share of zeros asked for (`sparsity.target`), which single layers may differ from.
+    pub target_sparsity: f64,
     /// Iterations done, in all sessions of the run.
     pub steps: u64,
     /// Gradient steps applied.
