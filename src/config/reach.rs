@@ -6,7 +6,7 @@ use crate::sparse::{Budget, Gradual, Method, Schedule};
 
 /// Connections above the target, as a share of the target, that count as reaching it: an interval that does not divide
 /// the pruning range leaves a few.
-const TOLERANCE: f64 = 0.01;
+const TOLERANCE: f64 = 0.05;
 
 /// Budgets after the last mask update of the run, at global step `last`: those planned, unless gradual pruning stops
 /// before its end. Their sparsities are the shares reached.
