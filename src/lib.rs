@@ -13,6 +13,7 @@ mod names;
 pub mod pages;
 pub mod pjrt;
 pub mod processes;
+pub mod programs;
 pub mod report;
 pub mod rng;
 pub mod sparse;

@@ -66,7 +66,7 @@ fn list(json: bool) -> Result<()> {
                 .iter()
                 .find(|c| c.package == Some(package.name))
                 .map(|c| c.path.clone()),
-            Holds::Kernels => pjrt::cached(package)?,
+            Holds::Kernels | Holds::Program => pjrt::cached(package)?,
         };
         let path = path.map(|path| path.display().to_string());
         let default = Package::of(package.device)

