@@ -253,7 +253,7 @@ fn without_pip_the_error_says_what_to_run() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("cannot fetch the package xla-cpu-pjrt==0.0.1"), "{text}");
-    assert!(text.contains("python3 -m pip install xla-cpu-pjrt==0.0.1"), "{text}");
+    assert!(text.ends_with("\n  sudo apt-get install python3-pip\n"), "{text}");
 }
 
 /// A package index that cannot be reached, and a half-written cache entry that must not be taken for the plugin.
