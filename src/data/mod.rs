@@ -121,12 +121,6 @@ pub enum Error {
         reason: String,
         advice: String,
     },
-    #[error("cannot fetch {name}: {client} is not installed, and its Python package cannot be had: {source}")]
-    Client {
-        name: &'static str,
-        client: &'static str,
-        source: crate::pjrt::Error,
-    },
     #[error(
         "{name}: no package has it, so it cannot be fetched; give the folder with {what} with --data, or put it at {}",
         folder.display()
