@@ -237,7 +237,7 @@ fn predicts(runs: &Runs, [own, foreign]: &[&str; 2]) {
     let pixels = synthetic::generate(&[16, 16, 3], 10, 5, Split::Test, 77).images;
     let means = [0.485, 0.456, 0.406].map(|m| (255.0 * m) as f32);
     let stds = [0.229, 0.224, 0.225].map(|s| (255.0 * s) as f32);
-    let normalised = |(i, &p): (usize, &u8)| (f32::from(p) - means[i % 3]) / stds[i % 3];
+    let normalised = |(i, &p): (usize, &u8)| (f32::from(p) - means[i % 3]) * (1.0 / stds[i % 3]);
     let images: Vec<f32> = pixels.bytes().iter().enumerate().map(normalised).collect();
     let inputs = [pixels.clone(), Literal::new(pixels.dims(), &images)];
     let mut logits = vec![];

@@ -38,10 +38,10 @@ class Schedule(NamedTuple):
         return (step >= self.begin) & ((step <= self.end) | (self.end < 0)) & (last + self.frequency <= step)
 
     def drop_fraction(self, step):
-        """Cosine in f32; the step is not counted from `begin`."""
-        span = jnp.float32(self.end - self.begin)
-        done = jnp.minimum(jnp.float32(step), span) / span
-        return jnp.float32(self.drop) * (0.5 * (1 + jnp.cos(jnp.float32(np.pi) * done)))
+        """Cosine in the original's f32 operations (reference 2.2); the step is not counted from `begin`."""
+        span = np.float32(self.end - self.begin)
+        angle = jnp.minimum(jnp.float32(step), span) * (np.float32(np.pi) * (np.float32(1) / span))
+        return jnp.float32(self.drop) * (0.5 * (1 + jnp.cos(angle)))
 
 
 def random_masks(seed, shapes=LAYERS, sparsities=(END_SPARSITY, END_SPARSITY * SPARSITY_SCALE, 0.0)):

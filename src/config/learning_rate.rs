@@ -1,6 +1,6 @@
-//! Learning rate as a function of the gradient step, in the float32 operations of the original.
-
-use std::f64::consts::PI;
+//! Learning rate as a function of the gradient step, in the float32 operations of the original's session.
+//!
+//! `cos`, `log` and `pow` are the C library's float functions, as in TensorFlow.
 
 /// Names of the schedules.
 pub const SCHEDULES: [&str; 4] = ["piecewise", "epochs", "cosine", "sgdr"];
@@ -66,7 +66,7 @@ impl Rate {
         match self {
             Rate::Piecewise(rate) => rate.values[rate.boundaries.partition_point(|&boundary| boundary < step)],
             Rate::Epochs(rate) => rate.at(step),
-            Rate::Cosine { base, steps } => half_cosine(*base, step as f64 / *steps as f64),
+            Rate::Cosine { base, steps } => cosine_decay(*base, step, *steps),
             Rate::Sgdr(rate) => rate.at(step),
         }
     }
@@ -96,17 +96,18 @@ impl Rate {
 }
 
 impl Epochs {
+    /// The warm-up is `epoch * (base * (1 / warmup))`.
     fn at(&self, step: i64) -> f32 {
         let epoch = self.epoch(step);
         if epoch < self.warmup {
-            return self.base * epoch / self.warmup;
+            return epoch * (self.base * self.warmup.recip());
         }
         let passed = self.drops.iter().take_while(|(from, _)| epoch >= *from);
         passed.last().map_or(self.base, |&(_, value)| value)
     }
 
     fn epoch(&self, step: i64) -> f32 {
-        step as f32 / self.steps_per_epoch
+        epoch(step, self.steps_per_epoch)
     }
 
     /// The last gradient step before `epoch`: rounding decides between the two nearest.
@@ -120,42 +121,34 @@ impl Epochs {
 }
 
 impl Sgdr {
-    /// TensorFlow restarts over the epoch in float32; the cycle and the place in it are worked out in double here.
+    /// `tf.train.cosine_decay_restarts` over the epoch: with `c` the epoch in lengths of the first cycle, cycle
+    /// `i = floor(log(1 - c * (1 - t_mul)) * (1 / log(t_mul)))` starts at `(1 - t_mul^i) * (1 / (1 - t_mul))` and is `t_mul^i` long.
     fn at(&self, step: i64) -> f32 {
-        let cycles = f64::from(step as f32 / self.steps_per_epoch) / self.first_cycle;
-        let (mut cycle, t) = (self.cycle(cycles), self.t_mul);
-        let place = |cycle: f64| (cycles - self.start(cycle)) / t.powf(cycle);
-        // The logarithm may land beside a restart.
-        if place(cycle) >= 1.0 {
-            cycle += 1.0;
-        } else if place(cycle) < 0.0 {
-            cycle -= 1.0;
-        }
-        let height = f64::from(self.base) * self.m_mul.powf(cycle);
-        half_cosine(height as f32, place(cycle))
-    }
-
-    /// How many cycles were completed after `first` lengths of the first.
-    fn cycle(&self, first: f64) -> f64 {
-        match self.t_mul {
-            1.0 => first.floor(),
-            t => ((1.0 + first * (t - 1.0)).ln() / t.ln()).floor(),
-        }
-    }
-
-    /// Where a cycle starts, in lengths of the first.
-    fn start(&self, cycle: f64) -> f64 {
-        match self.t_mul {
-            1.0 => cycle,
-            t => (t.powf(cycle) - 1.0) / (t - 1.0),
-        }
+        let first = epoch(step, self.steps_per_epoch) * (self.first_cycle as f32).recip();
+        let (t, m) = (self.t_mul as f32, self.m_mul as f32);
+        let (cycle, place) = if t == 1.0 {
+            (first.floor(), first - first.floor())
+        } else {
+            let cycle = ((1.0 - first * (1.0 - t)).ln() * t.ln().recip()).floor();
+            let length = t.powf(cycle);
+            let start = (1.0 - length) * (1.0 - t).recip();
+            (cycle, (first - start) / length)
+        };
+        let height = self.base * (0.5 * m.powf(cycle));
+        height * (1.0 + (std::f32::consts::PI * place).cos())
     }
 }
 
-/// From `base` at 0 to 0 at 1 and beyond.
-fn half_cosine(base: f32, progress: f64) -> f32 {
-    let share = 0.5 * (1.0 + (PI * progress.min(1.0)).cos());
-    (f64::from(base) * share) as f32
+/// `f32(step) * (1 / steps_per_epoch)`: TensorFlow's graph optimizer turns the division by a constant into a product.
+fn epoch(step: i64, steps_per_epoch: f32) -> f32 {
+    step as f32 * steps_per_epoch.recip()
+}
+
+/// `tf.keras.experimental.CosineDecay` outside of a graph, as the TF2 variant calls it: `base` at step 0, 0 from `steps` on.
+fn cosine_decay(base: f32, step: i64, steps: i64) -> f32 {
+    let steps = steps as f32;
+    let completed = (step as f32).min(steps) / steps;
+    base * (0.5 * (1.0 + (std::f32::consts::PI * completed).cos()))
 }
 
 #[cfg(test)]
@@ -188,9 +181,9 @@ mod tests {
     #[test]
     fn epochs_rise_then_drop() {
         let rate = Rate::Epochs(resnet(5.0));
-        let spe = 1_281_167.0f32 / 4096.0;
-        for step in [0, 1, 100, 1563] {
-            assert_eq!(rate.at(step), 1.6 * (step as f32 / spe) / 5.0, "{step}");
+        for step in [1, 100, 1563] {
+            let want = 1.6 * (step as f32 / (1_281_167.0 / 4096.0)) / 5.0;
+            assert!((rate.at(step) / want - 1.0).abs() < 1e-6, "{step}: {}", rate.at(step));
         }
         assert_eq!(rate.at(0), 0.0);
         // 5, 30, 70, 90 and 120 epochs are 1563.9, 9383.5, 21894.9, 28150.6 and 37534.2 steps.
@@ -223,8 +216,10 @@ mod tests {
     #[test]
     fn half_a_cosine_ends_at_zero() {
         let rate = Rate::Cosine { base: 0.2, steps: 1000 };
-        assert_eq!([0, 500, 1000, 2000].map(|s| rate.at(s)), [0.2, 0.1, 0.0, 0.0]);
-        assert!((rate.at(250) - 0.2 * 0.853_553_4).abs() < 1e-8);
+        assert_eq!([0, 1000, 2000].map(|s| rate.at(s)), [0.2, 0.0, 0.0]);
+        for (step, share) in [(250, 0.853_553_4), (500, 0.5)] {
+            assert!((rate.at(step) - 0.2 * share).abs() < 2e-8, "{step}: {}", rate.at(step));
+        }
     }
 
     /// Restarts of the original's defaults: cycles of 5, 7.5, 11.25, … epochs, each half as high.

@@ -14,7 +14,8 @@ pub enum Preprocessing {
     /// Each image less its mean, over its standard deviation; for training then padded by 4, its edges mirrored, cropped
     /// to its size and flipped at random (reference 4.3).
     Cifar,
-    /// Each colour less the mean of ImageNet's, over its standard deviation (reference 4.2).
+    /// Each colour less the mean of ImageNet's, times `1 / std` in float32, as the original's session computes it (reference
+    /// 2.2, 4.2).
     ImageNet,
 }
 
@@ -63,11 +64,9 @@ impl Preprocessing {
             Preprocessing::Mnist => images * f64::from(1.0f32 / 255.0),
             Preprocessing::Cifar => standardise(images),
             Preprocessing::ImageNet => {
-                let colours = |shares: [f64; 3]| {
-                    let values = shares.map(|share| (255.0 * share) as f32);
-                    images.graph().constant(Literal::new(&[3], &values))
-                };
-                (images - colours(IMAGENET_MEAN)) / colours(IMAGENET_STD)
+                let colours = |values: [f32; 3]| images.graph().constant(Literal::new(&[3], &values));
+                let scale = IMAGENET_STD.map(|share| ((255.0 * share) as f32).recip());
+                (images - colours(IMAGENET_MEAN.map(|share| (255.0 * share) as f32))) * colours(scale)
             }
         }
     }

@@ -78,24 +78,27 @@ impl Schedule {
         self.frequency_steps.saturating_neg()
     }
 
-    /// Drop fraction of an update at global step `gs`, by the float32 operations of the original, each rounded:
+    /// Drop fraction of an update at global step `gs`, by the float32 operations of the original's session, each rounded.
+    /// With `D = f32(end - begin)` and `r = 1 / D`:
     ///
     /// * constant: `f32(d0)`
-    /// * cosine: `f32(d0) * (0.5 * (1 + cos(f32(pi) * (min(f32(gs), D) / D))))`, `D = f32(end - begin)`. It looks at `gs`,
-    ///   not at `gs - begin`. A schedule without an end has `D < 0`, and the fraction is 0 throughout.
-    /// * exponential: `f32(d0) * pow(1 - f32(gs - begin) / D, f32(k))`
+    /// * cosine: `f32(d0) * (0.5 * (1 + cos(min(f32(gs), D) * (f32(pi) * r))))`. It looks at `gs`, not at `gs - begin`. A
+    ///   schedule without an end has `D < 0`, and the fraction is 0 throughout.
+    /// * exponential: `f32(d0) * pow(1 - f32(gs - begin) * r, k)`; for k = 3 `(d0 * (x * x)) * x`
+    ///
+    /// `cos`, `pow` and `sqrt` are the C library's float functions, as in TensorFlow.
     pub fn drop_fraction_at(&self, gs: i64) -> f32 {
         let initial = self.drop_fraction as f32;
         let span = self.end_step.saturating_sub(self.begin_step) as f32;
         match self.anneal {
             Anneal::Constant => initial,
             Anneal::Cosine => {
-                let completed = (gs as f32).min(span) / span;
-                initial * (0.5 * (1.0 + (std::f32::consts::PI * completed).cos()))
+                let angle = (gs as f32).min(span) * (std::f32::consts::PI * span.recip());
+                initial * (0.5 * (1.0 + angle.cos()))
             }
             Anneal::Exponential(k) => {
-                let progress = gs.saturating_sub(self.begin_step) as f32 / span;
-                initial * (1.0 - progress).powf(k as f32)
+                let progress = gs.saturating_sub(self.begin_step) as f32 * span.recip();
+                scaled_power(initial, 1.0 - progress, k as f32)
             }
         }
     }
@@ -139,6 +142,17 @@ impl Schedule {
     }
 }
 
+/// `scale * pow(x, exponent)` as TensorFlow's graph optimizer computes it: squares and cubes by products, the power 1/2 as a
+/// square root.
+fn scaled_power(scale: f32, x: f32, exponent: f32) -> f32 {
+    match exponent {
+        2.0 => scale * (x * x),
+        3.0 => scale * (x * x) * x,
+        0.5 => scale * x.sqrt(),
+        _ => scale * x.powf(exponent),
+    }
+}
+
 /// How sparsity grows under gradual magnitude pruning (reference 2.9; arXiv 1710.01878, equation 1).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gradual {
@@ -155,13 +169,14 @@ pub struct Gradual {
 }
 
 impl Gradual {
-    /// Share of zeros at global step `gs`, by the float32 operations of the original:
-    /// `(initial - target) * pow(1 - p, exponent) + target`, with `p` the progress from begin to end, in `[0, 1]`.
+    /// Share of zeros at global step `gs`, by the float32 operations of the original's session:
+    /// `(initial - target) * pow(1 - p, exponent) + target`, cubed as `(scale * (x * x)) * x`, with `p = f32(gs - begin) * (1 / f32(end - begin))`
+    /// clamped to `[0, 1]`.
     pub fn sparsity_at(&self, gs: i64) -> f32 {
         let span = self.end_step.saturating_sub(self.begin_step) as f32;
-        let progress = (gs.saturating_sub(self.begin_step) as f32 / span).clamp(0.0, 1.0);
+        let progress = (gs.saturating_sub(self.begin_step) as f32 * span.recip()).clamp(0.0, 1.0);
         let (initial, target) = (self.initial_sparsity, self.target_sparsity);
-        (initial - target) as f32 * (1.0 - progress).powf(self.exponent as f32) + target as f32
+        scaled_power((initial - target) as f32, 1.0 - progress, self.exponent as f32) + target as f32
     }
 
     /// Share of a layer's weights kept at global step `gs`, float32, when its own target is `layer_target`: its sparsity

@@ -5,6 +5,7 @@ mod budgets;
 mod compact;
 mod masks;
 mod methods;
+mod recorded;
 mod schedules;
 mod updates;
 
