@@ -9,6 +9,7 @@ pub mod cost;
 pub mod data;
 pub mod device;
 pub mod engine;
+pub mod files;
 mod names;
 pub mod pages;
 pub mod pjrt;

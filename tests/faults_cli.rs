@@ -20,7 +20,7 @@ fn unknown_names_come_with_the_nearest() {
         (&["plan", "--data", "minst"], "did you mean `mnist`?"),
         (
             &["data", "dump", "--data", "minst", "--split", "test", "--output", "x"],
-            "unknown data set 'minst', expected one of mnist,",
+            "'minst' is neither a data set nor a folder here, expected mnist,",
         ),
         (&["plan", "--device", "gpo"], "did you mean `gpu`"),
         (

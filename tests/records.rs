@@ -19,7 +19,8 @@ use rigl_xla::data::idx;
 use rigl_xla::data::picture::{self, Dct, Pixels};
 use rigl_xla::data::prepare::{self, Plan, Request};
 use rigl_xla::data::tfrecord::labelled::Labelled;
-use rigl_xla::data::tfrecord::{self, Compression, Indexed, Options, Reader, shards};
+use rigl_xla::data::tfrecord::shards::{self, Role};
+use rigl_xla::data::tfrecord::{self, Compression, Indexed, Options, Reader};
 
 /// 16 rows and 8 columns of black, in grey or in four inks.
 const GREY: &str = "ffd8ffe000104a46494600010100000100010000ffdb0043\
@@ -113,9 +114,9 @@ fn tar(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Vec<u8> {
 }
 
 /// Label, synset, name and picture of each record of a set, in order.
-fn examples(dir: &Path, set: &str) -> Vec<(i64, String, String, Vec<u8>)> {
+fn examples(dir: &Path, role: Role) -> Vec<(i64, String, String, Vec<u8>)> {
     let mut all = vec![];
-    for path in shards::find(dir, set).unwrap() {
+    for path in shards::find(dir, &[role]).unwrap().files {
         let mut reader = Reader::open(&path, Options::default()).unwrap();
         while let Some(record) = reader.next().unwrap() {
             let example = record.example().unwrap();
@@ -185,12 +186,12 @@ fn folders_and_tar_files_of_classes_become_the_same_shards() {
         let said = json(&args);
         assert_eq!(said["sets"][0]["examples"], 13);
         assert_eq!(said["sets"][0]["classes"], 3);
-        let found = examples(Path::new(&output), "train");
+        let found = examples(Path::new(&output), Role::Train);
         let mut sorted = found.clone();
         sorted.sort();
         assert_eq!(sorted, wanted());
         assert_ne!(found, sorted, "shuffled");
-        let shards = shards::find(Path::new(&output), "train").unwrap();
+        let shards = shards::find(Path::new(&output), &[Role::Train]).unwrap().files;
         files.push(shards.iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>());
         assert_eq!(
             fs::read_to_string(Path::new(&output).join("classes.txt")).unwrap(),
@@ -211,8 +212,8 @@ fn folders_and_tar_files_of_classes_become_the_same_shards() {
     ];
     json(&args);
     assert_ne!(
-        examples(&folder.path("other"), "train"),
-        examples(&folder.path("out0"), "train")
+        examples(&folder.path("other"), Role::Train),
+        examples(&folder.path("out0"), Role::Train)
     );
 }
 
@@ -240,7 +241,7 @@ fn validation_pictures_get_their_classes_from_a_list() {
     let output = folder.text("out");
     let said = prepare(&output, &["--synsets", &folder.text("synsets.txt"), "--gzip"]);
     assert_eq!(said["sets"][1]["set"], "validation");
-    let mut found = examples(Path::new(&output), "validation");
+    let mut found = examples(Path::new(&output), Role::Validation);
     found.sort_by(|a, b| a.2.cmp(&b.2));
     let labels: Vec<_> = found
         .iter()
@@ -252,7 +253,7 @@ fn validation_pictures_get_their_classes_from_a_list() {
     );
     // Without a list of synsets, the training classes count.
     prepare(&folder.text("again"), &[]);
-    let mut found = examples(&folder.path("again"), "validation");
+    let mut found = examples(&folder.path("again"), Role::Validation);
     found.sort_by(|a, b| a.2.cmp(&b.2));
     assert_eq!(found.iter().map(|(label, ..)| *label).collect::<Vec<_>>(), [3, 1, 3]);
 
@@ -284,7 +285,10 @@ fn small_data_sets_become_pngs() {
     let said = json(&["data", "prepare", &output, "--train", &source, "--validation", &source]);
     let sets = [&said["sets"][0], &said["sets"][1]].map(|set| (set["set"].as_str(), set["examples"].as_u64()));
     assert_eq!(sets, [(Some("train"), Some(3)), (Some("test"), Some(2))]);
-    let file = shards::find(&folder.path("out"), "train").unwrap().remove(0);
+    let file = shards::find(&folder.path("out"), &[Role::Train])
+        .unwrap()
+        .files
+        .remove(0);
     let indexed = Indexed::open(&file, Options::default()).unwrap();
     let mut found = BTreeMap::new();
     for i in 0..3 {
@@ -462,7 +466,7 @@ fn inspection_finds_what_is_damaged_and_missing() {
         "{said}"
     );
     let said = error(&["data", "inspect", &source], 1);
-    assert!(said.contains("no file named"), "{said}");
+    assert!(said.contains("no TFRecord files named train-00000-of-00001"), "{said}");
 }
 
 #[test]
@@ -504,7 +508,7 @@ fn each_fault_of_a_file_names_it_and_the_byte() {
                 let crc = crc32c::crc32c(&[0xff; 8]);
                 b[8..12].copy_from_slice(&crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes());
             },
-            "record at byte 0: length 18446744073709551615, expected at most 268435456",
+            "record at byte 0: length 18446744073709551615, expected at most 134217728",
         ),
     ];
     for (i, (edit, want)) in cases.into_iter().enumerate() {

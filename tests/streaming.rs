@@ -422,7 +422,7 @@ fn folders_without_their_files_are_told() {
 
     let empty = tempfile::tempdir().unwrap();
     let said = complaint(empty.path(), &["--set", "data.name=imagenet"], 1);
-    assert!(said.contains("no file named train-NNNNN-of-NNNNN"), "{said}");
+    assert!(said.contains("no TFRecord files named train-00000-of-00001"), "{said}");
 
     let nothing = with_training(&[]);
     let said = complaint(nothing.path(), &[], 1);

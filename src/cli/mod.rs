@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use clap::Parser;
 
+use crate::report::escape;
+
 /// Train, evaluate, count and ship sparse neural networks as compiled XLA programs.
 #[derive(Parser, Debug)]
 #[command(name = "rigl-xla", version, propagate_version = true, arg_required_else_help = true)]
@@ -146,12 +148,12 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.is::<config::Error>()
 }
 
-/// Writes results to standard output. Not `println!`: a closed pipe is an error here, not a panic.
+/// Writes results to standard output, control characters escaped ([`escape::text`]). Not `println!`: a closed pipe is an error here, not a panic.
 ///
 /// # Errors
 /// What the system reports.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    Ok(io::stdout().write_all(escape::text(text).as_bytes())?)
 }
 
 /// Writes `value` as the one JSON object of `--json`.
@@ -159,7 +161,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 /// # Errors
 /// As [`print()`].
 pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string(value)?))
+    print(&format!("{}\n", escape::json(&serde_json::to_string(value)?)))
 }
 
 /// The error and its causes, less those that the lines before already tell.

@@ -9,7 +9,7 @@ use models::Precision;
 use crate::checkpoint::{self, Metadata};
 use crate::config::{Error, Layers, preset_of};
 use crate::data::sets::{Examples, Form, Set};
-use crate::data::{Split, pipeline};
+use crate::data::{Split, folder, pipeline};
 use crate::device::Device;
 use crate::engine::EngineKind;
 use crate::pjrt::DeviceKind;
@@ -263,15 +263,16 @@ impl RunArgs {
             .collect()
     }
 
-    /// What `--data` sets: a folder keeps the data set's name, unless it holds TFRecords; a name clears the folder.
+    /// What `--data` sets: a folder keeps the data set's name, unless its files are those of another; a name clears the folder.
     fn data_keys(&self) -> (Option<Value>, Option<Value>) {
         match self.data.as_deref() {
             None => (None, None),
             // Absolute, so that the run can be resumed from elsewhere.
             Some(dir) if is_folder(dir) => {
                 let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
-                let records = Set::in_folder(&absolute) == Set::ImageNet;
-                let name = records.then(|| Set::ImageNet.name().into());
+                // Files of Fashion-MNIST are called as MNIST's are, and what is missing is for whoever reads it to say.
+                let set = folder::recognise(&absolute).ok().filter(|set| *set != Set::Mnist);
+                let name = set.map(|set| set.name().into());
                 (name, Some(absolute.to_string_lossy().into_owned().into()))
             }
             Some(name) => (Some(name.into()), Some("".into())),
@@ -314,16 +315,16 @@ impl DeviceArgs {
 
 /// Whether `--data` means a folder: it looks like a path, or is one and not a known name.
 fn is_folder(data: &str) -> bool {
-    Set::find(data).is_err() && (data.contains(std::path::is_separator) || data == "." || Path::new(data).is_dir())
+    Set::find(data).is_err() && (data.contains(std::path::is_separator) || data == "." || Path::new(data).exists())
 }
 
 /// The data set that `--data` means, and its folder; empty where it has a name.
 ///
 /// # Errors
-/// An unknown name.
+/// An unknown name, or a folder that holds no data set.
 pub fn named_set(data: &str) -> crate::data::Result<(Set, &str)> {
     match is_folder(data) {
-        true => Ok((Set::in_folder(Path::new(data)), data)),
+        true => Ok((folder::recognise(Path::new(data))?, data)),
         false => Ok((Set::find(data)?, "")),
     }
 }

@@ -36,6 +36,7 @@ pub struct Args {
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let plan = args.plan()?;
     plan.check_complete()?;
+    plan.data_set()?.check(&plan.run.data.dir)?;
     let group = args.processes.join(&plan)?;
     let done = run_in(&args, &plan, group.clone(), json);
     let Some(group) = group else { return done };

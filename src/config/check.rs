@@ -24,7 +24,12 @@ pub(super) fn names(run: &Run) -> Result<(), Error> {
         true => Ok(()),
         false => Err(at(key)(sparse::Error::unknown(what, name, names.iter().copied()))),
     };
-    known("data.name", "data set", &run.data.name, &Set::ALL.map(|(name, _)| name))?;
+    known(
+        "data.name",
+        "data set or folder",
+        &run.data.name,
+        &Set::ALL.map(|(name, _)| name),
+    )?;
     let ways = Preprocessing::ALL.map(|(name, _)| name);
     if let Some(name) = &run.data.preprocessing {
         known("data.preprocessing", "preprocessing", name, &ways)?;

@@ -2,11 +2,13 @@
 
 use std::{io, path::PathBuf};
 
+use crate::report::escape;
+
 /// Error of reading, checking or writing a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file given with `--config` cannot be read.
-    #[error("--config {}: {source}", path.display())]
+    #[error("--config {}: {source}", escape::path(path))]
     Read {
         /// The file.
         path: PathBuf,

@@ -2,12 +2,15 @@
 //!
 //! A record is one byte with the label, then the image as three planes (red, green, blue) of 32 rows of 32 bytes.
 
-use std::fs;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use hlo::Literal;
 
-use super::{Dataset, Error, Result, Split};
+use super::mnist::in_other_case;
+use super::{Dataset, Error, MAX_SET_BYTES, Result, Split};
+use crate::files;
+use crate::report::{escape, note};
 
 /// Examples of the published training and test sets.
 pub const EXAMPLES: [usize; 2] = [50_000, 10_000];
@@ -32,10 +35,26 @@ pub fn folder(dir: &Path) -> PathBuf {
     if unpacked.is_dir() { unpacked } else { dir.into() }
 }
 
-fn files(split: Split) -> Vec<String> {
+/// Whether a folder holds a file of either part.
+pub fn is_in(dir: &Path) -> bool {
+    let dir = folder(dir);
+    let files = [Split::Train, Split::Test].map(names).concat();
+    files.iter().any(|name| find(&dir, name).is_some())
+}
+
+fn names(split: Split) -> Vec<String> {
     match split {
         Split::Train => (1..=5).map(|i| format!("data_batch_{i}.bin")).collect(),
         Split::Test => vec![TEST_FILE.into()],
+    }
+}
+
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+    let path = dir.join(name);
+    if path.exists() {
+        Some(path)
+    } else {
+        in_other_case(dir, name)
     }
 }
 
@@ -43,20 +62,22 @@ fn files(split: Split) -> Vec<String> {
 /// `data_batch_5.bin`, 10000 test in `test_batch.bin`), in the order of the files.
 ///
 /// Files may lie in `dir` or in its folder `cifar-10-batches-bin`, which the published archive unpacks to. Each may hold
-/// any number of records, and training sets may have fewer files, numbered from 1.
+/// any number of records. A training set may have fewer files, numbered from 1 without a gap; a note then names the others.
 ///
 /// # Errors
-/// A missing file, one that is not whole records or holds none, or a label not below [`CLASSES`].
+/// A missing file, one that is not whole records or holds none, more than [`MAX_SET_BYTES`] in all, or a label not below
+/// [`CLASSES`].
 pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
-    let names = files(split);
-    let dir = folder(dir);
-    let paths: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
-    let paths: Vec<&PathBuf> = paths.iter().take_while(|path| path.is_file()).collect();
-    if paths.is_empty() {
-        return Err(Error::Missing { dir, expected: names });
+    let (paths, missing) = files(dir, split)?;
+    if !missing.is_empty() {
+        let (n, missing) = (paths.len(), missing.join(", "));
+        note!(
+            "note: {}: {n} of 5 training files of CIFAR-10; missing: {missing}",
+            escape::path(dir)
+        );
     }
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for path in paths {
+    for path in &paths {
         read(path, &mut pixels, &mut labels)?;
     }
     let n = labels.len();
@@ -67,17 +88,52 @@ pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
     })
 }
 
+/// The files of a part, which are all, or all before the first that is missing; and the names of those missing.
+///
+/// # Errors
+/// No file, or a gap.
+pub fn files(dir: &Path, split: Split) -> Result<(Vec<PathBuf>, Vec<String>)> {
+    let (dir, mut names) = (folder(dir), names(split));
+    let found: Vec<Option<PathBuf>> = names.iter().map(|name| find(&dir, name)).collect();
+    if found.iter().all(Option::is_none) {
+        return Err(Error::Missing { dir, expected: names });
+    }
+    let first_missing = found.iter().position(Option::is_none).unwrap_or(found.len());
+    if let Some(after) = (first_missing..found.len()).find(|&i| found[i].is_some()) {
+        let (missing, found) = (
+            names.swap_remove(first_missing),
+            format!("data_batch_{}.bin", after + 1),
+        );
+        return Err(Error::MissingPart { dir, missing, found });
+    }
+    let missing = names.split_off(first_missing);
+    Ok((found.into_iter().flatten().collect(), missing))
+}
+
 /// Appends the records of a file.
 fn read(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<i32>) -> Result<()> {
-    let bytes = fs::read(path).map_err(Error::io(path))?;
-    if bytes.is_empty() || bytes.len() % RECORD != 0 {
+    let file = files::open(path).map_err(Error::io(path))?;
+    let bytes = file.metadata().map_err(Error::io(path))?.len();
+    if bytes == 0 || bytes % RECORD as u64 != 0 {
         return Err(Error::Records {
             path: path.into(),
-            found: bytes.len() as u64,
+            found: bytes,
             record: RECORD,
         });
     }
-    for (index, record) in bytes.chunks_exact(RECORD).enumerate() {
+    if pixels.len() as u64 + bytes > MAX_SET_BYTES {
+        return Err(Error::TooLarge {
+            path: path.into(),
+            found: pixels.len() as u64 + bytes,
+            expected: MAX_SET_BYTES,
+        });
+    }
+    let records = bytes / RECORD as u64;
+    pixels.reserve_exact((RECORD - 1) * records as usize);
+    let mut input = BufReader::new(file);
+    let mut record = [0; RECORD];
+    for index in 0..records as usize {
+        input.read_exact(&mut record).map_err(Error::io(path))?;
         let (label, planes) = (record[0], &record[1..]);
         if usize::from(label) >= CLASSES {
             return Err(Error::Label {
@@ -98,6 +154,7 @@ fn read(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<i32>) -> Result<()> 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// Record `i`: label `i`, pixel (row, column) of plane `p` the number `i + row + 2 column + 100 p`, less multiples of 256.
     fn record(i: u8) -> Vec<u8> {
@@ -124,6 +181,13 @@ mod tests {
             assert_eq!(at(1, 3, 5), [2 + 13, 115, 215]);
             assert_eq!(at(2, 31, 31), [102, 202, 46]);
             assert!(matches!(load(dir.path(), Split::Test), Err(Error::Missing { .. })));
+            fs::rename(folder.join("data_batch_1.bin"), folder.join("data_batch_3.bin")).unwrap();
+            let message = load(dir.path(), Split::Train).unwrap_err().to_string();
+            assert!(
+                message.contains("data_batch_1.bin is missing, but data_batch_2.bin is there"),
+                "{message}"
+            );
+            fs::rename(folder.join("data_batch_3.bin"), folder.join("data_batch_1.bin")).unwrap();
         }
     }
 }

@@ -12,10 +12,13 @@ use std::{
 use flate2::{Compression, bufread::MultiGzDecoder, write::GzEncoder};
 use hlo::{DType, Literal, Shape};
 
-use super::{Error, Result};
+use super::{Error, MAX_SET_BYTES, Result};
+use crate::files;
 
 const UNSIGNED_BYTE: u8 = 8;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+/// Bytes that are read of what follows an array in its file.
+const MAX_REST: u64 = 1 << 20;
 
 /// Reads a `u8` array of `rank` dimensions; gzip is recognised by content, not by name.
 ///
@@ -23,9 +26,10 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// whose length is not known beforehand, no more memory is taken than it has content.
 ///
 /// # Errors
-/// Typed, for: an unreadable or damaged file, not IDX, another element type or rank, truncated, trailing bytes.
+/// Typed, for: an unreadable, special or damaged file, not IDX, another element type or rank, truncated, trailing bytes, or
+/// more than [`MAX_SET_BYTES`].
 pub fn read(path: &Path, rank: u8) -> Result<Literal> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = files::open(path).map_err(Error::io(path))?;
     let stored = file.metadata().map_err(Error::io(path))?.len();
     let mut file = BufReader::new(file);
     let gzipped = file.fill_buf().map_err(Error::io(path))?.starts_with(&GZIP_MAGIC);
@@ -50,11 +54,18 @@ pub fn read(path: &Path, rank: u8) -> Result<Literal> {
     if !gzipped && stored != expected {
         return Err(wrong_length(path, stored, expected));
     }
+    if elements > MAX_SET_BYTES {
+        return Err(Error::TooLarge {
+            path: path.into(),
+            found: elements,
+            expected: MAX_SET_BYTES,
+        });
+    }
     let mut bytes = Vec::with_capacity(if gzipped { 0 } else { elements as usize });
     input.append(&mut bytes, elements, expected)?;
     bytes.shrink_to_fit();
-    // Reading to the end also makes gzip check its own sum.
-    let rest = io::copy(&mut input.file, &mut io::sink()).map_err(Error::io(path))?;
+    // Reading to the end also makes gzip check its own sum. Of what should not be there, some is enough.
+    let rest = io::copy(&mut (&mut input.file).take(MAX_REST), &mut io::sink()).map_err(Error::io(path))?;
     match Literal::from_bytes(Shape::new(DType::U8, dims), bytes) {
         Some(array) if rest == 0 => Ok(array),
         _ => Err(wrong_length(path, expected + rest, expected)),

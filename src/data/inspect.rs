@@ -9,7 +9,8 @@ use super::parallel;
 use super::picture::{self, Dct, Format, Header, Pixels};
 use super::tfrecord::example::{Feature, Kind};
 use super::tfrecord::labelled::Labelled;
-use super::tfrecord::{self, Options, Reader, Record, Result, shards};
+use super::tfrecord::shards::{self, Shards, file_name};
+use super::tfrecord::{self, Options, Reader, Record, Result};
 
 /// Damages that are told one by one.
 const TOLD: usize = 10;
@@ -132,19 +133,25 @@ impl Range {
     }
 }
 
-/// The sets at `path`, a file or a folder of shards, each with its files in their order.
+/// The sets at `path`, a file or a folder of shards ([`shards`]), each with its files in their order.
 ///
 /// # Errors
 /// What cannot be read, a folder without shards, or a missing shard.
-pub fn sets(path: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
+pub fn sets(path: &Path) -> Result<Vec<Shards>> {
     if !path.is_dir() {
-        return Ok(vec![(file_name(path), vec![path.into()])]);
+        return Ok(vec![Shards {
+            name: file_name(path),
+            role: None,
+            files: vec![path.into()],
+            ignored: vec![],
+        }]);
     }
     let sets = shards::find_all(path)?;
     match sets.is_empty() {
         true => Err(tfrecord::Error::NoShards {
             dir: path.into(),
-            expected: "SET-NNNNN-of-NNNNN".into(),
+            expected: "train",
+            found: vec![],
         }),
         false => Ok(sets),
     }
@@ -332,8 +339,4 @@ fn show(feature: &Feature<'_>) -> String {
 fn shown<T: ToString>(values: &[T]) -> String {
     let values = values.iter().take(SHOWN).map(T::to_string);
     values.collect::<Vec<_>>().join(", ")
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

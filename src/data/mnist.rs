@@ -1,5 +1,6 @@
 //! MNIST and data sets of its form (Fashion-MNIST): 28x28 grey images in ten classes, four IDX files.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use hlo::{DType, Literal, Shape};
@@ -13,20 +14,20 @@ pub const SIDE: usize = 28;
 /// Number of classes.
 pub const CLASSES: usize = 10;
 
+/// Folders within a data folder that may hold the files: torchvision's layout.
+const FOLDERS: [&str; 4] = ["", "raw", "MNIST/raw", "FashionMNIST/raw"];
+
 /// Reads one part: images `u8[N, 784]`, labels `s32[N]` (reference 4.4: 60000 train, 10000 test).
 ///
 /// The files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and `t10k-…`, also spelt with a dot
-/// (`train-images.idx3-ubyte`), each gzipped or not; of several spellings the first found in this order is read.
+/// (`train-images.idx3-ubyte`) or in capitals, each gzipped or not, in `dir` or in torchvision's folder there; of several
+/// spellings the first found in this order is read.
 ///
 /// # Errors
-/// A missing file, any error of [`idx::read`], images that are not 28x28, labels not below [`CLASSES`], or counts that differ.
+/// A missing file, any error of [`idx::read`], images that are not 28x28, labels not below [`CLASSES`], counts that differ, or
+/// files in several of torchvision's folders.
 pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
-    let part = match split {
-        Split::Train => "train",
-        Split::Test => "t10k",
-    };
-    let images_path = find(dir, &format!("{part}-images"), "idx3-ubyte")?;
-    let labels_path = find(dir, &format!("{part}-labels"), "idx1-ubyte")?;
+    let [images_path, labels_path] = files(dir, split)?;
     let labels = read_labels(&labels_path)?;
     let images = read_images(&images_path)?;
     match (images.dims()[0], labels.len()) {
@@ -44,10 +45,49 @@ pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
     }
 }
 
+/// The files with images and with labels of a part.
+///
+/// # Errors
+/// A missing file, or files in several of torchvision's folders.
+pub fn files(dir: &Path, split: Split) -> Result<[PathBuf; 2]> {
+    let dir = &folder(dir)?;
+    let part = part(split);
+    Ok([
+        find(dir, &format!("{part}-images"), "idx3-ubyte")?,
+        find(dir, &format!("{part}-labels"), "idx1-ubyte")?,
+    ])
+}
+
+fn part(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::Test => "t10k",
+    }
+}
+
 /// Whether a folder holds images of either part.
 pub fn is_in(dir: &Path) -> bool {
-    let images = |part| find(dir, &format!("{part}-images"), "idx3-ubyte");
-    ["train", "t10k"].into_iter().any(|part| images(part).is_ok())
+    FOLDERS.iter().any(|inner| holds_images(&dir.join(inner)))
+}
+
+fn holds_images(dir: &Path) -> bool {
+    let images = |split| find(dir, &format!("{}-images", part(split)), "idx3-ubyte");
+    [Split::Train, Split::Test]
+        .into_iter()
+        .any(|split| images(split).is_ok())
+}
+
+/// The folder with the files, which is `dir` or in it; `dir` if there are none.
+fn folder(dir: &Path) -> Result<PathBuf> {
+    let mut found = FOLDERS
+        .iter()
+        .map(|inner| dir.join(inner))
+        .filter(|dir| holds_images(dir));
+    match (found.next(), found.next()) {
+        (Some(first), Some(second)) if first != dir => Err(Error::SeveralSets { first, second }),
+        (Some(first), _) => Ok(first),
+        (None, _) => Ok(dir.into()),
+    }
 }
 
 /// `u8[N, 784]`, N at least 1.
@@ -84,11 +124,24 @@ fn find(dir: &Path, stem: &str, kind: &str) -> Result<PathBuf> {
         .iter()
         .flat_map(|name| [name.clone(), format!("{name}.gz")])
         .collect();
-    let found = names.iter().map(|name| dir.join(name)).find(|path| path.is_file());
+    // A special file counts as found, and is refused when it is read.
+    let exact = |name: &String| Some(dir.join(name)).filter(|path| path.exists() && !path.is_dir());
+    let found = names.iter().find_map(exact);
+    let found = found.or_else(|| names.iter().find_map(|name| in_other_case(dir, name)));
     found.ok_or_else(|| Error::Missing {
         dir: dir.into(),
         expected: names,
     })
+}
+
+/// The file of a folder whose name differs from `name` in capitals alone.
+pub(super) fn in_other_case(dir: &Path, name: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found = entries.filter(|path| {
+        let found = path.file_name().and_then(|found| found.to_str());
+        found.is_some_and(|found| found.eq_ignore_ascii_case(name)) && !path.is_dir()
+    });
+    found.next()
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 
 pub mod batches;
 pub mod cifar;
+pub mod classes;
 pub mod fetch;
+pub mod folder;
 pub mod idx;
 pub mod imagenet;
 pub mod inspect;
@@ -27,6 +29,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use sha2::{Digest, Sha256};
 
 use crate::names::did_you_mean;
+use crate::report::escape;
 
 /// Labelled images, whole in host memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,53 +67,125 @@ pub enum Split {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; the fields are their values
 pub enum Error {
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", escape::path(path))]
     Io { path: PathBuf, source: io::Error },
     #[error("cache: {0}")]
     Cache(io::Error),
-    #[error("{}: not an IDX file: it starts with {found:02x?}, expected [00, 00]", path.display())]
+    #[error(
+        "{}: not an IDX file: it starts with {found:02x?}, expected [00, 00]",
+        escape::path(path)
+    )]
     NotIdx { path: PathBuf, found: [u8; 2] },
-    #[error("{}: IDX element type 0x{found:02x}, expected 0x08 (unsigned bytes)", path.display())]
+    #[error(
+        "{}: IDX element type 0x{found:02x}, expected 0x08 (unsigned bytes)",
+        escape::path(path)
+    )]
     ElementType { path: PathBuf, found: u8 },
-    #[error("{}: IDX array of rank {found}, expected rank {expected}", path.display())]
+    #[error("{}: IDX array of rank {found}, expected rank {expected}", escape::path(path))]
     Rank { path: PathBuf, found: u8, expected: u8 },
-    #[error("{}: IDX dimensions {dims:?} are too large for any file", path.display())]
+    #[error("{}: IDX dimensions {dims:?} are too large for any file", escape::path(path))]
     Overflow { path: PathBuf, dims: Vec<usize> },
-    #[error("{}: truncated: {found} bytes, expected {expected} (uncompressed)", path.display())]
+    #[error(
+        "{}: truncated: {found} bytes, expected {expected} (uncompressed)",
+        escape::path(path)
+    )]
     Truncated { path: PathBuf, found: u64, expected: u64 },
-    #[error("{}: trailing bytes: {found} bytes, expected {expected} (uncompressed)", path.display())]
+    #[error(
+        "{}: trailing bytes: {found} bytes, expected {expected} (uncompressed)",
+        escape::path(path)
+    )]
     Trailing { path: PathBuf, found: u64, expected: u64 },
-    #[error("{}: cannot hold {found}: IDX arrays written here are u8", path.display())]
+    #[error("{}: cannot hold {found}: IDX arrays written here are u8", escape::path(path))]
     NotBytes { path: PathBuf, found: Shape },
     #[error(
         "{}: {found} bytes, expected at least one record and nothing but whole records of {record} bytes",
-        path.display()
+        escape::path(path)
     )]
     Records { path: PathBuf, found: u64, record: usize },
-    #[error("{}: images of {found:?}, expected at least one of {expected:?}", path.display())]
+    #[error("{}: images of {found:?}, expected at least one of {expected:?}", escape::path(path))]
     ImageSize {
         path: PathBuf,
         found: Vec<usize>,
         expected: Vec<usize>,
     },
-    #[error("{}: label {found} at index {index}, expected less than {classes}", path.display())]
+    #[error(
+        "{}: label {found} at index {index}, expected less than {classes}",
+        escape::path(path)
+    )]
     Label {
         path: PathBuf,
         index: usize,
         found: u8,
         classes: usize,
     },
-    #[error("{} has {images} images, but {} has {labels} labels; expected as many", images_path.display(), labels_path.display())]
+    #[error(
+        "{} has {images} images, but {} has {labels} labels; expected as many",
+        escape::path(images_path),
+        escape::path(labels_path)
+    )]
     Count {
         images_path: PathBuf,
         images: usize,
         labels_path: PathBuf,
         labels: usize,
     },
-    #[error("{}: found none of {}", dir.display(), expected.join(", "))]
+    #[error("{}: found none of {}", escape::path(dir), expected.join(", "))]
     Missing { dir: PathBuf, expected: Vec<String> },
+    #[error(
+        "{}: {missing} is missing, but {found} is there; expected files numbered without a gap",
+        escape::path(dir)
+    )]
+    MissingPart {
+        dir: PathBuf,
+        missing: String,
+        found: String,
+    },
+    #[error(
+        "{}: {found} bytes of images, expected at most {expected}: the set is kept in memory",
+        escape::path(path)
+    )]
+    TooLarge { path: PathBuf, found: u64, expected: u64 },
+    #[error(
+        "{} and {} both hold a data set; give one of them with --data",
+        escape::path(first),
+        escape::path(second)
+    )]
+    SeveralSets { first: PathBuf, second: PathBuf },
+    #[error("{}: {what}: {advice}", escape::path(path))]
+    Foreign {
+        path: PathBuf,
+        what: &'static str,
+        advice: &'static str,
+    },
+    #[error("{}: no such folder", escape::path(path))]
+    NoFolder { path: PathBuf },
+    #[error(
+        "{}: no data set: expected the IDX files of MNIST or Fashion-MNIST (train-images-idx3-ubyte), the binary files of \
+         CIFAR-10 (data_batch_1.bin) or TFRecord shards (train-00000-of-00001, train.tfrecord)",
+        escape::path(path)
+    )]
+    NoDataSet { path: PathBuf },
+    #[error("{}: class {found} in the {split} set, expected {expected}", escape::path(path))]
+    UnknownClass {
+        path: PathBuf,
+        split: &'static str,
+        found: i64,
+        expected: String,
+    },
+    #[error("{}: line {line}: {problem}", escape::path(path))]
+    Classes {
+        path: PathBuf,
+        line: usize,
+        problem: &'static str,
+    },
     #[error("unknown data set '{found}', expected one of {}{}", known.join(", "), did_you_mean(*nearest))]
     UnknownName {
+        found: String,
+        known: Vec<&'static str>,
+        nearest: Option<&'static str>,
+    },
+    #[error("'{found}' is neither a data set nor a folder here, expected {} or a folder{}", known.join(", "), did_you_mean(*nearest))]
+    UnknownData {
         found: String,
         known: Vec<&'static str>,
         nearest: Option<&'static str>,
@@ -123,7 +198,7 @@ pub enum Error {
     },
     #[error(
         "{name}: no package has it, so it cannot be fetched; give the folder with {what} with --data, or put it at {}",
-        folder.display()
+        escape::path(folder)
     )]
     NotFetched {
         name: &'static str,
@@ -132,9 +207,9 @@ pub enum Error {
     },
     #[error(transparent)]
     TfRecord(#[from] tfrecord::Error),
-    #[error("{}: {found} bytes, expected {expected}", path.display())]
+    #[error("{}: {found} bytes, expected {expected}", escape::path(path))]
     Size { path: PathBuf, found: u64, expected: u64 },
-    #[error("{}: SHA-256 {found}, expected {expected}", path.display())]
+    #[error("{}: SHA-256 {found}, expected {expected}", escape::path(path))]
     Digest {
         path: PathBuf,
         found: String,
@@ -149,7 +224,7 @@ pub enum Error {
         "the network takes examples of dimensions {dims:?}, expected [size, size, 3]: TFRecords hold pictures in colour"
     )]
     NotPictures { dims: Vec<usize> },
-    #[error("{}: found no record in {files} files, expected at least one", dir.display())]
+    #[error("{}: found no record in {files} files, expected at least one", escape::path(dir))]
     NoRecords { dir: PathBuf, files: usize },
     #[error("a thread that reads data cannot be started: {0}")]
     Thread(io::Error),
@@ -160,7 +235,10 @@ pub enum Error {
 impl Error {
     /// True for a name that the user got wrong, as against data that cannot be read.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Error::UnknownName { .. })
+        matches!(
+            self,
+            Error::UnknownName { .. } | Error::UnknownData { .. } | Error::NoFolder { .. }
+        )
     }
 
     /// Whether one record is at fault, so that the others can be had without it.
@@ -178,9 +256,25 @@ impl Error {
 /// This module's results.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Bound on the images of a set that is kept in memory: 768 MiB. The largest public set in one of these forms, EMNIST's, has
+/// 522 MiB.
+pub const MAX_SET_BYTES: u64 = 768 << 20;
+
 /// Processor cores of this machine.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Names for a message: the first of them, and how many there are.
+pub(crate) fn named(names: impl Iterator<Item = String>) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<String> = names.collect();
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len() {
+        n if n > SHOWN => format!("{n} files: {shown}, …"),
+        1 => format!("1 file: {shown}"),
+        n => format!("{n} files: {shown}"),
+    }
 }
 
 /// The random stream of one (seed, purpose, step): independent of every other stream and of what was drawn before.

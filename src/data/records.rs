@@ -10,8 +10,10 @@ use super::imagenet::Preprocessor;
 use super::pipeline::{self, Order, Pipeline, Place, Source};
 use super::sets::Form;
 use super::tfrecord::labelled::Labelled;
-use super::tfrecord::{self, Indexed, Problem, Record, shards};
-use super::{Error, Result, Split, cores, parallel, stream};
+use super::tfrecord::shards::{self, Role, Shards, file_name};
+use super::tfrecord::{self, Indexed, Problem, Record, Scratch};
+use super::{Error, Result, Split, cores, named, parallel, stream};
+use crate::report::escape;
 
 /// Examples of the published training and validation sets.
 pub const EXAMPLES: [usize; 2] = [1_281_167, 50_000];
@@ -33,33 +35,64 @@ pub struct Records {
     damaged: usize,
 }
 
-/// Whether a folder holds files of either split, some of which may be missing.
-pub fn are_in(dir: &Path) -> bool {
-    [Split::Train, Split::Test].into_iter().any(|split| find(dir, split).1)
+/// What the files of a split are for; the first that there are is taken.
+fn roles(split: Split) -> &'static [Role] {
+    match split {
+        Split::Train => &[Role::Train],
+        Split::Test => &[Role::Validation, Role::Test],
+    }
 }
 
-/// The files of a split, in the folder or in one within that has its name; and whether any were found.
-fn find(dir: &Path, split: Split) -> (tfrecord::Result<Vec<PathBuf>>, bool) {
-    let sets: &[&str] = match split {
-        Split::Train => &["train"],
-        Split::Test => &["validation", "test"],
-    };
-    let none = |found: &tfrecord::Result<_>| {
-        let error = found.as_ref().err();
-        error.is_some_and(|e| matches!(e, tfrecord::Error::NoShards { .. } | tfrecord::Error::Io { .. }))
-    };
-    let places = sets
-        .iter()
-        .flat_map(|set| [(dir.to_path_buf(), set), (dir.join(set), set)]);
-    let mut missing = None;
-    for found in places.map(|(dir, set)| shards::find(&dir, set)) {
-        if !none(&found) {
-            return (found, true);
-        }
-        // What is said of the folder itself is what is told.
-        missing.get_or_insert(found);
+/// Whether a folder holds files of either split, some of which may be missing.
+pub fn are_in(dir: &Path) -> bool {
+    let all = [roles(Split::Train), roles(Split::Test)].concat();
+    shards::exist(dir, &all).is_ok_and(|exist| exist)
+}
+
+/// The files of a split.
+///
+/// # Errors
+/// As [`shards::find`].
+pub fn find(dir: &Path, split: Split) -> tfrecord::Result<Shards> {
+    shards::find(dir, roles(split))
+}
+
+/// The files of a split with their records. `skip_corrupt` of them may be damaged: the records before the damage are kept.
+///
+/// # Errors
+/// As [`find`], files that cannot be read, or more damaged ones.
+pub fn open_files(dir: &Path, split: Split, skip_corrupt: usize) -> Result<(Vec<Indexed>, usize)> {
+    let shards = find(dir, split)?;
+    let names = |paths: &mut dyn Iterator<Item = &Path>| named(paths.map(file_name));
+    if !shards.ignored.is_empty() {
+        let ignored = names(&mut shards.ignored.iter().map(PathBuf::as_path));
+        crate::report::note!(
+            "note: {}: not read, as they are no shards: {ignored}",
+            escape::path(dir)
+        );
     }
-    (missing.unwrap_or(Ok(vec![])), false)
+    let (mut files, mut damaged) = (vec![], 0);
+    for (file, fault) in index(&shards.files)? {
+        if let Some(fault) = fault {
+            damaged += 1;
+            if damaged > skip_corrupt {
+                return Err(fault.into());
+            }
+            crate::report::note!("left out, with all after it in its file: {fault}");
+        }
+        files.push(file);
+    }
+    if files.iter().all(Indexed::is_empty) {
+        return Err(Error::NoRecords {
+            dir: dir.into(),
+            files: files.len(),
+        });
+    }
+    if files.iter().any(Indexed::is_empty) {
+        let empty = names(&mut files.iter().filter(|file| file.is_empty()).map(Indexed::path));
+        crate::report::note!("note: {}: files without a record: {empty}", escape::path(dir));
+    }
+    Ok((files, damaged))
 }
 
 impl Records {
@@ -75,28 +108,12 @@ impl Records {
         if size != width {
             return Err(Error::NotPictures { dims: form.dims.into() });
         }
-        let (mut files, mut damaged) = (vec![], 0);
-        for (file, fault) in index(&find(dir, split).0?)? {
-            if let Some(fault) = fault {
-                damaged += 1;
-                if damaged > form.skip_corrupt {
-                    return Err(fault.into());
-                }
-                crate::report::note!("left out, with all after it in its file: {fault}");
-            }
-            files.push(file);
-        }
+        let (files, damaged) = open_files(dir, split, form.skip_corrupt)?;
         let mut starts = vec![0];
         starts.extend(files.iter().scan(0, |n, file| {
             *n += file.len();
             Some(*n)
         }));
-        if starts.last() == Some(&0) {
-            return Err(Error::NoRecords {
-                dir: dir.into(),
-                files: files.len(),
-            });
-        }
         Ok(Records {
             files,
             starts,
@@ -209,7 +226,8 @@ type Found = (Indexed, Option<tfrecord::Error>);
 
 /// Finds the records of every file, several at a time: each costs a look at every record's head.
 fn index(paths: &[PathBuf]) -> tfrecord::Result<Vec<Found>> {
+    let scratch = Scratch::default();
     parallel::map(paths.len(), cores(), |i| {
-        Indexed::open_sound(&paths[i], tfrecord::Options::default())
+        Indexed::open_sound(&paths[i], tfrecord::Options::default(), &scratch)
     })
 }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::pipeline::Source;
 use super::records::{self, Records};
-use super::{Dataset, Error, Result, Split, cifar, fetch, imagenet, mnist, resize, synthetic};
+use super::{Dataset, Error, Result, Split, cifar, fetch, folder, imagenet, mnist, resize, synthetic};
 use crate::cache;
 use crate::names::nearest;
 
@@ -119,26 +119,17 @@ impl Set {
     /// The data set of this name.
     ///
     /// # Errors
-    /// [`Error::UnknownName`], which offers the nearest.
+    /// [`Error::UnknownData`], which offers the nearest.
     pub fn find(name: &str) -> Result<Self> {
         let found = Self::ALL.iter().find(|(known, _)| *known == name);
         found.map(|(_, set)| *set).ok_or_else(|| {
             let known = Self::ALL.map(|(known, _)| known);
-            Error::UnknownName {
+            Error::UnknownData {
                 found: name.into(),
                 nearest: nearest(name, known),
                 known: known.to_vec(),
             }
         })
-    }
-
-    /// The data set that a folder holds, by its files: CIFAR-10, TFRecords, or one in IDX form.
-    pub fn in_folder(dir: &Path) -> Self {
-        match cifar::folder(dir).join(cifar::TEST_FILE).is_file() {
-            true => Set::Cifar10,
-            false if records::are_in(dir) => Set::ImageNet,
-            false => Set::Mnist,
-        }
     }
 
     /// Whether its examples are made for the network that asks for them.
@@ -171,6 +162,25 @@ impl Set {
         }
     }
 
+    /// Whether its files are where they should be, by their names; those that would be fetched are not looked for.
+    ///
+    /// # Errors
+    /// A folder that is not there, or without a file of the set.
+    pub fn check(self, dir: &str) -> Result<()> {
+        if self.is_made_up() || dir.is_empty() && matches!(self, Set::Mnist | Set::FashionMnist) {
+            return Ok(());
+        }
+        let dir = self.folder(dir)?;
+        [Split::Train, Split::Test]
+            .into_iter()
+            .try_for_each(|split| match self {
+                Set::Mnist | Set::FashionMnist => mnist::files(&dir, split).map(drop),
+                Set::Cifar10 => cifar::files(&dir, split).map(drop),
+                Set::ImageNet => Ok(records::find(&dir, split).map(drop)?),
+                Set::Synthetic | Set::Null => Ok(()),
+            })
+    }
+
     /// One part of it, in the form that a network takes as far as there is one. Files come from `dir`, or from the cache
     /// when that is empty, into which they are fetched where that is possible.
     ///
@@ -197,6 +207,8 @@ impl Set {
     /// The folder with its files.
     fn folder(self, dir: &str) -> Result<PathBuf> {
         if !dir.is_empty() {
+            let dir = Path::new(dir);
+            folder::check(dir, self)?;
             return Ok(dir.into());
         }
         if !matches!(self, Set::Cifar10 | Set::ImageNet) {
@@ -249,10 +261,13 @@ mod tests {
             .map(|_| ())
             .unwrap_err()
             .to_string();
-        assert!(
-            message.starts_with("no/such/folder: found none of data_batch_1.bin"),
-            "{message}"
-        );
+        assert_eq!(message, "no/such/folder: no such folder");
+        let empty = tempfile::tempdir().unwrap();
+        let message = open(Set::Cifar10, empty.path().to_str().unwrap())
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("found none of data_batch_1.bin"), "{message}");
         for set in [Set::Synthetic, Set::Null] {
             let made = open(set, "").unwrap();
             assert_eq!((made.len(), made.image().dims), (3, vec![2, 2, 3]));

@@ -1,5 +1,6 @@
 //! What a run tells while it goes on.
 
+pub mod escape;
 pub mod metrics;
 pub mod progress;
 pub mod table;
@@ -7,7 +8,7 @@ pub mod table;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A line for people on standard error, formatted as by `format!`. Unlike `eprintln!` it does not fail when nobody reads:
+/// A line for people on standard error, formatted as by `format!`, its control characters escaped ([`escape::text`]). Unlike `eprintln!` it does not fail when nobody reads:
 /// a run goes on, and saves, after its terminal is closed.
 macro_rules! note {
     ($($message:tt)*) => {
@@ -18,7 +19,8 @@ pub(crate) use note;
 
 /// See [`note`].
 pub(crate) fn write_note(message: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{message}");
+    let message = message.to_string();
+    let _ = writeln!(std::io::stderr(), "{}", escape::text(&message));
 }
 
 static VERBOSE: AtomicBool = AtomicBool::new(false);

@@ -44,11 +44,11 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     };
     let found = inspect::sets(&args.path)?;
     let sets: Vec<Set> = {
-        let files = found.iter().map(|(_, files)| files.len() as u64).sum();
+        let files = found.iter().map(|set| set.files.len() as u64).sum();
         let progress = super::Counted::new(files, "files");
         let inspected = found
             .iter()
-            .map(|(name, files)| inspect::inspect(name, files, depth, &|| progress.add()));
+            .map(|set| inspect::inspect(&set.name, &set.files, depth, &|| progress.add()));
         inspected.collect::<Result<_, _>>()?
     };
     if let Some(path) = &args.sheet {

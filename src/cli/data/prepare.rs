@@ -35,7 +35,7 @@ pub struct Args {
     /// What the order of the pictures is drawn from
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Compress the shards; they can then only be read from front to back
+    /// Compress the shards; whoever reads them in random order unpacks them first, into a temporary file in the cache folder
     #[arg(long)]
     gzip: bool,
     /// Threads; by default one a core. The shards do not depend on it

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 
@@ -10,6 +10,7 @@ use crate::checkpoint::atomic;
 use crate::data::inspect::for_each;
 use crate::data::picture::{Format, Header};
 use crate::data::tfrecord::labelled::Labelled;
+use crate::data::tfrecord::shards::Shards;
 
 const HEAD: &str = "<!doctype html>\n<meta charset=\"utf-8\">\n<title>Pictures</title>\n<style>\n\
 body { font: 13px sans-serif; }\n\
@@ -23,12 +24,12 @@ figcaption { overflow-wrap: anywhere; }\n\
 ///
 /// # Errors
 /// Files that cannot be read, or what the system reports of the page.
-pub fn write(path: &Path, sets: &[(String, Vec<PathBuf>)], pictures: usize) -> anyhow::Result<()> {
+pub fn write(path: &Path, sets: &[Shards], pictures: usize) -> anyhow::Result<()> {
     let mut page = HEAD.to_owned();
-    for (name, files) in sets {
-        write!(page, "<h2>{}</h2>\n<section>\n", escaped(name))?;
+    for set in sets {
+        write!(page, "<h2>{}</h2>\n<section>\n", escaped(&set.name))?;
         let mut left = pictures;
-        for_each(files, &mut |record| {
+        for_each(&set.files, &mut |record| {
             if left == 0 {
                 return false;
             }

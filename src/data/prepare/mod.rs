@@ -4,7 +4,6 @@
 //! Pictures are stored as they are, byte by byte: nothing is encoded anew, and format, colours and channels say what is
 //! there. Which picture is in which shard, and where, is a function of their names and the seed, not of the threads.
 
-mod classes;
 mod error;
 mod pixels;
 mod source;
@@ -17,9 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-pub use classes::Classes;
 pub use error::{Error, Result};
 
+use super::classes::{self, Classes};
+use super::folder::CLASSES_FILE;
 use super::picture::{Format, Header};
 use super::tfrecord::labelled::Picture;
 use super::tfrecord::{self, Compression, shards};
@@ -156,7 +156,7 @@ impl Plan {
         let write = |set: &Set| self.write_set(set, staging.path(), threads, stop, done);
         let written = self.sets.iter().map(write).collect::<Result<_>>()?;
         if !self.classes.is_empty() {
-            let path = staging.path().join("classes.txt");
+            let path = staging.path().join(CLASSES_FILE);
             let text = self.classes.to_text();
             atomic::write(&path, |out| out.write_all(text.as_bytes())).map_err(Error::io(&path))?;
         }

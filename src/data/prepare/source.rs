@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
+use crate::data::classes;
 use crate::data::tfrecord::read_at;
 
 /// Bound on a picture's file.
@@ -79,7 +80,7 @@ impl Source {
             match (Sort::of(&name), class) {
                 (Sort::Hidden, _) => {}
                 _ if path.is_dir() => match class {
-                    None => self.add_folder(&path, Some(&name))?,
+                    None => self.add_folder(&path, Some(&classes::written(path.file_name().unwrap_or_default())))?,
                     Some(_) => self.others += 1,
                 },
                 (Sort::Picture, _) => self.found.push(Found {

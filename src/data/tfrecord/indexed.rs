@@ -1,65 +1,150 @@
 //! A file's records in any order.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 
 use super::{Compression, Error, FOOTER_BYTES, HEADER_BYTES, Options, Problem, Record, Result, data, detect, length};
+use crate::{cache, files};
 
-/// A plain TFRecord file and where its records are, for threads to share.
+/// Default bound of [`Scratch`]: 64 GiB.
+const UNPACKED_BYTES: u64 = 1 << 36;
+
+/// A TFRecord file and where its records are, for threads to share.
 ///
-/// It is opened for each record anew, which costs little beside a picture: a data set may have more files than a process may
-/// have open.
+/// A plain file is opened for each record anew, which costs little beside a picture: a data set may have more files than a
+/// process may have open. A compressed file is unpacked once, into a [`Scratch`].
 #[derive(Debug)]
 pub struct Indexed {
     path: PathBuf,
     /// Where each record begins, and at last the end of the last one.
     offsets: Vec<u64>,
+    unpacked: Option<Unpacked>,
+}
+
+/// Where a compressed file's content lies.
+#[derive(Clone, Debug)]
+struct Unpacked {
+    file: Arc<File>,
+    start: u64,
+}
+
+/// Room for the content of compressed files: one temporary file without a name, in the cache folder, which goes with the
+/// process however that ends. It grows up to a limit for all files together.
+#[derive(Debug)]
+pub struct Scratch {
+    limit: u64,
+    /// The file, once there is one, and its length.
+    file: Mutex<Option<(Arc<File>, u64)>>,
+}
+
+impl Default for Scratch {
+    /// Room for 64 GiB.
+    fn default() -> Self {
+        Scratch::new(UNPACKED_BYTES)
+    }
+}
+
+impl Scratch {
+    /// Room for `limit` bytes.
+    pub fn new(limit: u64) -> Self {
+        Scratch {
+            limit,
+            file: Mutex::default(),
+        }
+    }
+
+    /// Appends all that `input` has. Returns where that lies, its length, and the error that ended `input`, if one did.
+    fn unpack(&self, path: &Path, mut input: impl Read) -> Result<(Unpacked, u64, Option<io::Error>)> {
+        let dir = cache::dir().unwrap_or_else(|_| std::env::temp_dir());
+        let scratch = |source| Error::Scratch {
+            dir: dir.clone(),
+            source,
+        };
+        let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, end) = match &mut *held {
+            Some(held) => held,
+            none => none.insert((Arc::new(tempfile::tempfile_in(&dir).map_err(scratch)?), 0)),
+        };
+        let start = *end;
+        let mut buffer = vec![0; 1 << 18];
+        let failure = loop {
+            match input.read(&mut buffer) {
+                Ok(0) => break None,
+                Ok(n) if *end + n as u64 > self.limit => {
+                    let (path, limit) = (path.into(), self.limit);
+                    return Err(Error::Unpacked { path, limit });
+                }
+                // The file's own position is its end: all else reads by offset.
+                Ok(n) => {
+                    (&**file).write_all(&buffer[..n]).map_err(scratch)?;
+                    *end += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Some(error),
+            }
+        };
+        let file = Arc::clone(file);
+        Ok((Unpacked { file, start }, *end - start, failure))
+    }
 }
 
 impl Indexed {
     /// Opens a file and finds its records by their lengths, whose checksums are verified; their data are not read yet.
     ///
     /// # Errors
-    /// A compressed file, one that cannot be read or ends within a record, a wrong checksum, or a record longer than allowed.
+    /// A file that cannot be read or ends within a record, a wrong checksum, a record longer than allowed, or a compressed
+    /// file with more content than a [`Scratch`] holds.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
-        match Self::open_sound(path, options)? {
+        match Self::open_sound(path, options, &Scratch::default())? {
             (_, Some(damage)) => Err(damage),
             (file, None) => Ok(file),
         }
     }
 
-    /// As [`Indexed::open`], but where a length is damaged the records before it are found, and the error is beside them.
+    /// As [`Indexed::open`], but where a length or compressed data are damaged the records before are found, and the error is
+    /// beside them. Compressed files are unpacked into `scratch`.
     ///
     /// # Errors
-    /// A compressed file, or one that cannot be read.
-    pub fn open_sound(path: &Path, options: Options) -> Result<(Self, Option<Error>)> {
-        let file = File::open(path).map_err(Error::io(path))?;
+    /// A file that cannot be read, or whose content is too much.
+    pub fn open_sound(path: &Path, options: Options, scratch: &Scratch) -> Result<(Self, Option<Error>)> {
+        let file = files::open(path).map_err(Error::io(path))?;
         let bytes = file.metadata().map_err(Error::io(path))?.len();
-        let (mut offsets, mut offset, mut damage) = (vec![0], 0, None);
-        while offset < bytes {
-            let mut header = [0; HEADER_BYTES];
-            let found = HEADER_BYTES.min((bytes - offset).try_into().unwrap_or(HEADER_BYTES));
-            read_at(&file, &mut header[..found], offset).map_err(|source| Error::Read {
+        let mut start = [0; HEADER_BYTES];
+        let found = HEADER_BYTES.min(usize::try_from(bytes).unwrap_or(HEADER_BYTES));
+        read_at(&file, &mut start[..found], 0).map_err(Error::io(path))?;
+        let compression = options.compression.unwrap_or_else(|| detect(&start[..found]));
+        let packed = BufReader::new(&file);
+        let (unpacked, bytes, failure) = match compression {
+            Compression::None => (None, bytes, None),
+            Compression::Gzip => scratch.unpack(path, MultiGzDecoder::new(packed)).map(some_first)?,
+            Compression::Zlib => scratch.unpack(path, ZlibDecoder::new(packed)).map(some_first)?,
+        };
+        let (records, base) = match &unpacked {
+            Some(unpacked) => (&*unpacked.file, unpacked.start),
+            None => (&file, 0),
+        };
+        let (offsets, damage) = offsets(path, records, base, bytes, &options)?;
+        // What ended the unpacking is the cause, and a record that was cut by it the effect.
+        let damage = failure
+            .map(|source| Error::Read {
                 path: path.into(),
-                offset,
+                offset: bytes,
                 source,
-            })?;
-            if offset == 0 && detect(&header[..found]) != Compression::None {
-                return Err(Error::Compressed { path: path.into() });
-            }
-            match stored(&header, found, bytes - offset, &options) {
-                Ok(stored) => offset += stored,
-                Err(problem) => {
-                    let path = path.into();
-                    damage = Some(Error::Record { path, offset, problem });
-                    break;
-                }
-            }
-            offsets.push(offset);
-        }
+            })
+            .or(damage);
         let path = path.into();
-        Ok((Indexed { path, offsets }, damage))
+        Ok((
+            Indexed {
+                path,
+                offsets,
+                unpacked,
+            },
+            damage,
+        ))
     }
 
     /// Its path.
@@ -77,7 +162,12 @@ impl Indexed {
         self.len() == 0
     }
 
-    /// Where record `index` begins in the file.
+    /// Bytes of all records with their frames, uncompressed.
+    pub fn stored_bytes(&self) -> u64 {
+        self.offsets.last().copied().unwrap_or(0)
+    }
+
+    /// Where record `index` begins in the uncompressed file.
     ///
     /// # Panics
     /// If `index` is not below [`Indexed::len`].
@@ -107,8 +197,12 @@ impl Indexed {
             buffer.resize(stored, 0);
         }
         let buffer = &mut buffer[..stored];
-        let file = File::open(path).map_err(Error::io(path))?;
-        read_at(&file, buffer, offset + HEADER_BYTES as u64).map_err(|source| Error::Read {
+        let at = offset + HEADER_BYTES as u64;
+        let read = match &self.unpacked {
+            Some(unpacked) => read_at(&unpacked.file, buffer, unpacked.start + at),
+            None => read_at(&files::open(path).map_err(Error::io(path))?, buffer, at),
+        };
+        read.map_err(|source| Error::Read {
             path: path.into(),
             offset,
             source,
@@ -116,6 +210,33 @@ impl Indexed {
         let record = |bytes| Record { path, offset, bytes };
         data(buffer).map(record).map_err(|problem| record(&[]).error(problem))
     }
+}
+
+fn some_first<A, B, C>((a, b, c): (A, B, C)) -> (Option<A>, B, C) {
+    (Some(a), b, c)
+}
+
+/// Where the records begin among `bytes` bytes from `base` on, and the end of the last; what is wrong with the next, if it is.
+fn offsets(path: &Path, file: &File, base: u64, bytes: u64, options: &Options) -> Result<(Vec<u64>, Option<Error>)> {
+    let (mut offsets, mut offset) = (vec![0], 0);
+    while offset < bytes {
+        let mut header = [0; HEADER_BYTES];
+        let found = HEADER_BYTES.min((bytes - offset).try_into().unwrap_or(HEADER_BYTES));
+        read_at(file, &mut header[..found], base + offset).map_err(|source| Error::Read {
+            path: path.into(),
+            offset,
+            source,
+        })?;
+        match stored(&header, found, bytes - offset, options) {
+            Ok(stored) => offset += stored,
+            Err(problem) => {
+                let path = path.into();
+                return Ok((offsets, Some(Error::Record { path, offset, problem })));
+            }
+        }
+        offsets.push(offset);
+    }
+    Ok((offsets, None))
 }
 
 /// Bytes from the header, of which `found` were read, to the next one, where `left` bytes are left in the file.

@@ -15,8 +15,8 @@ mod wire;
 mod writer;
 
 pub use example::Example;
-pub use indexed::Indexed;
 pub(in crate::data) use indexed::read_at;
+pub use indexed::{Indexed, Scratch};
 pub use reader::Reader;
 pub use writer::{Writer, write};
 
@@ -24,6 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::tf::table::masked;
+use crate::report::escape;
 
 /// Bytes before a record's data: length and checksum.
 const HEADER_BYTES: usize = 12;
@@ -51,11 +52,11 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Compression by content; records of up to 256 MiB.
+    /// Compression by content; records of up to 128 MiB: pictures have 20 MB at most.
     fn default() -> Self {
         Options {
             compression: None,
-            max_record_bytes: 1 << 28,
+            max_record_bytes: 1 << 27,
         }
     }
 }
@@ -94,32 +95,69 @@ impl<'a> Record<'a> {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; the fields are their values
 pub enum Error {
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", escape::path(path))]
     Io { path: PathBuf, source: io::Error },
-    #[error("{}: byte {offset}: {source}", path.display())]
+    #[error("{}: byte {offset}: {source}", escape::path(path))]
     Read {
         path: PathBuf,
         offset: u64,
         source: io::Error,
     },
-    #[error("{}: record at byte {offset}: {problem}", path.display())]
+    #[error("{}: record at byte {offset}: {problem}", escape::path(path))]
     Record {
         path: PathBuf,
         offset: u64,
         problem: Problem,
     },
-    #[error("{}: compressed, expected a plain TFRecord file: only those can be read in any order", path.display())]
-    Compressed { path: PathBuf },
-    #[error("{}: no file named {expected}", dir.display())]
-    NoShards { dir: PathBuf, expected: String },
-    #[error("{}: shard {missing} is missing: {found} of {count} are there", dir.display())]
+    #[error(
+        "{}: more than {limit} bytes when unpacked, with the compressed files before it; unpack the files (gunzip) to read \
+         them in any order",
+        escape::path(path)
+    )]
+    Unpacked { path: PathBuf, limit: u64 },
+    #[error("a temporary file for unpacked records, in {}: {source}", escape::path(dir))]
+    Scratch { dir: PathBuf, source: io::Error },
+    #[error(
+        "{}: no TFRecord files named {expected}-00000-of-00001, {expected}.tfrecord or the like, or in a folder {expected}{}",
+        escape::path(dir),
+        found_names(found)
+    )]
+    NoShards {
+        dir: PathBuf,
+        expected: &'static str,
+        /// First files of other sets.
+        found: Vec<String>,
+    },
+    #[error(
+        "{}: {first} and {second} are the same shard, expected one of them",
+        escape::path(dir)
+    )]
+    SameShard {
+        dir: PathBuf,
+        first: String,
+        second: String,
+    },
+    #[error(
+        "{}: a file has number {index} of '{stem}', expected numbers of {count} files",
+        escape::path(dir)
+    )]
+    BeyondCount {
+        dir: PathBuf,
+        index: usize,
+        stem: String,
+        count: usize,
+    },
+    #[error("{}: shard {missing} is missing: {found} of {count} are there", escape::path(dir))]
     MissingShard {
         dir: PathBuf,
         missing: String,
         found: usize,
         count: usize,
     },
-    #[error("{}: {first} and {second} are of different sets, expected one", dir.display())]
+    #[error(
+        "{}: {first} and {second} are of different sets, expected one; put each set into a folder of its own",
+        escape::path(dir)
+    )]
     MixedShards {
         dir: PathBuf,
         first: String,
@@ -143,6 +181,17 @@ impl Error {
                 ..
             }
         )
+    }
+}
+
+/// The end of a message about missing files.
+fn found_names(found: &[String]) -> String {
+    match found {
+        [] => String::new(),
+        names => format!(
+            "; found {}",
+            names.iter().take(3).cloned().collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 
@@ -290,22 +339,60 @@ mod tests {
             assert!(read.iter().map(|(_, bytes)| bytes).eq(&records), "{compression:?}");
             assert_eq!(read_all(&path, Options::default()), read, "{compression:?}, by content");
         }
-        let message = Indexed::open(&path, Options::default()).unwrap_err().to_string();
-        assert!(message.contains("compressed, expected a plain"), "{message}");
-
-        write_all(&path, Compression::None, &records);
-        let read = read_all(&path, Options::default());
-        let indexed = Indexed::open(&path, Options::default()).unwrap();
-        assert_eq!(indexed.len(), records.len());
-        let mut buffer = vec![];
-        for i in [8, 4, 0, 7, 2, 4, 1, 3, 5, 6] {
-            assert_eq!(
-                (indexed.offset(i), indexed.bytes(i)),
-                (read[i].0, records[i].len() as u64)
-            );
-            let record = indexed.read(i, &mut buffer).unwrap();
-            assert_eq!((record.offset, record.bytes), (read[i].0, &records[i][..]));
+        for compression in [Compression::None, Compression::Gzip, Compression::Zlib] {
+            write_all(&path, compression, &records);
+            let read = read_all(&path, Options::default());
+            let indexed = Indexed::open(&path, Options::default()).unwrap();
+            assert_eq!(indexed.len(), records.len());
+            let mut buffer = vec![];
+            for i in [8, 4, 0, 7, 2, 4, 1, 3, 5, 6] {
+                assert_eq!(
+                    (indexed.offset(i), indexed.bytes(i)),
+                    (read[i].0, records[i].len() as u64)
+                );
+                let record = indexed.read(i, &mut buffer).unwrap();
+                assert_eq!((record.offset, record.bytes), (read[i].0, &records[i][..]));
+            }
         }
+    }
+
+    #[test]
+    fn unpacks_compressed_files_up_to_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(2_000_000);
+        for name in ["first", "second"] {
+            let path = dir.path().join(name);
+            write_all(&path, Compression::Gzip, &records());
+            let indexed = Indexed::open_sound(&path, Options::default(), &scratch);
+            match name {
+                "first" => assert_eq!(indexed.unwrap().0.len(), records().len()),
+                _ => {
+                    let message = indexed.unwrap_err().to_string();
+                    assert!(
+                        message.contains("second: more than 2000000 bytes when unpacked"),
+                        "{message}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keeps_records_before_damage_in_a_compressed_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut records = records();
+        // Noise, which does not compress: what is cut off is the last record alone.
+        let noise = crate::data::synthetic::generate(&[100_000], 2, 1, crate::data::Split::Train, 0);
+        records.push(noise.images.bytes().to_vec());
+        write_all(&path, Compression::Gzip, &records);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.truncate(bytes.len() - 1000);
+        std::fs::write(&path, bytes).unwrap();
+        let (indexed, damage) = Indexed::open_sound(&path, Options::default(), &Scratch::default()).unwrap();
+        assert_eq!(indexed.len(), records.len() - 1);
+        let message = damage.unwrap().to_string();
+        assert!(message.contains("file: byte"), "{message}");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! A file from front to back.
 
-use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 
 use super::{Compression, Error, FOOTER_BYTES, HEADER_BYTES, Options, Problem, Record, Result, data, detect, length};
+use crate::files;
 
 /// Bytes read at a time: they stay in the processor's cache until their checksum is taken.
 const READ_BYTES: usize = 1 << 18;
@@ -33,12 +33,11 @@ impl Reader {
     /// # Errors
     /// What the system reports.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io(path))?;
+        let mut file = files::open(path).map_err(Error::io(path))?;
         let mut start = Vec::with_capacity(HEADER_BYTES);
         let read = (&mut file).take(HEADER_BYTES as u64).read_to_end(&mut start);
         read.map_err(Error::io(path))?;
         let compression = options.compression.unwrap_or_else(|| detect(&start));
-        // It may be a pipe, which cannot be read again.
         let whole = Cursor::new(start).chain(file);
         Ok(match compression {
             Compression::None => Self::new(path, whole, options),

@@ -1,4 +1,11 @@
-//! Sets of files by the official names: `train-00000-of-01024` to `train-01023-of-01024`.
+//! Finds the TFRecord files of a data set in a folder, by the names that people give them.
+//!
+//! | name | example |
+//! |---|---|
+//! | official, numbered from 0 or from 1 | `train-00000-of-01024` |
+//! | with a prefix, a suffix or both | `coco_train.record-00000-of-00010`, `cars_train_00000-of-00010.tfrecord.gz` |
+//! | one file, or files numbered without a count | `train.tfrecord`, `train-3.tfrecord` |
+//! | in a folder with the split's name | `train/part-00000.tfrecord`, `validation/data-00000-of-00001` |
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,95 +13,300 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
 
-/// The name of shard `index` of `count`.
+/// Suffixes of TFRecord files; `.gz` may follow.
+const SUFFIXES: [&str; 5] = [".tfrecords", ".tfrecord", ".records", ".record", ".tfrec"];
+/// Fewest digits of `NNNNN-of-NNNNN` in a name without one of the suffixes.
+const BARE_DIGITS: usize = 5;
+
+/// What a set of files is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Training.
+    Train,
+    /// Evaluation during or after training.
+    Validation,
+    /// A test set, which is evaluated on where there is no validation set.
+    Test,
+}
+
+impl Role {
+    /// Every role with the words that name it; the first is the official one.
+    const WORDS: [(Role, &'static [&'static str]); 3] = [
+        (Role::Train, &["train", "training"]),
+        (Role::Validation, &["validation", "valid", "val", "eval"]),
+        (Role::Test, &["test", "testing"]),
+    ];
+
+    /// The official name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Train => "train",
+            Role::Validation => "validation",
+            Role::Test => "test",
+        }
+    }
+
+    /// The role that the last word of a name with one says: `coco_val2017` is validation.
+    fn of(name: &str) -> Option<Self> {
+        let lower = name.to_ascii_lowercase();
+        let role = |word: &str| {
+            let word = word.trim_end_matches(|c: char| c.is_ascii_digit());
+            let found = Self::WORDS.iter().find(|(_, words)| words.contains(&word));
+            found.map(|(role, _)| *role)
+        };
+        lower.rsplit(['-', '_', '.', ' ']).find_map(role)
+    }
+}
+
+/// The files of one set, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shards {
+    /// The part of the names that the files share, or the split's folder: `train`, `coco_train`.
+    pub name: String,
+    /// What it is for, if a name says it.
+    pub role: Option<Role>,
+    /// The files, by number.
+    pub files: Vec<PathBuf>,
+    /// Files that are named after a shard and are none: indices, temporary copies.
+    pub ignored: Vec<PathBuf>,
+}
+
+/// The official name of shard `index` of `count`.
 pub fn name(set: &str, index: usize, count: usize) -> String {
     format!("{set}-{index:05}-of-{count:05}")
 }
 
-/// The parts of a name as [`name`] makes: set, index, count. None if the index is not one of the count.
-pub fn parse(name: &str) -> Option<(&str, usize, usize)> {
-    let (rest, count) = name.rsplit_once("-of-")?;
-    let (set, index) = rest.rsplit_once('-')?;
-    let number = |digits: &str| {
-        let right = digits.len() >= 5 && digits.bytes().all(|digit| digit.is_ascii_digit());
-        right.then(|| digits.parse().ok()).flatten()
-    };
-    let (index, count) = (number(index)?, number(count)?);
-    (!set.is_empty() && index < count).then_some((set, index, count))
+/// The parts of a file's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Named<'a> {
+    /// What precedes the numbers, less a suffix.
+    stem: &'a str,
+    index: Option<usize>,
+    count: Option<usize>,
 }
 
-/// The files of set `set` (`train`, `validation`) in `dir`, in the order of their numbers. What else is in the folder is
-/// left alone. Sets whose names end as `imagenet2012-train.tfrecord` does are found by `train`, too.
-///
-/// # Errors
-/// A folder that cannot be read, one without such a file, a missing shard, or files of several sets.
-pub fn find(dir: &Path, set: &str) -> Result<Vec<PathBuf>> {
-    let mut sets = list(dir)?;
-    sets.retain(|(name, _), _| is_named(name, set));
-    let mut sets = sets.into_iter();
-    let Some(((name, count), files)) = sets.next() else {
-        return Err(Error::NoShards {
-            dir: dir.into(),
-            expected: format!("{set}-NNNNN-of-NNNNN"),
+impl<'a> Named<'a> {
+    /// `None` if it is not a name of a TFRecord file.
+    fn parse(name: &'a str) -> Option<Self> {
+        let name = without_suffix(name, &[".gz"]).unwrap_or(name);
+        let body = without_suffix(name, &SUFFIXES);
+        let least = if body.is_some() { 1 } else { BARE_DIGITS };
+        let number = |digits: &str| {
+            let right = digits.len() >= least && digits.bytes().all(|digit| digit.is_ascii_digit());
+            right.then(|| digits.parse::<usize>().ok()).flatten()
+        };
+        let whole = body.unwrap_or(name);
+        let counted = whole.rsplit_once("-of-").and_then(|(rest, count)| {
+            let (stem, index) = split_digits(rest);
+            Some((stem, number(index)?, number(count)?))
         });
-    };
-    if let Some(((other, other_count), _)) = sets.next() {
-        return Err(Error::MixedShards {
-            dir: dir.into(),
-            first: self::name(&name, 0, count),
-            second: self::name(&other, 0, other_count),
-        });
+        let (stem, index, count) = match (counted, body) {
+            (Some((stem, index, count)), _) => (stem, Some(index), Some(count)),
+            (None, Some(body)) => {
+                let (stem, digits) = split_digits(body);
+                (stem, number(digits), None)
+            }
+            (None, None) => return None,
+        };
+        let stem = stem.trim_end_matches(['-', '_', '.']);
+        let stem = without_suffix(stem, &SUFFIXES).unwrap_or(stem);
+        (body.is_some() || !stem.is_empty()).then_some(Named { stem, index, count })
     }
-    complete(dir, &name, count, files)
 }
 
-/// Every set in `dir` with its files, in the order of names; none if no file is named so.
+fn without_suffix<'a>(name: &'a str, suffixes: &[&str]) -> Option<&'a str> {
+    suffixes.iter().find_map(|suffix| {
+        let (start, end) = name.split_at_checked(name.len().checked_sub(suffix.len())?)?;
+        end.eq_ignore_ascii_case(suffix).then_some(start)
+    })
+}
+
+/// A name before and within its last digits.
+fn split_digits(name: &str) -> (&str, &str) {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    name.split_at(stem.len())
+}
+
+/// The files for the first of `roles` that has any, in `dir` or in folders of it with the split's name.
 ///
 /// # Errors
-/// A folder that cannot be read, or a missing shard.
-pub fn find_all(dir: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
-    let whole = |((name, count), files): ((String, usize), BTreeMap<usize, PathBuf>)| {
-        let files = complete(dir, &name, count, files)?;
-        Ok((name, files))
-    };
-    list(dir)?.into_iter().map(whole).collect()
-}
-
-/// Whether a set is the one asked for: `train`, or as data sets of several name it, `imagenet2012-train.tfrecord`.
-fn is_named(name: &str, set: &str) -> bool {
-    let stem = name.strip_suffix(".tfrecord").unwrap_or(name);
-    name == set || stem == set || stem.strip_suffix(set).is_some_and(|before| before.ends_with('-'))
-}
-
-/// Files by set and count, and by index.
-fn list(dir: &Path) -> Result<BTreeMap<(String, usize), BTreeMap<usize, PathBuf>>> {
-    let mut sets: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-    for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
-        let entry = entry.map_err(Error::io(dir))?;
-        if let Some((set, index, count)) = entry.file_name().to_str().and_then(parse) {
-            sets.entry((set.to_owned(), count))
-                .or_default()
-                .insert(index, entry.path());
+/// A folder that cannot be read, one without such files, a missing shard, two files with one number, or files of several
+/// sets for one role.
+pub fn find(dir: &Path, roles: &[Role]) -> Result<Shards> {
+    let all = list(dir)?;
+    for role in roles {
+        let mut sets = all.iter().filter(|(key, _)| key.role == Some(*role));
+        let Some((key, files)) = sets.next() else { continue };
+        if let Some((_, other)) = sets.next() {
+            return Err(Error::MixedShards {
+                dir: dir.into(),
+                first: files.first(),
+                second: other.first(),
+            });
         }
+        return files.complete(dir, key);
     }
+    let unnamed = all.values().map(Files::first).collect();
+    Err(Error::NoShards {
+        dir: dir.into(),
+        expected: roles.first().map_or("train", |role| role.name()),
+        found: unnamed,
+    })
+}
+
+/// Whether there are files for any of the roles, complete or not.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn exist(dir: &Path, roles: &[Role]) -> Result<bool> {
+    let has_role = |key: &Key| key.role.is_some_and(|role| roles.contains(&role));
+    Ok(list(dir)?.keys().any(has_role))
+}
+
+/// Every set in `dir`, and in folders of it with a split's name; none if no file is named so.
+///
+/// # Errors
+/// A folder that cannot be read, a missing shard, or two files with one number.
+pub fn find_all(dir: &Path) -> Result<Vec<Shards>> {
+    let sets = list(dir)?;
+    sets.iter().map(|(key, files)| files.complete(dir, key)).collect()
+}
+
+/// What files of one set have in common. The order is that of roles, then names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    role: Option<Role>,
+    folder: PathBuf,
+    stem: String,
+    count: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Files {
+    /// By index, and those without a number.
+    files: BTreeMap<Option<usize>, Vec<PathBuf>>,
+    ignored: Vec<PathBuf>,
+}
+
+/// Every file with a TFRecord's name by its set.
+fn list(dir: &Path) -> Result<BTreeMap<Key, Files>> {
+    let mut sets = BTreeMap::new();
+    add(dir, None, &mut sets)?;
+    sets.retain(|_, files: &mut Files| !files.files.is_empty());
     Ok(sets)
 }
 
-/// The files, if all are there.
-fn complete(dir: &Path, set: &str, count: usize, files: BTreeMap<usize, PathBuf>) -> Result<Vec<PathBuf>> {
-    let found = files.len();
-    match (0..count)
-        .zip(files.keys().map(Some).chain(std::iter::repeat(None)))
-        .find(|(i, key)| *key != Some(i))
-    {
-        None => Ok(files.into_values().collect()),
-        Some((missing, _)) => Err(Error::MissingShard {
-            dir: dir.into(),
-            missing: name(set, missing, count),
-            found,
-            count,
-        }),
+fn add(dir: &Path, folder_role: Option<Role>, sets: &mut BTreeMap<Key, Files>) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
+        let path = entry.map_err(Error::io(dir))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        if name.starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            let is_split = Role::WORDS.iter().find(|(_, words)| words.contains(&name));
+            if let (None, Some((role, _))) = (folder_role, is_split) {
+                add(&path, Some(*role), sets)?;
+            }
+            continue;
+        }
+        let key = |named: Named| Key {
+            role: Role::of(named.stem).or(folder_role),
+            folder: dir.into(),
+            stem: named.stem.to_owned(),
+            count: named.count,
+        };
+        if let Some(named) = Named::parse(name) {
+            let files = sets.entry(key(named)).or_default();
+            files.files.entry(named.index).or_default().push(path.clone());
+        } else if let Some(named) = name.rsplit_once('.').and_then(|(base, _)| Named::parse(base)) {
+            sets.entry(key(named)).or_default().ignored.push(path.clone());
+        }
     }
+    Ok(())
+}
+
+impl Files {
+    /// The first file's name, for messages.
+    fn first(&self) -> String {
+        let first = self.files.values().flatten().min();
+        first.map_or(String::new(), |path| file_name(path))
+    }
+
+    /// The files in order, if all are there. A set with a count starts at 0 or at 1; one without is checked for gaps if it
+    /// starts there, as other numbers may count something else.
+    fn complete(&self, dir: &Path, key: &Key) -> Result<Shards> {
+        if let Some([first, second, ..]) = self.files.values().find(|files| files.len() > 1).map(Vec::as_slice) {
+            return Err(Error::SameShard {
+                dir: dir.into(),
+                first: file_name(first),
+                second: file_name(second),
+            });
+        }
+        let indices: Vec<usize> = self.files.keys().copied().flatten().collect();
+        if let (Some(first), Some(second)) = (self.files.get(&None), self.files.values().nth(1)) {
+            let [first, second] =
+                [first, second].map(|files| files.first().map_or(String::new(), |path| file_name(path)));
+            return Err(Error::MixedShards {
+                dir: dir.into(),
+                first,
+                second,
+            });
+        }
+        let start = match key.count {
+            Some(count) => usize::from(indices.contains(&count) && !indices.contains(&0)),
+            None => indices.first().copied().unwrap_or(0),
+        };
+        let end = match key.count {
+            Some(count) => start.saturating_add(count),
+            None if start <= 1 => indices.last().map_or(start, |last| last.saturating_add(1)),
+            None => start,
+        };
+        if let Some(missing) = (start..end)
+            .zip(indices.iter().map(Some).chain(std::iter::repeat(None)))
+            .find_map(|(wanted, found)| (found != Some(&wanted)).then_some(wanted))
+            && !indices.is_empty()
+        {
+            return Err(Error::MissingShard {
+                dir: dir.into(),
+                missing: match key.count {
+                    Some(count) => name(&key.stem, missing, count),
+                    None => format!("{missing} of '{}'", key.stem),
+                },
+                found: indices.len(),
+                count: end - start,
+            });
+        }
+        if let Some(beyond) = indices.last().filter(|last| key.count.is_some() && **last >= end) {
+            return Err(Error::BeyondCount {
+                dir: dir.into(),
+                index: *beyond,
+                stem: key.stem.clone(),
+                count: end - start,
+            });
+        }
+        Ok(Shards {
+            name: self.set_name(key),
+            role: key.role,
+            files: self.files.values().flatten().cloned().collect(),
+            ignored: self.ignored.clone(),
+        })
+    }
+
+    fn set_name(&self, key: &Key) -> String {
+        match (key.stem.as_str(), key.role) {
+            ("", Some(role)) => role.name().to_owned(),
+            (stem, Some(role)) if Role::of(stem).is_none() => format!("{}/{stem}", role.name()),
+            (stem, _) => stem.to_owned(),
+        }
+    }
+}
+
+/// A file's name, for messages.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -104,65 +316,132 @@ mod tests {
 
     fn folder(names: &[&str]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        names
-            .iter()
-            .for_each(|name| fs::write(dir.path().join(name), []).unwrap());
+        for name in names {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, []).unwrap();
+        }
         dir
     }
 
-    #[test]
-    fn names_are_the_official_ones() {
-        assert_eq!(name("train", 7, 1024), "train-00007-of-01024");
-        assert_eq!(parse("train-00007-of-01024"), Some(("train", 7, 1024)));
-        assert_eq!(parse("a-b.tfrecord-00000-of-00001"), Some(("a-b.tfrecord", 0, 1)));
-        for other in [
-            "train",
-            "train-7-of-8",
-            "train-00008-of-00008",
-            "-00000-of-00001",
-            "train-00000-of-0000x",
-        ] {
-            assert_eq!(parse(other), None, "{other}");
-        }
+    fn names(shards: &Shards) -> Vec<&str> {
+        let names = shards
+            .files
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap());
+        names.collect()
+    }
+
+    fn complaint(files: &[&str], role: Role) -> String {
+        let dir = folder(files);
+        let message = find(dir.path(), &[role]).unwrap_err().to_string();
+        message.replace(&format!("{}: ", dir.path().display()), "")
     }
 
     #[test]
-    fn sets_are_found_in_order_and_must_be_whole() {
+    fn recognises_the_names_that_people_give() {
+        assert_eq!(name("train", 7, 1024), "train-00007-of-01024");
+        for (train, validation) in [
+            ("train-00000-of-00001", "validation-00000-of-00001"),
+            ("train-00001-of-00001", "validation-00001-of-00001"),
+            ("train-00000-of-00001.tfrecord", "validation-00000-of-00001.tfrecord"),
+            ("train-0-of-1.tfrecords.gz", "valid-0-of-1.tfrecords.gz"),
+            ("train.tfrecord", "validation.tfrecord"),
+            ("TRAIN.TFRECORD", "Val.TFRecord"),
+            ("train.tfrec", "eval.tfrec"),
+            ("train-00000-of-00001.gz", "val-00000-of-00001.gz"),
+            (
+                "vehicles_train_00000-of-00001.tfrecord",
+                "vehicles_validation_00000-of-00001.tfrecord",
+            ),
+            ("coco_train.record-00000-of-00001", "coco_val.record-00000-of-00001"),
+            ("coco_train2017.record", "coco_val2017.record"),
+            (
+                "imagenet2012-train.tfrecord-00000-of-00001",
+                "imagenet2012-validation.tfrecord-00000-of-00001",
+            ),
+            ("train/part-r-00000.tfrecord", "validation/part-r-00000.tfrecord"),
+            ("train/train-00000-of-00001", "val/validation-00000-of-00001"),
+            ("training/data-00000-of-00001", "valid/data-00000-of-00001"),
+        ] {
+            let dir = folder(&[train, validation, "classes.txt", "labels.csv"]);
+            let last = |name: &str| name.rsplit('/').next().unwrap().to_owned();
+            for (role, wanted) in [(Role::Train, train), (Role::Validation, validation)] {
+                let found = find(dir.path(), &[role]).unwrap();
+                assert_eq!(names(&found), [last(wanted)], "{wanted}");
+            }
+            assert_eq!(find_all(dir.path()).unwrap().len(), 2);
+            assert!(!exist(dir.path(), &[Role::Test]).unwrap());
+        }
+        let other = [
+            "train",
+            "train-7-of-8",
+            "-00000-of-00001",
+            "train-00000-of-0000x",
+            "train.txt",
+        ];
+        let dir = folder(&other);
+        assert!(find_all(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn returns_shards_in_order_and_complete() {
         let dir = folder(&[
             "train-00002-of-00003",
             "train-00000-of-00003",
             "train-00001-of-00003",
-            "validation-00001-of-00002",
-            "labels.txt",
+            "test-2.tfrecord",
+            "test-10.tfrecord",
+            "test-1.tfrecord",
         ]);
-        let names = |paths: Vec<PathBuf>| -> Vec<String> {
-            let names = paths
-                .iter()
-                .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
-            names.collect()
-        };
-        let found = names(find(dir.path(), "train").unwrap());
-        assert_eq!(found, (0..3).map(|i| name("train", i, 3)).collect::<Vec<_>>());
-        let message = find(dir.path(), "validation").unwrap_err().to_string();
-        assert!(
-            message.ends_with("shard validation-00000-of-00002 is missing: 1 of 2 are there"),
-            "{message}"
-        );
-        let message = find(dir.path(), "test").unwrap_err().to_string();
-        assert!(message.ends_with("no file named test-NNNNN-of-NNNNN"), "{message}");
-        assert!(matches!(find_all(dir.path()), Err(Error::MissingShard { .. })));
+        let found = find(dir.path(), &[Role::Train]).unwrap();
+        assert_eq!(names(&found), (0..3).map(|i| name("train", i, 3)).collect::<Vec<_>>());
+        let message = find(dir.path(), &[Role::Validation, Role::Test])
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("shard 3 of 'test' is missing"), "{message}");
+        for (files, missing) in [
+            (&["train-00000-of-00002"][..], "train-00001-of-00002"),
+            (&["train-00001-of-00002"], "train-00000-of-00002"),
+            (
+                &["train-00001-of-00003", "train-00003-of-00003"],
+                "train-00002-of-00003",
+            ),
+            (&["train-1.tfrecord", "train-3.tfrecord"], "2 of 'train'"),
+        ] {
+            let message = complaint(files, Role::Train);
+            assert!(
+                message.starts_with(&format!("shard {missing} is missing")),
+                "{files:?}: {message}"
+            );
+        }
+        // Numbers that count something else than files.
+        let dir = folder(&["train-798.tfrec", "train-783.tfrec"]);
+        assert_eq!(find(dir.path(), &[Role::Train]).unwrap().files.len(), 2);
     }
 
     #[test]
-    fn sets_with_longer_names_are_found_and_not_mixed() {
-        let dir = folder(&[
-            "imagenet2012-train.tfrecord-00000-of-00001",
-            "imagenet2012-validation.tfrecord-00000-of-00001",
-        ]);
-        assert_eq!(find(dir.path(), "train").unwrap().len(), 1);
-        assert_eq!(find_all(dir.path()).unwrap().len(), 2);
-        fs::write(dir.path().join("train-00000-of-00002"), []).unwrap();
-        let message = find(dir.path(), "train").unwrap_err().to_string();
+    fn rejects_sets_that_do_not_fit_together() {
+        let message = complaint(&["a-train-00000-of-00001", "train-00000-of-00002"], Role::Train);
         assert!(message.contains("are of different sets"), "{message}");
+        let message = complaint(&["train.tfrecord", "train/x.tfrecord"], Role::Train);
+        assert!(message.contains("are of different sets"), "{message}");
+        let message = complaint(&["train-00000-of-00001", "train-00000-of-00001.gz"], Role::Train);
+        assert!(message.contains("are the same shard"), "{message}");
+        let message = complaint(&["train-00000-of-00001", "train-00003-of-00001"], Role::Train);
+        assert!(message.contains("number 3 of 'train'"), "{message}");
+        let message = complaint(&["cats-00000-of-00001"], Role::Train);
+        assert!(message.contains("found cats-00000-of-00001"), "{message}");
+    }
+
+    #[test]
+    fn lists_files_that_are_named_after_shards() {
+        let dir = folder(&[
+            "train-00000-of-00001",
+            "train-00000-of-00001.idx",
+            "train-00000-of-00001.gstmp",
+        ]);
+        let found = find(dir.path(), &[Role::Train]).unwrap();
+        assert_eq!((found.files.len(), found.ignored.len()), (1, 2));
     }
 }

@@ -1,0 +1,82 @@
+//! Makes control characters of names from outside visible, wherever they are shown or written.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::path::Path;
+
+/// Whether a terminal acts on a character: C0 and C1 controls, line and paragraph separators, and marks that change the
+/// direction of text.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A name on one line: every control character escaped as in a Rust string (`\n`, `\u{1b}`).
+pub fn name(text: &str) -> Cow<'_, str> {
+    escaped(text, acts, |out, c| out.extend(c.escape_default()))
+}
+
+/// A path as [`name`].
+pub fn path(path: &Path) -> String {
+    name(&path.to_string_lossy()).into_owned()
+}
+
+/// Text of several lines as it is shown: as [`name`], but line ends and tabs stay. Names within the text are escaped before
+/// they are put there: their line ends cannot be told from those of the text.
+pub fn text(text: &str) -> Cow<'_, str> {
+    escaped(
+        text,
+        |c| acts(c) && !matches!(c, '\n' | '\t'),
+        |out, c| out.extend(c.escape_default()),
+    )
+}
+
+/// Serialised JSON with the same meaning, in which control characters within strings are written as `\u001b`.
+pub fn json(text: &str) -> Cow<'_, str> {
+    let hex = |out: &mut String, c: char| {
+        let mut units = [0; 2];
+        for unit in c.encode_utf16(&mut units) {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    };
+    escaped(text, |c| acts(c) && c != '\n', hex)
+}
+
+fn escaped(text: &str, hidden: impl Fn(char) -> bool, write: impl Fn(&mut String, char)) -> Cow<'_, str> {
+    let Some(first) = text.find(&hidden) else {
+        return Cow::Borrowed(text);
+    };
+    let (clean, rest) = text.split_at(first);
+    let mut out = clean.to_owned();
+    for c in rest.chars() {
+        match hidden(c) {
+            true => write(&mut out, c),
+            false => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_what_terminals_act_on() {
+        assert!(matches!(name("größe 漢字 \u{301}"), Cow::Borrowed(_)));
+        assert_eq!(name("a\u{1b}[31m\n\t\u{9b}\u{7f}"), "a\\u{1b}[31m\\n\\t\\u{9b}\\u{7f}");
+        assert_eq!(name("\u{202e}gpj.\u{2066}\u{2028}"), "\\u{202e}gpj.\\u{2066}\\u{2028}");
+        assert_eq!(text("a\n\tb\r\u{1b}"), "a\n\tb\\r\\u{1b}");
+    }
+
+    #[test]
+    fn escaped_json_means_the_same() {
+        let value = serde_json::json!({"a\u{1b}": "\u{85}\u{202e}\n\"\\"});
+        let plain = value.to_string();
+        let escaped = json(&plain);
+        assert!(!escaped.contains(acts), "{escaped}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
+    }
+}
