@@ -1,0 +1,276 @@
+//! How an operator computes its output.
+
+use super::Operator;
+use crate::epilogue::{Epilogue, Raw, Sums};
+use crate::error::{Result, check_length};
+use crate::grid::Grid;
+use crate::layout::Layout;
+use crate::parallel::{ParallelFor, balance};
+use crate::shared::SharedMut;
+use crate::simd::Isa;
+use crate::stage::{LaneStage, Stage, scratch};
+use crate::structure::Structure;
+use crate::tile::{Forward, Group, Scalar};
+use std::ops::Range;
+
+/// Pieces that work is cut into: several times the threads of common machines, so that threads end together.
+const PIECES: usize = 48;
+
+/// Multiply-adds of vectors below which work is not shared.
+const SMALL: usize = 20_000;
+
+/// Rows of a band, which is copied and computed at once, and the fewest bands that are worth it.
+const BAND: usize = 8;
+const BANDS: usize = 6;
+
+/// What an operator is called with.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    /// Built by the operator.
+    pub structure: &'a Structure,
+    /// One per connection, in the order of the structure.
+    pub values: &'a [f32],
+    pub x: &'a [f32],
+    pub epilogue: &'a Epilogue<'a>,
+    pub pivots: Option<&'a [f32]>,
+    pub parallel: &'a ParallelFor<'a>,
+}
+
+/// A part of an output row.
+#[derive(Clone)]
+struct Unit {
+    phase: usize,
+    block: usize,
+    row: usize,
+    tiles: Range<usize>,
+}
+
+/// What all units of a call share. Pointers are valid while it runs; the output is written by disjoint units.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    structure: &'a Structure,
+    values: &'a [f32],
+    epilogue: Raw,
+    pivots: *const f32,
+    y: SharedMut<'a, f32>,
+    sums: Option<SharedMut<'a, [f32; 2]>>,
+}
+
+// SAFETY: arrays of the epilogue and pivots are only read, others are written by disjoint units.
+unsafe impl Sync for Run<'_> {}
+
+/// The array that a unit reads: its first float, and the place of that in the array that the grid describes.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    x: &'a [f32],
+    begin: usize,
+}
+
+impl Operator {
+    /// Runs the operator; adds to `sums`.
+    pub(crate) fn run(&self, call: &Call<'_>, y: &mut [f32], sums: Option<&mut Sums>) -> Result<()> {
+        let channels = self.y.channels;
+        check_length("values", call.values.len(), call.structure.len())?;
+        check_length("input", call.x.len(), self.x.len)?;
+        check_length("output", y.len(), self.y.len)?;
+        check_length("pivots", call.pivots.map_or(channels, <[f32]>::len), channels)?;
+        call.epilogue.check(channels, self.y.len)?;
+        let units = self.units();
+        let mut partial = vec![[0.0f32; 2]; if sums.is_some() { units.len() * channels } else { 0 }];
+        let run = Run {
+            structure: call.structure,
+            values: call.values,
+            epilogue: call.epilogue.raw(),
+            pivots: call.pivots.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            y: SharedMut::new(y),
+            sums: sums.is_some().then_some(SharedMut::new(&mut partial)),
+        };
+        let whole = |x: &[f32]| self.run_whole(&run, &units, Source { x, begin: 0 }, call.parallel);
+        match &self.stage {
+            Stage::None => whole(call.x),
+            Stage::Lanes(stage) if self.bands() >= BANDS => self.run_bands(&run, &units, stage, call),
+            Stage::Lanes(stage) => scratch(self.read_len, |copy| {
+                stage.fill(call.x, &self.x, copy, call.parallel);
+                whole(copy);
+            }),
+            Stage::Pixels(stage) => scratch(self.read_len, |copy| {
+                stage.fill(call.x, &self.x, copy, call.parallel);
+                whole(copy);
+            }),
+        }
+        if let Some(sums) = sums {
+            add_sums(sums, &partial, channels, self.y.batch * self.y.height * self.y.width);
+        }
+        Ok(())
+    }
+
+    /// Parts of the output that are computed one after the other. They depend on shapes only.
+    fn units(&self) -> Vec<Unit> {
+        let mut units = Vec::new();
+        for (phase, grid) in self.grids.iter().enumerate() {
+            let tiles = grid.vectors.div_ceil(self.tile).max(1);
+            // Rows of pixels and of blocks are long: each tile is a unit.
+            let per_unit = if grid.rows == 1 { 1 } else { tiles };
+            for block in 0..grid.blocks {
+                for row in 0..grid.rows {
+                    units.extend((0..tiles).step_by(per_unit).map(|first| Unit {
+                        phase,
+                        block,
+                        row,
+                        tiles: first..first + per_unit,
+                    }));
+                }
+            }
+        }
+        units
+    }
+
+    /// Shares ranges of units and, where these are few, of groups.
+    fn run_whole(&self, run: &Run<'_>, units: &[Unit], source: Source<'_>, parallel: &ParallelFor<'_>) {
+        let groups = self.shape.groups();
+        let starts = &run.structure.starts;
+        let vectors: usize = self.grids.iter().map(|g| g.blocks * g.rows * g.vectors.max(1)).sum();
+        let parts = units.len().min(PIECES);
+        let weight = |group: usize| {
+            let starts_of = (0..self.shape.phases).map(|phase| phase * groups + group);
+            starts_of.map(|i| (starts[i + 1] - starts[i]) as usize + 1).sum()
+        };
+        let of_groups = balance((0..groups).map(weight), PIECES.div_ceil(parts.max(1)).min(groups));
+        let piece = |piece: usize| {
+            let (part, group) = (piece / of_groups.len(), piece % of_groups.len());
+            for i in part * units.len() / parts..(part + 1) * units.len() / parts {
+                for group in of_groups[group].clone() {
+                    self.unit(run, source, &units[i], i, group);
+                }
+            }
+        };
+        let pieces = parts * of_groups.len();
+        if run.structure.len() / self.shape.phases * vectors < SMALL {
+            return (0..pieces).for_each(piece);
+        }
+        parallel(pieces, &piece);
+    }
+
+    /// Bands that an output may be computed in.
+    fn bands(&self) -> usize {
+        match &self.grids[..] {
+            [grid] => grid.blocks * grid.rows.div_ceil(BAND),
+            _ => 0,
+        }
+    }
+
+    /// Copies a band of rows at a time, while it is in the second-level cache.
+    fn run_bands(&self, run: &Run<'_>, units: &[Unit], stage: &LaneStage, call: &Call<'_>) {
+        let grid = &self.grids[0];
+        let per_block = grid.rows.div_ceil(BAND);
+        let stride = if self.transposed { 1 } else { self.window.stride[0] };
+        let Layout { row: length, block, .. } = stage.layout;
+        (call.parallel)(grid.blocks * per_block, &|piece| {
+            let (at, band) = (piece / per_block, piece % per_block);
+            let rows = band * grid.rows / per_block..(band + 1) * grid.rows / per_block;
+            let reads = stage.reads(rows.clone(), stride);
+            scratch(reads.len() * length, |copy| {
+                let mut copied = reads.start;
+                for row in rows {
+                    let until = stage.reads(row..row + 1, stride).end.max(copied);
+                    stage.copy_rows(call.x, &self.x, at, copied..until, reads.start, copy);
+                    copied = until;
+                    let begin = at * block + reads.start * length;
+                    let unit = at * grid.rows + row;
+                    for group in 0..self.shape.groups() {
+                        self.unit(run, Source { x: copy, begin }, &units[unit], unit, group);
+                    }
+                }
+            });
+        });
+    }
+
+    /// Runs one unit of one group.
+    fn unit(&self, run: &Run<'_>, source: Source<'_>, unit: &Unit, number: usize, group: usize) {
+        let grid = &self.grids[unit.phase];
+        let shared = self.group(run, grid, unit.phase, number, group);
+        let from = |vector| {
+            let at = grid.x.at(unit.block, unit.row, vector);
+            // Only with the offset of a connection surely within the array.
+            source.x.as_ptr().wrapping_add(at).wrapping_sub(source.begin)
+        };
+        if grid.vectors == 0 {
+            let (x, at) = (from(0), grid.y.at(unit.block, unit.row, 0));
+            // SAFETY: the grid was checked to lie within the arrays, and the structure to reach nothing beyond them; no other unit
+            // writes these outputs; the instruction set was checked.
+            unsafe {
+                let y = run.y.start().add(at);
+                self.isa.run(Scalar {
+                    group: shared,
+                    x,
+                    y,
+                    at,
+                });
+            }
+            return;
+        }
+        let tiles = grid.vectors.div_ceil(self.tile);
+        let keep = grid.keep(unit.block);
+        for tile in unit.tiles.clone() {
+            let first = tile * grid.vectors / tiles;
+            let count = (tile + 1) * grid.vectors / tiles - first;
+            let (x, at) = (from(first), grid.y.at(unit.block, unit.row, first));
+            let keep = keep.map_or(std::ptr::null(), |keep| keep[first..].as_ptr());
+            // SAFETY: as above.
+            unsafe { forward(self.isa, count, shared, x, run.y.start().add(at), at, keep) };
+        }
+    }
+
+    /// What the tiles of a group share.
+    fn group(&self, run: &Run<'_>, grid: &Grid, phase: usize, unit: usize, group: usize) -> Group {
+        let connection = run.structure.starts[phase * self.shape.groups() + group] as usize;
+        let segment = self.shape.first_segment(phase, group);
+        let sums = run.sums.map_or(std::ptr::null_mut(), |sums| {
+            // SAFETY: there are sums of each unit.
+            unsafe { sums.start().add(unit * self.y.channels) }
+        });
+        Group {
+            values: run.values[connection..].as_ptr(),
+            offsets: run.structure.offsets[connection..].as_ptr(),
+            outputs: run.structure.outputs[segment..].as_ptr(),
+            counts: run.structure.counts[segment..].as_ptr(),
+            blocks: self.shape.blocks(),
+            size: self.shape.group(group).len(),
+            epilogue: run.epilogue,
+            channel: self.y.channel,
+            x_step: grid.x.step,
+            y_step: grid.y.step,
+            sums,
+            pivots: run.pivots,
+        }
+    }
+}
+
+fn add_sums(sums: &mut Sums, partial: &[[f32; 2]], channels: usize, count: usize) {
+    sums.first.resize(channels, 0.0);
+    sums.second.resize(channels, 0.0);
+    for unit in partial.chunks_exact(channels) {
+        for (channel, &[first, second]) in unit.iter().enumerate() {
+            sums.first[channel] += f64::from(first);
+            sums.second[channel] += f64::from(second);
+        }
+    }
+    sums.count += count;
+}
+
+/// Runs a tile of `count` vectors.
+///
+/// # Safety
+/// As for the fields of [`Forward`]; the processor must have `isa`.
+unsafe fn forward(isa: Isa, count: usize, group: Group, x: *const f32, y: *mut f32, at: usize, keep: *const u16) {
+    macro_rules! tiles {
+        ($($m:literal)*) => {
+            match count {
+                // SAFETY: the caller vouches.
+                $($m => unsafe { isa.run(Forward::<$m> { group, x, y, at, keep }) },)*
+                _ => unreachable!("tiles have 1 to 14 vectors"),
+            }
+        };
+    }
+    tiles!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+}

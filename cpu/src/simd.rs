@@ -1,0 +1,127 @@
+//! Vectors of 16 `f32` in three instruction sets, chosen at run time.
+//!
+//! Kernels are written once, generic over [`Simd`], and compiled for each instruction set by [`Isa::run`].
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::{Error, Result};
+
+/// Lanes of a vector, in every instruction set.
+pub const LANES: usize = 16;
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 F, VL, BW and DQ: one register per vector.
+    Avx512,
+    /// AVX2 and FMA: two registers per vector.
+    Avx2,
+    /// Whatever the target has; multiply-adds are rounded twice.
+    Portable,
+}
+
+impl Isa {
+    /// All instruction sets, the fastest first.
+    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+
+    /// Returns the fastest instruction set of this processor.
+    pub fn detect() -> Isa {
+        let found = Isa::ALL.into_iter().find(|isa| isa.is_available());
+        found.unwrap_or(Isa::Portable)
+    }
+
+    /// Whether this processor has the instruction set.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && Isa::Avx2.is_available()
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512 | Isa::Avx2 => false,
+            Isa::Portable => true,
+        }
+    }
+
+    /// Returns itself if this processor has the instruction set.
+    ///
+    /// # Errors
+    /// [`Error::Isa`] if it has not.
+    pub fn checked(self) -> Result<Isa> {
+        if self.is_available() {
+            Ok(self)
+        } else {
+            Err(Error::Isa { isa: self })
+        }
+    }
+
+    /// Most vectors that a kernel keeps in registers as accumulators.
+    pub(crate) fn max_tile(self) -> usize {
+        match self {
+            Isa::Avx512 => 14,
+            Isa::Avx2 | Isa::Portable => 7,
+        }
+    }
+
+    /// Runs `task` compiled for this instruction set.
+    ///
+    /// # Safety
+    /// The processor must have it: [`Isa::is_available`].
+    pub(crate) unsafe fn run<T: Task>(self, task: T) -> T::Output {
+        match self {
+            // SAFETY: the caller vouches for the instruction set.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { x86::run_avx512(task) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { x86::run_avx2(task) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512 | Isa::Avx2 => task.run(portable::Portable),
+            Isa::Portable => task.run(portable::Portable),
+        }
+    }
+}
+
+/// A kernel that is generic over the instruction set. `run` must be `#[inline(always)]`.
+pub(crate) trait Task {
+    type Output;
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Operations on vectors of 16 `f32`. All are `#[inline(always)]`.
+pub(crate) trait Simd: Copy {
+    type V: Copy;
+    /// Registers of a vector.
+    const PARTS: usize;
+
+    fn splat(self, x: f32) -> Self::V;
+    /// # Safety
+    /// 16 floats must be readable at `p`, at any alignment.
+    unsafe fn load(self, p: *const f32) -> Self::V;
+    /// # Safety
+    /// 16 floats must be writable at `p`, at any alignment.
+    unsafe fn store(self, p: *mut f32, v: Self::V);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger of `bound` and `x`; NaN if `x` is. `bound` is a number.
+    fn at_least(self, bound: Self::V, x: Self::V) -> Self::V;
+    /// The smaller of `bound` and `x`; NaN if `x` is. `bound` is a number.
+    fn at_most(self, bound: Self::V, x: Self::V) -> Self::V;
+    /// The larger one; NaN if one is, like XLA's maximum.
+    fn maximum(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Zeroes the lanes whose bit is not set.
+    fn keep(self, v: Self::V, bits: u16) -> Self::V;
+    /// The sums of the lanes of 8 vectors.
+    fn sums(self, v: [Self::V; 8]) -> [f32; 8];
+}
