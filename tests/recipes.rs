@@ -207,17 +207,17 @@ fn what_does_not_go_together_is_told() {
             &["--set", "data.preprocessing=imagenet"],
             "expected one that takes examples of dimensions [784]",
         ),
-        (&["--set", "data.preprocessing=imagnet"], "did you mean `imagenet`?"),
+        (&["--set", "data.preprocessing=imagnet"], "did you mean 'imagenet'?"),
         (
             &["--set", "learning_rate.schedule=sgdr"],
             "learning_rate.examples_per_epoch is missing",
         ),
-        (&["--set", "learning_rate.schedule=cosin"], "did you mean `cosine`?"),
+        (&["--set", "learning_rate.schedule=cosin"], "did you mean 'cosine'?"),
         (
             &["resnet50-rigl", "--set", "learning_rate.t_mul=0.5"],
             "learning_rate.t_mul is 0.5, expected a number of at least 1",
         ),
-        (&["--precision", "bf17"], "did you mean `bf16`?"),
+        (&["--precision", "bf17"], "did you mean 'bf16'?"),
         (
             &["--set", "train.label_smoothing=1"],
             "train.label_smoothing is 1, expected a number in [0, 1)",

@@ -6,7 +6,7 @@ use crate::NAMES;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// No network has this name.
-    #[error("unknown model `{found}`, expected one of {}", NAMES.join(", "))]
+    #[error("unknown model '{found}'\n  known: {}", NAMES.join(", "))]
     Unknown {
         /// The name given.
         found: String,

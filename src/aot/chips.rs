@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::Error;
 use super::gpu::{Gpu, KIB, MIB};
-use crate::names::nearest;
+use crate::names::Unknown;
 use crate::pjrt::{DeviceKind, OptionValue};
 
 /// One generation of TPU chips, or one GPU. All figures are of a chip, not of a core.
@@ -217,13 +217,9 @@ impl Grid {
     /// An unknown generation, or sides that no grid of it has.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let (name, sides) = text.split_once(':').unwrap_or((text, ""));
-        let names = || GENERATIONS.iter().map(|g| g.name);
         let generation = GENERATIONS.iter().find(|g| g.name == name);
-        let generation = generation.ok_or_else(|| Error::Generation {
-            found: name.into(),
-            known: names().collect::<Vec<_>>().join(", "),
-            nearest: nearest(name, names()),
-        })?;
+        let unknown = || Error::Generation(Unknown::new("generation", name, GENERATIONS.iter().map(|g| g.name)));
+        let generation = generation.ok_or_else(unknown)?;
         let read: Option<Vec<usize>> = sides.split('x').map(|side| side.parse().ok()).collect();
         let chips = |sides: &Vec<usize>| sides.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
         let fits = |sides: &Vec<usize>| {

@@ -7,7 +7,7 @@ pub mod gpu;
 pub mod programs;
 pub mod search;
 
-use crate::names::did_you_mean;
+use crate::names::Unknown;
 use crate::pjrt::{self, Compiled, OptionValue, Topology};
 use crate::report;
 use crate::{config, data};
@@ -23,15 +23,8 @@ pub use programs::Graph;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such chips.
-    #[error("--topology: unknown generation '{found}'; expected one of {known}{}", did_you_mean(*nearest))]
-    Generation {
-        /// As given.
-        found: String,
-        /// All names.
-        known: String,
-        /// The nearest one.
-        nearest: Option<&'static str>,
-    },
+    #[error("--topology: {0}")]
+    Generation(Unknown),
     /// No such grid of them.
     #[error(
         "--topology {found}: expected GENERATION:SIDES with a side for each axis, of at least one chip, such as {example}"
@@ -70,7 +63,7 @@ impl Error {
     /// True for a flag that the user got wrong.
     pub fn is_usage(&self) -> bool {
         match self {
-            Error::Generation { .. } | Error::Sides { .. } | Error::Config(_) => true,
+            Error::Generation(_) | Error::Sides { .. } | Error::Config(_) => true,
             Error::Device(device) => device.is_usage(),
             Error::Memory { .. } | Error::Data(_) | Error::Graph(_) => false,
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use anyhow::{Context, bail};
 use hlo::{Alias, Computation, text};
@@ -93,7 +93,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         None if matches!(args.format, Format::Proto) && io::stdout().is_terminal() => {
             bail!("--format proto is binary; give it --output")
         }
-        None => Ok(io::stdout().write_all(&bytes)?),
+        None => super::write_output(&bytes),
     }
 }
 

@@ -101,6 +101,9 @@ pub fn main() -> ExitCode {
         Command::Plugin(args) => plugin::run(args, json),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
+    if error.is::<Closed>() {
+        return ExitCode::SUCCESS;
+    }
     report(&error);
     ExitCode::from(if is_usage(&error) { 2 } else { 1 })
 }
@@ -148,13 +151,28 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.is::<config::Error>()
 }
 
-/// Writes results to standard output, control characters escaped ([`escape::text`]). Not `println!`: a closed pipe is an error here, not a panic.
+/// Writes results to standard output, control characters escaped ([`escape::text`]).
 ///
 /// # Errors
-/// What the system reports.
+/// What the system reports; [`Closed`] where nobody reads.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    Ok(io::stdout().write_all(escape::text(text).as_bytes())?)
+    write_output(escape::text(text).as_bytes())
 }
+
+/// As [`print()`], of any bytes.
+fn write_output(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    let written = output.write_all(bytes).and_then(|()| output.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Closed.into(),
+        _ => anyhow::Error::new(error).context("standard output cannot be written"),
+    })
+}
+
+/// Standard output was closed by its reader, such as `head`, which has all that it wants: no failure.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+struct Closed;
 
 /// Writes `value` as the one JSON object of `--json`.
 ///
@@ -164,14 +182,15 @@ pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&format!("{}\n", escape::json(&serde_json::to_string(value)?)))
 }
 
-/// The error and its causes, less those that the lines before already tell.
+/// The error and its causes, less those that the lines before already have.
 fn report(error: &anyhow::Error) {
-    let mut told = error.to_string();
-    crate::report::note!("error: {}", told.trim_end());
+    let mut text = error.to_string().trim_end().to_owned();
+    let mut last = text.clone();
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !told.contains(cause.trim_end()) {
-            crate::report::note!("  because {cause}");
-            told = cause;
+        if !last.contains(cause.trim_end()) {
+            text += &format!("\n  because {cause}");
+            last = cause;
         }
     }
+    crate::report::terminal::write_error(&text);
 }

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use crate::names::Unknown;
 use crate::report::escape;
 
 /// Error of reading, checking or writing a configuration.
@@ -16,7 +17,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Not TOML, an unknown key, or a value of the wrong type or name.
-    #[error("{origin}: {}", source.to_string().trim_end())]
+    #[error("{origin}: {}", text(source))]
     Toml {
         /// Flag, file or preset.
         origin: String,
@@ -66,4 +67,26 @@ impl Error {
         }
         self
     }
+}
+
+/// What the parser found, with suggestions where it found an unknown name.
+fn text(source: &toml::de::Error) -> String {
+    let text = source.to_string();
+    let lines = text.trim_end().lines();
+    let lines = lines.map(|line| unknown(line).map_or_else(|| line.to_owned(), |unknown| unknown.to_string()));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The unknown name in a line of the parser, which has it only as text: "unknown field `a`, expected one of `b`, `c`".
+fn unknown(line: &str) -> Option<Unknown> {
+    let kinds = [("unknown field `", "key"), ("unknown variant `", "value")];
+    let (rest, what) = kinds
+        .into_iter()
+        .find_map(|(start, what)| Some((line.strip_prefix(start)?, what)))?;
+    let mut quoted = rest.split('`').step_by(2);
+    Some(Unknown::new(
+        what,
+        quoted.next()?,
+        quoted.filter(|name| !name.is_empty()),
+    ))
 }

@@ -13,7 +13,7 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::names::nearest;
+use crate::names::Unknown;
 
 use super::{Error, Result};
 use crate::cache;
@@ -90,14 +90,9 @@ pub static SOURCES: [Source; 2] = [
 /// # Errors
 /// Unknown name; the message offers the nearest.
 pub fn source(name: &str) -> Result<&'static Source> {
-    SOURCES.iter().find(|source| source.name == name).ok_or_else(|| {
-        let known: Vec<_> = SOURCES.iter().map(|source| source.name).collect();
-        Error::UnknownName {
-            found: name.into(),
-            nearest: nearest(name, known.iter().copied()),
-            known,
-        }
-    })
+    let found = SOURCES.iter().find(|source| source.name == name);
+    let names = SOURCES.iter().map(|source| source.name);
+    Ok(found.ok_or_else(|| Unknown::new("data set", name, names))?)
 }
 
 /// The folder of a data set in the cache: as it lies there when all sizes are right, else fetched now, saying so on
@@ -383,7 +378,7 @@ mod tests {
         let message = source("fashion_mnist").unwrap_err().to_string();
         assert_eq!(
             message,
-            "unknown data set 'fashion_mnist', expected one of mnist, fashion-mnist; did you mean 'fashion-mnist'?"
+            "unknown data set 'fashion_mnist'; did you mean 'fashion-mnist'?\n  known: mnist, fashion-mnist"
         );
         assert!(
             !source("imagenet")

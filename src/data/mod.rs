@@ -28,7 +28,7 @@ use hlo::{Literal, Shape};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use sha2::{Digest, Sha256};
 
-use crate::names::did_you_mean;
+use crate::names::Unknown;
 use crate::report::escape;
 
 /// Labelled images, whole in host memory.
@@ -178,18 +178,8 @@ pub enum Error {
         line: usize,
         problem: &'static str,
     },
-    #[error("unknown data set '{found}', expected one of {}{}", known.join(", "), did_you_mean(*nearest))]
-    UnknownName {
-        found: String,
-        known: Vec<&'static str>,
-        nearest: Option<&'static str>,
-    },
-    #[error("'{found}' is neither a data set nor a folder here, expected {} or a folder{}", known.join(", "), did_you_mean(*nearest))]
-    UnknownData {
-        found: String,
-        known: Vec<&'static str>,
-        nearest: Option<&'static str>,
-    },
+    #[error(transparent)]
+    UnknownName(#[from] Unknown),
     #[error("cannot fetch {name}: {reason}\n{advice}")]
     Fetch {
         name: &'static str,
@@ -235,10 +225,7 @@ pub enum Error {
 impl Error {
     /// True for a name that the user got wrong, as against data that cannot be read.
     pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            Error::UnknownName { .. } | Error::UnknownData { .. } | Error::NoFolder { .. }
-        )
+        matches!(self, Error::UnknownName(_) | Error::NoFolder { .. })
     }
 
     /// Whether one record is at fault, so that the others can be had without it.

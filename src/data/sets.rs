@@ -10,7 +10,7 @@ use super::pipeline::Source;
 use super::records::{self, Records};
 use super::{Dataset, Error, Result, Split, cifar, fetch, folder, imagenet, mnist, resize, synthetic};
 use crate::cache;
-use crate::names::nearest;
+use crate::names::Unknown;
 
 /// A data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,16 +119,14 @@ impl Set {
     /// The data set of this name.
     ///
     /// # Errors
-    /// [`Error::UnknownData`], which offers the nearest.
+    /// [`Error::UnknownName`] with the closest names.
     pub fn find(name: &str) -> Result<Self> {
         let found = Self::ALL.iter().find(|(known, _)| *known == name);
         found.map(|(_, set)| *set).ok_or_else(|| {
             let known = Self::ALL.map(|(known, _)| known);
-            Error::UnknownData {
-                found: name.into(),
-                nearest: nearest(name, known),
-                known: known.to_vec(),
-            }
+            let mut unknown = Unknown::new("data set", name, known);
+            unknown.known.push("or a folder with one".into());
+            unknown.into()
         })
     }
 
@@ -241,7 +239,7 @@ mod tests {
             assert_eq!((Set::find(name).unwrap(), set.name()), (set, name));
         }
         let message = Set::find("cifar-10").unwrap_err().to_string();
-        assert!(message.ends_with("did you mean 'cifar10'?"), "{message}");
+        assert!(message.contains("did you mean 'cifar10'?"), "{message}");
         // What can be fetched is among them.
         assert!(fetch::SOURCES.iter().all(|source| Set::find(source.name).is_ok()));
     }

@@ -1,7 +1,7 @@
 //! What can go wrong between this program and an engine.
 
 use super::EngineKind;
-use crate::names::did_you_mean;
+use crate::names::Unknown;
 use crate::pjrt::{self, DeviceKind};
 
 /// Result of this module.
@@ -17,13 +17,8 @@ pub enum Error {
     #[error(transparent)]
     Graph(#[from] hlo::Error),
     /// No such engine.
-    #[error("unknown engine '{given}'; expected {}{}", EngineKind::LIST, did_you_mean(*nearest))]
-    Unknown {
-        /// The name as given.
-        given: String,
-        /// The nearest known name.
-        nearest: Option<&'static str>,
-    },
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
     /// A build without the crate `xla`.
     #[error(
         "engine xla: this program was built without it; expected `cargo build --release --features xla-extension`, with \
@@ -101,7 +96,7 @@ impl Error {
             Error::Pjrt(device) => device.is_usage(),
             Error::Processes(processes) => processes.is_usage(),
             Error::OneProcess { .. }
-            | Error::Unknown { .. }
+            | Error::Unknown(_)
             | Error::NotBuilt
             | Error::Plugin { .. }
             | Error::NotTheCpu { .. }

@@ -1,7 +1,7 @@
 //! Engines by name.
 
 use super::Error;
-use crate::names::nearest;
+use crate::names::Unknown;
 use std::str::FromStr;
 
 /// Which engine runs programs.
@@ -20,9 +20,6 @@ pub enum EngineKind {
 impl EngineKind {
     /// Every engine.
     pub const ALL: [EngineKind; 3] = [EngineKind::Pjrt, EngineKind::Xla, EngineKind::Interpreter];
-
-    /// Their names, for messages.
-    pub(super) const LIST: &'static str = "pjrt, xla or interpreter";
 
     /// `pjrt`, `xla` or `interpreter`.
     pub fn name(self) -> &'static str {
@@ -57,9 +54,6 @@ impl FromStr for EngineKind {
     fn from_str(given: &str) -> Result<Self, Error> {
         let names = EngineKind::ALL.map(EngineKind::name);
         let known = EngineKind::ALL.into_iter().find(|engine| engine.name() == given);
-        known.ok_or_else(|| Error::Unknown {
-            given: given.to_owned(),
-            nearest: nearest(given, names),
-        })
+        Ok(known.ok_or_else(|| Unknown::new("engine", given, names))?)
     }
 }

@@ -11,6 +11,7 @@ use super::error::{Error, Result};
 use super::packages::{DeviceKind, Holds, Package, Purpose};
 use super::plugin::{Plugin, hex};
 use crate::cache;
+use crate::names::Unknown;
 
 /// Environment variable with the path or package name of a plugin.
 pub(super) const VARIABLE: &str = "RIGL_XLA_PLUGIN";
@@ -137,11 +138,10 @@ pub fn search(device: DeviceKind, explicit: Option<&str>) -> Result<Vec<Candidat
 /// An unknown name that came from the environment tells the variable.
 fn said_by(origin: Origin, error: Error) -> Error {
     match (origin, error) {
-        (Origin::Environment, Error::UnknownPackage { given, known, nearest }) => Error::UnknownPackage {
-            given: format!("{VARIABLE}={given}"),
-            known,
-            nearest,
-        },
+        (Origin::Environment, Error::UnknownPackage(unknown)) => Error::UnknownPackage(Unknown {
+            found: format!("{VARIABLE}={}", unknown.found),
+            ..unknown
+        }),
         (_, error) => error,
     }
 }

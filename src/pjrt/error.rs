@@ -1,6 +1,6 @@
 //! What can go wrong between this program and a device.
 
-use crate::names::did_you_mean;
+use crate::names::Unknown;
 use std::path::{Path, PathBuf};
 
 /// Result of everything in this module.
@@ -97,13 +97,8 @@ pub enum Error {
         expected: String,
     },
     /// No such device kind.
-    #[error("unknown device '{given}'; expected cpu, gpu or tpu{}", did_you_mean(*nearest))]
-    UnknownDevice {
-        /// The name as given.
-        given: String,
-        /// The nearest known name.
-        nearest: Option<&'static str>,
-    },
+    #[error(transparent)]
+    UnknownDevice(Unknown),
     /// The machine does not have the device.
     #[error(
         "no {kind} on this machine: looked for {nodes}, and found none; the plugin {package} was not loaded. \
@@ -128,18 +123,8 @@ pub enum Error {
         given: String,
     },
     /// Neither a file nor a package of the table.
-    #[error(
-        "unknown plugin '{given}'; expected the path of a shared library or one of {known}{}",
-        did_you_mean(*nearest)
-    )]
-    UnknownPackage {
-        /// The name as given.
-        given: String,
-        /// All package names.
-        known: String,
-        /// The nearest known name.
-        nearest: Option<&'static str>,
-    },
+    #[error(transparent)]
+    UnknownPackage(Unknown),
     /// A package could not be fetched.
     #[error("cannot fetch the package {package}: {reason}\n{remedy}")]
     Fetch {
@@ -255,7 +240,7 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Error::UnknownDevice { .. } | Error::UnknownPackage { .. } | Error::UnknownFormat { .. }
+            Error::UnknownDevice(_) | Error::UnknownPackage(_) | Error::UnknownFormat { .. }
         )
     }
 

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::error::Error;
-use crate::names::nearest;
+use crate::names::Unknown;
 
 /// Kinds of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -44,9 +44,9 @@ impl FromStr for DeviceKind {
         DeviceKind::ALL
             .into_iter()
             .find(|kind| kind.name() == given)
-            .ok_or_else(|| Error::UnknownDevice {
-                given: given.to_owned(),
-                nearest: nearest(given, DeviceKind::ALL.into_iter().map(DeviceKind::name)),
+            .ok_or_else(|| {
+                let names = DeviceKind::ALL.map(DeviceKind::name);
+                Error::UnknownDevice(Unknown::new("device", given, names))
             })
     }
 }
@@ -236,7 +236,7 @@ impl Package {
     /// # Errors
     /// With all names and the nearest one.
     pub fn named(given: &str) -> Result<&'static Package, Error> {
-        Package::find(given, |_| true)
+        Package::find("package", given, |_| true).map_err(Error::UnknownPackage)
     }
 
     /// The plugin package of a name.
@@ -244,18 +244,17 @@ impl Package {
     /// # Errors
     /// With the names of all plugins and the nearest one.
     pub(super) fn plugin(given: &str) -> Result<&'static Package, Error> {
-        Package::find(given, |package| package.holds == Holds::Plugin)
+        Package::find("plugin", given, |package| package.holds == Holds::Plugin).map_err(|mut unknown| {
+            unknown.known.push("or the path of a shared library".into());
+            Error::UnknownPackage(unknown)
+        })
     }
 
-    fn find(given: &str, admits: impl Fn(&Package) -> bool) -> Result<&'static Package, Error> {
+    fn find(what: &'static str, given: &str, admits: fn(&Package) -> bool) -> Result<&'static Package, Unknown> {
         let packages = || PACKAGES.iter().filter(|package| admits(package));
         packages()
             .find(|p| p.name == given)
-            .ok_or_else(|| Error::UnknownPackage {
-                given: given.to_owned(),
-                known: packages().map(|p| p.name).collect::<Vec<_>>().join(", "),
-                nearest: nearest(given, packages().map(|p| p.name)),
-            })
+            .ok_or_else(|| Unknown::new(what, given, packages().map(|p| p.name)))
     }
 
     /// The plugins that drive a device, the default first.
@@ -292,9 +291,9 @@ mod tests {
         let error = "gpuu".parse::<DeviceKind>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "unknown device 'gpuu'; expected cpu, gpu or tpu; did you mean 'gpu'?"
+            "unknown device 'gpuu'; did you mean 'gpu'?\n  known: cpu, gpu, tpu"
         );
         let error = Package::named("xla-cpu-pjtr").unwrap_err().to_string();
-        assert!(error.ends_with("did you mean 'xla-cpu-pjrt'?"), "{error}");
+        assert!(error.contains("did you mean 'xla-cpu-pjrt'?"), "{error}");
     }
 }

@@ -4,6 +4,7 @@ pub mod escape;
 pub mod metrics;
 pub mod progress;
 pub mod table;
+pub mod terminal;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::{fmt, str::FromStr};
 
-use super::error::{Error, nearest};
+use super::error::Error;
+use crate::names::nearest;
 
 /// How the sparsity of the network is shared among its layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,20 +1,13 @@
 //! What can be wrong with a request, each message with the value found and the value expected.
 
+use crate::names::{Unknown, did_you_mean};
+
 /// Error of the sparse modules.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A name that no entry of a closed list has.
-    #[error("unknown {what} `{found}`, expected one of {}{}", expected.join(", "), suggestion(near))]
-    Unknown {
-        /// Kind of thing named, e.g. `method`.
-        what: &'static str,
-        /// The name given.
-        found: String,
-        /// All valid names.
-        expected: Vec<String>,
-        /// The valid names most like the given one.
-        near: Vec<String>,
-    },
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
     /// A number outside its range.
     #[error("{name} is {found}, expected {expected}")]
     Value {
@@ -29,7 +22,7 @@ pub enum Error {
     #[error(
         "custom sparsity given for {}, which are not maskable layers of this model{}",
         quoted(names),
-        suggestion(near)
+        did_you_mean(near)
     )]
     MissingLayers {
         /// The names given that no layer has.
@@ -126,58 +119,11 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Unknown`] with its suggestions filled in.
-    pub fn unknown<'a>(what: &'static str, found: &str, expected: impl IntoIterator<Item = &'a str>) -> Self {
-        let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
-        let near = nearest(found, expected.iter().map(String::as_str));
-        Self::Unknown {
-            what,
-            found: found.to_owned(),
-            near,
-            expected,
-        }
-    }
-}
-
-/// The candidates at most a third of their letters (and at least two edits) away from `name`, nearest first, three at
-/// most; letter case is ignored.
-pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let name = name.to_lowercase();
-    let mut near: Vec<(usize, &str)> = candidates
-        .into_iter()
-        .map(|c| (strsim::damerau_levenshtein(&name, &c.to_lowercase()), c))
-        .filter(|(distance, c)| *distance <= (c.chars().count() / 3).max(2) && *distance < c.chars().count())
-        .collect();
-    near.sort();
-    near.into_iter().take(3).map(|(_, c)| c.to_owned()).collect()
-}
-
-fn suggestion(near: &[String]) -> String {
-    if near.is_empty() {
-        String::new()
-    } else {
-        format!("; did you mean {}?", quoted(near))
+    pub fn unknown<'a>(what: &'static str, found: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::Unknown(Unknown::new(what, found, known))
     }
 }
 
 fn quoted(names: &[String]) -> String {
     names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unknown_names_list_the_near_ones() {
-        let error = Error::unknown("method", "Rigel", ["dense", "rigl", "set"]);
-        assert_eq!(
-            error.to_string(),
-            "unknown method `Rigel`, expected one of dense, rigl, set; did you mean `rigl`?"
-        );
-        assert!(
-            !Error::unknown("method", "xyzzy", ["dense", "rigl", "set"])
-                .to_string()
-                .contains("mean")
-        );
-    }
 }

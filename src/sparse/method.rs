@@ -6,9 +6,10 @@
 
 use std::{fmt, str::FromStr};
 
-use super::error::{Error, nearest};
+use super::error::Error;
 use super::schedule::Order;
 use super::{join_number, split_number};
+use crate::names::{Unknown, nearest};
 
 /// Masks before the first iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -328,11 +329,11 @@ impl FromStr for GrowInit {
             "random_uniform" => Ok(Self::RandomUniform(divisor)),
             "grad_scale" => Ok(Self::GradScale(divisor)),
             "grad_sign" => Ok(Self::GradSign(divisor)),
-            _ => Err(Error::Unknown {
+            _ => Err(Error::Unknown(Unknown {
                 what: "grow-init",
                 found: name.to_owned(),
                 near: nearest(stem, NAMES),
-                expected: NAMES
+                known: NAMES
                     .map(|n| {
                         if n == "zeros" {
                             n.into()
@@ -341,7 +342,7 @@ impl FromStr for GrowInit {
                         }
                     })
                     .into(),
-            }),
+            })),
         }
     }
 }
@@ -377,7 +378,7 @@ mod tests {
             Method::find("rilg")
                 .unwrap_err()
                 .to_string()
-                .ends_with("did you mean `rigl`?")
+                .contains("did you mean 'rigl'?")
         );
     }
 

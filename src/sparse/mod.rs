@@ -64,7 +64,7 @@ mod str_table;
 pub mod update;
 
 pub use distribution::{Budget, Distribution, Layer, Options, Rounding, budgets, n_zeros};
-pub use error::{Error, nearest};
+pub use error::Error;
 pub use host::{LayerState, UpdateInputs, UpdateReport, mask_update, sort_key, top_k, top_k_overall, update_average};
 pub use mask::{MaskSeedCompat, initial_masks, random_mask};
 pub use method::{DropScore, GrowInit, GrowScore, Keep, METHODS, Method, SlotReset, Start};
@@ -157,7 +157,7 @@ mod tests {
             serde_json::from_str::<Anneal>("\"cosin\"")
                 .unwrap_err()
                 .to_string()
-                .contains("`cosine`")
+                .contains("'cosine'")
         );
     }
 }

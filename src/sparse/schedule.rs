@@ -2,8 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use super::error::{Error, nearest};
+use super::error::Error;
 use super::{join_number, split_number};
+use crate::names::{Unknown, nearest};
 
 /// How the drop fraction moves over the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -29,12 +30,12 @@ impl FromStr for Anneal {
             ("exponential", k) => Ok(Self::Exponential(k.unwrap_or(1.0))),
             _ => {
                 let expected = ["constant", "cosine", "exponential", "exponential_<k>"];
-                Err(Error::Unknown {
+                Err(Error::Unknown(Unknown {
                     what: "drop-fraction anneal",
                     found: name.to_owned(),
                     near: nearest(stem, expected[..3].iter().copied()),
-                    expected: expected.map(str::to_owned).to_vec(),
-                })
+                    known: expected.map(str::to_owned).to_vec(),
+                }))
             }
         }
     }
