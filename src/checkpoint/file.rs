@@ -84,7 +84,7 @@ pub(super) fn write_header<'a>(
 /// # Errors
 /// Typed, for: unreadable, truncated or damaged, element types we do not have, a newer format.
 pub fn load(path: &Path) -> Result<Checkpoint> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut file = crate::files::open(path).map_err(Error::io(path))?;
     let header = read_header(path, &mut file)?;
     let metadata = read_metadata(path, &header)?;
     let mut tensors = BTreeMap::new();

@@ -78,7 +78,8 @@ impl RunDir {
 
     fn opened(path: &Path, mode: Mode, lock: Option<File>) -> Result<Self> {
         let config = path.join(CONFIG);
-        let read_config = || fs::read_to_string(&config).map_err(Error::io(&config));
+        let read_config =
+            || crate::files::read_text(&config, crate::config::MAX_CONFIG_BYTES).map_err(Error::io(&config));
         let stored_config = (mode == Mode::Resume).then(read_config).transpose()?;
         Ok(RunDir {
             path: path.into(),

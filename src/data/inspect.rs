@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::classes::Classes;
 use super::parallel;
 use super::picture::{self, Dct, Format, Header, Pixels};
 use super::tfrecord::example::{Feature, Kind};
@@ -35,6 +36,9 @@ pub struct Set {
     pub name: String,
     /// Number of files, and their bytes as records (uncompressed).
     pub files: usize,
+    /// Names of the labels that records have, where the folder lists its classes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<i64, String>,
     /// What the records come to.
     #[serde(flatten)]
     pub tally: Tally,
@@ -67,6 +71,9 @@ pub struct Tally {
     pub width: Range,
     /// Examples by label, as the records have them.
     pub labels: BTreeMap<i64, u64>,
+    /// The label of the first class, if any record has one.
+    #[serde(skip)]
+    pub first_label: Option<i64>,
     /// Records whose checksum is wrong; files that end within one count as one.
     pub damaged_records: u64,
     /// Records that are no examples, or lack a picture or a label.
@@ -161,7 +168,13 @@ pub fn sets(path: &Path) -> Result<Vec<Shards>> {
 ///
 /// # Errors
 /// Files that cannot be opened or read. Damaged ones are counted instead.
-pub fn inspect(name: &str, files: &[PathBuf], depth: Depth, done: &(dyn Fn() + Sync)) -> Result<Set> {
+pub fn inspect(
+    name: &str,
+    files: &[PathBuf],
+    classes: Option<&Classes>,
+    depth: Depth,
+    done: &(dyn Fn() + Sync),
+) -> Result<Set> {
     let tally = |index: usize| {
         let tally = tally(&files[index], depth.decode);
         done();
@@ -175,12 +188,28 @@ pub fn inspect(name: &str, files: &[PathBuf], depth: Depth, done: &(dyn Fn() + S
         }
         first.len() < depth.records
     })?;
+    let tally = tallies.into_iter().fold(Tally::default(), Tally::merge);
     Ok(Set {
         name: name.into(),
         files: files.len(),
-        tally: tallies.into_iter().fold(Tally::default(), Tally::merge),
+        classes: class_names(classes, &tally),
+        tally,
         first,
     })
+}
+
+/// The name of a label, where classes are listed and the label is one of theirs.
+pub fn class_name(classes: Option<&Classes>, label: i64, first: i64) -> Option<&str> {
+    let place = usize::try_from(label.checked_sub(first)?).ok()?;
+    classes
+        .map(|classes| classes.get(place).0)
+        .filter(|name| !name.is_empty())
+}
+
+fn class_names(classes: Option<&Classes>, tally: &Tally) -> BTreeMap<i64, String> {
+    let first = tally.first_label.unwrap_or(0);
+    let named = |&label: &i64| Some((label, class_name(classes, label, first)?.to_owned()));
+    tally.labels.keys().filter_map(named).collect()
 }
 
 /// Gives `take` the good records of files in their order, while it wants more.
@@ -233,6 +262,7 @@ impl Tally {
             }
         };
         *self.labels.entry(labelled.label).or_default() += 1;
+        self.first_label = Some(labelled.first);
         self.picture_bytes.add(labelled.encoded.len());
         if let Err(problem) = self.add_picture(labelled.encoded, pixels) {
             self.damaged_pictures += 1;
@@ -254,7 +284,11 @@ impl Tally {
         self.width.add(header.width);
         match pixels {
             None => Ok(()),
-            Some(pixels) => picture::decode(encoded, Dct::Fast, |header| Ok(header.whole()), pixels),
+            Some(pixels) => {
+                let decoded = picture::decode(encoded, Dct::Fast, |header| Ok(header.whole()), pixels);
+                pixels.free_large();
+                decoded
+            }
         }
     }
 
@@ -271,6 +305,7 @@ impl Tally {
         self.damages.extend(other.damages);
         self.damages.truncate(TOLD);
         Tally {
+            first_label: self.first_label.or(other.first_label),
             records: self.records + other.records,
             bytes: self.bytes + other.bytes,
             pictures: self.pictures + other.pictures,

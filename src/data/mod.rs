@@ -3,6 +3,7 @@
 //! ([`pixels`]). What does not fit in memory is read while the device works ([`records`], [`pipeline`]).
 
 pub mod batches;
+mod budget;
 pub mod cifar;
 pub mod classes;
 pub mod fetch;

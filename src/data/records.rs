@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hlo::{DType, Shape};
 
+use super::budget::RECORDS;
 use super::imagenet::Preprocessor;
 use super::pipeline::{self, Order, Pipeline, Place, Source};
 use super::sets::Form;
@@ -203,6 +204,10 @@ impl Source for Records {
 
     fn read(&self, example: Place, bytes: &mut Vec<u8>, out: &mut [u8]) -> Result<i32> {
         let (file, index) = self.locate(example.index);
+        // A large record is not kept once its permit is gone.
+        let permit = RECORDS.take(file.bytes(index));
+        let mut large = vec![];
+        let bytes = if permit.is_some() { &mut large } else { bytes };
         let record = file.read(index, bytes)?;
         let Labelled { encoded, label, first } =
             Labelled::of(&record.example()?).map_err(|error| record.error(error))?;

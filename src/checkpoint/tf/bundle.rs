@@ -251,7 +251,7 @@ struct Shard {
 impl Shard {
     /// `variable` lies in it.
     fn open(path: &Path, count: i32, variable: &Variable) -> Result<Self> {
-        let file = File::open(path).map_err(|source| match source.kind() {
+        let file = crate::files::open(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::NoShard {
                 path: path.into(),
                 count,
@@ -376,7 +376,7 @@ impl Bundle {
 }
 
 fn read_index(path: &Path) -> Result<Index> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = crate::files::open(path).map_err(Error::io(path))?;
     let mut bytes = Vec::new();
     file.take(MAX_INDEX_BYTES + 1)
         .read_to_end(&mut bytes)

@@ -1,6 +1,5 @@
 //! From one container to the other, array by array: memory holds the names and a chunk of the data.
 
-use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::Path;
 
@@ -78,7 +77,7 @@ pub fn from_safetensors(
     masks_as_float32: bool,
     mut keep: impl FnMut(&str) -> bool,
 ) -> checkpoint::Result<Written> {
-    let mut file = File::open(path).map_err(checkpoint::Error::io(path))?;
+    let mut file = crate::files::open(path).map_err(checkpoint::Error::io(path))?;
     let header = file::read_header(path, &mut file)?;
     let start = file.stream_position().map_err(checkpoint::Error::io(path))?;
     let (mut arrays, mut sources) = (vec![], vec![]);

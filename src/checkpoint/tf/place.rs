@@ -1,6 +1,5 @@
 //! Which checkpoint a path means, and the `checkpoint` file that names the newest of a folder.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -50,7 +49,7 @@ pub(super) fn stem(path: &Path) -> PathBuf {
 /// Whether a file ends as a table does.
 fn is_table(path: &Path) -> bool {
     let end = || {
-        let mut file = File::open(path)?;
+        let mut file = crate::files::open(path)?;
         file.seek(SeekFrom::End(-48))?;
         let mut end = Vec::new();
         file.take(48).read_to_end(&mut end)?;
@@ -64,7 +63,7 @@ fn is_table(path: &Path) -> bool {
 fn newest(folder: &Path) -> Result<PathBuf> {
     let path = folder.join(STATE);
     let no_state = || Error::NoState { folder: folder.into() };
-    let file = File::open(&path).map_err(|_| no_state())?;
+    let file = crate::files::open(&path).map_err(|_| no_state())?;
     let mut bytes = Vec::new();
     file.take(MAX_STATE_BYTES)
         .read_to_end(&mut bytes)

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use anyhow::bail;
 
 use super::sheet;
+use crate::data::folder;
 use crate::data::inspect::{self, Depth, Range, Set};
+use crate::report::escape;
 use crate::report::table::{Style, Table};
 
 /// Arguments of `data inspect`.
@@ -43,16 +45,17 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         decode: args.decode,
     };
     let found = inspect::sets(&args.path)?;
+    let classes = folder::listed_classes(&args.path)?;
     let sets: Vec<Set> = {
         let files = found.iter().map(|set| set.files.len() as u64).sum();
         let progress = super::Counted::new(files, "files");
         let inspected = found
             .iter()
-            .map(|set| inspect::inspect(&set.name, &set.files, depth, &|| progress.add()));
+            .map(|set| inspect::inspect(&set.name, &set.files, classes.as_ref(), depth, &|| progress.add()));
         inspected.collect::<Result<_, _>>()?
     };
     if let Some(path) = &args.sheet {
-        sheet::write(path, &found, args.pictures)?;
+        sheet::write(path, &found, classes.as_ref(), args.pictures)?;
     }
     match json {
         true => crate::cli::print_json(&serde_json::json!({"path": args.path, "sets": sets}))?,
@@ -95,23 +98,25 @@ fn text(sets: &[Set], decoded: bool) -> String {
             (damaged, tally.damaged_pictures.to_string()),
         ];
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{}", set.name);
+        let _ = writeln!(text, "{}", escape::name(&set.name));
         for (what, value) in rows {
             let _ = writeln!(text, "  {what:<18}{value}");
         }
         text.extend(tally.damages.iter().map(|damage| format!("  {damage}\n")));
-        text += &histogram(&tally.labels);
+        text += &histogram(&tally.labels, &set.classes);
         for record in &set.first {
             let _ = writeln!(
                 text,
                 "  {}, byte {}: {} bytes",
-                record.file, record.offset, record.bytes
+                escape::name(&record.file),
+                record.offset,
+                record.bytes
             );
             text.extend(
                 record
                     .features
                     .iter()
-                    .map(|(key, value)| format!("    {key:<26}{value}\n")),
+                    .map(|(key, value)| format!("    {:<26}{}\n", escape::name(key), escape::name(value))),
             );
         }
     }
@@ -132,13 +137,17 @@ const ROWS: usize = 20;
 /// Characters of the longest bar.
 const BAR: u64 = 40;
 
-fn histogram(labels: &BTreeMap<i64, u64>) -> String {
+fn histogram(labels: &BTreeMap<i64, u64>, classes: &BTreeMap<i64, String>) -> String {
     let all: Vec<(&i64, &u64)> = labels.iter().collect();
     let groups = all.chunks(all.len().div_ceil(ROWS).max(1));
+    let shown = |label: &i64| match classes.get(label) {
+        Some(name) => format!("{label} {}", escape::name(name)),
+        None => label.to_string(),
+    };
     let row = |group: &[(&i64, &u64)]| {
         let name = match (group.first(), group.last()) {
-            (Some((first, _)), Some((last, _))) if first != last => format!("{first}-{last}"),
-            (Some((first, _)), _) => first.to_string(),
+            (Some((first, _)), Some((last, _))) if first != last => format!("{}-{}", shown(first), shown(last)),
+            (Some((first, _)), _) => shown(first),
             _ => String::new(),
         };
         (name, group.iter().map(|(_, count)| **count).sum::<u64>())
@@ -164,7 +173,7 @@ mod tests {
     #[test]
     fn many_labels_become_few_rows() {
         let labels = (1..=1000).map(|label| (label, 10 + u64::from(label > 950))).collect();
-        let text = histogram(&labels);
+        let text = histogram(&labels, &BTreeMap::new());
         assert_eq!(text.lines().count(), 1 + ROWS);
         assert!(
             text.contains("951-1000       550  ########################################\n"),
@@ -174,6 +183,6 @@ mod tests {
             text.contains("1-50       500  #####################################\n"),
             "{text}"
         );
-        assert_eq!(histogram(&BTreeMap::new()).lines().count(), 1);
+        assert_eq!(histogram(&BTreeMap::new(), &BTreeMap::new()).lines().count(), 1);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::Usage;
+use crate::data::named;
 use crate::data::prepare::{Plan, Request, Written};
 use crate::report::note;
 use crate::report::table::{Style, Table};
@@ -38,6 +39,9 @@ pub struct Args {
     /// Compress the shards; whoever reads them in random order unpacks them first, into a temporary file in the cache folder
     #[arg(long)]
     gzip: bool,
+    /// Pictures to leave out that cannot be read or are none, before one is an error; each is named
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    skip_corrupt: usize,
     /// Threads; by default one a core. The shards do not depend on it
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -73,18 +77,41 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         shards: [args.train_shards, args.validation_shards],
         seed: args.seed,
         gzip: args.gzip,
+        skip_corrupt: args.skip_corrupt,
     })?;
     let written = {
         let progress = super::Counted::new(plan.examples() as u64, "pictures");
         plan.write(&args.output, threads, &stop, &|| progress.add())?
     };
-    for set in written.iter().filter(|set| set.left_out > 0) {
-        let (n, name) = (set.left_out, set.set);
-        note!("note: {name}: {n} files or folders are no pictures by their names, and were left out");
-    }
+    written.iter().for_each(notes);
     match json {
         true => crate::cli::print_json(&serde_json::json!({"output": args.output, "sets": written})),
         false => crate::cli::print(&table(&written)),
+    }
+}
+
+/// What the shards do not have, by name.
+fn notes(set: &Written) {
+    let name = set.set;
+    let names = |names: &[String]| named(names.iter().cloned());
+    if set.left_out > 0 {
+        note!(
+            "note: {name}: no pictures by their names, not read: {}",
+            names(&set.left_out_names)
+        );
+    }
+    if !set.empty_classes.is_empty() {
+        let (n, all, first) = (
+            set.empty_classes.len(),
+            set.classes,
+            set.empty_classes.iter().take(5).cloned(),
+        );
+        let first = first.collect::<Vec<_>>().join(", ");
+        note!("note: {name}: {n} of {all} classes have no pictures, and keep their labels: {first}");
+    }
+    if !set.skipped.is_empty() {
+        note!("note: {name}: {} pictures were skipped:", set.skipped.len());
+        set.skipped.iter().for_each(|fault| note!("  {fault}"));
     }
 }
 

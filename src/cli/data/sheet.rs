@@ -7,10 +7,12 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::checkpoint::atomic;
-use crate::data::inspect::for_each;
+use crate::data::classes::Classes;
+use crate::data::inspect::{class_name, for_each};
 use crate::data::picture::{Format, Header};
 use crate::data::tfrecord::labelled::Labelled;
 use crate::data::tfrecord::shards::Shards;
+use crate::report::escape;
 
 const HEAD: &str = "<!doctype html>\n<meta charset=\"utf-8\">\n<title>Pictures</title>\n<style>\n\
 body { font: 13px sans-serif; }\n\
@@ -24,7 +26,7 @@ figcaption { overflow-wrap: anywhere; }\n\
 ///
 /// # Errors
 /// Files that cannot be read, or what the system reports of the page.
-pub fn write(path: &Path, sets: &[Shards], pictures: usize) -> anyhow::Result<()> {
+pub fn write(path: &Path, sets: &[Shards], classes: Option<&Classes>, pictures: usize) -> anyhow::Result<()> {
     let mut page = HEAD.to_owned();
     for set in sets {
         write!(page, "<h2>{}</h2>\n<section>\n", escaped(&set.name))?;
@@ -38,7 +40,8 @@ pub fn write(path: &Path, sets: &[Shards], pictures: usize) -> anyhow::Result<()
                 && let Ok(labelled) = Labelled::of(&example)
             {
                 let filename = example.bytes("image/filename").unwrap_or_default();
-                page += &figure(&labelled, &String::from_utf8_lossy(filename));
+                let class = class_name(classes, labelled.label, labelled.first);
+                page += &figure(&labelled, class.unwrap_or_default(), &String::from_utf8_lossy(filename));
             }
             left > 0
         })?;
@@ -47,7 +50,7 @@ pub fn write(path: &Path, sets: &[Shards], pictures: usize) -> anyhow::Result<()
     atomic::write(path, |out| out.write_all(page.as_bytes())).with_context(|| path.display().to_string())
 }
 
-fn figure(labelled: &Labelled<'_>, filename: &str) -> String {
+fn figure(labelled: &Labelled<'_>, class: &str, filename: &str) -> String {
     let kind = match Format::of(labelled.encoded) {
         Ok(Format::Png) => "png",
         _ => "jpeg",
@@ -57,15 +60,19 @@ fn figure(labelled: &Labelled<'_>, filename: &str) -> String {
         Err(error) => escaped(&error.to_string()),
     };
     format!(
-        "<figure><img alt=\"\" src=\"data:image/{kind};base64,{}\"><figcaption>{}: {size} {}</figcaption></figure>\n",
+        "<figure><img alt=\"\" src=\"data:image/{kind};base64,{}\"><figcaption>{} {}: {size} {}</figcaption></figure>\n",
         base64(labelled.encoded),
         labelled.label,
+        escaped(class),
         escaped(filename)
     )
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    escape::name(text)
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// RFC 4648, with padding.

@@ -144,6 +144,7 @@ impl Preprocessor {
                 Kind::Original => room.bicubic.resize(&room.pixels, self.size, mirrored, out),
                 Kind::Antialiased => room.antialiased.resize(&room.pixels, self.size, mirrored, out),
             }
+            room.pixels.free_large();
             Ok(())
         })
     }

@@ -6,9 +6,19 @@
 
 mod jpeg;
 mod png;
+mod scans;
+
+use super::budget::{PIXELS, Permit};
 
 /// Components times pixels of a picture, at most: TensorFlow's limit.
 pub const LARGEST_SAMPLES: usize = (1 << 29) - 1;
+/// Bytes that decoding a picture may take, and all pictures that are decoded at the same time: 512 MiB. A progressive JPEG
+/// takes 9 bytes a pixel, any other at most 7.
+pub const LARGEST_DECODED: usize = 1 << 29;
+/// Scans of a JPEG, at most: encoders write about ten, and each takes as long as another picture.
+const MOST_SCANS: usize = 50;
+/// Scans times pixels, at most; ImageNet's largest picture has 60 million pixels.
+const MOST_SCANNED: usize = 600_000_000;
 
 const JPEG_START: &[u8] = &[0xff, 0xd8, 0xff];
 const PNG_START: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -34,6 +44,13 @@ pub enum Error {
         width: usize,
         components: usize,
     },
+    #[error("decoding the picture takes {found} bytes, expected at most {LARGEST_DECODED}")]
+    TooMuchMemory { found: usize },
+    #[error(
+        "a JPEG of {height} x {width} pixels in {scans} scans, expected at most {MOST_SCANS} scans, and {MOST_SCANNED} pixels in \
+         all of them"
+    )]
+    TooManyScans { height: usize, width: usize, scans: usize },
     #[error("a picture of {height} x {width} pixels in {bytes} bytes, expected at least {expected} bytes for so many")]
     TooFewBytes {
         height: usize,
@@ -158,6 +175,30 @@ impl Header {
         Ok(())
     }
 
+    /// Bounds the time that decoding takes, and returns the bytes that it allocates for a window.
+    fn cost(&self, bytes: &[u8], format: Format, window: Window) -> Result<usize> {
+        let &Header {
+            height,
+            width,
+            components,
+        } = self;
+        let whole = match format {
+            Format::Jpeg => match scans::count(bytes) {
+                scans if scans > MOST_SCANS || height * width * scans > MOST_SCANNED && scans > 1 => {
+                    return Err(Error::TooManyScans { height, width, scans });
+                }
+                // All coefficients are kept until the last scan.
+                scans if scans > 1 => 2 * height * width * components,
+                _ => 0,
+            },
+            Format::Png => height * width * components,
+        };
+        match whole + 3 * window.height * window.width {
+            found if found > LARGEST_DECODED => Err(Error::TooMuchMemory { found }),
+            found => Ok(found),
+        }
+    }
+
     /// The window, when it is a part of the picture.
     fn part(&self, window: Window) -> Result<Window> {
         let &Header { height, width, .. } = self;
@@ -206,6 +247,8 @@ pub struct Pixels {
     width: usize,
     /// Pixels of each row before those that were asked for.
     margin: usize,
+    /// Held for as long as a large picture is kept.
+    permit: Option<Permit>,
 }
 
 impl Pixels {
@@ -223,6 +266,13 @@ impl Pixels {
     pub fn row(&self, row: usize) -> &[u8] {
         let stride = 3 * (self.margin + self.width);
         &self.bytes[row * stride..][..stride][3 * self.margin..]
+    }
+
+    /// Frees the room of a large picture; whoever is done with the pixels calls it, as other threads may wait for the room.
+    pub fn free_large(&mut self) {
+        if self.permit.is_some() {
+            *self = Pixels::default();
+        }
     }
 
     fn reset(&mut self, height: usize, width: usize, margin: usize) {
@@ -249,18 +299,22 @@ pub fn decode<E: From<Error>>(
     pixels: &mut Pixels,
 ) -> std::result::Result<(), E> {
     let format = Format::of(bytes)?;
-    let chosen = |header: Header| -> std::result::Result<Window, E> {
+    pixels.free_large();
+    let chosen = |header: Header, pixels: &mut Pixels| -> std::result::Result<Window, E> {
         header.check(bytes, format)?;
-        Ok(header.part(choose(header)?)?)
+        let window = header.part(choose(header)?)?;
+        pixels.permit = PIXELS.take(header.cost(bytes, format, window)? as u64);
+        Ok(window)
     };
     match format {
         Format::Jpeg => jpeg::session(bytes, |session| {
-            let window = chosen(session.header())?;
+            let window = chosen(session.header(), pixels)?;
             Ok(session.read(window, dct, pixels)?)
         }),
         Format::Png => {
             let (reader, header) = png::open(bytes)?;
-            Ok(png::read(reader, chosen(header)?, pixels)?)
+            let window = chosen(header, pixels)?;
+            Ok(png::read(reader, window, pixels)?)
         }
     }
 }

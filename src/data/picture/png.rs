@@ -14,6 +14,9 @@ pub(super) fn open(bytes: &[u8]) -> Result<(Open<'_>, Header)> {
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(Transformations::normalize_to_color8());
     decoder.ignore_checksums(false);
+    // Compressed text and colour profiles are not looked at, whatever they unpack to.
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     let reader = decoder.read_info().map_err(damaged)?;
     let header = Header {
         height: reader.info().height as usize,

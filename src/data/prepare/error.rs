@@ -36,6 +36,19 @@ pub enum Error {
         escape::path(path)
     )]
     NoClass { path: PathBuf, name: String },
+    #[error("{}: {source}: not a tar file, or damaged", escape::path(path))]
+    Tar { path: PathBuf, source: io::Error },
+    #[error("{}: after {}: {found}", escape::path(path), if last.is_empty() { "0 entries" } else { last })]
+    CutTar {
+        path: PathBuf,
+        /// The last entry.
+        last: String,
+        found: &'static str,
+    },
+    #[error("{}: a {found}, expected a regular file", escape::path(path))]
+    Special { path: PathBuf, found: &'static str },
+    #[error("{}: every one of {count} pictures was skipped", escape::path(path))]
+    AllSkipped { path: PathBuf, count: usize },
     #[error(
         "{}: {found} classes, but {} has {expected} pictures that need one",
         escape::path(path),
@@ -48,8 +61,11 @@ pub enum Error {
         expected: usize,
     },
     #[error(
-        "{}: class '{class}' of {name} is none of the {known} known ones, the first of which is '{first}'",
-        escape::path(path)
+        "{}: class '{}' of {} is none of the {known} known ones, the first of which is '{first}'{}",
+        escape::path(path),
+        escape::name(class),
+        escape::name(name),
+        list_hint(class)
     )]
     UnknownClass {
         path: PathBuf,
@@ -57,12 +73,6 @@ pub enum Error {
         class: String,
         known: usize,
         first: String,
-    },
-    #[error("{}: line {line}: {problem}", escape::path(path))]
-    List {
-        path: PathBuf,
-        line: usize,
-        problem: &'static str,
     },
     #[error("{name}: {found} bytes, expected at most {expected} within its archive")]
     Beyond { name: String, found: u64, expected: u64 },
@@ -78,7 +88,23 @@ pub enum Error {
     Stopped,
 }
 
+/// What a line of a list of classes is that names no class.
+fn list_hint(class: &str) -> &'static str {
+    match class.split([' ', ',']).count() {
+        1 if class.bytes().all(|byte| byte.is_ascii_digit()) => {
+            "; numbers are not taken, as ILSVRC2012 numbers its classes in another order than that of their names: list names"
+        }
+        1 => "",
+        _ => "; expected a class alone on each line, in the order of the pictures' names",
+    }
+}
+
 impl Error {
+    /// Whether one picture is at fault, so that the others can be written without it.
+    pub fn is_of_one_picture(&self) -> bool {
+        matches!(self, Error::Picture { .. } | Error::Beyond { .. })
+    }
+
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
         |source| Error::Io { path, source }

@@ -8,16 +8,20 @@ mod error;
 mod pixels;
 mod source;
 mod staging;
+mod tar_end;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
 pub use error::{Error, Result};
 
+use super::budget::RECORDS;
 use super::classes::{self, Classes};
 use super::folder::CLASSES_FILE;
 use super::picture::{Format, Header};
@@ -52,6 +56,8 @@ pub struct Request {
     pub seed: u64,
     /// Whether shards are gzipped.
     pub gzip: bool,
+    /// Pictures that may be left out because they cannot be read or are none.
+    pub skip_corrupt: usize,
 }
 
 /// What will be written.
@@ -60,12 +66,14 @@ pub struct Plan {
     sets: Vec<Set>,
     classes: Classes,
     compression: Compression,
+    skip_corrupt: usize,
 }
 
 /// A part of the data set.
 #[derive(Debug)]
 struct Set {
     name: &'static str,
+    path: PathBuf,
     examples: Examples,
     /// Indices of examples in the order in which they are written.
     order: Vec<usize>,
@@ -80,7 +88,7 @@ enum Examples {
 }
 
 /// What was written of a part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Written {
     /// `train`, `validation`, or of the smaller data sets `test`.
     pub set: &'static str,
@@ -94,6 +102,12 @@ pub struct Written {
     pub bytes: u64,
     /// Files of the source that are no pictures by their names, and were left out.
     pub left_out: usize,
+    /// Their names.
+    pub left_out_names: Vec<String>,
+    /// Classes without a picture here.
+    pub empty_classes: Vec<String>,
+    /// Pictures that were skipped, with the reasons.
+    pub skipped: Vec<String>,
 }
 
 impl Plan {
@@ -111,11 +125,11 @@ impl Plan {
         let mut sets = vec![];
         for (split, path, list) in parts {
             let Some(path) = path else { continue };
-            let (name, examples) = examples(path, split, list, &mut classes)?;
+            let part = examples(path, split, list, &mut classes)?;
             let asked = request.shards[split as usize];
             sets.push(Set::new(
-                name,
-                examples,
+                part,
+                path,
                 asked.ok_or(OFFICIAL_SHARDS[split as usize]),
                 request.seed,
             )?);
@@ -129,6 +143,7 @@ impl Plan {
             sets,
             classes,
             compression,
+            skip_corrupt: request.skip_corrupt,
         })
     }
 
@@ -140,7 +155,7 @@ impl Plan {
     /// Writes the set into a new folder, which appears with the last file; calls `done` after each example, from any thread.
     ///
     /// # Errors
-    /// A picture that cannot be read or is none, what the system reports, a folder that exists, or that `stop` holds. Nothing
+    /// More pictures that cannot be read or are none than may be skipped, all of them, what the system reports, a folder that exists, or that `stop` holds. Nothing
     /// is left behind then.
     pub fn write(
         &self,
@@ -153,7 +168,17 @@ impl Plan {
             return Err(Error::Exists { path: output.into() });
         }
         let staging = Staging::new(output)?;
-        let write = |set: &Set| self.write_set(set, staging.path(), threads, stop, done);
+        let skipped = Mutex::default();
+        let write = |set: &Set| {
+            self.write_set(
+                set,
+                staging.path(),
+                threads,
+                &|| stop.load(Ordering::Relaxed),
+                &skipped,
+                done,
+            )
+        };
         let written = self.sets.iter().map(write).collect::<Result<_>>()?;
         if !self.classes.is_empty() {
             let path = staging.path().join(CLASSES_FILE);
@@ -169,7 +194,8 @@ impl Plan {
         set: &Set,
         dir: &Path,
         threads: usize,
-        stop: &AtomicBool,
+        stopped: &(dyn Fn() -> bool + Sync),
+        skipped: &Mutex<Vec<(&'static str, String)>>,
         done: &(dyn Fn() + Sync),
     ) -> Result<Written> {
         let shard = |index: usize| {
@@ -178,10 +204,17 @@ impl Plan {
             let mut failed = None;
             let written = tfrecord::write(&path, self.compression, |out| {
                 for &example in &set.order[start..end] {
-                    let record = match stop.load(Ordering::Relaxed) {
+                    let record = match stopped() {
                         true => Err(Error::Stopped),
                         false => set.examples.record(example, &self.classes),
                     };
+                    if let Err(error) = &record
+                        && error.is_of_one_picture()
+                        && self.skips(set.name, error, skipped)
+                    {
+                        done();
+                        continue;
+                    }
                     // The error goes around the writer, which knows only those of the system.
                     let record = record.map_err(|e| {
                         failed = Some(e);
@@ -198,18 +231,49 @@ impl Plan {
             }?;
             fs::metadata(&path).map(|file| file.len()).map_err(Error::io(&path))
         };
-        let (classes, left_out) = match &set.examples {
-            Examples::Files(source, _) => (self.classes.len(), source.others),
-            Examples::Pixels(pixels) => (pixels.set.classes, 0),
+        let bytes = parallel::map(set.shards, threads, shard)?.iter().sum();
+        let all = skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut skipped: Vec<String> = all
+            .iter()
+            .filter(|(name, _)| *name == set.name)
+            .map(|(_, what)| what.clone())
+            .collect();
+        skipped.sort();
+        let count = set.order.len();
+        if skipped.len() == count {
+            let path = set.path.clone();
+            return Err(Error::AllSkipped { path, count });
+        }
+        let (classes, left_out_names, empty_classes) = match &set.examples {
+            Examples::Files(source, places) => {
+                let full: BTreeSet<usize> = places.iter().copied().collect();
+                let empty = (0..self.classes.len()).filter(|place| !full.contains(place));
+                let empty = empty.map(|place| self.classes.get(place).0.to_owned()).collect();
+                (self.classes.len(), source.others.clone(), empty)
+            }
+            Examples::Pixels(pixels) => (pixels.set.classes, vec![], vec![]),
         };
         Ok(Written {
             set: set.name,
-            examples: set.order.len(),
+            examples: count - skipped.len(),
             classes,
             shards: set.shards,
-            bytes: parallel::map(set.shards, threads, shard)?.iter().sum(),
-            left_out,
+            bytes,
+            left_out: left_out_names.len(),
+            left_out_names,
+            empty_classes,
+            skipped,
         })
+    }
+
+    /// Whether one more picture may be skipped, which is then noted in `skipped`.
+    fn skips(&self, set: &'static str, error: &Error, skipped: &Mutex<Vec<(&'static str, String)>>) -> bool {
+        let mut skipped = skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = skipped.len() < self.skip_corrupt;
+        if may {
+            skipped.push((set, error.to_string()));
+        }
+        may
     }
 }
 
@@ -239,7 +303,8 @@ fn examples(path: &Path, split: Split, list: Option<&Path>, classes: &mut Classe
         }
     }
     if classes.is_empty() {
-        *classes = Classes::sorted(source.found.iter().filter_map(|found| found.class.as_deref()));
+        let of_pictures = source.found.iter().filter_map(|found| found.class.as_deref());
+        *classes = Classes::sorted(of_pictures.chain(source.classes.iter().map(String::as_str)));
     }
     let place = |found: &source::Found| {
         let class = found.class.as_ref().ok_or_else(|| Error::NoClass {
@@ -261,8 +326,8 @@ fn examples(path: &Path, split: Split, list: Option<&Path>, classes: &mut Classe
 impl Set {
     /// `shards`: how many are asked for, or how many there may be.
     fn new(
-        name: &'static str,
-        examples: Examples,
+        (name, examples): (&'static str, Examples),
+        path: &Path,
         shards: std::result::Result<usize, usize>,
         seed: u64,
     ) -> Result<Self> {
@@ -279,6 +344,7 @@ impl Set {
         stream(seed, "prepare", name, 0).shuffle(&mut order);
         Ok(Set {
             name,
+            path: path.into(),
             examples,
             order,
             shards,
@@ -299,6 +365,7 @@ impl Examples {
         match self {
             Examples::Files(source, places) => {
                 let found = &source.found[index];
+                let _permit = RECORDS.take(source.bytes(found));
                 let encoded = source.read(found)?;
                 let bad = |problem: picture::Error| Error::Picture {
                     name: source.name(found),

@@ -1,16 +1,29 @@
 //! Where pictures are: folders, tar files, tar files in either.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::tar_end;
 use super::{Error, Result};
 use crate::data::classes;
 use crate::data::tfrecord::read_at;
+use crate::files;
+use crate::report::escape;
 
-/// Bound on a picture's file.
-const MAX_PICTURE_BYTES: u64 = 1 << 28;
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+/// Bound on a picture's file: 128 MiB. Records with longer ones could not be read.
+pub(super) const MAX_PICTURE_BYTES: u64 = 1 << 27;
+/// First bytes of compressed files: gzip, bzip2, xz, zstd.
+const COMPRESSED: [&[u8]; 4] = [
+    &[0x1f, 0x8b],
+    b"BZh",
+    &[0xfd, 0x37, 0x7a, 0x58, 0x5a],
+    &[0x28, 0xb5, 0x2f, 0xfd],
+];
+/// Bound on what one entry of a tar file has before its data: 1 MiB. A long name has kilobytes.
+const MAX_ENTRY_HEADERS: u64 = 1 << 20;
 
 /// A picture that was found.
 #[derive(Debug)]
@@ -33,12 +46,14 @@ enum Place {
 }
 
 /// Files to read pictures from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Source {
     pub found: Vec<Found>,
+    /// Classes with a folder or tar file of their own, whether there are pictures in it or not.
+    pub classes: BTreeSet<String>,
     archives: Vec<Archive>,
-    /// Files that are no pictures by their names.
-    pub others: usize,
+    /// Names of files that are no pictures.
+    pub others: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -52,13 +67,9 @@ impl Source {
     /// Finds the pictures of a folder or a tar file.
     ///
     /// # Errors
-    /// What cannot be read, or has no pictures.
+    /// What cannot be read, a tar file that was cut, a FIFO or the like with a picture's name, or no pictures.
     pub fn open(path: &Path) -> Result<Self> {
-        let mut source = Source {
-            found: vec![],
-            archives: vec![],
-            others: 0,
-        };
+        let mut source = Source::default();
         match path.is_dir() {
             true => source.add_folder(path, None)?,
             false => source.add_tar(path, None)?,
@@ -74,82 +85,154 @@ impl Source {
 
     /// The folder of a class, or if there is none, one of classes and pictures without.
     fn add_folder(&mut self, path: &Path, class: Option<&str>) -> Result<()> {
+        self.classes.extend(class.map(str::to_owned));
         for entry in fs::read_dir(path).map_err(Error::io(path))? {
             let path = entry.map_err(Error::io(path))?.path();
             let name = text(path.file_name().unwrap_or_default().as_ref());
             match (Sort::of(&name), class) {
                 (Sort::Hidden, _) => {}
-                _ if path.is_dir() => match class {
-                    None => self.add_folder(&path, Some(&classes::written(path.file_name().unwrap_or_default())))?,
-                    Some(_) => self.others += 1,
-                },
-                (Sort::Picture, _) => self.found.push(Found {
-                    name,
-                    class: class.map(str::to_owned),
-                    place: Place::File(path),
-                }),
-                (Sort::Tar(class), None) => self.add_tar(&path, Some(class))?,
-                _ => self.others += 1,
+                _ if path.is_dir() && class.is_none() => {
+                    let class = classes::written(path.file_name().unwrap_or_default());
+                    self.add_folder(&path, Some(&class))?;
+                }
+                (Sort::Picture, _) if !path.is_dir() => {
+                    let kind = fs::metadata(&path).map_err(Error::io(&path))?.file_type();
+                    if !kind.is_file() {
+                        let found = files::name(kind);
+                        return Err(Error::Special { path, found });
+                    }
+                    self.found.push(Found {
+                        name,
+                        class: class.map(str::to_owned),
+                        place: Place::File(path),
+                    });
+                }
+                (Sort::Tar(class), None) => {
+                    let class = classes::written(class.as_ref());
+                    self.add_tar(&path, Some(&class))?;
+                }
+                _ => self.others.push(escape::path(&path)),
             }
         }
         Ok(())
     }
 
     fn add_tar(&mut self, path: &Path, class: Option<&str>) -> Result<()> {
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = files::open(path).map_err(Error::io(path))?;
         let bytes = file.metadata().map_err(Error::io(path))?.len();
-        let mut start = [0; 2];
-        if bytes >= 2 && read_at(&file, &mut start, 0).is_ok() && start == GZIP_MAGIC {
+        let mut start = [0; 5];
+        if bytes >= 5
+            && read_at(&file, &mut start, 0).is_ok()
+            && COMPRESSED.iter().any(|magic| start.starts_with(magic))
+        {
             return Err(Error::CompressedTar { path: path.into() });
         }
+        let headers = Cell::new(0);
         let section = Section {
             file: &file,
             start: 0,
             bytes,
             at: 0,
+            headers: &headers,
         };
-        self.add_section(section, class).map_err(Error::io(path))?;
+        self.add_section(path, section, class)?;
         let path = path.into();
         self.archives.push(Archive { path, file, bytes });
         Ok(())
     }
 
-    /// The pictures of a tar file that is, or lies in, the archive that comes next.
-    fn add_section(&mut self, section: Section, class: Option<&str>) -> io::Result<()> {
-        for entry in tar::Archive::new(section).entries_with_seek()? {
-            let entry = entry?;
-            if !entry.header().entry_type().is_file() {
+    /// The pictures of a tar file that is, or lies in, the archive that comes next. Of a tar file of classes every folder
+    /// without an entry, beside one with pictures, is a class too.
+    fn add_section(&mut self, archive: &Path, section: Section, class: Option<&str>) -> Result<()> {
+        self.classes.extend(class.map(str::to_owned));
+        let damaged = |source| Error::Tar {
+            path: archive.into(),
+            source,
+        };
+        let (mut end, mut last) = (0, String::new());
+        let (mut folders, mut full) = (BTreeSet::new(), BTreeSet::new());
+        for entry in tar::Archive::new(section).entries_with_seek().map_err(damaged)? {
+            let entry = entry.map_err(damaged)?;
+            section.headers.set(0);
+            let path = entry.path().map_err(damaged)?.into_owned();
+            let name = text(path.file_name().unwrap_or_default().as_ref());
+            let (offset, bytes, kind) = (entry.raw_file_position(), entry.size(), entry.header().entry_type());
+            // A sparse file's size is that of the file, not of its data here.
+            let stored = if kind.is_gnu_sparse() {
+                entry.header().entry_size().map_err(damaged)?
+            } else {
+                bytes
+            };
+            end = tar_end::after(offset, stored);
+            last = escape::path(&path);
+            full.extend(path.parent().map(Path::to_path_buf));
+            if kind.is_dir() {
+                folders.insert(path);
                 continue;
             }
-            let path = entry.path()?;
-            let name = text(path.file_name().unwrap_or_default().as_ref());
-            let (offset, bytes) = (entry.raw_file_position(), entry.size());
-            match (Sort::of(&name), class) {
-                (Sort::Hidden, _) => {}
-                (Sort::Picture, _) => {
-                    let folder = path.parent().and_then(Path::file_name).map(|name| text(name.as_ref()));
-                    self.found.push(Found {
-                        class: class.map(str::to_owned).or(folder),
-                        name,
-                        place: Place::Archived {
-                            archive: self.archives.len(),
-                            offset: section.start + offset,
-                            bytes,
-                        },
-                    });
-                }
-                (Sort::Tar(class), None) => {
-                    let start = section.start + offset;
-                    let inner = Section {
-                        start,
-                        bytes: bytes.min(section.bytes.saturating_sub(offset)),
-                        at: 0,
-                        ..section
-                    };
-                    self.add_section(inner, Some(class))?;
-                }
-                _ => self.others += 1,
+            let found = Entry {
+                name: &name,
+                path: &path,
+                offset,
+                bytes,
+            };
+            match kind.is_file() {
+                true => self.add_entry(archive, section, class, found)?,
+                false => self.others.push(last.clone()),
             }
+        }
+        tar_end::check(section.file, [section.start, section.bytes], end).map_err(|found| Error::CutTar {
+            path: archive.into(),
+            last,
+            found,
+        })?;
+        let of_classes: BTreeSet<_> = full.iter().filter_map(|folder| folder.parent()).collect();
+        let is_empty_class =
+            |folder: &&PathBuf| !full.contains(*folder) && folder.parent().is_some_and(|p| of_classes.contains(p));
+        if class.is_none() {
+            let empty = folders.iter().filter(is_empty_class);
+            self.classes
+                .extend(empty.map(|folder| classes::written(folder.file_name().unwrap_or_default())));
+        }
+        Ok(())
+    }
+
+    /// A file in a tar file.
+    fn add_entry(&mut self, archive: &Path, section: Section, class: Option<&str>, entry: Entry) -> Result<()> {
+        let Entry {
+            name,
+            path,
+            offset,
+            bytes,
+        } = entry;
+        match (Sort::of(name), class) {
+            (Sort::Hidden, _) => {}
+            (Sort::Picture, _) => {
+                let folder = path.parent().and_then(Path::file_name).map(classes::written);
+                let class = class.map(str::to_owned).or(folder);
+                self.classes.extend(class.clone());
+                self.found.push(Found {
+                    class,
+                    name: name.to_owned(),
+                    place: Place::Archived {
+                        archive: self.archives.len(),
+                        offset: section.start + offset,
+                        bytes,
+                    },
+                });
+            }
+            (Sort::Tar(class), None) => {
+                let start = section.start + offset;
+                let inner = Section {
+                    start,
+                    bytes: bytes.min(section.bytes.saturating_sub(offset)),
+                    at: 0,
+                    ..section
+                };
+                let class = classes::written(class.as_ref());
+                self.add_section(&archive.join(path), inner, Some(&class))?;
+            }
+            _ => self.others.push(escape::path(&archive.join(path))),
         }
         Ok(())
     }
@@ -160,14 +243,13 @@ impl Source {
     /// What cannot be read, or is longer than a picture or than the archive it should be in.
     pub fn read(&self, found: &Found) -> Result<Vec<u8>> {
         match &found.place {
-            Place::File(path) => {
-                let mut bytes = vec![];
-                let file = File::open(path).map_err(Error::io(path))?;
-                file.take(MAX_PICTURE_BYTES)
-                    .read_to_end(&mut bytes)
-                    .map_err(Error::io(path))?;
-                Ok(bytes)
-            }
+            Place::File(path) => files::read(path, MAX_PICTURE_BYTES).map_err(|source| match source.kind() {
+                io::ErrorKind::InvalidData => Error::Picture {
+                    name: self.name(found),
+                    problem: source.to_string(),
+                },
+                _ => Error::io(path)(source),
+            }),
             &Place::Archived { archive, offset, bytes } => {
                 let archive = &self.archives[archive];
                 let expected = archive.bytes.saturating_sub(offset).min(MAX_PICTURE_BYTES);
@@ -185,13 +267,22 @@ impl Source {
         }
     }
 
+    /// Bytes of the file of a picture, as far as they are known.
+    pub fn bytes(&self, found: &Found) -> u64 {
+        match &found.place {
+            Place::File(path) => fs::metadata(path).map_or(0, |file| file.len()),
+            Place::Archived { bytes, .. } => *bytes,
+        }
+    }
+
     /// Which picture it is, for messages.
     pub fn name(&self, found: &Found) -> String {
         match &found.place {
-            Place::File(path) => path.display().to_string(),
+            Place::File(path) => escape::path(path),
             Place::Archived { archive, .. } => {
                 let class = found.class.as_ref().map_or(String::new(), |class| format!("{class}/"));
-                format!("{}: {class}{}", self.archives[*archive].path.display(), found.name)
+                let name = escape::name(&found.name);
+                format!("{}: {class}{name}", escape::path(&self.archives[*archive].path))
             }
         }
     }
@@ -232,12 +323,27 @@ struct Section<'a> {
     start: u64,
     bytes: u64,
     at: u64,
+    /// Bytes read since the last entry, all of them headers: data are skipped.
+    headers: &'a Cell<u64>,
+}
+
+/// A file in a tar file.
+struct Entry<'a> {
+    name: &'a str,
+    path: &'a Path,
+    offset: u64,
+    bytes: u64,
 }
 
 impl Read for Section<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let left = self.bytes.saturating_sub(self.at);
         let length = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.headers.set(self.headers.get() + length as u64);
+        if self.headers.get() > MAX_ENTRY_HEADERS {
+            let message = format!("an entry's headers have more than {MAX_ENTRY_HEADERS} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         read_at(self.file, &mut out[..length], self.start + self.at)?;
         self.at += length as u64;
         Ok(length)

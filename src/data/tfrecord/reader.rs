@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 
 use super::{Compression, Error, FOOTER_BYTES, HEADER_BYTES, Options, Problem, Record, Result, data, detect, length};
+use crate::data::budget::{Permit, RECORDS};
 use crate::files;
 
 /// Bytes read at a time: they stay in the processor's cache until their checksum is taken.
@@ -25,6 +26,8 @@ pub struct Reader {
     offset: u64,
     /// No record can follow: at the end, or where lengths are lost.
     over: bool,
+    /// Held for as long as the buffer holds a large record.
+    permit: Option<Permit>,
 }
 
 impl Reader {
@@ -57,6 +60,7 @@ impl Reader {
             end: 0,
             offset: 0,
             over: false,
+            permit: None,
         }
     }
 
@@ -70,6 +74,7 @@ impl Reader {
         if self.over {
             return Ok(None);
         }
+        self.free_large();
         // Until the record is known to be whole.
         self.over = true;
         let found = self.fill(HEADER_BYTES)?;
@@ -81,6 +86,7 @@ impl Reader {
         let length = header.and_then(|header| length(header, &self.options));
         let length = length.map_err(|problem| self.error(problem))?;
         let stored = HEADER_BYTES + length as usize + FOOTER_BYTES;
+        self.permit = RECORDS.take(stored as u64);
         let found = self.fill(stored)?;
         if found < stored {
             return Err(self.error(Problem::ShortData {
@@ -131,6 +137,14 @@ impl Reader {
             }
         }
         Ok(wanted.min(self.end - self.start))
+    }
+
+    /// Frees the room of a large record, but for what was read of the next.
+    fn free_large(&mut self) {
+        if self.permit.take().is_some() {
+            self.buffer = self.buffer[self.start..self.end].to_vec();
+            (self.start, self.end) = (0, self.buffer.len());
+        }
     }
 
     /// Room after `end`. The buffer doubles at most: a length is believed only as far as there were bytes.
