@@ -341,6 +341,13 @@ impl<'g> Tensor<'g> {
         Output(self.id)
     }
 
+    /// How many operands of the graph so far are this array.
+    pub fn uses(&self) -> usize {
+        let inner = self.graph.inner.borrow();
+        let operands = inner.nodes.iter().flat_map(|node| &node.operands);
+        operands.filter(|&&id| id == self.id).count()
+    }
+
     pub(crate) fn id(&self) -> NodeId {
         self.id
     }

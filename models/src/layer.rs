@@ -70,6 +70,8 @@ pub struct Layer {
     pub masked: bool,
     /// Whether it has a bias.
     pub bias: bool,
+    /// Scope of the batch normalisation that is the only user of the output, so that it can be folded into the kernel.
+    pub norm: Option<String>,
     /// Steps of the window along height and width.
     pub strides: [usize; 2],
     /// How the window meets the edges.
@@ -94,6 +96,7 @@ impl Layer {
             dims: kernel.dims.clone(),
             masked: kernel.mask.is_some(),
             bias: false,
+            norm: None,
             strides: [1; 2],
             padding: Padding::Valid,
             groups: 1,

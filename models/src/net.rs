@@ -76,7 +76,7 @@ impl Declaration {
         };
         let images = [vec![1], model.input_dims()].concat();
         model.apply(&net, g.parameter("images", Shape::new(DType::F32, images)));
-        net.declared.into_inner()
+        net.declared()
     }
 }
 
@@ -90,6 +90,10 @@ pub struct Net<'g> {
     /// The arrays by variable name; absent while a network is only asked what it needs.
     arrays: Option<BTreeMap<String, Tensor<'g>>>,
     declared: RefCell<Declaration>,
+    /// Output of each convolution, before any bias, by the index of the layer.
+    outputs: RefCell<Vec<(usize, Tensor<'g>)>>,
+    /// Layers whose outputs are normalised: index, output, scope of the normalisation.
+    normalised: RefCell<Vec<(usize, Tensor<'g>, String)>>,
     /// Statistics after this pass, in creation order.
     moved: RefCell<Vec<Tensor<'g>>>,
     dropouts: Cell<u64>,
@@ -106,6 +110,8 @@ impl<'g> Net<'g> {
             normalised_over: 1,
             arrays: Some(arrays.into_iter().collect()),
             declared: RefCell::default(),
+            outputs: RefCell::default(),
+            normalised: RefCell::default(),
             moved: RefCell::default(),
             dropouts: Cell::new(0),
         }
@@ -150,7 +156,11 @@ impl<'g> Net<'g> {
 
     /// What was asked for so far.
     pub fn declared(&self) -> Declaration {
-        self.declared.borrow().clone()
+        let mut declared = self.declared.borrow().clone();
+        for (layer, output, norm) in self.normalised.borrow().iter() {
+            declared.layers[*layer].norm = (output.uses() == 1).then(|| norm.clone());
+        }
+        declared
     }
 
     /// `x` in the precision of the pass.
@@ -196,6 +206,21 @@ impl<'g> Net<'g> {
 
     pub(crate) fn record(&self, layer: Layer) {
         self.declared.borrow_mut().layers.push(layer);
+    }
+
+    /// Records the output of the last layer, before any bias.
+    pub(crate) fn record_output(&self, output: Tensor<'g>) {
+        let last = self.declared.borrow().layers.len() - 1;
+        self.outputs.borrow_mut().push((last, output));
+    }
+
+    /// Records that `x` is normalised, in case it is the output of a layer.
+    pub(crate) fn record_norm(&self, x: Tensor<'g>, scope: &str) {
+        let outputs = self.outputs.borrow();
+        if let Some((layer, output)) = outputs.iter().find(|(_, output)| output.output() == x.output()) {
+            let normalised = (*layer, *output, scope.to_owned());
+            self.normalised.borrow_mut().push(normalised);
+        }
     }
 
     /// Batch normalisations so far: each has two statistics.

@@ -206,6 +206,32 @@ fn a_convolution_declares_itself() {
 }
 
 #[test]
+fn layers_know_the_normalisation_that_can_be_folded_into_them() {
+    let norms = |name: &str| -> Vec<(String, Option<String>)> {
+        let layers = models::find(name, true).unwrap().layers();
+        layers.into_iter().map(|layer| (layer.name, layer.norm)).collect()
+    };
+    let scope = |i: usize| match i {
+        0 => "resnet_model/batch_normalization".to_owned(),
+        i => format!("resnet_model/batch_normalization_{i}"),
+    };
+    for (network, count) in [("resnet50", 53), ("mobilenet-v1", 27), ("mobilenet-v2", 52)] {
+        let mut norms = norms(network);
+        assert_eq!(norms.pop().unwrap(), ("resnet_model/final_dense".into(), None));
+        let expected: Vec<_> = (0..count).map(|i| Some(scope(i))).collect();
+        assert_eq!(norms.into_iter().map(|(_, norm)| norm).collect::<Vec<_>>(), expected);
+    }
+    // Pre-activation: the other outputs are also the shortcut, or one of two terms of a sum.
+    let folded = norms("wrn-10-1")
+        .into_iter()
+        .filter_map(|(name, norm)| Some((name, norm?)));
+    let expected = [("conv_2_0_1", 1), ("conv_3_0_1", 3), ("conv_4_0_1", 5)];
+    let expected = expected.map(|(layer, i)| (format!("resnet_model/{layer}"), scope(i)));
+    assert_eq!(folded.collect::<Vec<_>>(), expected);
+    assert!(norms("vgg-16").iter().all(|(_, norm)| norm.is_none()));
+}
+
+#[test]
 #[should_panic(expected = "no array was given for layer1/weights")]
 fn an_array_left_out_is_named() {
     let g = Graph::new("test");

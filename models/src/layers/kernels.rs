@@ -128,6 +128,7 @@ impl<'g> Net<'g> {
             counted_input: input.map(|side| side + window.counted_padding),
             ..layer
         });
+        self.record_output(y);
         y
     }
 

@@ -6,7 +6,7 @@ use hlo::{DType, Reducer, Tensor};
 /// Share of a moving statistic that one step keeps (reference 3.1, 3.5).
 const MOMENTUM: f64 = 0.9;
 /// Added to variances (reference 3.1, 3.5).
-const EPSILON: f64 = 1e-5;
+const EPSILON: f64 = BatchNorm::EPSILON;
 
 /// Batch normalisation over all axes but the last, with scale and shift.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,11 @@ pub struct BatchNorm<'a> {
     pub unbiased: bool,
 }
 
+impl BatchNorm<'_> {
+    /// Added to variances before the square root.
+    pub const EPSILON: f64 = 1e-5;
+}
+
 impl<'g> Net<'g> {
     /// `x`, of any shape that ends in channels, normalised per channel; in training the moving statistics follow. Of
     /// several replicas each normalises its own batch, unless [`Net::normalised_over`] says otherwise.
@@ -29,6 +34,7 @@ impl<'g> Net<'g> {
             0 => format!("{}/batch_normalization", norm.scope),
             i => format!("{}/batch_normalization_{i}", norm.scope),
         };
+        self.record_norm(x, &name);
         let dims = vec![x.dims().last().copied().unwrap_or(1)];
         let [gamma, beta] = [("gamma", norm.gamma), ("beta", Init::Zeros)].map(|(part, init)| {
             self.param(Param {
