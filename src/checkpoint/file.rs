@@ -10,7 +10,9 @@ use std::{
 use hlo::{DType, Literal, Shape};
 use safetensors::tensor::{Dtype, Metadata as Header, TensorInfo};
 
-use super::{Checkpoint, Error, FORMAT, METADATA_KEY, Metadata, Result, atomic};
+use serde::{Serialize, de::IgnoredAny};
+
+use super::{Checkpoint, Error, FORMAT, METADATA_KEY, Metadata, Result, atomic, sparse};
 
 /// The container's own limit on its JSON header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -22,6 +24,15 @@ const LENGTH_BYTES: u64 = 8;
 /// # Errors
 /// [`Error::Save`] with the cause; then nothing has changed on disk.
 pub fn save(path: &Path, tensors: &BTreeMap<String, Literal>, metadata: &Metadata) -> Result<()> {
+    save_with(path, tensors, Some(metadata))
+}
+
+/// As [`save`], with any value of [`METADATA_KEY`], or none.
+pub(super) fn save_with(
+    path: &Path,
+    tensors: &BTreeMap<String, Literal>,
+    metadata: Option<&impl Serialize>,
+) -> Result<()> {
     let save = || atomic::write(path, |out| write(out, tensors, metadata));
     save().map_err(|source| Error::Save {
         path: path.into(),
@@ -29,7 +40,11 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Literal>, metadata: &Metadat
     })
 }
 
-fn write(out: &mut impl Write, tensors: &BTreeMap<String, Literal>, metadata: &Metadata) -> io::Result<()> {
+fn write(
+    out: &mut impl Write,
+    tensors: &BTreeMap<String, Literal>,
+    metadata: Option<&impl Serialize>,
+) -> io::Result<()> {
     let mut ordered: Vec<_> = tensors.iter().collect();
     // Widest elements first keeps each array aligned for readers that map the file; the sort is stable, names stay sorted.
     ordered.sort_by_key(|(_, array)| std::cmp::Reverse(stored_type(array.dtype())));
@@ -40,8 +55,9 @@ fn write(out: &mut impl Write, tensors: &BTreeMap<String, Literal>, metadata: &M
         bytes: array.bytes().len(),
     });
     // One key only: the container keeps metadata in a map of random order.
-    let ours = HashMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(metadata)?)]);
-    write_header(out, arrays, Some(ours))?;
+    let ours = metadata.map(serde_json::to_string).transpose()?;
+    let ours = ours.map(|text| HashMap::from([(METADATA_KEY.to_owned(), text)]));
+    write_header(out, arrays, ours)?;
     ordered.iter().try_for_each(|(_, array)| out.write_all(array.bytes()))
 }
 
@@ -77,7 +93,7 @@ pub(super) fn write_header<'a>(
     out.write_all(&header)
 }
 
-/// Loads every array of a safetensors file, ours or another program's.
+/// Loads every array of a safetensors file, ours or another program's; of a [sparse](super::sparse) file complete arrays.
 ///
 /// The header's claims are compared with the file's length before memory is taken for them.
 ///
@@ -93,6 +109,9 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
         let Some(info) = header.info(&name) else { continue };
         let array = read_array(path, &mut file, &name, info)?;
         tensors.insert(name, array);
+    }
+    if let Some(ours) = ours(&header) {
+        tensors = sparse::complete(path, ours, tensors)?;
     }
     Ok(Checkpoint {
         path: path.into(),
@@ -142,12 +161,19 @@ pub(super) fn read_header(path: &Path, file: &mut File) -> Result<Header> {
     Ok(header)
 }
 
+/// The value of [`METADATA_KEY`].
+pub(super) fn ours(header: &Header) -> Option<&str> {
+    header.metadata().as_ref()?.get(METADATA_KEY).map(String::as_str)
+}
+
 fn read_metadata(path: &Path, header: &Header) -> Result<Option<Metadata>> {
     #[derive(serde::Deserialize)]
     struct Version {
         format: u32,
+        #[serde(default)]
+        model: Option<IgnoredAny>,
     }
-    let Some(ours) = header.metadata().as_ref().and_then(|all| all.get(METADATA_KEY)) else {
+    let Some(ours) = ours(header) else {
         return Ok(None);
     };
     // The version first: a newer format need not have the other fields.
@@ -157,6 +183,10 @@ fn read_metadata(path: &Path, header: &Header) -> Result<Option<Metadata>> {
             path: path.into(),
             found: version.format,
         });
+    }
+    // A sparse file that was made from another program's checkpoint has a layout alone.
+    if version.model.is_none() && sparse::has_layout(ours) {
+        return Ok(None);
     }
     serde_json::from_str(ours).map(Some).map_err(|e| damaged(path, &e))
 }
@@ -170,9 +200,7 @@ fn read_array(path: &Path, file: &mut File, name: &str, info: &TensorInfo) -> Re
             found,
         });
     };
-    // The container lets a zero hide dimensions whose product, and so the strides, would overflow.
-    let mut extents = info.shape.iter().filter(|&&dim| dim > 0);
-    if extents.try_fold(dtype.size(), |n, &dim| n.checked_mul(dim)).is_none() {
+    if elements(&info.shape, dtype.size()).is_none() {
         return Err(damaged(
             path,
             &format!("tensor '{name}': dimensions {:?} overflow", info.shape),
@@ -193,7 +221,14 @@ fn read_array(path: &Path, file: &mut File, name: &str, info: &TensorInfo) -> Re
     Literal::from_bytes(shape, bytes).ok_or_else(|| damaged(path, &format!("tensor '{name}': shape and size differ")))
 }
 
-fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> Error {
+/// Product of dimensions, if all strides in bytes fit as well: a zero may hide other dimensions that overflow.
+pub(super) fn elements(dims: &[usize], size: usize) -> Option<usize> {
+    let mut extents = dims.iter().filter(|&&dim| dim > 0);
+    extents.try_fold(size, |n, &dim| n.checked_mul(dim))?;
+    Some(if dims.contains(&0) { 0 } else { dims.iter().product() })
+}
+
+pub(super) fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> Error {
     Error::Damaged {
         path: path.into(),
         reason: reason.to_string(),
@@ -256,7 +291,7 @@ mod tests {
     fn same_state_same_bytes_and_the_container_agrees() {
         let bytes = || {
             let mut out = Vec::new();
-            write(&mut out, &one_of_each(), &metadata()).unwrap();
+            write(&mut out, &one_of_each(), Some(&metadata())).unwrap();
             out
         };
         assert_eq!(bytes(), bytes());
@@ -273,7 +308,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_full_device_is_an_error() {
         let mut full = std::io::BufWriter::new(File::options().write(true).open("/dev/full").unwrap());
-        let outcome = write(&mut full, &one_of_each(), &metadata()).and_then(|()| full.flush());
+        let outcome = write(&mut full, &one_of_each(), Some(&metadata())).and_then(|()| full.flush());
         assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

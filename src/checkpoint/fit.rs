@@ -102,7 +102,7 @@ impl Checkpoint {
     }
 }
 
-fn problem(name: &str, found: Option<&Literal>, expected: &Shape) -> Option<Problem> {
+pub(super) fn problem(name: &str, found: Option<&Literal>, expected: &Shape) -> Option<Problem> {
     let Some(array) = found else {
         return Some(Problem::Missing {
             name: name.into(),
@@ -129,7 +129,7 @@ fn problem(name: &str, found: Option<&Literal>, expected: &Shape) -> Option<Prob
     })
 }
 
-fn to_pred(mask: Literal) -> Literal {
+pub(super) fn to_pred(mask: Literal) -> Literal {
     if mask.dtype() == DType::Pred {
         return mask;
     }

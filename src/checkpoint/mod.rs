@@ -7,6 +7,7 @@ pub(crate) mod atomic;
 mod file;
 mod fit;
 mod run_dir;
+pub mod sparse;
 pub mod tf;
 
 pub use file::{load, save};
@@ -84,6 +85,15 @@ pub enum Error {
     ElementType { path: PathBuf, name: String, found: String },
     #[error("{}: checkpoint format {found}, expected at most {FORMAT}: a newer program wrote it", path.display())]
     Format { path: PathBuf, found: u32 },
+    #[error("{}: stores masked layers as '{format}' of version {version}, expected bitmask of version at most {}: convert the checkpoint that it was made from",
+        path.display(), sparse::VERSION)]
+    SparseFormat {
+        path: PathBuf,
+        format: String,
+        version: u32,
+    },
+    #[error("{}: not saved: the name '{name}' is taken, expected no array of this name in the checkpoint", path.display())]
+    NameTaken { path: PathBuf, name: String },
     #[error("{}: does not fit: {}", path.display(), fit::Listed(problems))]
     Unfit { path: PathBuf, problems: Vec<Problem> },
     #[error("{} holds another run ({found}): give --resume to continue it, --overwrite to replace it, or another folder", path.display())]

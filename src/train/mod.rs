@@ -4,6 +4,7 @@ pub mod compact;
 mod error;
 pub mod eval;
 mod feed;
+pub mod fold;
 mod group;
 pub mod inference;
 pub mod launch;
