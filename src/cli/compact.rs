@@ -1,7 +1,7 @@
-//! `rigl-xla compact`: a checkpoint without the units that nothing needs, and what that saves.
+//! `rigl-xla compact`: a checkpoint without the units that nothing needs, or with the connections alone.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use hlo::{DType, Literal};
@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use super::Usage;
 use super::run_args::{DeviceArgs, test_set};
+use super::sparse_files::{self, Conversion, is_same_file};
+use crate::checkpoint::sparse::Format;
 use crate::checkpoint::{self, Checkpoint, Metadata};
 use crate::data::sets::Examples;
 use crate::device::Device;
@@ -28,12 +30,22 @@ const RUNS: usize = 51;
 /// Arguments of `compact`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Checkpoint in safetensors form, of mnist-fc trained with masks
+    /// Checkpoint in safetensors form, or the folder of a run; to remove units, of mnist-fc trained with masks
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     /// Where the smaller checkpoint goes, in safetensors form
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// How masked layers are stored: complete; bitmask, one bit per weight and the values of connections, the published size;
+    /// or csr, for SciPy and PyTorch (docs/formats.md) [default: complete]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Remove the units that no connection needs; the default, but not with --format bitmask or csr
+    #[arg(long)]
+    remove_units: bool,
+    /// Store batch normalisation as it is. Without this flag --format bitmask and csr fold it into the kernels before it
+    #[arg(long)]
+    keep_batch_norm: bool,
     /// Remove units until none is left that can go, not in one pass as the original does
     #[arg(long)]
     fixpoint: bool,
@@ -56,6 +68,7 @@ struct Report {
     /// Iterations that the checkpoint says it had.
     iteration: Option<u64>,
     fixpoint: bool,
+    format: &'static str,
     before: Figures,
     after: Figures,
     batch_size: usize,
@@ -100,6 +113,20 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         ))
         .into());
     }
+    let format = args.format.unwrap_or_default();
+    if format != Format::Complete && !args.remove_units && !args.fixpoint {
+        if args.data.is_some() {
+            let message = "--data compares logits after units are removed, expected --remove-units as well";
+            return Err(Usage(message.into()).into());
+        }
+        let fold = !args.keep_batch_norm;
+        let conversion = Conversion {
+            format,
+            fold,
+            strip: true,
+        };
+        return sparse_files::convert(&path, &args.output, conversion)?.print(json);
+    }
     let checkpoint = checkpoint::load(&path)?;
     let metadata = checkpoint.metadata.clone();
     let large = Network::of(checkpoint)?;
@@ -127,6 +154,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         model: compact::MODEL,
         iteration: metadata.as_ref().map(|m| m.iteration),
         fixpoint: args.fixpoint,
+        format: format.name(),
         before: large.figures(before_ms),
         after: small.figures(after_ms),
         batch_size: batch,
@@ -136,7 +164,8 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         checkpoint: path,
         output: args.output,
     };
-    checkpoint::save(&report.output, &arrays, &small_metadata(metadata, &report.before.sizes))?;
+    let metadata = small_metadata(metadata, &report.before.sizes);
+    checkpoint::sparse::save(&report.output, arrays, Some(&metadata), format)?;
     match json {
         true => super::print_json(&report),
         false => super::print(&report.to_string()),
@@ -184,11 +213,6 @@ impl Network {
         let connections: Vec<_> = self.layers.iter().map(|layer| &layer.connections).collect();
         Figures::new(&*self.network.model, &connections, batch_ms)
     }
-}
-
-/// Whether both paths lead to one file that exists.
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// As in the checkpoint, with the sizes that it had.

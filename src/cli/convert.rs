@@ -1,4 +1,4 @@
-//! `rigl-xla convert`: TensorFlow checkpoints to safetensors, and back.
+//! `rigl-xla convert`: checkpoints from one format to another.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::Usage;
+use super::sparse_files::{self, Conversion};
+use crate::checkpoint::sparse::Format;
 use crate::checkpoint::tf::{self, Array, Bundle, DataType, Role, Variable};
 use crate::report::note;
 use crate::report::table::{Style, Table};
@@ -13,8 +15,9 @@ use crate::report::table::{Style, Table};
 /// Arguments of `convert`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// TensorFlow checkpoint: a prefix, as model.ckpt-1000, or a folder whose newest is meant; with --to-tf a safetensors file
-    #[arg(value_name = "PREFIX")]
+    /// TensorFlow checkpoint: a prefix, as model.ckpt-1000, or a folder whose newest is meant; or a safetensors file, complete
+    /// or bitmask, or the folder of a run
+    #[arg(value_name = "IN")]
     input: PathBuf,
     /// Where the safetensors file goes; with --to-tf the prefix of the checkpoint
     #[arg(value_name = "OUT", required_unless_present = "list")]
@@ -22,6 +25,13 @@ pub struct Args {
     /// Print name, type, shape, bytes and role of each variable; convert only if OUT is given
     #[arg(long)]
     list: bool,
+    /// How masked layers are stored: complete; bitmask, one bit per weight and the values of connections; or csr, for SciPy and
+    /// PyTorch (docs/formats.md). The last two leave out what only training needs [default: complete]
+    #[arg(long, value_name = "FORMAT", conflicts_with = "to_tf")]
+    format: Option<Format>,
+    /// Fold batch normalisation into the kernels before it, for inference; with --format bitmask the published size
+    #[arg(long, conflicts_with = "to_tf")]
+    fold_batch_norm: bool,
     /// Leave out what only training needs: optimizer slots, averages, thresholds, counters
     #[arg(long)]
     strip_training: bool,
@@ -69,7 +79,13 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     if args.to_tf {
         return to_tf(&args, json);
     }
+    if let Some(input) = sparse_files::safetensors(&args.input) {
+        return from_safetensors(&args, &input, json);
+    }
     let prefix = tf::resolve(&args.input)?;
+    if args.conversion().needs_arrays() {
+        return sparse_files::convert_tensorflow(&prefix, args.output()?, args.conversion())?.print(json);
+    }
     let bundle = Bundle::open(&prefix)?;
     let (strings, others): (Vec<&Variable>, Vec<&Variable>) = bundle
         .variables()
@@ -97,6 +113,33 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     report.print(json)
 }
 
+/// From a file of ours, whatever its format.
+fn from_safetensors(args: &Args, input: &Path, json: bool) -> anyhow::Result<()> {
+    if args.list {
+        let input = input.display();
+        return Err(Usage(format!(
+            "--list: {input} is not a TensorFlow checkpoint, whose variables it lists"
+        ))
+        .into());
+    }
+    sparse_files::convert(input, args.output()?, args.conversion())?.print(json)
+}
+
+impl Args {
+    fn output(&self) -> Result<&Path, Usage> {
+        let output = self.output.as_deref();
+        output.ok_or_else(|| Usage("no output given, expected OUT after IN".into()))
+    }
+
+    fn conversion(&self) -> Conversion {
+        Conversion {
+            format: self.format.unwrap_or_default(),
+            fold: self.fold_batch_norm,
+            strip: self.strip_training,
+        }
+    }
+}
+
 /// The other way.
 fn to_tf(args: &Args, json: bool) -> anyhow::Result<()> {
     let Some(output) = &args.output else {
@@ -110,7 +153,9 @@ fn to_tf(args: &Args, json: bool) -> anyhow::Result<()> {
         .into());
     }
     let mut stripped = Vec::new();
-    let written = tf::from_safetensors(&args.input, output, !args.bool_masks, |name| {
+    let complete = sparse_files::complete(&args.input, output)?;
+    let input = complete.as_ref().map_or(&*args.input, |file| file.path());
+    let written = tf::from_safetensors(input, output, !args.bool_masks, |name| {
         let strip = args.strip_training && Role::of(name).is_training();
         stripped.extend(strip.then(|| name.to_owned()));
         !strip

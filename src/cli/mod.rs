@@ -14,6 +14,7 @@ pub mod plugin;
 pub mod predict;
 mod process_args;
 pub mod run_args;
+mod sparse_files;
 pub mod train;
 
 use std::io::{self, Write};
@@ -48,9 +49,9 @@ enum Command {
     Eval(eval::Args),
     /// Logits of a checkpoint for given images
     Predict(predict::Args),
-    /// Remove the units that no connection needs: a smaller checkpoint with the same logits
+    /// A smaller checkpoint with the same logits: without unneeded units, or with the connections alone
     Compact(compact::Args),
-    /// TensorFlow checkpoints to safetensors, and back
+    /// Checkpoints from one format to another: TensorFlow, safetensors, sparse files
     Convert(convert::Args),
     /// What `train` would do: budgets, schedules, memory; reads no data
     Plan(plan::Args),

@@ -1,0 +1,196 @@
+//! Writing checkpoints in another format, for `compact` and `convert`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use serde::Serialize;
+use tempfile::NamedTempFile;
+
+use super::Usage;
+use crate::checkpoint::sparse::{self, Arrays, Format};
+use crate::checkpoint::tf::{self, Bundle, Role};
+use crate::checkpoint::{self, Checkpoint, atomic};
+use crate::train::fold::fold;
+use crate::train::recognise::recognise;
+use crate::train::state::inference_specs;
+
+/// How to write a checkpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conversion {
+    /// How masked layers are stored.
+    pub format: Format,
+    /// Fold batch normalisation into the kernels before it.
+    pub fold: bool,
+    /// Leave out what only training needs, also from complete checkpoints.
+    pub strip: bool,
+}
+
+impl Conversion {
+    /// Whether arrays change, not only their container.
+    pub fn needs_arrays(self) -> bool {
+        self.fold || self.format != Format::Complete
+    }
+}
+
+/// What was written.
+#[derive(Serialize)]
+pub struct Report {
+    input: PathBuf,
+    output: PathBuf,
+    format: &'static str,
+    arrays: usize,
+    /// Of the arrays, without the header.
+    bytes: u64,
+    /// Of the whole file.
+    file_bytes: u64,
+    /// Masked layers and their connections.
+    masked_layers: usize,
+    connections: usize,
+    /// Batch normalisations that are folded into kernels.
+    folded: usize,
+    /// Size by the published count, where batch normalisation was to be folded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published_bytes: Option<f64>,
+    /// Names of the arrays that were left out.
+    stripped: Vec<String>,
+}
+
+/// Converts a checkpoint in safetensors form.
+///
+/// # Errors
+/// A checkpoint that cannot be read or, to fold, is of no known network; an output that cannot be written.
+pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> anyhow::Result<Report> {
+    let Conversion { format, fold, strip } = conversion;
+    if is_same_file(input, output) {
+        let output = output.display();
+        return Err(Usage(format!("{output} is the checkpoint itself, expected another file")).into());
+    }
+    let checkpoint = checkpoint::load(input)?;
+    let metadata = checkpoint.metadata.clone();
+    let names: Vec<String> = checkpoint.tensors.keys().cloned().collect();
+    let mut published_bytes = None;
+    let (arrays, folded) = if fold {
+        let (arrays, folded, bytes) = folded(checkpoint)?;
+        published_bytes = Some(bytes);
+        (arrays, folded.len())
+    } else {
+        let mut arrays = checkpoint.tensors;
+        arrays.retain(|name, _| !((strip || format != Format::Complete) && Role::of(name).is_training()));
+        (arrays, 0)
+    };
+    let stripped = names.into_iter().filter(|name| !arrays.contains_key(name)).collect();
+    let written = sparse::save(output, arrays, metadata.as_ref(), format)?;
+    Ok(Report {
+        input: input.into(),
+        output: output.into(),
+        format: format.name(),
+        arrays: written.arrays,
+        bytes: written.bytes,
+        file_bytes: fs::metadata(output)?.len(),
+        masked_layers: written.layers,
+        connections: written.connections,
+        folded,
+        published_bytes,
+        stripped,
+    })
+}
+
+/// The arrays that inference needs, the normalisations that were folded, and the published size in bytes.
+fn folded(checkpoint: Checkpoint) -> anyhow::Result<(Arrays, Vec<String>, f64)> {
+    let path = checkpoint.path.clone();
+    let network = recognise(checkpoint, None, None)?;
+    let needs = network.model.declaration();
+    let published_bytes = network.cost().sparse.total.published_bits / 8.0;
+    let names = inference_specs(&needs).into_iter().map(|(name, _)| name);
+    let mut arrays: Arrays = names.zip(network.weights).collect();
+    let folded = fold(&needs.layers, &mut arrays).map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
+    Ok((arrays, folded, published_bytes))
+}
+
+/// The safetensors file that an input means: the file itself, or the newest of a run's folder; `None` for TensorFlow's.
+pub fn safetensors(input: &Path) -> Option<PathBuf> {
+    let path = checkpoint::resolve(input).ok().filter(|path| path.is_file())?;
+    matches!(tf::resolve(&path), Err(tf::Error::NoIndex { .. })).then_some(path)
+}
+
+/// Converts a TensorFlow checkpoint by way of a safetensors file that goes away.
+///
+/// # Errors
+/// As [`convert`].
+pub fn convert_tensorflow(prefix: &Path, output: &Path, conversion: Conversion) -> anyhow::Result<Report> {
+    let bundle = Bundle::open(prefix)?;
+    let numbers = bundle
+        .variables()
+        .iter()
+        .filter(|variable| variable.dtype != tf::DataType::STRING);
+    let file = temporary(output)?;
+    tf::to_safetensors(&bundle, &numbers.collect::<Vec<_>>(), file.path())?;
+    let report = convert(file.path(), output, conversion)?;
+    Ok(Report {
+        input: prefix.into(),
+        ..report
+    })
+}
+
+/// A complete copy of a sparse file, which goes away; `None` where the file is complete already.
+///
+/// # Errors
+/// A file that cannot be read or written.
+pub fn complete(input: &Path, output: &Path) -> anyhow::Result<Option<NamedTempFile>> {
+    if !sparse::is_sparse(input)? {
+        return Ok(None);
+    }
+    let file = temporary(output)?;
+    convert(input, file.path(), Conversion::default())?;
+    Ok(Some(file))
+}
+
+/// A file in the folder of an output.
+fn temporary(output: &Path) -> anyhow::Result<NamedTempFile> {
+    let folder = atomic::folder(output);
+    let file = tempfile::Builder::new().suffix(atomic::TEMPORARY).tempfile_in(folder);
+    file.map_err(|error| anyhow!("{}: not saved: {error}", output.display()))
+}
+
+/// Whether both paths lead to one file that exists.
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+impl Report {
+    /// Prints it.
+    ///
+    /// # Errors
+    /// Those of [`print`](super::print()).
+    pub fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            return super::print_json(self);
+        }
+        let mut text = format!(
+            "{} arrays, {} bytes, in {} ({})",
+            self.arrays,
+            self.bytes,
+            self.output.display(),
+            self.format
+        );
+        if self.masked_layers > 0 {
+            text += &format!(
+                "; {} masked layers with {} connections",
+                self.masked_layers, self.connections
+            );
+        }
+        if let Some(published) = self.published_bytes {
+            let folded = self.folded;
+            text += &format!(
+                "; {folded} batch normalisations folded; published size {:.3} MB",
+                published / 1e6
+            );
+        }
+        if !self.stripped.is_empty() {
+            text += &format!("; {} arrays of training left out", self.stripped.len());
+        }
+        text.push('\n');
+        super::print(&text)
+    }
+}
