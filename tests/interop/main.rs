@@ -1,15 +1,21 @@
 //! Other programs read what we write and the other way round, and NumPy, from the reference alone, computes what we do.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/checkpoints.rs"]
+mod checkpoints;
 #[path = "../common/mod.rs"]
 mod common;
 mod replay;
 
+use checkpoints::{budgets, random};
 use common::json;
 use common::runs::{Runs, mnist};
 use hlo::Literal;
+use models::Options;
+use rigl_xla::checkpoint::sparse::{self, Format};
 use rigl_xla::checkpoint::{Metadata, save};
 use rigl_xla::data::{Split, mnist as files};
+use rigl_xla::sparse::Distribution;
 use serde_json::Value;
 
 /// What the scripts import, at versions with wheels for every Python from 3.10 on.
@@ -61,6 +67,47 @@ fn python_reads_our_checkpoints_and_numpy_agrees_with_eval_and_predict() {
         (&foreign["nonzeros"], &foreign["iteration"]),
         (&9244.into(), &Value::Null)
     );
+}
+
+/// `docs/formats.md` prints a reader of bitmask files, which is run here; SciPy takes the csr form. With `torch` among its last
+/// arguments the script checks PyTorch too.
+#[test]
+fn numpy_and_scipy_read_sparse_files_as_documented() {
+    let runs = Runs::new();
+    let network = Options {
+        width: Some(1.0 / 16.0),
+        classes: Some(10),
+        mask_first: Some(true),
+        ..Options::new("resnet18", true)
+    };
+    let [full, bitmask, csr, folded, back] = ["full", "bitmask", "csr", "folded", "back"].map(|name| {
+        let path = runs.path(&format!("{name}.safetensors"));
+        path.to_str().unwrap().to_owned()
+    });
+    let mut shares = budgets(&network, Distribution::Erk, 0.8);
+    (shares[1].nonzeros, shares[1].zeros) = (shares[1].zeros + shares[1].nonzeros, 0);
+    sparse::save(full.as_ref(), random(&network, &shares), None, Format::Complete).unwrap();
+    let check = |complete: &str, bitmask: &str| {
+        json(&["convert", complete, &csr, "--format", "csr"]);
+        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/formats.md");
+        let packages = [PACKAGES, &["scipy==1.15.3"]].concat();
+        let args = [docs, complete, bitmask, &csr, "scipy"];
+        let checked = common::python::run(&packages, "sparse_files.py", &args);
+        assert_eq!(checked, "22 layers with scipy\n");
+    };
+    json(&["convert", &full, &bitmask, "--format", "bitmask"]);
+    check(&full, &bitmask);
+    json(&[
+        "compact",
+        "--checkpoint",
+        &full,
+        "--output",
+        &folded,
+        "--format",
+        "bitmask",
+    ]);
+    json(&["convert", &folded, &back]);
+    check(&back, &folded);
 }
 
 #[test]
