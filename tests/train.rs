@@ -33,7 +33,12 @@ const STATES: [(&str, &[&str]); 11] = [
     ("rigl-itop", &[]),
     (
         "prune",
-        &["prune.begin_step=3", "prune.end_step=45", "prune.frequency_steps=7"],
+        &[
+            "prune.begin_step=3",
+            "prune.end_step=45",
+            "prune.frequency_steps=7",
+            "prune.threshold_decay=0.4",
+        ],
     ),
     // The interruption at 27 falls between two batches that are averaged.
     ("rigl", &["method.gradient_batches=9", "mask_update.end_step=45"]),

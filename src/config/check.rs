@@ -169,7 +169,7 @@ fn replicas(run: &Run) -> Result<(), Error> {
     }
 }
 
-fn within_range(key: &str, found: f64, ok: bool, expected: &str) -> Result<(), Error> {
+pub(super) fn within_range(key: &str, found: f64, ok: bool, expected: &str) -> Result<(), Error> {
     match ok {
         true => Ok(()),
         false => Err(value(key, found, expected)),

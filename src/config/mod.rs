@@ -316,6 +316,9 @@ pub struct Prune {
     pub initial_sparsity: f64,
     /// Power of the remaining share of the way.
     pub exponent: f64,
+    /// Share of a layer's previous threshold in the next, in `[0, 1)`. Above 0 layers keep more weights than `sparsity` asks
+    /// for until their thresholds catch up.
+    pub threshold_decay: f64,
 }
 
 impl Default for Prune {
@@ -327,6 +330,7 @@ impl Default for Prune {
             frequency_steps: 500,
             initial_sparsity: 0.0,
             exponent: 3.0,
+            threshold_decay: 0.0,
         }
     }
 }

@@ -85,6 +85,7 @@ impl Plan {
         let notes = [
             self.updates_cut_short(),
             self.updates_without_effect(),
+            self.masks_lag(),
             self.drops_cut_off(steps),
         ];
         notes.into_iter().flatten().chain(self.rate_at_the_end(steps)).collect()
@@ -106,6 +107,15 @@ impl Plan {
         let first = self.update_steps().next().filter(|_| self.method.moves())?;
         let idle = self.replacement(first).replaced == 0;
         idle.then(|| "mask updates move no connection (mask_update.drop_fraction, mask_update.anneal)".to_owned())
+    }
+
+    fn masks_lag(&self) -> Option<String> {
+        let decay = self.run.prune.threshold_decay;
+        (self.gradual.is_some() && decay != 0.0).then(|| {
+            format!(
+                "masks lag behind the pruning schedule and keep more connections (prune.threshold_decay is {decay})"
+            )
+        })
     }
 
     fn drops_cut_off(&self, steps: u64) -> Option<String> {

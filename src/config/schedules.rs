@@ -1,6 +1,6 @@
 //! Schedules of a run, stretched by its multiplier.
 
-use super::check::{value, within};
+use super::check::{value, within, within_range};
 use super::learning_rate::{Epochs, Piecewise, Rate, Sgdr};
 use super::{Error, LearningRate, MaskUpdate, Run};
 use crate::sparse::{self, Budget, Gradual, Schedule};
@@ -36,6 +36,13 @@ pub(super) fn gradual(run: &Run, k: f64) -> Result<Gradual, Error> {
         exponent: said.exponent,
     };
     gradual.validate().map_err(within("prune"))?;
+    let decay = said.threshold_decay;
+    within_range(
+        "prune.threshold_decay",
+        decay,
+        (0.0..1.0).contains(&decay),
+        "a number in [0, 1)",
+    )?;
     if run.sparsity.target == 0.0 {
         let expected = "a share of zeros above 0, as layers are pruned in proportion to it";
         return Err(value("sparsity.target", 0, expected));

@@ -64,8 +64,10 @@ fn choose_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: Tens
     };
     let by_gradient = matches!(rule.method.grow, GrowScore::Gradient | GrowScore::InvertedGradient);
     let masks = stack(&|(layer, _)| Some(layer.mask), longest);
-    // Every row that is looked at is written over.
-    let chosen = [masks, masks, Some(g.full(&Shape::new(DType::F32, [count, 1]), 0.0))];
+    // Every row of the result is written; before that, thresholds hold those of the previous update.
+    let previous = stack(&|(layer, _)| layer.threshold, 1);
+    let thresholds = previous.or_else(|| Some(g.full(&Shape::new(DType::F32, [count, 1]), 0.0)));
+    let chosen = [masks, masks, thresholds];
     let always = [
         stack(&|(layer, _)| Some(layer.weights), longest),
         masks,
@@ -91,7 +93,7 @@ fn choose_alike<'g>(rule: &Rule, layers: &[(Layer<'g>, Inputs<'g>)], seeds: Tens
             weights: of_all[0],
             mask: of_all[1],
             slots: vec![],
-            threshold: None,
+            threshold: previous.map(|_| take_row(s[CHOSEN.end - 1], i).reshape(&[])),
         };
         let mut more = more.iter();
         let mut next = |given: bool| if given { more.next().copied() } else { None };

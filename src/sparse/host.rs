@@ -74,6 +74,12 @@ pub fn reach_top_k(scores: &[f32], k: usize) -> Option<(f32, Vec<bool>)> {
     Some((score, scores.iter().map(|&s| sort_key(s) >= threshold).collect()))
 }
 
+/// The threshold that gradual pruning applies: `threshold * (1 - decay) + previous * decay` in float32, each operation rounded
+/// (reference 2.9).
+pub fn smoothed_threshold(threshold: f32, previous: f32, decay: f64) -> f32 {
+    threshold * (1.0 - decay) as f32 + previous * decay as f32
+}
+
 /// One iteration of a moving average of the dense gradient, in place: `E <- E - (E - G) (1 - m)`, which is
 /// `E m + (1 - m) G` as TensorFlow rounds it (reference 2.5). E starts at 0, and no bias is corrected.
 ///
@@ -176,6 +182,10 @@ pub struct UpdateInputs<'a> {
     pub grow_draw: Option<&'a [f32]>,
     /// Factor from the gradient to the slots of new connections. RigL only.
     pub initial_acc_scale: f32,
+    /// Threshold after the previous update, 0 before the first. Gradual pruning with a `threshold_decay` only.
+    pub threshold: f32,
+    /// Share of `threshold` in the next one, in `[0, 1)`; masks follow the smoothed threshold. Gradual pruning only.
+    pub threshold_decay: f64,
 }
 
 /// What an update did.
@@ -217,8 +227,14 @@ pub fn mask_update(method: &Method, layer: LayerState, inputs: &UpdateInputs) ->
         .keep
         .ok_or_else(|| missing(method, inputs, "number of weights to keep"))?;
     let (threshold, kept) = match method.keep {
-        Keep::Gradual => reach_top_k(&drop_scores, keep)
-            .map_or_else(|| (None, top_k(&drop_scores, keep)), |(t, kept)| (Some(t), kept)),
+        Keep::Gradual => match reach_top_k(&drop_scores, keep) {
+            None => (None, top_k(&drop_scores, keep)),
+            Some((threshold, _)) if inputs.threshold_decay != 0.0 => {
+                let threshold = smoothed_threshold(threshold, inputs.threshold, inputs.threshold_decay);
+                (Some(threshold), drop_scores.iter().map(|&s| s >= threshold).collect())
+            }
+            Some((threshold, kept)) => (Some(threshold), kept),
+        },
         _ => (None, top_k(&drop_scores, keep)),
     };
     let revived = kept

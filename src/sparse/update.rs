@@ -14,7 +14,8 @@ pub struct Layer<'g> {
     pub mask: Tensor<'g>,
     /// Optimizer slots of the weights, f32.
     pub slots: Vec<Tensor<'g>>,
-    /// Of gradual pruning: the magnitude that weights must reach, an f32 scalar.
+    /// Of gradual pruning: the magnitude that weights must reach, an f32 scalar. As an input it is looked at where thresholds
+    /// are smoothed.
     pub threshold: Option<Tensor<'g>>,
 }
 
@@ -58,6 +59,8 @@ pub struct Rule {
     pub initial_acc_scale: f64,
     /// Standard deviation of the noise on drop scores; 0 for none.
     pub drop_noise_std: f64,
+    /// Share of the previous threshold in the next, under gradual pruning.
+    pub threshold_decay: f64,
     /// How the largest scores are found.
     pub select: Select,
 }
@@ -103,7 +106,11 @@ pub fn choose<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option
         Keep::Gradual => {
             let axes: Vec<usize> = (0..drop.shape().rank()).collect();
             let infinite = drop.graph().full(&drop.shape(), f64::INFINITY);
-            let threshold = kept(inputs.keep?).select(drop, infinite).reduce_min(&axes);
+            let largest = kept(inputs.keep?).select(drop, infinite).reduce_min(&axes);
+            let threshold = match layer.threshold.filter(|_| rule.threshold_decay != 0.0) {
+                None => largest,
+                Some(previous) => smoothed(largest, previous, rule.threshold_decay),
+            };
             Choice {
                 mask: drop.ge(threshold.broadcast_to(&drop.dims())),
                 new: None,
@@ -111,6 +118,12 @@ pub fn choose<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option
             }
         }
     })
+}
+
+/// `threshold * (1 - decay) + previous * decay`, each operation rounded as in [`super::host::smoothed_threshold`].
+fn smoothed<'g>(threshold: Tensor<'g>, previous: Tensor<'g>, decay: f64) -> Tensor<'g> {
+    // Neither product is negative. `max` keeps the compiler from fusing one with the sum, which would round once less.
+    (threshold * (1.0 - decay)).max(0.0) + (previous * decay).max(0.0)
 }
 
 /// The layer with what an update chose.

@@ -90,6 +90,7 @@ impl Trainer<'_> {
             grow_init: method.grow_init,
             initial_acc_scale: method.initial_accumulator_scale,
             drop_noise_std: method.drop_noise_std,
+            threshold_decay: self.plan.run.prune.threshold_decay,
             select: self.plan.run.mask_update.select,
         }
     }
@@ -162,7 +163,9 @@ impl Trainer<'_> {
             weights: state.get(&param.name),
             mask: state.get(mask),
             slots: state.get_all(&self.plan.optimizer.slots_of(&param.name)),
-            threshold: None,
+            threshold: state::threshold(self.plan, param)
+                .filter(|_| self.plan.run.prune.threshold_decay != 0.0)
+                .map(|name| state.get(&name)),
         }
     }
 

@@ -365,7 +365,9 @@ class Prune(Full):
     def prune_layer(self, run, layer, sparsity):
         size = np.abs(run.state[layer.kernel])
         k = int(np.rint(F(size.size) * (F(1) - sparsity)))
-        threshold = np.sort(size, axis=None)[size.size - k]
+        decay = self.settings["prune.threshold_decay"]
+        threshold = np.sort(size, axis=None)[size.size - k] * F(1 - decay)
+        threshold += run.state[f"{layer.name}/threshold"] * F(decay)
         mask = size >= threshold
         run.doubt(layer, size, mask, np.ones_like(mask))
         run.state[layer.mask], run.state[f"{layer.name}/threshold"] = mask, np.array(threshold)

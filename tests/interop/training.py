@@ -34,6 +34,7 @@ DEFAULTS = {
     "prune.frequency_steps": 500,
     "prune.initial_sparsity": 0.0,
     "prune.exponent": 3.0,
+    "prune.threshold_decay": 0.0,
     "train.seed": 0,
 }
 

@@ -53,7 +53,7 @@ fn given<'g>(g: &'g Graph, i: usize, arrays: &[Tensor<'g>], own: Key<'g>) -> (La
         weights: arrays[0],
         mask: arrays[1],
         slots: vec![arrays[2]],
-        threshold: None,
+        threshold: Some(g.scalar(0.5 + i as f32)),
     };
     let inputs = Inputs {
         gradient: arrays[3],
@@ -113,6 +113,7 @@ fn compare(dims: [&[usize]; 4]) {
     for (method, grow_init) in methods.into_iter().chain(inits).filter(wanted) {
         let rule = Rule {
             grow_init,
+            threshold_decay: 0.4,
             ..rule(method)
         };
         for backend in BACKENDS {

@@ -6,7 +6,7 @@ use hlo::{DType, Graph, Literal, Shape};
 use rigl_xla::sparse::host::{LayerState, UpdateInputs, UpdateReport, mask_update};
 use rigl_xla::sparse::select::Select;
 use rigl_xla::sparse::update::{Inputs, Layer, Rule, update};
-use rigl_xla::sparse::{GrowInit, Method, random_mask};
+use rigl_xla::sparse::{GrowInit, Keep, Method, random_mask};
 
 /// Standard deviation of the noise on drop scores in training.
 pub const NOISE: f64 = 1e-5;
@@ -17,6 +17,7 @@ pub fn rule(method: &str) -> Rule {
         grow_init: GrowInit::Zeros,
         initial_acc_scale: 0.0,
         drop_noise_std: NOISE,
+        threshold_decay: 0.0,
         select: Select::Bits,
     }
 }
@@ -53,6 +54,8 @@ pub struct Given {
     pub score: Vec<f32>,
     /// How many entries a method that prunes keeps.
     pub keep: usize,
+    /// Of gradual pruning, before the update.
+    pub threshold: f32,
 }
 
 /// The update of a rule for layers of `dims`, ready to run; with the random numbers that it draws, from a graph apart.
@@ -87,6 +90,7 @@ impl Updater {
             array(&given.initial_draw),
             array(&given.score),
             Literal::scalar(given.keep as i32),
+            Literal::scalar(given.threshold),
         ]);
         let after = Owned {
             weights: f32s(&outputs[0]),
@@ -123,6 +127,8 @@ impl Updater {
             loss_gradient: Some(&given.score),
             hessian_gradient: Some(&given.score),
             keep: Some(given.keep),
+            threshold: given.threshold,
+            threshold_decay: self.rule.threshold_decay,
         };
         let mut after = layer.clone();
         let Owned { weights, mask, slots } = &mut after;
@@ -144,13 +150,14 @@ fn update_graph(rule: &Rule, dims: &[usize]) -> hlo::Computation {
         array("initial_draw", DType::F32),
         array("score", DType::F32),
         ("keep".to_string(), Shape::scalar(DType::S32)),
+        ("threshold".to_string(), Shape::scalar(DType::F32)),
     ];
     Graph::function("update", &parameters, |_, p| {
         let layer = Layer {
             weights: p[0],
             mask: p[1],
             slots: p[2..4].to_vec(),
-            threshold: None,
+            threshold: Some(p[10]).filter(|_| rule.method.keep == Keep::Gradual),
         };
         let inputs = Inputs {
             gradient: p[4],

@@ -40,6 +40,7 @@ fn given(n: usize, tied: bool, drop_fraction: f32, rng: &mut Stream) -> Given {
         initial_draw: normals(n, rng),
         score: values(if tied { "ties" } else { "normal" }, n, rng),
         keep: rng.up_to(n as u64) as usize,
+        threshold: 0.0,
     }
 }
 
@@ -144,6 +145,7 @@ fn ties_without_noise_go_to_the_lower_index() {
                 initial_draw: vec![0.0; 24],
                 score: vec![0.0; 24],
                 keep: 0,
+                threshold: 0.0,
             };
             let (found, _) = updater.by_graph(&layer, &given);
             let expected: Vec<bool> = (0..24).map(|i| i < 6 || (12..18).contains(&i)).collect();
@@ -319,6 +321,37 @@ fn the_worked_example_comes_out_of_the_graph() {
     }
 }
 
+/// Masks and thresholds, bit for bit, with previous thresholds below and above the k-th largest magnitude.
+#[test]
+fn smoothed_thresholds_match_the_reference() {
+    let mut rng = random("smoothed", 0);
+    for backend in BACKENDS {
+        for threshold_decay in [0.4, 0.9, 0.123] {
+            let rule = Rule {
+                threshold_decay,
+                ..rule("prune")
+            };
+            let updater = Updater::new(backend, rule, &[40, 33]);
+            for previous in [0.0, 0.37, 2.9] {
+                let layer = Owned::new(normals(1320, &mut rng), 1320);
+                let given = Given {
+                    threshold: previous,
+                    ..given(1320, false, 0.0, &mut rng)
+                };
+                let (found, threshold) = updater.by_graph(&layer, &given);
+                let (expected, report) = updater.by_reference(&layer, &given);
+                let case = format!("{backend:?}, decay {threshold_decay}, previous {previous}");
+                assert_eq!(
+                    threshold.map(f32::to_bits),
+                    report.threshold.map(f32::to_bits),
+                    "{case}"
+                );
+                assert_eq!(found.mask, expected.mask, "{case}");
+            }
+        }
+    }
+}
+
 /// The second half of the worked example: slots and weights of new connections from the gradient.
 #[test]
 fn the_worked_example_scales_gradients_into_new_connections() {
@@ -338,6 +371,7 @@ fn the_worked_example_scales_gradients_into_new_connections() {
             initial_draw: vec![0.0; 12],
             score: vec![0.0; 12],
             keep: 0,
+            threshold: 0.0,
         };
         let (after, _) = Updater::new(backend, rule, &[3, 4]).by_graph(&layer, &given);
         for (i, weight, slot) in [(2, 0.09, 0.45), (5, 0.08, 0.40), (8, 0.07, 0.35)] {

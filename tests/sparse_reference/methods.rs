@@ -261,3 +261,66 @@ fn gradual_pruning_as_tensorflow() {
     ];
     assert_eq!(found, wants);
 }
+
+/// Thresholds (bits) and numbers of ones with `threshold_decay`, made with TensorFlow 1.15's own pruning: weights grow by an
+/// eighth of their first value per step.
+#[test]
+fn smoothed_thresholds_match_tensorflow() {
+    let method = Method::find("prune").unwrap();
+    let gradual = Gradual {
+        begin_step: 2,
+        end_step: 20,
+        initial_sparsity: 0.1,
+        target_sparsity: 0.98,
+        exponent: 3.0,
+    };
+    let tied = |i: i32| ((i * 7919 % 601 - 300) as f32 / 8.0).round_ties_even() / 8.0;
+    let wants = [
+        (
+            0.4,
+            [
+                ([0x3f6d_999a, 0x3f53_3334, 0], [513, 527, 600]),
+                ([0x4048_28f6, 0x4034_b852, 0], [367, 399, 600]),
+                ([0x40bb_ee98, 0x40a8_be77, 0], [239, 289, 600]),
+                ([0x410b_961f, 0x40f7_7f63, 0], [162, 208, 600]),
+                ([0x4134_08da, 0x411f_e647, 0], [98, 162, 600]),
+                ([0x4158_5058, 0x4140_a8ea, 0], [66, 130, 600]),
+            ],
+        ),
+        (
+            0.9,
+            [
+                ([0x3e1e_6667, 0x3e0c_cccd, 0], [591, 591, 600]),
+                ([0x3f19_3d70, 0x3f0a_147b, 0], [559, 559, 600]),
+                ([0x3fa7_8ed8, 0x3f96_8937, 0], [527, 527, 600]),
+                ([0x400f_66ae, 0x3fff_7b7e, 0], [481, 495, 600]),
+                ([0x4053_dc69, 0x403c_912c, 0], [449, 463, 600]),
+                ([0x408f_6ffc, 0x407f_82a8, 0], [417, 449, 600]),
+            ],
+        ),
+    ];
+    let rhythm = schedule(2, 20, 3);
+    for (threshold_decay, wants) in wants {
+        let mut thresholds = [0.0; 3];
+        let updates = trace(method.order, &rhythm, 23).filter_map(|tick| tick.update_at);
+        let found: Vec<_> = updates
+            .map(|at| {
+                let mut weights: Vec<f32> = (0..600).map(|i| tied(i) * (1.0 + at as f32 / 8.0)).collect();
+                let mut ones = [0; 3];
+                for (i, target) in [0.98, 0.882, 0.0].into_iter().enumerate() {
+                    let inputs = UpdateInputs {
+                        keep: Some(Gradual::kept(600, gradual.density_at(at, target))),
+                        threshold: thresholds[i],
+                        threshold_decay,
+                        ..Default::default()
+                    };
+                    let mut mask = vec![true; 600];
+                    thresholds[i] = update(method, &mut weights, &mut mask, &inputs).threshold.unwrap();
+                    ones[i] = mask.iter().filter(|&&m| m).count();
+                }
+                (thresholds.map(f32::to_bits), ones)
+            })
+            .collect();
+        assert_eq!(found, wants, "decay {threshold_decay}");
+    }
+}
