@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Error, FORMAT, Metadata, Result, file, fit};
+use crate::names::Unknown;
 
 /// The newest version of the layouts that this program reads, and the one it writes.
 pub const VERSION: u32 = 1;
@@ -60,16 +61,11 @@ impl fmt::Display for Format {
 }
 
 impl FromStr for Format {
-    type Err = String;
+    type Err = Unknown;
 
-    fn from_str(name: &str) -> std::result::Result<Self, String> {
+    fn from_str(name: &str) -> std::result::Result<Self, Unknown> {
         let named = Format::ALL.into_iter().find(|format| format.name() == name);
-        named.ok_or_else(|| {
-            format!(
-                "unknown format '{name}', expected {}",
-                Format::ALL.map(Format::name).join(", ")
-            )
-        })
+        named.ok_or_else(|| Unknown::new("format", name, Format::ALL.map(Format::name)))
     }
 }
 
