@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::error;
+use common::{error, json, rigl_xla};
 use hlo::{Computation, text};
 use rigl_xla::aot::Graph;
 use rigl_xla::aot::chips::GENERATIONS;
@@ -162,8 +162,50 @@ fn what_cannot_be_compiled_says_why() {
         let said = compile(args, 2);
         assert!(said.contains(expected), "{args:?}: {said}");
     }
-    let said = compile(&["--topology", "v2:1x1", "--batch", "90000000"], 1);
-    assert!(said.contains("memory"), "{said}");
+}
+
+#[test]
+fn a_program_that_does_not_fit_is_an_answer_with_the_largest_batch_that_does() {
+    let args = ["compile", "--topology", "v2:1x1", "--batch", "90000000"];
+    let answer = json(&args);
+    assert_eq!((&answer["fits"], &answer["batch"]), (&false.into(), &90_000_000.into()));
+    assert!(answer["reason"].as_str().unwrap().contains("memory"), "{answer}");
+    let largest = answer["largest_batch"].as_u64().unwrap();
+    assert!((1_000_000..90_000_000).contains(&largest), "{answer}");
+    let fitting = compiles(&["--topology", "v2:1x1", "--batch", &largest.to_string()]);
+    assert_eq!(fitting["fits"], true);
+    // A file that was asked for and cannot be written is an error.
+    let file = tempfile::tempdir().unwrap().path().join("step.exe");
+    let output = rigl_xla(&[&args[..], &["--save", file.to_str().unwrap()]].concat());
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(1) && message.contains("step.exe: not written"),
+        "{message}"
+    );
+}
+
+/// Evaluation of ResNet-50 of eight times the channels on pictures of 1024 pixels.
+#[test]
+fn automatic_batches_go_down_to_one_and_say_when_not_even_that_fits() {
+    let network = [
+        "compile", "--model", "resnet50", "--width", "8", "--graph", "eval", "--effort", "0",
+    ];
+    let answer = json(
+        &[
+            &network[..],
+            &[
+                "--topology",
+                "v2:1x1",
+                "--batch",
+                "auto",
+                "--set",
+                "model.image_size=1024",
+            ],
+        ]
+        .concat(),
+    );
+    assert_eq!((&answer["fits"], &answer["batch"]), (&false.into(), &1.into()));
+    assert_eq!(answer["largest_batch"], Value::Null, "{answer}");
 }
 
 #[test]

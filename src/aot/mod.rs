@@ -9,7 +9,7 @@ pub mod search;
 
 use crate::names::Unknown;
 use crate::pjrt::{self, Compiled, OptionValue, Topology};
-use crate::report;
+use crate::report::{self, units};
 use crate::{config, data};
 use chips::Grid;
 use hlo::{Alias, Computation};
@@ -36,7 +36,11 @@ pub enum Error {
         example: String,
     },
     /// A program that needs more memory than a device has, though the compiler let it pass.
-    #[error("the program needs {needed} bytes of memory on each device of {grid}; expected at most {available}")]
+    #[error(
+        "the program needs {} of memory on each device of {grid}; expected at most {}",
+        units::bytes(*needed as f64),
+        units::bytes(*available as f64)
+    )]
     Memory {
         /// Bytes that it needs at its peak.
         needed: u64,

@@ -2,19 +2,23 @@
 
 /// The largest multiple of `grid` for which `fits` holds, and what it gave; `None` where not even `grid` itself fits.
 ///
-/// Doubles until one does not fit, then halves the gap until it is a sixteenth of the batch, or `grid`: a batch that is
-/// found is at most that much too small. Nothing above `limit` is tried. `fits` is taken to be monotonic.
+/// Doubles until one does not fit, or starts from `refused`, a batch that is known not to; then halves the gap until it is a
+/// sixteenth of the batch, or `grid`: a batch that is found is at most that much too small. Nothing above `limit` is tried.
+/// `fits` is taken to be monotonic.
 ///
 /// # Errors
 /// The first of `fits`.
 pub fn largest<T, E>(
     grid: usize,
     limit: usize,
+    mut refused: Option<usize>,
     mut fits: impl FnMut(usize) -> Result<Option<T>, E>,
 ) -> Result<Option<(usize, T)>, E> {
+    if refused.is_some_and(|high| high <= grid) {
+        return Ok(None);
+    }
     let Some(first) = fits(grid)? else { return Ok(None) };
     let mut best = (grid, first);
-    let mut refused: Option<usize> = None;
     loop {
         let (low, step) = (best.0, (best.0 / 16).max(grid));
         let next = match refused {
@@ -37,12 +41,31 @@ mod tests {
 
     /// The batch found where at most `limit` fit, and the number of tries.
     fn search(grid: usize, limit: usize) -> (Option<usize>, usize) {
+        search_below(grid, limit, None)
+    }
+
+    fn search_below(grid: usize, limit: usize, refused: Option<usize>) -> (Option<usize>, usize) {
         let mut tries = 0;
-        let found = largest(grid, 4096, |batch| {
+        let found = largest(grid, 4096, refused, |batch| {
+            assert!(refused.is_none_or(|refused| batch < refused), "{batch}");
             tries += 1;
             Ok::<_, ()>((batch <= limit).then_some(()))
         });
         (found.unwrap().map(|(batch, ())| batch), tries)
+    }
+
+    #[test]
+    fn a_batch_known_not_to_fit_bounds_the_search() {
+        assert_eq!(search_below(8, 4, Some(8)), (None, 0));
+        for refused in 9..600 {
+            for limit in [7, 8, 9, refused / 2, refused - 1] {
+                let (found, tries) = search_below(8, limit, Some(refused));
+                assert_eq!(found.is_some(), limit >= 8);
+                let gap = limit - found.unwrap_or(limit);
+                assert!(gap < (limit / 16).max(8) + 8, "{found:?} of {limit} below {refused}");
+                assert!(tries <= 8, "{tries} tries for {limit} below {refused}");
+            }
+        }
     }
 
     #[test]
@@ -61,7 +84,7 @@ mod tests {
     #[test]
     fn a_failure_ends_the_search() {
         assert_eq!(
-            largest(8, 64, |_| Err::<Option<()>, _>("no compiler")),
+            largest(8, 64, None, |_| Err::<Option<()>, _>("no compiler")),
             Err("no compiler")
         );
     }

@@ -1,9 +1,10 @@
 //! `rigl-xla compile`: ahead of time, for devices that are not here.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::Usage;
@@ -12,6 +13,7 @@ use crate::aot::chips::{Generation, Grid};
 use crate::aot::{Error, Figures, Graph, Machine, search};
 use crate::config::Plan;
 use crate::pjrt::{self, Compiled, DeviceKind};
+use crate::report::{escape, units};
 
 /// Arguments of `compile`.
 #[derive(clap::Args, Debug)]
@@ -68,8 +70,9 @@ const BATCH_LIMIT: usize = 1 << 16;
 /// What `compile` prints.
 #[derive(Serialize)]
 struct Report<'a> {
-    /// Else there is an error and no report.
+    /// Else there is an error and no report, or that of a program that does not fit.
     compiles: bool,
+    fits: bool,
     topology: String,
     chip: &'static Generation,
     chips: usize,
@@ -104,11 +107,50 @@ struct Outcome {
     figures: Figures,
 }
 
+/// What `compile` prints of a program that needs more memory than a device has.
+#[derive(Serialize)]
+struct TooLarge {
+    fits: bool,
+    topology: String,
+    graph: Graph,
+    /// Examples per device of the program that does not fit.
+    batch: usize,
+    /// Memory of a device.
+    device_bytes: u64,
+    /// What the program needs, where the compiler let it pass.
+    needed_bytes: Option<u64>,
+    /// The compiler's words, or ours.
+    reason: String,
+    /// Most examples per device that were found to fit; `None` where not even one does, or the graph has no batch.
+    largest_batch: Option<usize>,
+}
+
+impl TooLarge {
+    fn new(machine: &Machine, graph: Graph, batch: usize, error: &Error) -> Self {
+        TooLarge {
+            fits: false,
+            topology: machine.grid.to_string(),
+            graph,
+            batch,
+            device_bytes: machine.memory_bytes(),
+            needed_bytes: match error {
+                Error::Memory { needed, .. } => Some(*needed),
+                _ => None,
+            },
+            reason: error.to_string().lines().next().unwrap_or_default().to_owned(),
+            largest_batch: None,
+        }
+    }
+}
+
+/// A program, or that it does not fit.
+type Answer = Result<Outcome, TooLarge>;
+
 /// Runs `compile`.
 ///
 /// # Errors
-/// A run that cannot be built, a topology that does not exist, a program that does not compile or does not fit, or a file
-/// that cannot be written.
+/// A run that cannot be built, a topology that does not exist, a program that does not compile, or a file that cannot be
+/// written. A program that does not fit is an answer, unless it was to be saved.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let grid = Grid::parse(&args.topology)?;
     let device = grid.generation.device();
@@ -124,15 +166,29 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     plan.engine()?.only_pjrt("a program for devices that are not here")?;
     let machine = Machine::open(grid, plan.plugin())?;
     let outcome = match args.batch {
-        Some(Batch::Auto) => args.largest(&machine, &plan)?,
-        Some(Batch::Of(batch)) => args.compile(&machine, &plan, Some(batch))?,
-        None => args.compile(&machine, &plan, None)?,
+        Some(Batch::Auto) => args.auto(&machine, &plan)?,
+        Some(Batch::Of(batch)) => args.asked(&machine, &plan, Some(batch))?,
+        None => args.asked(&machine, &plan, None)?,
     };
-    save(args.save_hlo.as_deref(), || outcome.compiled.optimized_hlo())?;
-    save(args.save.as_deref(), || outcome.compiled.serialize())?;
-    let report = outcome.report(&machine);
+    match outcome {
+        Ok(outcome) => {
+            save(args.save_hlo.as_deref(), || outcome.compiled.optimized_hlo())?;
+            save(args.save.as_deref(), || outcome.compiled.serialize())?;
+            print(&outcome.report(&machine), json)
+        }
+        Err(too_large) => {
+            print(&too_large, json)?;
+            match args.save_hlo.as_deref().or(args.save.as_deref()) {
+                Some(path) => bail!("{}: not written, as the program does not fit", escape::path(path)),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
     match json {
-        true => super::print_json(&report),
+        true => super::print_json(report),
         false => super::print(&report.to_string()),
     }
 }
@@ -184,25 +240,68 @@ impl Args {
         })
     }
 
-    /// Compiles with the most examples that fit.
-    fn largest(&self, machine: &Machine, plan: &Plan) -> anyhow::Result<Outcome> {
-        let mut refusal = None;
-        let found = search::largest(BATCH_GRID, BATCH_LIMIT, |batch| {
-            match self.compile(machine, plan, Some(batch)) {
-                Err(error) if error.is_out_of_memory() => {
-                    crate::report::detail(|| format!("{batch} examples do not fit"));
-                    refusal = Some(error);
-                    Ok(None)
-                }
-                compiled => compiled.map(Some),
-            }
-        })?;
-        let found = found.map(|(_, outcome)| outcome);
-        let why = || format!("--batch auto: not even {BATCH_GRID} examples fit");
-        match refusal {
-            Some(error) => found.ok_or(error).with_context(why),
-            None => found.with_context(why),
+    /// Compiles with so many examples per device; where they do not fit, finds how many do.
+    fn asked(&self, machine: &Machine, plan: &Plan, batch: Option<usize>) -> Result<Answer, Error> {
+        let error = match self.compile(machine, plan, batch) {
+            Err(error) if error.is_out_of_memory() => error,
+            compiled => return compiled.map(Ok),
+        };
+        let train = &plan.run.train;
+        let batch = batch.unwrap_or(match self.graph {
+            Graph::Eval => train.eval_batch_size,
+            Graph::Update => train.batch_size,
+            Graph::Step | Graph::Train => train.batch_size.div_ceil(machine.devices),
+        });
+        let mut refusal = TooLarge::new(machine, self.graph, batch, &error);
+        if self.graph != Graph::Update {
+            crate::report::note!("{batch} examples per device do not fit; looking for the most that do");
+            let found = self.largest(machine, plan, Some(batch), |_, _| ())?;
+            refusal.largest_batch = found.map(|(batch, _)| batch);
         }
+        Ok(Err(refusal))
+    }
+
+    /// Compiles with the most examples per device that fit.
+    fn auto(&self, machine: &Machine, plan: &Plan) -> anyhow::Result<Answer> {
+        let mut refusal = None;
+        let found = self.largest(machine, plan, None, |batch, error| {
+            refusal = Some(TooLarge::new(machine, self.graph, batch, error));
+        })?;
+        match found {
+            Some((_, outcome)) => Ok(Ok(outcome)),
+            None => refusal.map(Err).context("--batch auto: no batch was tried"),
+        }
+    }
+
+    /// The most examples per device that fit, fewer than `refused` where those are known not to, and the program for them.
+    /// `not_fitting` is called with each batch that does not fit.
+    fn largest(
+        &self,
+        machine: &Machine,
+        plan: &Plan,
+        refused: Option<usize>,
+        mut not_fitting: impl FnMut(usize, &Error),
+    ) -> Result<Option<(usize, Outcome)>, Error> {
+        let mut fits = |batch| match self.compile(machine, plan, Some(batch)) {
+            Err(error) if error.is_out_of_memory() => {
+                crate::report::detail(|| format!("{batch} examples do not fit"));
+                not_fitting(batch, &error);
+                Ok(None)
+            }
+            compiled => compiled.map(Some),
+        };
+        let found = search::largest(BATCH_GRID, BATCH_LIMIT, refused, &mut fits)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        // A few examples leave most of a device idle, but fit.
+        let few = (1..BATCH_GRID).rev().filter(|batch| batch.is_power_of_two());
+        for batch in few.filter(|&batch| refused.is_none_or(|refused| batch < refused)) {
+            if let Some(outcome) = fits(batch)? {
+                return Ok(Some((batch, outcome)));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -211,6 +310,7 @@ impl Outcome {
         let train = &self.plan.run.train;
         Report {
             compiles: true,
+            fits: true,
             topology: machine.grid.to_string(),
             chip: machine.grid.generation,
             chips: machine.grid.chips(),
@@ -233,7 +333,28 @@ impl Outcome {
     }
 }
 
-impl std::fmt::Display for Report<'_> {
+impl Display for TooLarge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut line = |what: &str, value: String| writeln!(f, "{what:<20}{value}");
+        line("fits", format!("no: {}", self.reason))?;
+        line(
+            "devices",
+            format!(
+                "each with {} of {}",
+                units::bytes(self.device_bytes as f64),
+                self.topology
+            ),
+        )?;
+        line("batch per device", self.batch.to_string())?;
+        match (self.graph, self.largest_batch) {
+            (Graph::Update, _) => Ok(()),
+            (_, Some(batch)) => line("largest that fits", batch.to_string()),
+            (_, None) => line("largest that fits", "none: not even a batch of 1 fits".to_owned()),
+        }
+    }
+}
+
+impl Display for Report<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let figures = self.figures;
         let share = 100.0 * figures.peak_bytes as f64 / figures.device_bytes as f64;
@@ -248,14 +369,18 @@ impl std::fmt::Display for Report<'_> {
         line(
             "peak memory",
             format!(
-                "{} of {} bytes ({share:.1} %)",
-                figures.peak_bytes, figures.device_bytes
+                "{} of {} ({share:.1} %)",
+                units::bytes(figures.peak_bytes as f64),
+                units::bytes(figures.device_bytes as f64)
             ),
         )?;
-        line("operations", estimate(figures.flops))?;
-        line("bytes accessed", estimate(figures.bytes_accessed))?;
+        line("operations", figures.flops.map_or("-".to_owned(), units::count))?;
+        line(
+            "bytes accessed",
+            figures.bytes_accessed.map_or("-".to_owned(), units::bytes),
+        )?;
         line("operations per byte", estimate(figures.intensity))?;
-        line("collective bytes", figures.collective_bytes.to_string())?;
+        line("collective bytes", units::bytes(figures.collective_bytes as f64))?;
         line(
             "instructions",
             format!("{} of {} in the graph", figures.instructions, self.graph_instructions),

@@ -5,6 +5,7 @@ pub mod metrics;
 pub mod progress;
 pub mod table;
 pub mod terminal;
+pub mod units;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,55 @@
+//! Figures for people: four digits with a prefix. Exact ones are in JSON and CSV.
+
+/// A number with the prefix k, M, G, T, P or E, powers of 1000: `266.6 k`; whole ones below 1000 as they are.
+pub fn count(value: f64) -> String {
+    const PREFIXES: [&str; 7] = ["", " k", " M", " G", " T", " P", " E"];
+    if value.fract() == 0.0 && value.abs() < 1000.0 {
+        return format!("{value}");
+    }
+    let (mut scaled, mut prefix) = (value, 0);
+    // From here on four digits are rounded up to 1000.
+    while scaled.abs() >= 999.95 && prefix + 1 < PREFIXES.len() {
+        scaled /= 1000.0;
+        prefix += 1;
+    }
+    let decimals = match scaled.abs() {
+        large if large >= 99.995 => 1,
+        middle if middle >= 9.9995 => 2,
+        _ => 3,
+    };
+    format!("{scaled:.decimals$}{}", PREFIXES[prefix])
+}
+
+/// A number of bytes: `17.24 kB`, in powers of 1000.
+pub fn bytes(value: f64) -> String {
+    let count = count(value);
+    let space = if count.contains(' ') { "" } else { " " };
+    format!("{count}{space}B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_four_digits_and_a_prefix() {
+        for (value, shown) in [
+            (0.0, "0"),
+            (7.0, "7"),
+            (999.0, "999"),
+            (0.5, "0.500"),
+            (1000.0, "1.000 k"),
+            (99_996.0, "100.0 k"),
+            (266_200.0, "266.2 k"),
+            (999_949.0, "999.9 k"),
+            (999_999.0, "1.000 M"),
+            (8_202_341_000.0, "8.202 G"),
+            (3.225e18, "3.225 E"),
+            (1e25, "10000000.0 E"),
+        ] {
+            assert_eq!(count(value), shown);
+        }
+        assert_eq!(bytes(999.0), "999 B");
+        assert_eq!(bytes(16_911_433_728.0), "16.91 GB");
+    }
+}
