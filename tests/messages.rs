@@ -135,3 +135,52 @@ fn a_full_disk_under_the_results_is_an_error() {
         "{message}"
     );
 }
+
+/// Standard output of a command that succeeds, on a terminal of `columns`, or in a pipe.
+fn output(args: &[&str], columns: Option<&str>) -> String {
+    let mut command = program(args);
+    command
+        .env_remove("COLUMNS")
+        .envs(columns.map(|columns| ("COLUMNS", columns)));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{args:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn tables_of_costs_fit_80_columns_with_rounded_figures_and_units() {
+    for preset in ["mnist-rigl", "resnet50-rigl", "mobilenet-v1-rigl"] {
+        let text = output(&["cost", preset], Some("80"));
+        let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= 80, "{preset}: {widest}: {text}");
+        assert!(
+            !text
+                .split_whitespace()
+                .any(|word| word.len() > 5 && word.parse::<u64>().is_ok()),
+            "{text}"
+        );
+    }
+    let text = output(&["cost"], Some("80"));
+    let line = "layer1  784x300     1x1    0.9800  235.2 k   4.704 k  9.708 k  9.408 k  49.42 kB";
+    assert!(text.lines().any(|found| found == line), "{text}");
+    // Exact where programs read them.
+    let csv = output(&["cost", "--csv"], Some("80"));
+    assert!(
+        csv.contains("\nlayer1,784x300,1x1,0.980000,235200,4704,9708,9408,49416\n"),
+        "{csv}"
+    );
+}
+
+#[test]
+fn tables_have_a_line_per_row_in_a_pipe_and_names_above_figures_on_a_narrow_terminal() {
+    const LAYER: &str = "resnet_model/initial_conv";
+    let piped = output(&["plan", "resnet50-rigl"], None);
+    let line = |text: &str| text.lines().position(|line| line.starts_with(LAYER)).unwrap();
+    let row: Vec<&str> = piped.lines().nth(line(&piped)).unwrap().split_whitespace().collect();
+    assert_eq!(row, [LAYER, "7x7x3x64", "0.579962", "5456", "3952"]);
+    let narrow = output(&["plan", "resnet50-rigl"], Some("80"));
+    let at = line(&narrow);
+    let lines: Vec<&str> = narrow.lines().collect();
+    assert_eq!(lines[at], LAYER);
+    assert_eq!(lines[at + 1].split_whitespace().collect::<Vec<_>>(), row[1..]);
+}

@@ -5,7 +5,8 @@ use serde::Serialize;
 use crate::config::Plan;
 use crate::engine::Pjrt;
 use crate::pjrt::Executable;
-use crate::report::table::Table;
+use crate::report::table::{Style, Table};
+use crate::report::units;
 use crate::train::eval::{Inference, prediction};
 use crate::train::step::Trainer;
 use hlo::DType;
@@ -74,29 +75,33 @@ fn program(name: &'static str, batch: usize, executable: &Executable) -> anyhow:
     })
 }
 
-/// The programs as a table.
-pub fn table(programs: &[Program]) -> Table {
+/// The programs as a table, in text with rounded figures.
+pub fn table(programs: &[Program], style: Style) -> Table {
     let mut table = Table::new(&[
         "compiled",
         "batch",
         "FLOPs",
-        "FLOPs per example",
-        "bytes accessed",
-        "peak bytes",
+        "per example",
+        "accessed",
+        "peak",
         "arguments",
         "temporaries",
     ]);
-    let estimate = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.0}"));
+    let (count, bytes): (fn(f64) -> String, fn(f64) -> String) = match style {
+        Style::Text => (units::count, units::bytes),
+        Style::Markdown | Style::Csv => (|value| format!("{value:.0}"), |value| format!("{value:.0}")),
+    };
+    let shown = |value: Option<f64>, form: fn(f64) -> String| value.map_or("-".to_owned(), form);
     for program in programs {
         table.row([
             program.name.to_owned(),
             program.batch.to_string(),
-            estimate(program.flops),
-            estimate(program.flops_per_example),
-            estimate(program.bytes_accessed),
-            program.peak_bytes.map_or("-".to_owned(), |v| v.to_string()),
-            program.argument_bytes.to_string(),
-            program.temp_bytes.to_string(),
+            shown(program.flops, count),
+            shown(program.flops_per_example, count),
+            shown(program.bytes_accessed, bytes),
+            shown(program.peak_bytes.map(|peak| peak as f64), bytes),
+            bytes(program.argument_bytes as f64),
+            bytes(program.temp_bytes as f64),
         ]);
     }
     table

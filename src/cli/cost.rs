@@ -8,12 +8,17 @@ use super::{Usage, compiled, paper};
 use crate::config::{Layers, Plan};
 use crate::cost::{PlanCost, both};
 use crate::report::table::{Style, Table};
+use crate::report::units;
 use crate::sparse::Keep;
 use models::cost::Counts;
 use models::{Kind, Layer};
 
 /// Arguments of `cost`.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Figures are rounded to four digits; those of --csv, --markdown and --json are exact. Tables fit the \
+                        terminal, or COLUMNS; in a pipe every row is one line."
+)]
 pub struct Args {
     #[command(flatten)]
     run: RunArgs,
@@ -213,15 +218,18 @@ impl<'a> Report<'a> {
     }
 
     fn write(&self, style: Style) -> String {
-        let layers = self.layer_table().write(style);
+        let layers = self.layer_table(style).write(style);
         if style == Style::Csv {
             return layers;
         }
         let head = format!(
-            "{} with {}, {} distribution at sparsity {}, training multiplier {}\n",
+            "{} with {}, {} distribution\nsparsity {}, training multiplier {}\n",
             self.model, self.method, self.distribution, self.sparsity, self.multiplier
         );
         let mut note = String::new();
+        if style == Style::Text {
+            note += "(FLOPs of a forward pass, published and plain; exact figures: --csv, --json)\n";
+        }
         if self.ranked_together {
             note += &format!("{}\n", super::RANKED_TOGETHER);
         }
@@ -231,34 +239,32 @@ impl<'a> Report<'a> {
         let mut text = format!("{head}\n{layers}{note}\n{}", self.total_table().write(style));
         if let Some(programs) = &self.compiled {
             text.push('\n');
-            text.push_str(&compiled::table(programs).write(style));
+            text.push_str(&compiled::table(programs, style).write(style));
         }
         text
     }
 
-    fn layer_table(&self) -> Table {
+    /// In text rounded, with short headers; exact in the other forms.
+    fn layer_table(&self, style: Style) -> Table {
+        let (sparsities, headers, count, bytes): (_, _, fn(f64) -> String, fn(f64) -> String) = match style {
+            Style::Text => (4, ["FLOPs", "plain"], units::count, units::bytes),
+            Style::Markdown | Style::Csv => (6, ["published FLOPs", "plain FLOPs"], whole, whole),
+        };
+        let [published, plain] = headers;
         let mut table = Table::new(&[
-            "layer",
-            "shape",
-            "output",
-            "sparsity",
-            "weights",
-            "nonzeros",
-            "published FLOPs",
-            "plain FLOPs",
-            "bytes",
+            "layer", "shape", "output", "sparsity", "weights", "nonzeros", published, plain, "bytes",
         ]);
         for layer in &self.layers {
             table.row([
                 layer.name.to_owned(),
                 times(layer.shape),
                 times(&layer.output),
-                format!("{:.6}", layer.sparsity),
-                layer.weights.to_string(),
-                layer.nonzeros.to_string(),
-                whole(layer.flops.published.sparse),
-                whole(layer.flops.plain.sparse),
-                whole(layer.bytes.sparse),
+                format!("{:.sparsities$}", layer.sparsity),
+                count(layer.weights as f64),
+                count(layer.nonzeros as f64),
+                count(layer.flops.published.sparse),
+                count(layer.flops.plain.sparse),
+                bytes(layer.bytes.sparse),
             ]);
         }
         let total = &self.total;
@@ -266,12 +272,12 @@ impl<'a> Report<'a> {
             "total".to_owned(),
             String::new(),
             String::new(),
-            format!("{:.6}", total.sparsity),
-            total.weights.to_string(),
-            total.nonzeros.to_string(),
-            whole(total.inference_flops.published.sparse),
-            whole(total.inference_flops.plain.sparse),
-            whole(total.bytes.published.sparse),
+            format!("{:.sparsities$}", total.sparsity),
+            count(total.weights as f64),
+            count(total.nonzeros as f64),
+            count(total.inference_flops.published.sparse),
+            count(total.inference_flops.plain.sparse),
+            bytes(total.bytes.published.sparse),
         ]);
         table
     }
@@ -291,14 +297,10 @@ impl<'a> Report<'a> {
             }
         };
         let total = &self.total;
-        add("inference FLOPs", &total.inference_flops, |v| {
-            format!("{:.3} M", v / 1e6)
-        });
-        add("training FLOPs", &total.training_flops, |v| format!("{:.3} M", v / 1e6));
-        add("FLOPs of the whole run", &total.training_run_flops, |v| {
-            format!("{v:.3e}")
-        });
-        add("model bytes", &total.bytes, |v| format!("{:.3} MB", v / 1e6));
+        add("inference FLOPs", &total.inference_flops, units::count);
+        add("training FLOPs", &total.training_flops, units::count);
+        add("FLOPs of the whole run", &total.training_run_flops, units::count);
+        add("model bytes", &total.bytes, units::bytes);
         table
     }
 }

@@ -2,10 +2,12 @@
 
 use models::{Init, Param};
 use serde::Serialize;
-use toml::{Table, Value};
+use toml::{Table as Toml, Value};
 
+use super::cost::times;
 use super::run_args::{RunArgs, pair};
 use crate::config::{Error, Plan, Pruned, Replacement, Run};
+use crate::report::table::{Style, Table};
 use crate::sparse::{Budget, Keep};
 
 /// Most weights that a layer of `--layers` may have, so that no sum of a plan overflows.
@@ -41,7 +43,7 @@ fn plan(args: Args) -> Result<Plan, Error> {
         return run.layers()?.plan();
     }
     // The preset's own layers belong to its model.
-    let none = Value::Table(Table::new());
+    let none = Value::Table(Toml::new());
     let base = run.base()?.set("--layers", &["sparsity", "layers"], none)?;
     run.flags_over(base)?.plan_for(layers)
 }
@@ -241,41 +243,10 @@ impl std::fmt::Display for Report<'_> {
             "{} with {}, {} distribution",
             self.model, self.method, self.distribution
         )?;
-        let names = self.layers.iter().map(|layer| layer.name.len());
-        let wide = names.chain(["layer".len()]).max().unwrap_or(0);
-        writeln!(
-            f,
-            "\n{:<wide$} {:<16} {:>9} {:>10} {:>10}",
-            "layer", "shape", "sparsity", "zeros", "nonzeros"
-        )?;
-        for layer in &self.layers {
-            let shape = layer.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
-            let note = match layer {
-                Layer { custom: true, .. } => "  custom",
-                Layer { saturated: true, .. } => "  saturated",
-                _ => "",
-            };
-            let Layer {
-                name,
-                sparsity,
-                zeros,
-                nonzeros,
-                ..
-            } = layer;
-            writeln!(
-                f,
-                "{name:<wide$} {shape:<16} {sparsity:>9.6} {zeros:>10} {nonzeros:>10}{note}"
-            )?;
-        }
+        write!(f, "\n{}", self.layer_table().write(Style::Text))?;
         if self.ranked_together {
             writeln!(f, "{}", super::RANKED_TOGETHER)?;
         }
-        let (zeros, nonzeros) = (self.maskable - self.nonzeros, self.nonzeros);
-        writeln!(
-            f,
-            "{:<wide$} {:<16} {:>9.6} {zeros:>10} {nonzeros:>10}",
-            "total", "", self.sparsity
-        )?;
         writeln!(f, "\nparameters      {}", self.parameters)?;
         writeln!(f, "training state  {:.2} MB", self.state_bytes as f64 / 1e6)?;
         if let Some(shared) = &self.replicas {
@@ -306,6 +277,33 @@ impl std::fmt::Display for Report<'_> {
 }
 
 impl Report<'_> {
+    fn layer_table(&self) -> Table {
+        let mut table = Table::new(&["layer", "shape", "sparsity", "zeros", "nonzeros", ""]);
+        for layer in &self.layers {
+            let note = match layer {
+                Layer { custom: true, .. } => "custom",
+                Layer { saturated: true, .. } => "saturated",
+                _ => "",
+            };
+            table.row([
+                layer.name.to_owned(),
+                times(layer.shape),
+                format!("{:.6}", layer.sparsity),
+                layer.zeros.to_string(),
+                layer.nonzeros.to_string(),
+                note.to_owned(),
+            ]);
+        }
+        table.row([
+            "total".to_owned(),
+            String::new(),
+            format!("{:.6}", self.sparsity),
+            (self.maskable - self.nonzeros).to_string(),
+            self.nonzeros.to_string(),
+        ]);
+        table
+    }
+
     fn write_launches(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "launches        {} iterations", self.launch_iterations)?;
         match self.launch_image_bytes {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::terminal::output_width;
+
 /// How a table is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Style {
@@ -37,13 +39,31 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The table in a style, with a line end.
+    /// The table in a style, with a line end. Text is fitted to the terminal, where there is one.
     pub fn write(&self, style: Style) -> String {
         match style {
-            Style::Text => self.aligned("", "  ", ""),
+            Style::Text => self.text(output_width()),
             Style::Markdown => self.aligned("| ", " | ", " |"),
             Style::Csv => self.csv(),
         }
+    }
+
+    /// A line for each row; where lines would be longer than `width`, the first cell has a line of its own.
+    fn text(&self, width: Option<usize>) -> String {
+        let text = self.aligned("", "  ", "");
+        let columns = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        if width.is_none_or(|width| columns <= width) {
+            return text;
+        }
+        let others = |line: &Vec<String>| line.iter().skip(1).cloned().collect();
+        let figures = Table {
+            header: others(&self.header),
+            rows: self.rows.iter().map(others).collect(),
+        };
+        let figures = figures.aligned("", "  ", "");
+        let names = std::iter::once(&self.header).chain(&self.rows).map(|line| &line[0]);
+        let lines = names.zip(figures.lines());
+        lines.map(|(name, figures)| format!("{name}\n  {figures}\n")).collect()
     }
 
     /// Columns of equal width; numbers to the right.
@@ -110,6 +130,15 @@ fn quoted(cell: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_that_is_too_wide_has_names_on_lines_of_their_own() {
+        let mut table = Table::new(&["layer", "weights"]);
+        table.row(["a/long/name".to_owned(), "7".to_owned()]);
+        assert_eq!(table.text(Some(20)), "layer        weights\na/long/name        7\n");
+        assert_eq!(table.text(Some(19)), "layer\n  weights\na/long/name\n        7\n");
+        assert_eq!(table.text(None), table.text(Some(20)));
+    }
 
     #[test]
     fn one_table_in_three_styles() {

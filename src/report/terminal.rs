@@ -2,16 +2,25 @@
 
 use std::io::{self, Write};
 
+use terminal_size::{Height, Width};
+
 use super::escape;
 use crate::names::LIST;
 
-/// Columns of the terminal of standard output or standard error, else the variable `COLUMNS`, else 80.
-pub fn width() -> usize {
-    let terminal =
-        terminal_size::terminal_size_of(io::stdout()).or_else(|| terminal_size::terminal_size_of(io::stderr()));
+/// Columns of the terminal of standard output, else the variable `COLUMNS`; `None` where neither is there, as in a pipe.
+pub fn output_width() -> Option<usize> {
+    columns(terminal_size::terminal_size_of(io::stdout()))
+}
+
+/// As [`output_width`], of standard error, by default 80.
+fn error_width() -> usize {
+    columns(terminal_size::terminal_size_of(io::stderr())).unwrap_or(80)
+}
+
+fn columns(terminal: Option<(Width, Height)>) -> Option<usize> {
     let variable = || std::env::var("COLUMNS").ok()?.parse().ok();
     let columns = terminal.map(|(width, _)| usize::from(width.0));
-    columns.or_else(variable).filter(|columns| *columns > 0).unwrap_or(80)
+    columns.or_else(variable).filter(|columns| *columns > 0)
 }
 
 /// Writes `error: MESSAGE` to standard error, styled as the parser of the command line styles its own errors: coloured on a
@@ -19,7 +28,7 @@ pub fn width() -> usize {
 pub(crate) fn write_error(message: &str) {
     let styles = clap::builder::Styles::styled();
     let style = styles.get_error();
-    let message = wrap_lists(&escape::text(message), width());
+    let message = wrap_lists(&escape::text(message), error_width());
     let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {message}");
 }
 
