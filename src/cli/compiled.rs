@@ -87,10 +87,7 @@ pub fn table(programs: &[Program], style: Style) -> Table {
         "arguments",
         "temporaries",
     ]);
-    let (count, bytes): (fn(f64) -> String, fn(f64) -> String) = match style {
-        Style::Text => (units::count, units::bytes),
-        Style::Markdown | Style::Csv => (|value| format!("{value:.0}"), |value| format!("{value:.0}")),
-    };
+    let [count, bytes] = units::forms(style);
     let shown = |value: Option<f64>, form: fn(f64) -> String| value.map_or("-".to_owned(), form);
     for program in programs {
         table.row([

@@ -246,10 +246,11 @@ impl<'a> Report<'a> {
 
     /// In text rounded, with short headers; exact in the other forms.
     fn layer_table(&self, style: Style) -> Table {
-        let (sparsities, headers, count, bytes): (_, _, fn(f64) -> String, fn(f64) -> String) = match style {
-            Style::Text => (4, ["FLOPs", "plain"], units::count, units::bytes),
-            Style::Markdown | Style::Csv => (6, ["published FLOPs", "plain FLOPs"], whole, whole),
+        let (sparsities, headers) = match style {
+            Style::Text => (4, ["FLOPs", "plain"]),
+            Style::Markdown | Style::Csv => (6, ["published FLOPs", "plain FLOPs"]),
         };
+        let [count, bytes] = units::forms(style);
         let [published, plain] = headers;
         let mut table = Table::new(&[
             "layer", "shape", "output", "sparsity", "weights", "nonzeros", published, plain, "bytes",
@@ -328,8 +329,4 @@ impl<'a> LayerReport<'a> {
 
 pub(super) fn times(dims: &[usize]) -> String {
     dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
-}
-
-fn whole(value: f64) -> String {
-    format!("{value:.0}")
 }

@@ -63,7 +63,7 @@ impl Table {
         let figures = figures.aligned("", "  ", "");
         let names = std::iter::once(&self.header).chain(&self.rows).map(|line| &line[0]);
         let lines = names.zip(figures.lines());
-        lines.map(|(name, figures)| format!("{name}\n  {figures}\n")).collect()
+        lines.map(|(name, figures)| format!("{name}\n {figures}\n")).collect()
     }
 
     /// Columns of equal width; numbers to the right.
@@ -136,7 +136,7 @@ mod tests {
         let mut table = Table::new(&["layer", "weights"]);
         table.row(["a/long/name".to_owned(), "7".to_owned()]);
         assert_eq!(table.text(Some(20)), "layer        weights\na/long/name        7\n");
-        assert_eq!(table.text(Some(19)), "layer\n  weights\na/long/name\n        7\n");
+        assert_eq!(table.text(Some(19)), "layer\n weights\na/long/name\n       7\n");
         assert_eq!(table.text(None), table.text(Some(20)));
     }
 

@@ -1,5 +1,19 @@
 //! Figures for people: four digits with a prefix. Exact ones are in JSON and CSV.
 
+use super::table::Style;
+
+/// How a table of this style has numbers and sizes in bytes: rounded with units in text, else in all digits.
+pub fn forms(style: Style) -> [fn(f64) -> String; 2] {
+    match style {
+        Style::Text => [count, bytes],
+        Style::Markdown | Style::Csv => [whole, whole],
+    }
+}
+
+fn whole(value: f64) -> String {
+    format!("{value:.0}")
+}
+
 /// A number with the prefix k, M, G, T, P or E, powers of 1000: `266.6 k`; whole ones below 1000 as they are.
 pub fn count(value: f64) -> String {
     const PREFIXES: [&str; 7] = ["", " k", " M", " G", " T", " P", " E"];
