@@ -55,6 +55,27 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     kept.take(3).map(|(_, _, candidate)| candidate.to_owned()).collect()
 }
 
+/// The three candidates most similar to `name`, however different they are.
+pub(crate) fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut all: Vec<(f64, &str)> = candidates
+        .into_iter()
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))
+        .collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    all.into_iter()
+        .take(3)
+        .map(|(_, candidate)| candidate.to_owned())
+        .collect()
+}
+
+/// The end of a sentence that names the closest candidates.
+pub(crate) fn closest_names(near: &[String]) -> String {
+    match near {
+        [] => String::new(),
+        near => format!("; the closest names are {}", near.join(", ")),
+    }
+}
+
 /// The end of a sentence about an unknown name.
 pub(crate) fn did_you_mean(near: &[String]) -> String {
     let quoted: Vec<String> = near.iter().map(|name| format!("'{name}'")).collect();

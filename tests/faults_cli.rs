@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::error;
+use common::{error, json};
 
 #[test]
 fn unknown_names_come_with_the_nearest() {
@@ -97,9 +97,67 @@ fn values_of_the_wrong_kind_are_refused() {
     }
 }
 
+/// Of two settings of one value on the command line neither wins.
+#[test]
+fn rejects_settings_given_twice() {
+    for (args, named) in [
+        (
+            &["--custom", "layer2=0.45", "--set", "sparsity.layers={}"][..],
+            ["--custom layer2=0.45", "--set sparsity.layers={}"],
+        ),
+        (
+            &["--custom", "layer2=0.4", "--custom", "layer2=0.5"],
+            ["--custom layer2=0.4", "--custom layer2=0.5"],
+        ),
+        (
+            &["--set", "train.seed=1", "--set", "train.seed=2"],
+            ["--set train.seed=1", "--set train.seed=2"],
+        ),
+        (
+            &[
+                "--set",
+                "sparsity.layers.layer1.scale=0.5",
+                "--set",
+                "sparsity.layers.layer1=0.3",
+            ],
+            [
+                "--set sparsity.layers.layer1.scale=0.5",
+                "--set sparsity.layers.layer1=0.3",
+            ],
+        ),
+        (
+            &["--lr", "0.1", "--set", "learning_rate.base=0.2"],
+            ["--lr", "--set learning_rate.base=0.2"],
+        ),
+        (
+            &["--set", "model={name='mnist-fc'}", "--width", "0.5"],
+            ["--width", "--set model={name='mnist-fc'}"],
+        ),
+        (
+            &[
+                "resnet50-rigl",
+                "--first-layer-sparsity",
+                "0.5",
+                "--custom",
+                "resnet_model/initial_conv=0.4",
+            ],
+            ["--first-layer-sparsity", "--custom resnet_model/initial_conv=0.4"],
+        ),
+    ] {
+        let message = error(&[&["plan"], args].concat(), 2);
+        assert!(named.iter().all(|flag| message.contains(flag)), "{args:?}: {message}");
+    }
+    // A name of data clears the folder of the preset or file below; a folder of its own may be set.
+    json(&["plan", "--data", "mnist", "--set", "data.dir=elsewhere"]);
+}
+
 #[test]
 fn layers_that_do_not_exist_or_cannot_be_planned_are_refused() {
-    assert!(error(&["plan", "--custom", "layer4=0.5"], 2).contains("`layer4`"));
+    let message = error(&["plan", "--custom", "nolayer=0.5"], 2);
+    assert!(
+        message.contains("`nolayer`") && message.contains("layer1, layer2, layer3"),
+        "{message}"
+    );
     assert!(error(&["plan", "--layers", "a=4x5,a=4x5"], 2).contains("`a` is given twice"));
     let all_custom = [
         "plan",

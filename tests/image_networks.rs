@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use common::runs::{Runs, ones};
-use common::{error, json};
+use common::{error, json, under};
 use hlo::{DType, Literal};
 use rigl_xla::checkpoint::{self, Metadata, save};
 use rigl_xla::data::{Split, synthetic};
@@ -62,7 +62,7 @@ const RHYTHM: &[&str] = &[
 fn train(runs: &Runs, run: &str, network: &[&str], more: &[&str]) -> Value {
     let out = runs.path(run);
     let own = ["train", "--out", out.to_str().unwrap()];
-    json(&[&own, network, RHYTHM, more].concat())
+    json(&[&own, network, &under(RHYTHM, more)].concat())
 }
 
 /// Random numbers of an iteration are its own: neither the launches nor a stop in between change a bit.
@@ -158,7 +158,7 @@ fn every_family_trains_evaluates_and_predicts() {
             "train.label_smoothing=0.1",
         ];
         let done = train(&runs, preset, &network, &more);
-        let plan = json(&[&["plan"], &network[..], RHYTHM, &more].concat());
+        let plan = json(&[&["plan"], &network[..], &under(RHYTHM, &more)].concat());
         for (planned, trained) in [
             ("iterations", "steps"),
             ("gradient_steps", "global_step"),

@@ -12,7 +12,7 @@ use std::process::Output;
 use std::sync::OnceLock;
 
 use common::runs::{Runs, object};
-use common::{error, json};
+use common::{error, json, under};
 use hlo::Literal;
 use records::{CLASSES, damage, offset, record, write, write_records};
 use rigl_xla::checkpoint;
@@ -74,7 +74,8 @@ const NETWORK: &[&str] = &[
 /// Command line of a run into folder `run`.
 fn arguments<'a>(data: &'a Path, out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let own = ["--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()];
-    [NETWORK, &own, more].concat()
+    let (start, network) = NETWORK.split_at(3);
+    [start, &own, &under(network, more)].concat()
 }
 
 fn train(runs: &Runs, run: &str, data: &Path, more: &[&str]) -> Value {

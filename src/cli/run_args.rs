@@ -175,15 +175,21 @@ impl RunArgs {
             layers = layers.set("--model", &["model"], only_name)?;
             layers = layers.set("--model", &["sparsity", "layers"], Table::new())?;
         }
+        if self.data.as_deref().is_some_and(|data| !is_folder(data)) {
+            // The folder below is another data set's.
+            layers = layers.set("--data", &["data", "dir"], "")?;
+        }
         for (flag, key, value) in self.flags() {
-            layers = layers.set(flag, &key, value)?;
+            layers = layers.give(flag, flag, &key, value)?;
         }
         for (layer, sparsity) in &self.custom {
-            layers = layers.set("--custom", &["sparsity", "layers", layer], *sparsity)?;
+            let given = format!("--custom {layer}={sparsity}");
+            layers = layers.give("--custom", &given, &["sparsity", "layers", layer], *sparsity)?;
         }
         for (key, value) in &self.set {
             let path: Vec<&str> = key.split('.').collect();
-            layers = layers.set(&format!("--set {key}"), &path, literal(value))?;
+            let given = format!("--set {key}={value}");
+            layers = layers.give(&format!("--set {key}"), &given, &path, literal(value))?;
         }
         let configuration = layers.run()?.to_toml()?;
         crate::report::detail(|| configuration);
@@ -263,7 +269,7 @@ impl RunArgs {
             .collect()
     }
 
-    /// What `--data` sets: a folder keeps the data set's name, unless its files are those of another; a name clears the folder.
+    /// What `--data` sets, name and folder: a folder keeps the data set's name, unless its files are those of another.
     fn data_keys(&self) -> (Option<Value>, Option<Value>) {
         match self.data.as_deref() {
             None => (None, None),
@@ -275,7 +281,7 @@ impl RunArgs {
                 let name = set.map(|set| set.name().into());
                 (name, Some(absolute.to_string_lossy().into_owned().into()))
             }
-            Some(name) => (Some(name.into()), Some("".into())),
+            Some(name) => (Some(name.into()), None),
         }
     }
 }

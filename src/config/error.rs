@@ -44,6 +44,16 @@ pub enum Error {
         /// What they said.
         source: crate::sparse::Error,
     },
+    /// Two settings of one rank for one value.
+    #[error("{first} and {second} both set {key}, expected one of them")]
+    Conflict {
+        /// Dotted key that both set.
+        key: String,
+        /// The flag that came first, with its value.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// A run that ends before it reaches its sparsity, or without a mask update.
     #[error(
         "{problem}; train longer, set those keys to steps within the run, or give --allow-incomplete-schedule to train \

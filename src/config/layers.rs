@@ -17,6 +17,8 @@ pub struct Layers {
     table: Table,
     /// Dotted key to the flag, file or preset that last set it.
     origins: BTreeMap<String, String>,
+    /// Keys that the command line set, as paths, with the flag and its value.
+    given: BTreeMap<Vec<String>, String>,
 }
 
 impl Layers {
@@ -36,6 +38,7 @@ impl Layers {
         let mut layers = Layers {
             table: Table::new(),
             origins: BTreeMap::new(),
+            given: BTreeMap::new(),
         };
         for text in *texts {
             layers.lay(&origin, text)?;
@@ -66,6 +69,26 @@ impl Layers {
         self.checked(origin)
     }
 
+    /// [`Layers::set`] for a value that the command line gives, `given` being the flag with its value. A value, or a part of
+    /// it, is given once.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where the command line gave it before; otherwise as [`Layers::set`].
+    pub fn give(mut self, origin: &str, given: &str, key: &[&str], value: impl Into<Value>) -> Result<Self, Error> {
+        let path: Vec<String> = key.iter().map(|&part| part.to_owned()).collect();
+        let overlaps = |known: &&Vec<String>| known.starts_with(&path) || path.starts_with(known);
+        if let Some((known, first)) = self.given.iter().find(|(known, _)| overlaps(known)) {
+            let longer = if known.len() > path.len() { known } else { &path };
+            return Err(Error::Conflict {
+                key: longer.join("."),
+                first: first.clone(),
+                second: given.to_owned(),
+            });
+        }
+        self.given.insert(path, given.to_owned());
+        self.set(origin, key, value)
+    }
+
     /// The run so far, its values not yet checked against each other.
     ///
     /// # Errors
@@ -82,7 +105,9 @@ impl Layers {
     /// # Errors
     /// The first value that is out of range or contradicts another, with its origin.
     pub fn plan(&self) -> Result<Plan, Error> {
-        Plan::new(self.run()?).map_err(|error| self.located(error))
+        let plan = Plan::new(self.run()?).map_err(|error| self.located(error))?;
+        self.check_ends(&plan)?;
+        Ok(plan)
     }
 
     /// [`Layers::plan`] for a list of maskable layers in the place of the model's.
@@ -91,6 +116,29 @@ impl Layers {
     /// As [`Layers::plan`].
     pub fn plan_for(&self, params: Vec<models::Param>) -> Result<Plan, Error> {
         Plan::with_params(self.run()?, params).map_err(|error| self.located(error))
+    }
+
+    /// Refuses two sparsities of the first or last layer from the command line, one by its place and one by its name.
+    fn check_ends(&self, plan: &Plan) -> Result<(), Error> {
+        let ends = [
+            ("first_layer", plan.budgets.first()),
+            ("last_layer", plan.budgets.last()),
+        ];
+        for (place, layer) in ends {
+            let by_place = ["sparsity", place].map(str::to_owned);
+            let (Some(layer), Some(first)) = (layer, self.given.get(&by_place[..])) else {
+                continue;
+            };
+            let by_name = ["sparsity", "layers", &layer.name].map(str::to_owned);
+            if let Some((_, second)) = self.given.iter().find(|(known, _)| known.starts_with(&by_name)) {
+                return Err(Error::Conflict {
+                    key: format!("the sparsity of layer {}", layer.name),
+                    first: first.clone(),
+                    second: second.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn lay(&mut self, origin: &str, text: &str) -> Result<(), Error> {

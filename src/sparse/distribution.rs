@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::{fmt, str::FromStr};
 
 use super::error::Error;
-use crate::names::nearest;
+use crate::names::closest;
 
 /// How the sparsity of the network is shared among its layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -338,8 +338,9 @@ fn check(layers: &[Layer], options: &Options) -> Result<(), Error> {
         .filter(|k| !names.contains(k.as_str()))
         .cloned()
         .collect();
-    if let Some(first) = missing.first() {
-        let near = nearest(first, names);
+    if !missing.is_empty() {
+        let near = missing.iter().flat_map(|name| closest(name, names.iter().copied()));
+        let near = near.collect::<BTreeSet<_>>().into_iter().collect();
         return Err(Error::MissingLayers { names: missing, near });
     }
     options

@@ -1,6 +1,6 @@
 //! What can be wrong with a request, each message with the value found and the value expected.
 
-use crate::names::{Unknown, did_you_mean};
+use crate::names::{Unknown, closest_names};
 
 /// Error of the sparse modules.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -22,12 +22,12 @@ pub enum Error {
     #[error(
         "custom sparsity given for {}, which are not maskable layers of this model{}",
         quoted(names),
-        did_you_mean(near)
+        closest_names(near)
     )]
     MissingLayers {
         /// The names given that no layer has.
         names: Vec<String>,
-        /// Layers with similar names.
+        /// The layers with the closest names.
         near: Vec<String>,
     },
     /// Two layers with one name.

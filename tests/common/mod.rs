@@ -15,6 +15,21 @@ pub fn rigl_xla(args: &[&str]) -> Output {
         .unwrap()
 }
 
+/// The flags of `base`, pairs of a flag and its value, that `args` do not give themselves; of `--set` by key. Both are given in
+/// the order of the result, as a value given twice is a usage error.
+pub fn under<'a>(base: &[&'a str], args: &[&'a str]) -> Vec<&'a str> {
+    let key = |pair: &[&'a str]| match pair {
+        ["--set", value] => value.split_once('=').map(|(key, _)| key),
+        _ => None,
+    };
+    let given: Vec<_> = args.windows(2).filter_map(key).collect();
+    let kept = base.chunks(2).filter(|pair| match key(pair) {
+        Some(key) => !given.contains(&key),
+        None => !args.contains(&pair[0]),
+    });
+    kept.flatten().chain(args).copied().collect()
+}
+
 /// The one JSON object that a successful `rigl-xla --json ARGS` prints.
 pub fn json(args: &[&str]) -> serde_json::Value {
     let output = rigl_xla(&[args, &["--json"]].concat());

@@ -89,15 +89,10 @@ impl Runs {
     /// The command of [`Runs::train`].
     pub fn command(&self, run: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rigl-xla"));
-        // A flag given twice is a usage error, so those in `args` replace the ones of the rhythm.
-        let rhythm = RHYTHM
-            .chunks(2)
-            .filter(|pair| pair[0] == "--set" || !args.contains(&pair[0]));
         command
             .args(["train", "--json", "--data", small_mnist(), "--out"])
             .arg(self.path(run))
-            .args(rhythm.flatten())
-            .args(args);
+            .args(super::under(RHYTHM, args));
         command
     }
 

@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 use rigl_xla::data::Split;
 use serde_json::{Map, Value, json};
 
-use super::common::json as rigl_xla;
 use super::common::runs::write_split;
+use super::common::{json as rigl_xla, under};
 use super::python;
 
 /// What the runs share; a case's own settings come after these.
@@ -83,8 +83,9 @@ impl Case {
                 "--steps",
                 &steps,
             ];
-            let set: Vec<&str> = settings().flat_map(|s| ["--set", s]).collect();
-            rigl_xla(&[&["train"], &run[..], &set, args].concat())
+            let [shared, own] = [SETTINGS, self.settings]
+                .map(|settings| settings.iter().flat_map(|&s| ["--set", s]).collect::<Vec<_>>());
+            rigl_xla(&[&["train"], &run[..], &under(&shared, &own), args].concat())
         };
         let told = json!({
             "method": self.method,
