@@ -113,7 +113,7 @@ fn partitioned_variables_become_whole() {
     }
     assert!(found.is_empty());
 
-    json(&["convert", &fixture("grid/model.ckpt.index"), &out]);
+    json(&["convert", "--overwrite", &fixture("grid/model.ckpt.index"), &out]);
     let mut found = arrays(&out);
     assert_eq!(found.remove("grid").unwrap().2, bytes_of(Dtype::I32, &matrix));
     let vector: Vec<u16> = (0..300).collect();
@@ -137,7 +137,8 @@ fn a_masked_network_of_the_original_is_evaluated() {
     json(&["convert", &fixture("mnist"), &whole]);
     let bytes = fs::read(&whole).unwrap();
     for name in ["", ".index", ".data-00000-of-00001"] {
-        json(&["convert", &fixture(&format!("mnist/model.ckpt-32000{name}")), &whole]);
+        let prefix = fixture(&format!("mnist/model.ckpt-32000{name}"));
+        json(&["convert", "--overwrite", &prefix, &whole]);
         assert_eq!(fs::read(&whole).unwrap(), bytes);
     }
     let report = json(&["convert", &fixture("mnist"), &stripped, "--strip-training"]);
@@ -193,11 +194,16 @@ fn our_own_checkpoint_there_and_back() {
     fs::create_dir(runs.path("tf")).unwrap();
     for kept in [true, false] {
         let flags: &[&str] = if kept { &["--bool-masks"] } else { &[] };
-        let report = json(&[&["convert", "--to-tf", ours, prefix], flags].concat());
+        let report = json(&[&["convert", "--to-tf", "--overwrite", ours, prefix], flags].concat());
         // The folder's `checkpoint` file names it.
-        json(&["convert", runs.path("tf").to_str().unwrap(), back]);
-        let (before, after) = (arrays(ours), arrays(back));
-        assert_eq!(report["arrays"], before.len());
+        json(&["convert", "--overwrite", runs.path("tf").to_str().unwrap(), back]);
+        let (before, mut after) = (arrays(ours), arrays(back));
+        let thresholds: Vec<_> = (1..4).map(|i| format!("layer{i}/threshold")).collect();
+        assert_eq!(report["added"], value!(thresholds));
+        for name in thresholds {
+            assert_eq!(after.remove(&name).unwrap(), (Dtype::F32, vec![], vec![0; 4]));
+        }
+        assert_eq!(report["arrays"], before.len() + 3);
         assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
         for (name, (dtype, dims, data)) in before {
             let mask = !kept && name.ends_with("/mask");
@@ -215,7 +221,7 @@ fn our_own_checkpoint_there_and_back() {
         let eval = |path: &str| json(&["eval", "--checkpoint", path, "--data", small_mnist()]);
         assert_eq!(eval(back)["loss"], eval(ours)["loss"]);
     }
-    let report = json(&["convert", "--to-tf", "--strip-training", ours, prefix]);
+    let report = json(&["convert", "--to-tf", "--overwrite", "--strip-training", ours, prefix]);
     let stripped: Vec<String> = serde_json::from_value(report["stripped"].clone()).unwrap();
     assert!(stripped.iter().any(|name| name == "layer1/weights/Momentum"));
     assert_eq!(Bundle::open(prefix.as_ref()).unwrap().variables().len(), 9);
@@ -323,6 +329,27 @@ fn what_cannot_be_converted_is_named() {
 }
 
 #[test]
+fn a_run_folder_stands_for_its_newest_checkpoint_and_a_missing_folder_is_named() {
+    let runs = Runs::new();
+    runs.train("run", &["--steps", "25"]);
+    let [run, prefix, nowhere] = ["run", "model.ckpt-25", "gone/model.ckpt-25"].map(|name| runs.path(name));
+    let [run, prefix, nowhere] = [&run, &prefix, &nowhere].map(|path| path.to_str().unwrap());
+    let report = json(&["convert", run, "--to-tf", prefix]);
+    assert!(report["input"].as_str().unwrap().ends_with("run/ckpt-25.safetensors"));
+    let said = error(&["convert", run, "--to-tf", nowhere], 1);
+    assert!(
+        said.contains("/gone: make it first") && !said.contains("/.model.ckpt"),
+        "{said}"
+    );
+    fs::create_dir(runs.path("empty")).unwrap();
+    let said = error(
+        &["convert", runs.path("empty").to_str().unwrap(), "--to-tf", nowhere],
+        1,
+    );
+    assert!(said.contains("no checkpoint there"), "{said}");
+}
+
+#[test]
 fn wrong_usage_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().to_str().unwrap();
@@ -335,6 +362,15 @@ fn wrong_usage_is_told_apart() {
     let said = error(&["convert", "--to-tf", &within(&dir, "x.safetensors"), folder], 2);
     assert!(said.contains("is a folder, expected a prefix"), "{said}");
     error(&["convert", &fixture("mnist")], 2);
+    let there = within(&dir, "m");
+    let ours = within(&dir, "there.safetensors");
+    fs::write(&ours, "kept").unwrap();
+    let bundle = fixture("mnist");
+    for arguments in [&["convert", &bundle, &ours][..], &["convert", "--to-tf", &ours, &there]] {
+        let said = error(arguments, 2);
+        assert!(said.contains("exists: give --overwrite to replace it"), "{said}");
+    }
+    assert_eq!(fs::read(&ours).unwrap(), b"kept");
     error(&["convert", &fixture("mnist"), "--list", "--to-tf"], 2);
     error(&["convert", &fixture("mnist"), "out", "--bool-masks"], 2);
 }

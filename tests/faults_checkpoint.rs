@@ -103,12 +103,6 @@ fn claims_beyond_the_file_are_refused_without_taking_memory() {
             "{i}: {error}"
         );
     }
-    fs::write(&path, file_with(&entry("I16", "[2]", 4), 4)).unwrap();
-    let message = checkpoint::load(&path).unwrap_err().to_string();
-    assert!(
-        message.contains("tensor 'w' has type I16, expected one of BOOL"),
-        "{message}"
-    );
     let mut two = file_with(&entry("BOOL", "[1]", 1), 0);
     two.push(2);
     fs::write(&path, two).unwrap();

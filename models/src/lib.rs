@@ -31,7 +31,7 @@ pub use mobilenet::{MobileNet, Version};
 pub use net::{Declaration, Mode, Net, Precision};
 pub use options::{Family, NAMES, Options, find};
 pub use param::{Draw, Init, Param, Statistic};
-pub use recognise::recognise;
+pub use recognise::{recognise, scheme};
 pub use resnet::ResNet;
 pub use vgg::Vgg;
 pub use wide_resnet::{WideResNet, WideResNetConfig};

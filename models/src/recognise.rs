@@ -22,6 +22,34 @@ pub fn recognise<'a>(variables: impl IntoIterator<Item = (&'a str, &'a [usize])>
     families.into_iter().find_map(|family| family(&variables))
 }
 
+/// Whose names of variables these are, where they are of a scheme that people have checkpoints in and that no network here uses.
+pub fn scheme<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
+    let names: Vec<&str> = names.into_iter().collect();
+    let found = |parts: &[&str]| parts.iter().all(|part| names.iter().any(|name| name.contains(part)));
+    SCHEMES
+        .iter()
+        .find(|(_, parts)| found(parts))
+        .map(|(scheme, _)| *scheme)
+}
+
+/// Parts of names that are all there in a scheme; the first that fits counts.
+const SCHEMES: &[(&str, &[&str])] = &[
+    ("torchvision's, of a ResNet", &["layer1.0.conv1.weight", "fc.weight"]),
+    (
+        "torchvision's, of a MobileNet",
+        &["features.0.0.weight", "classifier.1.weight"],
+    ),
+    ("torchvision's, of a VGG", &["features.0.weight", "classifier.0.weight"]),
+    ("timm's, of a vision transformer", &["blocks.0.attn.qkv.weight"]),
+    ("timm's", &["conv_stem.weight"]),
+    ("those of Hugging Face transformers", &["encoder.layer.0."]),
+    ("those of Hugging Face transformers", &["model.layers.0."]),
+    ("PyTorch's", &[".weight"]),
+    ("those of TensorFlow 2's objects", &["/.ATTRIBUTES/VARIABLE_VALUE"]),
+    ("Flax's", &["params/"]),
+    ("Flax's", &["Conv_0/kernel"]),
+];
+
 /// Dimensions by variable name.
 struct Variables<'a>(BTreeMap<&'a str, &'a [usize]>);
 

@@ -24,6 +24,10 @@ pub(crate) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> i
         ));
     }
     let dir = folder(path);
+    if !dir.is_dir() {
+        let reason = format!("there is no folder {}: make it first", dir.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, reason));
+    }
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     let builder = {

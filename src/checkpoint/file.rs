@@ -3,20 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     path::Path,
 };
 
 use hlo::{DType, Literal, Shape};
-use safetensors::tensor::{Dtype, Metadata as Header, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata as ContainerHeader, TensorInfo};
 
 use serde::{Serialize, de::IgnoredAny};
 
-use super::{Checkpoint, Error, FORMAT, METADATA_KEY, Metadata, Result, atomic, sparse};
-
-/// The container's own limit on its JSON header.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
-const LENGTH_BYTES: u64 = 8;
+use super::header::{Entry, Header};
+use super::{Checkpoint, Error, FORMAT, METADATA_KEY, Metadata, Result, atomic, damaged, foreign, sparse};
 
 /// Saves arrays and metadata to `path`, atomically and durably; `pred` is stored as BOOL. Streams: no copy of the
 /// arrays is made. The same arguments give the same bytes.
@@ -86,98 +83,74 @@ pub(super) fn write_header<'a>(
         };
         (array.name.to_owned(), info)
     });
-    let header = Header::new(metadata, infos.collect()).map_err(io::Error::other)?;
+    let header = ContainerHeader::new(metadata, infos.collect()).map_err(io::Error::other)?;
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(8), b' ');
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)
 }
 
-/// Loads every array of a safetensors file, ours or another program's; of a [sparse](super::sparse) file complete arrays.
+/// Opens a checkpoint, which need not be there or be a file.
+pub(super) fn open(path: &Path) -> Result<File> {
+    if path.is_dir() {
+        return Err(Error::Folder { path: path.into() });
+    }
+    crate::files::open(path).map_err(|error| match foreign::tensorflow(path) {
+        Some(tensorflow) => tensorflow,
+        None => Error::io(path)(error),
+    })
+}
+
+/// Loads every array of a safetensors file, ours or another program's; those of element types that this program lacks are
+/// named in [`Checkpoint::unread`]. Of a [sparse](super::sparse) file complete arrays.
 ///
 /// The header's claims are compared with the file's length before memory is taken for them.
 ///
 /// # Errors
-/// Typed, for: unreadable, truncated or damaged, element types we do not have, a newer format.
+/// Typed, for: unreadable, truncated or damaged, a file of another kind, a newer format.
 pub fn load(path: &Path) -> Result<Checkpoint> {
-    let mut file = crate::files::open(path).map_err(Error::io(path))?;
-    let header = read_header(path, &mut file)?;
-    let metadata = read_metadata(path, &header)?;
-    let mut tensors = BTreeMap::new();
-    // In the order of the file, which the header has checked to be without gaps.
-    for name in header.offset_keys() {
-        let Some(info) = header.info(&name) else { continue };
-        let array = read_array(path, &mut file, &name, info)?;
-        tensors.insert(name, array);
+    let mut file = open(path)?;
+    let header = Header::read(path, &mut file)?;
+    let metadata = header.metadata.as_deref().map(|ours| read_metadata(path, ours));
+    let metadata = metadata.transpose()?.flatten();
+    let (mut tensors, mut unread) = (BTreeMap::new(), BTreeMap::new());
+    for array in header.arrays {
+        match DType::ALL
+            .into_iter()
+            .find(|&ours| Some(stored_type(ours)) == array.known())
+        {
+            Some(dtype) => {
+                let read = read_array(path, &mut file, &array, dtype)?;
+                tensors.insert(array.name, read);
+            }
+            None => {
+                file.seek_relative((array.end - array.begin) as i64)
+                    .map_err(Error::io(path))?;
+                unread.insert(array.name.clone(), array.shape());
+            }
+        }
     }
-    if let Some(ours) = ours(&header) {
+    if let Some(ours) = &header.metadata {
         tensors = sparse::complete(path, ours, tensors)?;
     }
     Ok(Checkpoint {
         path: path.into(),
         tensors,
+        unread,
         metadata,
     })
 }
 
-/// The header of a file as long as the header says; `file` is then at the first array's data.
-pub(super) fn read_header(path: &Path, file: &mut File) -> Result<Header> {
-    let found = file.metadata().map_err(Error::io(path))?.len();
-    if found < LENGTH_BYTES {
-        return Err(Error::Length {
-            path: path.into(),
-            found,
-            expected: LENGTH_BYTES,
-        });
-    }
-    let mut length = [0; LENGTH_BYTES as usize];
-    file.read_exact(&mut length).map_err(Error::io(path))?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER_BYTES {
-        let reason = format!("header of {length} bytes, expected at most {MAX_HEADER_BYTES}");
-        return Err(Error::Damaged {
-            path: path.into(),
-            reason,
-        });
-    }
-    if length > found - LENGTH_BYTES {
-        return Err(Error::Length {
-            path: path.into(),
-            found,
-            expected: LENGTH_BYTES + length,
-        });
-    }
-    let mut header = vec![0; length as usize];
-    file.read_exact(&mut header).map_err(Error::io(path))?;
-    let header: Header = serde_json::from_slice(&header).map_err(|e| damaged(path, &e))?;
-    let expected = LENGTH_BYTES + length + header.data_len() as u64;
-    if found != expected {
-        return Err(Error::Length {
-            path: path.into(),
-            found,
-            expected,
-        });
-    }
-    Ok(header)
-}
-
-/// The value of [`METADATA_KEY`].
-pub(super) fn ours(header: &Header) -> Option<&str> {
-    header.metadata().as_ref()?.get(METADATA_KEY).map(String::as_str)
-}
-
-fn read_metadata(path: &Path, header: &Header) -> Result<Option<Metadata>> {
+fn read_metadata(path: &Path, ours: &str) -> Result<Option<Metadata>> {
     #[derive(serde::Deserialize)]
     struct Version {
         format: u32,
         #[serde(default)]
         model: Option<IgnoredAny>,
     }
-    let Some(ours) = ours(header) else {
-        return Ok(None);
-    };
+    let json = |error: serde_json::Error| damaged(path, &format!("metadata '{METADATA_KEY}': {error}"));
     // The version first: a newer format need not have the other fields.
-    let version: Version = serde_json::from_str(ours).map_err(|e| damaged(path, &e))?;
+    let version: Version = serde_json::from_str(ours).map_err(json)?;
     if version.format > FORMAT {
         return Err(Error::Format {
             path: path.into(),
@@ -188,36 +161,20 @@ fn read_metadata(path: &Path, header: &Header) -> Result<Option<Metadata>> {
     if version.model.is_none() && sparse::has_layout(ours) {
         return Ok(None);
     }
-    serde_json::from_str(ours).map(Some).map_err(|e| damaged(path, &e))
+    serde_json::from_str(ours).map(Some).map_err(json)
 }
 
-fn read_array(path: &Path, file: &mut File, name: &str, info: &TensorInfo) -> Result<Literal> {
-    let Some(dtype) = DType::ALL.into_iter().find(|&ours| stored_type(ours) == info.dtype) else {
-        let found = info.dtype.to_string();
-        return Err(Error::ElementType {
-            path: path.into(),
-            name: name.into(),
-            found,
-        });
-    };
-    if elements(&info.shape, dtype.size()).is_none() {
-        return Err(damaged(
-            path,
-            &format!("tensor '{name}': dimensions {:?} overflow", info.shape),
-        ));
-    }
-    let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+fn read_array(path: &Path, file: &mut File, array: &Entry, dtype: DType) -> Result<Literal> {
+    let name = &array.name;
+    let mut bytes = vec![0; array.end - array.begin];
     file.read_exact(&mut bytes).map_err(Error::io(path))?;
     if dtype == DType::Pred
         && let Some(found) = bytes.iter().find(|&&byte| byte > 1)
     {
         let reason = format!("tensor '{name}': boolean of value {found}, expected 0 or 1");
-        return Err(Error::Damaged {
-            path: path.into(),
-            reason,
-        });
+        return Err(damaged(path, &reason));
     }
-    let shape = Shape::new(dtype, info.shape.clone());
+    let shape = Shape::new(dtype, array.dims.clone());
     Literal::from_bytes(shape, bytes).ok_or_else(|| damaged(path, &format!("tensor '{name}': shape and size differ")))
 }
 
@@ -226,13 +183,6 @@ pub(super) fn elements(dims: &[usize], size: usize) -> Option<usize> {
     let mut extents = dims.iter().filter(|&&dim| dim > 0);
     extents.try_fold(size, |n, &dim| n.checked_mul(dim))?;
     Some(if dims.contains(&0) { 0 } else { dims.iter().product() })
-}
-
-pub(super) fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> Error {
-    Error::Damaged {
-        path: path.into(),
-        reason: reason.to_string(),
-    }
 }
 
 /// The container's name of an element type.

@@ -1,6 +1,7 @@
 //! Does a checkpoint hold what a model needs? All that is wrong is told at once.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use hlo::{DType, Literal, Shape};
 
@@ -23,6 +24,11 @@ pub enum Problem {
         found: Shape,
         expected: Shape,
     },
+    Type {
+        name: String,
+        found: String,
+        expected: Shape,
+    },
     Mask {
         name: String,
         index: usize,
@@ -36,6 +42,12 @@ impl fmt::Display for Problem {
             Problem::Model { found, expected } => write!(f, "model '{found}', expected '{expected}'"),
             Problem::Missing { name, expected } => write!(f, "'{name}' is missing, expected {expected}"),
             Problem::Shape { name, found, expected } => write!(f, "'{name}' is {found}, expected {expected}"),
+            Problem::Type { name, found, expected } => {
+                write!(
+                    f,
+                    "'{name}' is {found}, a type that this program does not read, expected {expected}"
+                )
+            }
             Problem::Mask { name, index, found } => {
                 write!(f, "mask '{name}' holds {found} at index {index}, expected 0 or 1")
             }
@@ -63,7 +75,8 @@ impl Checkpoint {
     /// Takes the `wanted` arrays out of the checkpoint, keyed by name; what else it holds stays in
     /// [`tensors`](Checkpoint::tensors) (a converted original also has `threshold`s and slots).
     ///
-    /// A wanted `pred` array is a mask: it may be stored as BOOL, or as any number type with only the values 0 and 1 (the
+    /// Floating-point numbers of any type that this program reads are converted to the one wanted
+    /// ([`Checkpoint::conversions`] names them). A wanted `pred` array is a mask: it may be stored as BOOL, or as any number type with only the values 0 and 1 (the
     /// original's masks are f32), and is given as `pred`. The model's name is compared when the file has one.
     ///
     /// # Errors
@@ -77,9 +90,7 @@ impl Checkpoint {
             });
         }
         let wanted = wanted.iter().map(|(name, shape)| (name.as_ref(), shape));
-        let bad = wanted
-            .clone()
-            .filter_map(|(name, shape)| problem(name, self.tensors.get(name), shape));
+        let bad = wanted.clone().filter_map(|(name, shape)| self.problem(name, shape));
         problems.extend(bad);
         if !problems.is_empty() {
             return Err(Error::Unfit {
@@ -89,33 +100,60 @@ impl Checkpoint {
         }
         let taken = wanted.filter_map(|(name, shape)| {
             let (name, array) = self.tensors.remove_entry(name)?;
-            Some((
-                name,
-                if shape.dtype == DType::Pred {
-                    to_pred(array)
-                } else {
-                    array
-                },
-            ))
+            Some((name, converted(array, shape.dtype)))
         });
         Ok(taken.collect())
     }
+
+    /// Gives the wanted arrays the names asked for where the file has them under `other(name, dimensions)`.
+    pub fn rename<N: AsRef<str>>(&mut self, wanted: &[(N, Shape)], other: impl Fn(&str, &[usize]) -> String) {
+        for (name, shape) in wanted {
+            let name = name.as_ref();
+            if !self.tensors.contains_key(name)
+                && let Some(array) = self.tensors.remove(&other(name, &shape.dims))
+            {
+                self.tensors.insert(name.into(), array);
+            }
+        }
+    }
+
+    /// Which types of floating-point numbers [`take`](Checkpoint::take) converts, for a note; `None` where it converts none.
+    pub fn conversions<N: AsRef<str>>(&self, wanted: &[(N, Shape)]) -> Option<String> {
+        let found = |(name, shape): &(N, Shape)| {
+            let found = self.tensors.get(name.as_ref())?.dtype();
+            (shape.dtype == DType::F32 && found.is_float() && found != DType::F32)
+                .then(|| (found.to_string(), shape.dtype.to_string()))
+        };
+        let pairs: BTreeSet<(String, String)> = wanted.iter().filter_map(found).collect();
+        let words = pairs.iter().map(|(from, to)| format!("{from} converted to {to}"));
+        let words = words.collect::<Vec<_>>().join(", ");
+        (!words.is_empty()).then(|| format!("{}: {words}", self.path.display()))
+    }
+
+    /// What is wrong with the array of this name.
+    fn problem(&self, name: &str, expected: &Shape) -> Option<Problem> {
+        match self.unread.get(name) {
+            Some(found) => Some(Problem::Type {
+                name: name.into(),
+                found: found.clone(),
+                expected: expected.clone(),
+            }),
+            None => problem(name, self.tensors.get(name), expected),
+        }
+    }
 }
 
+/// What is wrong with an array, where one of type and dimensions `expected` is wanted.
 pub(super) fn problem(name: &str, found: Option<&Literal>, expected: &Shape) -> Option<Problem> {
+    let (name, expected) = (name.to_owned(), expected.clone());
     let Some(array) = found else {
-        return Some(Problem::Missing {
-            name: name.into(),
-            expected: expected.clone(),
-        });
+        return Some(Problem::Missing { name, expected });
     };
     let is_mask = expected.dtype == DType::Pred;
-    if array.dims() != expected.dims || (array.dtype() != expected.dtype && !is_mask) {
-        return Some(Problem::Shape {
-            name: name.into(),
-            found: array.shape().clone(),
-            expected: expected.clone(),
-        });
+    let convertible = array.dtype().is_float() && expected.dtype == DType::F32;
+    if array.dims() != expected.dims || (array.dtype() != expected.dtype && !is_mask && !convertible) {
+        let found = array.shape().clone();
+        return Some(Problem::Shape { name, found, expected });
     }
     if !is_mask || array.dtype() == DType::Pred {
         return None;
@@ -123,10 +161,22 @@ pub(super) fn problem(name: &str, found: Option<&Literal>, expected: &Shape) -> 
     let values = array.to_f64_vec();
     let index = values.iter().position(|&value| value != 0.0 && value != 1.0)?;
     Some(Problem::Mask {
-        name: name.into(),
+        name,
         index,
         found: values[index],
     })
+}
+
+/// The array as one of another type: a mask, or floating-point numbers rounded to the nearest.
+fn converted(array: Literal, to: DType) -> Literal {
+    match to {
+        DType::Pred => to_pred(array),
+        DType::F32 if array.dtype() != DType::F32 => {
+            let values: Vec<f32> = array.to_f64_vec().iter().map(|&value| value as f32).collect();
+            Literal::new(array.dims(), &values)
+        }
+        _ => array,
+    }
 }
 
 pub(super) fn to_pred(mask: Literal) -> Literal {
@@ -151,6 +201,7 @@ mod tests {
         Checkpoint {
             path: "c.safetensors".into(),
             tensors,
+            unread: BTreeMap::new(),
             metadata: Some(Metadata::new("mnist-fc", 0, "")),
         }
     }

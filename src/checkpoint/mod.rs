@@ -6,6 +6,8 @@
 pub(crate) mod atomic;
 mod file;
 mod fit;
+mod foreign;
+mod header;
 mod run_dir;
 pub mod sparse;
 pub mod tf;
@@ -65,6 +67,8 @@ pub struct Checkpoint {
     pub path: PathBuf,
     /// Every array of the file, by name.
     pub tensors: BTreeMap<String, Literal>,
+    /// Type and dimensions of the arrays that were not read, as this program has no such element type, by name.
+    pub unread: BTreeMap<String, String>,
     /// `None` when another program wrote the file.
     pub metadata: Option<Metadata>,
 }
@@ -77,11 +81,19 @@ pub enum Error {
     Io { path: PathBuf, source: io::Error },
     #[error("{}: not saved: {source}; what was there before is untouched", path.display())]
     Save { path: PathBuf, source: io::Error },
-    #[error("{}: damaged: {found} bytes, expected {expected}", path.display())]
+    #[error("{}: damaged: {found} bytes, expected {expected}: copy or download it again", path.display())]
     Length { path: PathBuf, found: u64, expected: u64 },
+    #[error("{}: {found}, expected a checkpoint in safetensors form: {advice}", path.display())]
+    OtherKind {
+        path: PathBuf,
+        found: &'static str,
+        advice: &'static str,
+    },
+    #[error("{}: a folder, expected a file in safetensors form", path.display())]
+    Folder { path: PathBuf },
     #[error("{}: damaged or not a safetensors file: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
-    #[error("{}: tensor '{name}' has type {found}, expected one of BOOL U8 U32 U64 I32 I64 F16 BF16 F32 F64", path.display())]
+    #[error("{}: tensor '{name}' has type {found}, which TensorFlow's checkpoints do not have", path.display())]
     ElementType { path: PathBuf, name: String, found: String },
     #[error("{}: checkpoint format {found}, expected at most {FORMAT}: a newer program wrote it", path.display())]
     Format { path: PathBuf, found: u32 },
@@ -131,6 +143,14 @@ impl Error {
     fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
         |source| Error::Io { path, source }
+    }
+}
+
+/// For what is wrong within a file.
+fn damaged(path: &Path, reason: &dyn fmt::Display) -> Error {
+    Error::Damaged {
+        path: path.into(),
+        reason: reason.to_string(),
     }
 }
 

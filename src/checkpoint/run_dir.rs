@@ -9,7 +9,7 @@ use std::{
 
 use hlo::Literal;
 
-use super::{Checkpoint, Error, Metadata, Result, atomic, file};
+use super::{Checkpoint, Error, Metadata, Result, atomic, file, foreign};
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
@@ -201,10 +201,10 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.into());
     }
-    let newest = checkpoints(path)?.pop();
-    newest
-        .map(|(_, path)| path)
-        .ok_or_else(|| Error::NoCheckpoint { path: path.into() })
+    match checkpoints(path)?.pop() {
+        Some((_, newest)) => Ok(newest),
+        None => Err(foreign::tensorflow(path).unwrap_or_else(|| Error::NoCheckpoint { path: path.into() })),
+    }
 }
 
 fn lock(dir: &Path) -> Result<File> {

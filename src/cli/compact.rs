@@ -135,6 +135,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let small = Network::of(Checkpoint {
         path: args.output.clone(),
         tensors: arrays.clone(),
+        unread: Default::default(),
         metadata: None,
     })?;
     let images = images(args.data.as_deref(), &large.network, args.batch_size as usize)?;

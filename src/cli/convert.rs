@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Usage;
 use super::sparse_files::{self, Conversion};
+use crate::checkpoint;
 use crate::checkpoint::sparse::Format;
 use crate::checkpoint::tf::{self, Array, Bundle, DataType, Role, Variable};
 use crate::report::note;
@@ -35,12 +36,16 @@ pub struct Args {
     /// Leave out what only training needs: optimizer slots, averages, thresholds, counters
     #[arg(long)]
     strip_training: bool,
-    /// From safetensors to a TensorFlow checkpoint; masks become float32, as the original has them
+    /// From safetensors to a TensorFlow checkpoint that the original restores: masks become float32, averages of gradients get
+    /// the names of its graph, and thresholds of 0 are added; so are masks of ones for networks that it always gives masks
     #[arg(long, conflicts_with = "list")]
     to_tf: bool,
     /// Keep masks that are stored as BOOL what they are
     #[arg(long, requires = "to_tf")]
     bool_masks: bool,
+    /// Replace what is there under the name of OUT
+    #[arg(long)]
+    overwrite: bool,
 }
 
 /// What `convert --json` prints.
@@ -54,6 +59,9 @@ struct Report {
     /// Variables that were left out for being strings, and for being of training alone.
     skipped: Vec<String>,
     stripped: Vec<String>,
+    /// Variables that the original has and the file lacked, with `--to-tf`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    added: Vec<String>,
     /// Every variable, with `--list`.
     #[serde(skip_serializing_if = "Option::is_none")]
     variables: Option<Vec<Listed>>,
@@ -84,7 +92,9 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     }
     let prefix = tf::resolve(&args.input)?;
     if args.conversion().needs_arrays() {
-        return sparse_files::convert_tensorflow(&prefix, args.output()?, args.conversion())?.print(json);
+        let output = args.output()?;
+        super::refuse_existing(output, output, args.overwrite)?;
+        return sparse_files::convert_tensorflow(&prefix, output, args.conversion())?.print(json);
     }
     let bundle = Bundle::open(&prefix)?;
     let (strings, others): (Vec<&Variable>, Vec<&Variable>) = bundle
@@ -101,10 +111,12 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         bytes: kept.iter().map(|variable| variable.bytes()).sum(),
         skipped: names(&strings),
         stripped: names(&stripped),
+        added: vec![],
         variables: args.list.then(|| bundle.variables().iter().map(Listed::new).collect()),
     };
     if let Some(output) = &args.output {
         refuse_input_as_output(&bundle, output)?;
+        super::refuse_existing(output, output, args.overwrite)?;
         for name in &report.skipped {
             note!("note: '{name}' holds strings, which safetensors cannot: left out");
         }
@@ -122,7 +134,10 @@ fn from_safetensors(args: &Args, input: &Path, json: bool) -> anyhow::Result<()>
         ))
         .into());
     }
-    sparse_files::convert(input, args.output()?, args.conversion())?.print(json)
+    let output = args.output()?;
+    sparse_files::refuse_input_as_output(input, output)?;
+    super::refuse_existing(output, output, args.overwrite)?;
+    sparse_files::convert(input, output, args.conversion())?.print(json)
 }
 
 impl Args {
@@ -152,10 +167,12 @@ fn to_tf(args: &Args, json: bool) -> anyhow::Result<()> {
         ))
         .into());
     }
+    super::refuse_existing(output, &tf::index_path(output), args.overwrite)?;
+    let input = checkpoint::resolve(&args.input)?;
     let mut stripped = Vec::new();
-    let complete = sparse_files::complete(&args.input, output)?;
-    let input = complete.as_ref().map_or(&*args.input, |file| file.path());
-    let written = tf::from_safetensors(input, output, !args.bool_masks, |name| {
+    let complete = sparse_files::complete(&input, output)?;
+    let source = complete.as_ref().map_or(&*input, |file| file.path());
+    let written = tf::from_safetensors(source, output, !args.bool_masks, |name| {
         let strip = args.strip_training && Role::of(name).is_training();
         stripped.extend(strip.then(|| name.to_owned()));
         !strip
@@ -167,13 +184,20 @@ fn to_tf(args: &Args, json: bool) -> anyhow::Result<()> {
             written.widened
         );
     }
+    if !written.added.is_empty() {
+        let added = written.added.len();
+        note!(
+            "note: {added} variables added that the original has: thresholds, and masks of ones where there were none"
+        );
+    }
     Report {
-        input: args.input.clone(),
+        input,
         output: Some(output.clone()),
         arrays: written.arrays.len(),
         bytes: written.arrays.iter().map(Array::bytes).sum(),
         skipped: vec![],
         stripped,
+        added: written.added,
         variables: None,
     }
     .print(json)

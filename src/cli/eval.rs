@@ -13,6 +13,7 @@ use crate::checkpoint;
 use crate::cost::both;
 use crate::data::sets::Examples;
 use crate::device::Device;
+use crate::report::note;
 use crate::report::table::{Style, Table};
 use crate::train::inference::{Evaluator, Scores};
 use crate::train::recognise::Recognised;
@@ -84,8 +85,10 @@ struct LayerReport {
 /// A checkpoint, data set or device that cannot be used.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     // All of them before the device, which takes longest to start.
-    let networks = args.checkpoint.iter().chain(&args.compare).map(|path| args.load(path));
-    let networks = networks.collect::<anyhow::Result<Vec<_>>>()?;
+    let networks = match &args.checkpoint {
+        Some(path) => vec![args.load(path)?],
+        None => args.load_all()?,
+    };
     let device = args.device.open()?;
     let reports = networks.into_iter().map(|network| evaluate(&args, &device, network));
     let reports = reports.collect::<anyhow::Result<Vec<_>>>()?;
@@ -106,6 +109,30 @@ struct Loaded {
 }
 
 impl Args {
+    /// Those to compare, less what cannot be loaded, which notes name.
+    ///
+    /// # Errors
+    /// The last one's where none can.
+    fn load_all(&self) -> anyhow::Result<Vec<Loaded>> {
+        let (mut loaded, mut failed) = (vec![], None);
+        for path in &self.compare {
+            match self.load(path) {
+                Ok(network) => loaded.push(network),
+                Err(error) => {
+                    if let Some(before) = failed.replace(error) {
+                        note!("left out: {before:#}");
+                    }
+                }
+            }
+        }
+        match failed {
+            Some(error) if loaded.is_empty() => return Err(error),
+            Some(error) => note!("left out: {error:#}"),
+            None => {}
+        }
+        Ok(loaded)
+    }
+
     fn load(&self, path: &Path) -> anyhow::Result<Loaded> {
         let path = checkpoint::resolve(path)?;
         let (mut network, metadata) = self.network.load(&path)?;

@@ -18,6 +18,7 @@ mod sparse_files;
 pub mod train;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,6 +129,17 @@ fn stop_on_signal(told: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
+
+/// Refuses to write `output` where `file`, by which it is found, is there already, unless it may be replaced.
+fn refuse_existing(output: &Path, file: &Path, overwrite: bool) -> Result<(), Usage> {
+    match file.is_file() && !overwrite {
+        true => Err(Usage(format!(
+            "{} exists: give --overwrite to replace it, or another name",
+            output.display()
+        ))),
+        false => Ok(()),
+    }
+}
 
 /// Whether the command or its configuration is wrong, wherever that was found out.
 fn is_usage(error: &anyhow::Error) -> bool {

@@ -62,10 +62,7 @@ pub struct Report {
 /// A checkpoint that cannot be read or, to fold, is of no known network; an output that cannot be written.
 pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> anyhow::Result<Report> {
     let Conversion { format, fold, strip } = conversion;
-    if is_same_file(input, output) {
-        let output = output.display();
-        return Err(Usage(format!("{output} is the checkpoint itself, expected another file")).into());
-    }
+    refuse_input_as_output(input, output)?;
     let checkpoint = checkpoint::load(input)?;
     let metadata = checkpoint.metadata.clone();
     let names: Vec<String> = checkpoint.tensors.keys().cloned().collect();
@@ -94,6 +91,20 @@ pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> anyhow::R
         published_bytes,
         stripped,
     })
+}
+
+/// Refuses an output that would take the place of what it is made from.
+///
+/// # Errors
+/// Wrong usage.
+pub(super) fn refuse_input_as_output(input: &Path, output: &Path) -> Result<(), Usage> {
+    let output_name = output.display();
+    match is_same_file(input, output) {
+        true => Err(Usage(format!(
+            "{output_name} is the checkpoint itself, expected another file"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// The arrays that inference needs, the normalisations that were folded, and the published size in bytes.

@@ -101,6 +101,17 @@ pub enum Error {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// A checkpoint without a single array of the network.
+    #[error(
+        "{}: {found}, expected arrays under the original's names, as layer1/weights or resnet_model/final_dense/weights",
+        path.display()
+    )]
+    Unrecognised {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What it has instead.
+        found: String,
+    },
     /// Examples that the model does not take.
     #[error("{what} has {found}, expected {expected}")]
     Shape {

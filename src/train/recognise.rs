@@ -7,7 +7,8 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{self, Run};
 use crate::cost::NetworkCost;
 use crate::data::pixels::Preprocessing;
-use hlo::Literal;
+use crate::report::note;
+use hlo::{Literal, Shape};
 use models::{Family, INPUT_INDICES, MnistFc, Model, Naming, Options, Precision};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,9 +65,13 @@ pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
     let image_size = image_size.or(run.as_ref().and_then(|run| run.model.image_size));
     let model = network(&checkpoint, asked, image_size)?;
     let specs = inference_specs(&model.declaration());
+    check_names(&checkpoint, &specs)?;
     // A network's name may be spelt in several ways: as found is as expected.
     let told = checkpoint.metadata.as_ref().map(|m| m.model.clone());
     let told = told.filter(|name| Family::of(name).is_some());
+    if let Some(conversions) = checkpoint.conversions(&specs) {
+        note!("note: {conversions}");
+    }
     let mut arrays = checkpoint.take(told.as_deref().unwrap_or(model.name()), &specs)?;
     check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
     let family = Family::of(model.name()).unwrap_or(Family::MnistFc);
@@ -124,6 +129,37 @@ fn network(checkpoint: &Checkpoint, asked: Option<&str>, image_size: Option<usiz
         };
         Error::Config(config::refused(error).said_by(origin))
     })
+}
+
+/// Refuses a checkpoint that has nothing of the network: what is missing would then be a list of all that the network has.
+fn check_names(checkpoint: &Checkpoint, specs: &[(String, Shape)]) -> Result<()> {
+    const SHOWN: usize = 3;
+    let names = || {
+        checkpoint
+            .tensors
+            .keys()
+            .chain(checkpoint.unread.keys())
+            .map(String::as_str)
+    };
+    if names().any(|name| specs.iter().any(|(wanted, _)| wanted == name)) {
+        return Ok(());
+    }
+    let first: Vec<_> = names()
+        .take(SHOWN)
+        .map(|name| format!("'{}'", name.escape_debug()))
+        .collect();
+    let more = names().count().saturating_sub(SHOWN);
+    let first = match more {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    };
+    let found = match (first.is_empty(), models::scheme(names())) {
+        (true, _) => "holds no arrays".to_owned(),
+        (false, Some(scheme)) => format!("names are {scheme} ({first})"),
+        (false, None) => format!("holds {first}"),
+    };
+    let path = checkpoint.path.clone();
+    Err(Error::Unrecognised { path, found })
 }
 
 /// Bound on the units of a layer: an array without elements may claim any number.

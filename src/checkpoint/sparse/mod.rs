@@ -9,7 +9,6 @@ mod csr;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -19,6 +18,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::header::Header;
 use super::{Error, FORMAT, Metadata, Result, file, fit};
 use crate::names::Unknown;
 
@@ -257,8 +257,11 @@ pub(super) fn has_layout(ours: &str) -> bool {
 /// # Errors
 /// A file that cannot be read, or with a damaged header.
 pub fn is_sparse(path: &Path) -> Result<bool> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    Ok(file::ours(&file::read_header(path, &mut file)?).is_some_and(has_layout))
+    let mut file = file::open(path)?;
+    Ok(Header::read(path, &mut file)?
+        .metadata
+        .as_deref()
+        .is_some_and(has_layout))
 }
 
 /// The complete arrays of a file with this value of [`METADATA_KEY`](super::METADATA_KEY). Memory is at most 72 times the size
@@ -272,7 +275,7 @@ pub(super) fn complete(path: &Path, ours: &str, mut arrays: Arrays) -> Result<Ar
         format: String,
         version: u32,
     }
-    let damaged = |reason: &dyn fmt::Display| file::damaged(path, reason);
+    let damaged = |reason: &dyn fmt::Display| super::damaged(path, reason);
     let unreadable = |error| damaged(&format!("its metadata: {error}"));
     // The version first: a newer one need not have the other fields.
     let version: Ours<Version> = serde_json::from_str(ours).map_err(unreadable)?;

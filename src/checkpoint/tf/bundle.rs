@@ -12,6 +12,7 @@ use super::section::{CHUNK_BYTES, Section};
 use super::slice::{Assembly, elements};
 use super::table::{self, Damaged, damaged};
 use super::{DataType, Error, Result, Slice, index_path, proto, shard_path};
+use crate::checkpoint::foreign;
 
 /// The newest format version that we read, and the one we write.
 pub(super) const VERSION: i32 = 1;
@@ -387,5 +388,12 @@ fn read_index(path: &Path) -> Result<Index> {
             reason: format!("more than {MAX_INDEX_BYTES} bytes"),
         });
     }
-    Index::parse(path, &bytes)
+    match foreign::recognise(&bytes) {
+        Some((found, advice)) => Err(Error::OtherKind {
+            path: path.into(),
+            found,
+            advice,
+        }),
+        None => Index::parse(path, &bytes),
+    }
 }

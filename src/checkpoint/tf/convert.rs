@@ -7,7 +7,8 @@ use safetensors::Dtype;
 
 use super::section::{CHUNK_BYTES, Section};
 use super::table::Layout;
-use super::{Array, Bundle, DataType, Error, Role, Variable, writer};
+use super::{Array, Bundle, DataType, Error, Role, Variable, original, writer};
+use crate::checkpoint::header::{Entry, Header, known};
 use crate::checkpoint::{self, atomic, file};
 
 /// Writes these variables of a bundle to a safetensors file under their names, atomically; the same variables give the same
@@ -64,10 +65,21 @@ pub struct Written {
     pub arrays: Vec<Array>,
     /// How many of them are masks that became float32.
     pub widened: usize,
+    /// Names of those that the file lacks and the original's restore asks for.
+    pub added: Vec<String>,
 }
 
-/// Writes the arrays of a safetensors file whose names `keep` wants as the bundle of `prefix`, in one shard. With
-/// `masks_as_float32`, masks stored as BOOL become float32, as the original has them.
+/// Where the data of an array comes from.
+enum Source {
+    /// A place in the file; a mask of booleans to be written as float32.
+    File { offset: u64, size: u64, widen: bool },
+    /// One value for all elements.
+    Constant(f32),
+}
+
+/// Writes the arrays of a safetensors file whose names `keep` wants as the bundle of `prefix`, in one shard, under the
+/// original's names and with what the original has besides ([`original`]). With `masks_as_float32`, masks stored as BOOL
+/// become float32, as the original has them.
 ///
 /// # Errors
 /// A file that is damaged or holds types that TensorFlow's checkpoints lack; what cannot be written.
@@ -77,38 +89,66 @@ pub fn from_safetensors(
     masks_as_float32: bool,
     mut keep: impl FnMut(&str) -> bool,
 ) -> checkpoint::Result<Written> {
-    let mut file = crate::files::open(path).map_err(checkpoint::Error::io(path))?;
-    let header = file::read_header(path, &mut file)?;
+    let mut file = file::open(path)?;
+    let header = Header::read(path, &mut file)?;
     let start = file.stream_position().map_err(checkpoint::Error::io(path))?;
+    let shapes: original::Arrays = header.arrays.iter().map(|a| (a.name.as_str(), &a.dims[..])).collect();
+    let missing = original::missing(&shapes);
     let (mut arrays, mut sources) = (vec![], vec![]);
-    for name in header.offset_keys() {
-        let Some(info) = header.info(&name).filter(|_| keep(&name)) else {
-            continue;
-        };
-        let Some(dtype) = DataType::of(info.dtype) else {
-            let (path, found) = (path.into(), info.dtype.to_string());
+    for Entry {
+        name,
+        dims,
+        begin,
+        end,
+        dtype,
+    } in header.arrays.iter().filter(|array| keep(&array.name))
+    {
+        let Some(kind) = known(dtype).and_then(DataType::of) else {
+            let (path, name, found) = (path.into(), name.clone(), dtype.clone());
             return Err(checkpoint::Error::ElementType { path, name, found });
         };
-        let (begin, end) = info.data_offsets;
-        let widen = masks_as_float32 && dtype == DataType::BOOL && Role::of(&name) == Role::Mask;
-        sources.push((start + begin as u64, (end - begin) as u64, widen));
+        let widen = masks_as_float32 && kind == DataType::BOOL && Role::of(name) == Role::Mask;
+        sources.push(Source::File {
+            offset: start + *begin as u64,
+            size: (end - begin) as u64,
+            widen,
+        });
         arrays.push(Array {
-            name,
-            dtype: if widen { DataType::FLOAT32 } else { dtype },
-            dims: info.shape.clone(),
+            name: original::name_of(name, dims),
+            dtype: if widen { DataType::FLOAT32 } else { kind },
+            dims: dims.clone(),
+            slices: vec![],
+        });
+    }
+    let missing: Vec<_> = missing.into_iter().filter(|array| keep(&array.name)).collect();
+    let added = missing.iter().map(|array| array.name.clone()).collect();
+    for array in missing {
+        sources.push(Source::Constant(array.value));
+        arrays.push(Array {
+            name: array.name,
+            dtype: DataType::FLOAT32,
+            dims: array.dims,
             slices: vec![],
         });
     }
     writer::write(prefix, &arrays, 1, Layout::default(), |array, _, out| {
-        let (offset, size, widen) = sources[array];
-        let mut section = Section::new(&file, offset, size, CHUNK_BYTES);
-        section.copy(size, &mut |bytes| match widen {
-            true => out.write_all(&floats(bytes)),
-            false => out.write_all(bytes),
-        })
+        match sources[array] {
+            Source::File { offset, size, widen } => {
+                let mut section = Section::new(&file, offset, size, CHUNK_BYTES);
+                section.copy(size, &mut |bytes| match widen {
+                    true => out.write_all(&floats(bytes)),
+                    false => out.write_all(bytes),
+                })
+            }
+            Source::Constant(value) => {
+                let elements = arrays[array].dims.iter().product();
+                (0..elements).try_for_each(|_: usize| out.write_all(&value.to_le_bytes()))
+            }
+        }
     })?;
-    let widened = sources.iter().filter(|(.., widen)| *widen).count();
-    Ok(Written { arrays, widened })
+    let widened = |source: &&Source| matches!(source, Source::File { widen: true, .. });
+    let widened = sources.iter().filter(widened).count();
+    Ok(Written { arrays, widened, added })
 }
 
 /// The numbers 0 and 1 of these booleans.

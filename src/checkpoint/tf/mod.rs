@@ -7,6 +7,7 @@
 mod bundle;
 mod convert;
 mod dtype;
+pub mod original;
 mod place;
 mod proto;
 mod role;
@@ -40,6 +41,12 @@ pub enum Error {
     V1 { path: PathBuf },
     #[error("{}: damaged or not the index of a TensorFlow checkpoint: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
+    #[error("{}: {found}, expected the index of a TensorFlow checkpoint: {advice}", path.display())]
+    OtherKind {
+        path: PathBuf,
+        found: &'static str,
+        advice: &'static str,
+    },
     #[error("{}: format version {found}, expected at most {expected}", path.display())]
     Version { path: PathBuf, found: i32, expected: i32 },
     #[error("{}: written on a big-endian machine, expected little-endian data", path.display())]
@@ -84,7 +91,8 @@ fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn index_path(prefix: &Path) -> PathBuf {
+/// The file that a bundle of this prefix is found by.
+pub fn index_path(prefix: &Path) -> PathBuf {
     with_suffix(prefix, ".index")
 }
 

@@ -32,7 +32,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 }
 
 /// The path without what the files of a bundle have after their prefix.
-pub(super) fn stem(path: &Path) -> PathBuf {
+fn stem(path: &Path) -> PathBuf {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let data = |at: usize| {
         let (count, shard) = name[at + ".data-".len()..].split_once("-of-")?;
