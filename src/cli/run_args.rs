@@ -100,6 +100,19 @@ pub struct RunArgs {
     /// Where to run
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// Begin with the weights of a checkpoint in safetensors form (`convert` makes one of TensorFlow's), or of the newest in the
+    /// folder of a run: kernels, biases and what normalisations hold; all else is as in any new run
+    #[arg(long, value_name = "FILE")]
+    pub init: Option<String>,
+    /// With --init: masks too
+    #[arg(long, requires = "init", conflicts_with = "init_state")]
+    pub init_masks: bool,
+    /// With --init: everything, so that the run of the checkpoint goes on: masks, optimizer slots, averages, and counters.
+    /// `global_step` says how many gradient steps are done, and `last_mask_update_step` (`is_snipped`) when masks were updated
+    /// last. Learning rate, mask updates and the order of examples are those of this configuration from the iteration that
+    /// has these counters; what is drawn at random comes from its seed
+    #[arg(long, requires = "init")]
+    pub init_state: bool,
     /// Devices that train side by side, of all processes together, each on its part of every batch [default: one per process]
     #[arg(long, value_name = "N")]
     pub replicas: Option<i64>,
@@ -210,6 +223,14 @@ impl RunArgs {
         let float = |value: Option<f64>| value.map(Value::Float);
         let whole = |value: Option<i64>| value.map(Value::Integer);
         let (data_name, data_dir) = self.data_keys();
+        // Absolute, so that the run can be resumed from elsewhere.
+        let absolute = |path: &String| std::path::absolute(path).map_or(path.clone(), |p| p.to_string_lossy().into());
+        let init = self.init.as_ref().map(absolute);
+        let take = match (self.init_masks, self.init_state) {
+            (_, true) => "state",
+            (true, _) => "masks",
+            _ => "weights",
+        };
         let flags = [
             ("--model", ["model", "name"], text(&self.model)),
             ("--width", ["model", "width"], float(self.width)),
@@ -239,6 +260,8 @@ impl RunArgs {
             ("--data-threads", ["data", "threads"], whole(self.data_threads)),
             ("--skip-corrupt", ["data", "skip_corrupt"], whole(self.skip_corrupt)),
             ("--precision", ["train", "precision"], text(&self.precision)),
+            ("--init", ["init", "file"], text(&init)),
+            ("--init", ["init", "take"], self.init.as_ref().map(|_| take.into())),
             ("--device", ["device", "kind"], text(&self.device.on.device)),
             ("--plugin", ["device", "plugin"], text(&self.device.on.plugin)),
             ("--engine", ["device", "engine"], text(&self.device.engine)),

@@ -52,6 +52,9 @@ pub struct Run {
     pub prune: Prune,
     /// Length and rhythm of training.
     pub train: Train,
+    /// What the state before the first iteration is taken from. Left out: it is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Init>,
     /// Where it runs.
     pub device: Device,
     /// What it leaves behind.
@@ -118,6 +121,30 @@ pub struct Data {
     /// Corrupt records of `imagenet` that are left out before one is an error. Left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_corrupt: Option<usize>,
+}
+
+/// `[init]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Init {
+    /// Checkpoint in safetensors form, or the folder of a run: its newest.
+    pub file: String,
+    /// How much of it.
+    #[serde(default)]
+    pub take: Take,
+}
+
+/// How much of a checkpoint a run begins with; the rest is as in any new run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Take {
+    /// Weights, biases, and what normalisations hold.
+    #[default]
+    Weights,
+    /// These and masks.
+    Masks,
+    /// Everything: optimizer slots, averages and counters too, so that the run of the checkpoint goes on.
+    State,
 }
 
 /// `[optimizer]`

@@ -7,6 +7,7 @@ mod feed;
 pub mod fold;
 mod group;
 pub mod inference;
+mod init;
 pub mod launch;
 mod optimizer;
 pub mod profile;

@@ -6,6 +6,7 @@ use super::eval::Inference;
 use super::feed::{Fed, Feed};
 use super::group::{same_run, same_start, stops};
 use super::inference::{Evaluator, Scores, check_set, scalar};
+use super::init;
 use super::launch::LAUNCH_OUTPUTS;
 use super::profile::{Clock, Phase, Recorder};
 use super::replicas::{self, AGREE};
@@ -117,6 +118,8 @@ impl<'a> Session<'a> {
         let model = plan.model()?;
         let dir = folder(plan, mode, group.as_deref())?;
         let found = resume::check(plan, &dir, mode)?;
+        let specs = state::specs(plan);
+        let (arrays, counters, last_saved) = start(plan, &specs, found)?;
         let (dims, classes) = (model.input_dims(), model.classes());
         // The device starts and compiles while the examples are read.
         let (data, device) = std::thread::scope(|scope| {
@@ -128,8 +131,6 @@ impl<'a> Session<'a> {
         let device = device?;
         // Before the compiler starts, which takes minutes for large networks.
         check_set(&*model, &train_set)?;
-        let specs = state::specs(plan);
-        let (arrays, counters, last_saved) = start(plan, &specs, found)?;
         if let Some(group) = &device.group {
             same_start(group, &arrays, counters.iteration, [&train_set, &test_set])?;
         }
@@ -476,8 +477,8 @@ fn start(
     found: Option<Checkpoint>,
 ) -> Result<(BTreeMap<String, Literal>, Counters, Option<(u64, PathBuf)>)> {
     let Some(mut checkpoint) = found else {
-        let counters = Counters::start(plan.method.order, &plan.schedule);
-        return Ok((state::initial(plan)?, counters, None));
+        let (arrays, counters) = init::begin(plan, specs)?;
+        return Ok((arrays, counters, None));
     };
     let iteration = checkpoint.metadata.as_ref().map_or(0, |m| m.iteration);
     let arrays = checkpoint.take(&plan.run.model.name, specs)?;

@@ -1,0 +1,171 @@
+//! The state before a run's first iteration: drawn, or taken from a checkpoint.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use hlo::{Literal, Shape};
+
+use super::error::{Error, Result};
+use super::state::{self, GLOBAL_STEP};
+use crate::checkpoint::{self, Checkpoint, tf::original};
+use crate::config::{Init, Plan, Take};
+use crate::report::note;
+use crate::sparse::{Counters, Order, Start};
+
+/// Named arrays, and the counters that go with them.
+pub type Begin = (BTreeMap<String, Literal>, Counters);
+
+/// The state that a new run begins with; `specs` are its arrays.
+///
+/// # Errors
+/// A checkpoint that cannot be read, lacks what is asked of it, or is of another run than this configuration's.
+pub fn begin(plan: &Plan, specs: &[(String, Shape)]) -> Result<Begin> {
+    let drawn = state::initial(plan)?;
+    match &plan.run.init {
+        None => Ok((drawn, Counters::start(plan.method.order, &plan.schedule))),
+        Some(init) => taken(plan, specs, drawn, init),
+    }
+}
+
+fn taken(plan: &Plan, specs: &[(String, Shape)], mut arrays: BTreeMap<String, Literal>, init: &Init) -> Result<Begin> {
+    let mut file = checkpoint::load(&checkpoint::resolve(Path::new(&init.file))?)?;
+    file.rename(specs, original::name_of);
+    let wanted = wanted(plan, specs, &file, init.take);
+    if let Some(conversions) = file.conversions(&wanted) {
+        note!("note: {conversions}");
+    }
+    // A network's name may be spelt in several ways: names and dimensions decide.
+    let model = file
+        .metadata
+        .as_ref()
+        .map_or(&plan.run.model.name, |m| &m.model)
+        .clone();
+    let found = file.take(&model, &wanted)?;
+    let masks_taken = init.take != Take::Weights;
+    if masks_taken && plan.method.start == Start::Random {
+        check_masks(plan, &file.path, &found)?;
+    }
+    arrays.extend(found);
+    if masks_taken {
+        mark_explored(plan, &mut arrays, specs, &wanted);
+    }
+    let counters = match init.take {
+        Take::State => counters(plan, &arrays, &file.path)?,
+        Take::Weights | Take::Masks => Counters::start(plan.method.order, &plan.schedule),
+    };
+    note!("{}", told(&file.path, init.take, counters));
+    Ok((arrays, counters))
+}
+
+/// What the run begins with, in words.
+fn told(path: &Path, take: Take, at: Counters) -> String {
+    let path = path.display();
+    match take {
+        Take::Weights => format!("begins with the weights of {path}"),
+        Take::Masks => format!("begins with the weights and masks of {path}"),
+        Take::State => format!(
+            "goes on from {path}: {} gradient steps done, which are {} iterations of this run",
+            at.gs, at.iteration
+        ),
+    }
+}
+
+/// The arrays to take. A checkpoint may lack thresholds, which nothing reads before they are written, and marks of what was
+/// ever active.
+fn wanted(plan: &Plan, specs: &[(String, Shape)], file: &Checkpoint, take: Take) -> Vec<(String, Shape)> {
+    let trained = |name: &str| {
+        plan.params.iter().any(|param| param.name == name) || plan.statistics.iter().any(|s| s.name == name)
+    };
+    let is_mask = |name: &str| plan.params.iter().any(|param| param.mask.as_deref() == Some(name));
+    let dispensable = |name: &str| {
+        let extra = |param| [state::threshold(plan, param), state::explored(plan, param)];
+        let absent = !file.tensors.contains_key(name) && !file.unread.contains_key(name);
+        absent && plan.params.iter().flat_map(extra).flatten().any(|extra| extra == name)
+    };
+    let taken = |name: &str| match take {
+        Take::Weights => trained(name),
+        Take::Masks => trained(name) || is_mask(name),
+        Take::State => !dispensable(name),
+    };
+    specs.iter().filter(|(name, _)| taken(name)).cloned().collect()
+}
+
+/// What is active was ever active, where the checkpoint does not say.
+fn mark_explored(
+    plan: &Plan,
+    arrays: &mut BTreeMap<String, Literal>,
+    specs: &[(String, Shape)],
+    wanted: &[(String, Shape)],
+) {
+    let taken = |name: &String| wanted.iter().any(|(wanted, _)| wanted == name);
+    for param in &plan.params {
+        let (Some(explored), Some(mask)) = (state::explored(plan, param), &param.mask) else {
+            continue;
+        };
+        let known = specs.iter().any(|(name, _)| *name == explored);
+        if let Some(mask) = arrays.get(mask).filter(|_| known && !taken(&explored)).cloned() {
+            arrays.insert(explored, mask);
+        }
+    }
+}
+
+/// Refuses masks of another sparsity than the run's, which would be trained under its name. Both roundings of a number of
+/// zeros pass: the original's changed.
+fn check_masks(plan: &Plan, path: &Path, found: &BTreeMap<String, Literal>) -> Result<()> {
+    let masks = plan
+        .params
+        .iter()
+        .filter_map(|param| Some((plan.budget(param)?, param.mask.as_ref()?)));
+    for (budget, name) in masks {
+        let ones = found.get(name).and_then(Literal::to_bools).unwrap_or_default();
+        let ones = ones.into_iter().filter(|&one| one).count();
+        if ones.abs_diff(budget.nonzeros) > 1 {
+            return Err(Error::Shape {
+                what: format!("{}: mask '{name}'", path.display()),
+                found: format!("{ones} connections"),
+                expected: format!(
+                    "{}, as the sparsity of this run gives it: give the run that of the checkpoint, or take weights alone",
+                    budget.nonzeros
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The counters of a checkpoint's state, and the iteration of this run's schedule that has them.
+fn counters(plan: &Plan, arrays: &BTreeMap<String, Literal>, path: &Path) -> Result<Counters> {
+    let found = state::counters(plan, arrays, 0);
+    let order = plan.method.order;
+    let updates_counted = match order {
+        Order::None | Order::Every => false,
+        Order::Replaces | Order::After | Order::AfterInterval | Order::Once => true,
+    };
+    let (mut at, mut first) = (Counters::start(order, &plan.schedule), None);
+    while at.gs <= found.gs && at.iteration < plan.iterations {
+        if at.gs == found.gs {
+            first = first.or(Some(at));
+            if !updates_counted || at.last == found.last {
+                return Ok(at);
+            }
+        }
+        at.advance(order, &plan.schedule);
+    }
+    let Some(first) = first else {
+        let last = plan.gradient_steps();
+        return Err(Error::Shape {
+            what: format!("{}: '{GLOBAL_STEP}'", path.display()),
+            found: format!("{} gradient steps", found.gs),
+            expected: format!("from 0 to fewer than the {last} of this run, which goes on from there"),
+        });
+    };
+    note!(
+        "note: {} updated its masks last at gradient step {}, where the schedule of this run has no update: the next is counted from there",
+        path.display(),
+        found.last
+    );
+    Ok(Counters {
+        iteration: first.iteration,
+        ..found
+    })
+}
