@@ -1,6 +1,7 @@
 //! The header of a safetensors file: what arrays it holds, of whatever type, and where their data lies.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -208,10 +209,14 @@ impl<'de> Deserialize<'de> for Raw {
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
                         raw.metadata = map.next_value::<Ours>()?.0;
-                    } else if raw.arrays.contains_key(&name) {
-                        return Err(A::Error::custom(format!("tensor '{name}' is listed twice")));
-                    } else {
-                        raw.arrays.insert(name, map.next_value()?);
+                        continue;
+                    }
+                    match raw.arrays.entry(name) {
+                        Slot::Vacant(slot) => drop(slot.insert(map.next_value()?)),
+                        Slot::Occupied(slot) => {
+                            let twice = format!("tensor '{}' is listed twice", slot.key());
+                            return Err(A::Error::custom(twice));
+                        }
                     }
                 }
                 Ok(raw)
