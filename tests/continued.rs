@@ -125,7 +125,7 @@ fn runs_of_the_original_go_on_to_where_it_comes_to() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             (object(output), said)
         };
-        let from = &["--init", start, "--init-state"];
+        let from = &["--init", start, "--init-state", "--allow-incomplete-schedule"];
         // With an interruption on the way.
         let (part, said) = run("17", from);
         assert!(
