@@ -24,6 +24,7 @@ fn write_ours(folder: &Path) {
         ("layer1/mask", Literal::from_bools(&[3, 4], &mask)),
         ("layer1/weights/Momentum", Literal::new(&[3, 4], &kernel)),
         ("layer1/biases", Literal::new(&[4], &[1f32, 2.0, 3.0, 4.0])),
+        ("layer1/threshold", Literal::scalar(0f32)),
         ("global_step", Literal::scalar(32_000i64)),
         ("model_pruning/last_mask_update_step", Literal::scalar(-7i32)),
         ("is_snipped", Literal::from_bools(&[], &[true])),
@@ -94,7 +95,13 @@ fn tensorflow_2_restores_ours_and_we_read_its_own() {
 
     let converted = |prefix: &str| {
         let out = folder.join("out.safetensors");
-        json(&["convert", folder.join(prefix).to_str().unwrap(), out.to_str().unwrap()]);
+        let prefix = folder.join(prefix);
+        json(&[
+            "convert",
+            "--overwrite",
+            prefix.to_str().unwrap(),
+            out.to_str().unwrap(),
+        ]);
         fs::read(out).unwrap()
     };
     let (bytes, values) = (

@@ -233,7 +233,11 @@ fn folding_batch_normalisation_keeps_logits() {
         // Folding again, from the packed file or from its complete form, changes no bit.
         convert(&packed, &back, &[]);
         for input in [&packed, &back] {
-            convert(input, &kept, &["--format", "bitmask", "--fold-batch-norm"]);
+            convert(
+                input,
+                &kept,
+                &["--format", "bitmask", "--fold-batch-norm", "--overwrite"],
+            );
             assert!(fs::read(&packed).unwrap() == fs::read(&kept).unwrap());
         }
     }

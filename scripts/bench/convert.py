@@ -65,8 +65,8 @@ def main():
             source, prefix, out = (os.path.join(folder, name) for name in ["in.safetensors", "m.ckpt", "out.safetensors"])
             size, arrays = write_safetensors(source)
             record |= {"bytes": size, "arrays": arrays}
-            to_tf = [BINARY, "convert", "--to-tf", source, prefix, "--json"]
-            from_tf = [BINARY, "convert", prefix, out, "--json"]
+            to_tf = [BINARY, "convert", "--to-tf", "--overwrite", source, prefix, "--json"]
+            from_tf = [BINARY, "convert", "--overwrite", prefix, out, "--json"]
             record["runs"][f"to TensorFlow, {where}"] = measure(to_tf, size, rounds)
             record["runs"][f"to safetensors, {where}"] = measure(from_tf, size, rounds)
         finally:

@@ -88,7 +88,7 @@ fn numpy_and_scipy_read_sparse_files_as_documented() {
     (shares[1].nonzeros, shares[1].zeros) = (shares[1].zeros + shares[1].nonzeros, 0);
     sparse::save(full.as_ref(), random(&network, &shares), None, Format::Complete).unwrap();
     let check = |complete: &str, bitmask: &str| {
-        json(&["convert", complete, &csr, "--format", "csr"]);
+        json(&["convert", complete, &csr, "--format", "csr", "--overwrite"]);
         let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/formats.md");
         let packages = [PACKAGES, &["scipy==1.15.3"]].concat();
         let args = [docs, complete, bitmask, &csr, "scipy"];
