@@ -260,7 +260,7 @@ fn what_cannot_be_compacted_is_refused_and_nothing_is_written() {
         text(&good),
         "no/such/out.safetensors",
         1,
-        "no/such/out.safetensors: not saved: ",
+        "no/such/out.safetensors: there is no folder no/such; make it first",
     );
     refused(
         text(&good),
@@ -272,7 +272,7 @@ fn what_cannot_be_compacted_is_refused_and_nothing_is_written() {
         text(&good),
         text(runs.0.path()),
         1,
-        "it exists and is not a regular file",
+        "a folder, expected the path of a file to write",
     );
 
     runs.train("dense", &["--method", "dense", "--steps", "20"]);

@@ -230,7 +230,7 @@ fn predict_refuses_what_is_no_image() {
         ),
         (one("images", Literal::new(&[784], &[0i32; 784])), "s32[784], expected"),
         (one("images", Literal::scalar(1f32)), "f32[], expected"),
-        (two, "holds a, b, expected a tensor 'images'"),
+        (two, "holds 2 tensors, 'a', 'b', expected one, or a tensor 'images'"),
     ] {
         checkpoint::save(&input, &tensors.into_iter().collect(), &Metadata::new("", 0, "")).unwrap();
         let args = [

@@ -105,6 +105,7 @@ struct Figures {
 /// # Errors
 /// A checkpoint, data set or device that cannot be used, logits that differ, or an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    super::check_output(&args.output)?;
     let path = checkpoint::resolve(&args.checkpoint)?;
     if is_same_file(&path, &args.output) {
         let output = args.output.display();

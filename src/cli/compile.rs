@@ -152,6 +152,9 @@ type Answer = Result<Outcome, TooLarge>;
 /// A run that cannot be built, a topology that does not exist, a program that does not compile, or a file that cannot be
 /// written. A program that does not fit is an answer, unless it was to be saved.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    for path in [&args.save_hlo, &args.save].into_iter().flatten() {
+        super::check_output(path)?;
+    }
     let grid = Grid::parse(&args.topology)?;
     let device = grid.generation.device();
     let asked = args.run.device.on.device.as_deref().unwrap_or(device.name());
@@ -195,7 +198,7 @@ fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> 
 
 fn save(path: Option<&Path>, bytes: impl FnOnce() -> pjrt::Result<Vec<u8>>) -> anyhow::Result<()> {
     let Some(path) = path else { return Ok(()) };
-    std::fs::write(path, bytes()?).with_context(|| path.display().to_string())
+    super::write_file(path, &bytes()?)
 }
 
 impl Args {

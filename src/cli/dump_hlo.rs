@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use std::io::{self, IsTerminal};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use hlo::{Alias, Computation, text};
 
 use super::Usage;
@@ -64,6 +64,7 @@ pub enum Format {
 /// # Errors
 /// A run that cannot be built or, with `--optimized`, compiled; an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    args.output.as_deref().map_or(Ok(()), super::check_output)?;
     let plan = args.run.layers()?.plan()?;
     if json && args.output.is_none() {
         let why = "--json needs --output: standard output takes either the object or the graph";
@@ -86,7 +87,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     };
     match &args.output {
         Some(path) => {
-            std::fs::write(path, &bytes).with_context(|| path.display().to_string())?;
+            super::write_file(path, &bytes)?;
             let told = serde_json::json!({ "output": path, "instructions": instructions, "bytes": bytes.len() });
             if json { super::print_json(&told) } else { Ok(()) }
         }

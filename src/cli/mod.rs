@@ -23,7 +23,7 @@ use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 
 use crate::report::escape;
@@ -180,6 +180,35 @@ fn write_output(bytes: &[u8]) -> anyhow::Result<()> {
         io::ErrorKind::BrokenPipe => Closed.into(),
         _ => anyhow::Error::new(error).context("standard output cannot be written"),
     })
+}
+
+/// Refuses, before work starts, a path at which no file can be written.
+///
+/// # Errors
+/// For a folder, or a path into a folder that does not exist.
+fn check_output(path: &Path) -> anyhow::Result<()> {
+    let shown = escape::path(path);
+    ensure!(
+        !path.is_dir(),
+        "{shown}: a folder, expected the path of a file to write"
+    );
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        ensure!(
+            folder.is_dir(),
+            "{shown}: there is no folder {}; make it first",
+            escape::path(folder)
+        );
+    }
+    Ok(())
+}
+
+/// Writes a result to a file.
+///
+/// # Errors
+/// As [`check_output`], or what the system reports.
+fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    check_output(path)?;
+    std::fs::write(path, bytes).with_context(|| format!("{}: not written", escape::path(path)))
 }
 
 /// Standard output was closed by its reader, such as `head`, which has all that it wants: no failure.

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::run_args::{DeviceArgs, NetworkArgs};
 use crate::checkpoint::{self, Metadata};
+use crate::report::escape;
 use crate::train::inference::predict;
 
 /// Arguments of `predict`.
@@ -34,6 +35,7 @@ pub struct Args {
 /// # Errors
 /// A checkpoint, input or device that cannot be used, or an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    super::check_output(&args.output)?;
     let path = checkpoint::resolve(&args.checkpoint)?;
     let (network, metadata) = args.network.load(&path)?;
     let iteration = metadata.map_or(0, |m| m.iteration);
@@ -60,9 +62,23 @@ fn images(path: &std::path::Path) -> anyhow::Result<Literal> {
     match tensors.remove(name) {
         Some(images) => Ok(images),
         None => bail!(
-            "{}: holds {}, expected a tensor 'images'",
-            path.display(),
-            names.join(", ")
+            "{}: holds {} tensors, {}, expected one, or a tensor 'images'",
+            escape::path(path),
+            names.len(),
+            first_of(&names)
         ),
+    }
+}
+
+/// The first three names, with how many follow.
+fn first_of(names: &[String]) -> String {
+    let shown: Vec<_> = names
+        .iter()
+        .take(3)
+        .map(|name| format!("'{}'", escape::name(name)))
+        .collect();
+    match names.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }

@@ -84,6 +84,7 @@ struct Dump {
 /// # Errors
 /// Examples that cannot be had or read, or an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    crate::cli::check_output(&args.output)?;
     let (set, folder) = named_set(&args.data)?;
     let dims = args.dims(set);
     let limit = args.limit as usize;
