@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use common::{error, json, rigl_xla};
@@ -171,4 +172,193 @@ fn validation_classes_unknown_to_training_are_an_error() {
     );
     fs::write(folder.path("d/classes.txt"), "a\nb\nc\n").unwrap();
     assert_eq!(folder::contents(&folder.path("d")).unwrap().classes, Some(3));
+}
+
+/// MNIST's files in little: 20 training and 10 test images.
+fn mnist_files() -> Vec<(&'static str, Vec<u8>)> {
+    let array = |dims: &[u32], bytes: Vec<u8>| {
+        let dims_be = dims.iter().flat_map(|dim| dim.to_be_bytes());
+        let header = [0, 0, 8, dims.len() as u8].into_iter().chain(dims_be);
+        header.chain(bytes).collect::<Vec<u8>>()
+    };
+    let images = |n: u32| array(&[n, 28, 28], vec![7; 784 * n as usize]);
+    let labels = |n: u32| array(&[n], (0..n).map(|i| (i % 10) as u8).collect());
+    vec![
+        ("train-images-idx3-ubyte", images(20)),
+        ("train-labels-idx1-ubyte", labels(20)),
+        ("t10k-images-idx3-ubyte", images(10)),
+        ("t10k-labels-idx1-ubyte", labels(10)),
+    ]
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
+    gzip.write_all(bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// Two records of CIFAR-10.
+fn cifar() -> Vec<u8> {
+    let record = |label: u8| [vec![label], vec![9; 3072]].concat();
+    [record(3), record(9)].concat()
+}
+
+impl Folder {
+    fn put(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn reads_small_sets_in_every_layout() {
+    type Layout = fn(&str, &[u8]) -> (String, Vec<u8>);
+    let layouts: [Layout; 8] = [
+        |name, bytes| (name.to_owned(), bytes.to_vec()),
+        |name, bytes| (format!("{name}.gz"), gzip(bytes)),
+        |name, bytes| (name.to_owned(), gzip(bytes)),
+        |name, bytes| (format!("{name}.gz"), bytes.to_vec()),
+        |name, bytes| (name.replace("-idx", ".idx"), bytes.to_vec()),
+        |name, bytes| (name.to_uppercase(), bytes.to_vec()),
+        |name, bytes| (format!("MNIST/raw/{name}"), bytes.to_vec()),
+        |name, bytes| (format!("{name}.gz"), [gzip(&bytes[..9]), gzip(&bytes[9..])].concat()),
+    ];
+    let folder = Folder::new();
+    for (i, layout) in layouts.into_iter().enumerate() {
+        let name = format!("mnist{i}");
+        for (file, bytes) in mnist_files() {
+            let (file, bytes) = layout(file, &bytes);
+            folder.put(&format!("{name}/{file}"), &bytes);
+        }
+        assert_eq!(folder.dumped(&name, "train")["examples"], 20, "{i}");
+        let contents = folder::contents(&folder.path(&name)).unwrap();
+        assert_eq!(
+            (contents.set, contents.examples, contents.size),
+            (Set::Mnist, [20, 10], [28, 28])
+        );
+    }
+    for nested in ["", "cifar-10-batches-bin/"] {
+        for file in [
+            "data_batch_1",
+            "data_batch_2",
+            "data_batch_3",
+            "data_batch_4",
+            "data_batch_5",
+            "test_batch",
+        ] {
+            folder.put(&format!("cifar/{nested}{file}.bin"), &cifar());
+        }
+        let contents = folder::contents(&folder.path("cifar")).unwrap();
+        assert_eq!(
+            (contents.set, contents.classes, contents.examples),
+            (Set::Cifar10, Some(10), [10, 2])
+        );
+        fs::remove_dir_all(folder.path("cifar")).unwrap();
+    }
+}
+
+#[test]
+fn incomplete_cifar_is_an_error_or_noted() {
+    let folder = Folder::new();
+    for i in [1, 3, 4, 5] {
+        folder.put(&format!("d/data_batch_{i}.bin"), &cifar());
+    }
+    folder.put("d/test_batch.bin", &cifar());
+    let message = folder.refused("d", "train", 1);
+    assert!(
+        message.contains("data_batch_2.bin is missing, but data_batch_3.bin is there"),
+        "{message}"
+    );
+    // Before the run is announced.
+    let (data, out) = (folder.text("d"), folder.text("run"));
+    let message = error(&["train", "cifar10-rigl", "--data", &data, "--out", &out], 1);
+    assert!(
+        message.contains("data_batch_2.bin is missing") && !folder.path("run").exists(),
+        "{message}"
+    );
+    folder.put("d/data_batch_2.bin", &cifar());
+    fs::remove_file(folder.path("d/data_batch_5.bin")).unwrap();
+    let args = folder.dump("d", "train");
+    let output = rigl_xla(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success());
+    assert!(
+        notes.contains("4 of 5 training files of CIFAR-10; missing: data_batch_5.bin"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn files_of_other_programs_are_named_with_what_to_do() {
+    let folder = Folder::new();
+    let ubyte = |name: &str| name.replace("t10k", "test");
+    for (file, bytes) in mnist_files() {
+        folder.put(&format!("emnist/emnist-letters-{}", ubyte(file)), &bytes);
+    }
+    for file in [
+        "npz/mnist.npz",
+        "python/cifar-10-batches-py/data_batch_1",
+        "python_flat/data_batch_1",
+        "packed/cifar-10-binary.tar.gz",
+        "cifar100/train.bin",
+        "tars/train.tar",
+        "parquet/train-00000-of-00001.parquet",
+        "pictures/n01/a.jpg",
+        "pictures/n02/b.JPEG",
+    ] {
+        folder.put(file, b"x");
+    }
+    fs::create_dir(folder.path("empty")).unwrap();
+    for (name, what, advice) in [
+        ("emnist", "EMNIST", "rename"),
+        ("npz", "a NumPy archive", "data fetch mnist"),
+        ("npz/mnist.npz", "a NumPy archive", "data fetch mnist"),
+        ("python", "the Python version of CIFAR-10", "cifar-10-binary.tar.gz"),
+        (
+            "python_flat",
+            "the Python version of CIFAR-10",
+            "cifar-10-binary.tar.gz",
+        ),
+        ("packed", "CIFAR-10, packed", "tar -xzf"),
+        ("cifar100", "CIFAR-100", "data prepare"),
+        ("tars", "an archive", "data prepare"),
+        ("parquet", "Parquet", "data prepare"),
+        ("pictures", "pictures", "data prepare OUT --train"),
+        ("empty", "no data set: expected the IDX files", "train.tfrecord"),
+    ] {
+        let message = folder.refused(name, "train", 1);
+        assert!(message.contains(what) && message.contains(advice), "{name}: {message}");
+        let (data, out) = (folder.text(name), folder.text("run"));
+        let message = error(&["train", "--data", &data, "--out", &out], 1);
+        assert!(message.contains(what) || name == "empty", "{name}: {message}");
+        assert!(!folder.path("run").exists());
+    }
+}
+
+#[test]
+fn unknown_data_is_told_with_both_readings_before_the_run() {
+    let folder = Folder::new();
+    let out = folder.text("run");
+    let missing = folder.text("nosuch");
+    for (data, wanted) in [
+        ("mnsit", "did you mean 'mnist'?"),
+        ("nosuch", "unknown data set or folder 'nosuch'"),
+        (missing.as_str(), "nosuch: no such folder"),
+    ] {
+        let message = error(&["train", "--data", data, "--out", &out], 2);
+        assert!(message.contains(wanted), "{data}: {message}");
+        assert!(!folder.path("run").exists());
+    }
+    let output = folder.text("dump");
+    let dump = |data| {
+        error(
+            &["data", "dump", "--data", data, "--split", "train", "--output", &output],
+            2,
+        )
+    };
+    let message = dump("cifar-10");
+    let wanted = "unknown data set or folder 'cifar-10'; did you mean 'cifar10'?";
+    assert!(message.contains(wanted), "{message}");
+    assert!(dump(&missing).contains("no such folder"));
 }

@@ -20,7 +20,7 @@ fn unknown_names_come_with_the_nearest() {
         (&["plan", "--data", "minst"], "did you mean 'mnist'?"),
         (
             &["data", "dump", "--data", "minst", "--split", "test", "--output", "x"],
-            "unknown data set 'minst'; did you mean 'mnist'?\n  known: mnist, ",
+            "unknown data set or folder 'minst'; did you mean 'mnist'?\n  known: mnist, ",
         ),
         (&["plan", "--device", "gpo"], "did you mean 'gpu'"),
         (

@@ -75,7 +75,7 @@ fn each_fault_names_file_found_and_expected() {
         (
             IMAGES,
             |b| b[..2].copy_from_slice(b"PK"),
-            "not an IDX file: it starts with [50, 4b], expected [00, 00]",
+            "not an IDX file: it starts with [50, 4b], expected [00, 00]; this is a zip archive: unpack it",
         ),
         (
             IMAGES,

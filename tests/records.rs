@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/data_mutations.rs"]
+mod data_mutations;
 #[path = "common/mutations.rs"]
 mod mutations;
 #[path = "common/record_mutations.rs"]
@@ -556,5 +558,19 @@ fn mutated_records_are_refused_or_read() {
         // Hardly any change of a compressed file escapes both its checksum and ours.
         let taken = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(1..)));
         assert!(taken || kind == Kind::Compressed, "{kind:?}");
+    }
+}
+
+#[test]
+fn mutated_sets_lists_and_configurations_are_refused_or_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let subject = data_mutations::Subject::new(dir.path());
+    for kind in data_mutations::Kind::ALL {
+        let outcomes: Vec<Outcome> = (0..300).map(|number| subject.run(kind, number)).collect();
+        assert!(outcomes.contains(&Outcome::Refused), "{kind:?}");
+        assert!(
+            outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(1..))),
+            "{kind:?}"
+        );
     }
 }

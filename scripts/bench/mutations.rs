@@ -1,12 +1,14 @@
-//! Mutated checkpoints, records and pictures by the million: as `tests/faults_convert.rs`, `tests/records.rs` and
+//! Mutated checkpoints, records, pictures, data sets and configurations by the million: as `tests/faults_convert.rs`, `tests/records.rs` and
 //! `tests/pictures.rs` make thousands, in release mode.
 //!
-//! `cargo bench --bench mutations [-- [checkpoints|records|pictures] INPUTS [FIRST]]` makes INPUTS inputs (by default 1000000) of the
+//! `cargo bench --bench mutations [-- [checkpoints|records|pictures|data] INPUTS [FIRST]]` makes INPUTS inputs (by default 1000000) of the
 //! kinds in turn, from number FIRST on, and prints one JSON object: how many were refused, the time, and the memory of the
-//! process at its most.
+//! process at its most. It fails if an input takes more than 5 seconds, or the process more than 1 GiB.
 //! Small files are written and read all the time: TMPDIR had better be in memory.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../../tests/common/data_mutations.rs"]
+mod data_mutations;
 #[path = "../../tests/common/mutations.rs"]
 mod mutations;
 #[path = "../../tests/common/picture_mutations.rs"]
@@ -26,7 +28,13 @@ struct Counts {
     without_data: u64,
     with_data: u64,
     seconds: f64,
+    /// Of the slowest input.
+    slowest_s: f64,
 }
+
+/// Bounds that hold for every input, in seconds and MB.
+const MOST_SECONDS: f64 = 5.0;
+const MOST_MB: f64 = 1024.0;
 
 /// A line of what the system tells about this process, in MB.
 fn memory_mb(line: &str) -> Option<f64> {
@@ -43,7 +51,15 @@ fn count(inputs: u64, first: u64, run: impl Fn(u64) -> Outcome) -> Counts {
         ..Counts::default()
     };
     for number in first..first + inputs {
-        match run(number) {
+        let begun = Instant::now();
+        let outcome = run(number);
+        counts.slowest_s = counts.slowest_s.max(begun.elapsed().as_secs_f64());
+        assert!(
+            counts.slowest_s < MOST_SECONDS,
+            "input {number} took {} s",
+            counts.slowest_s
+        );
+        match outcome {
             Outcome::Refused => counts.refused += 1,
             Outcome::Accepted(0) => counts.without_data += 1,
             Outcome::Accepted(_) => counts.with_data += 1,
@@ -76,6 +92,12 @@ fn main() -> anyhow::Result<()> {
                 count(each, first, |number| records.run(kind, number)),
             )?;
         }
+    } else if arguments.iter().any(|arg| arg == "data") {
+        let data = data_mutations::Subject::new(dir.path());
+        let each = inputs / data_mutations::Kind::ALL.len() as u64;
+        for kind in data_mutations::Kind::ALL {
+            add(format!("{kind:?}"), count(each, first, |number| data.run(kind, number)))?;
+        }
     } else if arguments.iter().any(|arg| arg == "pictures") {
         let pictures = picture_mutations::Pictures::new();
         let outcome = |taken| if taken { Outcome::Accepted(1) } else { Outcome::Refused };
@@ -97,5 +119,10 @@ fn main() -> anyhow::Result<()> {
         "virtual_mb_before": before, "virtual_mb_peak": memory_mb("VmPeak:"), "resident_mb_peak": memory_mb("VmHWM:"),
     });
     println!("{report}");
+    let resident = memory_mb("VmHWM:").unwrap_or(0.0);
+    anyhow::ensure!(
+        resident < MOST_MB,
+        "{resident} MB resident, expected less than {MOST_MB}"
+    );
     Ok(())
 }

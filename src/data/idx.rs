@@ -135,6 +135,16 @@ fn read_header(input: &mut Input, rank: u8) -> Result<Vec<usize>> {
         .collect())
 }
 
+/// What a file with such a start may be, for the end of a message.
+pub(super) fn hint(start: [u8; 2]) -> &'static str {
+    match &start {
+        b"<!" | b"<h" | b"<H" => "; this is a web page, as where a download failed: fetch it again",
+        [0x1f, 0x8b] => "; it is gzipped twice: unpack it once",
+        b"PK" => "; this is a zip archive: unpack it",
+        _ => "",
+    }
+}
+
 fn wrong_length(path: &Path, found: u64, expected: u64) -> Error {
     let path = path.into();
     if found < expected {

@@ -36,6 +36,12 @@ pub struct Set {
     pub name: String,
     /// Number of files, and their bytes as records (uncompressed).
     pub files: usize,
+    /// Files without a record, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub empty_files: Vec<String>,
+    /// Files that are named after a shard, and are not read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignored_files: Vec<String>,
     /// Names of the labels that records have, where the folder lists its classes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub classes: BTreeMap<i64, String>,
@@ -168,13 +174,8 @@ pub fn sets(path: &Path) -> Result<Vec<Shards>> {
 ///
 /// # Errors
 /// Files that cannot be opened or read. Damaged ones are counted instead.
-pub fn inspect(
-    name: &str,
-    files: &[PathBuf],
-    classes: Option<&Classes>,
-    depth: Depth,
-    done: &(dyn Fn() + Sync),
-) -> Result<Set> {
+pub fn inspect(shards: &Shards, classes: Option<&Classes>, depth: Depth, done: &(dyn Fn() + Sync)) -> Result<Set> {
+    let files = &shards.files;
     let tally = |index: usize| {
         let tally = tally(&files[index], depth.decode);
         done();
@@ -188,10 +189,15 @@ pub fn inspect(
         }
         first.len() < depth.records
     })?;
+    let is_empty = |tally: &Tally| tally.records + tally.damaged_records + tally.no_examples == 0;
+    let empty = files.iter().zip(&tallies).filter(|(_, tally)| is_empty(tally));
+    let empty_files = empty.map(|(file, _)| file_name(file)).collect();
     let tally = tallies.into_iter().fold(Tally::default(), Tally::merge);
     Ok(Set {
-        name: name.into(),
+        name: shards.name.clone(),
         files: files.len(),
+        empty_files,
+        ignored_files: shards.ignored.iter().map(|file| file_name(file)).collect(),
         classes: class_names(classes, &tally),
         tally,
         first,
@@ -351,7 +357,7 @@ fn show(feature: &Feature<'_>) -> String {
         None => "nothing".to_owned(),
         Some(_) if feature.is_empty() => "[]".to_owned(),
         Some(Kind::Floats) => shown(&feature.floats()),
-        Some(Kind::Int64s) => shown(&feature.int64s()),
+        Some(Kind::Int64s) => shown(&feature.first_int64s(SHOWN)),
         Some(Kind::Bytes) => {
             let values = feature
                 .bytes()

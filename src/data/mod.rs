@@ -73,8 +73,8 @@ pub enum Error {
     #[error("cache: {0}")]
     Cache(io::Error),
     #[error(
-        "{}: not an IDX file: it starts with {found:02x?}, expected [00, 00]",
-        escape::path(path)
+        "{}: not an IDX file: it starts with {found:02x?}, expected [00, 00]{}",
+        escape::path(path), idx::hint(*found)
     )]
     NotIdx { path: PathBuf, found: [u8; 2] },
     #[error(
@@ -262,6 +262,18 @@ pub(crate) fn named(names: impl Iterator<Item = String>) -> String {
         n if n > SHOWN => format!("{n} files: {shown}, …"),
         1 => format!("1 file: {shown}"),
         n => format!("{n} files: {shown}"),
+    }
+}
+
+/// The first names of a list, one after the other, each of bounded length.
+pub(crate) fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    const LETTERS: usize = 80;
+    let short = |name: &String| escape::name(&name.chars().take(LETTERS).collect::<String>()).into_owned();
+    let shown: Vec<String> = names.iter().take(SHOWN).map(short).collect();
+    match names.len() > SHOWN {
+        true => format!("{} and {} more", shown.join(", "), names.len() - SHOWN),
+        false => shown.join(", "),
     }
 }
 

@@ -64,7 +64,8 @@ pub fn find(dir: &Path, split: Split) -> tfrecord::Result<Shards> {
 /// As [`find`], files that cannot be read, or more damaged ones.
 pub fn open_files(dir: &Path, split: Split, skip_corrupt: usize) -> Result<(Vec<Indexed>, usize)> {
     let shards = find(dir, split)?;
-    let names = |paths: &mut dyn Iterator<Item = &Path>| named(paths.map(file_name));
+    let names =
+        |paths: &mut dyn Iterator<Item = &Path>| named(paths.map(|path| escape::name(&file_name(path)).into_owned()));
     if !shards.ignored.is_empty() {
         let ignored = names(&mut shards.ignored.iter().map(PathBuf::as_path));
         crate::report::note!(

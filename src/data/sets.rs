@@ -124,7 +124,7 @@ impl Set {
         let found = Self::ALL.iter().find(|(known, _)| *known == name);
         found.map(|(_, set)| *set).ok_or_else(|| {
             let known = Self::ALL.map(|(known, _)| known);
-            let mut unknown = Unknown::new("data set", name, known);
+            let mut unknown = Unknown::new("data set or folder", name, known);
             unknown.known.push("or a folder with one".into());
             unknown.into()
         })

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::bail;
 
 use super::sheet;
-use crate::data::folder;
 use crate::data::inspect::{self, Depth, Range, Set};
+use crate::data::{folder, named};
 use crate::report::escape;
 use crate::report::table::{Style, Table};
 
@@ -51,7 +51,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         let progress = super::Counted::new(files, "files");
         let inspected = found
             .iter()
-            .map(|set| inspect::inspect(&set.name, &set.files, classes.as_ref(), depth, &|| progress.add()));
+            .map(|set| inspect::inspect(set, classes.as_ref(), depth, &|| progress.add()));
         inspected.collect::<Result<_, _>>()?
     };
     if let Some(path) = &args.sheet {
@@ -101,6 +101,11 @@ fn text(sets: &[Set], decoded: bool) -> String {
         let _ = writeln!(text, "{}", escape::name(&set.name));
         for (what, value) in rows {
             let _ = writeln!(text, "  {what:<18}{value}");
+        }
+        let lists = [("without records", &set.empty_files), ("not read", &set.ignored_files)];
+        for (what, files) in lists.into_iter().filter(|(_, files)| !files.is_empty()) {
+            let files = named(files.iter().map(|file| escape::name(file).into_owned()));
+            let _ = writeln!(text, "  {what:<18}{files}");
         }
         text.extend(tally.damages.iter().map(|damage| format!("  {damage}\n")));
         text += &histogram(&tally.labels, &set.classes);

@@ -13,17 +13,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use mozjpeg_sys::{
     J_COLOR_SPACE, J_DCT_METHOD, JPEG_LIB_VERSION, jpeg_CreateDecompress, jpeg_calc_output_dimensions,
     jpeg_common_struct, jpeg_crop_scanline, jpeg_decompress_struct, jpeg_destroy_decompress, jpeg_error_mgr,
-    jpeg_finish_decompress, jpeg_read_header, jpeg_read_scanlines, jpeg_resync_to_restart, jpeg_save_markers,
-    jpeg_skip_scanlines, jpeg_source_mgr, jpeg_start_decompress, jpeg_std_error,
+    jpeg_finish_decompress, jpeg_read_header, jpeg_read_scanlines, jpeg_resync_to_restart, jpeg_skip_scanlines,
+    jpeg_source_mgr, jpeg_start_decompress, jpeg_std_error,
 };
 
-use super::{Dct, Error, Header, Pixels, Result, Window};
+use super::{Dct, Error, Header, Pixels, Result, Window, scans};
 
 /// The library's "done", of `jpeg_read_header` too.
 const TRUE: c_int = 1;
-const ADOBE_MARKER: c_int = 0xee;
-/// Bytes of that marker that are looked at.
-const ADOBE_BYTES: u32 = 12;
 /// Bytes of the longest message, with its final zero (`JMSG_LENGTH_MAX`).
 const MESSAGE_BYTES: usize = 200;
 
@@ -33,6 +30,7 @@ struct Fatal(String);
 /// A picture whose header has been read.
 pub(super) struct Session<'a> {
     info: &'a mut jpeg_decompress_struct,
+    bytes: &'a [u8],
 }
 
 /// Reads the header of `bytes` and hands the rest to `body`.
@@ -62,12 +60,11 @@ pub(super) fn session<R, E: From<Error>>(
         unsafe {
             jpeg_CreateDecompress(&mut info, JPEG_LIB_VERSION, size_of::<jpeg_decompress_struct>());
             info.src = &raw mut source;
-            jpeg_save_markers(&mut info, ADOBE_MARKER, ADOBE_BYTES);
             if jpeg_read_header(&mut info, TRUE) != TRUE {
                 return Err(Error::Truncated.into());
             }
         }
-        body(&mut Session { info: &mut info })
+        body(&mut Session { info: &mut info, bytes })
     }));
     // SAFETY: created, or still zero, which the library takes for nothing to be done.
     unsafe { jpeg_destroy_decompress(&mut info) };
@@ -114,7 +111,8 @@ impl Session<'_> {
         let width = info.output_width as usize;
         pixels.reset(window.height, window.width, width - window.width);
         let mut four = if four_colours { vec![0; width * 4] } else { vec![] };
-        let adobe = four_colours && self.has_adobe_marker();
+        // Not among the library's saved markers, each of which takes it as long as there are others.
+        let adobe = four_colours && scans::has_adobe(self.bytes);
         for row in 0..window.height {
             let row = pixels.row_mut(row);
             if four_colours {
@@ -143,23 +141,6 @@ impl Session<'_> {
             0 => Err(Error::Truncated),
             _ => Ok(()),
         }
-    }
-
-    /// Whether a program of Adobe's wrote the file: its inks are inverted.
-    fn has_adobe_marker(&self) -> bool {
-        let mut next = self.info.marker_list;
-        // SAFETY: null, or the head of the library's list of saved markers, which lives as long as the session.
-        while let Some(marker) = unsafe { next.as_ref() } {
-            if marker.data_length >= ADOBE_BYTES {
-                // SAFETY: the marker holds `data_length` bytes.
-                let data = unsafe { std::slice::from_raw_parts(marker.data, marker.data_length as usize) };
-                if data.starts_with(b"Adobe") {
-                    return true;
-                }
-            }
-            next = marker.next;
-        }
-        false
     }
 }
 

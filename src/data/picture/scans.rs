@@ -1,24 +1,35 @@
-//! Counts the scans of a JPEG without decoding it.
+//! The markers of a JPEG: what they tell without decoding it.
 
 const START_OF_SCAN: u8 = 0xda;
 const END_OF_IMAGE: u8 = 0xd9;
+const ADOBE: u8 = 0xee;
+/// Bytes of a whole marker of Adobe's.
+const ADOBE_BYTES: usize = 12;
 
-/// Scans of a JPEG up to its end marker. Markers are found as libjpeg finds them: what precedes one is skipped.
+/// Scans of a JPEG up to its end marker.
 pub(super) fn count(bytes: &[u8]) -> usize {
-    let (mut scans, mut rest) = (0, bytes.get(2..).unwrap_or_default());
-    while let Some((marker, after)) = next_marker(rest) {
-        if marker == END_OF_IMAGE {
-            break;
-        }
-        scans += usize::from(marker == START_OF_SCAN);
-        let Some((length, _)) = after.split_first_chunk() else {
-            break;
-        };
-        rest = after
-            .get(usize::from(u16::from_be_bytes(*length))..)
-            .unwrap_or_default();
-    }
-    scans
+    segments(bytes).filter(|(marker, _)| *marker == START_OF_SCAN).count()
+}
+
+/// Whether a program of Adobe's wrote a JPEG, whose inks are then inverted: there is a whole marker of its before the first
+/// scan.
+pub(super) fn has_adobe(bytes: &[u8]) -> bool {
+    let before = segments(bytes).take_while(|(marker, _)| *marker != START_OF_SCAN);
+    let mut markers = before.filter(|(marker, _)| *marker == ADOBE);
+    markers.any(|(_, data)| data.len() >= ADOBE_BYTES && data.starts_with(b"Adobe"))
+}
+
+/// Markers with the data of their segments, up to the end marker. They are found as libjpeg finds them: what precedes one is
+/// skipped.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (marker, after) = next_marker(rest).filter(|(marker, _)| *marker != END_OF_IMAGE)?;
+        let (length, _) = after.split_first_chunk()?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        rest = after.get(length..).unwrap_or_default();
+        Some((marker, after.get(2..length).unwrap_or_default()))
+    })
 }
 
 /// The next marker that a segment follows, or the end, and the bytes after it. Within a scan's data `ff` stands for itself
@@ -57,5 +68,6 @@ mod tests {
         let hidden = [&bytes[..2], &[0xff, 0xe1, 0, 6, 0xff, 0xda, 0, 2], &bytes[2..]].concat();
         assert_eq!(count(&hidden), 1);
         assert_eq!(count(&[]), 0);
+        assert!(has_adobe(&file("cmyk.jpg")) && !has_adobe(&file("cmyk_plain.jpg")));
     }
 }

@@ -55,7 +55,7 @@ pub struct Example<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; the fields are their values
 pub enum FeatureError {
-    #[error("no feature '{key}'; there are {}", found.join(", "))]
+    #[error("no feature '{key}'; there are {}", crate::data::listed(found))]
     Missing { key: String, found: Vec<String> },
     #[error("feature '{key}' holds {}, expected {expected}", found.map_or("nothing".to_owned(), |kind| kind.to_string()))]
     Kind {
@@ -221,6 +221,13 @@ impl<'a> Feature<'a> {
     pub fn int64s(&self) -> Vec<i64> {
         let mut values = vec![];
         self.each_int64(&mut |value| values.push(value));
+        values
+    }
+
+    /// The first `most` integers; none if it is of another kind.
+    pub fn first_int64s(&self, most: usize) -> Vec<i64> {
+        let mut values = vec![];
+        self.each_int64(&mut |value| values.extend((values.len() < most).then_some(value)));
         values
     }
 

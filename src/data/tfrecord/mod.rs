@@ -129,8 +129,10 @@ pub enum Error {
         found: Vec<String>,
     },
     #[error(
-        "{}: {first} and {second} are the same shard, expected one of them",
-        escape::path(dir)
+        "{}: {} and {} are the same shard, expected one of them",
+        escape::path(dir),
+        escape::name(first),
+        escape::name(second)
     )]
     SameShard {
         dir: PathBuf,

@@ -304,7 +304,7 @@ impl Files {
     }
 }
 
-/// A file's name, for messages.
+/// A file's name.
 pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
