@@ -244,3 +244,55 @@ fn wrong_requests_are_told() {
         assert!(error(args, 2).contains(said), "{args:?}: {}", error(args, 2));
     }
 }
+
+/// Outputs of the MobileNet notebook (reference 5.3, 5.4): operations in millions, size in megabytes.
+#[test]
+fn counts_mobilenet_as_the_notebook() {
+    const FIRST_DENSE: &[&str] = &["--first-layer-sparsity", "0"];
+    const DEPTHWISE_DENSE: &[&str] = &["--depthwise-sparsity", "0"];
+    const BOTH_DENSE: &[&str] = &["--first-layer-sparsity", "0", "--depthwise-sparsity", "0"];
+    const LAST: &[&str] = &["--first-layer-sparsity", "0", "--last-layer-sparsity", "0.8"];
+    for (sparsity, distribution, width, settings, [flops, size]) in [
+        ("0.75", "erk", "1", DEPTHWISE_DENSE, ["599.144", "4.888"]),
+        ("0.75", "uniform", "1", BOTH_DENSE, ["330.769", "4.894"]),
+        ("0.9", "erk", "1", DEPTHWISE_DENSE, ["334.134", "2.392"]),
+        ("0.9", "uniform", "1", BOTH_DENSE, ["168.614", "2.396"]),
+        ("0.95", "erk", "1", DEPTHWISE_DENSE, ["205.281", "1.560"]),
+        ("0.75", "erk", "1", FIRST_DENSE, ["588.355", "4.757"]),
+        ("0.9", "erk", "1", FIRST_DENSE, ["312.956", "2.235"]),
+        ("0.75", "erk", "1.98", FIRST_DENSE, ["2180.140", "16.723"]),
+        ("0.75", "uniform", "1.98", LAST, ["1122.572", "15.863"]),
+        ("0.95", "erk", "3.98", FIRST_DENSE, ["2132.954", "16.812"]),
+        ("0", "uniform", "0.47", &[], ["266.539", "4.789"]),
+        ("0", "uniform", "0.204", &[], ["56.617", "1.396"]),
+    ] {
+        let flags = [
+            "cost",
+            "--as-published",
+            "--model",
+            "mobilenet-v1",
+            "--rounding",
+            "ceil",
+        ];
+        let more = ["--sparsity", sparsity, "--distribution", distribution, "--width", width];
+        let cost = json(&[&flags[..], &more, settings].concat());
+        let shown = |path: &str, printed: &str| {
+            let value = number(&cost, path) / 1e6;
+            assert_eq!(
+                rounded(value, printed),
+                printed,
+                "{sparsity} {distribution} {width} {settings:?}"
+            );
+        };
+        shown("/total/inference_flops/published/sparse", flops);
+        shown("/total/bytes/published/sparse", size);
+        shown("/total/inference_flops/published/dense", "1141.544");
+    }
+    // Small-dense ResNet-50 of 80 % (reference 4.1, 5.6); the network itself rounds its channels like the counter.
+    let small = ["cost", "resnet50-dense", "--as-published", "--width", "0.465"];
+    let ratio = "/total/inference_flops/published/ratio";
+    let training = "/total/training_flops/published/ratio";
+    let cost = json(&small);
+    assert_eq!(rounded(number(&cost, ratio), "0.2218"), "0.2218");
+    assert_eq!(number(&cost, training), number(&cost, ratio));
+}

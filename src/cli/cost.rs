@@ -6,7 +6,7 @@ use toml::{Table as Toml, Value};
 use super::run_args::RunArgs;
 use super::{Usage, compiled, paper};
 use crate::config::{Layers, Plan};
-use crate::cost::{PlanCost, both};
+use crate::cost::{PlanCost, both, counted};
 use crate::report::table::{Style, Table};
 use crate::report::units;
 use crate::sparse::Keep;
@@ -28,6 +28,13 @@ pub struct Args {
     /// Add what XLA says of the compiled programs: operations, bytes, memory
     #[arg(long, conflicts_with = "paper")]
     compiled: bool,
+    /// Count as the published notebooks do: every kernel may be sparse, also the first and depthwise ones, and --width scales
+    /// shapes to int(channels x FACTOR), with the sparsities of width 1, to which ratios are
+    #[arg(long, conflicts_with_all = ["paper", "compiled"])]
+    as_published: bool,
+    /// Share of zeros of depthwise kernels [default: by the distribution]
+    #[arg(long, value_name = "SHARE", requires = "as_published")]
+    depthwise_sparsity: Option<f64>,
     /// Print comma-separated values: the layers and their total
     #[arg(long)]
     csv: bool,
@@ -61,8 +68,14 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     if args.compiled && style == Style::Csv {
         return Err(Usage("--csv holds the layers alone: take --json or --markdown with --compiled".into()).into());
     }
-    let plan = layers(&args.run)?.plan()?;
-    let cost = PlanCost::of(&plan);
+    let layers = layers(&args.run)?;
+    let (plan, cost) = if args.as_published {
+        counted(&layers, args.depthwise_sparsity)?
+    } else {
+        let plan = layers.plan()?;
+        let cost = PlanCost::of(&plan);
+        (plan, cost)
+    };
     let compiled = match args.compiled {
         true => Some(compiled::programs(&plan)?),
         false => None,

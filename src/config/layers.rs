@@ -119,7 +119,10 @@ impl Layers {
     }
 
     /// Refuses two sparsities of the first or last layer from the command line, one by its place and one by its name.
-    fn check_ends(&self, plan: &Plan) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Conflict`].
+    pub(crate) fn check_ends(&self, plan: &Plan) -> Result<(), Error> {
         let ends = [
             ("first_layer", plan.budgets.first()),
             ("last_layer", plan.budgets.last()),

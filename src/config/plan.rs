@@ -484,18 +484,24 @@ fn budgets(run: &Run, params: &[Param]) -> Result<Vec<Budget>, Error> {
     let said = &run.sparsity;
     let layer = |param: &Param| Some(Layer::new(layer_name(param)?, param.dims.clone()));
     let layers: Vec<Layer> = params.iter().filter_map(layer).collect();
-    let options = Options {
-        distribution: said.distribution,
-        sparsity: said.target,
-        custom: said
-            .layers
-            .iter()
-            .map(|(name, sparsity)| (name.clone(), sparsity.at(said.target)))
-            .collect(),
-        power_scale: said.power_scale,
-        rounding: said.rounding,
-    };
-    sparse::budgets(&layers, &options).map_err(within("sparsity"))
+    sparse::budgets(&layers, &said.options()).map_err(within("sparsity"))
+}
+
+impl super::Sparsity {
+    /// What budgets are worked out by.
+    pub fn options(&self) -> Options {
+        Options {
+            distribution: self.distribution,
+            sparsity: self.target,
+            custom: self
+                .layers
+                .iter()
+                .map(|(name, sparsity)| (name.clone(), sparsity.at(self.target)))
+                .collect(),
+            power_scale: self.power_scale,
+            rounding: self.rounding,
+        }
+    }
 }
 
 /// `runs/<data>-<method>-<sparsity>-seed<seed>` unless the run names its folder.

@@ -1,14 +1,16 @@
 //! What a run's network and its training cost, by both conventions of [`models::cost`] (reference 5).
 
+mod counted;
 mod network;
 pub mod published;
 
+pub use counted::counted;
 pub use network::NetworkCost;
 
 use crate::config::Plan;
 use crate::sparse::{Keep, Order};
 use models::Layer;
-use models::cost::{Cost, Counts, Kept, Training};
+use models::cost::{Cost, Counts, Kept, Training, widened};
 
 /// Cost of the network of a plan.
 pub struct PlanCost {
@@ -28,16 +30,24 @@ pub struct PlanCost {
 impl PlanCost {
     /// Counts the plan's layers, each with the budget that has its name; layers without mask are dense.
     pub fn of(plan: &Plan) -> Self {
+        Self::widened(plan, None)
+    }
+
+    /// [`PlanCost::of`] with the layers scaled by `width` as the published counter does it; dense counts are those of width 1.
+    fn widened(plan: &Plan, width: Option<f64>) -> Self {
         let kept = |layer: &Layer| {
             let budget = plan.reached.iter().find(|b| b.name == layer.name);
-            budget.map_or(Kept::all(layer), |b| Kept {
-                sparsity: b.sparsity,
-                nonzeros: b.nonzeros,
+            budget.map_or(Kept::all(layer), |b| match width {
+                Some(_) => Kept::share(layer, b.sparsity),
+                None => Kept {
+                    sparsity: b.sparsity,
+                    nonzeros: b.nonzeros,
+                },
             })
         };
-        let layers = plan.layers.clone();
+        let layers = width.map_or_else(|| plan.layers.clone(), |width| widened(&plan.layers, width));
         let sparse = Cost::of(&layers, kept);
-        let dense = Cost::dense(&layers);
+        let dense = Cost::dense(&plan.layers);
         PlanCost {
             training: training(plan, &layers, &sparse.total, &dense.total),
             kept: layers.iter().map(kept).collect(),
@@ -58,7 +68,10 @@ impl PlanCost {
     /// each layer with zeros.
     pub fn plain_bytes(&self, plan: &Plan) -> [f64; 2] {
         let statistics: usize = plan.statistics.iter().map(|s| s.dims.iter().product::<usize>()).sum();
-        plain_bytes(&self.layers, &self.kept, plan.parameters() + statistics)
+        let (weights, dense) = (self.sparse.total.weights, self.dense.total.weights);
+        let others = plan.parameters() + statistics - dense;
+        let [sparse, _] = plain_bytes(&self.layers, &self.kept, weights + others);
+        [sparse, 4.0 * (dense + others) as f64]
     }
 
     /// Operations of the whole run, by the published and the plain convention. As in the paper they are counted over the
@@ -97,7 +110,8 @@ fn training(plan: &Plan, layers: &[Layer], sparse: &Counts, dense: &Counts) -> [
 fn rule(plan: &Plan) -> Training {
     let method = plan.method;
     if !method.masked {
-        Training::Dense
+        // All connections of a network that may be narrower than the dense one of the ratio.
+        Training::Sparse
     } else if method.straight_through || method.grow == crate::sparse::GrowScore::Momentum {
         Training::DenseGradient
     } else if method.grows_by_gradient() {
