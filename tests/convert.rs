@@ -159,6 +159,44 @@ fn a_masked_network_of_the_original_is_evaluated() {
         (&report["model"], &report["nonzeros"]),
         (&"mnist-fc".into(), &(784 + 3 + 7).into())
     );
+    // As the original's eval_once reports them; the L2 term is of all raw weights, dropped ones too.
+    let once = &report["eval_once"];
+    let wave = |n: i64| {
+        (0..n)
+            .map(|i| (((i * 37 % 101) - 50) as f64 / 64.0 * 0.25).powi(2))
+            .sum::<f64>()
+    };
+    let l2 = 1e-4 / 2.0 * (wave(784 * 4) + wave(4 * 3) + wave(3 * 10));
+    let figure = |name: &str| once[name].as_f64().unwrap();
+    assert!((figure("reg_loss") - l2).abs() < 1e-12, "{once}, expected {l2}");
+    assert_eq!(figure("loss"), figure("cross_loss") + figure("reg_loss"));
+    for (name, ours) in [
+        ("eval_accuracy", "top1"),
+        ("top_5_eval_accuracy", "top5"),
+        ("cross_loss", "loss"),
+    ] {
+        assert_eq!(once[name], report[ours]);
+    }
+    assert_eq!(
+        (once["global_step"].as_i64(), figure("pruning/layer1/mask/sparsity")),
+        (Some(32_000), 0.75)
+    );
+    assert_eq!(eval(&stripped)["eval_once"].get("global_step"), None);
+    let doubled = [
+        "eval",
+        "--checkpoint",
+        &whole,
+        "--data",
+        small_mnist(),
+        "--weight-decay",
+        "2e-4",
+    ];
+    let doubled = json(&doubled)["eval_once"]["reg_loss"].as_f64().unwrap();
+    assert!((doubled - 2.0 * l2).abs() < 1e-12);
+    let text = common::rigl_xla(&["eval", "--checkpoint", &whole, "--data", small_mnist()]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains(&format!("reg_loss                {l2:.7}\n")), "{text}");
+    assert!(text.contains("global_step             32000\n"), "{text}");
     // TensorFlow's own logits of a pattern.
     let pixels: Vec<f32> = (0..784).map(|i| (i % 3) as f32 / 2.0).collect();
     let images = [("images".to_owned(), Literal::new(&[1, 784], &pixels))];

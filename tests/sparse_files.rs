@@ -68,7 +68,7 @@ fn save(path: &Path, arrays: &Arrays) {
 }
 
 fn convert(input: &Path, output: &Path, flags: &[&str]) -> Value {
-    json(&[&["convert", text(input), text(output)], flags].concat())
+    json(&[&["convert", "--overwrite", text(input), text(output)], flags].concat())
 }
 
 fn predict(runs: &Runs, checkpoint: &Path, images: &Literal) -> Vec<f32> {
@@ -233,11 +233,7 @@ fn folding_batch_normalisation_keeps_logits() {
         // Folding again, from the packed file or from its complete form, changes no bit.
         convert(&packed, &back, &[]);
         for input in [&packed, &back] {
-            convert(
-                input,
-                &kept,
-                &["--format", "bitmask", "--fold-batch-norm", "--overwrite"],
-            );
+            convert(input, &kept, &["--format", "bitmask", "--fold-batch-norm"]);
             assert!(fs::read(&packed).unwrap() == fs::read(&kept).unwrap());
         }
     }

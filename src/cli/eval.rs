@@ -6,6 +6,7 @@ use hlo::Literal;
 use models::Layer;
 use models::cost::Kept;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::cost::{Compared, Conventions, times};
 use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, test_set};
@@ -37,6 +38,10 @@ pub struct Args {
     /// network's published recipe]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     label_smoothing: Option<f64>,
+    /// L2 coefficient of the loss's L2 term, which is of all raw weights that the file has, dropped ones among them
+    /// [default: that of the run, or of the network's published recipe]
+    #[arg(long, value_name = "COEFFICIENT", value_parser = coefficient)]
+    weight_decay: Option<f64>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Examples per batch
@@ -57,6 +62,10 @@ struct Report {
     scores: Scores,
     /// Of `smoothed_loss`.
     label_smoothing: f64,
+    /// Of the L2 term.
+    weight_decay: f64,
+    /// The figures that the original's `eval_once` reports, under its names (reference 6.1).
+    eval_once: Map<String, Value>,
     /// Ones over all masks, and their size; absent for a network without masks.
     nonzeros: Option<usize>,
     maskable: Option<usize>,
@@ -136,6 +145,7 @@ impl Args {
     fn load(&self, path: &Path) -> anyhow::Result<Loaded> {
         let path = checkpoint::resolve(path)?;
         let (mut network, metadata) = self.network.load(&path)?;
+        network.weight_decay = self.weight_decay.unwrap_or(network.weight_decay);
         network.label_smoothing = self.label_smoothing.unwrap_or(network.label_smoothing);
         Ok(Loaded {
             data: test_set(&self.data, &network, self.stream.skip_corrupt)?,
@@ -175,6 +185,8 @@ impl Report {
             iteration: of.iteration,
             scores,
             label_smoothing: network.label_smoothing,
+            weight_decay: network.weight_decay,
+            eval_once: eval_once(network, &scores, &layers),
             nonzeros: has_masks.then_some(nonzeros),
             maskable: has_masks.then_some(maskable),
             sparsity: if has_masks {
@@ -188,6 +200,24 @@ impl Report {
             checkpoint: of.path,
         }
     }
+}
+
+/// As the original's `eval_once` reports them; `global_step` where the checkpoint has one.
+fn eval_once(network: &Recognised, scores: &Scores, layers: &[LayerReport]) -> Map<String, Value> {
+    let (cross, l2) = (scores.smoothed_loss.unwrap_or(scores.loss), network.l2_term());
+    let figures = [
+        ("eval_accuracy", scores.top1.into()),
+        ("top_5_eval_accuracy", scores.top5.into()),
+        ("cross_loss", cross.into()),
+        ("reg_loss", l2.into()),
+        ("loss", (cross + l2).into()),
+    ];
+    let step = network.global_step.map(|step| ("global_step", step.into()));
+    let figures = figures.into_iter().chain(step);
+    let figures = figures.map(|(name, value)| (name.to_owned(), value));
+    let masks = layers.iter().filter(|layer| layer.masked);
+    let masks = masks.map(|layer| (format!("pruning/{}/mask/sparsity", layer.name), layer.sparsity.into()));
+    figures.chain(masks).collect()
 }
 
 impl LayerReport {
@@ -235,9 +265,27 @@ fn text(report: &Report) -> String {
         ("bytes", figure(&bytes.published, "MB")),
         ("  plain", figure(&bytes.plain, "MB")),
     ];
+    let original = report
+        .eval_once
+        .iter()
+        .filter(|(name, _)| !name.starts_with("pruning/"));
+    let original: String = original
+        .map(|(name, value)| format!("{name:<24}{}\n", shown(value)))
+        .collect();
     let lines = lines.into_iter().chain(smoothed).chain(skipped).chain(cost);
     let lines: String = lines.map(|(what, value)| format!("{what:<16}{value}\n")).collect();
-    format!("{}\n{lines}", layers.write(Style::Text))
+    format!(
+        "{}\n{lines}\nas the original's eval_once, mask sparsities above\n{original}",
+        layers.write(Style::Text)
+    )
+}
+
+/// With the digits that TensorFlow shows of float32.
+fn shown(value: &Value) -> String {
+    match value.as_f64().filter(|_| value.is_f64()) {
+        Some(value) => format!("{value:.7}"),
+        None => value.to_string(),
+    }
 }
 
 /// In units of 10^6, with the share of the dense network's.
@@ -282,6 +330,11 @@ fn comparison(reports: &[Report]) -> String {
         ]);
     }
     table.write(Style::Text)
+}
+
+fn coefficient(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value| (0.0..f64::INFINITY).contains(value));
+    value.ok_or_else(|| "expected a number of at least 0".to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 use super::eval::Inference;
-use super::state::inference_specs;
+use super::state::{GLOBAL_STEP, inference_specs};
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Run};
 use crate::cost::NetworkCost;
@@ -25,6 +25,10 @@ pub struct Recognised {
     pub preprocessing: Preprocessing,
     /// Label smoothing of the loss: the run's, or the driver's.
     pub label_smoothing: f64,
+    /// L2 coefficient of the loss: the run's, or the driver's.
+    pub weight_decay: f64,
+    /// Gradient steps that the checkpoint counts, where it does.
+    pub global_step: Option<i64>,
     /// The run that the checkpoint is of, when it says so.
     pub run: Option<Run>,
 }
@@ -39,6 +43,15 @@ impl Recognised {
             label_smoothing: self.label_smoothing,
             replicas: 1,
         }
+    }
+
+    /// The L2 term of the loss, over the raw weights, those that masks drop among them (reference 0).
+    pub fn l2_term(&self) -> f64 {
+        let needs = self.model.declaration();
+        let weights = needs.params.iter().zip(&self.weights);
+        let decayed = weights.filter(|(param, _)| param.decayed);
+        let squares = decayed.map(|(_, raw)| raw.to_f64_vec().iter().map(|weight| weight * weight).sum::<f64>());
+        self.weight_decay / 2.0 * squares.sum::<f64>()
     }
 
     /// What it costs, by its masks.
@@ -72,6 +85,7 @@ pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
     if let Some(conversions) = checkpoint.conversions(&specs) {
         note!("note: {conversions}");
     }
+    let global_step = checkpoint.tensors.get(GLOBAL_STEP).and_then(Literal::item::<i64>);
     let mut arrays = checkpoint.take(told.as_deref().unwrap_or(model.name()), &specs)?;
     check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
     let family = Family::of(model.name()).unwrap_or(Family::MnistFc);
@@ -86,6 +100,11 @@ pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
             Some(run) => run.train.label_smoothing,
             None => smoothing(family),
         },
+        weight_decay: match &run {
+            Some(run) => run.optimizer.weight_decay,
+            None => weight_decay(family),
+        },
+        global_step,
         model,
         run,
     })
@@ -96,6 +115,14 @@ fn smoothing(family: Family) -> f64 {
     match family {
         Family::ResNet | Family::MobileNet | Family::Vgg => 0.1,
         Family::WideResNet | Family::MnistFc => 0.0,
+    }
+}
+
+/// L2 coefficient of a family's driver, likewise.
+fn weight_decay(family: Family) -> f64 {
+    match family {
+        Family::ResNet | Family::MobileNet | Family::Vgg | Family::MnistFc => 1e-4,
+        Family::WideResNet => 5e-4,
     }
 }
 
