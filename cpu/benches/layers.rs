@@ -5,8 +5,10 @@
 //! the same counted for the dense layer, and the share of the processor's multiply-add peak, measured in the same run.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod common;
+
+use common::{list, noise, time};
 use cpu::{Blocking, Buffer, Epilogue, Gradients, Halo, Isa, Kernel, Layout, Options, SparseConv, Threads, Window};
-use std::time::Instant;
 
 /// Name, kernel size, inputs, outputs, height and width.
 const LAYERS: [(&str, usize, usize, usize, usize); 13] = [
@@ -32,13 +34,6 @@ struct Arguments {
     seconds: f64,
     only: String,
     options: Options,
-}
-
-fn list<T: std::str::FromStr>(text: &str) -> Vec<T>
-where
-    T::Err: std::fmt::Debug,
-{
-    text.split(',').map(|part| part.parse().unwrap()).collect()
 }
 
 fn arguments() -> Arguments {
@@ -75,43 +70,6 @@ fn arguments() -> Arguments {
         }
     }
     a
-}
-
-/// Seconds of this thread on a processor, which other programs do not lengthen.
-#[cfg(target_os = "linux")]
-fn processor_seconds() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid place for the time.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
-
-/// The least seconds of repetitions within a budget: by the clock, or of one thread on a processor.
-fn time(a: &Arguments, mut run: impl FnMut()) -> f64 {
-    let epoch = Instant::now();
-    let now = || match a.threads {
-        #[cfg(target_os = "linux")]
-        1 => processor_seconds(),
-        _ => epoch.elapsed().as_secs_f64(),
-    };
-    run();
-    let (begin, mut least) = (now(), f64::INFINITY);
-    while now() - begin < a.seconds {
-        let start = now();
-        run();
-        least = least.min(now() - start);
-    }
-    least
-}
-
-fn noise(n: usize, seed: u32) -> Buffer {
-    let mut state = seed;
-    let mut buffer = Buffer::zeros(n);
-    for value in buffer.iter_mut() {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        *value = (state >> 8) as f32 / (1 << 23) as f32 - 1.0;
-    }
-    buffer
 }
 
 fn main() {
@@ -179,7 +137,9 @@ fn layer(
     let epilogue = Epilogue::default();
     report(
         "forward",
-        time(a, || conv.forward(&values, &x, &mut y, &epilogue, parallel).unwrap()),
+        time(a.threads, a.seconds, || {
+            conv.forward(&values, &x, &mut y, &epilogue, parallel).unwrap()
+        }),
     );
     if batch < 8 {
         return;
@@ -192,11 +152,15 @@ fn layer(
     let (dy, mut dx) = (noise(y_layout.len, 4), Buffer::zeros(x_layout.len));
     report(
         "input gradient",
-        time(a, || conv.input_gradient(&values, &dy, &mut dx, parallel).unwrap()),
+        time(a.threads, a.seconds, || {
+            conv.input_gradient(&values, &dy, &mut dx, parallel).unwrap()
+        }),
     );
     let mut gradient = vec![0.0; connections];
     report(
         "kernel gradient",
-        time(a, || conv.kernel_gradient(&x, &dy, &mut gradient, parallel).unwrap()),
+        time(a.threads, a.seconds, || {
+            conv.kernel_gradient(&x, &dy, &mut gradient, parallel).unwrap()
+        }),
     );
 }

@@ -29,6 +29,8 @@ pub(crate) struct Operator {
     strides: Strides,
     /// Floats of the array that offsets point into: the input or a copy of it.
     read_len: usize,
+    /// From the first to the last row that a kernel reads, in floats.
+    last_row: usize,
     stage: Stage,
     isa: Isa,
     tile: usize,
@@ -122,7 +124,14 @@ impl Operator {
         let (strides, inputs, read_len) = (Strides::of(read), read.channels, read.len);
         let isa = options.isa.unwrap_or_else(Isa::detect).checked()?;
         let vectors = grids[0].vectors;
-        let tuned = crate::tuning::choose(isa, &kernel, inputs, &y, vectors, options.density);
+        let tuned = crate::tuning::choose(
+            isa,
+            &kernel,
+            inputs,
+            &y,
+            vectors,
+            options.density.unwrap_or(0.1).max(1e-3),
+        );
         let tile = options.tile.unwrap_or(tuned.tile).clamp(1, isa.max_tile());
         let blocking = options.blocking.unwrap_or(tuned.blocking);
         let shape = Shape {
@@ -144,6 +153,10 @@ impl Operator {
             grids,
             strides,
             read_len,
+            last_row: match &stage {
+                Stage::Pixels(_) => 0,
+                Stage::None | Stage::Lanes(_) => (kernel.rows - 1) * strides.row,
+            },
             stage,
             isa,
             tile,

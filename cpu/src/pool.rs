@@ -8,6 +8,9 @@ use crate::simd::{Isa, LANES, Simd, Task};
 use crate::window::Window;
 use std::ops::Range;
 
+/// Channels by pixels that a piece of work has.
+const CHANNELS: usize = 16;
+
 /// What a window is reduced to. Padding takes no part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
@@ -99,19 +102,21 @@ impl Pool {
                     })
                 };
             }),
-            Order::Pixels => parallel(blocks * channels, &|piece| {
-                let (picture, channel) = (piece / channels, piece % channels);
-                // SAFETY: the instruction set was checked.
-                unsafe {
-                    self.isa.run(Plane {
+            Order::Pixels => {
+                let parts = channels.div_ceil(CHANNELS);
+                parallel(blocks * parts, &|piece| {
+                    let (picture, part) = (piece / parts, piece % parts);
+                    let planes = Planes {
                         pool: self,
                         x,
                         y,
                         picture,
-                        channel,
-                    })
-                };
-            }),
+                        channels: part * CHANNELS..((part + 1) * CHANNELS).min(channels),
+                    };
+                    // SAFETY: the instruction set was checked.
+                    unsafe { self.isa.run(planes) };
+                });
+            }
         }
         Ok(())
     }
@@ -254,43 +259,85 @@ impl Lanes<'_> {
     }
 }
 
-/// A channel of a picture by pixels.
-struct Plane<'a> {
+/// Channels of a picture by pixels.
+struct Planes<'a> {
     pool: &'a Pool,
     x: &'a [f32],
     y: SharedMut<'a, f32>,
     picture: usize,
-    channel: usize,
+    channels: Range<usize>,
 }
 
-impl Task for Plane<'_> {
+impl Task for Planes<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Pool { x: from, y: to, .. } = self.pool;
-        let mut line = vec![0.0; from.width];
-        for row in 0..to.height {
-            let rows = self.pool.rows(row);
-            for (i, h) in rows.clone().enumerate() {
-                let at = from.at(self.picture, h, 0, self.channel);
-                let source = &self.x[at..at + from.width];
+        let (mut line, mut result) = (vec![0.0; from.width], vec![0.0; to.width]);
+        for channel in self.channels.clone() {
+            for row in 0..to.height {
+                let rows = self.pool.rows(row);
+                for (i, h) in rows.clone().enumerate() {
+                    let at = from.at(self.picture, h, 0, channel);
+                    let source = &self.x[at..at + from.width];
+                    match self.pool.reduction {
+                        _ if i == 0 => line.copy_from_slice(source),
+                        Reduction::Max => line.iter_mut().zip(source).for_each(|(a, &b)| *a = maximum(*a, b)),
+                        Reduction::Average => line.iter_mut().zip(source).for_each(|(a, &b)| *a += b),
+                    }
+                }
                 match self.pool.reduction {
-                    _ if i == 0 => line.copy_from_slice(source),
-                    Reduction::Max => line.iter_mut().zip(source).for_each(|(a, &b)| *a = maximum(*a, b)),
-                    Reduction::Average => line.iter_mut().zip(source).for_each(|(a, &b)| *a += b),
+                    Reduction::Max => self.maxima(&line, &mut result),
+                    Reduction::Average => self.means(&line, &mut result, rows.len()),
+                }
+                let at = to.at(self.picture, row, 0, channel);
+                for (column, &value) in result.iter().enumerate() {
+                    // SAFETY: an element that only this piece writes.
+                    unsafe { self.y.write(at + column * to.column, value) };
                 }
             }
-            for column in 0..to.width {
-                let columns = self.pool.columns(column);
-                let elements = &line[columns.clone()];
-                let result = match self.pool.reduction {
-                    Reduction::Max => elements.iter().copied().reduce(maximum).unwrap_or(0.0),
-                    Reduction::Average => elements.iter().sum::<f32>() * self.pool.factor(rows.len() * columns.len()),
-                };
-                // SAFETY: an element that only this piece writes.
-                unsafe { self.y.write(to.at(self.picture, row, column, self.channel), result) };
+        }
+    }
+}
+
+impl Planes<'_> {
+    /// The maxima of a line's windows: element by element of the window, so that columns are computed as vectors.
+    #[inline(always)]
+    fn maxima(&self, line: &[f32], result: &mut [f32]) {
+        let (pad, stride) = (self.pool.window.pads[1][0], self.pool.window.stride[1]);
+        result.fill(f32::NEG_INFINITY);
+        for tap in 0..self.pool.size[1] {
+            // Columns before this one read padding.
+            let first = pad.saturating_sub(tap).div_ceil(stride);
+            let Some(source) = line.get(first * stride + tap - pad..) else {
+                continue;
+            };
+            let result = result.get_mut(first..).unwrap_or_default();
+            match stride {
+                1 => result.iter_mut().zip(source).for_each(|(a, &b)| *a = maximum(*a, b)),
+                2 => {
+                    let pairs = source.chunks_exact(2);
+                    let last = (pairs.len(), pairs.remainder().first());
+                    result.iter_mut().zip(pairs).for_each(|(a, b)| *a = maximum(*a, b[0]));
+                    if let (Some(a), Some(&b)) = (result.get_mut(last.0), last.1) {
+                        *a = maximum(*a, b);
+                    }
+                }
+                _ => result
+                    .iter_mut()
+                    .zip(source.iter().step_by(stride))
+                    .for_each(|(a, &b)| *a = maximum(*a, b)),
             }
+        }
+    }
+
+    #[inline(always)]
+    fn means(&self, line: &[f32], result: &mut [f32], rows: usize) {
+        for (column, result) in result.iter_mut().enumerate() {
+            let columns = self.pool.columns(column);
+            let factor = self.pool.factor(rows * columns.len());
+            *result = line[columns].iter().sum::<f32>() * factor;
         }
     }
 }

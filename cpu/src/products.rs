@@ -19,6 +19,10 @@ pub(crate) struct Products {
     pub vectors: usize,
     /// Lanes that hold pictures.
     pub keep: u16,
+    /// The next vectors of the first channel that is asked for ahead of its use, floats between channels, and channels.
+    pub ahead: *const f32,
+    pub ahead_channel: usize,
+    pub ahead_channels: usize,
 }
 
 impl Task for Products {
@@ -27,10 +31,24 @@ impl Task for Products {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (mut offsets, mut gradient) = (self.offsets, self.gradient);
-        for segment in 0..self.blocks * self.size {
+        let segments = self.blocks * self.size;
+        let (mut ahead, mut unasked, each) = (self.ahead, self.ahead_channels, self.ahead_channels.div_ceil(segments));
+        for segment in 0..segments {
+            for _ in 0..each.min(unasked) {
+                for j in 0..self.vectors {
+                    s.prefetch(ahead.wrapping_add(j * self.x_step));
+                }
+                ahead = ahead.wrapping_add(self.ahead_channel);
+            }
+            unasked = unasked.saturating_sub(each);
             // SAFETY: the operator has checked all connections, and that what they reach lies within the arrays.
             unsafe {
                 let y = self.y.add(*self.outputs.add(segment) as usize * self.channel);
+                if segment < self.size {
+                    for j in self.vectors..2 * self.vectors {
+                        s.prefetch(y.wrapping_add(j * self.y_step));
+                    }
+                }
                 let mut left = *self.counts.add(segment) as usize;
                 while left >= 8 {
                     self.eight(s, y, offsets, gradient);

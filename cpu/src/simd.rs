@@ -109,6 +109,18 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// 16 floats must be writable at `p`, at any alignment.
     unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// Stores past the caches, where the instruction set can.
+    ///
+    /// # Safety
+    /// As for [`Simd::store`], at an alignment of 64 bytes.
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: Self::V) {
+        // SAFETY: as the caller vouches.
+        unsafe { self.store(p, v) };
+    }
+    /// Orders streamed stores before all that follows.
+    #[inline(always)]
+    fn fence(self) {}
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -122,6 +134,8 @@ pub(crate) trait Simd: Copy {
     fn maximum(self, a: Self::V, b: Self::V) -> Self::V;
     /// Zeroes the lanes whose bit is not set.
     fn keep(self, v: Self::V, bits: u16) -> Self::V;
+    /// Asks for a cache line ahead of its use.
+    fn prefetch(self, p: *const f32);
     /// The sums of the lanes of 8 vectors.
     fn sums(self, v: [Self::V; 8]) -> [f32; 8];
 }

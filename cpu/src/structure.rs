@@ -81,6 +81,8 @@ pub struct Structure {
     pub counts: Vec<u32>,
     /// For each phase and group, its first connection; then the number of connections.
     pub starts: Vec<u32>,
+    /// Whether all segments of a group and block read the same: of dense kernels. Then several are computed at once.
+    pub(crate) uniform: bool,
 }
 
 impl Structure {
@@ -109,6 +111,7 @@ impl Structure {
             outputs: Vec::with_capacity(shape.segments()),
             counts: Vec::with_capacity(shape.segments()),
             starts: Vec::with_capacity(shape.phases * shape.groups() + 1),
+            uniform: false,
         };
         let mut next = 0;
         for phase in 0..shape.phases {
@@ -138,7 +141,29 @@ impl Structure {
             built.offsets[k] = p.offset;
             ranks.push(k as u32);
         }
+        built.uniform = built.is_uniform(shape);
         (built, ranks)
+    }
+
+    /// Whether each segment reads the same as the one before, within groups and blocks.
+    fn is_uniform(&self, shape: &Shape) -> bool {
+        let mut next = 0;
+        for phase in 0..shape.phases {
+            for group in 0..shape.groups() {
+                let size = shape.group(group).len();
+                let counts = &self.counts[shape.first_segment(phase, group)..shape.first_segment(phase, group + 1)];
+                for block in counts.chunks(size) {
+                    let count = block[0] as usize;
+                    let all = &self.offsets[next..next + block.iter().sum::<u32>() as usize];
+                    let same = |i: usize| block[i] as usize == count && all[i * count..][..count] == all[..count];
+                    if !(1..size).all(same) {
+                        return false;
+                    }
+                    next += all.len();
+                }
+            }
+        }
+        true
     }
 
     /// Connections.

@@ -23,6 +23,14 @@ pub(crate) struct Group {
     /// Sums per output channel, or null.
     pub sums: *mut [f32; 2],
     pub pivots: *const f32,
+    /// Input channels whose part of the next tile is asked for meanwhile, floats between them, and how many per segment.
+    pub ahead: usize,
+    pub ahead_channel: usize,
+    pub ahead_each: usize,
+    /// Whether all segments of a block read the same.
+    pub uniform: bool,
+    /// Whether the output is stored past the caches. Then it is aligned to 64 bytes.
+    pub stream: bool,
 }
 
 /// Computes `M` vectors of each output channel of a group.
@@ -35,6 +43,8 @@ pub(crate) struct Forward<const M: usize> {
     pub at: usize,
     /// `M` masks of lanes, or null.
     pub keep: *const u16,
+    /// The next tile's part of the first of the channels to ask for. Never read.
+    pub ahead: *const f32,
 }
 
 impl<const M: usize> Task for Forward<M> {
@@ -45,14 +55,136 @@ impl<const M: usize> Task for Forward<M> {
         // SAFETY: the operator has checked all connections, and that what they reach lies within the arrays.
         unsafe {
             match self.group.x_step {
+                _ if self.group.uniform && M <= SHARED => self.shared(s),
                 16 => self.tile(s, 16),
                 step => self.tile(s, step),
             }
         }
+        if self.group.stream {
+            s.fence();
+        }
     }
 }
 
+/// Widest tile of which several output channels are computed at once.
+const SHARED: usize = 4;
+
 impl<const M: usize> Forward<M> {
+    /// As [`Forward::tile`], where all segments of a block read the same: what is loaded serves several output channels.
+    ///
+    /// # Safety
+    /// As for [`Forward::tile`].
+    #[inline(always)]
+    unsafe fn shared<S: Simd>(&self, s: S) {
+        let g = &self.group;
+        let at_once = if S::PARTS == 1 { 4 } else { 2 };
+        let (mut values, mut offsets) = (g.values, g.offsets);
+        // SAFETY: segments of the group, each with as many connections as the others of its block.
+        unsafe {
+            for block in 0..g.blocks {
+                let count = *g.counts.add(block * g.size) as usize;
+                let mut i = 0;
+                while i < g.size {
+                    let outputs = g.outputs.add(block * g.size + i);
+                    let rest = g.size - i;
+                    let done = match at_once.min(rest) {
+                        4 => self.several::<S, 4>(s, block, outputs, values, offsets, count),
+                        2 | 3 => self.several::<S, 2>(s, block, outputs, values, offsets, count),
+                        _ => self.several::<S, 1>(s, block, outputs, values, offsets, count),
+                    };
+                    values = values.add(done * count);
+                    i += done;
+                }
+                offsets = offsets.add(g.size * count);
+            }
+        }
+    }
+
+    /// Adds a block's connections to `R` output channels, and returns `R`.
+    ///
+    /// # Safety
+    /// As for [`Forward::tile`]; `values` are those of `R` segments with `count` connections each.
+    #[inline(always)]
+    unsafe fn several<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        block: usize,
+        outputs: *const u32,
+        values: *const f32,
+        offsets: *const i32,
+        count: usize,
+    ) -> usize {
+        let g = &self.group;
+        // SAFETY: the caller vouches.
+        unsafe {
+            // No loops: accumulators that are indexed by a variable would not stay in registers.
+            let mut acc = [[s.splat(0.0); M]; R];
+            acc[0] = self.begin(s, block, *outputs as usize);
+            if R > 1 {
+                acc[1] = self.begin(s, block, *outputs.add(1) as usize);
+            }
+            if R > 2 {
+                acc[2] = self.begin(s, block, *outputs.add(2) as usize);
+                acc[3] = self.begin(s, block, *outputs.add(3) as usize);
+            }
+            for k in 0..count {
+                let x = self.x.wrapping_byte_offset(*offsets.add(k) as isize);
+                let x = load::<S, M>(s, x, g.x_step);
+                for r in 0..R {
+                    let w = s.splat(*values.add(r * count + k));
+                    for j in 0..M {
+                        acc[r][j] = s.fma(w, x[j], acc[r][j]);
+                    }
+                }
+            }
+            self.end(s, block, acc[0], *outputs as usize);
+            if R > 1 {
+                self.end(s, block, acc[1], *outputs.add(1) as usize);
+            }
+            if R > 2 {
+                self.end(s, block, acc[2], *outputs.add(2) as usize);
+                self.end(s, block, acc[3], *outputs.add(3) as usize);
+            }
+        }
+        R
+    }
+
+    /// The accumulators of an output channel before a block.
+    ///
+    /// # Safety
+    /// As for [`Forward::tile`].
+    #[inline(always)]
+    unsafe fn begin<S: Simd>(&self, s: S, block: usize, output: usize) -> [S::V; M] {
+        let g = &self.group;
+        // SAFETY: an output channel of the group.
+        unsafe {
+            if block > 0 {
+                return load::<S, M>(s, self.y.add(output * g.channel), g.y_step);
+            }
+            let shifted = !g.epilogue.shift.is_null() && g.epilogue.scale.is_null() && g.sums.is_null();
+            [s.splat(if shifted { *g.epilogue.shift.add(output) } else { 0.0 }); M]
+        }
+    }
+
+    /// Stores the accumulators of an output channel after a block.
+    ///
+    /// # Safety
+    /// As for [`Forward::tile`].
+    #[inline(always)]
+    unsafe fn end<S: Simd>(&self, s: S, block: usize, acc: [S::V; M], output: usize) {
+        let g = &self.group;
+        // SAFETY: an output channel of the group.
+        unsafe {
+            let y = self.y.add(output * g.channel);
+            if block + 1 == g.blocks {
+                return self.finish(s, acc, output, y);
+            }
+            for j in 0..M {
+                s.store(y.add(j * g.y_step), acc[j]);
+            }
+        }
+    }
+
     /// # Safety
     /// The connections, and all that they reach from `x` and `y`, must be within their arrays.
     #[inline(always)]
@@ -60,28 +192,23 @@ impl<const M: usize> Forward<M> {
         let g = &self.group;
         let (mut values, mut offsets) = (g.values, g.offsets);
         let (mut outputs, mut counts) = (g.outputs, g.counts);
+        let (mut ahead, mut left) = (self.ahead, g.ahead);
         for block in 0..g.blocks {
-            let last = block + 1 == g.blocks;
             for _ in 0..g.size {
+                for _ in 0..g.ahead_each.min(left) {
+                    for j in 0..M {
+                        s.prefetch(ahead.wrapping_add(j * step));
+                    }
+                    ahead = ahead.wrapping_add(g.ahead_channel);
+                }
+                left = left.saturating_sub(g.ahead_each);
                 // SAFETY: a segment of the group, whose connections follow those of the segment before.
                 unsafe {
                     let output = *outputs as usize;
                     let count = *counts as usize;
-                    let y = self.y.add(output * g.channel);
-                    let mut acc = if block == 0 {
-                        let shifted = !g.epilogue.shift.is_null() && g.epilogue.scale.is_null() && g.sums.is_null();
-                        [s.splat(if shifted { *g.epilogue.shift.add(output) } else { 0.0 }); M]
-                    } else {
-                        load::<S, M>(s, y, g.y_step)
-                    };
+                    let mut acc = self.begin(s, block, output);
                     accumulate::<S, M>(s, &mut acc, self.x, step, values, offsets, count);
-                    if last {
-                        self.finish(s, acc, output, y);
-                    } else {
-                        for j in 0..M {
-                            s.store(y.add(j * g.y_step), acc[j]);
-                        }
-                    }
+                    self.end(s, block, acc, output);
                     values = values.add(count);
                     offsets = offsets.add(count);
                     outputs = outputs.add(1);
@@ -133,7 +260,10 @@ impl<const M: usize> Forward<M> {
                 if !self.keep.is_null() {
                     acc[j] = s.keep(acc[j], *self.keep.add(j));
                 }
-                s.store(y.add(j * g.y_step), acc[j]);
+                match g.stream {
+                    true => s.stream(y.add(j * g.y_step), acc[j]),
+                    false => s.store(y.add(j * g.y_step), acc[j]),
+                }
             }
         }
     }

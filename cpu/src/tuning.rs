@@ -4,6 +4,21 @@ use crate::layout::{Layout, Order};
 use crate::simd::{Isa, LANES};
 use crate::structure::Blocking;
 use crate::window::Kernel;
+use std::sync::OnceLock;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Most vectors of a tile of 1x1 kernels: narrow tiles let more channels of a tile stay in the first-level cache. Larger kernels
+/// read each line of an input several times.
+const POINTWISE: usize = 4;
+const WINDOWS: usize = 8;
+
+/// Fewest connections of a segment, on average: each begins and ends with work of its own.
+const SEGMENT: f64 = 8.0;
+
+/// Output channels of a group: what they hold of a tile between two blocks stays in the second-level cache.
+const GROUP: usize = 256;
 
 /// What is chosen for an operator.
 #[derive(Clone, Copy, Debug)]
@@ -12,37 +27,71 @@ pub(crate) struct Tuned {
     pub blocking: Blocking,
 }
 
-/// Chooses sizes for an operator with `inputs` channels, whose output rows have `vectors` vectors.
-pub(crate) fn choose(
-    isa: Isa,
-    kernel: &Kernel,
-    inputs: usize,
-    y: &Layout,
-    vectors: usize,
-    density: Option<f64>,
-) -> Tuned {
-    let _ = (density, LANES);
-    let most = isa.max_tile().min(8);
+/// Chooses sizes for an operator with `inputs` channels, whose output `y` has rows of `vectors` vectors and of whose connections a
+/// share of `density` is there.
+pub(crate) fn choose(isa: Isa, kernel: &Kernel, inputs: usize, y: &Layout, vectors: usize, density: f64) -> Tuned {
+    let taps = kernel.rows * kernel.columns;
+    // Of dense kernels what is loaded serves several output channels instead.
+    let narrow = taps == 1 || (density == 1.0 && !kernel.depthwise);
+    let most = isa.max_tile().min(if narrow { POINTWISE } else { WINDOWS });
     let tile = vectors.max(1).div_ceil(vectors.div_ceil(most).max(1));
-    if kernel.depthwise {
+    let blocking = |inputs| Blocking { inputs, outputs: GROUP };
+    if kernel.depthwise || vectors == 0 {
         return Tuned {
             tile,
-            blocking: Blocking { inputs, outputs: 32 },
+            blocking: blocking(inputs),
         };
     }
-    // Vectors of one input channel that a tile touches.
+    // Cache lines of one input channel that a tile touches.
     let touched = match y.order {
         Order::Lanes => kernel.rows * (tile + kernel.columns - 1),
-        Order::Pixels if kernel.rows * kernel.columns == 1 => tile,
-        Order::Pixels => kernel.rows * (tile + 1),
+        Order::Pixels if taps == 1 => tile,
+        Order::Pixels => (kernel.rows * (tile + 1)).min(tile + (kernel.rows - 1) * y.row / LANES + 1),
     };
-    let lines = 32 * 1024 / 64;
-    let block = (lines * 6 / 8 / touched).max(8);
+    let fit = first_level_cache() / LINE / touched;
+    let block = fit.max((SEGMENT / (taps as f64 * density)) as usize).max(1);
+    // Not a small last block.
+    let blocks = (inputs as f64 / block as f64).round().max(1.0) as usize;
     Tuned {
         tile,
-        blocking: Blocking {
-            inputs: if inputs <= block * 3 / 2 { inputs } else { block },
-            outputs: 32,
-        },
+        blocking: blocking(inputs.div_ceil(blocks)),
     }
+}
+
+/// Bytes of a core's first-level data cache.
+fn first_level_cache() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        processor_cache()
+            .filter(|size| (16 << 10..=256 << 10).contains(size))
+            .unwrap_or(32 << 10)
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn processor_cache() -> Option<usize> {
+    use std::arch::x86_64::{__cpuid, __cpuid_count, __get_cpuid_max};
+    let vendor = __cpuid(0).ebx;
+    let (base, leaf) = match vendor {
+        // "Auth" of AuthenticAMD.
+        0x6874_7541 => (0x8000_0000, 0x8000_001D),
+        _ => (0, 4),
+    };
+    if __get_cpuid_max(base).0 < leaf {
+        return None;
+    }
+    (0..8).map(|i| __cpuid_count(leaf, i)).find_map(|level| {
+        let (kind, number) = (level.eax & 31, level.eax >> 5 & 7);
+        let (line, parts, ways) = (
+            (level.ebx & 0xFFF) + 1,
+            (level.ebx >> 12 & 0x3FF) + 1,
+            (level.ebx >> 22) + 1,
+        );
+        (kind == 1 && number == 1).then_some((line * parts * ways * (level.ecx + 1)) as usize)
+    })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn processor_cache() -> Option<usize> {
+    None
 }

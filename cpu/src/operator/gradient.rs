@@ -12,7 +12,7 @@ use crate::structure::Structure;
 use std::ops::Range;
 
 /// Vectors of a row of which a connection's products are summed before they are added to its gradient.
-const PRODUCTS: usize = 16;
+const PRODUCTS: usize = 7;
 
 /// Partial sums, each over a part of the positions. Fixed, so that bits do not depend on threads.
 const SLICES: usize = 8;
@@ -173,7 +173,13 @@ impl Operator {
                 products::scalar(segments, offsets, part, of.x, grid.x.at(block, row, 0), dy);
                 continue;
             }
+            let ahead = self.shape.inputs.div_ceil(self.shape.groups());
             for (vectors, keep) in products::runs(grid.keep(block), grid.vectors, PRODUCTS) {
+                let next = match vectors.end < grid.vectors {
+                    true => grid.x.at(block, row, vectors.end),
+                    false => grid.x.at(block, row + 1, 0),
+                };
+                let next = next + self.last_row + group * ahead * self.strides.channel;
                 // SAFETY: the grids were checked to lie within the arrays, and the structure to reach nothing beyond them; the
                 // instruction set was checked.
                 unsafe {
@@ -191,6 +197,9 @@ impl Operator {
                         channel: of.layout.channel,
                         vectors: vectors.len(),
                         keep,
+                        ahead: of.x.as_ptr().wrapping_add(next).wrapping_sub(begin),
+                        ahead_channel: self.strides.channel,
+                        ahead_channels: ahead,
                     });
                 }
             }

@@ -4,7 +4,7 @@ use super::Operator;
 use crate::epilogue::{Epilogue, Raw, Sums};
 use crate::error::{Result, check_length};
 use crate::grid::Grid;
-use crate::layout::Layout;
+use crate::layout::{Layout, Order};
 use crate::parallel::{ParallelFor, balance};
 use crate::shared::SharedMut;
 use crate::simd::Isa;
@@ -18,6 +18,9 @@ const PIECES: usize = 48;
 
 /// Multiply-adds of vectors below which work is not shared.
 const SMALL: usize = 20_000;
+
+/// Bytes of an output that is stored past the caches.
+const STREAMED: usize = 24 << 20;
 
 /// Rows of a band, which is copied and computed at once, and the fewest bands that are worth it.
 const BAND: usize = 8;
@@ -54,6 +57,7 @@ struct Run<'a> {
     pivots: *const f32,
     y: SharedMut<'a, f32>,
     sums: Option<SharedMut<'a, [f32; 2]>>,
+    stream: bool,
 }
 
 // SAFETY: arrays of the epilogue and pivots are only read, others are written by disjoint units.
@@ -82,6 +86,7 @@ impl Operator {
             values: call.values,
             epilogue: call.epilogue.raw(),
             pivots: call.pivots.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            stream: self.streams(y),
             y: SharedMut::new(y),
             sums: sums.is_some().then_some(SharedMut::new(&mut partial)),
         };
@@ -102,6 +107,12 @@ impl Operator {
             add_sums(sums, &partial, channels, self.y.batch * self.y.height * self.y.width);
         }
         Ok(())
+    }
+
+    /// Whether the output is so large that it is better stored past the caches: it need not be read before, and is evicted anyway.
+    fn streams(&self, y: &[f32]) -> bool {
+        let large = size_of_val(y) >= STREAMED && self.y.order == Order::Lanes && self.shape.blocks() == 1;
+        large && y.as_ptr().addr().is_multiple_of(64)
     }
 
     /// Parts of the output that are computed one after the other. They depend on shapes only.
@@ -139,9 +150,7 @@ impl Operator {
         let piece = |piece: usize| {
             let (part, group) = (piece / of_groups.len(), piece % of_groups.len());
             for i in part * units.len() / parts..(part + 1) * units.len() / parts {
-                for group in of_groups[group].clone() {
-                    self.unit(run, source, &units[i], i, group);
-                }
+                self.unit(run, source, &units[i], i, of_groups[group].clone());
             }
         };
         let pieces = parts * of_groups.len();
@@ -177,47 +186,56 @@ impl Operator {
                     copied = until;
                     let begin = at * block + reads.start * length;
                     let unit = at * grid.rows + row;
-                    for group in 0..self.shape.groups() {
-                        self.unit(run, Source { x: copy, begin }, &units[unit], unit, group);
-                    }
+                    self.unit(
+                        run,
+                        Source { x: copy, begin },
+                        &units[unit],
+                        unit,
+                        0..self.shape.groups(),
+                    );
                 }
             });
         });
     }
 
-    /// Runs one unit of one group.
-    fn unit(&self, run: &Run<'_>, source: Source<'_>, unit: &Unit, number: usize, group: usize) {
+    /// Runs one unit of some groups.
+    fn unit(&self, run: &Run<'_>, source: Source<'_>, unit: &Unit, number: usize, groups: Range<usize>) {
         let grid = &self.grids[unit.phase];
-        let shared = self.group(run, grid, unit.phase, number, group);
-        let from = |vector| {
-            let at = grid.x.at(unit.block, unit.row, vector);
-            // Only with the offset of a connection surely within the array.
-            source.x.as_ptr().wrapping_add(at).wrapping_sub(source.begin)
-        };
-        if grid.vectors == 0 {
-            let (x, at) = (from(0), grid.y.at(unit.block, unit.row, 0));
-            // SAFETY: the grid was checked to lie within the arrays, and the structure to reach nothing beyond them; no other unit
-            // writes these outputs; the instruction set was checked.
-            unsafe {
-                let y = run.y.start().add(at);
-                self.isa.run(Scalar {
-                    group: shared,
-                    x,
-                    y,
-                    at,
-                });
-            }
-            return;
-        }
+        // Only with the offset of a connection surely within the array.
+        let from = |at: usize| source.x.as_ptr().wrapping_add(at).wrapping_sub(source.begin);
         let tiles = grid.vectors.div_ceil(self.tile);
         let keep = grid.keep(unit.block);
         for tile in unit.tiles.clone() {
-            let first = tile * grid.vectors / tiles;
-            let count = (tile + 1) * grid.vectors / tiles - first;
-            let (x, at) = (from(first), grid.y.at(unit.block, unit.row, first));
-            let keep = keep.map_or(std::ptr::null(), |keep| keep[first..].as_ptr());
-            // SAFETY: as above.
-            unsafe { forward(self.isa, count, shared, x, run.y.start().add(at), at, keep) };
+            let first = tile * grid.vectors / tiles.max(1);
+            let x = from(grid.x.at(unit.block, unit.row, first));
+            let at = grid.y.at(unit.block, unit.row, first);
+            let count = (tile + 1) * grid.vectors / tiles.max(1) - first;
+            let next = match tile + 1 < tiles {
+                true => grid.x.at(unit.block, unit.row, first + count),
+                false => grid.x.at(unit.block, unit.row + 1, 0),
+            };
+            for group in groups.clone() {
+                let shared = self.group(run, grid, unit.phase, number, group);
+                let y = run.y.start().wrapping_add(at);
+                if grid.vectors == 0 {
+                    // SAFETY: the grid was checked to lie within the arrays, and the structure to reach nothing beyond them; no
+                    // other unit writes these outputs; the instruction set was checked.
+                    unsafe {
+                        self.isa.run(Scalar {
+                            group: shared,
+                            x,
+                            y,
+                            at,
+                        })
+                    };
+                    continue;
+                }
+                let ahead = from(next + self.last_row + group * shared.ahead * shared.ahead_channel);
+                let keep = keep.map_or(std::ptr::null(), |keep| keep[first..].as_ptr());
+                let tile = Tile { x, y, at, keep, ahead };
+                // SAFETY: as above.
+                unsafe { forward(self.isa, count, shared, tile) };
+            }
         }
     }
 
@@ -229,6 +247,11 @@ impl Operator {
             // SAFETY: there are sums of each unit.
             unsafe { sums.start().add(unit * self.y.channels) }
         });
+        // Pictures by pixels are small enough for the caches, and prefetching would only cost.
+        let ahead = match self.y.order {
+            Order::Lanes => self.shape.inputs.div_ceil(self.shape.groups()),
+            Order::Pixels => 0,
+        };
         Group {
             values: run.values[connection..].as_ptr(),
             offsets: run.structure.offsets[connection..].as_ptr(),
@@ -242,6 +265,11 @@ impl Operator {
             y_step: grid.y.step,
             sums,
             pivots: run.pivots,
+            ahead,
+            uniform: run.structure.uniform,
+            stream: run.stream,
+            ahead_channel: self.strides.channel,
+            ahead_each: ahead.div_ceil(self.shape.blocks() * self.shape.group(group).len()),
         }
     }
 }
@@ -258,16 +286,27 @@ fn add_sums(sums: &mut Sums, partial: &[[f32; 2]], channels: usize, count: usize
     sums.count += count;
 }
 
+/// Where a tile is: fields of [`Forward`].
+#[derive(Clone, Copy)]
+struct Tile {
+    x: *const f32,
+    y: *mut f32,
+    at: usize,
+    keep: *const u16,
+    ahead: *const f32,
+}
+
 /// Runs a tile of `count` vectors.
 ///
 /// # Safety
 /// As for the fields of [`Forward`]; the processor must have `isa`.
-unsafe fn forward(isa: Isa, count: usize, group: Group, x: *const f32, y: *mut f32, at: usize, keep: *const u16) {
+unsafe fn forward(isa: Isa, count: usize, group: Group, tile: Tile) {
+    let Tile { x, y, at, keep, ahead } = tile;
     macro_rules! tiles {
         ($($m:literal)*) => {
             match count {
                 // SAFETY: the caller vouches.
-                $($m => unsafe { isa.run(Forward::<$m> { group, x, y, at, keep }) },)*
+                $($m => unsafe { isa.run(Forward::<$m> { group, x, y, at, keep, ahead }) },)*
                 _ => unreachable!("tiles have 1 to 14 vectors"),
             }
         };

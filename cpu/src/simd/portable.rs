@@ -73,6 +73,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(self, _: *const f32) {}
+
+    #[inline(always)]
     fn sums(self, v: [Self::V; 8]) -> [f32; 8] {
         v.map(|mut v| {
             let mut width = LANES / 2;

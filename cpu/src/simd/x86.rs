@@ -49,6 +49,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: __m512) {
+        op!(_mm512_stream_ps(p, v))
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        op!(_mm_sfence())
+    }
+
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         op!(_mm512_add_ps(a, b))
     }
@@ -91,6 +101,11 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn keep(self, v: __m512, bits: u16) -> __m512 {
         op!(_mm512_maskz_mov_ps(bits, v))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()));
     }
 
     #[inline(always)]
@@ -149,6 +164,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: Self::V) {
+        op!({
+            _mm256_stream_ps(p, v[0]);
+            _mm256_stream_ps(p.add(8), v[1]);
+        });
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        op!(_mm_sfence())
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
         op!([_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])])
     }
@@ -194,6 +222,11 @@ impl Simd for Avx2 {
                 _mm256_and_ps(v[1], _mm256_castsi256_ps(_mm256_cmpeq_epi32(high, lanes))),
             ]
         })
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()));
     }
 
     #[inline(always)]

@@ -111,12 +111,23 @@ impl PixelStage {
             let source = &x[source * from.row..][..from.width];
             let first = start + h * row - halo.top * row;
             let target = &mut plane[first..][..self.columns];
-            if right == 1 {
-                let columns = self.columns.min(from.width);
-                target[..columns].copy_from_slice(&source[..columns]);
-            } else {
-                let source = source[phase[1].min(from.width)..].iter().step_by(right);
-                target.iter_mut().zip(source).for_each(|(to, &from)| *to = from);
+            let source = &source[phase[1].min(from.width)..];
+            match right {
+                1 => {
+                    let columns = self.columns.min(source.len());
+                    target[..columns].copy_from_slice(&source[..columns]);
+                }
+                2 => {
+                    let pairs = source.chunks_exact(2);
+                    if let (Some(to), Some(&last)) = (target.get_mut(pairs.len()), pairs.remainder().first()) {
+                        *to = last;
+                    }
+                    target.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair[0]);
+                }
+                _ => target
+                    .iter_mut()
+                    .zip(source.iter().step_by(right))
+                    .for_each(|(to, &from)| *to = from),
             }
         }
     }
