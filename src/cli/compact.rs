@@ -62,7 +62,9 @@ pub struct Args {
 /// What `compact --json` prints.
 #[derive(Serialize)]
 struct Report {
+    #[serde(serialize_with = "crate::report::path")]
     checkpoint: PathBuf,
+    #[serde(serialize_with = "crate::report::path")]
     output: PathBuf,
     model: &'static str,
     /// Iterations that the checkpoint says it had.

@@ -51,7 +51,9 @@ pub struct Args {
 /// What `convert --json` prints.
 #[derive(Serialize)]
 struct Report {
+    #[serde(serialize_with = "crate::report::path")]
     input: PathBuf,
+    #[serde(serialize_with = "crate::report::path_or_none")]
     output: Option<PathBuf>,
     /// Arrays written, and what they come to.
     arrays: usize,

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::data::{Split, fetch, mnist};
 use crate::report::progress::Progress;
+use crate::signals::Stop;
 
 /// Arguments of `data`.
 #[derive(clap::Args, Debug)]
@@ -42,11 +43,11 @@ enum Command {
 ///
 /// # Errors
 /// Whatever keeps the data from being there, whole and right.
-pub fn run(args: Args, json: bool) -> Result<()> {
+pub fn run(args: Args, json: bool, stop: &Stop) -> Result<()> {
     match args.command {
         Command::Fetch { name } => fetch(&name, json),
         Command::Dump(args) => dump::run(args, json),
-        Command::Prepare(args) => prepare::run(args, json),
+        Command::Prepare(args) => prepare::run(args, json, stop),
         Command::Inspect(args) => inspect::run(args, json),
     }
 }

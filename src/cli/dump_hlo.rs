@@ -88,7 +88,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     match &args.output {
         Some(path) => {
             super::write_file(path, &bytes)?;
-            let told = serde_json::json!({ "output": path, "instructions": instructions, "bytes": bytes.len() });
+            let told = serde_json::json!({ "output": path.display().to_string(), "instructions": instructions, "bytes": bytes.len() });
             if json { super::print_json(&told) } else { Ok(()) }
         }
         None if matches!(args.format, Format::Proto) && io::stdout().is_terminal() => {

@@ -54,6 +54,7 @@ pub struct Args {
 /// What `eval --json` prints of a checkpoint.
 #[derive(Serialize)]
 struct Report {
+    #[serde(serialize_with = "crate::report::path")]
     checkpoint: PathBuf,
     model: String,
     /// Iterations that the checkpoint says it had.

@@ -19,14 +19,13 @@ pub mod train;
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{self, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
 
 use crate::report::escape;
+use crate::signals::{self, Stop};
 
 /// Train, evaluate, count and ship sparse neural networks as compiled XLA programs.
 #[derive(Parser, Debug)]
@@ -81,7 +80,8 @@ impl Command {
 /// What is to be said of a method that ranks layers together.
 const RANKED_TOGETHER: &str = "(the method ranks all layers together: only their sum is fixed)";
 
-/// Parses the command line and carries it out. Exit code 0: done; 1: failed; 2: wrong usage or configuration.
+/// Parses the command line and carries it out. Exit code 0: done; 1: failed; 2: wrong usage or configuration; 130 and 143: stopped
+/// by SIGINT or SIGTERM.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
@@ -89,8 +89,23 @@ pub fn main() -> ExitCode {
         crate::pages::ask_for_huge();
     }
     crate::report::set_verbose(cli.verbose);
-    let done = match cli.command {
-        Command::Train(args) => train::run(args, json),
+    let done = signals::watch()
+        .context("signals cannot be handled")
+        .and_then(|stop| run(cli.command, json, stop));
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    if let Some(Stopped(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
+    if error.is::<Closed>() {
+        return ExitCode::SUCCESS;
+    }
+    report(&error);
+    ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+}
+
+fn run(command: Command, json: bool, stop: &Stop) -> anyhow::Result<()> {
+    match command {
+        Command::Train(args) => train::run(args, json, stop),
         Command::Eval(args) => eval::run(args, json),
         Command::Predict(args) => predict::run(args, json),
         Command::Compact(args) => compact::run(args, json),
@@ -99,30 +114,20 @@ pub fn main() -> ExitCode {
         Command::Cost(args) => cost::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),
         Command::Compile(args) => compile::run(args, json),
-        Command::Data(args) => data::run(args, json),
+        Command::Data(args) => data::run(args, json, stop),
         Command::Plugin(args) => plugin::run(args, json),
-    };
-    let Err(error) = done else { return ExitCode::SUCCESS };
-    if error.is::<Closed>() {
-        return ExitCode::SUCCESS;
     }
-    report(&error);
-    ExitCode::from(if is_usage(&error) { 2 } else { 1 })
 }
 
-/// Holds once Ctrl-C was pressed or the process asked to terminate, which `told` says what comes of; a second signal ends the
-/// process at once.
-fn stop_on_signal(told: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
-    let handler = move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            process::exit(130);
-        }
-        crate::report::note!("{told}");
-    };
-    ctrlc::set_handler(handler).context("signals cannot be handled")?;
-    Ok(stop)
+/// The work stopped, in order, because a signal asked for it: the exit code that tells so.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by a signal")]
+struct Stopped(u8);
+
+impl Stopped {
+    fn by(stop: &Stop) -> Self {
+        Stopped(signals::exit_code(stop.signal()))
+    }
 }
 
 /// Flags that do not go together, or not with the run.

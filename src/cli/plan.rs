@@ -40,7 +40,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
 fn plan(args: Args) -> Result<Plan, Error> {
     let Args { run, layers } = args;
     if layers.is_empty() {
-        return run.layers()?.plan();
+        return run.plan(run.layers()?);
     }
     // The preset's own layers belong to its model.
     let none = Value::Table(Toml::new());

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::run_args::PluginArgs;
 use crate::pjrt::{
     self, Arg, Buffer, Candidate, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable, Holds,
-    OptionValue, PACKAGES, Package, Plugin, SlotCoverage,
+    OptionValue, PACKAGES, Package, Plugin, SlotCoverage, Trust,
 };
 
 /// Arguments of `plugin`.
@@ -54,7 +54,11 @@ pub fn run(args: Args, json: bool) -> Result<()> {
 fn list(json: bool) -> Result<()> {
     let mut here: Vec<Candidate> = Vec::new();
     for device in DeviceKind::ALL {
-        here.extend(pjrt::search(device, None)?.into_iter().filter(|c| c.found));
+        here.extend(
+            pjrt::search(device, None, Trust::Stamp)?
+                .into_iter()
+                .filter(|c| c.found),
+        );
     }
     if json {
         return super::print_json(&json!({ "packages": PACKAGES, "found": here }));
@@ -66,7 +70,7 @@ fn list(json: bool) -> Result<()> {
                 .iter()
                 .find(|c| c.package == Some(package.name))
                 .map(|c| c.path.clone()),
-            Holds::Kernels | Holds::Program => pjrt::cached(package)?,
+            Holds::Kernels | Holds::Program => pjrt::cached(package, Trust::Stamp)?,
         };
         let path = path.map(|path| path.display().to_string());
         let default = Package::of(package.device)
@@ -86,9 +90,10 @@ fn fetch(what: &str, json: bool) -> Result<()> {
         .and_then(|device| Package::of(device).next());
     let package = device.map_or_else(|| Package::named(what), Ok)?;
     let path = pjrt::fetch(package)?;
-    pjrt::verify(package, &path)?;
     match json {
-        true => super::print_json(&json!({ "package": package, "path": path, "verified": package.sha256.is_some() })),
+        true => super::print_json(
+            &json!({ "package": package, "path": path.display().to_string(), "verified": package.sha256.is_some() }),
+        ),
         false => super::print(&format!("{} is in {}\n", package.requirement(), path.display())),
     }
 }
@@ -98,6 +103,7 @@ fn fetch(what: &str, json: bool) -> Result<()> {
 struct Findings {
     device: DeviceKind,
     search: Vec<Candidate>,
+    #[serde(serialize_with = "crate::report::path")]
     path: PathBuf,
     fingerprint: String,
     api_version: (i32, i32),
@@ -125,7 +131,11 @@ struct Timings {
 }
 
 fn doctor(device: DeviceKind, explicit: Option<&str>, json: bool) -> Result<()> {
-    let search = pjrt::search(device, explicit)?;
+    let search = pjrt::search(device, explicit, Trust::Nothing)?;
+    for package in PACKAGES.iter().filter(|package| package.holds == Holds::Kernels) {
+        // Notes a damaged one, which is then fetched again.
+        pjrt::cached(package, Trust::Nothing)?;
+    }
     pjrt::require(device, explicit)?;
     let start = Instant::now();
     let plugin = pjrt::open(device, explicit)?;
@@ -172,13 +182,20 @@ fn text_of(found: &Findings) -> Result<String> {
     let mut out = String::new();
     writeln!(out, "searched")?;
     for candidate in &found.search {
-        let mark = if candidate.found { "found" } else { "  -  " };
+        let mark = match (candidate.found, &candidate.damaged) {
+            (true, _) => "found",
+            (false, None) => "-",
+            (false, Some(_)) => "damaged",
+        };
         writeln!(
             out,
-            "  {mark} {:<12} {}",
+            "  {mark:<7} {:<12} {}",
             text(&candidate.origin)?,
             candidate.path.display()
         )?;
+        if let Some(damage) = &candidate.damaged {
+            writeln!(out, "          {damage}; fetched again")?;
+        }
     }
     let (major, minor) = found.api_version;
     writeln!(out, "plugin      {}", found.path.display())?;

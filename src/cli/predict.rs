@@ -46,7 +46,9 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let metadata = Metadata::new(model.name(), iteration, "");
     checkpoint::save(&args.output, &[("logits".to_string(), logits)].into(), &metadata)?;
     match json {
-        true => super::print_json(&json!({ "output": args.output, "model": model.name(), "logits": shape })),
+        true => super::print_json(
+            &json!({ "output": args.output.display().to_string(), "model": model.name(), "logits": shape }),
+        ),
         false => super::print(&format!("logits {shape:?} in {}\n", args.output.display())),
     }
 }

@@ -37,7 +37,7 @@ impl ProcessArgs {
             crate::report::note!(
                 "error: {why}; this process ends too, and --resume goes on from the newest checkpoint"
             );
-            std::process::exit(1);
+            crate::signals::abandon(1);
         };
         Group::join(&membership, lost).map(|group| Some(Arc::new(group)))
     }

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use models::Precision;
 
 use crate::checkpoint::{self, Metadata};
-use crate::config::{Error, Layers, preset_of};
+use crate::config::{Error, Layers, Plan, preset_of};
 use crate::data::sets::{Examples, Form, Set};
 use crate::data::{Split, folder, pipeline};
 use crate::device::Device;
@@ -124,7 +124,7 @@ pub struct RunArgs {
     pub sync_bn: bool,
     /// Run folder
     #[arg(long, value_name = "DIR")]
-    pub out: Option<String>,
+    pub out: Option<PathBuf>,
     /// Iterations, before --multiplier; gradient steps in the recipes for CIFAR-10 and ImageNet
     #[arg(long, value_name = "N")]
     pub steps: Option<i64>,
@@ -209,6 +209,18 @@ impl RunArgs {
         Ok(layers)
     }
 
+    /// The plan of `layers`, into the very folder that was asked for.
+    ///
+    /// # Errors
+    /// Values that do not go together.
+    pub fn plan(&self, layers: Layers) -> Result<Plan, Error> {
+        let mut plan = layers.plan()?;
+        if let Some(out) = self.out.as_ref().filter(|out| !out.as_os_str().is_empty()) {
+            plan.output_dir.clone_from(out);
+        }
+        Ok(plan)
+    }
+
     /// The preset asked for; else the recipe for the network and method asked for.
     fn preset_name(&self) -> String {
         let method = self.method.as_deref();
@@ -231,6 +243,8 @@ impl RunArgs {
             (true, _) => "masks",
             _ => "weights",
         };
+        // The configuration is text: of a path that is none it holds the likeness, see `RunArgs::plan`.
+        let out = self.out.as_ref().map(|dir| dir.to_string_lossy().into_owned().into());
         let flags = [
             ("--model", ["model", "name"], text(&self.model)),
             ("--width", ["model", "width"], float(self.width)),
@@ -268,7 +282,7 @@ impl RunArgs {
             ("--replicas", ["device", "replicas"], whole(self.replicas)),
             ("--num-processes", ["device", "processes"], whole(self.num_processes)),
             ("--sync-bn", ["train", "sync_bn"], self.sync_bn.then(|| true.into())),
-            ("--out", ["output", "dir"], text(&self.out)),
+            ("--out", ["output", "dir"], out),
             ("--steps", ["train", "iterations"], whole(self.steps)),
             ("--multiplier", ["train", "multiplier"], float(self.multiplier)),
             ("--seed", ["train", "seed"], whole(self.seed)),

@@ -6,6 +6,7 @@ use crate::checkpoint::Mode;
 use crate::config::{Layers, Plan};
 use crate::processes::Group;
 use crate::report::table::{Style, Table};
+use crate::signals::{self, Stop};
 use crate::train::{self, Summary, profile::Profile};
 use std::sync::Arc;
 
@@ -33,21 +34,44 @@ pub struct Args {
 ///
 /// # Errors
 /// Whatever keeps the run from its end.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
     let plan = args.plan()?;
     plan.check_complete()?;
     plan.data_set()?.check(&plan.run.data.dir)?;
     let group = args.processes.join(&plan)?;
-    let done = run_in(&args, &plan, group.clone(), json);
+    let starting = group.clone().map(leave_on_signal);
+    let done = run_in(&args, &plan, group.clone(), json, stop);
+    drop(starting);
     let Some(group) = group else { return done };
+    // A process that stopped in order has not failed.
+    let done = match done {
+        Err(error) if error.is::<super::Stopped>() => {
+            group.end(None)?;
+            return Err(error);
+        }
+        done => done,
+    };
     let failure = done.as_ref().err().map(|error| format!("{error:#}"));
     let ended = group.end(failure.as_deref());
     // What went wrong first is what is told.
     done.and(ended.map_err(Into::into))
 }
 
+/// Until it is dropped, a signal that ends this process tells the others, which would else wait for a sign of life.
+fn leave_on_signal(group: Arc<Group>) -> signals::Undone {
+    let leave = move || {
+        // Others that cannot be told notice by themselves.
+        let _ = group.leave("stopped by a signal, without saving");
+    };
+    let made: Result<_, std::convert::Infallible> = signals::undone(|| Ok(()), |()| leave);
+    match made {
+        Ok(((), undone)) => undone,
+        Err(never) => match never {},
+    }
+}
+
 /// Trains, and as the process that writes prints how it ended.
-fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool) -> anyhow::Result<()> {
+fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool, stop: &Stop) -> anyhow::Result<()> {
     let mode = match (args.resume, args.overwrite) {
         (true, _) => Mode::Resume,
         (_, true) => Mode::Overwrite,
@@ -57,25 +81,33 @@ fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool) -> an
     if first {
         announce(plan);
     }
-    let stop = super::stop_on_signal("stopping: saving the run (again to stop without)")?;
-    let summary = train::train(plan, mode, args.profile, &stop, group)?;
-    if !first {
-        return Ok(());
+    let summary = train::train(plan, mode, args.profile, stop, group)?;
+    if first {
+        tell(&summary, json)?;
     }
+    match summary.interrupted {
+        true => Err(super::Stopped::by(stop).into()),
+        false => Ok(()),
+    }
+}
+
+/// Prints how a run ended.
+fn tell(summary: &Summary, json: bool) -> anyhow::Result<()> {
     if summary.interrupted {
         crate::report::note!(
-            "stopped and saved after {} iterations; go on with --resume",
-            summary.steps
+            "stopped after {} iterations, saved in {}; go on with --resume",
+            summary.steps,
+            summary.checkpoint.display()
         );
     }
     if let Some(compressed) = &summary.compressed {
         crate::report::note!("{compressed}");
     }
     match json {
-        true => super::print_json(&summary),
+        true => super::print_json(summary),
         false => {
             let profile = summary.profile.as_ref().map(profile_text).unwrap_or_default();
-            super::print(&(text(&summary) + &profile))
+            super::print(&(text(summary) + &profile))
         }
     }
 }
@@ -129,13 +161,13 @@ fn own_sparsities(plan: &Plan) -> String {
 impl Args {
     /// What to run. A run that is resumed says so itself, unless a preset or a file is given.
     fn plan(&self) -> anyhow::Result<Plan> {
-        let asked = self.run.layers()?.plan()?;
+        let asked = self.run.plan(self.run.layers()?)?;
         let stored = asked.output_dir.join("config.toml");
         if !self.resume || self.run.preset.is_some() || self.run.config.is_some() || !stored.is_file() {
             return Ok(asked);
         }
         let layers = Layers::preset(crate::config::DEFAULT_PRESET)?.file(&stored)?;
-        Ok(self.run.flags_over(layers)?.plan()?)
+        Ok(self.run.plan(self.run.flags_over(layers)?)?)
     }
 }
 

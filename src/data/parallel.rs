@@ -28,7 +28,14 @@ pub(super) fn map<T: Send, E: Send>(
                 .insert(index, result);
         }
     };
-    thread::scope(|scope| (0..threads.clamp(1, count.max(1))).for_each(|_| drop(scope.spawn(worker))));
+    thread::scope(|scope| {
+        // Where the system gives fewer threads, those do the work; without any, this one does.
+        let wanted = 0..threads.clamp(1, count.max(1));
+        let started = wanted.map_while(|_| crate::threads::spawn(scope, "files", &worker).ok());
+        if started.count() == 0 {
+            worker();
+        }
+    });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.into_values().collect()
 }

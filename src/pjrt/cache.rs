@@ -12,6 +12,7 @@ use super::error::{Error, Result};
 use super::executable::Executable;
 use super::options::CompileOptions;
 use super::plugin::hex;
+use crate::signals;
 
 /// A folder of serialized executables, each under the digest of all that went into it; the least recently used go first
 /// when the folder outgrows its bound.
@@ -71,7 +72,7 @@ impl Cache {
 
     /// Writes an entry whole or not at all, then makes room.
     fn save(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+        let (mut file, _undone) = signals::temporary(|| tempfile::NamedTempFile::new_in(&self.dir))?;
         file.write_all(bytes)?;
         file.persist(path)?;
         self.evict(path)

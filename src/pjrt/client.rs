@@ -154,6 +154,8 @@ pub struct DeviceMemory {
 impl Client {
     pub(super) fn new(plugin: Plugin, options: &ClientOptions) -> Result<Client> {
         let api = plugin.api();
+        let devices = options.cpu_device_count.unwrap_or(1);
+        Error::unless_threads("XLA", 4 * super::share::threads() + 2 * devices + 8)?;
         let bridge = options
             .group
             .as_ref()

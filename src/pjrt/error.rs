@@ -216,6 +216,21 @@ pub enum Error {
         /// The program's parameter.
         expected: hlo::Shape,
     },
+    /// Fewer threads than a library starts, which would end the process.
+    #[error(
+        "{library} needs {needed} more threads, and the system gives this process {found} ({source}): raise its limit of \
+         processes (`ulimit -u`) or of memory"
+    )]
+    Threads {
+        /// What starts them.
+        library: &'static str,
+        /// How many it may start.
+        needed: usize,
+        /// How many there can be.
+        found: usize,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// Bytes that are not a serialized executable of ours.
     #[error("serialized executable: {0}")]
     Serialized(String),
@@ -234,6 +249,16 @@ impl Error {
     pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::Io { path, source }
+    }
+
+    /// Makes sure that a library gets the threads that it starts.
+    pub(super) fn unless_threads(library: &'static str, needed: usize) -> Result<()> {
+        crate::threads::probe(needed).map_err(|(found, source)| Error::Threads {
+            library,
+            needed,
+            found,
+            source,
+        })
     }
 
     /// True for a name that the user got wrong, as against a device that does not work.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::api::Api;
 use super::error::{Error, Result};
 use super::packages::{Holds, PACKAGES};
-use super::{discover, ffi, maxima, onednn, sums};
+use super::whole::Trust;
+use super::{discover, fetch, ffi, maxima, onednn, sums};
 
 /// Environment variable with the path of a oneDNN library, or `off`.
 const VARIABLE: &str = "RIGL_XLA_ONEDNN";
@@ -45,6 +46,8 @@ pub(super) fn offer(api: &Api) -> Result<Option<String>> {
             }
         },
     };
+    // Each thread of the plugin's that calls a convolution has as many helpers as there are processors.
+    Error::unless_threads("oneDNN", super::share::threads().pow(2))?;
     let loaded = onednn::load(&path).map(|version| format!("{version} ({})", path.display()));
     match loaded {
         Ok(loaded) => Ok(Some(loaded)),
@@ -66,8 +69,8 @@ fn find() -> Result<Option<PathBuf>> {
     let Some(package) = PACKAGES.iter().find(|p| fits && p.holds == Holds::Kernels) else {
         return Ok(None);
     };
-    match discover::cached(package)? {
+    match discover::cached(package, Trust::Stamp)? {
         Some(path) => Ok(Some(path)),
-        None => discover::fetch(package).map(Some),
+        None => fetch::fetch(package).map(Some),
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::discover::search;
 use super::error::{Error, Result};
 use super::packages::{DeviceKind, Package};
+use super::whole::Trust;
 
 /// Folders and the beginnings of names in them that stand for devices of a kind; none for the processor itself.
 fn nodes(kind: DeviceKind) -> &'static [(&'static str, &'static str)] {
@@ -43,7 +44,9 @@ pub fn require(kind: DeviceKind, explicit: Option<&str>) -> Result<()> {
     if named || !cfg!(target_os = "linux") || present(Path::new("/"), kind) {
         return Ok(());
     }
-    let found = search(kind, None)?.into_iter().find(|candidate| candidate.found);
+    let found = search(kind, None, Trust::Stamp)?
+        .into_iter()
+        .find(|candidate| candidate.found);
     let name = Package::of(kind).next().map_or("", |package| package.name);
     Err(Error::NoDevice {
         kind,

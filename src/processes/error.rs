@@ -48,6 +48,12 @@ pub enum Error {
         /// Of the store.
         address: String,
     },
+    /// The store is there, but lost what it held.
+    #[error("etcd at {address} lost the keys of this job: it was started again without its data")]
+    Forgotten {
+        /// Host and port.
+        address: String,
+    },
     /// The number of this process is another's.
     #[error(
         "process {process} started twice, or anew before the others ended: another one took its place in job '{job}'"

@@ -1,5 +1,6 @@
 //! etcd, version 3, by the JSON gateway that each of its servers has at the address for clients.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -18,10 +19,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Most bytes of an answer; a server's own limit of a request is 1.5 MB by default.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
+/// What became of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It lasts.
+    Alive,
+    /// It was not kept alive in time.
+    RanOut,
+    /// The store no longer holds what it held: it was started without its data.
+    Forgotten,
+}
+
 /// A client of one server. Every call blocks; one that fails to reach the server is tried again for a few seconds.
 pub struct Etcd {
     agent: Agent,
     address: String,
+    /// The highest revision that the store has named: it never falls, unless the store lost what it held.
+    revision: AtomicU64,
 }
 
 /// A lease: keys that are bound to it go when it runs out.
@@ -55,6 +69,7 @@ impl Etcd {
         let etcd = Etcd {
             agent: config.into(),
             address: host.into(),
+            revision: AtomicU64::new(0),
         };
         let status = etcd.call("maintenance/status", &json!({}))?;
         let version = status["version"]
@@ -134,13 +149,22 @@ impl Etcd {
         id.map(Lease).ok_or_else(|| self.odd("lease/grant", &answer))
     }
 
-    /// Lets the lease last as long again, from now. Whether it had not run out.
+    /// Lets the lease last as long again, from now.
     ///
     /// # Errors
     /// The server's.
-    pub fn keep_alive(&self, lease: Lease) -> Result<bool> {
+    pub fn keep_alive(&self, lease: Lease) -> Result<Kept> {
         let answer = self.call("lease/keepalive", &json!({ "ID": lease.0.to_string() }))?;
-        Ok(answer["result"]["TTL"].as_str().is_some_and(|ttl| ttl != "0"))
+        let result = &answer["result"];
+        if result["TTL"].as_str().is_some_and(|ttl| ttl != "0") {
+            return Ok(Kept::Alive);
+        }
+        let revision = revision(result);
+        let before = self.revision.load(Ordering::Relaxed);
+        Ok(match revision.is_some_and(|revision| revision < before) {
+            true => Kept::Forgotten,
+            false => Kept::RanOut,
+        })
     }
 
     /// Ends a lease, with its keys.
@@ -179,6 +203,10 @@ impl Etcd {
             method,
             source: StoreError::new(code, message),
         };
+        // Names of hosts are looked up on a thread.
+        if let Err((_, error)) = crate::threads::probe(1) {
+            return Err(Error::Io(error));
+        }
         let unreachable = |error: ureq::Error| failed(StoreError::UNAVAILABLE, error.to_string());
         let url = format!("http://{}/v3/{method}", self.address);
         let post = self.agent.post(url).header("content-type", "application/json");
@@ -191,6 +219,8 @@ impl Etcd {
             return Err(failed(StoreError::UNKNOWN, message));
         };
         if status.is_success() {
+            let revision = revision(&answer).unwrap_or(0);
+            self.revision.fetch_max(revision, Ordering::Relaxed);
             return Ok(answer);
         }
         // The gateway's codes are gRPC's.
@@ -207,6 +237,11 @@ impl Etcd {
             source: StoreError::new(StoreError::UNKNOWN, format!("unexpected answer {answer:.100}")),
         }
     }
+}
+
+/// The revision of the store that an answer names.
+fn revision(answer: &Value) -> Option<u64> {
+    answer["header"]["revision"].as_str()?.parse().ok()
 }
 
 /// A request to set a key.

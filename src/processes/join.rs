@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::{Error, Etcd, Lease, Membership, Result, members, wait};
+use super::{Error, Etcd, Kept, Lease, Membership, Result, members, wait};
 
 /// Joins the attempt under way, or as process 0 makes one. What its keys begin with.
 pub(super) fn join(etcd: &Etcd, asked: &Membership, lease: Lease) -> Result<String> {
@@ -107,7 +107,13 @@ impl Joining<'_> {
 
     /// Waiting may take longer than a lease.
     fn keep(&self) -> Result<()> {
-        self.etcd.keep_alive(self.lease).map(|_| ())
+        match self.etcd.keep_alive(self.lease)? {
+            Kept::Forgotten => Err(Error::Forgotten {
+                address: self.etcd.address().into(),
+            }),
+            // One that ran out is found out by the others, whose keys are there.
+            Kept::Alive | Kept::RanOut => Ok(()),
+        }
     }
 
     fn replaced(&self) -> Error {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::pjrt::{KeyValueStore, StoreError};
 
 pub use error::{Error, Result};
-pub use etcd::{Etcd, Lease};
+pub use etcd::{Etcd, Kept, Lease};
 
 /// Seconds for which is known how a process ended.
 const END_SECONDS: u64 = 600;
@@ -195,14 +195,23 @@ impl Group {
             etcd, prefix, lease, ..
         } = &*self.shared;
         let ended = format!("{prefix}/ended/");
-        let key = format!("{ended}{}", self.process);
-        let lasting = etcd.grant(END_SECONDS)?;
-        etcd.put(key.as_bytes(), failure.unwrap_or_default().as_bytes(), lasting)?;
+        self.leave(failure.unwrap_or_default())?;
         if failure.is_none() {
             wait(None, || Ok((members(etcd, &ended)?.len() >= self.count).then_some(())))?;
         }
         drop(self.watch.lock().unwrap_or_else(PoisonError::into_inner).take());
         etcd.revoke(*lease)
+    }
+
+    /// Tells the others that this process has ended, with this failure; without a text, well.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn leave(&self, failure: &str) -> Result<()> {
+        let Shared { etcd, prefix, .. } = &*self.shared;
+        let key = format!("{prefix}/ended/{}", self.process);
+        let lasting = etcd.grant(END_SECONDS)?;
+        etcd.put(key.as_bytes(), failure.as_bytes(), lasting)
     }
 
     fn plugin_key(&self, key: &[u8]) -> Vec<u8> {

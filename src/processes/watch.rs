@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use super::{Result, Shared, members};
+use super::{Error, Kept, Result, Shared, members};
 
 /// Longest between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -83,12 +83,18 @@ impl Watcher {
             lease,
             heartbeat,
         } = &*self.shared;
-        if !etcd.keep_alive(*lease)? {
-            let why = format!(
-                "etcd at {} did not hear from this process for {heartbeat:?}",
-                etcd.address()
-            );
-            return Ok(Some(why));
+        let address = etcd.address();
+        match etcd.keep_alive(*lease)? {
+            Kept::Alive => {}
+            Kept::RanOut => {
+                return Ok(Some(format!(
+                    "etcd at {address} did not hear from this process for {heartbeat:?}"
+                )));
+            }
+            Kept::Forgotten => {
+                let address = address.to_owned();
+                return Ok(Some(Error::Forgotten { address }.to_string()));
+            }
         }
         // In this order: who is no longer in the first list and ended well is in the second.
         let joined = members(etcd, &format!("{prefix}/joined/"))?;

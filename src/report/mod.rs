@@ -8,6 +8,7 @@ pub mod terminal;
 pub mod units;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A line for people on standard error, formatted as by `format!`, its control characters escaped ([`escape::text`]). Unlike `eprintln!` it does not fail when nobody reads:
@@ -23,6 +24,25 @@ pub(crate) use note;
 pub(crate) fn write_note(message: std::fmt::Arguments<'_>) {
     let message = message.to_string();
     let _ = writeln!(std::io::stderr(), "{}", escape::text(&message));
+}
+
+/// A path in JSON, which is text: what is no text in it is replaced.
+///
+/// # Errors
+/// The serializer's.
+pub fn path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// As [`path()`].
+///
+/// # Errors
+/// The serializer's.
+pub fn path_or_none<S: serde::Serializer>(of: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    match of {
+        Some(of) => path(of, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 static VERBOSE: AtomicBool = AtomicBool::new(false);

@@ -104,6 +104,7 @@ pub struct Profile {
     pub phases: Vec<PhaseTime>,
     /// What the profiler of the devices recorded meanwhile; absent where the plugin brings none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::report::path_or_none")]
     pub trace: Option<PathBuf>,
 }
 

@@ -22,7 +22,9 @@ use crate::device::Device;
 use crate::engine::{self, Arg, Buffer, Program};
 use crate::processes::Group;
 use crate::report::{metrics::Writer, progress::Progress};
+use crate::signals::Stop;
 use crate::sparse::{Counters, Tick};
+use crate::threads;
 use hlo::{Literal, Shape};
 use models::Model;
 use serde::Serialize;
@@ -30,7 +32,6 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A run in progress.
@@ -65,21 +66,15 @@ struct Launch {
     after: Counters,
 }
 
-/// Trains as planned, and records where the time of `profile` launches after the first goes. `stop` is looked at between
-/// launches: once it holds, in any process of the `group`, the run saves and ends. Process 0 alone writes; the others return
-/// the same summary, their own times apart.
+/// Trains as planned, and records where the time of `profile` launches after the first goes. `stop` is heeded once the run is
+/// set up, and looked at between launches: after a signal, to any process of the `group`, the run saves and ends. Process 0 alone
+/// writes; the others return the same summary, their own times apart.
 ///
 /// # Errors
 /// [`Error`]; whatever was saved before stays good.
-pub fn train(
-    plan: &Plan,
-    mode: Mode,
-    profile: Option<u64>,
-    stop: &AtomicBool,
-    group: Option<Arc<Group>>,
-) -> Result<Summary> {
+pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &Stop, group: Option<Arc<Group>>) -> Result<Summary> {
     let started = Instant::now();
-    let mut session = Session::open(plan, mode, group.clone())?;
+    let mut session = Session::open(plan, mode, group.clone(), stop)?;
     let start = session.counters.iteration;
     let profile = profile.filter(|_| session.device.writes());
     let recorder = profile.map(|launches| Recorder::create(&session.dir, launches, start, &session.device));
@@ -92,7 +87,7 @@ pub fn train(
         next = session.run(launch)?;
         let iteration = session.counters.iteration;
         let then = next.as_ref().map(|launch| launch.after.iteration);
-        let ends = stops(group.as_deref(), stop.load(Ordering::Relaxed), iteration, then)? || next.is_none();
+        let ends = stops(group.as_deref(), stop.signal().is_some(), iteration, then)? || next.is_none();
         if ends || iteration % plan.run.train.eval_interval == 0 {
             scores = Some(session.evaluate()?);
         }
@@ -114,7 +109,7 @@ pub fn train(
 }
 
 impl<'a> Session<'a> {
-    fn open(plan: &'a Plan, mode: Mode, group: Option<Arc<Group>>) -> Result<Self> {
+    fn open(plan: &'a Plan, mode: Mode, group: Option<Arc<Group>>, stop: &Stop) -> Result<Self> {
         let model = plan.model()?;
         let dir = folder(plan, mode, group.as_deref())?;
         let found = resume::check(plan, &dir, mode)?;
@@ -123,11 +118,13 @@ impl<'a> Session<'a> {
         let (dims, classes) = (model.input_dims(), model.classes());
         // The device starts and compiles while the examples are read.
         let (data, device) = std::thread::scope(|scope| {
-            let data = scope.spawn(|| load(plan, &plan.run.form(&dims, classes)));
+            let load = || load(plan, &plan.run.form(&dims, classes));
+            let data = threads::spawn(scope, "data", load);
             let device = Device::of(plan, group);
-            (data.join(), device)
+            let data = data.map_err(crate::data::Error::Thread).map(|data| data.join());
+            (data, device)
         });
-        let [train_set, test_set] = data.unwrap_or(Err(Error::Output("data set")))?;
+        let [train_set, test_set] = data?.unwrap_or(Err(Error::Output("data set")))?;
         let device = device?;
         // Before the compiler starts, which takes minutes for large networks.
         check_set(&*model, &train_set)?;
@@ -151,6 +148,7 @@ impl<'a> Session<'a> {
             uploaded.collect::<engine::Result<Vec<_>>>()
         })?;
         let progress = Progress::new(counters.iteration, plan.iterations);
+        stop.heed("stopping: saving the run (Ctrl-C again ends it without saving)");
         // Only now, when nothing of the new run can fail any more but its training, may an old one go.
         let (metrics, progress) = match device.writes() {
             true => (Some(begin(plan, &dir, mode, counters.iteration)?), progress),
@@ -451,10 +449,9 @@ fn begin(plan: &Plan, dir: &RunDir, mode: Mode, iterations: u64) -> Result<Write
     if mode == Mode::Overwrite {
         dir.clear()?;
     }
-    let metrics = Writer::new(dir.metrics(iterations)?);
-    // A resumed run may be longer than it was, and its next resumption is to know that.
+    // First: it makes the folder that of a run. A resumed run may be longer than it was, and its next resumption is to know that.
     dir.write_config(&plan.run.to_toml()?)?;
-    Ok(metrics)
+    Ok(Writer::new(dir.metrics(iterations)?))
 }
 
 fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Box<dyn Program>> {

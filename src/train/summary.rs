@@ -50,7 +50,9 @@ pub struct Summary {
     /// Whether it was stopped before its last iteration.
     pub interrupted: bool,
     /// Newest checkpoint.
+    #[serde(serialize_with = "crate::report::path")]
     pub checkpoint: PathBuf,
     /// Run folder.
+    #[serde(serialize_with = "crate::report::path")]
     pub run_dir: PathBuf,
 }

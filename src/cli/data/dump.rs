@@ -114,7 +114,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         metadata.extra.insert("files".into(), dump.files.join("\n"));
     }
     let told = json!({
-        "output": args.output,
+        "output": args.output.display().to_string(),
         "examples": dump.labels.len(),
         "images": tensors[0].1.shape().to_string(),
         "skipped": dump.skipped,

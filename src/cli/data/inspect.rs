@@ -58,7 +58,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         sheet::write(path, &found, classes.as_ref(), args.pictures)?;
     }
     match json {
-        true => crate::cli::print_json(&serde_json::json!({"path": args.path, "sets": sets}))?,
+        true => crate::cli::print_json(&serde_json::json!({"path": args.path.display().to_string(), "sets": sets}))?,
         false => crate::cli::print(&text(&sets, args.decode))?,
     }
     match sets.iter().map(|set| set.tally.damaged()).sum() {

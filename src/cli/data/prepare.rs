@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::cli::Usage;
+use crate::cli::{Stopped, Usage};
 use crate::data::named;
-use crate::data::prepare::{Plan, Request, Written};
+use crate::data::prepare::{Error, Plan, Request, Written};
 use crate::report::note;
 use crate::report::table::{Style, Table};
+use crate::signals::Stop;
 
 /// Arguments of `data prepare`.
 #[derive(clap::Args, Debug)]
@@ -63,12 +64,11 @@ label (from 0).";
 ///
 /// # Errors
 /// Sources that cannot be read or do not fit together, a folder that exists, or what the system reports.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
     let threads = args.threads.unwrap_or_else(crate::data::cores);
     if threads == 0 {
         return Err(Usage("--threads 0: expected at least 1".into()).into());
     }
-    let stop = crate::cli::stop_on_signal("stopping: removing what was written (again to stop without)")?;
     let plan = Plan::new(&Request {
         train: args.train,
         validation: args.validation,
@@ -81,11 +81,19 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     })?;
     let written = {
         let progress = super::Counted::new(plan.examples() as u64, "pictures");
-        plan.write(&args.output, threads, &stop, &|| progress.add())?
+        match plan.write(&args.output, threads, stop, &|| progress.add()) {
+            Err(Error::Stopped) => {
+                note!("stopped; nothing is left behind");
+                return Err(Stopped::by(stop).into());
+            }
+            written => written?,
+        }
     };
     written.iter().for_each(notes);
     match json {
-        true => crate::cli::print_json(&serde_json::json!({"output": args.output, "sets": written})),
+        true => {
+            crate::cli::print_json(&serde_json::json!({"output": args.output.display().to_string(), "sets": written}))
+        }
         false => crate::cli::print(&table(&written)),
     }
 }

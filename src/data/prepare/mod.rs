@@ -7,14 +7,13 @@
 mod error;
 mod pixels;
 mod source;
-mod staging;
 mod tar_end;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
@@ -30,9 +29,10 @@ use super::tfrecord::{self, Compression, shards};
 use super::{Split, parallel, picture};
 use crate::checkpoint::atomic;
 use crate::rng::{BoundedRng, stream};
+use crate::scratch::Scratch;
+use crate::signals::Stop;
 use pixels::Pixels;
 use source::Source;
-use staging::Staging;
 
 /// Pictures in a shard, about, where the number of shards is not given; the official files have 1251.
 const PICTURES_PER_SHARD: usize = 1251;
@@ -155,37 +155,25 @@ impl Plan {
     /// Writes the set into a new folder, which appears with the last file; calls `done` after each example, from any thread.
     ///
     /// # Errors
-    /// More pictures that cannot be read or are none than may be skipped, all of them, what the system reports, a folder that exists, or that `stop` holds. Nothing
-    /// is left behind then.
-    pub fn write(
-        &self,
-        output: &Path,
-        threads: usize,
-        stop: &AtomicBool,
-        done: &(dyn Fn() + Sync),
-    ) -> Result<Vec<Written>> {
+    /// More pictures that cannot be read or are none than may be skipped, all of them, what the system reports, a folder that
+    /// exists, or that `stop` was asked for. Nothing is left behind then.
+    pub fn write(&self, output: &Path, threads: usize, stop: &Stop, done: &(dyn Fn() + Sync)) -> Result<Vec<Written>> {
         if output.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: output.into() });
         }
-        let staging = Staging::new(output)?;
+        stop.heed("stopping: removing what was written");
+        let parent = atomic::folder(output);
+        let staging = staging(output).map_err(Error::io(parent))?;
         let skipped = Mutex::default();
-        let write = |set: &Set| {
-            self.write_set(
-                set,
-                staging.path(),
-                threads,
-                &|| stop.load(Ordering::Relaxed),
-                &skipped,
-                done,
-            )
-        };
+        let write = |set: &Set| self.write_set(set, staging.path(), threads, stop, &skipped, done);
         let written = self.sets.iter().map(write).collect::<Result<_>>()?;
         if !self.classes.is_empty() {
             let path = staging.path().join(CLASSES_FILE);
             let text = self.classes.to_text();
             atomic::write(&path, |out| out.write_all(text.as_bytes())).map_err(Error::io(&path))?;
         }
-        staging.finish(output)?;
+        staging.rename(output).map_err(Error::io(output))?;
+        atomic::sync_folder(parent).map_err(Error::io(parent))?;
         Ok(written)
     }
 
@@ -194,7 +182,7 @@ impl Plan {
         set: &Set,
         dir: &Path,
         threads: usize,
-        stopped: &(dyn Fn() -> bool + Sync),
+        stop: &Stop,
         skipped: &Mutex<Vec<(&'static str, String)>>,
         done: &(dyn Fn() + Sync),
     ) -> Result<Written> {
@@ -204,7 +192,7 @@ impl Plan {
             let mut failed = None;
             let written = tfrecord::write(&path, self.compression, |out| {
                 for &example in &set.order[start..end] {
-                    let record = match stopped() {
+                    let record = match stop.signal().is_some() {
                         true => Err(Error::Stopped),
                         false => set.examples.record(example, &self.classes),
                     };
@@ -275,6 +263,16 @@ impl Plan {
         }
         may
     }
+}
+
+/// The hidden folder that becomes `output`, beside it.
+fn staging(output: &Path) -> io::Result<Scratch> {
+    let name = output.file_name().ok_or(io::ErrorKind::AlreadyExists)?;
+    let parent = atomic::folder(output);
+    fs::create_dir_all(parent)?;
+    let prefix = [".".as_ref(), name, ".".as_ref()].join(OsStr::new(""));
+    // As for any folder that is created; the umask is applied to it.
+    Scratch::new(parent, &prefix, 0o777)
 }
 
 /// The examples of a part with its name. `classes` are set by the first part where they are not known.

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::config::Layers;
+use crate::signals::Stop;
 
 /// A run of two replicas on random images, one launch of which has a mask update.
 fn plan(out: &std::path::Path) -> Plan {
@@ -28,7 +29,7 @@ fn plan(out: &std::path::Path) -> Plan {
 fn replicas_with_other_weights_are_found_at_the_next_mask_update() {
     let dir = tempfile::tempdir().unwrap();
     let plan = plan(&dir.path().join("run"));
-    let mut session = Session::open(&plan, Mode::Fresh, None).unwrap();
+    let mut session = Session::open(&plan, Mode::Fresh, None, &Stop::new()).unwrap();
     let launch = session.prepare().unwrap().unwrap();
     let next = session.run(launch).unwrap().unwrap();
 

@@ -1,0 +1,68 @@
+//! Other programs that this one runs: Python, pip, npm, apt-get, dpkg-deb.
+//!
+//! The folder that the user works in may hold files of others. So a child starts in a folder made for it: Python looks for modules
+//! there, pip and npm for configuration, and relative entries of `PATH` and `PYTHONPATH` lead there.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::signals;
+
+/// Runs a program in `folder`, which must be private to this process, and waits for its end. Temporary files of the program lie
+/// there too. A signal that ends this process ends the program before, with all that it started.
+///
+/// # Errors
+/// When the program cannot be started.
+pub fn output(command: &mut Command, folder: &Path) -> io::Result<Output> {
+    command
+        .current_dir(folder)
+        .env("TMPDIR", folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    end_with_parent(command);
+    let kill = |child: &std::process::Child| {
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        move || {
+            // It may have ended already.
+            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+        }
+    };
+    let (child, _undone) = signals::undone(|| command.spawn(), kill)?;
+    child.wait_with_output()
+}
+
+/// Lets the system end the program when this process is killed; elsewhere than on Linux it then ends by itself.
+fn end_with_parent(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    {
+        let ask = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
+        // SAFETY: between fork and exec, where only such functions may be called as signal handlers may call: this is one system
+        // call and allocates nothing.
+        unsafe { command.pre_exec(ask) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_sees_nothing_of_the_working_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "pwd; echo \"$TMPDIR\"; cat"]);
+        let output = output(&mut shell, folder.path()).unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        let expected = format!("{}\n{}\n", real.display(), folder.path().display());
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    }
+}
