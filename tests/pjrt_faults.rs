@@ -218,7 +218,7 @@ fn the_flag_goes_before_the_environment_before_python_before_the_cache() {
             "{version}: {text}"
         );
     };
-    // In the cache only a file of the package's very size counts; a longer file is still the same library.
+    // In the cache only the package's very file counts: one of its size is found to be damaged, and fetched again.
     let entry = place(&cached, &cached.dir.path().join("plugins/xla-cpu-pjrt-0.0.1"));
     std::fs::File::options()
         .write(true)
@@ -227,7 +227,10 @@ fn the_flag_goes_before_the_environment_before_python_before_the_cache() {
         .set_len(package.bytes.unwrap())
         .unwrap();
     // No Python at all at first, since the real package may be installed.
-    refused(doctor.env("PATH", flag.dir.path()), "0.4");
+    let output = doctor.env("PATH", flag.dir.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("xla_cpu_pjrt.so: damaged: SHA-256 "), "{text}");
+    assert!(text.contains("cannot fetch the package xla-cpu-pjrt=="), "{text}");
     doctor.env("PATH", std::env::var_os("PATH").unwrap());
     refused(doctor.env("PYTHONPATH", python.dir.path()), "0.3");
     refused(doctor.env("RIGL_XLA_PLUGIN", &variable.path), "0.2");

@@ -12,7 +12,7 @@ mod record_mutations;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{error, json, rigl_xla};
 use mutations::Outcome;
@@ -23,6 +23,7 @@ use rigl_xla::data::prepare::{self, Plan, Request};
 use rigl_xla::data::tfrecord::labelled::Labelled;
 use rigl_xla::data::tfrecord::shards::{self, Role};
 use rigl_xla::data::tfrecord::{self, Compression, Indexed, Options, Reader};
+use rigl_xla::signals::Stop;
 
 /// 16 rows and 8 columns of black, in grey or in four inks.
 const GREY: &str = "ffd8ffe000104a46494600010100000100010000ffdb0043\
@@ -375,11 +376,11 @@ fn a_stopped_preparation_leaves_nothing() {
     })
     .unwrap();
     // Stopped after the third picture, with a shard whole or not.
-    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stop, done) = (Stop::new(), AtomicUsize::new(0));
     let count = || {
         if done.fetch_add(1, Ordering::Relaxed) == 2 {
             assert_eq!(folder.names().len(), 2);
-            stop.store(true, Ordering::Relaxed);
+            stop.ask(15);
         }
     };
     let error = plan.write(&folder.path("out"), 1, &stop, &count).unwrap_err();

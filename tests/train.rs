@@ -139,7 +139,10 @@ fn ctrl_c_saves_and_resuming_changes_no_byte() {
             .args(["-s", signal, &child.id().to_string()])
             .status();
         assert!(kill.unwrap().success());
-        let stopped = object(child.wait_with_output().unwrap());
+        let output = child.wait_with_output().unwrap();
+        let code = if signal == "INT" { 130 } else { 143 };
+        assert_eq!(output.status.code(), Some(code));
+        let stopped: Value = serde_json::from_slice(&output.stdout).unwrap();
         let at = stopped["steps"].as_u64().unwrap();
         assert_eq!(
             (&stopped["interrupted"], saved(&runs.path("stopped")).last()),
@@ -174,14 +177,15 @@ fn without_arguments_it_trains_rigl_on_mnist() {
     assert!(kill.unwrap().success());
     let output = child.wait_with_output().unwrap();
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(output.status.success(), "{stderr}");
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
     let at = *saved(&run).last().unwrap();
     let said = |text: &str| assert!(stderr.contains(text), "{text}: {stderr}");
     said(
         "mnist-fc on mnist: rigl at sparsity 0.98, layer2 0.882, layer3 dense (sparsity.layers); in all 9244 of 266200",
     );
     said("iteration 600: test top-1 9");
-    said(&format!("stopped and saved after {at} iterations; go on with --resume"));
+    said(&format!("stopped after {at} iterations, saved in "));
+    said(&format!("ckpt-{at}.safetensors; go on with --resume"));
     let shown: Vec<String> = stdout
         .lines()
         .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))

@@ -250,6 +250,28 @@ fn a_process_that_fails_tells_the_others_why() {
 }
 
 #[test]
+fn a_store_that_lost_its_data_is_named() {
+    let test = "a_store_that_lost_its_data_is_named";
+    if let Some(group) = as_child(test) {
+        group.put(b"key", b"value").unwrap();
+        eprintln!("joined");
+        std::thread::sleep(Duration::from_secs(600));
+    }
+    let mut server = Server::start();
+    let mut process = child(test, &server, 0, 1);
+    let mut words = std::io::BufReader::new(process.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut words, &mut line).unwrap();
+    assert_eq!(line, "joined\n");
+    server.restart_empty();
+    let mut told = String::new();
+    std::io::Read::read_to_string(&mut words, &mut told).unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(3), "{told}");
+    let expected = format!("lost: etcd at {} lost the keys of this job", server.address());
+    assert!(told.contains(&expected), "{told}");
+}
+
+#[test]
 fn a_store_that_is_gone_is_an_error_in_time() {
     let server = Server::start();
     let lost = |why: String| panic!("{why}");

@@ -10,6 +10,7 @@ use rigl_xla::programs::ETCD;
 pub struct Server {
     child: Child,
     address: String,
+    ports: [u16; 2],
     _data: tempfile::TempDir,
 }
 
@@ -21,8 +22,18 @@ impl Server {
     }
 
     fn try_start() -> Option<Self> {
+        Server::try_start_at([free_port(), free_port()])
+    }
+
+    /// Ends the server and starts another one, without its data, at the same address.
+    pub fn restart_empty(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        *self = Server::try_start_at(self.ports).expect("etcd does not start again");
+    }
+
+    fn try_start_at([clients, peers]: [u16; 2]) -> Option<Self> {
         let data = tempfile::tempdir().unwrap();
-        let [clients, peers] = [free_port(), free_port()];
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let mut etcd = ETCD.command().unwrap_or_else(|e| panic!("{e}"));
         let child = etcd
@@ -47,6 +58,7 @@ impl Server {
         let mut server = Server {
             child,
             address: format!("127.0.0.1:{clients}"),
+            ports: [clients, peers],
             _data: data,
         };
         let started = Instant::now();
