@@ -31,7 +31,7 @@ pub(super) fn map<T: Send, E: Send>(
     thread::scope(|scope| {
         // Where the system gives fewer threads, those do the work; without any, this one does.
         let wanted = 0..threads.clamp(1, count.max(1));
-        let started = wanted.map_while(|_| crate::threads::spawn(scope, "files", &worker).ok());
+        let started = wanted.map_while(|_| crate::threads::spawn(scope, "files", worker).ok());
         if started.count() == 0 {
             worker();
         }
