@@ -239,5 +239,15 @@ fn report(error: &anyhow::Error) {
             last = cause;
         }
     }
-    crate::report::terminal::write_error(&text);
+    let lines: Vec<String> = text.lines().map(start).collect();
+    crate::report::terminal::write_error(&lines.join("\n"));
+}
+
+/// A line of an error, which may be quoted from a file: of a long one the start. Paths have at most 4096 bytes.
+fn start(line: &str) -> String {
+    const LETTERS: usize = 5000;
+    match line.char_indices().nth(LETTERS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
 }

@@ -152,6 +152,10 @@ impl Layers {
         for (section, value) in layer {
             match value {
                 Value::Table(keys) => {
+                    // Of an empty section the name is checked, too.
+                    self.table
+                        .entry(section.as_str())
+                        .or_insert_with(|| Table::new().into());
                     for (key, value) in keys {
                         self.put(origin, &[&section, &key], value);
                     }
