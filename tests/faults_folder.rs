@@ -132,8 +132,20 @@ fn a_folder_that_earlier_versions_left_half_made_is_free() {
 fn a_failed_run_leaves_no_folder() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a/b");
+    // Found out once the folder is there: a set smaller than a batch.
     let fails = |out: &Path| {
-        let output = small(out, &["--set", "train.batch_size=21"]).output().unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.args(["train", "--engine", "interpreter", "--data", "synthetic"]);
+        command.args([
+            "--batch-size",
+            "21",
+            "--set",
+            "data.examples=20",
+            "--steps",
+            "2",
+            "--out",
+        ]);
+        let output = command.arg(out).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     };
     fails(&out);
