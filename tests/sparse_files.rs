@@ -180,6 +180,32 @@ fn predictions_and_evaluations_do_not_depend_on_the_format() {
     assert_eq!(eval(&units)["nonzeros"], report["after"]["nonzeros"]);
 }
 
+#[test]
+fn training_begins_with_a_sparse_file() {
+    let runs = Runs::new();
+    runs.train("first", &["--steps", "20"]);
+    let [packed, back] = ["packed", "back"].map(|name| runs.path(&format!("{name}.safetensors")));
+    convert(&runs.path("first"), &packed, &["--format", "bitmask"]);
+    convert(&packed, &back, &[]);
+    for (run, file) in [("sparse", &packed), ("complete", &back)] {
+        runs.train(run, &["--steps", "20", "--init", text(file), "--init-masks"]);
+    }
+    assert!(runs.tensors("sparse", 20) == runs.tensors("complete", 20));
+    assert!(runs.tensors("sparse", 20) != runs.tensors("first", 20));
+}
+
+#[test]
+fn rejects_arrays_of_types_that_would_be_left_out() {
+    let runs = Runs::new();
+    let [input, output] = ["input", "output"].map(|name| runs.path(&format!("{name}.safetensors")));
+    let header = br#"{"w":{"dtype":"I16","shape":[1],"data_offsets":[0,2]}}"#;
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(&input, [&length[..], header, &[0; 2]].concat()).unwrap();
+    let message = error(&["convert", text(&input), text(&output), "--format", "bitmask"], 1);
+    assert!(message.contains("tensor 'w' has type I16"), "{message}");
+    assert!(!output.exists());
+}
+
 /// Folded normalisations change logits by rounding alone, in networks that normalise after convolutions and before them.
 #[test]
 fn folding_batch_normalisation_keeps_logits() {

@@ -64,6 +64,10 @@ pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> anyhow::R
     let Conversion { format, fold, strip } = conversion;
     refuse_input_as_output(input, output)?;
     let checkpoint = checkpoint::load(input)?;
+    if let Some((name, found)) = checkpoint.unread.iter().next() {
+        let (path, name, found) = (input.into(), name.clone(), found.clone());
+        return Err(checkpoint::Error::ElementType { path, name, found }.into());
+    }
     let metadata = checkpoint.metadata.clone();
     let names: Vec<String> = checkpoint.tensors.keys().cloned().collect();
     let mut published_bytes = None;
