@@ -13,6 +13,8 @@ use super::python;
 
 /// What the runs share; a case's own settings come after these.
 const SETTINGS: &[&str] = &[
+    // Runs from kernels of our choice stop after one step first.
+    "train.allow_incomplete_schedule=true",
     "train.batch_size=32",
     "train.steps_per_launch=7",
     "train.checkpoint_interval=1",
