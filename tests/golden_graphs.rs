@@ -16,13 +16,16 @@ const METHODS: [&str; 4] = ["rigl", "set", "scratch", "dense"];
 /// Methods of which only the mask update is shown.
 const OTHERS: [&str; 7] = ["static", "snfs", "rigl-inverted", "snip", "grasp", "dnw", "prune"];
 
-fn plan(method: &str) -> Plan {
-    Layers::preset(&format!("mnist-{method}")).unwrap().plan().unwrap()
+fn plan(method: &str, execution: &str) -> Plan {
+    let layers = Layers::preset(&format!("mnist-{method}")).unwrap();
+    let layers = layers.set("test", &["device", "execution"], execution);
+    layers.unwrap().plan().unwrap()
 }
 
 /// The graph of a method's preset that `dump-hlo` shows under this name, selecting as told.
 fn graph(method: &str, which: &str, select: Select) -> Computation {
-    let mut plan = plan(method);
+    let execution = if which == "sparse-step" { "sparse" } else { "masked" };
+    let mut plan = plan(method, execution);
     plan.run.mask_update.select = select;
     let model = models::find(&plan.run.model.name, plan.method.masked).unwrap();
     let [train_examples, test_examples] = mnist::EXAMPLES;
@@ -31,7 +34,7 @@ fn graph(method: &str, which: &str, select: Select) -> Computation {
         model: &*model,
     };
     match which {
-        "step" => trainer.launch(train_examples).unwrap().0,
+        "step" | "sparse-step" => trainer.launch(train_examples).unwrap().0,
         "update" => trainer.update().unwrap(),
         "eval" => evaluation(Inference::new(&plan, &*model), test_examples, 1000).unwrap(),
         _ => unreachable!("{which}"),
@@ -63,7 +66,7 @@ fn graphs_are_as_reviewed() {
         .chain([("rigl", "update"), ("set", "update")])
         .chain(OTHERS.iter().map(|&method| (method, "update")))
         // Their gradient steps differ from those of the others.
-        .chain([("snfs", "step"), ("dnw", "step")]);
+        .chain([("snfs", "step"), ("dnw", "step"), ("rigl", "sparse-step")]);
     let differences: Vec<String> = graphs.filter_map(|(method, which)| compare(method, which)).collect();
     assert!(
         differences.is_empty(),
@@ -86,6 +89,7 @@ fn graphs_keep_their_size() {
 /// The training program of a preset with one value set.
 fn launch(preset: &str, key: [&str; 2], value: &str) -> Computation {
     let layers = Layers::preset(preset).unwrap();
+    let layers = layers.set("test", &["device", "execution"], "masked").unwrap();
     let plan = layers.set("test", &key, value).unwrap().plan().unwrap();
     let model = plan.model().unwrap();
     let trainer = Trainer {

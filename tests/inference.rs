@@ -16,7 +16,8 @@ use serde_json::{Value, json as value};
 fn eval_and_predict_agree_with_training() {
     let runs = Runs::new();
     for method in ["rigl", "dense"] {
-        let done = runs.train(method, &["--method", method, "--steps", "60"]);
+        let flags = ["--method", method, "--execution", "masked", "--steps", "60"];
+        let done = runs.train(method, &flags);
         let (folder, newest) = (runs.path(method), runs.checkpoint_path(method, 60));
         // By file and by folder; in one batch and in many, the last of them short.
         for (which, batch) in [(&newest, "1000"), (&folder, "1000"), (&newest, "77")] {

@@ -125,7 +125,7 @@ impl MobileNet {
             let filters = self.block_filters(i, channels);
             x = self.conv(net, x, &format!("contraction_1x1_{i}"), filters);
             if stride == 1 && input == filters {
-                x = x + shortcut;
+                x = net.add(x, shortcut);
             }
         }
         let filters = divisible(1280.0 * self.config.width, 8).max(1280);

@@ -3,6 +3,7 @@
 //! A forward pass asks its [`Net`] for every array by name, shape, initialiser and role, and the context remembers what it
 //! was asked for. So the parameters, the graph and the layers whose cost is counted are one description.
 
+use crate::layers::sparse::SparseKernel;
 use crate::{Layer, Model, Param, Statistic};
 use hlo::random::Key;
 use hlo::{DType, Graph, Shape, Tensor};
@@ -89,6 +90,8 @@ pub struct Net<'g> {
     normalised_over: usize,
     /// The arrays by variable name; absent while a network is only asked what it needs.
     arrays: Option<BTreeMap<String, Tensor<'g>>>,
+    /// Kernels of the layers that are computed from their connections alone, by variable name.
+    sparse: BTreeMap<String, SparseKernel<'g>>,
     declared: RefCell<Declaration>,
     /// Output of each convolution, before any bias, by the index of the layer.
     outputs: RefCell<Vec<(usize, Tensor<'g>)>>,
@@ -109,6 +112,7 @@ impl<'g> Net<'g> {
             precision: Precision::F32,
             normalised_over: 1,
             arrays: Some(arrays.into_iter().collect()),
+            sparse: BTreeMap::new(),
             declared: RefCell::default(),
             outputs: RefCell::default(),
             normalised: RefCell::default(),
@@ -121,6 +125,15 @@ impl<'g> Net<'g> {
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
         Net { precision, ..self }
+    }
+
+    /// The same pass with these layers computed from their connections alone, by the kernel's variable name.
+    #[must_use]
+    pub fn with_sparse(self, kernels: impl IntoIterator<Item = (String, SparseKernel<'g>)>) -> Self {
+        Net {
+            sparse: kernels.into_iter().collect(),
+            ..self
+        }
     }
 
     /// The same pass as one of `replicas` that normalise by the moments of all their batches together. Without this each
@@ -177,6 +190,11 @@ impl<'g> Net<'g> {
         let array = self.array(&param.name, shape);
         self.declared.borrow_mut().params.push(param);
         array
+    }
+
+    /// The kernel of this name, where its layer is computed from its connections alone.
+    pub(crate) fn sparse_kernel(&self, name: &str) -> Option<SparseKernel<'g>> {
+        self.sparse.get(name).copied()
     }
 
     /// An array that training moves without a gradient, f32.

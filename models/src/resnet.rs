@@ -86,7 +86,7 @@ impl ResNet {
             let x = conv(x, "1", [3, filters, stride], Init::Ones).relu();
             conv(x, "2", [3, outputs, 1], Init::Zeros)
         };
-        (residual + shortcut).relu_by_result()
+        net.add(residual, shortcut).relu_by_result()
     }
 
     /// A convolution and its normalisation.

@@ -96,7 +96,8 @@ impl WideResNet {
         };
         let x = self.conv(net, active, &format!("{group}_{index}_1"), [3, filters, stride]);
         let x = net.dropout(self.activate(net, x), self.config.dropout);
-        self.conv(net, x, &format!("{group}_{index}_2"), [3, filters, 1]) + shortcut
+        let x = self.conv(net, x, &format!("{group}_{index}_2"), [3, filters, 1]);
+        net.add(x, shortcut)
     }
 }
 

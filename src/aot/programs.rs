@@ -1,7 +1,7 @@
 //! The graphs of a run that are compiled ahead of time.
 
 use super::Error;
-use crate::config::Plan;
+use crate::config::{Plan, SparseLayers};
 use crate::data::sets::Set;
 use crate::train::eval::{Inference, evaluation};
 use crate::train::step::Trainer;
@@ -28,6 +28,11 @@ impl Graph {
     /// # Errors
     /// None for the models and methods of this crate.
     pub fn build(self, plan: &Plan) -> Result<(Computation, Vec<Alias>), Error> {
+        // Only CPUs have host functions for sparse layers.
+        let plan = &Plan {
+            sparse: SparseLayers::new(),
+            ..plan.clone()
+        };
         let model = plan.model()?;
         let trainer = Trainer { plan, model: &*model };
         Ok(match self {

@@ -120,6 +120,8 @@ struct Layer<'a> {
     zeros: usize,
     saturated: bool,
     custom: bool,
+    /// Whether it is computed from its connections alone.
+    sparse: bool,
 }
 
 #[derive(Serialize)]
@@ -187,7 +189,7 @@ impl<'a> Report<'a> {
             nonzeros: plan.nonzeros(),
             target_sparsity: plan.target_sparsity(),
             maskable: plan.maskable(),
-            layers: plan.reached.iter().map(Layer::new).collect(),
+            layers: plan.reached.iter().map(|budget| Layer::new(plan, budget)).collect(),
             ranked_together: plan.method.keep == Keep::TotalBudget,
             parameters: plan.parameters(),
             state_bytes: plan.state_bytes(),
@@ -215,7 +217,7 @@ impl<'a> Report<'a> {
 }
 
 impl<'a> Layer<'a> {
-    fn new(budget: &'a Budget) -> Self {
+    fn new(plan: &Plan, budget: &'a Budget) -> Self {
         Layer {
             name: &budget.name,
             shape: &budget.dims,
@@ -224,6 +226,7 @@ impl<'a> Layer<'a> {
             zeros: budget.zeros,
             saturated: budget.saturated,
             custom: budget.custom,
+            sparse: plan.is_sparse(&budget.name),
         }
     }
 }
@@ -278,7 +281,7 @@ impl std::fmt::Display for Report<'_> {
 
 impl Report<'_> {
     fn layer_table(&self) -> Table {
-        let mut table = Table::new(&["layer", "shape", "sparsity", "zeros", "nonzeros", ""]);
+        let mut table = Table::new(&["layer", "shape", "sparsity", "zeros", "nonzeros", "execution", ""]);
         for layer in &self.layers {
             let note = match layer {
                 Layer { custom: true, .. } => "custom",
@@ -291,6 +294,7 @@ impl Report<'_> {
                 format!("{:.6}", layer.sparsity),
                 layer.zeros.to_string(),
                 layer.nonzeros.to_string(),
+                if layer.sparse { "sparse" } else { "masked" }.to_owned(),
                 note.to_owned(),
             ]);
         }

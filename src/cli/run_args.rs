@@ -113,6 +113,10 @@ pub struct RunArgs {
     /// has these counters; what is drawn at random comes from its seed
     #[arg(long, requires = "init")]
     pub init_state: bool,
+    /// How masked layers are computed: masked (as dense ones), sparse (from their connections alone, on CPUs), or auto
+    /// (each in the way that measured faster) [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub execution: Option<String>,
     /// Devices that train side by side, of all processes together, each on its part of every batch [default: one per process]
     #[arg(long, value_name = "N")]
     pub replicas: Option<i64>,
@@ -279,6 +283,7 @@ impl RunArgs {
             ("--device", ["device", "kind"], text(&self.device.on.device)),
             ("--plugin", ["device", "plugin"], text(&self.device.on.plugin)),
             ("--engine", ["device", "engine"], text(&self.device.engine)),
+            ("--execution", ["device", "execution"], text(&self.execution)),
             ("--replicas", ["device", "replicas"], whole(self.replicas)),
             ("--num-processes", ["device", "processes"], whole(self.num_processes)),
             ("--sync-bn", ["train", "sync_bn"], self.sync_bn.then(|| true.into())),

@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod execution;
 mod layers;
 mod learning_rate;
 mod optimizer;
@@ -21,6 +22,7 @@ use crate::sparse::select::Select;
 use crate::sparse::{Anneal, Distribution, GrowInit, MaskSeedCompat, Rounding};
 
 pub use error::Error;
+pub use execution::{Execution, SparseLayers};
 pub use layers::Layers;
 pub(crate) use layers::MAX_CONFIG_BYTES;
 pub use learning_rate::Rate;
@@ -425,6 +427,9 @@ pub struct Device {
     /// What runs programs: `pjrt`, `xla` or `interpreter`. Left out: `pjrt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// How masked layers are computed. Left out: `auto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
     /// Devices that train side by side, of all processes together, each on its part of every batch. Left out: one for each
     /// process.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,7 @@ use super::check::{at, names, numbers, value, within};
 use super::learning_rate::Rate;
 use super::reach::{reached, share_of_zeros};
 use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, pruning_schedule, schedule};
-use super::{Data, Error, LayerSparsity, OptimizerRule, Run, Unit};
+use super::{Data, Error, LayerSparsity, OptimizerRule, Run, SparseLayers, Unit};
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::{Form, Set};
 use crate::data::{imagenet, pipeline};
@@ -58,6 +58,8 @@ pub struct Plan {
     pub iterations: u64,
     /// Run folder, which need not exist.
     pub output_dir: PathBuf,
+    /// Layers that are computed from their connections alone.
+    pub sparse: SparseLayers,
 }
 
 /// How many connections one mask update moves.
@@ -125,6 +127,7 @@ impl Plan {
         } = declaration;
         (plan.params, plan.statistics, plan.layers) = (params, statistics, layers);
         (plan.random, plan.input_dims) = (random, dims);
+        plan.sparse = plan.sparse_layers()?;
         Ok(plan)
     }
 
@@ -182,6 +185,7 @@ impl Plan {
             preprocessing: run.preprocessing(),
             random: false,
             input_dims: vec![],
+            sparse: SparseLayers::new(),
             output_dir: output_dir(&run, method),
             optimizer: OptimizerRule::find(&run.optimizer.name).map_err(at("optimizer.name"))?,
             params,

@@ -127,7 +127,8 @@ impl Pjrt {
 
     /// What a graph is rewritten for. The library of convolutions is looked for, or fetched, only where there is one to compute.
     fn target(&self, computation: &Computation) -> pjrt::Result<Target> {
-        let called = self.kind == DeviceKind::Cpu && has_convolutions(computation) && format() != STABLEHLO;
+        let calls = has_convolutions(computation) || computation.calls_host();
+        let called = self.kind == DeviceKind::Cpu && calls && format() != STABLEHLO;
         Ok(match called && self.client.plugin().kernels()?.is_some() {
             true => Target::CpuWithLibrary,
             false => target(self.kind),

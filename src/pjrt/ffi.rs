@@ -19,7 +19,9 @@ const HOST: &str = "Host";
 const METADATA: c_int = 1;
 const BUFFER: c_int = 1;
 const ARRAY: c_int = 1;
+const PRED: c_int = 1;
 const S64: c_int = 5;
+const U32: c_int = 8;
 const F32: c_int = 11;
 const EXECUTE: c_int = 3;
 const INTERNAL: c_int = 13;
@@ -166,7 +168,7 @@ struct Array {
     struct_size: usize,
     extension_start: *mut Base,
     dtype: c_int,
-    data: *mut f32,
+    data: *mut c_void,
     rank: i64,
     dims: *const i64,
 }
@@ -187,17 +189,58 @@ pub struct CallFrame {
 /// One call of a function by a running program.
 pub struct Call<'a>(&'a CallFrame);
 
+/// A type of elements.
+pub trait Element: Copy {
+    /// XLA's number for it.
+    const TYPE: c_int;
+}
+
+impl Element for f32 {
+    const TYPE: c_int = F32;
+}
+
+impl Element for u32 {
+    const TYPE: c_int = U32;
+}
+
+/// `pred`: a byte each, 0 or 1.
+impl Element for u8 {
+    const TYPE: c_int = PRED;
+}
+
 impl Call<'_> {
-    /// The elements of argument `index`, an array of `f32` in row-major order.
+    /// The elements of argument `index`, an array of `f32`, in the order that the call lays down.
     pub fn argument(&self, index: usize) -> Option<&[f32]> {
+        self.argument_of(index)
+    }
+
+    /// The elements of argument `index`, an array of `T`, in the order that the call lays down.
+    pub fn argument_of<T: Element>(&self, index: usize) -> Option<&[T]> {
         let (data, len) = array(&self.0.args, index)?;
         // SAFETY: an argument's elements are not written during the call.
         Some(unsafe { std::slice::from_raw_parts(data, len) })
     }
 
-    /// Where the elements of result `index` go, an array of `f32` in row-major order, and how many there are.
+    /// Where the elements of result `index` go, an array of `f32`, and how many there are.
     pub fn result(&self, index: usize) -> Option<(*mut f32, usize)> {
         array(&self.0.rets, index)
+    }
+
+    /// Runs `write` on the elements of result `index`, an array of `T`; `None` where there is no such result.
+    pub fn write<T: Element, R>(&self, index: usize, write: impl FnOnce(&mut [T]) -> R) -> Option<R> {
+        let (data, len) = array(&self.0.rets, index)?;
+        // SAFETY: a result's elements are this call's alone, and any bytes are numbers. `write` cannot keep them.
+        Some(write(unsafe { std::slice::from_raw_parts_mut(data, len) }))
+    }
+
+    /// Dimensions of argument `index`.
+    pub fn argument_dims<const RANK: usize>(&self, index: usize) -> Option<[usize; RANK]> {
+        dims(&self.0.args, index)
+    }
+
+    /// Dimensions of result `index`.
+    pub fn result_dims<const RANK: usize>(&self, index: usize) -> Option<[usize; RANK]> {
+        dims(&self.0.rets, index)
     }
 
     /// The list of numbers of this name.
@@ -259,8 +302,8 @@ impl Call<'_> {
     }
 }
 
-/// Elements of an array of `f32`.
-fn array(values: &Values, index: usize) -> Option<(*mut f32, usize)> {
+/// A buffer, and its dimensions.
+fn buffer(values: &Values, index: usize) -> Option<(&Array, &[i64])> {
     let count = usize::try_from(values.count).ok()?;
     if index >= count {
         return None;
@@ -271,15 +314,26 @@ fn array(values: &Values, index: usize) -> Option<(*mut f32, usize)> {
             return None;
         }
         let array = &**values.values.add(index);
-        let rank = usize::try_from(array.rank).ok()?;
-        let dims: &[i64] = if rank == 0 {
-            &[]
-        } else {
-            std::slice::from_raw_parts(array.dims, rank)
+        let dims = match usize::try_from(array.rank).ok()? {
+            0 => &[],
+            rank => std::slice::from_raw_parts(array.dims, rank),
         };
-        let len = usize::try_from(dims.iter().product::<i64>()).ok()?;
-        (array.dtype == F32 && !array.data.is_null()).then_some((array.data, len))
+        Some((array, dims))
     }
+}
+
+/// Dimensions of a buffer of this rank.
+fn dims<const RANK: usize>(values: &Values, index: usize) -> Option<[usize; RANK]> {
+    let (_, dims) = buffer(values, index)?;
+    let dims: [i64; RANK] = dims.try_into().ok()?;
+    Some(dims.map(|dim| usize::try_from(dim).unwrap_or(0)))
+}
+
+/// Elements of an array of `T`, and how many there are.
+fn array<T: Element>(values: &Values, index: usize) -> Option<(*mut T, usize)> {
+    let (array, dims) = buffer(values, index)?;
+    let len = usize::try_from(dims.iter().product::<i64>()).ok()?;
+    (array.dtype == T::TYPE && !array.data.is_null()).then_some((array.data.cast(), len))
 }
 
 /// What a [`Handler`] does: answers what XLA asks about it, else does `work`.

@@ -6,7 +6,8 @@ use super::api::Api;
 use super::error::{Error, Result};
 use super::packages::{Holds, PACKAGES};
 use super::whole::Trust;
-use super::{discover, fetch, ffi, maxima, onednn, sums};
+use super::{blocked_sums, discover, fetch, ffi, maxima, onednn, sparse, sums};
+use models::layers::sparse as layers;
 
 /// Environment variable with the path of a oneDNN library, or `off`.
 const VARIABLE: &str = "RIGL_XLA_ONEDNN";
@@ -23,12 +24,18 @@ pub(super) fn offer(api: &Api) -> Result<Option<String>> {
     if named.as_deref() == Some("off") {
         return Ok(None);
     }
-    let functions: [(&str, ffi::Handler); 5] = [
+    let functions: [(&str, ffi::Handler); 11] = [
         (hlo::DIRECT_CONVOLUTION, onednn::convolution),
         (hlo::PACK_KERNEL, onednn::kernel),
         (hlo::COLUMN_SUMS, sums::columns),
         (hlo::MAXIMA, maxima::forward),
         (hlo::MAXIMA_GRADIENT, maxima::gradient),
+        (layers::BLOCKED_MOMENTS, blocked_sums::moments),
+        (layers::BLOCKED_PRODUCTS, blocked_sums::products),
+        (layers::MASK_KEY, sparse::mask_key),
+        (layers::SPARSE_FORWARD, sparse::forward),
+        (layers::SPARSE_INPUT_GRADIENT, sparse::input_gradient),
+        (layers::SPARSE_KERNEL_GRADIENT, sparse::kernel_gradient),
     ];
     for (name, function) in functions {
         if !ffi::offer(api, name, function)? {

@@ -20,6 +20,7 @@
 mod abi;
 #[allow(non_upper_case_globals, reason = "matches on the C API's constants")]
 mod api;
+mod blocked_sums;
 mod buffer;
 mod cache;
 mod client;
@@ -41,6 +42,7 @@ mod plugin;
 mod profiler;
 mod share;
 mod signature;
+mod sparse;
 mod sums;
 mod topology;
 mod whole;

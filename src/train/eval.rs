@@ -1,10 +1,12 @@
 //! Evaluation and prediction as graphs.
 
+use super::sparse::{kernels, mask_keys};
 use super::state::{State, inference_specs};
 use super::step::effective;
-use crate::config::Plan;
+use crate::config::{Plan, SparseLayers};
 use crate::data::pixels::Preprocessing;
 use hlo::{Computation, DType, Graph, Reducer, Shape, Tensor};
+use models::layers::sparse::Wanted;
 use models::{Declaration, Mode, Model, Net, Precision, layers};
 
 /// A network, and how it is run but for training.
@@ -20,17 +22,20 @@ pub struct Inference<'a> {
     pub label_smoothing: f64,
     /// Replicas that share the examples of an evaluation.
     pub replicas: usize,
+    /// Layers that are computed from their connections alone.
+    pub sparse: &'a SparseLayers,
 }
 
 impl<'a> Inference<'a> {
     /// As a run has it.
-    pub fn new(plan: &Plan, model: &'a dyn Model) -> Self {
+    pub fn new(plan: &'a Plan, model: &'a dyn Model) -> Self {
         Inference {
             model,
             preprocessing: plan.preprocessing,
             precision: plan.precision,
             label_smoothing: plan.run.train.label_smoothing,
             replicas: plan.replicas(),
+            sparse: &plan.sparse,
         }
     }
 
@@ -105,11 +110,16 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
             start.push(g.scalar(0f32));
         }
         let counted = start.len();
+        let mask_keys = mask_keys(&needs.params, network.sparse, &State::new(&specs, inputs));
+        let (start, sparse) = ([&start, &mask_keys[..]].concat(), mask_keys.len());
         let result = g.repeat(g.scalar(batches as i32), &[&start, inputs].concat(), |g, i, s| {
-            let (sums, inputs) = s.split_at(counted);
-            let counts = count_batch(g, network, &needs, &State::new(&specs, inputs), i, batch, &inputs[n..]);
+            let (sums, rest) = s.split_at(counted);
+            let (mask_keys, inputs) = rest.split_at(sparse);
+            let state = State::new(&specs, inputs);
+            let logits = |images| logits(g, network, &needs, &state, mask_keys, images);
+            let counts = count_batch(g, network, logits, i, batch, &inputs[n..]);
             let sums: Vec<_> = sums.iter().zip(counts).map(|(&sum, count)| sum + count).collect();
-            [&sums, inputs].concat()
+            [&sums, rest].concat()
         });
         network.over_replicas(&result[..counted])
     })
@@ -137,7 +147,9 @@ pub fn batch_evaluation(network: Inference, batch: usize) -> hlo::Result<Computa
     Graph::function("eval_batch", &parameters, |g, inputs| {
         let (state, data) = inputs.split_at(specs.len());
         let images = network.preprocessing.apply(data[0]);
-        let logits = logits(g, network, &needs, &State::new(&specs, state), images);
+        let state = State::new(&specs, state);
+        let mask_keys = mask_keys(&needs.params, network.sparse, &state);
+        let logits = logits(g, network, &needs, &state, &mask_keys, images);
         network.over_replicas(&counts(network, logits, data[1], data[2]))
     })
 }
@@ -146,8 +158,7 @@ pub fn batch_evaluation(network: Inference, batch: usize) -> hlo::Result<Computa
 fn count_batch<'g>(
     g: &'g Graph,
     network: Inference,
-    needs: &Declaration,
-    state: &State<'g>,
+    logits: impl FnOnce(Tensor<'g>) -> Tensor<'g>,
     i: Tensor<'g>,
     batch: usize,
     data: &[Tensor<'g>],
@@ -161,7 +172,7 @@ fn count_batch<'g>(
     let mut window = images.dims();
     window[0] = batch;
     let images = network.preprocessing.apply(images.dynamic_slice(&starts, &window));
-    let logits = logits(g, network, needs, state, images);
+    let logits = logits(images);
     let labels = labels.dynamic_slice(&[first], &[batch]);
     let rows = g.iota(Shape::new(DType::S32, [batch]), 0) + first;
     let unseen = rows.ge(wanted);
@@ -191,13 +202,15 @@ fn logits<'g>(
     network: Inference,
     needs: &Declaration,
     state: &State<'g>,
+    mask_keys: &[Tensor<'g>],
     images: Tensor<'g>,
 ) -> Tensor<'g> {
     let weights = needs.params.iter().map(|p| (p.name.clone(), effective(p, state)));
     let statistics = needs.statistics.iter().map(|s| &s.name);
     let fixed = needs.fixed.iter().map(|(name, _)| name);
     let as_they_are = statistics.chain(fixed).map(|name| (name.clone(), state.get(name)));
-    let net = Net::new(g, Mode::Eval, weights.chain(as_they_are));
+    let sparse = kernels(&needs.params, network.sparse, state, mask_keys, Wanted::Never);
+    let net = Net::new(g, Mode::Eval, weights.chain(as_they_are)).with_sparse(sparse);
     network.model.apply(&net.with_precision(network.precision), images)
 }
 
@@ -223,6 +236,7 @@ pub fn prediction(network: Inference, batch: usize, dtype: DType) -> hlo::Result
         } else {
             images
         };
-        vec![logits(g, network, &needs, &state, images)]
+        let mask_keys = mask_keys(&needs.params, network.sparse, &state);
+        vec![logits(g, network, &needs, &state, &mask_keys, images)]
     })
 }

@@ -49,6 +49,8 @@ struct Carry<'g> {
     gradients: Vec<Tensor<'g>>,
     /// Whether the masks of all replicas are the same (pred); none for a single one.
     agree: Vec<Tensor<'g>>,
+    /// Keys of the masks of sparse layers ([`Trainer::mask_keys`]).
+    mask_keys: Vec<Tensor<'g>>,
     /// The training state.
     state: Vec<Tensor<'g>>,
     /// The launch's other inputs, which stay as they are.
@@ -62,12 +64,20 @@ struct Sizes {
     columns: usize,
     gradients: usize,
     agree: usize,
+    mask_keys: usize,
     inputs: usize,
 }
 
 impl<'g> Carry<'g> {
     fn pack(&self) -> Vec<Tensor<'g>> {
-        let lists = [&self.row, &self.gradients, &self.agree, &self.state, &self.inputs];
+        let lists = [
+            &self.row,
+            &self.gradients,
+            &self.agree,
+            &self.mask_keys,
+            &self.state,
+            &self.inputs,
+        ];
         let scalars = self.measured.iter().chain(&self.pending);
         scalars.chain(lists.into_iter().flatten()).copied().collect()
     }
@@ -77,7 +87,9 @@ impl<'g> Carry<'g> {
         let mut take = |n: usize| -> Vec<Tensor<'g>> { rest.by_ref().take(n).collect() };
         let (measured, pending) = (take(4), take(sizes.pending));
         let (row, gradients, agree) = (take(sizes.columns), take(sizes.gradients), take(sizes.agree));
-        let before = measured.len() + pending.len() + row.len() + gradients.len() + agree.len();
+        let mask_keys = take(sizes.mask_keys);
+        let lists = [&pending, &row, &gradients, &agree, &mask_keys];
+        let before = measured.len() + lists.iter().map(|list| list.len()).sum::<usize>();
         let state = take(tensors.len() - before - sizes.inputs);
         Carry {
             measured: [measured[0], measured[1], measured[2], measured[3]],
@@ -85,6 +97,7 @@ impl<'g> Carry<'g> {
             row,
             gradients,
             agree,
+            mask_keys,
             state,
             inputs: rest.collect(),
         }
@@ -150,6 +163,7 @@ impl Trainer<'_> {
             row,
             gradients: gradients.collect(),
             agree: vec![g.number(DType::Pred, 1.0); usize::from(self.plan.replicas() > 1)],
+            mask_keys: self.mask_keys(&before),
             state: state.to_vec(),
             inputs: inputs.to_vec(),
         };
@@ -158,6 +172,7 @@ impl Trainer<'_> {
             columns: start.row.len(),
             gradients: start.gradients.len(),
             agree: start.agree.len(),
+            mask_keys: start.mask_keys.len(),
             inputs: start.inputs.len(),
         };
         let end = g.while_loop(
@@ -209,12 +224,13 @@ impl Trainer<'_> {
         let mut carry = Carry::unpack(&ordinary, sizes);
         let evidence = self.evidence(g, &carry).pack();
         let (update, states, agree) = (carry.pending[0], specs.len(), carry.agree.len());
+        let mask_keys = carry.mask_keys.len();
         // A loop of one round or none. Through the branch of a conditional that does nothing XLA copies the state.
         let mut after = g.while_loop(
-            &[&[update], &carry.state[..], &carry.agree, &evidence].concat(),
+            &[&[update], &carry.state[..], &carry.agree, &carry.mask_keys, &evidence].concat(),
             |_, s| s[0].gt(0.0),
             |g, s| {
-                let (due, evidence) = (s[0].gt(0.0), &s[1 + states + agree..]);
+                let (due, evidence) = (s[0].gt(0.0), &s[1 + states + agree + mask_keys..]);
                 // What stays the same in a loop XLA computes before it, whether the loop has a round or not. The flag does
                 // not stay the same, and so nothing that depends on it.
                 let held: Vec<_> = evidence
@@ -224,10 +240,19 @@ impl Trainer<'_> {
                 let mut state = State::new(specs, &s[1..=states]);
                 self.mask_update(g, &mut state, &Evidence::new(self, &held));
                 let agree = self.agreement(g, &state).into_iter().collect();
-                [vec![g.scalar(0f32)], state.tensors(specs), agree, evidence.to_vec()].concat()
+                let mask_keys = self.mask_keys(&state);
+                [
+                    vec![g.scalar(0f32)],
+                    state.tensors(specs),
+                    agree,
+                    mask_keys,
+                    evidence.to_vec(),
+                ]
+                .concat()
             },
         );
-        after.truncate(1 + states + agree);
+        after.truncate(1 + states + agree + mask_keys);
+        carry.mask_keys = after.split_off(1 + states + agree);
         carry.agree = after.split_off(1 + states);
         carry.state = after.split_off(1);
         carry
@@ -260,7 +285,7 @@ impl Trainer<'_> {
         let scheduled = Scheduled::new(self.plan, &carry.row);
         let batch = self.batch(g, i, &carry.inputs);
         let key = self.key(i, &carry.inputs, "dropout");
-        let outcome = self.iteration(g, &mut state, batch, key, &scheduled);
+        let outcome = self.iteration(g, &mut state, batch, key, &scheduled, &carry.mask_keys);
         let next = i + g.scalar(1i32);
         carry.measured = [
             next,

@@ -15,6 +15,7 @@ pub mod recognise;
 pub mod replicas;
 mod resume;
 mod session;
+mod sparse;
 pub mod state;
 pub mod step;
 mod summary;

@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::eval::Inference;
 use super::state::{GLOBAL_STEP, inference_specs};
 use crate::checkpoint::Checkpoint;
-use crate::config::{self, Run};
+use crate::config::{self, Run, SparseLayers};
 use crate::cost::NetworkCost;
 use crate::data::pixels::Preprocessing;
 use crate::report::note;
@@ -31,6 +31,8 @@ pub struct Recognised {
     pub global_step: Option<i64>,
     /// The run that the checkpoint is of, when it says so.
     pub run: Option<Run>,
+    /// Layers that are computed from their connections alone.
+    pub sparse: SparseLayers,
 }
 
 impl Recognised {
@@ -42,6 +44,7 @@ impl Recognised {
             precision: self.precision,
             label_smoothing: self.label_smoothing,
             replicas: 1,
+            sparse: &self.sparse,
         }
     }
 
@@ -107,6 +110,7 @@ pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
         global_step,
         model,
         run,
+        sparse: SparseLayers::new(),
     })
 }
 

@@ -97,19 +97,11 @@ impl Trainer<'_> {
 fn hash<'g>(g: &'g Graph, masks: &[Tensor<'g>]) -> Tensor<'g> {
     let add = |sum: Tensor<'g>, mask: &Tensor<'g>| {
         let n = mask.shape().elements();
-        let numbers = mixed(g.iota(Shape::new(DType::U32, [n]), 0));
+        let numbers = models::layers::sparse::mixed(g.iota(Shape::new(DType::U32, [n]), 0));
         let ones = mask.reshape(&[n]).select(numbers, numbers.zeros_like());
         sum * g.scalar(31u32) + ones.reduce_sum(&[0])
     };
     masks.iter().fold(g.scalar(0u32), add)
-}
-
-/// Each number as one that looks random: the finalizer of a multiplicative hash, which no two numbers share.
-fn mixed(x: Tensor<'_>) -> Tensor<'_> {
-    let g = x.graph();
-    let x = (x + g.scalar(1u32)) * g.scalar(0x9E37_79B1u32);
-    let x = (x ^ x.shift_right_logical(15.0)) * g.scalar(0x85EB_CA77u32);
-    x ^ x.shift_right_logical(13.0)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
 }
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
-const FREE: [&str; 19] = [
+const FREE: [&str; 20] = [
     "data.dir",
     "data.threads",
     "data.prefetch",
@@ -48,6 +48,7 @@ const FREE: [&str; 19] = [
     "device.kind",
     "device.plugin",
     "device.engine",
+    "device.execution",
     "device.processes",
     "device.replicas",
     "output.dir",

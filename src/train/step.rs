@@ -188,7 +188,8 @@ pub(super) struct Outcome<'g> {
 impl Trainer<'_> {
     /// One iteration without its mask update: forward and backward pass, gradient step (reference 2.3, 2.4).
     ///
-    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`; dropout goes by `key`.
+    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`; dropout goes by `key`. `mask_keys` are those of
+    /// sparse layers ([`Trainer::mask_keys`]).
     pub(super) fn iteration<'g>(
         &self,
         g: &'g Graph,
@@ -196,13 +197,15 @@ impl Trainer<'_> {
         batch: [Tensor<'g>; 2],
         key: Key<'g>,
         scheduled: &Scheduled<'g>,
+        mask_keys: &[Tensor<'g>],
     ) -> Outcome<'g> {
         let params = &self.plan.params;
         let [images, labels] = batch;
         let effective: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
         let logits = {
             let _scope = g.scope("forward");
-            let net = self.net(g, state, &effective, key);
+            let sparse = self.sparse_kernels(state, mask_keys, scheduled);
+            let net = self.net(g, state, &effective, key).with_sparse(sparse);
             let logits = self.model.apply(&net, images);
             // They move on every iteration, also where a mask update replaces the gradient step.
             let statistics = net.moved_statistics();
@@ -375,7 +378,9 @@ impl Trainer<'_> {
             let key = |purpose| draw_key(seed, purpose, iteration, replica);
             let images = self.prepared(pixels, || key("augment"));
             let scheduled = Scheduled::new(plan, &row);
-            let outcome = self.iteration(g, &mut state, [images, labels], key("dropout"), &scheduled);
+            let mask_keys = self.mask_keys(&state);
+            let batch = [images, labels];
+            let outcome = self.iteration(g, &mut state, batch, key("dropout"), &scheduled, &mask_keys);
             [&state.tensors(&specs)[..], &[outcome.cross_entropy, outcome.correct]].concat()
         })?;
         Ok((computation, in_place(specs.len())))

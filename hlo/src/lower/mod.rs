@@ -112,10 +112,19 @@ impl Computation {
     /// As [`Computation::lowered_by`].
     pub fn lowered(&self, target: Target) -> Result<Computation> {
         match target {
-            Target::Any => Ok(self.clone()),
+            Target::Any if !self.calls_host() => Ok(self.clone()),
+            Target::Any => Pass::new(&|_| Lowering::KEEP, Some(target)).computation(self),
             Target::Cpu => Pass::new(&choose::choose, Some(target)).computation(self),
             Target::CpuWithLibrary => Pass::new(&choose::choose_with_library, Some(target)).computation(self),
         }
+    }
+
+    /// Whether this computation, or one that it calls, calls a host function.
+    pub fn calls_host(&self) -> bool {
+        self.nodes.iter().any(|node| {
+            let host = matches!(node.op, Op::Call { host: Some(_), .. });
+            host || node.op.called().iter().any(|called| called.calls_host())
+        })
     }
 
     /// This computation with its convolutions alone rewritten, in forms of the caller's choice. Where a form does not
@@ -161,10 +170,18 @@ impl<'c> Pass<'c> {
         let mut sums = HostSums::default();
         for node in &of.nodes {
             let mut node = node.clone();
-            node.op = self.called(node.op)?;
             for operand in &mut node.operands {
                 *operand = ids[*operand];
             }
+            if let (Op::Call { body, .. }, false) = (&node.op, node.op.yields_tuple())
+                && !self.offers_functions()
+            {
+                // The only result of a host function is an array, that of a computation a tuple's element.
+                let operands: Vec<_> = node.operands.iter().map(|&id| graph.tensor(id)).collect();
+                ids.push(graph.call(&self.shared(body)?, &operands)[0].id());
+                continue;
+            }
+            node.op = self.called(node.op)?;
             let lowered = self.node(&graph, &node, training, &mut sums).map(|tensor| tensor.id());
             ids.push(lowered.unwrap_or_else(|| graph.copy(node)));
         }
@@ -172,16 +189,25 @@ impl<'c> Pass<'c> {
         graph.build(&outputs)
     }
 
+    /// Whether programs for the target may call host functions.
+    fn offers_functions(&self) -> bool {
+        match self.target {
+            Some(Target::CpuWithLibrary) | None => true,
+            Some(Target::Cpu | Target::Any) => false,
+        }
+    }
+
     /// What stands for `node`, whose operands are those of `graph`; `None` where it stays.
     fn node<'g>(&self, graph: &'g Graph, node: &Node, training: bool, sums: &mut HostSums<'g>) -> Option<Tensor<'g>> {
         let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.as_str()));
         let host = self.target == Some(Target::CpuWithLibrary);
+        let cpu = host || self.target == Some(Target::Cpu);
         match node.op {
             Op::Convolution { .. } => {
                 let conv = Conv::of(graph, node, training)?;
                 conv.lowered((self.choose)(conv.facts()))
             }
-            Op::Reduce { .. } if self.target.is_some() => sums::lowered(graph, node, host.then_some(sums)),
+            Op::Reduce { .. } if cpu => sums::lowered(graph, node, host.then_some(sums)),
             Op::ReduceWindow { .. } | Op::SelectAndScatter { .. } if host => pool::lowered(graph, node),
             _ => None,
         }
@@ -198,8 +224,7 @@ impl<'c> Pass<'c> {
                 on_true: self.shared(&on_true)?,
                 on_false: self.shared(&on_false)?,
             },
-            // What the host computes is computed so already.
-            Op::Call { body, host: None } => Op::Call {
+            Op::Call { body, host } if host.is_none() || !self.offers_functions() => Op::Call {
                 body: self.shared(&body)?,
                 host: None,
             },

@@ -47,7 +47,7 @@ pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
         ("y", numbers(&y.dims)),
     ];
     let called = graph.host_call(
-        HostFunction { name, attributes },
+        HostFunction::new(name, attributes),
         &operands,
         |_, operands| match *operands {
             [x, y] => vec![x.select_and_scatter(y, window.clone())],

@@ -132,9 +132,9 @@ impl Graph {
         self.apply_tuple(Op::Call { body, host: None }, operands, results)
     }
 
-    /// What `body` builds on the operands, in place of which programs call a function of the host's.
+    /// The results of `body` on the operands, which programs compute by calling the function `host` instead.
     #[track_caller]
-    pub(crate) fn host_call<'g>(
+    pub fn host_call<'g>(
         &'g self,
         host: HostFunction,
         operands: &[Tensor<'g>],

@@ -191,7 +191,7 @@ impl DirectConvolution {
             ("y_sizes", signed(&self.y.sizes)),
             ("y_strides", signed(&self.y.strides)),
         ];
-        HostFunction { name, attributes }
+        HostFunction::new(name, attributes)
     }
 
     /// From the attributes of a call; `None` where one is missing or wrong.

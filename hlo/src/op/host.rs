@@ -7,20 +7,31 @@ use crate::shape::Shape;
 /// Number of XLA's `CustomCallApiVersion` for functions with typed arguments.
 const TYPED_FFI: i32 = 4;
 
-/// A function of the host's that computes what a called computation says, from arrays in row-major order.
+/// A host function that computes the same as a called computation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFunction {
-    /// The name under which it is offered.
+    /// The name under which it is registered.
     pub name: &'static str,
-    /// What a call says besides its operands: lists of numbers by name.
+    /// Static arguments of a call: lists of numbers by name.
     pub attributes: Vec<(&'static str, Vec<i64>)>,
+    /// Memory layout of the operands, and after them of an only result, each as its axes from minor to major. Arrays past the
+    /// end of the list are in row-major order.
+    pub layouts: Vec<Vec<usize>>,
 }
 
 impl HostFunction {
+    /// With attributes, on arrays in row-major order.
+    pub fn new(name: &'static str, attributes: Vec<(&'static str, Vec<i64>)>) -> Self {
+        HostFunction {
+            name,
+            attributes,
+            layouts: vec![],
+        }
+    }
+
     /// Without attributes.
     pub fn named(name: &'static str) -> Self {
-        let attributes = vec![];
-        HostFunction { name, attributes }
+        HostFunction::new(name, vec![])
     }
 
     /// The attributes as the text that a program carries them in: as MLIR writes a dictionary.
@@ -40,5 +51,12 @@ impl HostFunction {
         out.backend_config = self.configuration().into_bytes();
         out.constrain_layout = true;
         out.operand_shapes_with_layout = operands.iter().map(|shape| shape_proto(shape)).collect();
+        // Zipped: the operands', then the result's. Shapes without a layout of their own stay in row-major order.
+        let shapes = out.operand_shapes_with_layout.iter_mut().chain(&mut out.shape);
+        for (shape, layout) in shapes.zip(&self.layouts) {
+            shape.layout = Some(proto::Layout {
+                minor_to_major: layout.iter().map(|&axis| axis as i64).collect(),
+            });
+        }
     }
 }

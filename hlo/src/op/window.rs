@@ -113,8 +113,8 @@ pub enum Padding {
 }
 
 impl Padding {
-    /// The windows over height and width.
-    pub(super) fn windows(self, size: [usize; 2], strides: [usize; 2], extents: [usize; 2]) -> [WindowDim; 2] {
+    /// The windows over height and width of images with these `extents`.
+    pub fn windows(self, size: [usize; 2], strides: [usize; 2], extents: [usize; 2]) -> [WindowDim; 2] {
         [0, 1].map(|axis| {
             let (size, stride, extent) = (size[axis], strides[axis], extents[axis]);
             let (low, high) = match self {

@@ -1,5 +1,6 @@
 //! Layers with a kernel: convolutions and the fully connected layer.
 
+use super::sparse::{blocked, can_be_blocked, unblocked};
 use crate::{Init, Kind, Layer, Naming, Net, Param};
 use hlo::{Padding, Tensor};
 
@@ -63,7 +64,8 @@ pub struct Dense {
 }
 
 impl<'g> Net<'g> {
-    /// `[batch, height, width, channels] -> [batch, height', width', filters]`.
+    /// `[batch, height, width, channels] -> [batch, height', width', filters]`. Images may be blocked
+    /// ([`sparse`](super::sparse)), and those of a sparse layer become so.
     #[track_caller]
     pub fn conv(&self, x: Tensor<'g>, conv: &Conv) -> Tensor<'g> {
         let &Conv {
@@ -84,8 +86,17 @@ impl<'g> Net<'g> {
             bias: conv.bias,
             ..Layer::new(scope, Kind::Conv, &kernel)
         };
-        let kernel = self.compute(self.param(kernel));
-        let y = self.slide(x, kernel, window, layer);
+        let sparse = self.sparse_kernel(&kernel.name);
+        let kernel = self.param(kernel);
+        let y = match sparse {
+            Some(sparse) if can_be_blocked(x) => {
+                let x = blocked(x);
+                let y = sparse.conv2d(x, kernel, [window.stride; 2], window.padding);
+                self.record_slid(window, layer, x, y);
+                y
+            }
+            _ => self.slide(unblocked(x), self.compute(kernel), window, layer),
+        };
         match conv.bias {
             true => y + self.bias(scope, naming, filters),
             false => y,
@@ -110,18 +121,24 @@ impl<'g> Net<'g> {
         };
         let kernel = self.compute(self.param(kernel));
         let kernel = kernel.reshape(&[window.size, window.size, 1, channels]);
-        self.slide(x, kernel, window, layer)
+        self.slide(unblocked(x), kernel, window, layer)
     }
 
     /// The convolution of `layer`, which is recorded with the sizes that it turns out to have.
     #[track_caller]
     fn slide(&self, x: Tensor<'g>, kernel: Tensor<'g>, window: Window, layer: Layer) -> Tensor<'g> {
-        let strides = [window.stride; 2];
-        let y = self.compute(x).conv2d(kernel, strides, window.padding, layer.groups);
-        let image = |t: Tensor<'g>| [1, 2].map(|axis| t.dims().get(axis).copied().unwrap_or(1));
+        let y = self
+            .compute(x)
+            .conv2d(kernel, [window.stride; 2], window.padding, layer.groups);
+        self.record_slid(window, layer, x, y);
+        y
+    }
+
+    /// Records `layer`, whose window slides over `x` and yields `y`.
+    fn record_slid(&self, window: Window, layer: Layer, x: Tensor<'g>, y: Tensor<'g>) {
         let input = image(x);
         self.record(Layer {
-            strides,
+            strides: [window.stride; 2],
             padding: window.padding,
             input,
             output: image(y),
@@ -129,7 +146,6 @@ impl<'g> Net<'g> {
             ..layer
         });
         self.record_output(y);
-        y
     }
 
     /// `x · kernel + bias`: `[batch, in] -> [batch, units]`.
@@ -152,8 +168,13 @@ impl<'g> Net<'g> {
             bias: true,
             ..Layer::new(scope, Kind::Dense, &kernel)
         });
-        let kernel = self.compute(self.param(kernel));
-        self.compute(x).matmul(kernel) + self.bias(scope, naming, units)
+        let sparse = self.sparse_kernel(&kernel.name);
+        let kernel = self.param(kernel);
+        let y = match sparse {
+            Some(sparse) => sparse.matmul(x, kernel),
+            None => self.compute(x).matmul(self.compute(kernel)),
+        };
+        y + self.bias(scope, naming, units)
     }
 
     fn bias(&self, scope: &str, naming: Naming, units: usize) -> Tensor<'g> {
@@ -164,6 +185,15 @@ impl<'g> Net<'g> {
             mask: None,
             decayed: false,
         }))
+    }
+}
+
+/// Height and width of images, blocked or not; 1 after a failed call.
+fn image(x: Tensor<'_>) -> [usize; 2] {
+    let dims = x.dims();
+    match dims[..] {
+        [.., height, width, _] => [height, width],
+        _ => [1; 2],
     }
 }
 

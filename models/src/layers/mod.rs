@@ -3,6 +3,7 @@
 mod kernels;
 mod losses;
 mod norm;
+pub mod sparse;
 
 pub use kernels::{Conv, Dense, Window};
 pub use losses::{cross_entropy, in_top_k, l2, log_softmax};

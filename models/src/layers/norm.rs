@@ -1,5 +1,6 @@
 //! Batch normalisation, dropout and pooling over the whole image.
 
+use super::sparse::{self, blocked, is_blocked};
 use crate::{Init, Mode, Net, Param, Precision, Statistic};
 use hlo::{DType, Reducer, Tensor};
 
@@ -86,10 +87,25 @@ impl<'g> Net<'g> {
         }
     }
 
-    /// Mean over the image: `[batch, height, width, channels] -> [batch, channels]`.
+    /// The sum of images of which some may be blocked ([`sparse`](super::sparse)).
+    #[track_caller]
+    pub fn add(&self, a: Tensor<'g>, b: Tensor<'g>) -> Tensor<'g> {
+        match a.shape().rank() == b.shape().rank() {
+            true => a + b,
+            false => blocked(a) + blocked(b),
+        }
+    }
+
+    /// Mean over the image: `[batch, height, width, channels] -> [batch, channels]`. Images may be blocked
+    /// ([`sparse`](super::sparse)).
     #[track_caller]
     pub fn mean_pool(&self, x: Tensor<'g>) -> Tensor<'g> {
-        self.compute(x.convert(DType::F32).reduce_mean(&[1, 2]))
+        let image = x.shape().rank().saturating_sub(3);
+        let mean = x.convert(DType::F32).reduce_mean(&[image, image + 1]);
+        self.compute(match mean.dims()[..] {
+            [blocks, lanes, channels] => mean.reshape(&[blocks * lanes, channels]),
+            _ => mean,
+        })
     }
 
     /// Mean and biased variance per channel, and of how many numbers each.
@@ -101,6 +117,9 @@ impl<'g> Net<'g> {
     fn moments(&self, x: Tensor<'g>) -> ([Tensor<'g>; 2], usize) {
         let (axes, count) = within_channels(x);
         let replicas = self.replicas_together();
+        if is_blocked(x) && replicas == 1 {
+            return (sparse::moments(x).map(|sum| sum / count as f64), count);
+        }
         let over_all = |x: Tensor<'g>| mean_over(replicas, x.reduce_mean(&axes));
         let mean = over_all(x);
         let variance = match self.precision() {
@@ -142,9 +161,17 @@ fn gradients<'g>(of: &[Tensor<'g>], cotangent: Tensor<'g>, replicas: usize) -> V
     };
     let (axes, count) = within_channels(x);
     let centred = x - mean;
-    // In this order: a host that offers such sums has the second with the first.
-    let scale = (cotangent * centred).reduce_sum(&axes) * inverse;
-    let shift = cotangent.reduce_sum(&axes);
+    let [scale, shift] = match is_blocked(x) {
+        true => {
+            let [products, sum] = sparse::products(cotangent, x, mean);
+            [products * inverse, sum]
+        }
+        // In this order: a host that offers such sums has the second with the first.
+        false => [
+            (cotangent * centred).reduce_sum(&axes) * inverse,
+            cotangent.reduce_sum(&axes),
+        ],
+    };
     let [shift_mean, scale_mean] = [shift, scale].map(|sum| mean_over(replicas, sum / count as f64));
     let factor = inverse * gamma;
     let common = centred * (scale_mean * inverse * factor) + shift_mean * factor;

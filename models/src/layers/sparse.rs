@@ -1,0 +1,319 @@
+//! Layers computed from their connections alone.
+//!
+//! A sparse layer is a host call: programs call a function of the host, and the call's body states the same computation as a
+//! masked dense layer, for the evaluator and for devices without such functions. What the host derives from a mask, such as
+//! lists of connections, it keeps under the mask's [`MASK_KEY`], which a program computes whenever the mask changes.
+//!
+//! Images between sparse convolutions are *blocked*: `[blocks, lanes, height, width, channels]`, with `blocks * lanes` examples,
+//! stored as `[blocks][height][channels][width][lanes]`, so that vectors run along the examples of a block.
+
+use hlo::{DType, Graph, HostFunction, Padding, Shape, Tensor, grad};
+
+/// Host function: two sums that identify a mask, `pred` of any shape, as `u32[2]`: over its true elements, of [`mixed`] numbers of
+/// their positions in row-major order. A host keeps what it derives from a mask under this key.
+pub const MASK_KEY: &str = "rigl_xla.mask_key";
+
+/// Host function: the forward pass of a sparse layer, on `(x, weights, mask, key)`.
+///
+/// Of a convolution, `x` and the result are blocked images, and the attributes are `stride`, `pad_low` and `pad_high`, of height and
+/// width each. Of a dense layer they are matrices `[examples, units]` with the examples contiguous, and there are no attributes.
+pub const SPARSE_FORWARD: &str = "rigl_xla.sparse_forward";
+
+/// Host function: the gradient of [`SPARSE_FORWARD`] with respect to `x`, on `(cotangent, weights, mask, key)`.
+pub const SPARSE_INPUT_GRADIENT: &str = "rigl_xla.sparse_input_gradient";
+
+/// Host function: the gradient of [`SPARSE_FORWARD`] with respect to the weights, on
+/// `(x, cotangent, mask, key)`: 0 outside of the mask.
+pub const SPARSE_KERNEL_GRADIENT: &str = "rigl_xla.sparse_kernel_gradient";
+
+/// Host function: per channel of blocked images `x`, `Σ x` and `Σ (x - mean)²`.
+pub const BLOCKED_MOMENTS: &str = "rigl_xla.blocked_moments";
+
+/// Host function: per channel of blocked images `a` and `b`, with `m` `f32[channels]`, `Σ a (b - m)` and `Σ a`.
+pub const BLOCKED_PRODUCTS: &str = "rigl_xla.blocked_products";
+
+/// Axes of blocked images from minor to major in memory.
+const BLOCKED_LAYOUT: [usize; 5] = [1, 3, 4, 2, 0];
+
+/// Axes of blocked images other than their channels.
+const WITHIN_CHANNELS: [usize; 4] = [0, 1, 2, 3];
+
+/// Examples per block: the floats of an AVX-512 register.
+pub const LANES: usize = 16;
+
+/// The kernel of a sparse layer.
+#[derive(Clone, Copy, Debug)]
+pub struct SparseKernel<'g> {
+    /// Weights, masked or not: `[height, width, in, out]` or `[in, out]`.
+    pub weights: Tensor<'g>,
+    /// `pred`, of the shape of the weights.
+    pub mask: Tensor<'g>,
+    /// [`MASK_KEY`] of the mask.
+    pub key: Tensor<'g>,
+    /// Whether the kernel's gradient is wanted outside of the mask too.
+    pub dense_gradient: Wanted<'g>,
+}
+
+/// Whether something is to be computed.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'g> {
+    /// Never.
+    Never,
+    /// Where this `pred` scalar holds.
+    If(Tensor<'g>),
+    /// Always.
+    Always,
+}
+
+/// The [`MASK_KEY`] of a mask.
+#[track_caller]
+pub fn mask_key(mask: Tensor<'_>) -> Tensor<'_> {
+    let called = mask.graph().host_call(HostFunction::named(MASK_KEY), &[mask], |g, x| {
+        let elements = x[0].shape().elements();
+        let mask = x[0].reshape(&[elements]);
+        let numbers = mixed(g.iota(Shape::new(DType::U32, [elements]), 0));
+        let sums = [numbers, mixed(numbers)].map(|numbers| {
+            let ones = mask.select(numbers, numbers.zeros_like());
+            ones.reduce_sum(&[0]).reshape(&[1])
+        });
+        vec![g.concatenate(&sums, 0)]
+    });
+    called[0]
+}
+
+/// Each number as one that looks random, by a multiplicative hash that is one to one: `x -> (x + 1) * 0x9E3779B1`,
+/// `x -> (x ^ (x >> 15)) * 0x85EBCA77`, `x -> x ^ (x >> 13)`, modulo 2^32.
+pub fn mixed(x: Tensor<'_>) -> Tensor<'_> {
+    let g = x.graph();
+    let x = (x + g.scalar(1u32)) * g.scalar(0x9E37_79B1u32);
+    let x = (x ^ x.shift_right_logical(15.0)) * g.scalar(0x85EB_CA77u32);
+    x ^ x.shift_right_logical(13.0)
+}
+
+/// What a sparse layer computes.
+#[derive(Clone, Copy)]
+enum Layer {
+    /// A convolution of blocked images, with padding before and after height and width.
+    Conv {
+        strides: [usize; 2],
+        edges: [(usize, usize); 2],
+    },
+    /// A matrix product.
+    Dense,
+}
+
+impl<'g> SparseKernel<'g> {
+    /// The convolution of blocked images `x` with this kernel. Gradients go to `x` and to `effective`, the masked weights.
+    #[track_caller]
+    pub fn conv2d(&self, x: Tensor<'g>, effective: Tensor<'g>, strides: [usize; 2], padding: Padding) -> Tensor<'g> {
+        let axis = |of: &Tensor<'g>, axis: usize| of.dims().get(axis).copied().unwrap_or(1);
+        let size = [0, 1].map(|i| axis(&self.weights, i));
+        let extents = [2, 3].map(|i| axis(&x, i));
+        let windows = padding.windows(size, strides, extents);
+        let edges = windows.map(|w| (w.pad_low as usize, w.pad_high as usize));
+        self.apply(x, effective, Layer::Conv { strides, edges })
+    }
+
+    /// `[examples, in] -> [examples, out]`. Gradients go to `x` and to `effective`, the masked weights.
+    #[track_caller]
+    pub fn matmul(&self, x: Tensor<'g>, effective: Tensor<'g>) -> Tensor<'g> {
+        let batch = x.dims().first().copied().unwrap_or(1);
+        let more = batch.next_multiple_of(LANES) - batch;
+        let whole = x.pad(0.0, &[0, 0], &[more as i64, 0], &[0, 0]);
+        let y = self.apply(if more == 0 { x } else { whole }, effective, Layer::Dense);
+        let units = y.dims().last().copied().unwrap_or(1);
+        if more == 0 {
+            y
+        } else {
+            y.slice(&[0, 0], &[batch, units])
+        }
+    }
+
+    #[track_caller]
+    fn apply(&self, x: Tensor<'g>, effective: Tensor<'g>, layer: Layer) -> Tensor<'g> {
+        let operands = [x, self.weights, self.mask, self.key];
+        let y = layer.call(SPARSE_FORWARD, &operands, &[0], |_, x| {
+            layer.dense(x[0], masked(x[2], x[1]))
+        });
+        let mut of = vec![x, effective, self.weights, self.mask, self.key];
+        let always = matches!(self.dense_gradient, Wanted::Always);
+        if let Wanted::If(wanted) = self.dense_gradient {
+            of.push(wanted);
+        }
+        y.with_vjp(&of, move |of, cotangent| {
+            let &[x, _, weights, mask, key, ref wanted @ ..] = of else {
+                return vec![None; of.len()];
+            };
+            let kernel = weights.shape();
+            let operands = [cotangent, weights, mask, key];
+            let to_x = layer.call(SPARSE_INPUT_GRADIENT, &operands, &[0], |g, o| {
+                // Linear in x: any x has the same gradient.
+                let x = g.full(&x.shape(), 0.0);
+                let y = layer.dense(x, masked(o[2], o[1]));
+                grad((y * o[0]).reduce_sum_all(), &[x])[0]
+            });
+            let operands = [x, cotangent, mask, key];
+            let to_kernel = match wanted {
+                _ if always => layer.dense_gradient(x, cotangent, &kernel),
+                [] => layer.sparse_gradient(&operands, &kernel),
+                &[wanted, ..] => x.graph().conditional(
+                    wanted,
+                    &operands,
+                    |_, o| vec![layer.dense_gradient(o[0], o[1], &kernel)],
+                    |_, o| vec![layer.sparse_gradient(o, &kernel)],
+                )[0],
+            };
+            let mut gradients = vec![None; of.len()];
+            (gradients[0], gradients[1]) = (Some(to_x), Some(to_kernel));
+            gradients
+        })
+    }
+}
+
+impl Layer {
+    /// The layer by a dense kernel.
+    #[track_caller]
+    fn dense<'g>(self, x: Tensor<'g>, kernel: Tensor<'g>) -> Tensor<'g> {
+        match self {
+            Layer::Conv { strides, edges } => {
+                let y = unblocked(x).conv2d(kernel, strides, Padding::Explicit(edges), 1);
+                in_blocks(y)
+            }
+            Layer::Dense => x.matmul(kernel),
+        }
+    }
+
+    /// The gradient with respect to all weights of a kernel.
+    #[track_caller]
+    fn dense_gradient<'g>(self, x: Tensor<'g>, cotangent: Tensor<'g>, kernel: &Shape) -> Tensor<'g> {
+        let kernel = x.graph().full(kernel, 0.0);
+        let y = self.dense(x, kernel);
+        grad((y * cotangent).reduce_sum_all(), &[kernel])[0]
+    }
+
+    /// The gradient with respect to the connections, on `(x, cotangent, mask, key)`.
+    #[track_caller]
+    fn sparse_gradient<'g>(self, operands: &[Tensor<'g>], kernel: &Shape) -> Tensor<'g> {
+        self.call(SPARSE_KERNEL_GRADIENT, operands, &[0, 1], |_, o| {
+            masked(o[2], self.dense_gradient(o[0], o[1], kernel))
+        })
+    }
+
+    /// A host call whose operands at `activations`, and whose result if it has their rank, are activations.
+    #[track_caller]
+    fn call<'g>(
+        self,
+        name: &'static str,
+        operands: &[Tensor<'g>],
+        activations: &[usize],
+        body: impl for<'a> FnOnce(&'a Graph, &[Tensor<'a>]) -> Tensor<'a>,
+    ) -> Tensor<'g> {
+        let layout = |rank: usize| match rank {
+            5 => BLOCKED_LAYOUT.to_vec(),
+            _ => vec![0, 1],
+        };
+        let row_major = |rank: usize| (0..rank).rev().collect::<Vec<_>>();
+        let mut layouts: Vec<Vec<usize>> = operands.iter().map(|x| row_major(x.shape().rank())).collect();
+        for &at in activations {
+            layouts[at] = layout(operands[at].shape().rank());
+        }
+        // The result is activations but for the gradient of a kernel, whose layout is the default.
+        if name != SPARSE_KERNEL_GRADIENT {
+            layouts.push(layout(operands[0].shape().rank()));
+        }
+        let host = HostFunction {
+            name,
+            attributes: self.attributes(),
+            layouts,
+        };
+        operands[0].graph().host_call(host, operands, |g, x| vec![body(g, x)])[0]
+    }
+
+    fn attributes(self) -> Vec<(&'static str, Vec<i64>)> {
+        let numbers = |values: [usize; 2]| values.map(|value| value as i64).to_vec();
+        match self {
+            Layer::Dense => vec![],
+            Layer::Conv { strides, edges } => vec![
+                ("pad_low", numbers(edges.map(|(low, _)| low))),
+                ("stride", numbers(strides)),
+            ],
+        }
+    }
+}
+
+/// Whether images are blocked, or their number can be divided into blocks.
+pub fn can_be_blocked(x: Tensor<'_>) -> bool {
+    is_blocked(x) || x.dims().first().is_some_and(|batch| batch.is_multiple_of(LANES))
+}
+
+/// Images `[batch, height, width, channels]` in blocks; blocked ones as they are.
+#[track_caller]
+pub fn blocked(x: Tensor<'_>) -> Tensor<'_> {
+    if is_blocked(x) { x } else { in_blocks(x) }
+}
+
+#[track_caller]
+fn in_blocks(x: Tensor<'_>) -> Tensor<'_> {
+    match x.dims()[..] {
+        [batch, ref image @ ..] => x.reshape(&[&[batch / LANES, LANES], image].concat()),
+        // A failed call.
+        [] => x,
+    }
+}
+
+/// Blocked images as `[batch, height, width, channels]`; others as they are.
+#[track_caller]
+pub fn unblocked(x: Tensor<'_>) -> Tensor<'_> {
+    match x.dims()[..] {
+        [blocks, lanes, ref image @ ..] if image.len() == 3 => x.reshape(&[&[blocks * lanes], image].concat()),
+        _ => x,
+    }
+}
+
+/// Whether images are blocked.
+pub(crate) fn is_blocked(x: Tensor<'_>) -> bool {
+    x.shape().rank() == BLOCKED_LAYOUT.len()
+}
+
+/// `Σ x` and `Σ (x - mean)²` per channel of blocked images.
+#[track_caller]
+pub(crate) fn moments(x: Tensor<'_>) -> [Tensor<'_>; 2] {
+    per_channel(BLOCKED_MOMENTS, &[x], |_, x| {
+        let centred = x[0] - x[0].reduce_mean(&WITHIN_CHANNELS);
+        vec![
+            x[0].reduce_sum(&WITHIN_CHANNELS),
+            (centred * centred).reduce_sum(&WITHIN_CHANNELS),
+        ]
+    })
+}
+
+/// `Σ a (b - m)` and `Σ a` per channel of blocked images, with one number of `m` per channel.
+#[track_caller]
+pub(crate) fn products<'g>(a: Tensor<'g>, b: Tensor<'g>, m: Tensor<'g>) -> [Tensor<'g>; 2] {
+    per_channel(BLOCKED_PRODUCTS, &[a, b, m], |_, x| {
+        let products = (x[0] * (x[1] - x[2])).reduce_sum(&WITHIN_CHANNELS);
+        vec![products, x[0].reduce_sum(&WITHIN_CHANNELS)]
+    })
+}
+
+#[track_caller]
+fn per_channel<'g>(
+    name: &'static str,
+    operands: &[Tensor<'g>],
+    body: impl for<'a> FnOnce(&'a Graph, &[Tensor<'a>]) -> Vec<Tensor<'a>>,
+) -> [Tensor<'g>; 2] {
+    let layout = |x: &Tensor<'g>| match is_blocked(*x) {
+        true => BLOCKED_LAYOUT.to_vec(),
+        false => vec![0],
+    };
+    let host = HostFunction {
+        layouts: operands.iter().map(layout).collect(),
+        ..HostFunction::named(name)
+    };
+    let sums = operands[0].graph().host_call(host, operands, body);
+    [sums[0], sums[1]]
+}
+
+fn masked<'g>(mask: Tensor<'g>, weights: Tensor<'g>) -> Tensor<'g> {
+    mask.select(weights, weights.zeros_like())
+}

@@ -1,0 +1,114 @@
+//! Which layers are computed from their connections alone.
+
+use std::collections::BTreeSet;
+
+use models::{Kind, Precision, layers::sparse::LANES};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Plan, Run, check::value};
+use crate::engine::EngineKind;
+
+/// How masked layers are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Execution {
+    /// Each layer in the way that measured faster ([`Layer::gains`]).
+    #[default]
+    Auto,
+    /// As dense layers with masked weights.
+    Masked,
+    /// From the connections alone.
+    Sparse,
+}
+
+/// Largest share of connections at which a convolution is faster from its connections alone.
+const CONV_DENSITY: f64 = 0.25;
+
+/// The same of a dense layer.
+const DENSE_DENSITY: f64 = 0.2;
+
+/// Fewest examples of a dense layer that fill a vector register well enough.
+const FEWEST_EXAMPLES: usize = 8;
+
+/// Shape and density of a layer, as far as they decide how it is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Layer {
+    /// Convolution or dense.
+    pub kind: Kind,
+    /// Share of weights that are connections.
+    pub density: f64,
+    /// Examples of a batch.
+    pub batch: usize,
+}
+
+impl Layer {
+    /// Whether the layer is expected to be faster when computed from its connections alone. The one place that decides it.
+    pub fn gains(&self) -> bool {
+        match self.kind {
+            Kind::Conv => self.density <= CONV_DENSITY && self.batch.is_multiple_of(LANES),
+            Kind::Dense => self.density <= DENSE_DENSITY && self.batch >= FEWEST_EXAMPLES,
+            Kind::Depthwise => false,
+        }
+    }
+}
+
+/// Layers that are computed from their connections alone, by the kernel's variable name.
+pub type SparseLayers = BTreeSet<String>;
+
+impl Plan {
+    /// The layers that this run computes from their connections alone.
+    ///
+    /// # Errors
+    /// When sparse execution is asked for and this run has none: another device than a CPU, an engine that cannot call host
+    /// functions, bf16, or a method that trains all weights.
+    pub fn sparse_layers(&self) -> Result<SparseLayers, Error> {
+        let asked = self.run.device.execution.unwrap_or_default();
+        if asked == Execution::Masked {
+            return Ok(SparseLayers::new());
+        }
+        if let Some((key, found, expected)) = self.masked_only() {
+            return match asked {
+                Execution::Sparse => Err(value(key, found, format!("{expected}, as device.execution is sparse"))),
+                Execution::Auto | Execution::Masked => Ok(SparseLayers::new()),
+            };
+        }
+        let batch = self.replica_batch();
+        let sparse = self.layers.iter().filter(|layer| layer.masked).filter_map(|layer| {
+            let budget = self.budgets.iter().find(|budget| budget.name == layer.name)?;
+            let facts = Layer {
+                kind: layer.kind,
+                density: budget.nonzeros as f64 / layer.weights().max(1) as f64,
+                batch,
+            };
+            (asked == Execution::Sparse || facts.gains()).then(|| layer.kernel.clone())
+        });
+        Ok(sparse.collect())
+    }
+
+    /// Whether the layer of this name is computed from its connections alone.
+    pub fn is_sparse(&self, layer: &str) -> bool {
+        let of = self.layers.iter().find(|known| known.name == layer);
+        of.is_some_and(|layer| self.sparse.contains(&layer.kernel))
+    }
+
+    /// What keeps this run from sparse execution: a key, its value, and what it would have to be.
+    fn masked_only(&self) -> Option<(&'static str, String, &'static str)> {
+        let engine = self.engine().unwrap_or_default();
+        let Run { device, train, .. } = &self.run;
+        if device.kind != "cpu" {
+            Some(("device.kind", device.kind.clone(), "cpu"))
+        } else if engine == EngineKind::Xla {
+            Some(("device.engine", engine.to_string(), "pjrt or interpreter"))
+        } else if self.precision != Precision::F32 {
+            Some(("train.precision", train.precision.clone(), "f32"))
+        } else if self.method.straight_through {
+            Some((
+                "method.name",
+                self.method.name.to_owned(),
+                "a method that trains connections only",
+            ))
+        } else {
+            None
+        }
+    }
+}

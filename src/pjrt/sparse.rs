@@ -1,0 +1,253 @@
+//! Sparse layers: what a compiled program's calls of the functions of [`models::layers::sparse`] run.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use cpu::{Epilogue, Gradients, Halo, Kernel, Layout, Options, SparseConv, Window};
+use models::layers::sparse::LANES;
+
+use super::ffi::{self, Call, CallFrame};
+use super::share::share;
+
+macro_rules! handlers {
+    ($($(#[$doc:meta])* $name:ident => $run:ident;)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Safety
+            /// To be called by XLA only.
+            pub unsafe extern "C" fn $name(frame: *mut CallFrame) -> *mut c_void {
+                // SAFETY: as the caller says.
+                unsafe { ffi::answer(frame, $run) }
+            }
+        )*
+    };
+}
+
+handlers! {
+    /// Runs [`models::layers::sparse::MASK_KEY`].
+    mask_key => run_mask_key;
+    /// Runs [`models::layers::sparse::SPARSE_FORWARD`].
+    forward => run_forward;
+    /// Runs [`models::layers::sparse::SPARSE_INPUT_GRADIENT`].
+    input_gradient => run_input_gradient;
+    /// Runs [`models::layers::sparse::SPARSE_KERNEL_GRADIENT`].
+    kernel_gradient => run_kernel_gradient;
+}
+
+/// One to one, as [`models::layers::sparse::mixed`].
+fn mixed(x: u32) -> u32 {
+    let x = x.wrapping_add(1).wrapping_mul(0x9E37_79B1);
+    let x = (x ^ (x >> 15)).wrapping_mul(0x85EB_CA77);
+    x ^ (x >> 13)
+}
+
+fn run_mask_key(call: &Call<'_>) -> Result<(), String> {
+    let mask = call.argument_of::<u8>(0).ok_or(LACKING)?;
+    let mut sums = [0u32; 2];
+    for (i, _) in (0u32..).zip(mask).filter(|&(_, &one)| one != 0) {
+        let number = mixed(i);
+        sums[0] = sums[0].wrapping_add(number);
+        sums[1] = sums[1].wrapping_add(mixed(number));
+    }
+    call.write(0, |out: &mut [u32]| out.copy_from_slice(&sums))
+        .ok_or(LACKING.into())
+}
+
+/// Shapes of a sparse layer. A dense layer is a convolution of one pixel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Shapes {
+    batch: usize,
+    /// Height and width of the input.
+    image: [usize; 2],
+    /// Height, width, input channels and output channels of the kernel.
+    kernel: [usize; 4],
+    stride: [usize; 2],
+    pad_low: [usize; 2],
+    /// Height and width of the output.
+    output: [usize; 2],
+}
+
+/// Prepared layers by key of the mask and shapes, with the number of the call that used each last.
+#[derive(Default)]
+struct Cache {
+    entries: HashMap<([u32; 2], Shapes), (u64, Arc<SparseConv>)>,
+    calls: u64,
+}
+
+/// Layers that are kept: those of the largest networks, for training and evaluation, before and after a mask update.
+const KEPT: usize = 1024;
+
+fn cache() -> &'static Mutex<Cache> {
+    static CACHE: OnceLock<Mutex<Cache>> = OnceLock::new();
+    CACHE.get_or_init(Mutex::default)
+}
+
+/// The layer of these shapes and this mask, made ready if it is not.
+fn prepared(key: &[u32], mask: &[u8], shapes: Shapes) -> Result<Arc<SparseConv>, String> {
+    let &[first, second] = key else {
+        return Err("a mask's key has two numbers".into());
+    };
+    let id = ([first, second], shapes);
+    let lock = || cache().lock().unwrap_or_else(PoisonError::into_inner);
+    {
+        let mut cache = lock();
+        cache.calls += 1;
+        let now = cache.calls;
+        if let Some((last, found)) = cache.entries.get_mut(&id) {
+            *last = now;
+            return Ok(Arc::clone(found));
+        }
+    }
+    let made = Arc::new(layer(shapes, mask).map_err(|error| error.to_string())?);
+    let mut cache = lock();
+    let now = cache.calls;
+    cache.entries.insert(id, (now, Arc::clone(&made)));
+    while cache.entries.len() > KEPT {
+        let oldest = cache
+            .entries
+            .iter()
+            .min_by_key(|(_, (last, _))| *last)
+            .map(|(&id, _)| id);
+        oldest.and_then(|id| cache.entries.remove(&id));
+    }
+    Ok(made)
+}
+
+/// A layer with its gradients, on arrays as programs have them.
+fn layer(shapes: Shapes, mask: &[u8]) -> cpu::Result<SparseConv> {
+    let Shapes {
+        batch,
+        image,
+        kernel: [rows, columns, inputs, outputs],
+        stride,
+        pad_low,
+        output,
+    } = shapes;
+    let pad = |axis: usize, size: usize| {
+        let covered = output[axis].saturating_sub(1) * stride[axis] + size;
+        [pad_low[axis], covered.saturating_sub(image[axis] + pad_low[axis])]
+    };
+    let window = Window {
+        stride,
+        pads: [pad(0, rows), pad(1, columns)],
+    };
+    let layout = |[height, width]: [usize; 2], channels| match [image, output] == [[1; 2]; 2] {
+        true => Layout::features(batch, channels),
+        false => Layout::lanes(batch, height, width, channels, Halo::default()),
+    };
+    let (x, y) = (layout(image, inputs), layout(output, outputs));
+    let mask: Vec<bool> = mask.iter().map(|&one| one != 0).collect();
+    let (kernel, options) = (Kernel::new(rows, columns, inputs, outputs), Options::default());
+    let gradients = Gradients { output: y, input: x };
+    SparseConv::new(kernel, window, x, y, &mask, &options)?.with_gradients(gradients, &options)
+}
+
+/// The shapes that a call says, from the indices of its images (or matrices) `x` and `y` and its kernel, each an argument, or the result
+/// where there is no such argument.
+fn shapes(call: &Call<'_>, [x, kernel, y]: [Option<usize>; 3]) -> Result<Shapes, String> {
+    fn dims<const RANK: usize>(call: &Call<'_>, index: Option<usize>) -> Option<[usize; RANK]> {
+        index.map_or_else(|| call.result_dims(0), |index| call.argument_dims(index))
+    }
+    let pair = |name| -> Option<[usize; 2]> {
+        let numbers: [i64; 2] = call.numbers(name)?.try_into().ok()?;
+        Some(numbers.map(|n| usize::try_from(n).unwrap_or(0)))
+    };
+    let conv = || {
+        let [blocks, lanes, height, width, _] = dims::<5>(call, x)?;
+        let [_, _, high, wide, _] = dims::<5>(call, y)?;
+        Some(Shapes {
+            batch: blocks * lanes,
+            image: [height, width],
+            kernel: dims(call, kernel)?,
+            stride: pair("stride")?,
+            pad_low: pair("pad_low")?,
+            output: [high, wide],
+        })
+    };
+    let dense = || {
+        let ([batch, _], [inputs, outputs]) = (dims::<2>(call, x)?, dims::<2>(call, kernel)?);
+        Some(Shapes {
+            batch,
+            image: [1; 2],
+            kernel: [1, 1, inputs, outputs],
+            stride: [1; 2],
+            pad_low: [0; 2],
+            output: [1; 2],
+        })
+    };
+    let found = conv()
+        .or_else(dense)
+        .ok_or("the call's arrays are not those of a layer")?;
+    match found.batch.is_multiple_of(LANES) {
+        true => Ok(found),
+        false => Err(format!("a batch of {} is not a multiple of {LANES}", found.batch)),
+    }
+}
+
+const LACKING: &str = "the call lacks an argument or a result";
+
+fn run_forward(call: &Call<'_>) -> Result<(), String> {
+    let shapes = shapes(call, [Some(0), Some(1), None])?;
+    let arguments = (
+        call.argument(0),
+        call.argument(1),
+        call.argument_of(2),
+        call.argument_of(3),
+    );
+    let (Some(x), Some(weights), Some(mask), Some(key)) = arguments else {
+        return Err(LACKING.into());
+    };
+    let layer = prepared(key, mask, shapes)?;
+    let run = |y: &mut [f32]| {
+        let values = layer.gather(weights)?;
+        layer.forward(&values, x, y, &Epilogue::default(), &|pieces, run| {
+            share(call, pieces, run)
+        })
+    };
+    let done = call.write(0, run).ok_or(LACKING)?;
+    done.map_err(|error: cpu::Error| error.to_string())
+}
+
+fn run_input_gradient(call: &Call<'_>) -> Result<(), String> {
+    let shapes = shapes(call, [None, Some(1), Some(0)])?;
+    let arguments = (
+        call.argument(0),
+        call.argument(1),
+        call.argument_of(2),
+        call.argument_of(3),
+    );
+    let (Some(dy), Some(weights), Some(mask), Some(key)) = arguments else {
+        return Err(LACKING.into());
+    };
+    let layer = prepared(key, mask, shapes)?;
+    let run = |dx: &mut [f32]| {
+        let values = layer.gather(weights)?;
+        layer.input_gradient(&values, dy, dx, &|pieces, run| share(call, pieces, run))
+    };
+    let done = call.write(0, run).ok_or(LACKING)?;
+    done.map_err(|error: cpu::Error| error.to_string())
+}
+
+fn run_kernel_gradient(call: &Call<'_>) -> Result<(), String> {
+    let shapes = shapes(call, [Some(0), None, Some(1)])?;
+    let arguments = (
+        call.argument(0),
+        call.argument(1),
+        call.argument_of(2),
+        call.argument_of(3),
+    );
+    let (Some(x), Some(dy), Some(mask), Some(key)) = arguments else {
+        return Err(LACKING.into());
+    };
+    let layer = prepared(key, mask, shapes)?;
+    let run = |gradient: &mut [f32]| {
+        let mut values = vec![0.0; layer.connections()];
+        layer.kernel_gradient(x, dy, &mut values, &|pieces, run| share(call, pieces, run))?;
+        gradient.fill(0.0);
+        layer.structure().scatter(&values, gradient)
+    };
+    let done = call.write(0, run).ok_or(LACKING)?;
+    done.map_err(|error: cpu::Error| error.to_string())
+}

@@ -1,0 +1,252 @@
+//! Layers computed from their connections alone, on the CPU plugin: the same numbers as masked dense layers, and the same masks.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::runs::Runs;
+use hlo::{Computation, Graph, Literal, Padding, Target, grad};
+use models::layers::BatchNorm;
+use models::layers::sparse::{SparseKernel, Wanted, blocked, mask_key};
+use models::{Init, Mode, Net};
+use rigl_xla::engine::options;
+use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
+use rigl_xla::rng;
+use serde_json::Value;
+
+fn run(client: &Client, computation: &Computation, inputs: &[Literal]) -> Vec<Literal> {
+    let program = client
+        .compile(&computation.to_bytes(&[]), &options(DeviceKind::Cpu))
+        .unwrap();
+    let arguments = inputs
+        .iter()
+        .map(|input| Arg::Donate(client.to_device(input, 0).unwrap()));
+    let outputs = program.execute(arguments.collect()).unwrap();
+    outputs.iter().map(|output| output.to_literal().unwrap()).collect()
+}
+
+fn assert_close(found: &Literal, want: &Literal, what: &str) {
+    let [found, want] = [found, want].map(|of| of.to_vec::<f32>().unwrap());
+    let scale = want.iter().fold(1e-6f32, |most, x| most.max(x.abs()));
+    for (i, (found, want)) in found.iter().zip(&want).enumerate() {
+        assert!(
+            (found - want).abs() <= 2e-5 * scale,
+            "{what}, element {i}: {found}, not {want}"
+        );
+    }
+}
+
+/// A layer's input, kernel, stride and padding, and its density in percent.
+struct Case(&'static [usize], &'static [usize], usize, Padding, u64);
+
+const CASES: [Case; 10] = [
+    Case(&[16, 8, 8, 24], &[3, 3, 24, 40], 1, Padding::Same, 10),
+    Case(&[32, 9, 7, 5], &[3, 3, 5, 33], 2, Padding::Same, 30),
+    Case(&[16, 8, 10, 3], &[7, 7, 3, 8], 2, Padding::Explicit([(3, 3); 2]), 50),
+    Case(&[48, 6, 6, 20], &[1, 1, 20, 17], 1, Padding::Valid, 5),
+    Case(&[16, 7, 7, 20], &[1, 1, 20, 40], 2, Padding::Valid, 20),
+    Case(&[16, 6, 6, 4], &[3, 3, 4, 4], 1, Padding::Valid, 0),
+    Case(&[16, 4, 4, 4], &[3, 3, 4, 4], 1, Padding::Same, 100),
+    Case(&[16, 1, 1, 64], &[1, 1, 64, 10], 1, Padding::Valid, 10),
+    Case(&[100, 70], &[70, 30], 1, Padding::Valid, 5),
+    Case(&[16, 33], &[33, 7], 1, Padding::Valid, 60),
+];
+
+/// Output of the layer, and the gradients of its input and of its weights: at the connections, and of all weights where wanted.
+fn passes(case: &Case) -> (Computation, Vec<Literal>) {
+    let &Case(input, kernel, stride, padding, percent) = case;
+    let mut stream = rng::stream(0, "sparse_execution", "", 0);
+    let mut values = |dims: &[usize]| {
+        let normal = |_| stream.normal() as f32;
+        Literal::new(dims, &(0..dims.iter().product()).map(normal).collect::<Vec<_>>())
+    };
+    let [x, weights] = [values(input), values(kernel)];
+    let output = Graph::function("shape", &[], |g, _| {
+        let [x, w] = [x.shape(), weights.shape()].map(|shape| g.full(shape, 0.0));
+        vec![if input.len() == 4 {
+            x.conv2d(w, [stride; 2], padding, 1)
+        } else {
+            x.matmul(w)
+        }]
+    });
+    let cotangent = values(&output.unwrap().output_shapes()[0].dims);
+    let mut bits = rng::stream(1, "sparse_execution", "", 0);
+    let mask: Vec<bool> = (0..weights.shape().elements())
+        .map(|_| bits.uniform_f64() * 100.0 < percent as f64)
+        .collect();
+    let inputs = vec![
+        x,
+        weights,
+        cotangent,
+        Literal::from_bools(kernel, &mask),
+        Literal::from_bools(&[], &[true]),
+    ];
+    let parameters: Vec<_> = inputs
+        .iter()
+        .map(|input| ("x".to_string(), input.shape().clone()))
+        .collect();
+    let built = Graph::function("passes", &parameters, |g, p| {
+        let (x, weights, cotangent, mask, yes) = (p[0], p[1], p[2], p[3], p[4]);
+        let effective = mask.select(weights, weights.zeros_like());
+        let key = mask_key(mask);
+        let results = |dense_gradient| {
+            let kernel = SparseKernel {
+                weights,
+                mask,
+                key,
+                dense_gradient,
+            };
+            let y = match input.len() {
+                4 => kernel
+                    .conv2d(blocked(x), effective, [stride; 2], padding)
+                    .reshape(&cotangent.dims()),
+                _ => kernel.matmul(x, effective),
+            };
+            [vec![y], grad((y * cotangent).reduce_sum_all(), &[x, effective])].concat()
+        };
+        let no = g.number(hlo::DType::Pred, 0.0);
+        [Wanted::Never, Wanted::Always, Wanted::If(yes), Wanted::If(no)]
+            .map(results)
+            .concat()
+    });
+    (built.unwrap(), inputs)
+}
+
+#[test]
+fn sparse_layers_have_the_numbers_of_masked_ones() {
+    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
+    plugin.kernels().unwrap().unwrap();
+    for (number, case) in CASES.iter().enumerate() {
+        let (built, inputs) = passes(case);
+        let sparse = built.lowered(Target::CpuWithLibrary).unwrap();
+        assert!(sparse.calls_host());
+        let masked = built.lowered(Target::Any).unwrap();
+        assert!(!masked.calls_host());
+        let found = run(&client, &sparse, &inputs);
+        let want = run(&client, &masked, &inputs);
+        for (output, (found, want)) in found.iter().zip(&want).enumerate() {
+            assert_close(found, want, &format!("case {number}, output {output}"));
+        }
+        let zeros = inputs[3].to_bools().unwrap().iter().filter(|&&one| !one).count();
+        let outside = |output: usize| {
+            let gradient = found[output].to_vec::<f32>().unwrap();
+            let pairs = gradient.iter().zip(inputs[3].to_bools().unwrap());
+            pairs.filter(|&(&g, one)| !one && g != 0.0).count()
+        };
+        // Of the four ways to want gradients outside of the mask, two have them.
+        assert_eq!([2, 11].map(outside), [0, 0], "case {number}");
+        assert!([5, 8].map(outside).iter().all(|&n| n * 2 >= zeros), "case {number}");
+    }
+}
+
+#[test]
+fn normalisation_of_blocked_images_is_that_of_images() {
+    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
+    plugin.kernels().unwrap().unwrap();
+    let dims = [32, 5, 6, 19];
+    let mut stream = rng::stream(2, "sparse_execution", "", 0);
+    let mut values = |dims: &[usize]| {
+        let normal = |_| stream.normal() as f32 + 2.0;
+        Literal::new(dims, &(0..dims.iter().product()).map(normal).collect::<Vec<_>>())
+    };
+    let inputs = [values(&dims), values(&dims), values(&[19]), values(&[19])];
+    let parameters = inputs.each_ref().map(|input| ("x".to_string(), input.shape().clone()));
+    let built = Graph::function("normalised", &parameters, |g, p| {
+        let results = |in_blocks: bool| {
+            let named =
+                ["gamma", "beta", "moving_mean", "moving_variance"].map(|part| format!("s/batch_normalization/{part}"));
+            let net = Net::new(
+                g,
+                Mode::Train(hlo::random::Key::new(
+                    g.full(&hlo::Shape::new(hlo::DType::U32, [2]), 1.0),
+                )),
+                named.into_iter().zip([p[2], p[3], p[2], p[3]]),
+            );
+            let norm = BatchNorm {
+                scope: "s",
+                gamma: Init::Ones,
+                unbiased: true,
+            };
+            let x = if in_blocks { blocked(p[0]) } else { p[0] };
+            let y = net.batch_norm(x, &norm).reshape(&dims);
+            let moved = net.moved_statistics().into_iter().map(|(_, value)| value);
+            [
+                vec![y],
+                grad((y * p[1]).reduce_sum_all(), &[p[0], p[2], p[3]]),
+                moved.collect(),
+            ]
+            .concat()
+        };
+        [results(true), results(false)].concat()
+    });
+    let found = run(
+        &client,
+        &built.unwrap().lowered(Target::CpuWithLibrary).unwrap(),
+        &inputs,
+    );
+    let (blocked, plain) = found.split_at(found.len() / 2);
+    for (output, (blocked, plain)) in blocked.iter().zip(plain).enumerate() {
+        assert_close(blocked, plain, &format!("output {output}"));
+    }
+}
+
+/// Masks and counters equal, weights and slots within rounding.
+fn assert_same_run(runs: &Runs, what: &str, [one, other]: [&str; 2], steps: u64) {
+    let (one, other) = (runs.tensors(one, steps), runs.tensors(other, steps));
+    assert!(one.keys().eq(other.keys()), "{what}");
+    for (name, array) in &one {
+        match (array.to_vec::<f32>(), other[name].to_vec::<f32>()) {
+            (Some(a), Some(b)) if !name.ends_with("mask") => {
+                let far = a
+                    .iter()
+                    .zip(&b)
+                    .find(|(a, b)| (*a - *b).abs() > 2e-5 * a.abs().max(1.0));
+                assert_eq!(far, None, "{what}: {name}");
+            }
+            _ => assert!(array == &other[name], "{what}: {name}"),
+        }
+    }
+}
+
+/// Updates at gradient steps 0, 10 and 20 (gradual pruning: from 4 to 24).
+const STEPS: u64 = 30;
+
+fn train(runs: &Runs, run: &str, more: &[&str]) -> Value {
+    let own = ["--batch-size", "32", "--steps", "30", "--allow-incomplete-schedule"];
+    runs.train(run, &[&own, more].concat())
+}
+
+#[test]
+fn methods_train_the_same_masks_either_way() {
+    let runs = Runs::new();
+    let pruning: &[&str] = &[
+        "--set",
+        "prune.begin_step=4",
+        "--set",
+        "prune.end_step=24",
+        "--set",
+        "prune.frequency_steps=5",
+    ];
+    for method in [
+        "rigl",
+        "set",
+        "snfs",
+        "static",
+        "scratch",
+        "snip",
+        "grasp",
+        "prune",
+        "rigl-inverted",
+        "rigl-itop",
+    ] {
+        let names = ["masked", "sparse"].map(|execution| {
+            let name = format!("{method}-{execution}");
+            let flags = ["--method", method, "--execution", execution];
+            let more = if method == "prune" { pruning } else { &[] };
+            train(&runs, &name, &[&flags, more].concat());
+            name
+        });
+        assert_same_run(&runs, method, [&names[0], &names[1]], STEPS);
+    }
+}
