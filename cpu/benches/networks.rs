@@ -11,151 +11,52 @@ mod common;
 mod network;
 
 use common::{list, noise, time};
-use cpu::{
-    Activation, Buffer, Epilogue, Halo, Kernel, Layout, Options, ParallelFor, Pool, Reduction, SparseConv, Threads,
-    Window, on_this_thread,
-};
-use network::{Network, Step};
-use std::sync::Mutex;
+use cpu::{Activation, After, Features, Kernel, Network, NetworkBuilder, Reduction, Threads, Weights, Window};
+use network::{Network as Description, Step};
 
-/// A step that is ready to run.
-enum Ready {
-    Conv {
-        conv: Box<SparseConv>,
-        values: Vec<f32>,
-        shift: Vec<f32>,
-        activation: Activation,
-        residual: Option<usize>,
-    },
-    Pool(Box<Pool>),
-}
-
-struct Predictor {
-    layouts: Vec<Layout>,
-    /// The buffer of each activation: one that is no longer needed is used again for the same layout, whose halo stays zero.
-    slots: Vec<usize>,
-    /// Name, input, output and step.
-    steps: Vec<(String, usize, usize, Ready)>,
-}
-
-impl Predictor {
-    fn new(network: &Network) -> Self {
-        let layout = |&[side, channels]: &[usize; 2]| match side {
-            1 => Layout::features(1, channels),
-            112 => Layout::pixels(1, side, side, channels, Halo::all(2)),
-            _ => Layout::pixels(1, side, side, channels, Halo::all(1)),
-        };
-        let layouts: Vec<_> = network.shapes.iter().map(layout).collect();
-        let steps = network.steps.iter().map(|step| match step {
+fn ready(of: &Description) -> Network {
+    let [side, channels] = of.shapes[0];
+    let (mut builder, input) = NetworkBuilder::new([side, side, channels]);
+    let mut features: Vec<Features> = vec![input];
+    for step in &of.steps {
+        let next = match step {
             Step::Conv(c) => {
-                let (x, y) = (layouts[c.from], layouts[c.to]);
+                let ([side, inputs], [_, outputs]) = (of.shapes[c.from], of.shapes[c.to]);
                 let kernel = match c.depthwise {
-                    true => Kernel::depthwise(c.size, c.size, x.channels, 1),
-                    false => Kernel::new(c.size, c.size, x.channels, y.channels),
+                    true => Kernel::depthwise(c.size, c.size, inputs, 1),
+                    false => Kernel::new(c.size, c.size, inputs, outputs),
                 };
-                let window = Window::same([c.size; 2], [c.stride; 2], x.height, x.width);
-                let conv = SparseConv::new(kernel, window, x, y, &c.mask, &Options::default()).unwrap();
-                let mut values = conv.gather(&c.weights).unwrap();
-                conv.scale(&mut values, &c.scale).unwrap();
-                let ready = Ready::Conv {
-                    conv: Box::new(conv),
-                    values,
-                    shift: c.shift.clone(),
+                let weights = Weights {
+                    kernel,
+                    window: Window::same([c.size; 2], [c.stride; 2], side, side),
+                    mask: Some((&c.mask[..]).into()),
+                    values: (&c.weights[..]).into(),
+                };
+                let after = After {
+                    scale: Some(c.scale.clone()),
+                    shift: Some(c.shift.clone()),
+                    residual: c.residual.map(|residual| features[residual]),
                     activation: match c.activation {
                         0 => Activation::None,
                         1 => Activation::Relu,
                         _ => Activation::Relu6,
                     },
-                    residual: c.residual,
                 };
-                (c.name.clone(), c.from, c.to, ready)
+                builder.conv(features[c.from], weights, after)
             }
-            &Step::MaxPool { from, to } => {
-                let (x, y) = (layouts[from], layouts[to]);
-                let window = Window::same([3, 3], [2, 2], x.height, x.width);
-                let pool = Pool::new(Reduction::Max, [3, 3], window, x, y, None).unwrap();
-                ("max pool".into(), from, to, Ready::Pool(Box::new(pool)))
+            &Step::MaxPool { from, .. } => {
+                let [side, _] = of.shapes[from];
+                let window = Window::same([3, 3], [2, 2], side, side);
+                builder.pool(features[from], Reduction::Max, [3, 3], window)
             }
-            &Step::Mean { from, to } => {
-                let (x, y) = (layouts[from], layouts[to]);
-                let pool = Pool::new(Reduction::Average, [x.height, x.width], Window::unit(), x, y, None).unwrap();
-                ("mean".into(), from, to, Ready::Pool(Box::new(pool)))
+            &Step::Mean { from, .. } => {
+                let [side, _] = of.shapes[from];
+                builder.pool(features[from], Reduction::Average, [side; 2], Window::unit())
             }
-        });
-        let steps: Vec<_> = steps.collect();
-        let slots = slots(&layouts, &steps);
-        Self { layouts, slots, steps }
-    }
-
-    fn buffers(&self) -> Vec<Buffer> {
-        let count = self.slots.iter().max().map_or(0, |last| last + 1);
-        let layout = |slot| {
-            self.slots
-                .iter()
-                .position(|&s| s == slot)
-                .map(|first| self.layouts[first])
         };
-        (0..count)
-            .map(|slot| Buffer::zeros(layout(slot).map_or(0, |layout| layout.len)))
-            .collect()
+        features.push(next.unwrap());
     }
-
-    /// Runs one step on the activations of a picture.
-    fn step(&self, number: usize, buffers: &mut [Buffer], parallel: &ParallelFor<'_>) {
-        let (_, from, to, ready) = &self.steps[number];
-        let mut y = std::mem::replace(&mut buffers[self.slots[*to]], Buffer::zeros(0));
-        let x = &buffers[self.slots[*from]];
-        match ready {
-            Ready::Conv {
-                conv,
-                values,
-                shift,
-                activation,
-                residual,
-            } => {
-                let epilogue = Epilogue {
-                    shift: Some(shift),
-                    residual: residual.map(|r| &*buffers[self.slots[r]]),
-                    activation: *activation,
-                    ..Epilogue::default()
-                };
-                conv.forward(values, x, &mut y, &epilogue, parallel).unwrap();
-            }
-            Ready::Pool(pool) => pool.forward(x, &mut y, parallel).unwrap(),
-        }
-        buffers[self.slots[*to]] = y;
-    }
-
-    /// Predicts for a picture (HWC).
-    fn predict(&self, picture: &[f32], buffers: &mut [Buffer], logits: &mut [f32], parallel: &ParallelFor<'_>) {
-        self.layouts[0]
-            .from_nhwc(picture, &mut buffers[self.slots[0]], parallel)
-            .unwrap();
-        for number in 0..self.steps.len() {
-            self.step(number, buffers, parallel);
-        }
-        logits.copy_from_slice(&buffers[self.slots[self.slots.len() - 1]]);
-    }
-}
-
-/// Assigns buffers to activations.
-fn slots(layouts: &[Layout], steps: &[(String, usize, usize, Ready)]) -> Vec<usize> {
-    let mut slots = vec![usize::MAX; layouts.len()];
-    let (mut free, mut count) = (Vec::<usize>::new(), 1);
-    slots[0] = 0;
-    let reads = |step: &(String, usize, usize, Ready), activation: usize| {
-        let residual = matches!(&step.3, Ready::Conv { residual, .. } if *residual == Some(activation));
-        step.1 == activation || residual
-    };
-    for (number, step) in steps.iter().enumerate() {
-        let to = step.2;
-        let again = free.iter().position(|&old| layouts[old] == layouts[to]);
-        slots[to] = again.map_or(count, |i| slots[free.swap_remove(i)]);
-        count += usize::from(again.is_none());
-        let dead = (0..layouts.len()).filter(|&a| reads(step, a) && !steps[number + 1..].iter().any(|s| reads(s, a)));
-        free.extend(dead);
-    }
-    slots
+    builder.build(features[features.len() - 1]).unwrap()
 }
 
 fn main() {
@@ -177,20 +78,18 @@ fn main() {
         }
     }
     let threads = Threads::new(count);
-    let parallel = |pieces: usize, run: &(dyn Fn(usize) + Sync)| threads.run(pieces, run);
     for name in names {
         for &sparsity in &sparsities {
-            let network = match name {
-                "resnet50" => Network::resnet50(sparsity),
-                _ => Network::mobilenet_v1(sparsity),
+            let described = match name {
+                "resnet50" => Description::resnet50(sparsity),
+                _ => Description::mobilenet_v1(sparsity),
             };
-            let predictor = Predictor::new(&network);
-            let picture = noise(224 * 224 * 3, 5);
-            let mut buffers = predictor.buffers();
-            let mut logits = vec![0.0; 1000];
+            let network = ready(&described);
             if check {
-                predictor.predict(&picture, &mut buffers, &mut logits, &parallel);
-                let expected = network.reference(&picture);
+                let picture = noise(network.inputs(), 5);
+                let mut logits = vec![0.0; network.outputs()];
+                network.predict(&picture, &mut logits, &threads).unwrap();
+                let expected = described.reference(&picture);
                 let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
                 let error = logits
                     .iter()
@@ -206,10 +105,14 @@ fn main() {
                 );
             }
             if profile {
-                print_profile(&predictor, &mut buffers, count, &parallel);
+                print_profile(&network, seconds, &threads);
             }
             for &batch in &batches {
-                let took = batch_seconds(&predictor, &picture, batch, count, seconds, &parallel);
+                let pictures = noise(batch * network.inputs(), 5);
+                let mut logits = vec![0.0; batch * network.outputs()];
+                let took = time(count, seconds, || {
+                    network.predict(&pictures, &mut logits, &threads).unwrap()
+                });
                 println!(
                     "{{\"network\": \"{name}\", \"sparsity\": {sparsity}, \"batch\": {batch}, \"threads\": {count}, \"ms\": {:.3}, \
                      \"images_per_s\": {:.1}}}",
@@ -221,46 +124,22 @@ fn main() {
     }
 }
 
-fn print_profile(predictor: &Predictor, buffers: &mut [Buffer], count: usize, parallel: &ParallelFor<'_>) {
-    for number in 0..predictor.steps.len() {
-        let (name, _, to, ready) = &predictor.steps[number];
-        let side = predictor.layouts[*to].height;
-        let flops = match ready {
-            Ready::Conv { conv, .. } => 2 * conv.connections() * side * side,
-            Ready::Pool(_) => 0,
-        };
-        let took = time(count, 0.05, || predictor.step(number, buffers, parallel));
+/// The least time of each step within a budget of seconds.
+fn print_profile(network: &Network, seconds: f64, threads: &Threads) {
+    let picture = noise(network.inputs(), 5);
+    let mut least = network.profile(&picture, threads).unwrap();
+    let begin = std::time::Instant::now();
+    while begin.elapsed().as_secs_f64() < seconds {
+        let times = network.profile(&picture, threads).unwrap();
+        let each = least.iter_mut().zip(times);
+        each.for_each(|(least, time)| least.seconds = least.seconds.min(time.seconds));
+    }
+    for step in least {
         println!(
-            "{{\"layer\": \"{name}\", \"us\": {:.1}, \"gflops\": {:.1}}}",
-            took * 1e6,
-            flops as f64 / took / 1e9
+            "{{\"layer\": \"{}\", \"us\": {:.1}, \"gflops\": {:.1}}}",
+            step.name,
+            step.seconds * 1e6,
+            2e-9 * step.multiply_adds as f64 / step.seconds
         );
     }
-}
-
-/// Seconds of a prediction of `batch` pictures.
-fn batch_seconds(
-    predictor: &Predictor,
-    picture: &[f32],
-    batch: usize,
-    count: usize,
-    seconds: f64,
-    parallel: &ParallelFor<'_>,
-) -> f64 {
-    let mut logits = vec![0.0; 1000];
-    if batch == 1 {
-        let mut buffers = predictor.buffers();
-        return time(count, seconds, || {
-            predictor.predict(picture, &mut buffers, &mut logits, parallel)
-        });
-    }
-    let spare: Vec<_> = (0..count).map(|_| (predictor.buffers(), vec![0.0; 1000])).collect();
-    let spare = Mutex::new(spare);
-    time(count, seconds, || {
-        parallel(batch, &|_| {
-            let mut taken = spare.lock().unwrap().pop().unwrap();
-            predictor.predict(picture, &mut taken.0, &mut taken.1, on_this_thread());
-            spare.lock().unwrap().push(taken);
-        });
-    })
 }

@@ -194,6 +194,11 @@ impl SparseConv {
         Ok(())
     }
 
+    /// The shape of the kernel.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
     /// The layout of the input.
     pub fn input(&self) -> &Layout {
         self.forward.input()

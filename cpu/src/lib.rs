@@ -4,6 +4,7 @@
 //! * [`SparseConv`]: convolutions of any kernel size, stride and padding, depthwise ones too; forward with an [`Epilogue`], the
 //!   input's gradient, and the kernel's gradient at the connections. [`SparseDense`]: dense layers.
 //! * [`Pool`]: max and average pooling, so that activations keep their layout through a network.
+//! * [`Network`]: whole networks for prediction, from any number of threads.
 //! * [`Layout`]: how activations lie in memory, and conversions from and to NHWC.
 //!
 //! All is `f32`. Kernels are compiled for AVX-512, AVX2 with FMA, and portably, and chosen at run time ([`Isa`]). Threads are the
@@ -35,6 +36,7 @@ mod epilogue;
 mod error;
 mod grid;
 mod layout;
+mod network;
 mod operator;
 mod parallel;
 mod peak;
@@ -53,6 +55,7 @@ pub use conv::{Gradients, SparseConv, SparseDense};
 pub use epilogue::{Activation, Epilogue, Sums};
 pub use error::{Error, Result};
 pub use layout::{Halo, Layout, Order};
+pub use network::{After, Builder as NetworkBuilder, Features, Network, StepTime, Weights};
 pub use operator::Options;
 pub use parallel::{ParallelFor, Threads, on_this_thread};
 pub use peak::multiply_add_peak;

@@ -79,6 +79,11 @@ impl Pool {
         })
     }
 
+    /// What windows are reduced to.
+    pub fn reduction(&self) -> Reduction {
+        self.reduction
+    }
+
     /// Pools `x` into `y`.
     ///
     /// # Errors

@@ -20,7 +20,6 @@ pub enum Step {
 
 #[derive(Clone, Debug)]
 pub struct Conv {
-    pub name: String,
     pub size: usize,
     pub stride: usize,
     pub depthwise: bool,
@@ -82,7 +81,6 @@ impl Network {
         let per_output = mask.iter().filter(|&&set| set).count() as f32 / outputs as f32;
         let magnitude = (6.0 / per_output.max(1.0)).sqrt() * if residual.is_some() { 0.3 } else { 1.0 };
         self.steps.push(Step::Conv(Conv {
-            name: format!("{size}x{size}/{stride} {inputs} to {outputs}, {side}x{side}"),
             size,
             stride,
             depthwise,

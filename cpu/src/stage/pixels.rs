@@ -31,7 +31,18 @@ fn shifts(size: usize, pad: usize, stride: usize) -> (usize, usize, Vec<usize>) 
     ((-low).max(0) as usize, high.max(0) as usize, phases)
 }
 
+/// Real columns beyond the output's, which may not be taken for the padding on the left of the next row.
+fn real_columns(window: &Window, inputs: usize, outputs: usize, right: usize) -> usize {
+    inputs.div_ceil(window.stride[1]).saturating_sub(outputs).min(right)
+}
+
 impl PixelStage {
+    /// Columns that rows of an output of `outputs` columns need between them, for an input of `inputs` columns.
+    pub fn gap(kernel: &Kernel, window: &Window, inputs: usize, outputs: usize) -> usize {
+        let (left, right, _) = shifts(kernel.columns, window.pads[1][0], window.stride[1]);
+        right.max(left + real_columns(window, inputs, outputs, right))
+    }
+
     pub fn new(kernel: &Kernel, window: &Window, x: &Layout, y: &Layout) -> Result<Self> {
         let (top, bottom, rows) = shifts(kernel.rows, window.pads[0][0], window.stride[0]);
         let (left, right, columns) = shifts(kernel.columns, window.pads[1][0], window.stride[1]);
@@ -39,9 +50,8 @@ impl PixelStage {
             .iter()
             .flat_map(|&row| columns.iter().map(move |&column| [row, column]))
             .collect();
-        // Real columns beyond the output's, which may not be taken for the padding on the left of the next row.
-        let real = x.width.div_ceil(window.stride[1]).saturating_sub(y.width).min(right);
-        let needed = right.max(left + real);
+        let real = real_columns(window, x.width, y.width, right);
+        let needed = Self::gap(kernel, window, x.width, y.width);
         let gap = y.row - y.width;
         check_equal(
             "columns between the rows of the output, at least",
