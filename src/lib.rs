@@ -14,6 +14,7 @@ pub mod files;
 mod names;
 pub mod pages;
 pub mod pjrt;
+pub mod prediction;
 pub mod processes;
 pub mod programs;
 pub mod report;

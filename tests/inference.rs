@@ -34,7 +34,8 @@ fn eval_and_predict_agree_with_training() {
             let report = json(&args);
             let near = |key: &str| {
                 let [here, there] = [&report[key], &done["eval"][key]].map(|v| v.as_f64().unwrap());
-                here == there || batch == "77" && key == "loss" && (here / there - 1.0).abs() < 1e-5
+                // Sparse kernels, and short batches, add in another order.
+                here == there || key == "loss" && (here / there - 1.0).abs() < 1e-5
             };
             assert!(["top1", "top5", "loss"].into_iter().all(near), "{report} and {done}");
             assert_eq!(

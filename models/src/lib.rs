@@ -26,7 +26,7 @@ use hlo::{DType, Shape, Tensor};
 pub use error::Error;
 pub use imagenet::ImageNet;
 pub use layer::{Kind, Layer, Naming};
-pub use mlp::{INPUT_INDICES, MnistFc};
+pub use mlp::{INPUT_INDICES, MnistFc, column_gather};
 pub use mobilenet::{MobileNet, Version};
 pub use net::{Declaration, Mode, Net, Precision};
 pub use options::{Family, NAMES, Options, find};

@@ -76,11 +76,15 @@ impl Model for MnistFc {
 /// Columns `indices` (rank 1) of `x` `[rows, columns]`; an index out of range is clamped.
 fn take_columns<'g>(x: Tensor<'g>, indices: Tensor<'g>) -> Tensor<'g> {
     let rows = x.dims().first().copied().unwrap_or(1);
-    let dims = GatherDims {
+    x.gather(indices, column_gather(), &[rows, 1])
+}
+
+/// Axis roles of the gather that takes columns of a matrix.
+pub fn column_gather() -> GatherDims {
+    GatherDims {
         offset: vec![0],
         collapsed: vec![1],
         start_index_map: vec![1],
         index_vector_axis: 1,
-    };
-    x.gather(indices, dims, &[rows, 1])
+    }
 }

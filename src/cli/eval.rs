@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use hlo::Literal;
 use models::Layer;
 use models::cost::Kept;
@@ -9,11 +10,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::cost::{Compared, Conventions, times};
+use super::execution_args::ExecutionArgs;
 use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, test_set};
 use crate::checkpoint;
 use crate::cost::both;
 use crate::data::sets::Examples;
 use crate::device::Device;
+use crate::prediction::{self, SparsePredictor};
 use crate::report::note;
 use crate::report::table::{Style, Table};
 use crate::train::inference::{Evaluator, Scores};
@@ -42,6 +45,8 @@ pub struct Args {
     /// [default: that of the run, or of the network's published recipe]
     #[arg(long, value_name = "COEFFICIENT", value_parser = coefficient)]
     weight_decay: Option<f64>,
+    #[command(flatten)]
+    execution: ExecutionArgs,
     #[command(flatten)]
     device: DeviceArgs,
     /// Examples per batch
@@ -99,9 +104,19 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         Some(path) => vec![args.load(path)?],
         None => args.load_all()?,
     };
-    let device = args.device.open()?;
-    let reports = networks.into_iter().map(|network| evaluate(&args, &device, network));
-    let reports = reports.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut predictors = vec![];
+    for loaded in &networks {
+        predictors.push(args.execution.predictor(&loaded.network, &args.device)?);
+    }
+    let device = match predictors.iter().all(Option::is_some) {
+        true => None,
+        false => Some(args.device.open()?),
+    };
+    let mut reports = vec![];
+    for (loaded, predictor) in networks.into_iter().zip(predictors) {
+        let scores = scores(&args, device.as_ref(), predictor.as_ref(), &loaded)?;
+        reports.push(Report::new(loaded, scores));
+    }
     match (&reports[..], json) {
         ([report], true) if args.compare.is_empty() => super::print_json(report),
         ([report], false) if args.compare.is_empty() => super::print(&text(report)),
@@ -157,15 +172,24 @@ impl Args {
     }
 }
 
-fn evaluate(args: &Args, device: &Device, of: Loaded) -> anyhow::Result<Report> {
-    let Loaded { network, data, .. } = &of;
+/// By sparse kernels where there is a predictor, else on the device.
+fn scores(
+    args: &Args,
+    device: Option<&Device>,
+    predictor: Option<&SparsePredictor>,
+    of: &Loaded,
+) -> anyhow::Result<Scores> {
+    let Loaded { network, data, .. } = of;
     let batch = args.batch_size as usize;
     let stream = args.stream.options(batch);
+    if let Some(predictor) = predictor {
+        return Ok(prediction::score(predictor, network.inference(), data, batch, stream)?);
+    }
+    let device = device.context("no device was started")?;
     let evaluator = Evaluator::new(device, network.inference(), data, batch, stream)?;
     let to_device = |weights: &Literal| device.upload(weights, 0);
     let buffers = network.weights.iter().map(to_device).collect::<Result<Vec<_>, _>>()?;
-    let scores = evaluator.run(&buffers.iter().collect::<Vec<_>>())?;
-    Ok(Report::new(of, scores))
+    Ok(evaluator.run(&buffers.iter().collect::<Vec<_>>())?)
 }
 
 impl Report {

@@ -8,6 +8,7 @@ pub mod cost;
 pub mod data;
 pub mod dump_hlo;
 pub mod eval;
+mod execution_args;
 mod paper;
 pub mod plan;
 pub mod plugin;

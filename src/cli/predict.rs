@@ -6,6 +6,7 @@ use anyhow::bail;
 use hlo::Literal;
 use serde_json::json;
 
+use super::execution_args::ExecutionArgs;
 use super::run_args::{DeviceArgs, NetworkArgs};
 use crate::checkpoint::{self, Metadata};
 use crate::report::escape;
@@ -27,6 +28,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
+    execution: ExecutionArgs,
+    #[command(flatten)]
     device: DeviceArgs,
 }
 
@@ -40,7 +43,10 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let (network, metadata) = args.network.load(&path)?;
     let iteration = metadata.map_or(0, |m| m.iteration);
     let images = images(&args.input)?;
-    let logits = predict(&args.device.open()?, network.inference(), &network.weights, &images)?;
+    let logits = match args.execution.predictor(&network, &args.device)? {
+        Some(predictor) => predictor.logits(&images)?,
+        None => predict(&args.device.open()?, network.inference(), &network.weights, &images)?,
+    };
     let model = network.model;
     let shape = logits.dims().to_vec();
     let metadata = Metadata::new(model.name(), iteration, "");

@@ -52,6 +52,15 @@ impl Layer {
     }
 }
 
+/// Largest share of a network's multiply-adds at which its prediction is faster from connections alone.
+const PREDICTION_DENSITY: f64 = 0.4;
+
+/// Whether the prediction of a network with this share of the dense one's multiply-adds is expected to be faster when computed from
+/// its connections alone.
+pub fn prediction_gains(density: f64) -> bool {
+    density <= PREDICTION_DENSITY
+}
+
 /// Layers that are computed from their connections alone, by the kernel's variable name.
 pub type SparseLayers = BTreeSet<String>;
 

@@ -22,7 +22,7 @@ use crate::sparse::select::Select;
 use crate::sparse::{Anneal, Distribution, GrowInit, MaskSeedCompat, Rounding};
 
 pub use error::Error;
-pub use execution::{Execution, SparseLayers};
+pub use execution::{Execution, SparseLayers, prediction_gains};
 pub use layers::Layers;
 pub(crate) use layers::MAX_CONFIG_BYTES;
 pub use learning_rate::Rate;

@@ -26,6 +26,16 @@ const PADDING: usize = 4;
 const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
+/// Factor of a pixel of MNIST.
+const MNIST_SCALE: f32 = 1.0 / 255.0;
+
+/// What is taken from each colour of ImageNet, and the factor after it.
+fn imagenet() -> [[f32; 3]; 2] {
+    let mean = IMAGENET_MEAN.map(|share| (255.0 * share) as f32);
+    let scale = IMAGENET_STD.map(|share| ((255.0 * share) as f32).recip());
+    [mean, scale]
+}
+
 impl Preprocessing {
     /// Every way with its name.
     pub const ALL: [(&'static str, Preprocessing); 3] = [
@@ -61,12 +71,37 @@ impl Preprocessing {
     pub fn apply(self, pixels: Tensor<'_>) -> Tensor<'_> {
         let images = pixels.convert(DType::F32);
         match self {
-            Preprocessing::Mnist => images * f64::from(1.0f32 / 255.0),
+            Preprocessing::Mnist => images * f64::from(MNIST_SCALE),
             Preprocessing::Cifar => standardise(images),
             Preprocessing::ImageNet => {
                 let colours = |values: [f32; 3]| images.graph().constant(Literal::new(&[3], &values));
-                let scale = IMAGENET_STD.map(|share| ((255.0 * share) as f32).recip());
-                (images - colours(IMAGENET_MEAN.map(|share| (255.0 * share) as f32))) * colours(scale)
+                let [mean, scale] = imagenet();
+                (images - colours(mean)) * colours(scale)
+            }
+        }
+    }
+
+    /// As [`Preprocessing::apply`], on the host, of one image from 0 to 255, colours last.
+    pub fn apply_on_host(self, image: &mut [f32]) {
+        match self {
+            Preprocessing::Mnist => image.iter_mut().for_each(|pixel| *pixel *= MNIST_SCALE),
+            Preprocessing::Cifar => {
+                let elements = image.len() as f64;
+                let mean = (image.iter().map(|&pixel| f64::from(pixel)).sum::<f64>() / elements) as f32;
+                image.iter_mut().for_each(|pixel| *pixel -= mean);
+                let squares = image
+                    .iter()
+                    .map(|&pixel| f64::from(pixel) * f64::from(pixel))
+                    .sum::<f64>();
+                let deviation = (squares / elements).sqrt().max(1.0 / elements.sqrt()) as f32;
+                image.iter_mut().for_each(|pixel| *pixel /= deviation);
+            }
+            Preprocessing::ImageNet => {
+                let [mean, scale] = imagenet();
+                for pixel in image.chunks_mut(3) {
+                    let each = pixel.iter_mut().zip(mean.iter().zip(scale));
+                    each.for_each(|(value, (mean, scale))| *value = (*value - mean) * scale);
+                }
             }
         }
     }
@@ -190,6 +225,22 @@ mod tests {
             rows.iter_mut().for_each(|row| row.reverse());
         }
         rows.concat()
+    }
+
+    #[test]
+    fn the_host_and_graphs_prepare_images_within_rounding() {
+        for (_, way) in Preprocessing::ALL {
+            let pixels: Vec<u8> = (0..2 * 6 * 5 * 3).map(|i| (i * i % 251) as u8).collect();
+            let mut images: Vec<f32> = pixels.iter().map(|&pixel| f32::from(pixel)).collect();
+            // One without any contrast.
+            images[..90].fill(7.0);
+            let graph = evaluate(|g| vec![way.apply(g.constant(Literal::new(&[2, 6, 5, 3], &images)))]);
+            images.chunks_mut(90).for_each(|image| way.apply_on_host(image));
+            let expected: Vec<f32> = graph[0].to_vec().unwrap();
+            for (a, b) in images.iter().zip(&expected) {
+                assert!((a - b).abs() <= 1e-6 * b.abs().max(1.0), "{way:?}: {a} and {b}");
+            }
+        }
     }
 
     #[test]

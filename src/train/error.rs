@@ -122,6 +122,14 @@ pub enum Error {
         /// What the model takes.
         expected: String,
     },
+    /// A network that sparse kernels do not compute.
+    #[error("{model} cannot be predicted from its connections alone: {reason}; use --execution masked")]
+    NotSparse {
+        /// The network.
+        model: String,
+        /// Why.
+        reason: String,
+    },
     /// The device returned something other than the program's output.
     #[error("the device gave no {0}")]
     Output(&'static str),

@@ -197,6 +197,25 @@ fn counts<'g>(network: Inference, logits: Tensor<'g>, labels: Tensor<'g>, counte
         .collect()
 }
 
+/// [`EVAL_OUTPUTS`] of one batch, of its logits.
+///
+/// Inputs: `logits` `f32[batch, classes]`, `labels` `s32[batch]`, `present` `pred[batch]`, as in [`batch_evaluation`].
+///
+/// # Errors
+/// None for the models of this crate.
+pub fn counting(network: Inference, batch: usize) -> hlo::Result<Computation> {
+    let logits = Shape::new(DType::F32, [batch, network.model.classes()]);
+    let parameters = [
+        ("logits", logits),
+        ("labels", Shape::new(DType::S32, [batch])),
+        ("present", Shape::new(DType::Pred, [batch])),
+    ];
+    let parameters = parameters.map(|(name, shape)| (name.to_string(), shape));
+    Graph::function("counts", &parameters, |_, inputs| {
+        counts(network, inputs[0], inputs[1], inputs[2])
+    })
+}
+
 fn logits<'g>(
     g: &'g Graph,
     network: Inference,

@@ -36,6 +36,21 @@ pub struct Scores {
     pub skipped: Option<usize>,
 }
 
+impl Scores {
+    /// From sums over `examples`, of which the last is with smoothed labels where there are any.
+    pub(crate) fn of(sums: &Sums, examples: usize, smoothed: bool, skipped: usize) -> Self {
+        let mean = |i: usize| sums[i] / examples as f64;
+        Scores {
+            examples,
+            top1: mean(0),
+            top5: mean(1),
+            loss: mean(2),
+            smoothed_loss: smoothed.then(|| mean(3)),
+            skipped: Some(skipped).filter(|&n| n > 0),
+        }
+    }
+}
+
 /// A data set, shared among the replicas of a run, and the program that evaluates it.
 pub struct Evaluator {
     program: Box<dyn Program>,
@@ -132,15 +147,7 @@ impl Evaluator {
             }
             TestData::Stream(stream) => self.run_stream(weights, stream)?,
         };
-        let mean = |i: usize| sums[i] / examples as f64;
-        Ok(Scores {
-            examples,
-            top1: mean(0),
-            top5: mean(1),
-            loss: mean(2),
-            smoothed_loss: self.smoothed.then(|| mean(3)),
-            skipped: Some(skipped).filter(|&n| n > 0),
-        })
+        Ok(Scores::of(&sums, examples, self.smoothed, skipped))
     }
 
     /// Sums over all batches, numbers of examples counted and left out. A batch is sent while the device evaluates the one
@@ -228,7 +235,7 @@ fn resident(device: &Device, set: &Dataset, replica: usize, at: usize) -> Result
 }
 
 /// Some rows of an array.
-pub(super) fn rows(of: &Literal, range: Range<usize>) -> Option<Literal> {
+pub(crate) fn rows(of: &Literal, range: Range<usize>) -> Option<Literal> {
     let mut shape = of.shape().clone();
     let row = shape.bytes() / shape.dims.first().copied().unwrap_or(1).max(1);
     *shape.dims.first_mut()? = range.len();
@@ -254,7 +261,7 @@ fn check_images(model: &dyn Model, what: &str, dims: &[usize]) -> Result<()> {
 }
 
 /// Refuses examples of another form, or of more classes, than `model` has.
-pub(super) fn check_set(model: &dyn Model, data: &Examples) -> Result<()> {
+pub(crate) fn check_set(model: &dyn Model, data: &Examples) -> Result<()> {
     check_images(model, "the data set", &data.image().dims)?;
     match data.classes() > model.classes() {
         true => Err(Error::Shape {
@@ -344,25 +351,28 @@ impl<'a> Predictor<'a> {
 /// Images that the model does not take, or the device's.
 pub fn predict(device: &Device, network: Inference, weights: &[Literal], images: &Literal) -> Result<Literal> {
     let model = network.model;
-    let pixels: usize = model.input_dims().iter().product();
-    let &[n, ref rest @ ..] = images.dims() else {
-        return Err(wrong_input(model, images));
-    };
-    if rest.iter().product::<usize>() != pixels || !matches!(images.dtype(), DType::U8 | DType::F32) {
-        return Err(wrong_input(model, images));
-    }
+    let n = check_input(model.name(), &model.input_dims(), images)?;
     let batch = n.clamp(1, PREDICT_BATCH);
     Predictor::new(device, network, weights, batch, images.dtype())?.logits(images)
 }
 
-fn wrong_input(model: &dyn Model, images: &Literal) -> Error {
+/// How many images these are, for the network called `name` with images of these dimensions.
+pub(crate) fn check_input(name: &str, dims: &[usize], images: &Literal) -> Result<usize> {
+    let elements: usize = dims.iter().product();
+    match images.dims() {
+        &[n, ref rest @ ..]
+            if rest.iter().product::<usize>() == elements && matches!(images.dtype(), DType::U8 | DType::F32) =>
+        {
+            Ok(n)
+        }
+        _ => Err(wrong_input(name, dims, images)),
+    }
+}
+
+pub(crate) fn wrong_input(name: &str, dims: &[usize], images: &Literal) -> Error {
     Error::Shape {
         what: "the input".into(),
         found: images.shape().to_string(),
-        expected: format!(
-            "u8 or f32 images with {:?} elements each for {}",
-            model.input_dims(),
-            model.name()
-        ),
+        expected: format!("u8 or f32 images with {dims:?} elements each for {name}"),
     }
 }

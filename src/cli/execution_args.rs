@@ -1,0 +1,82 @@
+//! How `eval` and `predict` compute masked layers.
+
+use super::Usage;
+use super::run_args::DeviceArgs;
+use crate::config::{Execution, prediction_gains};
+use crate::engine::EngineKind;
+use crate::pjrt::DeviceKind;
+use crate::prediction::SparsePredictor;
+use crate::report;
+use crate::train::Error;
+use crate::train::recognise::Recognised;
+use models::Precision;
+
+/// How masked layers are computed.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct ExecutionArgs {
+    /// How masked layers are computed: masked (as dense ones), sparse (from their connections alone, on the processor without a
+    /// plugin), or auto (in the way that measured faster)
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_enum,
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    execution: Execution,
+}
+
+impl ExecutionArgs {
+    /// The network as sparse kernels; `None` where a device is to compute it.
+    ///
+    /// # Errors
+    /// An unknown device or engine; when sparse execution is asked for and cannot be.
+    pub fn predictor(self, network: &Recognised, device: &DeviceArgs) -> anyhow::Result<Option<SparsePredictor>> {
+        let sparse = match (self.execution, masked_only(network, device)?) {
+            (Execution::Masked, _) => false,
+            (Execution::Sparse, Some(reason)) => {
+                return Err(Usage(format!("--execution sparse: {reason}")).into());
+            }
+            (Execution::Sparse, None) => true,
+            (Execution::Auto, reason) => reason.is_none() && prediction_gains(density(network)),
+        };
+        if !sparse {
+            return Ok(None);
+        }
+        match SparsePredictor::new(network.inference(), &network.weights) {
+            Ok(predictor) => Ok(Some(predictor)),
+            Err(error @ Error::NotSparse { .. }) if self.execution == Execution::Auto => {
+                report::detail(|| error.to_string());
+                Ok(None)
+            }
+            Err(error @ Error::NotSparse { .. }) => Err(Usage(error.to_string()).into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Share of the dense network's multiply-adds that its connections need.
+fn density(network: &Recognised) -> f64 {
+    let cost = network.cost();
+    cost.sparse.total.plain_flops / cost.dense.total.plain_flops
+}
+
+/// What keeps a network from sparse kernels, if anything does.
+fn masked_only(network: &Recognised, device: &DeviceArgs) -> anyhow::Result<Option<String>> {
+    let kind: DeviceKind = match &device.on.device {
+        Some(kind) => kind.parse()?,
+        None => DeviceKind::Cpu,
+    };
+    let engine: EngineKind = device.engine.as_deref().map_or(Ok(EngineKind::default()), str::parse)?;
+    Ok(if kind != DeviceKind::Cpu {
+        Some(format!("--device is {}, expected cpu", kind.name()))
+    } else if engine != EngineKind::Pjrt {
+        Some(format!("--engine is {engine}, expected none but pjrt"))
+    } else if let Some(plugin) = &device.on.plugin {
+        Some(format!("--plugin is {plugin}, expected none, as none is used"))
+    } else if network.precision != Precision::F32 {
+        Some(format!("precision is {}, expected f32", network.precision.name()))
+    } else {
+        None
+    })
+}

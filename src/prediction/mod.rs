@@ -1,0 +1,160 @@
+//! Prediction on the processor by kernels that compute a network's connections alone, without a device.
+
+mod compile;
+mod constants;
+mod scores;
+
+pub use scores::score;
+
+use std::path::Path;
+use std::thread::available_parallelism;
+
+use cpu::{Network, Threads};
+use hlo::{DType, Literal};
+use models::Precision;
+
+use crate::checkpoint;
+use crate::config::SparseLayers;
+use crate::data::pixels::Preprocessing;
+use crate::train::eval::{Inference, prediction};
+use crate::train::inference::{check_input, wrong_input};
+use crate::train::recognise::recognise;
+use crate::train::{Error, Result};
+
+/// Images that are made ready at a time.
+const CHUNK: usize = 64;
+
+/// A network that is ready to predict.
+///
+/// [`SparsePredictor::logits`] may be called from many threads at once: they share the kernels, and those that are to compute side by
+/// side take [`Threads`] of their own in [`SparsePredictor::logits_on`]. A connection that a mask drops passes nothing on, not even the
+/// NaN that a masked layer makes of 0 times an infinite or NaN activation.
+pub struct SparsePredictor {
+    network: Network,
+    threads: Threads,
+    preprocessing: Preprocessing,
+    /// Dimensions of an image.
+    dims: Vec<usize>,
+    name: String,
+}
+
+impl SparsePredictor {
+    /// The network of a checkpoint, or of the newest one in the folder of a run.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read or is of no known network; [`Error::NotSparse`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let network = recognise(checkpoint::load(&checkpoint::resolve(path)?)?, None, None)?;
+        Self::new(network.inference(), &network.weights)
+    }
+
+    /// From weights in the order of [`crate::train::state::inference_specs`], with a thread per core.
+    ///
+    /// # Errors
+    /// [`Error::NotSparse`] for a network that these kernels do not compute.
+    pub fn new(network: Inference, weights: &[Literal]) -> Result<Self> {
+        let model = network.model;
+        let refused = |reason: String| Error::NotSparse {
+            model: model.name().to_owned(),
+            reason,
+        };
+        if network.precision != Precision::F32 {
+            return Err(refused(format!(
+                "its precision is {}, not f32",
+                network.precision.name()
+            )));
+        }
+        // As masked layers: the compiler looks for these.
+        let none = SparseLayers::new();
+        let graph = prediction(
+            Inference {
+                sparse: &none,
+                ..network
+            },
+            1,
+            DType::F32,
+        )?;
+        Ok(SparsePredictor {
+            network: compile::compile(&graph, weights).map_err(refused)?,
+            threads: Threads::new(available_parallelism().map_or(1, usize::from)),
+            preprocessing: network.preprocessing,
+            dims: model.input_dims(),
+            name: model.name().to_owned(),
+        })
+    }
+
+    /// Share of the dense network's multiply-adds that its connections need.
+    pub fn density(&self) -> f64 {
+        let [sparse, dense] = self.network.multiply_adds();
+        sparse as f64 / dense.max(1) as f64
+    }
+
+    /// The kernels, for images as the network takes them.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Logits `f32[n, classes]` of `n` images, as [`crate::train::inference::predict`] takes them.
+    ///
+    /// # Errors
+    /// Images that the model does not take.
+    pub fn logits(&self, images: &Literal) -> Result<Literal> {
+        self.logits_on(images, &self.threads)
+    }
+
+    /// [`SparsePredictor::logits`] on other threads than its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn logits_on(&self, images: &Literal, threads: &Threads) -> Result<Literal> {
+        let n = check_input(&self.name, &self.dims, images)?;
+        let image = self.network.inputs();
+        let mut logits = vec![0.0; n * self.network.outputs()];
+        let mut run = |inputs: &[f32], first: usize| {
+            let count = inputs.len() / image;
+            let outputs = &mut logits[first * self.network.outputs()..][..count * self.network.outputs()];
+            self.network
+                .predict(inputs, outputs, threads)
+                .map_err(|error| self.failed(&error))
+        };
+        match images.dtype() {
+            DType::F32 => {
+                let inputs: Vec<f32> = images
+                    .to_vec()
+                    .ok_or_else(|| wrong_input(&self.name, &self.dims, images))?;
+                run(&inputs, 0)?;
+            }
+            // Pixels: a part at a time, so that memory does not grow with their number.
+            _ => {
+                let mut inputs = vec![0.0; CHUNK.min(n) * image];
+                for (i, pixels) in images.bytes().chunks(CHUNK * image).enumerate() {
+                    let inputs = &mut inputs[..pixels.len()];
+                    let (pictures, targets) = (pixels.chunks(image), inputs.chunks_mut(image));
+                    let values = pictures.map(|picture| picture.iter().map(|&pixel| f32::from(pixel)));
+                    for (values, target) in values.zip(targets) {
+                        target.iter_mut().zip(values).for_each(|(to, value)| *to = value);
+                        self.preprocessing.apply_on_host(target);
+                    }
+                    run(inputs, i * CHUNK)?;
+                }
+            }
+        }
+        Ok(Literal::new(&[n, self.network.outputs()], &logits))
+    }
+
+    /// Logits of images `f32[n, ..]` from 0 to 255, as files of records give them.
+    fn logits_of_pixels(&self, images: &Literal) -> Result<Literal> {
+        let mut values: Vec<f32> = images.to_vec().ok_or(Error::Output("f32 images"))?;
+        values
+            .chunks_mut(self.network.inputs())
+            .for_each(|picture| self.preprocessing.apply_on_host(picture));
+        self.logits(&Literal::new(images.dims(), &values))
+    }
+
+    fn failed(&self, error: &cpu::Error) -> Error {
+        Error::NotSparse {
+            model: self.name.clone(),
+            reason: error.to_string(),
+        }
+    }
+}
