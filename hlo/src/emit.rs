@@ -8,10 +8,10 @@ use crate::shape::{DType, Shape};
 use prost::Message;
 use std::collections::BTreeMap;
 
-/// Number of XLA's `PrimitiveType` for tuples.
+/// XLA's `PrimitiveType` number for tuples.
 const TUPLE: i32 = 13;
 
-/// An output that reuses the memory of a parameter: the parameter may be donated at each execution.
+/// An output that reuses the memory of a parameter, which may then be donated at each execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alias {
     /// Output position.
@@ -21,7 +21,7 @@ pub struct Alias {
 }
 
 impl Computation {
-    /// This computation as the entry of a module. Its root is a tuple of the outputs.
+    /// Emits this computation as the entry of a module. Its root is a tuple of the outputs.
     pub fn to_proto(&self, aliases: &[Alias]) -> proto::Module {
         let mut emitter = Emitter::default();
         let entry = emitter.emit(self, Calling::Arrays);
@@ -52,14 +52,14 @@ impl Computation {
     }
 }
 
-/// How a computation takes its inputs and gives its outputs.
+/// How a computation passes its inputs and outputs.
 #[derive(Clone, Copy, PartialEq)]
 enum Calling {
-    /// A parameter per input; a tuple out.
+    /// One parameter per input; returns a tuple.
     Arrays,
-    /// One tuple in, a tuple out: bodies and branches.
+    /// One tuple in, one tuple out: bodies and branches.
     Tuples,
-    /// One tuple in, an array out: loop conditions.
+    /// One tuple in, one array out: loop conditions.
     TupleToArray,
 }
 
@@ -137,7 +137,7 @@ impl Emitter {
         id
     }
 
-    /// Gives the instruction an id and a unique name, and adds it.
+    /// Adds the instruction with a fresh id and a unique name.
     fn add(&mut self, body: &mut Body, mut instruction: proto::Instruction) -> i64 {
         instruction.id = self.next_id();
         let stem = match instruction.name.is_empty() {
@@ -193,7 +193,7 @@ impl Emitter {
         self.add(body, instruction)
     }
 
-    /// A `topk` of everything, as a stable sort: some builds sort without stability when `k` is the whole axis.
+    /// A top-k over the whole axis, as a stable sort: some builds sort unstably when `k` is the length of the axis.
     fn ranking(&mut self, body: &mut Body, keys: &Shape, top_k: &mut proto::Instruction) {
         let positions = keys.with_dtype(DType::S32);
         let axis = keys.rank() - 1;
@@ -220,7 +220,7 @@ impl Emitter {
             .collect()
     }
 
-    /// The scalar computation that combines two elements; `None` takes the second.
+    /// The scalar computation that combines two elements. `None` returns the second.
     pub(crate) fn reducer(&mut self, reducer: Option<Reducer>, dtype: DType) -> i64 {
         if let Some(&id) = self.reducers.get(&(reducer, dtype)) {
             return id;
@@ -244,19 +244,19 @@ impl Emitter {
         id
     }
 
-    /// The comparison of a sort: by the first array's elements.
+    /// The comparator of a sort, which orders by the elements of the first array.
     pub(crate) fn comparator(&mut self, descending: bool, operands: &[&Shape]) -> i64 {
         let direction = if descending { Comparison::Gt } else { Comparison::Lt };
         let mut compare = plain("compare", shape_proto(&Shape::scalar(DType::Pred)));
         Op::Compare(direction).emit(operands, self, &mut compare);
         if operands[0].dtype.is_float() {
-            // The plain order leaves the place of NaN to the platform, and with it the place of everything else.
+            // A plain float comparison leaves the position of NaN, and thus of all other elements, to the platform.
             compare.comparison_type = "TOTALORDER".into();
         }
         self.comparison("compare", compare, operands)
     }
 
-    /// The choice of a select-and-scatter: true where the first of two elements stays, being as large as the second.
+    /// The select computation of a select-and-scatter: true if the first element is at least as large as the second.
     pub(crate) fn first_of_largest(&mut self, dtype: DType) -> i64 {
         let element = Shape::scalar(dtype);
         let mut compare = plain("compare", shape_proto(&Shape::scalar(DType::Pred)));
@@ -264,7 +264,7 @@ impl Emitter {
         self.comparison("select", compare, &[&element])
     }
 
-    /// A computation on two elements of each of `arrays` that compares the first two.
+    /// A computation on two elements of each of `arrays` that compares the elements of the first array.
     fn comparison(&mut self, name: &str, mut compare: proto::Instruction, arrays: &[&Shape]) -> i64 {
         let scalar = |s: &&Shape| shape_proto(&Shape::scalar(s.dtype));
         let shapes: Vec<_> = arrays.iter().flat_map(|s| [scalar(s), scalar(s)]).collect();
@@ -287,7 +287,7 @@ impl Emitter {
     }
 }
 
-/// `name` in the characters that HLO allows in one; `/` becomes `.`, others `_`.
+/// Replaces the characters that HLO does not allow in a name: `/` by `.`, others by `_`.
 pub(crate) fn identifier(name: &str) -> String {
     let allowed = |c: char| match c {
         '/' => '.',

@@ -1,4 +1,4 @@
-//! What can go wrong while a graph is built, differentiated, evaluated or decoded.
+//! Errors of building, differentiating, evaluating and decoding graphs.
 
 use crate::shape::Shape;
 use std::fmt;
@@ -7,41 +7,41 @@ use std::panic::Location;
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Errors of graph construction and of everything done with a graph.
+/// An error of building or using a graph.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// An operator was called with operands that it does not take. Reported by [`crate::Graph::build`] for the first
-    /// wrong call, with the line that made it.
+    /// An operator got operands that it does not accept. [`crate::Graph::build`] reports the first such call and its
+    /// location.
     #[error("{op}({operands}): {message}, at {location}", operands = Shapes(.operands))]
     Shape {
         /// HLO name of the operator.
         op: &'static str,
         /// Operand shapes, in order.
         operands: Vec<Shape>,
-        /// What is wrong, with the two values that disagree.
+        /// The problem, with the two values that disagree.
         message: String,
         /// File, line and column of the call.
         location: &'static Location<'static>,
     },
-    /// A gradient was asked for through an operator that has none.
+    /// The gradient passes through an operator that has none.
     #[error("no gradient through {op}: {reason}; path from the loss: {path}")]
     NoGradient {
         /// HLO name of the operator.
         op: &'static str,
-        /// Why there is none.
+        /// Why it has none.
         reason: String,
         /// Operators from the differentiated value to the one without a gradient.
         path: String,
     },
-    /// The evaluator was given arguments that do not match the parameters.
+    /// The arguments of the evaluator do not match the parameters.
     #[error("evaluating {computation}: {message}")]
     Evaluate {
         /// Name of the computation.
         computation: String,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
-    /// A serialized module could not be read.
+    /// The bytes are not a serialized module.
     #[error("reading an HLO module: {0}")]
     Proto(String),
 }

@@ -1,4 +1,4 @@
-//! Reverse-mode differentiation: one sweep from a scalar back to what it depends on.
+//! Reverse-mode differentiation: one sweep from a scalar loss back to its inputs.
 
 use crate::error::Error;
 use crate::graph::{Node, NodeId, Tensor};
@@ -6,12 +6,12 @@ use crate::op::{Sweep, Vjp, ensure};
 use std::collections::BTreeMap;
 use std::panic::Location;
 
-/// Gradients of the scalar `loss` with respect to each of `wrt` (zeros where it does not depend on one).
+/// Gradients of the scalar `loss` with respect to each of `wrt` (zeros if the loss does not depend on it).
 ///
-/// Only floating-point values carry a derivative: what passes through integers or `pred` counts as constant.
+/// Only floating-point values carry a derivative; integers and `pred` count as constants.
 ///
-/// A loss that is not a floating-point scalar of the same graph as `wrt` is a wrong call. A path that runs through an operator without a gradient is an error of the graph, reported by
-/// [`crate::Graph::build`] with the operators on the path.
+/// `loss` must be a floating-point scalar of the same graph as `wrt`. If a path passes through an operator without a
+/// gradient, [`crate::Graph::build`] reports an error with the operators on that path.
 #[track_caller]
 pub fn grad<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     let graph = loss.graph();
@@ -81,7 +81,7 @@ fn check(loss: Tensor<'_>, wrt: &[Tensor<'_>]) -> Result<(), String> {
     })
 }
 
-/// Which nodes are of a floating-point type and depend on one of `wrt`.
+/// For each node, whether it has a floating-point type and depends on one of `wrt`.
 fn depends_on(nodes: &[Node], wrt: &[Tensor<'_>]) -> Vec<bool> {
     let mut active = vec![false; nodes.len()];
     for (id, node) in nodes.iter().enumerate() {
@@ -92,7 +92,7 @@ fn depends_on(nodes: &[Node], wrt: &[Tensor<'_>]) -> Vec<bool> {
     active
 }
 
-/// Operators from `from` down to `to`, by way of the first operand that leads there.
+/// Operators from `from` down to `to`, following the first operand that leads there.
 fn path(nodes: &[Node], from: NodeId, to: NodeId) -> String {
     let mut leads = vec![false; nodes.len()];
     leads[to] = true;

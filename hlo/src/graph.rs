@@ -1,4 +1,4 @@
-//! The graph under construction: nodes, handles, scopes, and errors that wait for [`Graph::build`].
+//! The graph builder: nodes, handles, scopes, and errors deferred to [`Graph::build`].
 
 use crate::error::{Error, Result};
 use crate::literal::{Element, Literal};
@@ -9,7 +9,7 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
-/// Index of a node in its computation. Operands always come before their users.
+/// Index of a node in its computation. Operands come before their users.
 pub type NodeId = usize;
 
 /// One operator application.
@@ -19,9 +19,9 @@ pub struct Node {
     pub op: Op,
     /// Operand nodes.
     pub operands: Vec<NodeId>,
-    /// Result shapes: one, or one per element where the operator yields a tuple.
+    /// Result shapes: one per element if the operator yields a tuple, otherwise one.
     pub shapes: Vec<Shape>,
-    /// Scope path under which it was built, e.g. `train/layer1`.
+    /// Scope path of the node, e.g. `train/layer1`.
     pub scope: String,
 }
 
@@ -62,14 +62,14 @@ impl Computation {
         self.outputs.iter().map(|&id| self.nodes[id].shape().clone()).collect()
     }
 
-    /// Number of nodes, called computations included.
+    /// Number of nodes, including those of called computations.
     pub fn instruction_count(&self) -> usize {
         let called = |node: &Node| node.op.called().iter().map(|c| c.instruction_count()).sum::<usize>();
         self.nodes.len() + self.nodes.iter().map(called).sum::<usize>()
     }
 }
 
-/// A graph being built. Handles ([`Tensor`]) borrow it; [`Graph::build`] finishes it.
+/// A graph under construction. Handles ([`Tensor`]) borrow it; [`Graph::build`] finishes it.
 pub struct Graph {
     inner: RefCell<Inner>,
 }
@@ -83,17 +83,17 @@ struct Inner {
     error: Option<Error>,
 }
 
-/// The handle of a call that failed; every operator passes it on without a further error.
+/// Handle of a failed call. Operators propagate it without a further error.
 const POISON: NodeId = NodeId::MAX;
 
-/// Handle of an array in a [`Graph`]. Cheap to copy; operators are methods and the usual symbols.
+/// Handle of an array in a [`Graph`]. Cheap to copy; operators are methods and Rust's arithmetic operators.
 #[derive(Clone, Copy)]
 pub struct Tensor<'g> {
     graph: &'g Graph,
     id: NodeId,
 }
 
-/// Leaves a scope when dropped.
+/// Guard of a scope; dropping it leaves the scope.
 pub struct Scope<'g>(&'g Graph);
 
 impl Drop for Scope<'_> {
@@ -113,7 +113,7 @@ impl Graph {
         }
     }
 
-    /// The next parameter, by position.
+    /// Adds the next parameter, by position.
     pub fn parameter(&self, name: impl Into<String>, shape: Shape) -> Tensor<'_> {
         let index = self.inner.borrow().parameters.len();
         let name = name.into();
@@ -133,12 +133,12 @@ impl Graph {
         self.constant(Literal::scalar(value))
     }
 
-    /// A constant scalar of `dtype`, from `value` rounded to it.
+    /// A constant scalar of `dtype`; `value` is rounded to it.
     pub fn number(&self, dtype: DType, value: f64) -> Tensor<'_> {
         self.constant(crate::eval::Value::filled(Shape::scalar(dtype), value).to_literal())
     }
 
-    /// A constant array of `dtype`, from `values` rounded to it.
+    /// A constant array of `dtype`; `values` are rounded to it.
     pub(crate) fn numbers(&self, dtype: DType, dims: &[usize], values: &[f64]) -> Tensor<'_> {
         self.constant(crate::eval::Value::rounded(Shape::new(dtype, dims), values).to_literal())
     }
@@ -148,16 +148,17 @@ impl Graph {
         self.number(shape.dtype, value).broadcast_to(&shape.dims)
     }
 
-    /// Everything built until the returned guard is dropped is named under `name`.
+    /// Names everything built until the returned guard is dropped under the scope `name`.
     #[must_use]
     pub fn scope(&self, name: impl Into<String>) -> Scope<'_> {
         self.inner.borrow_mut().scope.push(name.into());
         Scope(self)
     }
 
-    /// Ends the graph: drops what the outputs do not need (parameters stay), or reports the first wrong call.
+    /// Finishes the graph: removes nodes that no output needs (parameters stay), or reports the first wrong call.
     ///
     /// # Errors
+    ///
     /// [`Error::Shape`] or [`Error::NoGradient`] of the first call that failed.
     #[track_caller]
     pub fn build(self, outputs: &[Output]) -> Result<Computation> {
@@ -176,9 +177,10 @@ impl Graph {
         }
     }
 
-    /// Builds a computation in one go: `f` gets the graph and its parameters and returns the outputs.
+    /// Builds a computation in one call: `f` receives the graph and its parameters and returns the outputs.
     ///
     /// # Errors
+    ///
     /// As [`Graph::build`].
     pub fn function(
         name: impl Into<String>,
@@ -200,7 +202,7 @@ impl Graph {
         f(self, &arguments).iter().map(Tensor::output).collect()
     }
 
-    /// Adds a checked node for `op`; a failure is remembered and yields a poisoned handle.
+    /// Adds a checked node for `op`. On failure, records the error and returns a poisoned handle.
     #[track_caller]
     pub(crate) fn apply(&self, op: Op, operands: &[Tensor<'_>]) -> Tensor<'_> {
         match self.checked(&op, operands, Location::caller()) {
@@ -257,7 +259,7 @@ impl Graph {
         Tensor { graph: self, id }
     }
 
-    /// Adds a node of another graph, with operands of this one and its own scope.
+    /// Copies a node of another graph into the current scope; its operands are ids of this graph.
     pub(crate) fn copy(&self, node: Node) -> NodeId {
         let mut inner = self.inner.borrow_mut();
         let id = inner.nodes.len();
@@ -268,7 +270,7 @@ impl Graph {
         id
     }
 
-    /// Remembers `error` unless an earlier one is there.
+    /// Records `error` unless an earlier one is recorded.
     pub(crate) fn fail(&self, error: Error) {
         self.inner.borrow_mut().error.get_or_insert(error);
     }
@@ -288,8 +290,8 @@ impl Graph {
         Tensor { graph: self, id }
     }
 
-    /// Builds a sub-computation on parameters of `shapes`. Its error becomes this graph's; the number of outputs that it
-    /// would have had is then the `Err`, so that the caller can go on with poisoned handles.
+    /// Builds a sub-computation on parameters of `shapes`. On failure, this graph records the error, and `Err` holds
+    /// the number of outputs, so that the caller can continue with poisoned handles.
     pub(crate) fn subgraph(
         &self,
         name: &str,
@@ -308,17 +310,17 @@ impl Graph {
     }
 }
 
-/// An output of a graph, without the borrow: see [`Tensor::output`].
+/// An output of a graph, without the borrow. See [`Tensor::output`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Output(NodeId);
 
 impl<'g> Tensor<'g> {
-    /// The graph it belongs to.
+    /// The graph of this array.
     pub fn graph(&self) -> &'g Graph {
         self.graph
     }
 
-    /// Shape (after a failed call: a scalar, and [`Graph::build`] will report the failure).
+    /// Shape. After a failed call, a scalar; [`Graph::build`] then reports the failure.
     pub fn shape(&self) -> Shape {
         match self.id {
             POISON => Shape::scalar(DType::F32),
@@ -341,7 +343,7 @@ impl<'g> Tensor<'g> {
         Output(self.id)
     }
 
-    /// How many operands of the graph so far are this array.
+    /// Number of operand slots in the graph so far that use this array.
     pub fn uses(&self) -> usize {
         let inner = self.graph.inner.borrow();
         let operands = inner.nodes.iter().flat_map(|node| &node.operands);
@@ -363,7 +365,7 @@ impl fmt::Debug for Tensor<'_> {
     }
 }
 
-/// Keeps parameters and what `outputs` need, renumbered.
+/// Keeps the parameters and the nodes that `outputs` need, and renumbers them.
 fn prune(name: String, nodes: Vec<Node>, parameters: Vec<NodeId>, outputs: &[Output]) -> Computation {
     let mut live = vec![false; nodes.len()];
     for &id in &parameters {

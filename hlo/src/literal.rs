@@ -1,8 +1,8 @@
-//! Host arrays: constants in graphs, inputs and outputs of evaluators and devices, tensors of checkpoints.
+//! Host arrays: constants of graphs, inputs and outputs of evaluators and devices, tensors of checkpoints.
 
 use crate::shape::{DType, Shape};
 
-/// A Rust type that is stored as one element of a [`Literal`].
+/// A Rust type that can be an element of a [`Literal`].
 pub trait Element: bytemuck::Pod {
     /// The matching element type.
     const DTYPE: DType;
@@ -24,7 +24,7 @@ pub struct Literal {
 }
 
 impl Literal {
-    /// An array from raw bytes; `None` when the length is not the shape's.
+    /// An array from raw bytes; `None` if their number does not match the shape.
     pub fn from_bytes(shape: Shape, bytes: Vec<u8>) -> Option<Self> {
         (shape.bytes() == bytes.len()).then_some(Literal { shape, bytes })
     }
@@ -32,7 +32,8 @@ impl Literal {
     /// An array of `dims` from its elements.
     ///
     /// # Panics
-    /// When `values` does not hold exactly the product of `dims` elements.
+    ///
+    /// If the length of `values` is not the product of `dims`.
     pub fn new<T: Element>(dims: &[usize], values: &[T]) -> Self {
         let shape = Shape::new(T::DTYPE, dims);
         assert_eq!(shape.elements(), values.len(), "elements of {shape}");
@@ -45,7 +46,8 @@ impl Literal {
     /// A `pred` array.
     ///
     /// # Panics
-    /// When `values` does not hold exactly the product of `dims` elements.
+    ///
+    /// If the length of `values` is not the product of `dims`.
     pub fn from_bools(dims: &[usize], values: &[bool]) -> Self {
         let shape = Shape::new(DType::Pred, dims);
         assert_eq!(shape.elements(), values.len(), "elements of {shape}");
@@ -60,7 +62,7 @@ impl Literal {
         Literal::new(&[], &[value])
     }
 
-    /// All-zero bytes of `shape` (0, 0.0 or false).
+    /// An array of `shape` filled with 0, 0.0 or false.
     pub fn zeros(shape: Shape) -> Self {
         let bytes = vec![0; shape.bytes()];
         Literal { shape, bytes }
@@ -91,17 +93,17 @@ impl Literal {
         self.bytes
     }
 
-    /// The elements, when `T` is the element type.
+    /// The elements, if `T` is the element type.
     pub fn to_vec<T: Element>(&self) -> Option<Vec<T>> {
         (T::DTYPE == self.shape.dtype).then(|| bytemuck::pod_collect_to_vec(&self.bytes))
     }
 
-    /// The elements of a `pred` array.
+    /// The elements, if this is a `pred` array.
     pub fn to_bools(&self) -> Option<Vec<bool>> {
         (self.shape.dtype == DType::Pred).then(|| self.bytes.iter().map(|&b| b != 0).collect())
     }
 
-    /// The single element of a one-element array, when `T` is its type.
+    /// The element of a one-element array, if `T` is its type.
     pub fn item<T: Element>(&self) -> Option<T> {
         match self.to_vec::<T>()?.as_slice() {
             [value] => Some(*value),

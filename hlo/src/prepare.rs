@@ -1,5 +1,5 @@
-//! Computations some of whose inputs stay the same over many launches, as the weights of a network that is not trained: what
-//! depends on those alone is computed once.
+//! Partial evaluation: splits a computation into a part that depends only on inputs that stay the same over many
+//! launches, such as the weights in inference, and the rest. The first part runs once.
 
 use crate::emit::Alias;
 use crate::error::Result;
@@ -8,24 +8,25 @@ use crate::op::{ConvPass, DIRECT_CONVOLUTION, DirectConvolution, Op, PACK_KERNEL
 use crate::shape::{DType, Shape};
 use std::sync::Arc;
 
-/// A computation in two.
+/// A computation split in two.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    /// From the parameters that stay, what `rest` takes in their place.
+    /// Maps the fixed parameters to inputs of `rest`.
     pub first: Computation,
-    /// Outputs of `first` that are its parameters as they came.
+    /// Outputs of `first` that are unchanged parameters.
     pub aliases: Vec<Alias>,
-    /// From the outputs of `first` and the other parameters, what the whole computation computes.
+    /// Maps the outputs of `first` and the other parameters to the outputs of the whole computation.
     pub rest: Computation,
 }
 
 impl Computation {
-    /// This computation with its first `fixed` parameters taken out. What depends on those alone moves into `first`, unless it
-    /// is larger than they are or only another view of them; so do the kernels of convolutions that the host computes, in the
-    /// order that it wants ([`PACK_KERNEL`]).
+    /// Splits off the first `fixed` parameters. Nodes that depend on them alone move into `first`, unless the result is
+    /// larger than those parameters or a mere view of them. Kernels of convolutions that run as host calls are packed
+    /// there too ([`PACK_KERNEL`]).
     ///
     /// # Errors
-    /// [`crate::Error::Shape`] where a part does not fit its neighbours: a defect of this module.
+    ///
+    /// [`crate::Error::Shape`] if the parts do not fit together, which is a bug in this module.
     pub fn prepared(&self, fixed: usize) -> Result<Prepared> {
         let reach = self.reach(fixed);
         let taken = self.taken(&reach);
@@ -60,7 +61,7 @@ impl Computation {
         })
     }
 
-    /// What the rest needs of what depends on the first `fixed` parameters alone.
+    /// Nodes that depend only on the first `fixed` parameters and that the rest needs.
     fn taken(&self, reach: &[Option<usize>]) -> Vec<Part> {
         let depends = |id: NodeId| reach[id].filter(|&largest| largest > 0);
         let mut needed = vec![false; self.nodes.len()];
@@ -94,8 +95,8 @@ impl Computation {
         taken
     }
 
-    /// Per node the elements, at least 1, of the largest of the first `fixed` parameters that it depends on; 0 where it depends
-    /// on no parameter, `None` where on another one.
+    /// For each node, the number of elements (at least 1) of the largest of the first `fixed` parameters that it
+    /// depends on; 0 if it depends on no parameter, `None` if it depends on another one.
     fn reach(&self, fixed: usize) -> Vec<Option<usize>> {
         let mut reach: Vec<Option<usize>> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
@@ -111,7 +112,7 @@ impl Computation {
         reach
     }
 
-    /// Adds what depends on the first `fixed` parameters alone to a graph; the new ids, where there is one.
+    /// Adds the nodes that depend only on the first `fixed` parameters to a graph. Returns their new ids.
     fn first_nodes(&self, graph: &Graph, fixed: usize, reach: &[Option<usize>]) -> Vec<NodeId> {
         let mut ids = vec![NodeId::MAX; self.nodes.len()];
         self.add_parameters(graph, &self.parameters[..fixed], &mut ids);
@@ -123,7 +124,7 @@ impl Computation {
         ids
     }
 
-    /// Adds some of the parameters to a graph, as its next ones.
+    /// Adds some of the parameters to a graph, as its next parameters.
     fn add_parameters(&self, graph: &Graph, parameters: &[NodeId], ids: &mut [NodeId]) {
         for &id in parameters {
             if let Op::Parameter { name, .. } = &self.nodes[id].op {
@@ -132,7 +133,8 @@ impl Computation {
         }
     }
 
-    /// Adds the rest to a graph, on parameters that stand for the parts taken out and those that vary; its outputs.
+    /// Adds the rest to a graph, on parameters for the parts split off and for the inputs that vary. Returns its
+    /// outputs.
     fn rest_nodes<'g>(&self, graph: &'g Graph, fixed: usize, taken: &[Part]) -> Result<Vec<Tensor<'g>>> {
         let mut ids = vec![NodeId::MAX; self.nodes.len()];
         let mut kernels = vec![None; self.nodes.len()];
@@ -145,7 +147,7 @@ impl Computation {
         }
         self.add_parameters(graph, &self.parameters[fixed..], &mut ids);
         for (id, node) in self.nodes.iter().enumerate() {
-            // What only the other part needs lacks operands here.
+            // Nodes that only the first part needs lack operands here.
             let has = |operand: &NodeId| ids[*operand] != NodeId::MAX;
             let complete = match kernels[id] {
                 Some(_) => has(&node.operands[0]),
@@ -168,14 +170,14 @@ impl Computation {
     }
 }
 
-/// What is taken out of a computation.
+/// A value that the first part computes for the rest.
 struct Part {
     value: NodeId,
-    /// The node for which it is packed, if it is, and the convolution that this is.
+    /// If it is a packed kernel: the convolution node, and its description.
     packed_for: Option<(NodeId, DirectConvolution)>,
 }
 
-/// The kernel that the host can be given in an order of its own, and what it computes with that, if `node` is such a call.
+/// The kernel operand that the host can pack and the convolution that uses it, if `node` is such a call.
 fn packable(node: &Node) -> Option<(NodeId, DirectConvolution)> {
     let of = DirectConvolution::called(&node.op)?;
     let &[x, kernel] = &node.operands[..] else { return None };
@@ -186,7 +188,7 @@ fn packed_shape(of: &DirectConvolution) -> Shape {
     Shape::new(DType::F32, [of.room()])
 }
 
-/// A kernel as [`PACK_KERNEL`] makes it ready; for all but programs its elements as they are, with zeros after them.
+/// A kernel packed by [`PACK_KERNEL`]. Its reference semantics: the same elements, followed by zeros.
 fn packed<'g>(of: &DirectConvolution, kernel: Tensor<'g>) -> Tensor<'g> {
     let called = kernel.graph().host_call(of.host(PACK_KERNEL), &[kernel], |_, x| {
         let elements = of.kernel_elements();
@@ -196,7 +198,7 @@ fn packed<'g>(of: &DirectConvolution, kernel: Tensor<'g>) -> Tensor<'g> {
     called[0]
 }
 
-/// A convolution with a kernel as [`packed`] gives it.
+/// A convolution whose kernel comes from [`packed`].
 fn on_packed(of: &DirectConvolution, convolution: &Arc<Computation>) -> Result<Computation> {
     let mut parameters = convolution.parameter_specs();
     let own = std::mem::replace(&mut parameters[1].1, packed_shape(of));
@@ -206,7 +208,7 @@ fn on_packed(of: &DirectConvolution, convolution: &Arc<Computation>) -> Result<C
     })
 }
 
-/// Whether an operator only shows its operand in another shape, or repeats it.
+/// Whether an operator only reshapes or repeats its operand.
 fn is_view(op: &Op) -> bool {
     matches!(
         op,
@@ -217,13 +219,13 @@ fn is_view(op: &Op) -> bool {
 /// The operands that a node's result depends on.
 fn needs(node: &Node) -> &[NodeId] {
     match node.op {
-        // The others are for its gradient.
+        // The others are inputs of its gradient.
         Op::WithVjp(_) => &node.operands[..1],
         _ => &node.operands,
     }
 }
 
-/// A copy of a node with its operands' new ids.
+/// Copies a node with the new ids of its operands.
 fn renumbered(node: &Node, ids: &[NodeId]) -> Node {
     let mut node = node.clone();
     node.operands = needs(&node).iter().map(|&operand| ids[operand]).collect();

@@ -1,6 +1,6 @@
 //! The messages of `HloModuleProto` that this crate writes and reads, with XLA's field numbers
-//! (`xla/service/hlo.proto`, `xla/xla_data.proto`; proto3 numbers are stable across releases). Fields that we never
-//! set are left out: protobuf readers skip what they do not know.
+//! (`xla/service/hlo.proto`, `xla/xla_data.proto`; proto3 numbers are stable across releases). Fields that are never
+//! set are left out; protobuf readers skip unknown fields.
 #![allow(missing_docs)]
 
 use crate::emit::primitive_type;
@@ -29,8 +29,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Bytes of the elements, of all arrays of a tuple together; what has an element type that we do not know counts
-    /// nothing.
+    /// Size of the elements in bytes, summed over a tuple. Unknown element types count as 0.
     pub fn bytes(&self) -> u64 {
         if !self.tuple_shapes.is_empty() {
             return self.tuple_shapes.iter().map(Shape::bytes).sum();

@@ -1,8 +1,8 @@
-//! Random numbers inside graphs: counter-based, made of integer operators only, so that every device and the evaluator
-//! give the same bits.
+//! Random numbers inside graphs: counter-based and built from integer operators only, so that every device and the
+//! evaluator produce the same bits.
 //!
-//! The generator is Threefry-2x32 with 20 rounds (Salmon et al., SC 2011). A draw is a pure function of a key, which is
-//! derived from a seed, a purpose and a step, and of the element's index; there is no shared stream.
+//! The generator is Threefry-2x32 with 20 rounds (Salmon et al., SC 2011). A draw is a pure function of the element's
+//! index and of a key, which is derived from a seed, a purpose and a step. There is no shared stream.
 
 use crate::graph::Tensor;
 use crate::literal::Literal;
@@ -17,18 +17,19 @@ const PARITY: u32 = 0x1BD1_1BDA;
 #[derive(Clone, Copy)]
 pub struct Key<'g>([Tensor<'g>; 2]);
 
-/// Several keys, derived together as each would be alone: what a program costs to compile grows with its instructions.
+/// Several keys, derived together; each has the value that it would have alone. This keeps the number of instructions,
+/// and so the compile time, low.
 #[derive(Clone, Copy)]
 pub struct Keys<'g>([Tensor<'g>; 2]);
 
 impl<'g> Keys<'g> {
-    /// The keys for a step, each as [`Key::fold_step`].
+    /// Folds a step into each key, as [`Key::fold_step`].
     #[track_caller]
     pub fn fold_step(self, step: Tensor<'g>) -> Self {
         Keys(threefry(self.0, step_words(step)))
     }
 
-    /// The words of every key: rows `u32[n, 2]`, each of which [`Key::new`] takes.
+    /// The words of every key as rows of a `u32[n, 2]`; [`Key::new`] takes one row.
     #[track_caller]
     pub fn seeds(self) -> Tensor<'g> {
         let columns = self.0.map(|words| words.reshape(&[words.shape().elements(), 1]));
@@ -44,14 +45,14 @@ impl<'g> Key<'g> {
         Key([word(0), word(1)])
     }
 
-    /// The key for a purpose and name, given as a 64-bit hash.
+    /// Folds in a purpose and name, given as a 64-bit hash.
     #[track_caller]
     pub fn fold(self, hash: u64) -> Self {
         let g = self.0[0].graph();
         Key(threefry(self.0, [g.scalar(hash as u32), g.scalar((hash >> 32) as u32)]))
     }
 
-    /// The keys for several purposes and names, each as [`Key::fold`].
+    /// One key for each of several purposes and names, as [`Key::fold`].
     #[track_caller]
     pub fn fold_each(self, hashes: &[u64]) -> Keys<'g> {
         let g = self.0[0].graph();
@@ -62,7 +63,7 @@ impl<'g> Key<'g> {
         Keys(threefry(self.0, counter))
     }
 
-    /// The key for a step (any integer scalar; its low 64 bits count).
+    /// Folds in a step (any integer scalar; its low 64 bits count).
     #[track_caller]
     pub fn fold_step(self, step: Tensor<'g>) -> Self {
         Key(threefry(self.0, step_words(step)))
@@ -83,8 +84,8 @@ impl<'g> Key<'g> {
         unit(self.bits(dims)[0])
     }
 
-    /// `pred[dims]`, each true with a `probability`, to within 2^−17: an element takes 16 bits, so that one block makes four.
-    /// Those lie a quarter of the first axis apart.
+    /// `pred[dims]`, each true with `probability`, to within 2^−17. An element uses 16 bits, so one Threefry block
+    /// yields four elements, which are a quarter of the first axis apart.
     #[track_caller]
     pub fn bernoulli(self, probability: f64, dims: &[usize]) -> Tensor<'g> {
         let g = self.0[0].graph();
@@ -94,7 +95,7 @@ impl<'g> Key<'g> {
         let [low, high] = self.bits(&with_row(&[quarter]));
         let below = g.scalar((probability * 65536.0).round() as u32);
         let lanes = g.full(&Shape::new(DType::Pred, with_row(&[4 * quarter])), 0.0);
-        // A loop, so that the result is an array of its own: its users would else read the words, four bytes for one.
+        // A loop materialises the result. Otherwise its users would read the words, four bytes for one.
         let lanes = g.repeat(g.scalar(2i32), &[lanes, low, high, below], |g, half, s| {
             let shift = (half * g.scalar(16i32)).convert(DType::U32);
             let mut lanes = s[0];
@@ -109,20 +110,20 @@ impl<'g> Key<'g> {
         lanes.slice(&vec![0; row.len() + 1], &with_row(&[rows])).reshape(dims)
     }
 
-    /// Standard normal f32, as the inverse of its distribution function at a uniform number.
+    /// Standard normal f32, by inverse transform sampling.
     #[track_caller]
     pub fn normal(self, dims: &[usize]) -> Tensor<'g> {
         erf_inv(self.symmetric(dims)) * std::f64::consts::SQRT_2
     }
 
-    /// Standard normal f32, given that it lies within two standard deviations.
+    /// Standard normal f32, truncated at two standard deviations.
     #[track_caller]
     pub fn truncated_normal(self, dims: &[usize]) -> Tensor<'g> {
         const WITHIN_TWO: f64 = 0.954_499_736_103_641_6; // erf(√2)
         erf_inv(self.symmetric(dims) * WITHIN_TWO) * std::f64::consts::SQRT_2
     }
 
-    /// Uniform f32 in (−1, 1): the middle of one of 2^24 equal parts, never an end.
+    /// Uniform f32 in (−1, 1): the midpoint of one of 2^24 equal intervals, never an end point.
     #[track_caller]
     fn symmetric(self, dims: &[usize]) -> Tensor<'g> {
         unit(self.bits(dims)[0]) * 2.0 + ((-24f64).exp2() - 1.0)
@@ -138,7 +139,7 @@ fn step_words(step: Tensor<'_>) -> [Tensor<'_>; 2] {
 }
 
 /// Inverse error function of f32 in (−1, 1): the single-precision approximation of Giles (2012), two polynomials in
-/// −log(1 − x²). Nothing but arithmetic and one logarithm, which compilers vectorise.
+/// −log(1 − x²). It needs only arithmetic and one logarithm, so compilers vectorise it.
 #[track_caller]
 fn erf_inv(x: Tensor<'_>) -> Tensor<'_> {
     const CENTRE: [f64; 9] = [
@@ -183,8 +184,8 @@ fn unit(bits: Tensor<'_>) -> Tensor<'_> {
 
 /// One block of Threefry-2x32-20 per element of the counter words.
 ///
-/// The five groups of four rounds are a loop, not unrolled: compilers fuse an unrolled chain into each of its users, at
-/// a cost in compile time far above that of five passes over the words.
+/// The five groups of four rounds form a loop: compilers fuse an unrolled chain into each of its users, which costs far
+/// more compile time than five passes over the words cost run time.
 #[track_caller]
 fn threefry<'g>(key: [Tensor<'g>; 2], counter: [Tensor<'g>; 2]) -> [Tensor<'g>; 2] {
     let g = key[0].graph();
@@ -192,7 +193,7 @@ fn threefry<'g>(key: [Tensor<'g>; 2], counter: [Tensor<'g>; 2]) -> [Tensor<'g>; 
     let [even, odd] = ROTATIONS.map(|distances| g.constant(Literal::new(&[4], &distances)));
     let first = [counter[0] + schedule[0], counter[1] + schedule[1]];
     let state = [&first[..], &schedule, &[even, odd]].concat();
-    // Schedule and rotations take turns: each group uses the ones in front and sends them to the back.
+    // Schedule words and rotations alternate: each group uses the front ones and moves them to the back.
     let mixed = g.repeat(g.scalar(5i32), &state, |g, group, s| {
         let [mut a, mut b] = [s[0], s[1]];
         for round in 0..4 {
@@ -278,11 +279,11 @@ mod tests {
         assert!((mean - 0.5).abs() < 0.01 && (variance - 1.0 / 12.0).abs() < 0.003);
         let (mean, variance) = moments(&draw(7, 3, |k| k.normal(&[n])));
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.04, "{mean} {variance}");
-        // Shares beyond one and two standard deviations.
+        // Fractions beyond one and two standard deviations.
         let beyond = |z: f32, v: &[f32]| v.iter().filter(|x| x.abs() > z).count() as f64 / n as f64;
         let normal = draw(9, 3, |k| k.normal(&[n]));
         assert!((beyond(1.0, &normal) - 0.3173).abs() < 0.01 && (beyond(2.0, &normal) - 0.0455).abs() < 0.005);
-        // Cut off at two, the variance is 1 − 4 φ(2) / (2 Φ(2) − 1).
+        // Truncated at two standard deviations, the variance is 1 − 4 φ(2) / (2 Φ(2) − 1).
         let truncated = draw(7, 3, |k| k.truncated_normal(&[n]));
         let (mean, variance) = moments(&truncated);
         assert!(
@@ -300,7 +301,7 @@ mod tests {
         let share = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
         let (rows, row) = (4000, 10);
         let v = kept(0.7, &[rows, row]);
-        // 40000 trials: a standard deviation is 0.0023; of a quarter's 10000 it is 0.0046.
+        // With 40000 trials a standard deviation is 0.0023; with a quarter of them, 10000, it is 0.0046.
         assert!((share(&v) - 0.7).abs() < 0.01, "{}", share(&v));
         let quarters: Vec<&[f32]> = v.chunks(rows / 4 * row).collect();
         for (i, a) in quarters.iter().enumerate() {
@@ -310,11 +311,11 @@ mod tests {
                 assert!((share(&both) - 0.49).abs() < 0.02, "{}", share(&both));
             }
         }
-        // The same words, whatever is asked of them; ends included.
+        // The same words for every probability; the end points included.
         let (likely, unlikely) = (kept(0.9, &[rows, row]), kept(0.2, &[rows, row]));
         assert!(likely.iter().zip(&v).zip(&unlikely).all(|((a, b), c)| a >= b && b >= c));
         assert!(kept(1.0, &[9]).iter().all(|&v| v == 1.0) && kept(0.0, &[9]).iter().all(|&v| v == 0.0));
-        // Any shape.
+        // Works for any shape.
         for dims in [&[][..], &[1], &[5], &[7, 3], &[2, 3, 2], &[0, 2]] {
             assert_eq!(kept(0.5, dims).len(), dims.iter().product::<usize>());
         }

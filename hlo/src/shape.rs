@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Element type of an array. The names printed are HLO's own (`f32`, `pred`, …).
+/// Element type of an array. Displayed with HLO's names (`f32`, `pred`, …).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
     /// Boolean, one byte per element (0 or 1).
@@ -73,17 +73,17 @@ impl DType {
         8 * self.size()
     }
 
-    /// True for `f16`, `bf16`, `f32`, `f64`.
+    /// Whether the type is `f16`, `bf16`, `f32` or `f64`.
     pub fn is_float(self) -> bool {
         matches!(self, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
     }
 
-    /// True for the signed and unsigned integers, not for `pred`.
+    /// Whether the type is a signed or unsigned integer (`pred` is not).
     pub fn is_integer(self) -> bool {
         !self.is_float() && self != DType::Pred
     }
 
-    /// True for `u8`, `u32`, `u64`.
+    /// Whether the type is `u8`, `u32` or `u64`.
     pub fn is_unsigned(self) -> bool {
         matches!(self, DType::U8 | DType::U32 | DType::U64)
     }
@@ -95,7 +95,7 @@ impl fmt::Display for DType {
     }
 }
 
-/// Element type and dimensions of a dense array; printed as `f32[784,300]`.
+/// Element type and dimensions of a dense array; displayed as `f32[784,300]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// Element type.

@@ -1,4 +1,5 @@
-//! Convolutions as a library takes them: the passes that operators and their gradients are, computed here by plain loops.
+//! Convolutions in a library's terms: checks the passes of operators and of their gradients, computed here by plain
+//! loops.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use hlo::cases;
@@ -22,7 +23,7 @@ fn offset(strides: &[usize], index: &[usize]) -> usize {
     strides.iter().zip(index).map(|(stride, i)| stride * i).sum()
 }
 
-/// What a library gives for it, of operands in the operator's order.
+/// Computes the result of a pass from operands in the operator's order, as a library would.
 fn computed(of: &DirectConvolution, [left, right]: [&[f64]; 2], results: usize) -> Vec<f64> {
     let mut out = vec![0.0; results];
     let [groups, outer, inner] = [of.w.sizes[0], of.w.sizes[1], of.w.sizes[2]];
@@ -49,7 +50,7 @@ fn computed(of: &DirectConvolution, [left, right]: [&[f64]; 2], results: usize) 
                 ConvPass::Forward => out[y] += left[x] * right[w(&at)],
                 ConvPass::Kernel => out[w(&at)] += left[x] * right[y],
                 ConvPass::Input => {
-                    // The kernel is turned around within its window.
+                    // The kernel is flipped along its spatial axes.
                     let turned: Vec<usize> = (1..at.len()).map(|a| of.w.sizes[a + 2] - 1 - at[a]).collect();
                     assert!(elements > 0);
                     out[x] += left[y] * right[w(&[&at[..1], &turned].concat())];
@@ -60,7 +61,7 @@ fn computed(of: &DirectConvolution, [left, right]: [&[f64]; 2], results: usize) 
     out
 }
 
-/// Checks every convolution of a computation that is a pass, on its own; the passes.
+/// Checks each convolution of a computation that maps to a pass. Returns the passes.
 fn checked(computation: &Computation) -> Vec<ConvPass> {
     let mut seen = vec![];
     for node in &computation.nodes {
@@ -95,7 +96,7 @@ fn checked(computation: &Computation) -> Vec<ConvPass> {
             .nodes
             .iter()
             .find_map(|node| DirectConvolution::called(&node.op));
-        // Groups of several channels have no other form than the operator.
+        // Grouped convolutions with several channels per group have no other form than the operator.
         assert!(called.is_some() || feature_groups * batch_groups > 1, "{direct:?}");
         assert!(called.is_none_or(|called| called == direct), "{direct:?}");
         let want = alone.evaluate(&inputs).unwrap()[0].to_f64_vec();
@@ -128,7 +129,7 @@ fn layer(x: [usize; 4], k: [usize; 4], stride: usize, padding: Padding, groups: 
 fn a_layer_is_a_forward_pass_and_its_two_gradients() {
     use ConvPass::{Forward, Input, Kernel};
     let explicit = Padding::Explicit([(1, 1); 2]);
-    // Without a stride the input's gradient is a forward pass of its own, with the kernel that the graph turned around.
+    // Without a stride, the input gradient is itself a forward pass with the kernel that the graph flipped.
     for (layer, passes) in [
         (
             layer([2, 8, 7, 3], [3, 3, 3, 4], 1, Padding::Same, 1),
@@ -223,7 +224,7 @@ fn other_element_types_and_passes_stay_the_compilers() {
     .unwrap();
     let lowered = built.lowered_by(&|_| Lowering::DIRECT).unwrap();
     assert_eq!(lowered.to_bytes(&[]), built.to_bytes(&[]));
-    // Groups of examples going forward, and negative padding.
+    // Batch groups in a forward pass, and negative padding.
     let unit = hlo::WindowDim::unit();
     let (dims, shape) = (hlo::ConvDims::nhwc(), [2, 1, 1, 3]);
     assert_eq!(

@@ -1,5 +1,5 @@
-//! Gradients: difference quotients for every differentiable case of the conformance table, exact zeros where the table
-//! says so, and the written stops.
+//! Gradients: difference quotients for every differentiable case of the conformance table, exact zeros for the
+//! piecewise constant ones, and errors for the operators without a gradient.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use hlo::cases::{self, Case, Gradient};
@@ -7,7 +7,7 @@ use hlo::{
     Computation, ConvDims, DType, Error, Graph, Literal, Padding, Reducer, Shape, Tensor, Update, WindowDim, grad,
 };
 
-/// Deterministic numbers in [−1, 1): a linear congruential generator is enough for directions and weights.
+/// Deterministic numbers in [−1, 1). A linear congruential generator is enough for directions and weights.
 struct Numbers(u64);
 
 impl Numbers {
@@ -37,7 +37,7 @@ fn specs(inputs: &[Literal]) -> Vec<(String, Shape)> {
     inputs.iter().enumerate().map(spec).collect()
 }
 
-/// All floating-point outputs, weighted and summed: each element has its own influence on the result.
+/// The weighted sum of all floating-point outputs; each element has its own weight.
 fn weighted<'g>(g: &'g Graph, outputs: &[Tensor<'g>]) -> Tensor<'g> {
     let mut numbers = Numbers(11);
     let term = |output: &Tensor<'g>| {
@@ -65,7 +65,7 @@ fn moved(x: &Literal, direction: &Literal, by: f64) -> Literal {
     Literal::new(x.dims(), &sum)
 }
 
-/// Compares the gradient of the loss that `build` makes with difference quotients of fourth order.
+/// Compares the gradient of the loss that `build` returns with fourth-order difference quotients.
 fn check(
     title: &str,
     inputs: &[Literal],
@@ -118,7 +118,7 @@ fn smooth_cases_equal_their_difference_quotients() {
             unreachable!()
         };
         let inputs: Vec<Literal> = case.inputs.iter().map(widened).collect();
-        // A case that rounds to f32 inside cannot do better than that.
+        // The case rounds to f32 internally, which limits the accuracy of the quotient.
         let tolerance = if case.op == "convert" { 2e-2 } else { 1e-7 };
         check(&case.title(), &inputs, wrt, tolerance, |g, x| {
             weighted(g, &(case.build)(g, x))
@@ -171,7 +171,7 @@ fn stops_are_errors_that_name_operator_and_path() {
             let smooth: Vec<_> = x.iter().filter(|x| x.dtype().is_float()).copied().collect();
             grad(loss, &smooth)
         });
-        // The tuple's element only hands its cotangent on: what stops is the operator that made the tuple.
+        // A tuple element only passes on its cotangent; the error names the operator that made the tuple.
         let stops = if case.op == "get-tuple-element" {
             "sort"
         } else {
@@ -191,7 +191,7 @@ fn stops_are_errors_that_name_operator_and_path() {
     }
 }
 
-/// Masks and random numbers come from integers: a sort behind them does not stand in a gradient's way.
+/// Masks and random numbers derive from integers, so a sort behind them does not block a gradient.
 #[test]
 fn a_stop_behind_integers_does_not_count() {
     let inputs = [Literal::new(&[3], &[3.0f64, 1.0, 2.0])];
@@ -245,7 +245,7 @@ fn what_the_loss_does_not_depend_on_has_a_gradient_of_zero() {
     assert_eq!(results[1].to_f64_vec(), [0.0, 0.0, 0.0]);
 }
 
-/// Ties share: the derivative at a kink is a choice, and this is ours.
+/// At a kink the derivative is a convention; ours divides it equally among ties.
 #[test]
 fn ties_share_the_gradient_and_relu_has_none_at_zero() {
     let inputs = [
@@ -268,7 +268,7 @@ fn ties_share_the_gradient_and_relu_has_none_at_zero() {
     assert_eq!(results.iter().map(Literal::to_f64_vec).collect::<Vec<_>>(), want);
 }
 
-/// Softmax cross entropy of a two-layer network: what training differentiates.
+/// Softmax cross entropy of a two-layer network, as in training.
 #[test]
 fn a_network_with_a_loss() {
     let mut numbers = Numbers(3);
@@ -285,7 +285,7 @@ fn a_network_with_a_loss() {
     });
 }
 
-/// A masked layer with an embedding: gather, scatter, select and slices together, values used several times.
+/// A masked layer with an embedding: gather, scatter, select and slices, with values used several times.
 #[test]
 fn a_composition_of_moves() {
     let mut numbers = Numbers(8);
@@ -316,7 +316,7 @@ fn a_composition_of_moves() {
     });
 }
 
-/// Windows of three elements at every stride, padding and dilation over five elements; some have no position.
+/// Windows of three elements over five, with every stride, padding and dilation. Some have no position.
 fn windows() -> Vec<WindowDim> {
     let mut windows = vec![];
     for (pad_low, pad_high) in [(0, 0), (1, 2), (4, 0), (-1, 1), (0, -2)] {
@@ -371,7 +371,7 @@ fn reductions_over_every_window() {
             let over = |reducer| x[0].reduce_window(vec![window, WindowDim::unit()], reducer);
             let sum = over(Reducer::Add);
             match (window.base_dilation, window.window_dilation) {
-                // Where the window lies in the padding alone, the extreme is an infinity: no gradient to compare.
+                // If a window covers padding alone, the extreme is an infinity and has no gradient to compare.
                 (1, 1) if window.pad_low < 3 => weighted(g, &[sum, over(Reducer::Max), over(Reducer::Min)]),
                 _ => weighted(g, &[sum]),
             }
@@ -379,7 +379,7 @@ fn reductions_over_every_window() {
     }
 }
 
-/// A step's graph grows by this for every layer.
+/// The graph of a training step grows by this for every layer.
 #[test]
 fn gradients_of_a_convolution_are_one_convolution_each() {
     let moves = |kernel: [usize; 4], groups: usize| {
@@ -403,7 +403,7 @@ fn gradients_of_a_convolution_are_one_convolution_each() {
     );
 }
 
-/// Second derivatives: the sweep's own operators have gradients too.
+/// Second derivatives: the operators that the sweep emits have gradients too.
 #[test]
 fn a_gradient_of_a_gradient() {
     let inputs = [Literal::new(&[3], &[0.3f64, -0.7, 1.1])];

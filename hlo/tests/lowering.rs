@@ -1,4 +1,4 @@
-//! Every form of every convolution has the operator's values, on the evaluator.
+//! Every form of every convolution evaluates to the operator's values.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use hlo::cases::{self, Case};
@@ -22,7 +22,7 @@ fn convolutions(computation: &Computation) -> usize {
     computation.nodes.iter().map(own).sum()
 }
 
-/// Whether there is a call of the host's.
+/// Whether the computation contains a host call.
 fn calls(computation: &Computation) -> bool {
     computation
         .nodes
@@ -58,7 +58,7 @@ fn every_case_keeps_its_value_in_every_form() {
 /// `[n, h, w, c]`, `[kh, kw, c / groups, filters]`, strides, padding, groups.
 type Row = ([usize; 4], [usize; 4], usize, Padding, usize);
 
-/// What the networks have, small.
+/// Small versions of the convolutions in the networks.
 const TABLE: [Row; 13] = [
     ([2, 5, 4, 3], [1, 1, 3, 2], 1, Padding::Same, 1),
     ([2, 5, 4, 3], [1, 1, 3, 2], 2, Padding::Same, 1),
@@ -72,7 +72,7 @@ const TABLE: [Row; 13] = [
     ([2, 6, 5, 3], [3, 3, 1, 3], 2, Padding::Explicit([(1, 1); 2]), 3),
     ([2, 5, 4, 4], [3, 3, 2, 4], 1, Padding::Same, 2),
     ([2, 5, 4, 2], [3, 3, 1, 4], 1, Padding::Same, 2),
-    // So many examples that the kernel's gradient sums over them in parts.
+    // Enough examples that the kernel gradient sums over them in parts.
     ([64, 16, 16, 1], [2, 2, 1, 2], 1, Padding::Same, 1),
 ];
 
@@ -81,7 +81,7 @@ fn values(dims: &[usize], seed: usize) -> Literal {
     Literal::new(dims, &(0..dims.iter().product()).map(value).collect::<Vec<_>>())
 }
 
-/// Output, and the gradients of input and kernel.
+/// The output, and the gradients of input and kernel.
 fn passes<'g>(x: &[Tensor<'g>], &(_, _, stride, padding, groups): &Row) -> Vec<Tensor<'g>> {
     let y = x[0].conv2d(x[1], [stride; 2], padding, groups);
     let loss = (y * y).reduce_sum_all();
@@ -138,7 +138,7 @@ fn facts_tell_the_three_convolutions_of_a_layer_apart() {
     assert!(!forward.has_holes() && input.has_holes() && !kernel.has_holes());
     assert_eq!((input.channels, input.filters, input.places()), (3, 2, 36));
     assert_eq!((kernel.batch, kernel.channels, kernel.places()), (2, 1, 9));
-    // All three do the work of the layer: 2 · positions · window · channels · filters.
+    // All three do the same work: 2 · positions · window · channels · filters.
     let work = [forward, input, kernel].map(ConvFacts::flops);
     assert_eq!(work, [2.0 * 9.0 * 9.0 * 6.0; 3]);
     let groupings: Vec<Grouping> = seen(&TABLE[8]).iter().map(|facts| facts.grouping).collect();
@@ -146,7 +146,7 @@ fn facts_tell_the_three_convolutions_of_a_layer_apart() {
         groupings,
         [Grouping::PerChannel, Grouping::PerChannel, Grouping::PerExample]
     );
-    // Groups of several channels have no other form.
+    // Grouped convolutions with several channels per group have no other form.
     assert!(seen(&TABLE[10]).is_empty());
 }
 
@@ -187,7 +187,7 @@ fn branch<'a>(g: &'a Graph, x: &[Tensor<'a>]) -> Vec<Tensor<'a>> {
     vec![x[0].conv2d(x[1], [2, 2], Padding::Same, 1)]
 }
 
-/// Whatever the gradients' order of axes, the CPU sees one that its compiler has a fast kernel for in loops too.
+/// Whatever the gradients' axis order, the compiler gets one with a fast CPU kernel, in loops too.
 #[test]
 fn convolutions_for_the_cpu_have_their_axes_in_order() {
     for row in TABLE.iter().filter(|row| row.4 == 1) {
@@ -219,13 +219,14 @@ fn rules_for_the_cpu_leave_dense_windows() {
         .iter()
         .map(|row| convolutions(&computation(row).0.lowered(Target::Cpu).unwrap()))
         .collect();
-    // Of 1×1 none, but with a stride the phase of the input's gradient that meets the kernel. Of wider windows with a
-    // stride the output, and as many phases as meet the kernel: the kernel's gradient is a sum of few terms in images so
-    // small, as is all of an image of one element. Of depthwise none; groups of several channels stay. Four parts of a sum over many examples.
+    // Operators left per row. 1×1: none, but with a stride one, the phase of the input gradient that covers the kernel.
+    // Larger windows with a stride: the output, and one per phase that covers the kernel; the kernel gradient is a sum
+    // of few terms in such small images, and so is every pass on an image of one element. Depthwise: none. Several
+    // channels per group: all stay. Many examples: a sum in four parts.
     assert_eq!(kept, [0, 1, 1, 5, 5, 5, 7, 0, 0, 0, 3, 3, 4]);
 }
 
-/// Batch normalisation's: over examples and image, of any divisor.
+/// As in batch normalisation: over examples and image, for various divisors.
 #[test]
 fn sums_over_all_but_the_channels_keep_their_value() {
     for dims in [
@@ -241,7 +242,7 @@ fn sums_over_all_but_the_channels_keep_their_value() {
         let reduced = |node: &hlo::Node| matches!(node.op, Op::Reduce { .. });
         let large = dims.iter().product::<usize>() > 10_000;
         assert_eq!(lowered.nodes.iter().any(reduced), !large, "{dims:?}");
-        // Small whole numbers, whose sums are exact in any order.
+        // Small integers, whose sums are exact in any order.
         let values: Vec<f32> = (0..dims.iter().product()).map(|i| ((i * 7919) % 31) as f32).collect();
         let input = Literal::new(&dims, &values);
         let [want, got] = [built, lowered].map(|c| c.evaluate(std::slice::from_ref(&input)).unwrap());
@@ -257,7 +258,7 @@ fn sums_of_products_keep_their_value() {
         let lowered = built.lowered(Target::Cpu).unwrap();
         let reduced = |node: &hlo::Node| matches!(node.op, Op::Reduce { .. });
         assert_eq!(lowered.nodes.iter().any(reduced), !whole, "{dims:?}");
-        // Small whole numbers, whose sums are exact in any order.
+        // Small integers, whose sums are exact in any order.
         let values = |step: usize| -> Vec<f32> {
             (0..dims.iter().product())
                 .map(|i: usize| ((i * step) % 13) as f32 - 4.0)
@@ -269,7 +270,7 @@ fn sums_of_products_keep_their_value() {
     }
 }
 
-/// The host's functions that a graph calls, with how many operands and results.
+/// The host functions that a graph calls, with their numbers of operands and results.
 fn host_calls(computation: &Computation) -> Vec<(&str, usize, usize)> {
     let call = |node: &hlo::Node| match &node.op {
         Op::Call { host: Some(host), .. } => Some((host.name, node.operands.len(), node.shapes.len())),

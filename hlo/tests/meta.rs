@@ -1,5 +1,5 @@
-//! Every operator is tested: this fails when one lacks a value, a gradient or a written reason against it, a wrong call
-//! or a snapshot.
+//! Checks that every operator is tested: fails if one lacks a value, a gradient or a reason against it, a wrong call or
+//! a snapshot.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[allow(dead_code)]
@@ -40,7 +40,7 @@ fn contains(computation: &Computation, op: &str) -> bool {
     computation.nodes.iter().any(within)
 }
 
-/// A case filed under an operator must contain it, so that no operator passes on another's case.
+/// A case must contain the operator that it is filed under, so that no operator passes on another's case.
 #[test]
 fn every_case_contains_its_operator() {
     for case in cases::all() {

@@ -1,4 +1,4 @@
-//! Every case of the conformance table, on the evaluator.
+//! Runs every case of the conformance table on the evaluator.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use hlo::cases;

@@ -1,4 +1,4 @@
-//! Computations in two: together they have the whole one's values, and what stays the same is in the first.
+//! Split computations: both parts together have the values of the whole, and the first part contains all that is fixed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use hlo::cases;
@@ -59,12 +59,12 @@ fn what_depends_on_the_fixed_alone_is_computed_first() {
     })
     .unwrap();
     let parts = whole.prepared(4).unwrap();
-    // The masked kernel, the root, and the bias as it came.
+    // The masked kernel, the root, and the unchanged bias.
     assert_eq!(parts.first.outputs.len(), 3);
     assert!(names(&parts.first).contains(&"rsqrt") && !names(&parts.rest).contains(&"rsqrt"));
     let bias = parts.aliases.iter().map(|alias| alias.parameter).collect::<Vec<_>>();
     assert_eq!(bias, [3]);
-    // Repeated where they are used.
+    // Broadcasts are repeated where they are used.
     assert!(names(&parts.rest).contains(&"broadcast"));
     let sizes = |of: &Computation| {
         of.parameter_specs()
@@ -110,16 +110,16 @@ fn kernels_of_the_hosts_convolutions_are_packed() {
     let packed = |node: &hlo::Node| DirectConvolution::called(&node.op).is_some_and(|of| of.packed);
     assert!(parts.rest.nodes.iter().any(packed));
     assert_eq!(names(&parts.rest), ["parameter", "parameter", "call"]);
-    // There is room for as many filters as libraries fill the eight up to.
+    // The packed kernel has as many filters as libraries pad the eight to.
     let room: Vec<_> = parts.first.output_shapes().iter().map(hlo::Shape::elements).collect();
     assert_eq!(room, [3 * 3 * 3 * 64]);
     let first = parts.first.evaluate(&inputs[..1]).unwrap();
     let got = parts.rest.evaluate(&[&first, &inputs[1..]].concat()).unwrap();
     assert_eq!(got, whole.evaluate(&inputs).unwrap());
-    // A kernel that varies is not.
+    // A kernel that varies is not packed.
     let varying = direct.prepared(0).unwrap();
     assert!(!varying.rest.nodes.iter().any(packed) && varying.first.outputs.is_empty());
-    // The program says so to both functions.
+    // Both host calls have the attribute.
     let calls = |of: &Computation| {
         let module = of.to_proto(&[]);
         let all = module.computations.into_iter().flat_map(|c| c.instructions);

@@ -1,4 +1,4 @@
-//! The emitted `HloModuleProto`: it survives serialization, is well formed, and is the same each time.
+//! The emitted `HloModuleProto`: it round-trips, is well formed, and is deterministic.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use hlo::proto::{self, Module};
@@ -6,7 +6,7 @@ use hlo::{Alias, Computation, DType, Graph, Shape, cases, grad};
 use prost::Message;
 use std::collections::BTreeSet;
 
-/// A training step in small: scopes, a gradient, a loop, a branch, a sort, and a state given back.
+/// A small training step: scopes, a gradient, a loop, a branch, a sort, and returned state.
 fn step() -> Computation {
     let shape = Shape::new(DType::F32, [3, 2]);
     let parameters = ["layer/w", "x: 1%"].map(|n| (n.to_string(), shape.clone()));
@@ -41,7 +41,7 @@ fn modules() -> Vec<(String, Module)> {
 #[test]
 fn bytes_decode_to_the_module_that_was_emitted() {
     for (title, module) in modules() {
-        // Compared as bytes too: a NaN is not equal to itself.
+        // Compare bytes too, because a NaN is not equal to itself.
         let bytes = module.encode_to_vec();
         let decoded = Module::decode(&bytes[..]).unwrap();
         assert_eq!(decoded.encode_to_vec(), bytes, "{title}");
@@ -144,7 +144,7 @@ fn assert_laid_out(what: &str, shape: &proto::Shape) {
     }
 }
 
-/// Parameters are numbered without gaps and have the shapes of the signature; the root has that of the result.
+/// Parameters are numbered without gaps and have the shapes of the signature; the root has the result's shape.
 fn assert_signature(title: &str, computation: &proto::Computation) {
     let signature = computation.program_shape.as_ref().unwrap();
     let mut parameters: Vec<_> = computation

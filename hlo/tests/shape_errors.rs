@@ -1,5 +1,5 @@
-//! Wrong calls are reported at the end of the graph, with operator, shapes and the caller's line; what follows a wrong
-//! call is harmless.
+//! Wrong calls are reported when the graph is built, with operator, shapes and the caller's line. Later calls on the
+//! result are harmless.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[allow(dead_code)]

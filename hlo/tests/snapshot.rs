@@ -1,6 +1,6 @@
-//! Dumps for people: the snapshot of every case of the conformance table, the difference of two graphs, and Graphviz.
+//! Human-readable output: the snapshot of every case of the conformance table, the diff of two graphs, and Graphviz.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p hlo --test snapshot` rewrites the snapshot; the change is then reviewed as text.
+//! `UPDATE_GOLDEN=1 cargo test -p hlo --test snapshot` rewrites the snapshot; review the change as text.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use hlo::{Computation, DType, Graph, Literal, Shape, cases, text};

@@ -1,4 +1,4 @@
-//! Operators over all replicas, in a program that runs as the only one: the operand comes back.
+//! All-reduce. A test program runs as its only replica, so the result is the operand.
 
 use super::{Case, bools, case, v};
 use crate::grad::grad;

@@ -1,4 +1,4 @@
-//! Loops, branches, calls, and the random bits that are made of integer operators.
+//! Loops, branches, calls, and random bits.
 
 use super::{Case, case, v};
 use crate::graph::{Computation, Graph, Tensor};
@@ -141,7 +141,7 @@ fn calls() -> Vec<Case> {
     ]
 }
 
-/// The key of a seed, for a purpose and a step.
+/// The key of a seed, folded with a purpose and a step.
 fn folded<'g>(x: &[Tensor<'g>]) -> Key<'g> {
     Key::new(x[0]).fold(0x0123_4567_89ab_cdef).fold_step(x[1])
 }
@@ -173,7 +173,8 @@ fn random() -> Vec<Case> {
         [v([0.779_476_55f32, 1.132_878_8, -1.116_430_4, -0.947_164_36])],
     )
     .within(3e-6);
-    // Of the first two blocks above, by a quarter each: the low words' low halves, their high halves, then the high words'.
+    // Trials from the first two blocks above, a quarter each: low halves of the low words, their high halves, then the
+    // same for the high words.
     let trials = case(
         "dynamic-update-slice",
         "trials of a folded key, of which the last quarter is not whole",

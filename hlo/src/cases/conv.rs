@@ -237,7 +237,7 @@ fn moved<'g>(x: Tensor<'g>, kernel: Tensor<'g>) -> Tensor<'g> {
     )
 }
 
-/// Axes `[batch, …, feature]` and `[…, in, out]` with `spatial` axes between or before.
+/// Axes `[batch, …, feature]` and `[…, in, out]`, with the `spatial` axes in place of the dots.
 fn channels_last(spatial: usize) -> ConvDims {
     ConvDims {
         input_batch: 0,

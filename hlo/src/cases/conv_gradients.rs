@@ -1,5 +1,5 @@
-//! The two gradients of a convolution as values, so that every executor runs what a backward pass runs. The last input is
-//! the cotangent; the gradients' own derivatives are checked with them.
+//! The two gradients of a convolution, as outputs of a case, so that every executor runs a backward pass. The last
+//! input is the cotangent. The gradient check covers second derivatives.
 
 use super::conv::dilated;
 use super::{Case, case, gradients, mixed, window};

@@ -5,7 +5,7 @@ use crate::literal::Literal;
 
 const INF: f32 = f32::INFINITY;
 const NAN: f32 = f32::NAN;
-/// Room for a platform's own approximation of a transcendental function.
+/// Tolerance for a platform's approximation of a transcendental function.
 const APPROXIMATE: f64 = 3e-6;
 
 pub(super) fn cases() -> Vec<Case> {

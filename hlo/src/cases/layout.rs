@@ -11,7 +11,7 @@ pub(super) fn cases() -> Vec<Case> {
         .collect()
 }
 
-/// 0, 1, … as f32 of `dims`.
+/// 0, 1, … as an f32 array of `dims`.
 fn count(dims: &[usize]) -> Literal {
     let n: usize = dims.iter().product();
     Literal::new(dims, &(0..n).map(|i| i as f32).collect::<Vec<_>>())

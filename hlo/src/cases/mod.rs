@@ -1,12 +1,12 @@
-//! The conformance table: for every operator, what goes in and what must come out, edge cases included.
+//! The conformance table: inputs and expected outputs for every operator, edge cases included.
 //!
 //! One table serves every executor and every kind of test: the evaluator and each device run the same cases, gradients
-//! are checked on them, and their dumps are the snapshots. Expected values were worked out by hand or by NumPy, never by
-//! the evaluator.
+//! are checked on them, and their dumps are the snapshots. Expected values come from NumPy or were computed by hand,
+//! never by the evaluator.
 //!
-//! What the table leaves open, because platforms differ: which sign a zero has when the maximum or minimum of −0 and +0
-//! is taken; denormal numbers; integer powers with exponents above 31; and the order of updates that set the same element of a scatter. Conversions to `bf16`
-//! appear only with values that round the same way directly and by way of `f32`.
+//! The table leaves open where platforms differ: the sign of a zero when the maximum or minimum of −0 and +0 is taken;
+//! denormal numbers; integer powers with exponents above 31; and the order of updates that set the same element of a
+//! scatter. Conversions to `bf16` use only values that round the same way directly and through `f32`.
 #![allow(
     clippy::approx_constant,
     clippy::excessive_precision,
@@ -36,24 +36,24 @@ use crate::op::WindowDim;
 /// Builds the graph of a case on its inputs.
 pub type Build = for<'a> fn(&'a Graph, &[Tensor<'a>]) -> Vec<Tensor<'a>>;
 
-/// What is known of the derivative of a case.
+/// The expected derivative of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gradient {
-    /// Nothing is claimed: the inputs lie on a kink, or the derivative is the affair of another case.
+    /// Not checked: the inputs lie on a kink, or another case covers the derivative.
     Unchecked,
-    /// Smooth in these inputs at their values: the gradient equals the difference quotient.
+    /// Smooth at these inputs: the gradient with respect to each equals the difference quotient.
     Numeric(&'static [usize]),
-    /// Constant wherever it is smooth: the gradient with respect to every input is exactly zero.
+    /// Piecewise constant: the gradient with respect to every input is exactly zero.
     Zero,
-    /// Written stop: a gradient is refused, naming the operator.
+    /// Differentiation fails with an error that names the operator.
     Stop,
 }
 
-/// A graph with inputs and the outputs that every executor must yield.
+/// A graph with its inputs and expected outputs.
 pub struct Case {
     /// The operator under test, as in [`crate::Op::all_names`].
     pub op: &'static str,
-    /// What is special about the case.
+    /// Describes the case.
     pub name: &'static str,
     /// Arguments, one per parameter.
     pub inputs: Vec<Literal>,
@@ -61,13 +61,13 @@ pub struct Case {
     pub build: Build,
     /// Expected outputs.
     pub want: Vec<Literal>,
-    /// Largest allowed |got − want| / max(1, |want|); 0 asks for the same number, the sign of zero included.
+    /// Largest allowed |got − want| / max(1, |want|). 0 requires equality, including the sign of zero.
     pub tolerance: f64,
-    /// Its derivative.
+    /// Expected derivative.
     pub gradient: Gradient,
 }
 
-/// Every case, those of one operator together.
+/// Every case, grouped by operator.
 pub fn all() -> Vec<Case> {
     [
         elementwise::cases(),
@@ -112,13 +112,13 @@ fn v<T: Element, const N: usize>(values: [T; N]) -> Literal {
     Literal::new(&[N], &values)
 }
 
-/// Quarters from −3.75 to 3.75, of which 31 that follow one another differ; products and short sums are exact in `f32`.
+/// Multiples of 0.25 from −3.75 to 3.75; any 31 consecutive values differ. Products and short sums are exact in `f32`.
 fn mixed(dims: &[usize], step: usize) -> Literal {
     let value = |i: usize| ((i * step % 31) as f32 - 15.0) / 4.0;
     Literal::new(dims, &(0..dims.iter().product()).map(value).collect::<Vec<_>>())
 }
 
-/// `size` neighbours, at every place.
+/// A window of `size` neighbours with stride 1.
 fn window(size: usize) -> WindowDim {
     WindowDim {
         size,
@@ -126,7 +126,7 @@ fn window(size: usize) -> WindowDim {
     }
 }
 
-/// Gradients of `y`, whose cotangent is the last input, with respect to the others.
+/// Gradients of `y` with respect to all inputs but the last, which is the cotangent of `y`.
 fn gradients<'g>(y: Tensor<'g>, inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     let (cotangent, wrt) = (inputs[inputs.len() - 1], &inputs[..inputs.len() - 1]);
     grad((y * cotangent).reduce_sum_all(), wrt)
@@ -163,10 +163,11 @@ impl Case {
         format!("{}: {}", self.op, self.name)
     }
 
-    /// The case as a computation of one parameter per input.
+    /// Builds the case as a computation with one parameter per input.
     ///
     /// # Errors
-    /// When the case itself is wrong.
+    ///
+    /// The graph's error if the case itself is wrong.
     pub fn computation(&self) -> Result<Computation> {
         let name = |(i, input): (usize, &Literal)| (format!("x{i}"), input.shape().clone());
         let parameters: Vec<_> = self.inputs.iter().enumerate().map(name).collect();
@@ -176,7 +177,8 @@ impl Case {
     /// Compares an executor's outputs with the expected ones.
     ///
     /// # Errors
-    /// The first difference, in a sentence.
+    ///
+    /// A sentence that describes the first difference.
     pub fn check(&self, got: &[Literal]) -> std::result::Result<(), String> {
         let shapes = |literals: &[Literal]| literals.iter().map(|l| l.shape().to_string()).collect::<Vec<_>>();
         if shapes(got) != shapes(&self.want) {

@@ -1,4 +1,4 @@
-//! Windows: pooling, reductions, and the scatter to where a window has its maximum.
+//! Windows: pooling, reductions, and select-and-scatter.
 
 use super::{Case, bools, case, gradients, mixed, v, window};
 use crate::literal::Literal;
@@ -253,7 +253,7 @@ fn types() -> Vec<Case> {
     ]
 }
 
-/// Every window of two has a tie.
+/// Values with a tie in every window of two.
 fn tied() -> Literal {
     let values = [
         2.0f32, 2.0, 1.0, 2.0, 2.0, 1.0, 3.0, 3.0, 0.0, 0.0, 3.0, 1.0, 0.0, 0.0, 1.0, 1.0,

@@ -83,7 +83,7 @@ fn int_binary(op: Binary, dtype: DType, a: i128, b: i128) -> i128 {
         Binary::Add => a + b,
         Binary::Subtract => a - b,
         Binary::Multiply => a.wrapping_mul(b),
-        // As XLA: division by zero yields all ones, its remainder the dividend.
+        // Like XLA: division by zero yields all ones, and its remainder is the dividend.
         Binary::Divide if b == 0 => -1,
         Binary::Divide => a / b,
         Binary::Remainder if b == 0 => a,
@@ -100,7 +100,7 @@ fn int_binary(op: Binary, dtype: DType, a: i128, b: i128) -> i128 {
     }
 }
 
-/// `base` to the `exponent`, wrapping; a negative exponent leaves 0 but for the bases 1 and −1, as XLA has it.
+/// Wrapping integer power. Like XLA, a negative exponent yields 0 unless the base is 1 or −1.
 fn int_power(base: i128, exponent: i128) -> i128 {
     match (base, exponent) {
         (1, _) => 1,
@@ -188,7 +188,7 @@ pub fn bitcast(x: &Value, to: DType) -> Value {
 }
 
 pub fn dot(d: &DotDims, x: &Value, y: &Value, shape: Shape) -> Value {
-    // Both operands as [batch, free, contracted] and [batch, free, contracted], then plain loops.
+    // Transpose both operands to [batch, free, contracted], then use plain loops.
     let (a, [batch, rows, depth]) = super::moves::grouped(x, &d.lhs_batch, &d.lhs_contract);
     let (b, [_, columns, _]) = super::moves::grouped(y, &d.rhs_batch, &d.rhs_contract);
     let dtype = shape.dtype;
@@ -222,7 +222,7 @@ pub fn reduce(axes: &[usize], reducer: Reducer, x: &Value, init: &Value, shape: 
     Value { shape, data }
 }
 
-/// One result per group of flat indices: the elements of `x` there, combined in order from `init` on.
+/// Combines each group of elements of `x`, given by flat indices, in order and starting from `init`.
 pub fn fold<G: IntoIterator<Item = usize>>(
     reducer: Reducer,
     x: &Value,

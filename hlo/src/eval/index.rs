@@ -1,4 +1,4 @@
-//! Run-time indices and ordering, in the evaluator.
+//! Run-time indices and ordering in the evaluator.
 
 use super::moves::{flatten, unflatten};
 use super::{Data, Value, round_to, wrap};
@@ -7,7 +7,7 @@ use crate::op::{GatherDims, Update};
 use crate::shape::Shape;
 use std::cmp::Ordering;
 
-/// Start of a window of `size` in `dim` elements: moved inside where it would overhang.
+/// Clamps the start of a window of `size` so that it lies inside `dim` elements.
 fn clamp_start(start: i128, size: usize, dim: usize) -> usize {
     start.clamp(0, (dim - size) as i128) as usize
 }
@@ -41,7 +41,7 @@ pub fn dynamic_update_slice(x: &Value, update: &Value, scalars: &[&Value]) -> Va
     out
 }
 
-/// Brings element `i` of `update` to flat index `target`.
+/// Combines element `i` of `update` into flat index `target`.
 pub fn combine(out: &mut Value, target: usize, update: &Value, i: usize, how: Update) {
     let dtype = out.shape.dtype;
     match (&mut out.data, &update.data, how) {
@@ -53,7 +53,7 @@ pub fn combine(out: &mut Value, target: usize, update: &Value, i: usize, how: Up
     }
 }
 
-/// Where element `i` of a gather's result (a scatter's updates) lies: window start, unclamped, and offset within it.
+/// Window start (unclamped) and offset in the window for element `i` of a gather's result or a scatter's updates.
 fn window_of(d: &GatherDims, rank: usize, indices: &Value, result: &[usize], i: usize) -> (Vec<i128>, Vec<usize>) {
     let at = unflatten(i, result);
     let batch: Vec<usize> = (0..at.len()).filter(|a| !d.offset.contains(a)).map(|a| at[a]).collect();
@@ -99,7 +99,7 @@ pub fn scatter(d: &GatherDims, update: Update, x: &Value, indices: &Value, updat
     out
 }
 
-/// Order of two elements; floating-point numbers in IEEE's total order.
+/// Compares two elements; floating-point numbers in IEEE's total order.
 fn order(x: &Value, i: usize, j: usize) -> Ordering {
     match &x.data {
         Data::Float(v) => v[i].total_cmp(&v[j]),
@@ -107,7 +107,7 @@ fn order(x: &Value, i: usize, j: usize) -> Ordering {
     }
 }
 
-/// Flat indices of `x` with each line along `axis` stably ordered.
+/// Flat indices of `x` after a stable sort of each line along `axis`.
 fn sorted_indices(x: &Value, axis: usize, descending: bool) -> Vec<usize> {
     let stride: usize = x.shape.dims[axis + 1..].iter().product();
     let length = x.shape.dims[axis];

@@ -1,8 +1,8 @@
-//! Reference interpreter: the oracle of tests, and what runs where there is no plugin.
+//! Reference interpreter: the oracle of the tests, and the executor where no plugin is available.
 //!
-//! Floating-point results are computed in `f64` and rounded to the element type once per operator (a dot product or a
-//! sum once at its end); integers wrap at their width. It runs a program as its only replica, which has nobody to reduce
-//! with: an all-reduce yields its operand.
+//! Floating-point results are computed in `f64` and rounded to the element type once per operator (for a dot product or
+//! a sum, once at its end). Integers wrap at their width. A program runs as its only replica, so an all-reduce returns
+//! its operand.
 
 mod arith;
 mod index;
@@ -18,14 +18,14 @@ use crate::op::Op;
 use crate::shape::{DType, Shape};
 use std::rc::Rc;
 
-/// An array while it is computed with.
+/// An array under evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Value {
     pub shape: Shape,
     pub data: Data,
 }
 
-/// Elements in row-major order; `pred` is held as 0 and 1.
+/// Elements in row-major order; `pred` is stored as 0 and 1.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Data {
     Float(Vec<f64>),
@@ -41,7 +41,7 @@ pub(crate) fn integer_range(dtype: DType) -> (i128, i128) {
     }
 }
 
-/// `value` rounded to a floating-point type.
+/// Rounds `value` to a floating-point type.
 pub(crate) fn round_to(dtype: DType, value: f64) -> f64 {
     match dtype {
         DType::F32 => f64::from(value as f32),
@@ -51,27 +51,27 @@ pub(crate) fn round_to(dtype: DType, value: f64) -> f64 {
     }
 }
 
-/// `value` wrapped at the width of an integer type.
+/// Wraps `value` to the width of an integer type.
 pub(crate) fn wrap(dtype: DType, value: i128) -> i128 {
     let (low, high) = integer_range(dtype);
     let span = high - low + 1;
     (value - low).rem_euclid(span) + low
 }
 
-/// `value` as an element of an integer type: truncated, limited to the range, NaN as 0.
+/// Converts to an integer type: truncates, saturates, and maps NaN to 0.
 pub(crate) fn saturate(dtype: DType, value: f64) -> i128 {
     let (low, high) = integer_range(dtype);
     (value as i128).clamp(low, high)
 }
 
 impl Value {
-    /// Every element `value`, rounded or limited to the type.
+    /// An array filled with `value`, rounded or saturated to the type.
     pub fn filled(shape: Shape, value: f64) -> Self {
         let n = shape.elements();
         Self::rounded(shape, &vec![value; n])
     }
 
-    /// `values`, rounded or limited to the type.
+    /// An array of `values`, rounded or saturated to the type.
     pub fn rounded(shape: Shape, values: &[f64]) -> Self {
         let data = match shape.dtype {
             dtype if dtype.is_float() => Data::Float(values.iter().map(|&v| round_to(dtype, v)).collect()),
@@ -112,7 +112,8 @@ impl Value {
         }
     }
 
-    /// A new array whose element `i` is this one's element `from(i)`, or of `other` where that is `None`.
+    /// Picks elements: element `i` of the result is element `from(i)` of this array, or that of `other` if `from(i)` is
+    /// `None`.
     pub fn picked(&self, shape: Shape, other: Option<&Value>, from: impl Fn(usize) -> Option<usize>) -> Value {
         fn pick<T: Copy>(own: &[T], other: Option<T>, n: usize, from: impl Fn(usize) -> Option<usize>) -> Vec<T> {
             (0..n)
@@ -129,7 +130,7 @@ impl Value {
         Value { shape, data }
     }
 
-    /// The elements for people, integers exactly.
+    /// Elements as text; integers are exact.
     pub fn printed(&self) -> Vec<String> {
         match &self.data {
             Data::Float(v) => v.iter().map(f64::to_string).collect(),
@@ -147,10 +148,11 @@ impl Value {
 }
 
 impl Computation {
-    /// Runs the computation on `arguments`, one per parameter.
+    /// Evaluates the computation on `arguments`, one per parameter.
     ///
     /// # Errors
-    /// [`Error::Evaluate`] when number, type or dimensions of the arguments are not the parameters'.
+    ///
+    /// [`Error::Evaluate`] if the number, types or dimensions of the arguments do not match the parameters.
     pub fn evaluate(&self, arguments: &[Literal]) -> Result<Vec<Literal>> {
         let specs = self.parameter_specs();
         let fail = |message: String| Error::Evaluate {

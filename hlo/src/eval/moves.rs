@@ -1,4 +1,4 @@
-//! Moving elements, in the evaluator: each is a map from result index to operand index.
+//! Data movement in the evaluator: each operator maps result indices to operand indices.
 
 use super::{Data, Value, round_to, wrap};
 use crate::shape::Shape;
@@ -13,7 +13,7 @@ pub fn unflatten(mut i: usize, dims: &[usize]) -> Vec<usize> {
     at
 }
 
-/// Flat index of coordinates.
+/// Flat index of coordinates `at` in `dims`.
 pub fn flatten(at: &[usize], dims: &[usize]) -> usize {
     at.iter().zip(dims).fold(0, |flat, (&i, &d)| flat * d + i)
 }
@@ -76,7 +76,7 @@ pub fn pad(x: &Value, value: &Value, shape: Shape, low: &[i64], interior: &[usiz
 }
 
 pub fn concatenate(parts: &[&Value], shape: Shape, axis: usize) -> Value {
-    // Rows of each part that are contiguous in the result follow one another.
+    // Interleaves the contiguous rows of the parts, `outer` times.
     fn join<T: Copy>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
         let row = |o: usize| {
             parts
@@ -114,7 +114,7 @@ pub fn reverse(x: &Value, axes: &[usize]) -> Value {
     })
 }
 
-/// `x` transposed to [batch, free, last] with the sizes of the three groups.
+/// Transposes `x` to [batch, free, last]; returns the sizes of the three groups too.
 pub fn grouped(x: &Value, batch: &[usize], last: &[usize]) -> (Value, [usize; 3]) {
     let free: Vec<usize> = (0..x.shape.rank())
         .filter(|a| !batch.contains(a) && !last.contains(a))

@@ -1,12 +1,12 @@
-//! Windows in the evaluator: convolution, reduction under a window, select-and-scatter.
+//! Windows in the evaluator: convolution, windowed reduction, select-and-scatter.
 
 use super::moves::unflatten;
 use super::{Data, Value, arith, index, round_to};
 use crate::op::{ConvDims, Reducer, Update, WindowDim};
 use crate::shape::Shape;
 
-/// Flat offsets, by the strides of each, of the window's elements and of the operand's elements under them, the window
-/// being at `position`; row-major, without holes and padding.
+/// Pairs of flat offsets, in the window and in the operand, for the window at `position`. Row-major; holes and padding
+/// are left out. `strides` are those of the window and of the operand.
 fn covered(window: &[WindowDim], position: &[usize], dims: &[usize], strides: [&[usize]; 2]) -> Vec<(usize, usize)> {
     let mut offsets = vec![(0, 0)];
     for (axis, w) in window.iter().enumerate() {
@@ -29,7 +29,7 @@ fn along(values: &[usize], axes: &[usize]) -> Vec<usize> {
     axes.iter().map(|&a| values[a]).collect()
 }
 
-/// `groups` are those of the features and those of the batch.
+/// `groups` are the feature groups and the batch groups.
 pub fn convolution(
     window: &[WindowDim],
     d: &ConvDims,
@@ -69,7 +69,7 @@ pub fn convolution(
     Value { shape, data }
 }
 
-/// Per position of the window, the flat indices of the elements of `x` under it, in row-major order.
+/// For each window position, the flat indices of the elements of `x` under the window, in row-major order.
 fn windows<'a>(window: &'a [WindowDim], x: &'a Value, positions: &'a [usize]) -> impl Iterator<Item = Vec<usize>> + 'a {
     let strides = x.shape.strides();
     (0..positions.iter().product()).map(move |p| {

@@ -1,4 +1,4 @@
-//! One convolution in each of its forms.
+//! Builds one convolution in each of its forms.
 
 use super::sums::column_sums;
 use super::{ConvFacts, Form, Grouping, Lowering};
@@ -6,18 +6,18 @@ use crate::graph::{Graph, Node, Tensor};
 use crate::op::{ConvDims, DIRECT_CONVOLUTION, DirectConvolution, DotDims, Op, WindowDim};
 use crate::shape::DType;
 
-/// A convolution whose operands stand in a graph.
+/// A convolution with its operands in a graph.
 #[derive(Clone)]
 pub(super) struct Conv<'g> {
     pub(super) x: Tensor<'g>,
     pub(super) kernel: Tensor<'g>,
     pub(super) dims: ConvDims,
     pub(super) facts: ConvFacts,
-    /// What it is to a library of convolutions.
+    /// The library's description of it, if the library supports it.
     direct: Option<DirectConvolution>,
 }
 
-/// Where the result of a form has its examples, channels and positions.
+/// Positions of the example, channel and spatial axes in the result of a form.
 pub(super) struct Roles {
     pub(super) batch: usize,
     pub(super) feature: usize,
@@ -45,7 +45,7 @@ impl Roles {
 }
 
 impl<'g> Conv<'g> {
-    /// `node`, if it is a convolution that has any other form.
+    /// `node` as a convolution; `None` if it is another operator or has no other form.
     pub(super) fn of(graph: &'g Graph, node: &Node, training: bool) -> Option<Self> {
         let Op::Convolution {
             window,
@@ -98,8 +98,7 @@ impl<'g> Conv<'g> {
         &self.facts
     }
 
-    /// The result in the order of the operator's axes; `None` where the operator itself is meant, or the form does not
-    /// exist.
+    /// The result in the operator's axis order. `None` if `by` keeps the operator, or if the form does not apply.
     pub(super) fn lowered(&self, by: Lowering) -> Option<Tensor<'g>> {
         if by == Lowering::DIRECT {
             return self.direct();
@@ -111,7 +110,7 @@ impl<'g> Conv<'g> {
         Some(self.in_order(result, &roles))
     }
 
-    /// The result of a form other than the operator's, and the order of its axes.
+    /// The result of a form other than the operator, with its axis order.
     pub(super) fn formed(&self, form: Form) -> Option<(Tensor<'g>, Roles)> {
         use {Form::*, Grouping::*};
         let spatial = self.facts.window.len();
@@ -127,7 +126,7 @@ impl<'g> Conv<'g> {
         Some((result, roles))
     }
 
-    /// A call of the host's, where it knows the operator.
+    /// A host call, if the library supports the operator.
     fn direct(&self) -> Option<Tensor<'g>> {
         let of = self.direct.as_ref().filter(|_| self.facts.dtype == DType::F32)?;
         let [feature_groups, batch_groups] = self.groups();
@@ -142,7 +141,8 @@ impl<'g> Conv<'g> {
         called.first().copied()
     }
 
-    /// The operator with its axes in order; a sum of several, of some of the summed channels each, where those are many.
+    /// The operator with its axes in order. A long sum over channels is split into several convolutions, which are
+    /// added.
     pub(super) fn ordered(&self) -> Tensor<'g> {
         let dims = ConvDims::channels_last(self.facts.window.len());
         let order = [
@@ -179,7 +179,7 @@ impl<'g> Conv<'g> {
         self.dims == ConvDims::channels_last(self.facts.window.len())
     }
 
-    /// A result transposed into the operator's order.
+    /// Transposes a result to the operator's axis order.
     fn in_order(&self, result: Tensor<'g>, roles: &Roles) -> Tensor<'g> {
         let mut order = vec![0; result.shape().rank()];
         order[self.dims.output_batch] = roles.batch;
@@ -190,7 +190,7 @@ impl<'g> Conv<'g> {
         transposed(result, &order)
     }
 
-    /// Per element of the window, what lies under it at all positions, times that element of the kernel.
+    /// For each window element: the input under it at all positions, times that element of the kernel; then summed.
     fn taps(&self) -> Tensor<'g> {
         let facts = &self.facts;
         let input = self.padded([self.dims.input_batch, self.dims.input_feature]);
@@ -215,7 +215,7 @@ impl<'g> Conv<'g> {
         })
     }
 
-    /// What lies under all elements of the window side by side, times the kernel as one matrix.
+    /// The input under all window elements, concatenated as channels (im2col), times the kernel as one matrix.
     fn patches(&self) -> Tensor<'g> {
         let facts = &self.facts;
         let input = self.padded([self.dims.input_batch, self.dims.input_feature]);
@@ -226,7 +226,7 @@ impl<'g> Conv<'g> {
         product(side_by_side, matrix, [facts.window.len() + 1, 0])
     }
 
-    /// Per position, all that lies under the window, times the kernel as one matrix.
+    /// For each position: the input under the window, times the kernel as one matrix.
     fn at_positions(&self) -> Tensor<'g> {
         let facts = &self.facts;
         let input = self.padded([self.dims.input_feature, self.dims.input_batch]);
@@ -241,7 +241,7 @@ impl<'g> Conv<'g> {
         joined(&parts, 0).reshape(&[&facts.positions[..], &[facts.batch, facts.filters]].concat())
     }
 
-    /// What lies under the window at all positions side by side, times the kernel as one matrix.
+    /// The input under the window at all positions, concatenated as examples, times the kernel as one matrix.
     fn columns(&self) -> Tensor<'g> {
         let facts = &self.facts;
         let input = self.padded([self.dims.input_feature, self.dims.input_batch]);
@@ -253,7 +253,7 @@ impl<'g> Conv<'g> {
         product(side_by_side, matrix, [0, 0]).reshape(&[&facts.positions[..], &[facts.batch, facts.filters]].concat())
     }
 
-    /// Per position, all that lies under the window times the kernel, elementwise, summed.
+    /// For each position: the input under the window times the kernel, elementwise, then reduced.
     fn reductions(&self) -> Tensor<'g> {
         let facts = &self.facts;
         let input = self.padded([self.dims.input_feature, self.dims.input_batch]);
@@ -277,7 +277,7 @@ impl<'g> Conv<'g> {
         self.facts.window.iter().map(|w| w.size).collect()
     }
 
-    /// Whether anything but padding and holes lies under this element of the window at any position.
+    /// Whether this window element reads the input, not just padding and holes, at any position.
     fn meets_input(&self, at: &[usize]) -> bool {
         let facts = &self.facts;
         (0..at.len()).all(|axis| {
@@ -286,7 +286,7 @@ impl<'g> Conv<'g> {
         })
     }
 
-    /// The input `[ends[0], spatial…, ends[1]]`, with its padding and holes.
+    /// The input `[ends[0], spatial…, ends[1]]`, padded and dilated.
     fn padded(&self, ends: [usize; 2]) -> Tensor<'g> {
         let order = [&ends[..1], &self.dims.input_spatial, &ends[1..]].concat();
         let x = transposed(self.x, &order);
@@ -304,7 +304,7 @@ impl<'g> Conv<'g> {
         if nothing { x } else { x.pad(0.0, &low, &high, &holes) }
     }
 
-    /// What lies under element `at` of the window, at all positions.
+    /// The input under window element `at`, at all positions.
     fn under(&self, input: Tensor<'g>, at: &[usize]) -> Tensor<'g> {
         let window = &self.facts.window;
         let start = (0..at.len()).map(|a| at[a] * window[a].window_dilation);
@@ -312,7 +312,7 @@ impl<'g> Conv<'g> {
         picked(input, start, &self.facts.positions, step)
     }
 
-    /// What lies under all elements of the window at position `at`.
+    /// The input under all window elements at position `at`.
     fn window_at(&self, input: Tensor<'g>, at: &[usize]) -> Tensor<'g> {
         let window = &self.facts.window;
         let start = (0..at.len()).map(|a| at[a] * window[a].stride);
@@ -320,7 +320,7 @@ impl<'g> Conv<'g> {
         picked(input, start, &self.sizes(), step)
     }
 
-    /// The kernel within one element of the window, which stays as axes of one.
+    /// The kernel at one window element; its spatial axes have size 1.
     fn kernel_at(&self, at: &[usize]) -> Tensor<'g> {
         let (mut start, mut limit) = (vec![0; self.kernel.shape().rank()], self.kernel.dims());
         for (&axis, &index) in self.dims.kernel_spatial.iter().zip(at) {
@@ -332,7 +332,7 @@ impl<'g> Conv<'g> {
         }
     }
 
-    /// One element of the kernel as a matrix, and which of its axes runs along the input's channels.
+    /// The kernel at one window element as a matrix, and the index of its input-channel axis.
     fn element(&self, at: &[usize]) -> (Tensor<'g>, usize) {
         let (channels, filters) = (self.facts.channels, self.facts.filters);
         let part = self.kernel_at(at);
@@ -342,7 +342,7 @@ impl<'g> Conv<'g> {
         }
     }
 
-    /// The kernel as `[window…, in, out]`, or with `in` first.
+    /// The kernel as `[window…, in, out]`, or as `[in, window…, out]` if `inner_first`.
     fn kernel_in_order(&self, inner_first: bool) -> Tensor<'g> {
         let (inner, outer) = ([self.dims.kernel_input], [self.dims.kernel_output]);
         let within = &self.dims.kernel_spatial[..];
@@ -356,19 +356,19 @@ impl<'g> Conv<'g> {
     }
 }
 
-/// `x` with result axis `i` its axis `order[i]`.
+/// Transposes `x`: result axis `i` is axis `order[i]`.
 fn transposed<'g>(x: Tensor<'g>, order: &[usize]) -> Tensor<'g> {
     if order.is_sorted() { x } else { x.transpose(order) }
 }
 
-/// From the first index to before the second along `axis`.
+/// Slices `from..to` along `axis`.
 fn along<'g>(x: Tensor<'g>, axis: usize, [from, to]: [usize; 2]) -> Tensor<'g> {
     let (mut start, mut limit) = (vec![0; x.shape().rank()], x.dims());
     (start[axis], limit[axis]) = (from, to);
     x.slice(&start, &limit)
 }
 
-/// Parts side by side along `axis`.
+/// Concatenates parts along `axis`.
 fn joined<'g>(parts: &[Tensor<'g>], axis: usize) -> Tensor<'g> {
     match parts {
         [part] => *part,
@@ -376,7 +376,8 @@ fn joined<'g>(parts: &[Tensor<'g>], axis: usize) -> Tensor<'g> {
     }
 }
 
-/// Of `[first, spatial…, last]`, along each spatial axis `count` elements from `start` at distance `step`.
+/// Strided slice of the spatial axes of `[first, spatial…, last]`: for each axis, `count` elements from `start` with
+/// stride `step`.
 fn picked<'g>(
     x: Tensor<'g>,
     start: impl Iterator<Item = usize>,
@@ -396,8 +397,8 @@ fn picked<'g>(
     }
 }
 
-/// `[a…, k] · [k, b]` or with another pair of axes contracted. Compilers know products of two axes best, so the others are
-/// merged around it.
+/// `[a…, k] · [k, b]`, or with another pair of axes contracted. The other axes are merged first because compilers
+/// handle products of two matrices best.
 fn product<'g>(a: Tensor<'g>, matrix: Tensor<'g>, [left, right]: [usize; 2]) -> Tensor<'g> {
     let dims = a.dims();
     let contract = |left| DotDims {
@@ -415,7 +416,7 @@ fn product<'g>(a: Tensor<'g>, matrix: Tensor<'g>, [left, right]: [usize; 2]) -> 
     result.reshape(&[rows, &[columns]].concat())
 }
 
-/// All indices into `dims`, the last axis fastest.
+/// All indices into `dims`, in row-major order.
 pub(super) fn indices(dims: &[usize]) -> impl Iterator<Item = Vec<usize>> {
     let total: usize = dims.iter().product();
     (0..total).map(|flat| crate::eval::unflatten(flat, dims))

@@ -1,10 +1,10 @@
-//! Rewriting of a finished graph for one kind of device: what a compiler computes slowly in the form in which models and
-//! gradients are written, said in a form that it computes fast.
+//! Lowering: rewrites a finished graph for one kind of device, replacing operators that its compiler executes slowly by
+//! equivalent ones that it executes fast.
 //!
-//! Convolutions are rewritten, sums over all but the channels, and maxima under a window with their gradients. Forward passes
-//! and both gradients of a convolution arrive here as the one operator [`Op::Convolution`], so [`choose`](choose::choose)
-//! decides by shape alone and knows nothing of training. Every form is the same sum in another order, so results agree within
-//! rounding.
+//! Convolutions, reductions over all axes but the channels, and max pooling with its gradient are rewritten. The
+//! forward pass and both gradients of a convolution arrive here as [`Op::Convolution`], so [`choose`](choose::choose)
+//! decides by shape alone, independently of training. Every form computes the same sum in another order, so results
+//! agree up to rounding.
 
 mod choose;
 mod conv;
@@ -26,14 +26,14 @@ pub use pool::{MAXIMA, MAXIMA_GRADIENT};
 pub use sums::COLUMN_SUMS;
 use sums::HostSums;
 
-/// What a graph is rewritten for.
+/// Target of a lowering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A device whose compiler has fast convolutions of every kind (GPU, TPU): nothing is rewritten.
+    /// A device whose compiler has fast convolutions of every kind (GPU, TPU): rewrites nothing.
     Any,
     /// XLA on a CPU.
     Cpu,
-    /// XLA on a CPU, in a host that offers the functions [`DIRECT_CONVOLUTION`], [`COLUMN_SUMS`], [`MAXIMA`] and
+    /// XLA on a CPU, in a host that provides the functions [`DIRECT_CONVOLUTION`], [`COLUMN_SUMS`], [`MAXIMA`] and
     /// [`MAXIMA_GRADIENT`].
     CpuWithLibrary,
 }
@@ -41,23 +41,25 @@ pub enum Target {
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
-    /// As the operator itself.
+    /// The operator itself.
     Convolution,
-    /// As the operator, with the axes of its operands and result in the order of [`ConvDims::channels_last`]. Of any other
-    /// order XLA's CPU compiler makes that one at the top of a program only: within loops and conditionals it falls back to
-    /// plain loops over all elements, tens of times as slow.
+    /// The operator, with the axes of operands and result in the order of [`ConvDims::channels_last`]. XLA's CPU
+    /// compiler establishes this order only at the top level of a program: in loops and conditionals it falls back to
+    /// naive loops over all elements, which are tens of times slower.
     Ordered,
-    /// A sum over the window's elements: what lies under one element at all positions, times that element of the kernel.
-    /// A matrix product each, or a multiplication where channels do not mix.
+    /// A sum over window elements: the input under one element at all positions, times that element of the kernel. Each
+    /// term is a matrix product, or a multiplication if the convolution is depthwise.
     Taps,
-    /// One matrix product: what lies under all elements, side by side as channels, times the whole kernel.
+    /// One matrix product (im2col): the input under all window elements, concatenated as channels, times the whole
+    /// kernel.
     Patches,
-    /// A product per position of the window: all that lies under it, times the whole kernel. For windows of many elements
-    /// with few positions, as in gradients of kernels.
+    /// One product per window position: the input under the window, times the whole kernel. For large windows with few
+    /// positions, as in kernel gradients.
     Positions,
-    /// One matrix product: what lies under the window at all positions, side by side as examples, times the whole kernel.
+    /// One matrix product: the input under the window at all positions, concatenated as examples, times the whole
+    /// kernel.
     Columns,
-    /// A call of the host's [`DIRECT_CONVOLUTION`].
+    /// A call of the host function [`DIRECT_CONVOLUTION`].
     Direct,
 }
 
@@ -74,30 +76,30 @@ impl Form {
     ];
 }
 
-/// The form of one convolution.
+/// Lowering of one convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lowering {
-    /// How it is computed, or how each phase is.
+    /// Form of the convolution, or of each phase.
     pub form: Form,
-    /// Whether a dilated input (as in the gradient of a strided convolution's input) is taken apart: positions that meet
-    /// the same elements of the window form a phase, which is a convolution of the input without its holes.
+    /// Whether a dilated input (the input gradient of a strided convolution) is split into phases. A phase holds the
+    /// positions that read the same window elements; it is a convolution of the input without holes.
     pub phases: bool,
 }
 
 impl Lowering {
-    /// The operator itself.
+    /// Keeps the operator.
     pub const KEEP: Lowering = Lowering {
         form: Form::Convolution,
         phases: false,
     };
 
-    /// A call of the host's.
+    /// Calls the host's library.
     pub const DIRECT: Lowering = Lowering {
         form: Form::Direct,
         phases: false,
     };
 
-    /// The operator with its axes in order.
+    /// Keeps the operator but puts its axes in order.
     pub const ORDERED: Lowering = Lowering {
         form: Form::Ordered,
         phases: false,
@@ -105,10 +107,11 @@ impl Lowering {
 }
 
 impl Computation {
-    /// This computation with its convolutions, sums and maxima, also those of the computations that it calls, in the forms that
-    /// measure best on `target`. Parameters, outputs and scopes stay.
+    /// Rewrites the convolutions, reductions and max poolings of this computation, and of those it calls, into the
+    /// forms that measured best on `target`. Parameters, outputs and scopes are unchanged.
     ///
     /// # Errors
+    ///
     /// As [`Computation::lowered_by`].
     pub fn lowered(&self, target: Target) -> Result<Computation> {
         match target {
@@ -127,17 +130,18 @@ impl Computation {
         })
     }
 
-    /// This computation with its convolutions alone rewritten, in forms of the caller's choice. Where a form does not
-    /// exist (patches of channels that do not mix, phases without dilation) the operator stays.
+    /// Rewrites only convolutions, into forms that the caller chooses. The operator stays if the form does not apply
+    /// (patches of a depthwise convolution, phases without dilation).
     ///
     /// # Errors
-    /// [`crate::Error::Shape`] where a form does not fit its neighbours: a defect of this module.
+    ///
+    /// [`crate::Error::Shape`] if a form does not match the surrounding graph, which is a bug in this module.
     pub fn lowered_by(&self, choose: &dyn Fn(&ConvFacts) -> Lowering) -> Result<Computation> {
         Pass::new(choose, None).computation(self)
     }
 }
 
-/// Whether a computation has the gradient of any convolution's kernel.
+/// Whether a computation computes the kernel gradient of any convolution.
 fn trains(of: &Computation) -> bool {
     of.nodes.iter().filter(|node| node.operands.len() == 2).any(|node| {
         let [lhs, rhs] = [0, 1].map(|i| &of.nodes[node.operands[i]].shape().dims[..]);
@@ -146,10 +150,10 @@ fn trains(of: &Computation) -> bool {
     })
 }
 
-/// One run of the rewriting. Called computations are rewritten once, however often they are called.
+/// One rewriting pass. A called computation is rewritten once, however often it is called.
 struct Pass<'c> {
     choose: &'c dyn Fn(&ConvFacts) -> Lowering,
-    /// What operators that are no convolutions are rewritten for, if they are.
+    /// Target for operators other than convolutions; `None` keeps them.
     target: Option<Target>,
     done: BTreeMap<*const Computation, Arc<Computation>>,
 }
@@ -197,7 +201,7 @@ impl<'c> Pass<'c> {
         }
     }
 
-    /// What stands for `node`, whose operands are those of `graph`; `None` where it stays.
+    /// The replacement of `node`, whose operands are in `graph`; `None` keeps it.
     fn node<'g>(&self, graph: &'g Graph, node: &Node, training: bool, sums: &mut HostSums<'g>) -> Option<Tensor<'g>> {
         let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.as_str()));
         let host = self.target == Some(Target::CpuWithLibrary);
@@ -213,7 +217,7 @@ impl<'c> Pass<'c> {
         }
     }
 
-    /// `op` with the computations that it calls rewritten.
+    /// `op` with its called computations rewritten.
     fn called(&mut self, op: Op) -> Result<Op> {
         Ok(match op {
             Op::While { condition, body } => Op::While {

@@ -1,14 +1,14 @@
-//! The gradient of a strided convolution's input, without holes.
+//! The input gradient of a strided convolution, without holes.
 //!
-//! With base dilation `b`, position `b·q + r` meets only every `b`-th element of the window, the same ones for all `q`:
-//! those positions are a convolution of their own, of the input without holes. Its results are then interleaved.
+//! With base dilation `b`, position `b·q + r` reads only every `b`-th window element, the same ones for all `q`. So
+//! these positions form a convolution of the input without holes. The results of the phases are then interleaved.
 
 use super::Form;
 use super::conv::{Conv, Roles, indices};
 use crate::graph::Tensor;
 use crate::op::{ConvDims, WindowDim};
 
-/// One phase of one axis: the elements of the window from `first` at distance `step`, and the window that they make.
+/// One phase of one axis: every `step`-th window element starting at `first`, and the window that they form.
 struct Phase {
     first: usize,
     step: usize,
@@ -17,7 +17,7 @@ struct Phase {
 }
 
 impl<'g> Conv<'g> {
-    /// The result as `[batch, positions…, channels]`; `None` without holes, or where the window has any too.
+    /// The result as `[batch, positions…, channels]`. `None` if the input has no holes, or if the window has holes too.
     pub(super) fn phased(&self, form: Form) -> Option<(Tensor<'g>, Roles)> {
         let facts = &self.facts;
         let simple = facts.window.iter().all(|w| w.stride == 1 && w.window_dilation == 1);
@@ -25,7 +25,7 @@ impl<'g> Conv<'g> {
             return None;
         }
         let periods: Vec<usize> = facts.window.iter().map(|w| w.base_dilation).collect();
-        // All phases have as many positions as the first has; what is too much is cut at the end.
+        // All phases compute as many positions as the first; surplus ones are cut off at the end.
         let rows: Vec<usize> = facts
             .positions
             .iter()
@@ -49,7 +49,7 @@ impl<'g> Conv<'g> {
         Some((whole, Roles::batch_first(periods.len())))
     }
 
-    /// The result of one phase per axis, `[batch, positions…, channels]`.
+    /// The result `[batch, positions…, channels]` of one phase per axis.
     fn phase(&self, axes: &[Phase], form: Form) -> Option<Tensor<'g>> {
         let facts = &self.facts;
         let positions: Vec<usize> = axes.iter().map(|p| p.positions).collect();
@@ -75,7 +75,7 @@ impl<'g> Conv<'g> {
         (roles.batch == 0).then_some(result)
     }
 
-    /// The operator itself, its result `[batch, positions…, channels]`.
+    /// The operator itself, with result `[batch, positions…, channels]`.
     fn kept(&self) -> Tensor<'g> {
         let roles = Roles::batch_first(self.facts.window.len());
         let dims = ConvDims {
@@ -90,13 +90,13 @@ impl<'g> Conv<'g> {
     }
 }
 
-/// The phase of the positions `r`, `r + base_dilation`, … of an axis.
+/// The phase of positions `r`, `r + base_dilation`, … of an axis.
 fn phase(w: &WindowDim, r: usize, positions: usize, extent: usize) -> Phase {
     let period = w.base_dilation as i64;
     let first = (w.pad_low - r as i64).rem_euclid(period);
     let size = (w.size as i64 - first).max(0) as usize;
     let size = size.div_ceil(w.base_dilation);
-    // Element 0 of the phase lies over this index of the input at the phase's position 0.
+    // Input index under the phase's first window element at the phase's position 0.
     let at = (r as i64 + first - w.pad_low) / period;
     Phase {
         first: first.min(w.size as i64) as usize,
@@ -111,10 +111,11 @@ fn phase(w: &WindowDim, r: usize, positions: usize, extent: usize) -> Phase {
     }
 }
 
-/// Element `q` of phase `r` at position `period·q + r`, along each spatial axis of `[batch, positions…, channels]`.
+/// Interleaves phases: element `q` of phase `r` moves to position `period·q + r`, along each spatial axis of `[batch,
+/// positions…, channels]`.
 fn interleaved<'g>(phases: &[Tensor<'g>], periods: &[usize]) -> Tensor<'g> {
     let mut parts = phases.to_vec();
-    // The last axis first: its phases are neighbours.
+    // Start with the last axis, whose phases are adjacent.
     for (axis, &period) in periods.iter().enumerate().rev() {
         let axis = axis + 1;
         let woven = |group: &[Tensor<'g>]| {

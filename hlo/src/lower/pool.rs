@@ -1,23 +1,23 @@
-//! Maxima under a window, and their gradient.
+//! Max pooling and its gradient.
 //!
-//! XLA's CPU compiler asks of each element under each window whether it lies in the image: 3.6 % of ResNet-50's inference. For
-//! the gradient it reduces the indices of all axes beside the elements, each written out first as large as the operand, and then
-//! scatters element by element: in ResNet-50's step 2 to 4 % of the time. Hosts do either in one pass.
+//! XLA's CPU compiler checks bounds for each element of each window: 3.6 % of ResNet-50's inference. For the gradient
+//! it reduces the indices of all axes together with the elements, materialises each at the size of the operand, and
+//! then scatters element by element: 2 to 4 % of ResNet-50's training step. A host function needs one pass for either.
 
 use crate::graph::{Graph, Node, Tensor};
 use crate::op::{HostFunction, Op, Reducer, WindowDim};
 use crate::shape::{DType, Shape};
 
-/// The name under which a host offers programs the maxima of `f32` under a window ([`Tensor::max_pool`]) over images
-/// `[batch, height, width, channels]`. A call says the dimensions of the images `x` and of the maxima `y`, and the `window`, its
-/// `stride` and the padding `pad_low` before the image along height and width.
+/// Name of the host function for max pooling ([`Tensor::max_pool`]) of `f32` images `[batch, height, width, channels]`.
+/// Attributes of a call: the dimensions of the images `x` and of the maxima `y`, and the `window`, `stride` and leading
+/// padding `pad_low` along height and width.
 pub const MAXIMA: &str = "rigl_xla.maxima";
 
-/// The name under which a host offers programs [`Tensor::select_and_scatter`] of `f32` over images. A call says what one of
-/// [`MAXIMA`] does.
+/// Name of the host function for [`Tensor::select_and_scatter`] of `f32` images. Its attributes are those of
+/// [`MAXIMA`].
 pub const MAXIMA_GRADIENT: &str = "rigl_xla.maxima_gradient";
 
-/// What stands for `node`, if it is either.
+/// The replacement of `node`, if it is a max pooling or its gradient.
 pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
     let operand = |i: usize| graph.tensor(node.operands[i]);
     let (name, window, operands) = match &node.op {

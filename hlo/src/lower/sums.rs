@@ -1,28 +1,28 @@
-//! Sums over all axes but the last, as batch normalisation and gradients of depthwise kernels have them, and sums of
-//! products over all axes, as weight decay's loss has them.
+//! Reductions over all axes but the last, as in batch normalisation and gradients of depthwise kernels, and sums of
+//! products over all axes, as in weight decay.
 
 use crate::graph::{Graph, Node, NodeId, Tensor};
 use crate::op::{Binary, HostFunction, Op, Reducer};
 use crate::shape::DType;
 use std::collections::BTreeMap;
 
-/// The name under which a host offers programs sums over all axes but the last. Of one operand `a`: `Σ a`, and `Σ (a - ā)²`
-/// about the means `ā`. Of two, the second with one number per column: `Σ (a - m)²`. Of three, the last so: `Σ a (b - m)`,
-/// and `Σ a`.
+/// Name of the host function for sums over all axes but the last. With one operand `a`: `Σ a`, and `Σ (a - ā)²` about
+/// the means `ā`. With two, `a` and one number `m` per column: `Σ (a - m)²`. With three, `a`, `b` and `m`: `Σ a (b -
+/// m)` and `Σ a`.
 pub const COLUMN_SUMS: &str = "rigl_xla.sums";
 
-/// Most parts that are added at once. The compiler writes out what makes the summands, once for each, and gives up on
-/// fusing them at 15.
+/// Largest number of parts added at once. The compiler duplicates the producer of the summands for each part, and stops
+/// fusing at 15.
 const PARTS: usize = 8;
 
-/// Fewest elements for which it pays.
+/// Smallest number of elements for which the rewriting pays.
 const WORTH: usize = 1 << 14;
 
-/// Rows into which arrays are cut whose products are summed. XLA's CPU compiler leaves a matrix product to its library when
-/// the result is aligned, as 64 bytes are; of a smaller one it makes code, anew for each product.
+/// Number of rows into which arrays are reshaped before their products are summed. XLA's CPU compiler leaves a matrix
+/// product to its library if the result is aligned to 64 bytes; for smaller results it generates code for each product.
 const ROWS: usize = 4;
 
-/// What stands for `node`, if it is such a sum; by calls of the host where there is one to offer [`COLUMN_SUMS`].
+/// The replacement of `node`, if it is such a sum. Uses the host function [`COLUMN_SUMS`] if `host` is given.
 pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node, host: Option<&mut HostSums<'g>>) -> Option<Tensor<'g>> {
     let Op::Reduce { axes, reducer } = &node.op else {
         return None;
@@ -32,7 +32,7 @@ pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node, host: Option<&mut HostS
     if *reducer != Reducer::Add || shape.dtype != DType::F32 || shape.elements() < WORTH {
         return None;
     }
-    // The start value is the identity, which changes nothing, in all graphs that are built here.
+    // In all graphs built here, the start value is the reducer's identity, so it can be dropped.
     if axes.len() == shape.rank() {
         return product_sum(graph, x);
     }
@@ -41,18 +41,19 @@ pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node, host: Option<&mut HostS
     called.or_else(|| leading.then(|| column_sums(x)))
 }
 
-/// Sums by a host, which reads what it is given once for two of them, and has all that it needs compiled.
+/// Sums computed by a host function, which reads its operands once for two sums, and whose code is compiled ahead of
+/// time.
 #[derive(Default)]
 pub(super) struct HostSums<'g> {
-    /// `Σ a` per `a`.
+    /// `Σ a` for each `a`.
     plain: BTreeMap<NodeId, Tensor<'g>>,
-    /// `Σ (a - ā)²` per `a`.
+    /// `Σ (a - ā)²` for each `a`.
     about_mean: BTreeMap<NodeId, Tensor<'g>>,
 }
 
 impl<'g> HostSums<'g> {
-    /// `None` for a product that the host does not know, and for numbers that lie in memory rounded: what it is given is
-    /// written to memory for it.
+    /// `None` if the host does not support the summand, or if an operand is stored at lower precision: operands of a
+    /// host function are materialised in memory.
     fn sums(&mut self, graph: &'g Graph, summand: Tensor<'g>) -> Option<Tensor<'g>> {
         let node = graph.node(summand.id());
         match (&node.op, &node.operands[..]) {
@@ -90,7 +91,7 @@ impl<'g> HostSums<'g> {
         }
     }
 
-    /// Whether `m` is `Σ a` divided by the number of rows, and not the mean over several replicas, or another.
+    /// Whether `m` is `Σ a` divided by the number of rows, not a mean over several replicas or another value.
     fn is_mean(&self, graph: &'g Graph, a: Tensor<'g>, m: Tensor<'g>) -> bool {
         let (Some(sum), columns) = (self.plain.get(&a.id()), m.shape().elements()) else {
             return false;
@@ -106,7 +107,7 @@ impl<'g> HostSums<'g> {
     }
 }
 
-/// The host's sums of these operands; none where one of them is only converted to `f32`.
+/// The host's sums of these operands. Empty if one of them is only a conversion to `f32`.
 fn called<'g>(graph: &'g Graph, operands: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     let converted = |operand: &Tensor<'g>| matches!(graph.node(operand.id()).op, Op::Convert(_));
     if operands.iter().any(converted) {
@@ -128,7 +129,7 @@ fn squares<'g>(a: Tensor<'g>, m: Tensor<'g>, axes: &[usize]) -> Tensor<'g> {
     (centred * centred).reduce_sum(axes)
 }
 
-/// `[b, m]`, if the node is `b - m` with one number of `m` per column.
+/// `[b, m]` if the node is `b - m`, where `m` has one number per column.
 fn centred(graph: &Graph, id: NodeId) -> Option<[Tensor<'_>; 2]> {
     let node = graph.node(id);
     let (Op::Binary(Binary::Subtract), &[b, m]) = (&node.op, &node.operands[..]) else {
@@ -140,8 +141,9 @@ fn centred(graph: &Graph, id: NodeId) -> Option<[Tensor<'_>; 2]> {
     per_column.then(|| [b, of.operands[0]].map(|id| graph.tensor(id)))
 }
 
-/// `Σ a b`, if `product` is a product of arrays that can be cut into [`ROWS`]. XLA's CPU compiler writes all products to
-/// memory and sums windows of them, each of its own code; a matrix product needs no code. The sum is that of its diagonal.
+/// `Σ a b`, if `product` multiplies arrays that can be split into [`ROWS`]. XLA's CPU compiler materialises the
+/// products and sums windows of them, with separate code for each. A matrix product needs no generated code; the sum is
+/// the trace of the result.
 fn product_sum<'g>(graph: &'g Graph, product: Tensor<'g>) -> Option<Tensor<'g>> {
     let node = graph.node(product.id());
     let elements = product.shape().elements();
@@ -156,9 +158,9 @@ fn product_sum<'g>(graph: &'g Graph, product: Tensor<'g>) -> Option<Tensor<'g>> 
 
 /// `[rows…, columns] -> [columns]`.
 ///
-/// XLA's CPU compiler walks down one column after the other, without vectors. Parts of the array added elementwise go along
-/// its rows, and what makes them is fused in; a product with ones sums the rest. The ones are two rows, for a product with
-/// one row would be fused too, and walk down the columns again.
+/// XLA's CPU compiler sums one column after the other, without vector instructions. Adding parts of the array
+/// elementwise runs along its rows and fuses the producer; a product with ones sums the rest. The ones have two rows
+/// because the compiler would fuse a product with one row too and walk the columns again.
 pub(super) fn column_sums(x: Tensor<'_>) -> Tensor<'_> {
     let x = parts_added(x);
     let dims = x.dims();
@@ -169,7 +171,7 @@ pub(super) fn column_sums(x: Tensor<'_>) -> Tensor<'_> {
     sums.slice(&[0, 0], &[1, columns]).reshape(&[columns])
 }
 
-/// The sum of as many equal parts, along one axis but the last, as there are up to [`PARTS`].
+/// Adds equal parts along one axis other than the last: as many as divide it, up to [`PARTS`].
 fn parts_added(x: Tensor<'_>) -> Tensor<'_> {
     let dims = x.dims();
     let count = |extent: usize| (1..=PARTS).rev().find(|&k| extent.is_multiple_of(k)).unwrap_or(1);

@@ -1,4 +1,4 @@
-//! Operators over all replicas that run one program side by side.
+//! Operators across replicas that run one program in parallel.
 
 use super::reduce::ensure_combines;
 use super::{Op, Reducer, Sweep, Vjp};
@@ -12,7 +12,7 @@ pub(super) fn infer_all_reduce(reducer: Reducer, operands: &[&Shape]) -> Result<
     Ok(operands[0].clone())
 }
 
-/// Without groups all replicas form one, and without a channel it spans replicas only.
+/// Without groups all replicas form one group; without a channel the group spans replicas only.
 pub(super) fn emit_all_reduce(
     reducer: Reducer,
     operands: &[&Shape],
@@ -22,8 +22,8 @@ pub(super) fn emit_all_reduce(
     out.called_computation_ids = vec![emitter.reducer(Some(reducer), operands[0].dtype)];
 }
 
-/// The derivative of the sum of all replicas' losses with respect to this replica's operand: a sum's operand has its part
-/// in the result of every replica, so that the cotangents of all add up.
+/// The derivative of the sum of all replicas' losses with respect to this replica's operand. The operand of a sum
+/// contributes to the result on every replica, so the cotangents of all replicas add up.
 pub(super) fn vjp_all_reduce<'g>(reducer: Reducer, at: &Sweep<'g>) -> Vjp<'g> {
     match reducer {
         Reducer::Add => Vjp::Operands(vec![Some(at.cotangent.all_reduce(Reducer::Add))]),
@@ -33,10 +33,11 @@ pub(super) fn vjp_all_reduce<'g>(reducer: Reducer, at: &Sweep<'g>) -> Vjp<'g> {
 }
 
 impl<'g> Tensor<'g> {
-    /// Elementwise combination over all replicas of the program; each gets the same result.
+    /// All-reduce: combines this array elementwise across all replicas; each gets the same result.
     ///
-    /// All replicas must come by here equally often. The gradient is that of the sum of all replicas' losses, so a loss
-    /// of which each replica holds a part has right gradients in each; those of shared parameters are still to be added up.
+    /// All replicas must execute it equally often. The gradient is that of the sum of all replicas' losses. If each
+    /// replica holds a part of the loss, its gradients are correct; gradients of shared parameters still have to be
+    /// summed.
     #[track_caller]
     #[must_use]
     pub fn all_reduce(self, reducer: Reducer) -> Tensor<'g> {

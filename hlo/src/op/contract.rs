@@ -1,11 +1,12 @@
-//! Contractions: the generalised matrix product.
+//! Contractions: the general dot product.
 
 use super::{Op, Sweep, Vjp, ensure, ensure_axes};
 use crate::graph::Tensor;
 use crate::proto;
 use crate::shape::{DType, Shape};
 
-/// Axis roles of a dot product. The result has the batch axes, then the free axes of the left, then of the right operand.
+/// Axis roles of a dot product. The result has the batch axes, then the free axes of the left operand, then those of
+/// the right.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DotDims {
     /// Contracted axes of the left operand, paired with `rhs_contract`.
@@ -18,7 +19,7 @@ pub struct DotDims {
     pub rhs_batch: Vec<usize>,
 }
 
-/// Axes of a rank that stand in neither list, ascending.
+/// Axes that are in neither list, ascending.
 fn free_axes(rank: usize, contract: &[usize], batch: &[usize]) -> Vec<usize> {
     (0..rank)
         .filter(|a| !contract.contains(a) && !batch.contains(a))
@@ -76,7 +77,7 @@ pub(super) fn vjp_dot<'g>(d: &DotDims, at: &Sweep<'g>) -> Vjp<'g> {
     let ct_left: Vec<usize> = (batch..batch + lhs_free.len()).collect();
     let ct_right: Vec<usize> = (batch + lhs_free.len()..ct.shape().rank()).collect();
 
-    // d lhs: contract the right operand's free axes away; what remains is [batch, lhs_free, contracted (in rhs order)].
+    // d lhs: contract the free axes of the right operand. The result is [batch, lhs_free, contracted (in rhs order)].
     let g_lhs = ct.dot_general(
         rhs,
         DotDims {
@@ -103,14 +104,14 @@ pub(super) fn vjp_dot<'g>(d: &DotDims, at: &Sweep<'g>) -> Vjp<'g> {
     ])
 }
 
-/// The partners in `values`, in the order of ascending `keys`.
+/// `values` sorted by their `keys`.
 fn paired(keys: &[usize], values: &[usize]) -> Vec<usize> {
     let mut pairs: Vec<_> = keys.iter().zip(values).collect();
     pairs.sort();
     pairs.into_iter().map(|(_, &v)| v).collect()
 }
 
-/// Transposes so that the axis now at position `i` lands at `order[i]`.
+/// Transposes axis `i` to position `order[i]`.
 fn into_order<'g>(x: Tensor<'g>, order: &[usize]) -> Tensor<'g> {
     let mut permutation = vec![0; order.len()];
     for (i, &target) in order.iter().enumerate() {
@@ -124,14 +125,14 @@ fn into_order<'g>(x: Tensor<'g>, order: &[usize]) -> Tensor<'g> {
 }
 
 impl<'g> Tensor<'g> {
-    /// Generalised matrix product.
+    /// General dot product with the axis roles `dims`.
     #[track_caller]
     #[must_use]
     pub fn dot_general(self, rhs: Tensor<'g>, dims: DotDims) -> Tensor<'g> {
         self.graph().apply(Op::Dot(dims), &[self, rhs])
     }
 
-    /// Matrix product: the last axis of the left with the first of the right operand.
+    /// Matrix product: contracts the last axis of the left operand with the first of the right.
     #[track_caller]
     #[must_use]
     pub fn matmul(self, rhs: Tensor<'g>) -> Tensor<'g> {

@@ -66,9 +66,9 @@ fn shapes(tensors: &[Tensor<'_>]) -> Vec<Shape> {
 }
 
 impl Graph {
-    /// Repeats `body` on a state that starts as `init` while `condition` holds.
+    /// Repeats `body` while `condition` holds, on a state that starts as `init`.
     ///
-    /// The closures build graphs of their own: they see only the state they are given, not tensors from outside.
+    /// The closures build separate graphs: they can use only the state they receive, no tensors from outside.
     #[track_caller]
     pub fn while_loop<'g>(
         &'g self,
@@ -85,7 +85,7 @@ impl Graph {
         }
     }
 
-    /// Repeats `body` `times` (an s32 scalar); it is given the count 0, 1, … and the state.
+    /// Runs `body` `times` times (an s32 scalar). `body` receives the iteration number 0, 1, … and the state.
     #[track_caller]
     pub fn repeat<'g>(
         &'g self,
@@ -102,7 +102,7 @@ impl Graph {
         state[2..].to_vec()
     }
 
-    /// `on_true(operands)` where the scalar `predicate` holds, else `on_false(operands)`; only one is computed.
+    /// `on_true(operands)` if the scalar `predicate` is true, else `on_false(operands)`. Only one branch runs.
     #[track_caller]
     pub fn conditional<'g>(
         &'g self,
@@ -124,7 +124,7 @@ impl Graph {
         }
     }
 
-    /// Applies a finished computation.
+    /// Calls a finished computation.
     #[track_caller]
     pub fn call<'g>(&'g self, body: &Arc<Computation>, operands: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let body = body.clone();
@@ -132,7 +132,7 @@ impl Graph {
         self.apply_tuple(Op::Call { body, host: None }, operands, results)
     }
 
-    /// The results of `body` on the operands, which programs compute by calling the function `host` instead.
+    /// The results of `body` on the operands. Emitted programs call the host function instead.
     #[track_caller]
     pub fn host_call<'g>(
         &'g self,

@@ -1,5 +1,5 @@
-//! Convolutions. Their gradients are convolutions too, with the roles of axes exchanged and strides and dilations swapped,
-//! so that nothing but the kernel is moved in memory.
+//! Convolutions. Their gradients are convolutions too, with axis roles exchanged and strides and dilations swapped, so
+//! only the kernel is rearranged in memory.
 
 use super::window::{dilated, infer_window, window_proto};
 use super::{Op, Padding, Sweep, Vjp, WindowDim, ensure, ensure_axes};
@@ -7,26 +7,27 @@ use crate::graph::Tensor;
 use crate::proto;
 use crate::shape::Shape;
 
-/// Axis roles of a convolution. The spatial axes of the three arrays correspond by position, and to the window's.
+/// Axis roles of a convolution. The spatial axes of input, kernel and output correspond by position, and to the
+/// window's entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConvDims {
-    /// Axis of the input that counts examples.
+    /// Batch axis of the input.
     pub input_batch: usize,
-    /// Axis of the input that counts channels.
+    /// Channel axis of the input.
     pub input_feature: usize,
-    /// Axes of the input that the window moves along.
+    /// Spatial axes of the input.
     pub input_spatial: Vec<usize>,
-    /// Axis of the kernel that runs along the input's channels (those of one group).
+    /// Input-channel axis of the kernel (the channels of one group).
     pub kernel_input: usize,
-    /// Axis of the kernel that runs along the output's channels.
+    /// Output-channel axis of the kernel.
     pub kernel_output: usize,
-    /// Axes of the kernel within the window.
+    /// Spatial axes of the kernel.
     pub kernel_spatial: Vec<usize>,
-    /// Axis of the output that counts examples.
+    /// Batch axis of the output.
     pub output_batch: usize,
-    /// Axis of the output that counts channels.
+    /// Channel axis of the output.
     pub output_feature: usize,
-    /// Axes of the output that count the window's positions.
+    /// Spatial axes of the output.
     pub output_spatial: Vec<usize>,
 }
 
@@ -36,7 +37,7 @@ impl ConvDims {
         Self::channels_last(2)
     }
 
-    /// Input `[n, spatial…, c]`, kernel `[window…, in, out]`, output `[n, spatial…, c]`, with so many spatial axes.
+    /// Input `[n, spatial…, c]`, kernel `[window…, in, out]`, output `[n, spatial…, c]`, with `spatial` spatial axes.
     pub fn channels_last(spatial: usize) -> Self {
         let within_ends: Vec<usize> = (1..=spatial).collect();
         ConvDims {
@@ -67,7 +68,7 @@ impl ConvDims {
         }
     }
 
-    /// Roles in the gradient of the input: the output's cotangent, convolved with the kernel, gives the input's.
+    /// Roles in the input gradient: the cotangent convolved with the kernel.
     fn for_input(&self) -> Self {
         ConvDims {
             input_batch: self.output_batch,
@@ -82,8 +83,7 @@ impl ConvDims {
         }
     }
 
-    /// Roles in the gradient of the kernel: the input, its channels taken for examples and its examples for channels,
-    /// convolved with the output's cotangent, gives the kernel's.
+    /// Roles in the kernel gradient: the input, with batch and channel axes exchanged, convolved with the cotangent.
     fn for_kernel(&self) -> Self {
         ConvDims {
             input_batch: self.input_feature,
@@ -99,7 +99,7 @@ impl ConvDims {
     }
 }
 
-/// Dimensions along `axes`.
+/// Sizes of `axes`.
 fn along(dims: &[usize], axes: &[usize]) -> Vec<usize> {
     axes.iter().map(|&a| dims[a]).collect()
 }
@@ -192,7 +192,7 @@ pub(super) fn vjp_convolution<'g>(
     let extents = || window.iter().zip(input.iter().zip(&output));
 
     let back = extents().map(|(w, (&i, &o))| w.transposed(i, o)).collect();
-    // The groups of the output's channels become those of the input's, or of its examples.
+    // Groups of output channels become groups of input channels, or of examples.
     let groups = feature_groups.max(batch_groups);
     let turned = regroup(turned(kernel, d), groups, d.kernel_output, d.kernel_input);
     let gx = ct.convolution(turned, back, d.for_input(), groups, 1);
@@ -203,7 +203,7 @@ pub(super) fn vjp_convolution<'g>(
     Vjp::Operands(vec![Some(gx), Some(gk)])
 }
 
-/// The kernel reversed within its window.
+/// The kernel reversed along its spatial axes.
 fn turned<'g>(kernel: Tensor<'g>, d: &ConvDims) -> Tensor<'g> {
     let dims = kernel.dims();
     let axes: Vec<usize> = d
@@ -218,8 +218,8 @@ fn turned<'g>(kernel: Tensor<'g>, d: &ConvDims) -> Tensor<'g> {
     }
 }
 
-/// The window of the kernel's gradient: it has the cotangent's `output` elements, and a position per element of the
-/// kernel.
+/// The window of the kernel gradient: it has the `output` elements of the cotangent, and one position per kernel
+/// element.
 fn over_cotangent(w: &WindowDim, input: usize, output: usize) -> WindowDim {
     let reach = w.span() - 1 + dilated(output, w.stride);
     WindowDim {
@@ -232,7 +232,7 @@ fn over_cotangent(w: &WindowDim, input: usize, output: usize) -> WindowDim {
     }
 }
 
-/// Moves `groups` equal parts of axis `from` to axis `to`, which then runs through the parts one after the other.
+/// Moves `groups` equal parts of axis `from` to axis `to`, which then enumerates the parts in order.
 fn regroup<'g>(x: Tensor<'g>, groups: usize, from: usize, to: usize) -> Tensor<'g> {
     if groups == 1 {
         return x;
@@ -244,17 +244,17 @@ fn regroup<'g>(x: Tensor<'g>, groups: usize, from: usize, to: usize) -> Tensor<'
     merged[to] *= groups;
     let mut order: Vec<usize> = (0..split.len()).filter(|&axis| axis != from).collect();
     order.insert(to, from);
-    // Passing axes of one element moves nothing in memory: so it is with depthwise kernels.
+    // Exchanging axes of size 1 moves nothing in memory, as with depthwise kernels.
     let moves = !order.iter().filter(|&&axis| split[axis] != 1).is_sorted();
     let parts = if moves { x.reshape(&split).transpose(&order) } else { x };
     parts.reshape(&merged)
 }
 
 impl<'g> Tensor<'g> {
-    /// Convolution in the sense of HLO and TensorFlow: the kernel is not turned around.
+    /// Convolution as HLO and TensorFlow define it (a cross-correlation: the kernel is not flipped).
     ///
-    /// With `feature_groups` the input's channels fall into that many parts, and so do the kernel's output channels, each
-    /// seeing its part only. With `batch_groups` the same goes for the input's examples.
+    /// `feature_groups` splits the input channels and the kernel's output channels into that many parts; each output
+    /// part reads its input part only. `batch_groups` splits the input's examples in the same way.
     #[track_caller]
     #[must_use]
     pub fn convolution(
@@ -274,8 +274,8 @@ impl<'g> Tensor<'g> {
         self.graph().apply(op, &[self, kernel])
     }
 
-    /// `[n, h, w, c]` with a kernel `[kh, kw, c / groups, out]` to `[n, h', w', out]`. A depthwise convolution has
-    /// `groups = c`.
+    /// Convolution of `[n, h, w, c]` with a kernel `[kh, kw, c / groups, out]` to `[n, h', w', out]`. For a depthwise
+    /// convolution, `groups = c`.
     #[track_caller]
     #[must_use]
     pub fn conv2d(self, kernel: Tensor<'g>, strides: [usize; 2], padding: Padding, groups: usize) -> Tensor<'g> {

@@ -1,68 +1,68 @@
-//! Convolutions as a library of hand-made kernels takes them, and the call of it that stands for one in a program.
+//! Convolutions in the terms of a library of hand-tuned kernels, and the host call that replaces one in a program.
 
 use super::Op;
 use super::conv::ConvDims;
 use super::host::HostFunction;
 use super::window::WindowDim;
 
-/// The name under which a host offers a plugin the function that computes a [`DirectConvolution`].
+/// Name of the host function that computes a [`DirectConvolution`].
 pub const DIRECT_CONVOLUTION: &str = "rigl_xla.convolution";
 
-/// The name of the function that makes a kernel ready for it ([`DirectConvolution::packed`]).
+/// Name of the host function that packs a kernel for it ([`DirectConvolution::packed`]).
 pub const PACK_KERNEL: &str = "rigl_xla.kernel";
 
-/// To whole multiples of these numbers libraries fill up the output channels of a kernel that they bring into their own order.
+/// Libraries pad the output channels of a packed kernel to a multiple of these.
 const FILLED_UP: [usize; 2] = [48, 64];
 
-/// What is computed of a convolution `y = x * w`.
+/// The pass of a convolution `y = x * w` that is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConvPass {
     /// `y`, from `x` and `w`.
     Forward,
-    /// The gradient of `x`, from that of `y` and from `w` turned around within its window.
+    /// The gradient of `x`, from that of `y` and the flipped `w`.
     Input,
     /// The gradient of `w`, from `x` and that of `y`.
     Kernel,
 }
 
-/// Where the elements of an array lie: per axis its size and the distance of neighbours, in elements.
+/// Sizes and strides of an array.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Placed {
-    /// Elements along each axis.
+    /// Size of each axis.
     pub sizes: Vec<usize>,
-    /// Elements of memory between neighbours along each axis.
+    /// Stride of each axis, in elements.
     pub strides: Vec<usize>,
 }
 
-/// One convolution operator as a pass of a convolution `y = x * w`, in the terms of libraries. The operator that
-/// [`crate::grad`] writes for a gradient becomes that gradient's pass again.
+/// A convolution operator as a pass of a convolution `y = x * w`, in the terms of convolution libraries. An operator
+/// that [`crate::grad`] emitted as a gradient maps back to that gradient's pass.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DirectConvolution {
-    /// What is computed.
+    /// The pass.
     pub pass: ConvPass,
     /// `[examples, channels, spatial…]` of `x` or its gradient.
     pub x: Placed,
-    /// `[groups, channels of y in one, channels of x in one, window…]` of `w` or its gradient.
+    /// `[groups, output channels per group, input channels per group, window…]` of `w` or its gradient.
     pub w: Placed,
     /// `[examples, channels, spatial…]` of `y` or its gradient.
     pub y: Placed,
-    /// Distance of neighbouring positions per spatial axis.
+    /// Stride per spatial axis.
     pub stride: Vec<usize>,
-    /// Distance of neighbouring window elements.
+    /// Window dilation per spatial axis.
     pub dilation: Vec<usize>,
-    /// Padding before `x`.
+    /// Padding before `x`, per spatial axis.
     pub pad_low: Vec<usize>,
-    /// Padding after `x`.
+    /// Padding after `x`, per spatial axis.
     pub pad_high: Vec<usize>,
-    /// Whether [`PACK_KERNEL`] has made `w` ready: then its elements may lie in an order of the library's own, in a list of
-    /// [`DirectConvolution::room`] numbers, and what is said of them is where they were before.
+    /// Whether `w` was packed by [`PACK_KERNEL`]. Its elements may then be in the library's own order, in an array of
+    /// [`DirectConvolution::room`] numbers, and `w` describes the layout before packing.
     pub packed: bool,
 }
 
 impl DirectConvolution {
-    /// The pass that the operator is, on operands and with a result of these dimensions; `None` where it is none that
-    /// libraries know: negative padding, groups of examples going forward, or a window of several elements whose axes are
-    /// not the outermost of a kernel turned around.
+    /// Maps a convolution operator on operands and a result of these dimensions to a pass. `None` if libraries have no
+    /// such pass: negative padding, batch groups in a forward pass, or a flipped kernel with a larger window whose
+    /// spatial axes are not outermost.
     pub fn of(
         window: &[WindowDim],
         dims: &ConvDims,
@@ -131,7 +131,7 @@ impl DirectConvolution {
         .padded()
     }
 
-    /// With as much padding after `x` as gives `y` its positions; `None` where no padding does.
+    /// Sets the padding after `x` that gives `y` its size; `None` if no padding does.
     fn padded(mut self) -> Option<Self> {
         let high = (0..self.stride.len()).map(|axis| {
             let (x, y) = (self.x.sizes[axis + 2], self.y.sizes[axis + 2]);
@@ -145,20 +145,20 @@ impl DirectConvolution {
         Some(self)
     }
 
-    /// Elements of the kernel.
+    /// Number of kernel elements.
     pub fn kernel_elements(&self) -> usize {
         self.w.sizes.iter().product()
     }
 
-    /// Elements of a packed kernel: its own, and as many more as libraries commonly fill it up with. One that wants still more
-    /// cannot keep its order, and makes it anew at every call.
+    /// Number of elements of a packed kernel, including the padding that libraries commonly add. A library that needs
+    /// more cannot store its layout, and packs at every call.
     pub fn room(&self) -> usize {
         let filters: usize = self.w.sizes[..2].iter().product();
         let filled = FILLED_UP.map(|multiple| filters.next_multiple_of(multiple));
         self.kernel_elements() / filters * filled.into_iter().max().unwrap_or(filters)
     }
 
-    /// The convolution that a program calls [`DIRECT_CONVOLUTION`] for, if this operator is such a call.
+    /// The convolution of a host call of [`DIRECT_CONVOLUTION`]; `None` for any other operator.
     pub fn called(op: &Op) -> Option<Self> {
         let Op::Call { host: Some(host), .. } = op else {
             return None;
@@ -174,7 +174,7 @@ impl DirectConvolution {
             .flatten()
     }
 
-    /// A function of the host's that is told all of it.
+    /// A host function that receives the full description as attributes.
     pub(crate) fn host(&self, name: &'static str) -> HostFunction {
         let signed = |list: &[usize]| list.iter().map(|&n| n as i64).collect();
         let attributes = vec![
@@ -194,7 +194,7 @@ impl DirectConvolution {
         HostFunction::new(name, attributes)
     }
 
-    /// From the attributes of a call; `None` where one is missing or wrong.
+    /// Parses the attributes of a call; `None` if one is missing or invalid.
     pub fn from_attributes(named: impl Fn(&str) -> Option<Vec<i64>>) -> Option<Self> {
         let list =
             |name: &str| -> Option<Vec<usize>> { named(name)?.into_iter().map(|n| usize::try_from(n).ok()).collect() };
@@ -224,12 +224,12 @@ impl DirectConvolution {
     }
 }
 
-/// Distance of neighbours along each axis of an array in row-major order.
+/// Row-major strides of `dims`.
 fn row_major(dims: &[usize]) -> Vec<usize> {
     (0..dims.len()).map(|axis| dims[axis + 1..].iter().product()).collect()
 }
 
-/// An array's axes in the order of their roles: two, and the spatial ones.
+/// The layout of a row-major array with its axes in role order: the two `roles`, then the spatial axes.
 fn placed(dims: &[usize], roles: [usize; 2], spatial: &[usize]) -> Placed {
     let axes = [&roles[..], spatial].concat();
     let strides = row_major(dims);
@@ -239,8 +239,8 @@ fn placed(dims: &[usize], roles: [usize; 2], spatial: &[usize]) -> Placed {
     }
 }
 
-/// A kernel `[channels of y, channels of x, window…]` of which one axis of channels, the output's of the operator, falls into
-/// groups.
+/// Splits a kernel `[output channels, input channels, window…]` into groups along `axis`, the operator's output
+/// channels.
 fn grouped(mut kernel: Placed, axis: usize, groups: usize) -> Placed {
     kernel.sizes[axis] /= groups;
     let stride = kernel.sizes[axis] * kernel.strides[axis];
@@ -250,7 +250,7 @@ fn grouped(mut kernel: Placed, axis: usize, groups: usize) -> Placed {
 }
 
 impl Op {
-    /// [`DirectConvolution::of`] this operator, if it is a convolution, on operands and with a result of these dimensions.
+    /// [`DirectConvolution::of`] this operator, if it is a convolution, on operands and a result of these dimensions.
     pub fn direct_convolution(&self, arrays: [&[usize]; 3]) -> Option<DirectConvolution> {
         match self {
             Op::Convolution {

@@ -48,13 +48,13 @@ named! {
         Sin => "sine",
         /// Cosine (radians).
         Cos => "cosine",
-        /// Largest integer not above.
+        /// Largest integer that is not larger.
         Floor => "floor",
         /// Nearest integer, halves to even.
         RoundNearestEven => "round-nearest-even",
         /// Bitwise (integers) or logical (`pred`) complement.
         Not => "not",
-        /// Neither infinite nor NaN; yields `pred`.
+        /// Whether the element is neither infinite nor NaN; yields `pred`.
         IsFinite => "is-finite",
     }
 }
@@ -218,7 +218,7 @@ pub(super) fn vjp_unary<'g>(unary: Unary, at: &Sweep<'g>) -> Vjp<'g> {
 
 pub(super) fn vjp_binary<'g>(binary: Binary, at: &Sweep<'g>) -> Vjp<'g> {
     let (a, b, y, ct) = (at.operands[0], at.operands[1], at.output, at.cotangent);
-    // Where both operands are the extreme one, each gets half.
+    // If both operands are equal, each gets half of the cotangent.
     let share = |x: Tensor<'g>, other: Tensor<'g>| {
         let whole = x.eq(y).convert(ct.dtype());
         ct * whole / (whole + other.eq(y).convert(ct.dtype()))
@@ -228,10 +228,10 @@ pub(super) fn vjp_binary<'g>(binary: Binary, at: &Sweep<'g>) -> Vjp<'g> {
         Binary::Subtract => (Some(ct), Some(-ct)),
         Binary::Multiply => (Some(ct * b), Some(ct * a)),
         Binary::Divide => (Some(ct / b), Some(-(ct * y / b))),
-        // y = a - n·b with the whole number n of times that b goes into a.
+        // y = a - n·b, where n is a / b rounded towards zero.
         Binary::Remainder => (Some(ct), Some(-(ct * ((a - y) / b).round_nearest_even()))),
         Binary::Maximum | Binary::Minimum => (Some(share(a, b)), Some(share(b, a))),
-        // The limits at zero: x^0 is constant in x, and 0^x (with x > 0) in x; the formulas have 0·∞ there.
+        // The limits at zero: x^0 is constant in x, and 0^x (with x > 0) in x. The general formulas give 0·∞ there.
         Binary::Power => {
             let one = a.zeros_like() + 1.0;
             let exponent = b.eq(0.0).select(one, b - 1.0);
@@ -290,9 +290,9 @@ macro_rules! binary_methods {
     };
 }
 
-/// The second operand of a binary operator: a tensor, or a number that takes the first one's element type.
+/// The second operand of a binary operator: a tensor, or a number, which takes the element type of the first operand.
 pub trait Operand<'g> {
-    /// The operand as a tensor fit to meet `other`.
+    /// The operand as a tensor that can be combined with `other`.
     fn tensor_like(self, other: Tensor<'g>) -> Tensor<'g>;
 }
 
@@ -311,8 +311,8 @@ impl<'g> Operand<'g> for f64 {
     }
 }
 
-/// Both operands at their common NumPy-broadcast dimensions; unchanged where there is none, so that the shape rule
-/// reports what the caller passed.
+/// Broadcasts both operands to their common NumPy dimensions. If there are none, returns them unchanged, so that the
+/// shape rule reports the caller's shapes.
 #[track_caller]
 fn broadcast_pair<'g>(a: Tensor<'g>, b: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
     match broadcast_dims(&a.dims(), &b.dims()) {
@@ -321,7 +321,7 @@ fn broadcast_pair<'g>(a: Tensor<'g>, b: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) 
     }
 }
 
-// The comparisons are named as in HLO, the arithmetic as the traits that call it.
+// Comparisons have HLO's names, arithmetic those of Rust's operator traits.
 #[allow(clippy::should_implement_trait)]
 impl<'g> Tensor<'g> {
     unary_methods! {
@@ -398,7 +398,7 @@ impl<'g> Tensor<'g> {
         ge => Op::Compare(Comparison::Ge);
     }
 
-    /// `on_true` where this `pred` array holds, else `on_false`; operands broadcast.
+    /// `on_true` where this `pred` array is true, else `on_false`; operands broadcast.
     #[track_caller]
     #[must_use]
     pub fn select(self, on_true: Tensor<'g>, on_false: Tensor<'g>) -> Tensor<'g> {
@@ -408,7 +408,7 @@ impl<'g> Tensor<'g> {
         self.graph().apply(Op::Select, &[pred, on_true, on_false])
     }
 
-    /// Limited to `[low, high]`; the bounds broadcast.
+    /// Clamps to `[low, high]`; the bounds broadcast.
     #[track_caller]
     #[must_use]
     pub fn clamp(self, low: impl Operand<'g>, high: impl Operand<'g>) -> Tensor<'g> {
@@ -418,7 +418,7 @@ impl<'g> Tensor<'g> {
         self.graph().apply(Op::Clamp, &[low, x, high])
     }
 
-    /// Converted to `dtype` (unchanged when it is that already).
+    /// Converts to `dtype`; a no-op if the array already has this type.
     #[track_caller]
     #[must_use]
     pub fn convert(self, dtype: DType) -> Tensor<'g> {
@@ -428,14 +428,14 @@ impl<'g> Tensor<'g> {
         self.graph().apply(Op::Convert(dtype), &[self])
     }
 
-    /// The same bits as `dtype`, of the same width.
+    /// Reinterprets the bits as `dtype`, which must have the same width.
     #[track_caller]
     #[must_use]
     pub fn bitcast_convert(self, dtype: DType) -> Tensor<'g> {
         self.graph().apply(Op::BitcastConvert(dtype), &[self])
     }
 
-    /// Rounded towards zero.
+    /// Rounds towards zero.
     #[track_caller]
     #[must_use]
     pub fn trunc(self) -> Tensor<'g> {
@@ -449,9 +449,10 @@ impl<'g> Tensor<'g> {
         where_positive(self, self)
     }
 
-    /// [`Tensor::relu`], with a derivative that asks the result which elements were kept, not this array: the same numbers.
-    /// For an array that nothing else in the backward pass reads, such as the sum that ends a residual block, which compilers
-    /// would make anew from both its terms; the result is there for what comes after.
+    /// [`Tensor::relu`] with a derivative that reads the result instead of the input; the values are the same.
+    ///
+    /// For an input that nothing else in the backward pass reads, such as the sum at the end of a residual block: the
+    /// compiler would recompute that sum from its terms, while the result is already in memory.
     #[track_caller]
     #[must_use]
     pub fn relu_by_result(self) -> Tensor<'g> {
@@ -461,7 +462,7 @@ impl<'g> Tensor<'g> {
         })
     }
 
-    /// This array, as a constant to differentiation.
+    /// This array as a constant: gradients do not pass through it.
     #[track_caller]
     #[must_use]
     pub fn stop_gradient(self) -> Tensor<'g> {

@@ -1,26 +1,26 @@
-//! Functions that a host offers programs by name.
+//! Functions that a host provides to programs by name.
 
 use crate::emit::shape_proto;
 use crate::proto;
 use crate::shape::Shape;
 
-/// Number of XLA's `CustomCallApiVersion` for functions with typed arguments.
+/// XLA's `CustomCallApiVersion` of typed functions.
 const TYPED_FFI: i32 = 4;
 
 /// A host function that computes the same as a called computation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFunction {
-    /// The name under which it is registered.
+    /// Registered name.
     pub name: &'static str,
-    /// Static arguments of a call: lists of numbers by name.
+    /// Attributes of a call: lists of numbers by name.
     pub attributes: Vec<(&'static str, Vec<i64>)>,
-    /// Memory layout of the operands, and after them of an only result, each as its axes from minor to major. Arrays past the
+    /// Memory layouts of the operands, then of a single result, each as axes from minor to major. Arrays past the
     /// end of the list are in row-major order.
     pub layouts: Vec<Vec<usize>>,
 }
 
 impl HostFunction {
-    /// With attributes, on arrays in row-major order.
+    /// A function with attributes, on row-major arrays.
     pub fn new(name: &'static str, attributes: Vec<(&'static str, Vec<i64>)>) -> Self {
         HostFunction {
             name,
@@ -29,12 +29,12 @@ impl HostFunction {
         }
     }
 
-    /// Without attributes.
+    /// A function without attributes, on row-major arrays.
     pub fn named(name: &'static str) -> Self {
         HostFunction::new(name, vec![])
     }
 
-    /// The attributes as the text that a program carries them in: as MLIR writes a dictionary.
+    /// The attributes as text, in the syntax of an MLIR dictionary.
     pub(crate) fn configuration(&self) -> String {
         let lists = self.attributes.iter().map(|(name, values)| {
             let values: Vec<String> = values.iter().map(i64::to_string).collect();
@@ -43,7 +43,7 @@ impl HostFunction {
         format!("{{{}}}", lists.collect::<Vec<_>>().join(", "))
     }
 
-    /// Makes an instruction a call of the function.
+    /// Turns an instruction into a call of the function.
     pub(super) fn emit(&self, operands: &[&Shape], out: &mut proto::Instruction) {
         out.opcode = "custom-call".into();
         out.custom_call_target = self.name.into();

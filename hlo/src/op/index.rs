@@ -6,30 +6,30 @@ use crate::graph::Tensor;
 use crate::proto;
 use crate::shape::{DType, Shape};
 
-/// Axis roles of [`Op::Gather`]; [`Op::Scatter`] reads them in reverse, with the updates in place of the result.
+/// Axis roles of [`Op::Gather`]. [`Op::Scatter`] uses them in reverse, with the updates in place of the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatherDims {
-    /// Axes of the result that run within a window.
+    /// Axes of the result that index within a window.
     pub offset: Vec<usize>,
-    /// Operand axes whose window has one element and is dropped from the result.
+    /// Operand axes with window size 1 that the result drops.
     pub collapsed: Vec<usize>,
     /// Operand axis of each index component.
     pub start_index_map: Vec<usize>,
-    /// Axis of the indices that holds the components (their rank: each index is a scalar).
+    /// Axis of the indices that holds the components. If it equals the rank of the indices, each index is a scalar.
     pub index_vector_axis: usize,
 }
 
-/// How [`Op::Scatter`] combines an update with what is there.
+/// How [`Op::Scatter`] combines an update with the existing element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// The update replaces.
+    /// Replaces the element.
     Set,
-    /// The update is added.
+    /// Adds to the element.
     Add,
 }
 
 impl GatherDims {
-    /// Index arrays without their component axis: the axes of the result outside the windows.
+    /// Dimensions of the indices without the component axis: the result's axes outside the windows.
     fn batch_dims(&self, indices: &Shape) -> Vec<usize> {
         let mut dims = indices.dims.clone();
         if self.index_vector_axis < dims.len() {
@@ -140,7 +140,7 @@ pub(super) fn infer_scatter(d: &GatherDims, operands: &[&Shape]) -> Result<Shape
     Ok(x.clone())
 }
 
-/// Window size per operand axis, read off the updates; `None` when they lack a window axis.
+/// Window size per operand axis, taken from the updates; `None` if they lack a window axis.
 pub(crate) fn window_sizes(d: &GatherDims, rank: usize, updates: &Shape) -> Option<Vec<usize>> {
     let mut sizes = vec![1; rank];
     for (&axis, &offset) in d.window_axes(rank).iter().zip(&d.offset) {
@@ -204,7 +204,7 @@ pub(super) fn vjp_dynamic_update_slice<'g>(at: &Sweep<'g>) -> Vjp<'g> {
 
 pub(super) fn vjp_gather<'g>(d: &GatherDims, sizes: &[usize], at: &Sweep<'g>) -> Vjp<'g> {
     let (x, indices) = (at.operands[0], at.operands[1]);
-    // A gather moves a window inside where a scatter would drop it.
+    // A gather clamps a window where a scatter would drop it.
     let inside = indices.clamp(0.0, last_starts(d, sizes, x, indices));
     let gx = x
         .zeros_like()
@@ -219,7 +219,7 @@ pub(super) fn vjp_scatter<'g>(d: &GatherDims, update: Update, unique: bool, at: 
         (Update::Set, true) => ct.scatter(indices, updates.zeros_like(), d.clone(), Update::Set, true),
         (Update::Set, false) => return Vjp::Stop("where windows overlap, which update won is not known"),
     };
-    // A scatter drops a window where a gather would move it inside.
+    // A scatter drops a window where a gather would clamp it.
     let dims = updates.dims();
     let sizes = window_sizes(d, x.shape().rank(), &updates.shape()).unwrap_or_default();
     let kept = indices.ge(0.0) & indices.le(last_starts(d, &sizes, x, indices));
@@ -230,7 +230,7 @@ pub(super) fn vjp_scatter<'g>(d: &GatherDims, update: Update, unique: bool, at: 
     Vjp::Operands(vec![Some(gx), None, Some(kept.select(gathered, gathered.zeros_like()))])
 }
 
-/// The last start of a window of `sizes` inside `x`, for each component of `indices`.
+/// The last valid start of a window of `sizes` in `x`, for each component of `indices`.
 fn last_starts<'g>(d: &GatherDims, sizes: &[usize], x: Tensor<'g>, indices: Tensor<'g>) -> Tensor<'g> {
     let (g, dims, shape) = (x.graph(), x.dims(), indices.shape());
     let last = |&axis: &usize| g.number(shape.dtype, (dims[axis] - sizes[axis]) as f64).reshape(&[1]);
@@ -242,7 +242,7 @@ fn last_starts<'g>(d: &GatherDims, sizes: &[usize], x: Tensor<'g>, indices: Tens
 }
 
 impl<'g> Tensor<'g> {
-    /// Window of `sizes` at scalar `starts`, moved inside the array where it would overhang.
+    /// The window of `sizes` at scalar `starts`, clamped into the array.
     #[track_caller]
     #[must_use]
     pub fn dynamic_slice(self, starts: &[Tensor<'g>], sizes: &[usize]) -> Tensor<'g> {
@@ -251,7 +251,7 @@ impl<'g> Tensor<'g> {
             .apply(Op::DynamicSlice { sizes: sizes.to_vec() }, &operands)
     }
 
-    /// This array with `update` written at scalar `starts`, moved inside where it would overhang.
+    /// This array with `update` written at scalar `starts`, clamped into the array.
     #[track_caller]
     #[must_use]
     pub fn dynamic_update_slice(self, update: Tensor<'g>, starts: &[Tensor<'g>]) -> Tensor<'g> {
@@ -267,7 +267,7 @@ impl<'g> Tensor<'g> {
         self.graph().apply(Op::Gather { dims, sizes }, &[self, indices])
     }
 
-    /// Rows `indices` (rank 1) of this array; an index out of range is clamped.
+    /// Rows `indices` (rank 1) of this array. Out-of-range indices are clamped.
     #[track_caller]
     #[must_use]
     pub fn take_rows(self, indices: Tensor<'g>) -> Tensor<'g> {
@@ -285,7 +285,7 @@ impl<'g> Tensor<'g> {
         self.gather(indices, dims, &sizes)
     }
 
-    /// This array with windows `updates` combined in at `indices`; a window that is not wholly inside is dropped.
+    /// This array with windows `updates` combined in at `indices`. Drops a window that is not entirely inside.
     #[track_caller]
     #[must_use]
     pub fn scatter(
@@ -300,7 +300,7 @@ impl<'g> Tensor<'g> {
             .apply(Op::Scatter { dims, update, unique }, &[self, indices, updates])
     }
 
-    /// 1 where `classes` (rank 1, integers) equals the column, else 0: `[n] -> [n, depth]`.
+    /// One-hot encoding of `classes` (rank 1, integers): `[n] -> [n, depth]`.
     #[track_caller]
     #[must_use]
     pub fn one_hot(self, depth: usize, dtype: DType) -> Tensor<'g> {

@@ -175,11 +175,12 @@ pub(super) fn vjp_slice<'g>(start: &[usize], stride: &[usize], at: &Sweep<'g>) -
 pub(super) fn vjp_pad<'g>(low: &[i64], high: &[i64], interior: &[usize], at: &Sweep<'g>) -> Vjp<'g> {
     let ct = at.cotangent;
     let back = |edges: &[i64]| edges.iter().map(|e| -e).collect::<Vec<_>>();
-    // Undo the edges (a cut edge becomes zeros), then pick the original elements between the interior ones.
+    // Undo the edge padding (negative padding becomes zeros), then pick the original elements between the interior
+    // padding.
     let edgeless = ct.pad(0.0, &back(low), &back(high), &vec![0; low.len()]);
     let stride: Vec<usize> = interior.iter().map(|i| i + 1).collect();
     let gx = edgeless.slice_strided(&vec![0; low.len()], &edgeless.dims(), &stride);
-    // What did not come from the operand came from the padding value; cut edges count nowhere.
+    // The remaining cotangent belongs to the padding value. Cut edges do not count.
     let gv = ct.reduce_sum_all() - gx.reduce_sum_all();
     Vjp::Operands(vec![Some(gx), Some(gv)])
 }
@@ -208,7 +209,7 @@ impl Graph {
         self.apply(Op::Iota { shape, axis }, &[])
     }
 
-    /// Operands joined along `axis`.
+    /// Concatenates operands along `axis`.
     #[track_caller]
     pub fn concatenate(&self, parts: &[Tensor<'_>], axis: usize) -> Tensor<'_> {
         self.apply(Op::Concatenate { axis }, parts)
@@ -224,7 +225,7 @@ impl<'g> Tensor<'g> {
         self.graph().apply(Op::Broadcast { dims, axes }, &[self])
     }
 
-    /// NumPy broadcasting to `dims`: axes align at the right, axes of one element stretch.
+    /// NumPy broadcasting to `dims`: axes align at the right, axes of size 1 stretch.
     #[track_caller]
     #[must_use]
     pub fn broadcast_to(self, dims: &[usize]) -> Tensor<'g> {
@@ -239,7 +240,7 @@ impl<'g> Tensor<'g> {
         squeezed.broadcast(dims, &kept.iter().map(|axis| axis + offset).collect::<Vec<_>>())
     }
 
-    /// The same elements under `dims`.
+    /// The same elements with dimensions `dims`.
     #[track_caller]
     #[must_use]
     pub fn reshape(self, dims: &[usize]) -> Tensor<'g> {
@@ -272,7 +273,7 @@ impl<'g> Tensor<'g> {
         self.graph().apply(Op::Slice { start, limit, stride }, &[self])
     }
 
-    /// `low` before, `high` after and `interior` between the elements of each axis, filled with `value`.
+    /// Pads each axis with `value`: `low` elements before, `high` after and `interior` between neighbours.
     #[track_caller]
     #[must_use]
     pub fn pad(self, value: f64, low: &[i64], high: &[i64], interior: &[usize]) -> Tensor<'g> {
@@ -282,7 +283,7 @@ impl<'g> Tensor<'g> {
         self.pad_with(self.graph().number(self.dtype(), value), low, high, interior)
     }
 
-    /// [`Tensor::pad`] with a scalar tensor.
+    /// [`Tensor::pad`] with a scalar tensor as the value.
     #[track_caller]
     #[must_use]
     pub fn pad_with(self, value: Tensor<'g>, low: &[i64], high: &[i64], interior: &[usize]) -> Tensor<'g> {

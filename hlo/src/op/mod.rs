@@ -1,6 +1,7 @@
-//! The operators: a small set close to HLO's own, each with its shape rule, emission and gradient in one family file.
+//! The operators: a small set close to HLO's own. Each has its shape rule, emission and gradient in the file of its
+//! family.
 //!
-//! Everything else (`relu`, `softmax`, random bits, …) is composed of these, so the gradient table stays short.
+//! Everything else (`relu`, `softmax`, random bits, …) is composed of these, which keeps the gradient table short.
 
 pub(crate) mod collective;
 pub(crate) mod contract;
@@ -34,7 +35,7 @@ pub use reduce::Reducer;
 pub use rule::Rule;
 pub use window::{Padding, WindowDim};
 
-/// An operator with its attributes. Operands and result shapes stand in the node.
+/// An operator with its attributes. The node holds operands and result shapes.
 #[derive(Clone, Debug)]
 pub enum Op {
     /// Input of the computation.
@@ -55,7 +56,7 @@ pub enum Op {
     },
     /// Elementwise function of one operand.
     Unary(Unary),
-    /// Elementwise function of two operands of one shape.
+    /// Elementwise function of two operands of equal shape.
     Binary(Binary),
     /// Elementwise comparison; yields `pred`.
     Compare(Comparison),
@@ -65,16 +66,16 @@ pub enum Op {
     Clamp,
     /// Value conversion to another element type.
     Convert(DType),
-    /// The same bits read as another element type of the same width.
+    /// Reinterprets the bits as another element type of the same width.
     BitcastConvert(DType),
     /// Operand axis `i` becomes result axis `axes[i]`; the others repeat.
     Broadcast {
         /// Result dimensions.
         dims: Vec<usize>,
-        /// Where each operand axis goes, ascending.
+        /// Result axis of each operand axis, ascending.
         axes: Vec<usize>,
     },
-    /// The same elements in row-major order under other dimensions.
+    /// The same elements in row-major order with other dimensions.
     Reshape {
         /// Result dimensions.
         dims: Vec<usize>,
@@ -93,7 +94,7 @@ pub enum Op {
         /// Step.
         stride: Vec<usize>,
     },
-    /// Edge and interior padding with a scalar (second operand). Negative edges cut.
+    /// Edge and interior padding with a scalar (second operand). Negative edge padding cuts elements off.
     Pad {
         /// Elements before, per axis.
         low: Vec<i64>,
@@ -102,12 +103,12 @@ pub enum Op {
         /// Elements between neighbours, per axis.
         interior: Vec<usize>,
     },
-    /// Operands joined along `axis`.
+    /// Concatenates the operands along `axis`.
     Concatenate {
         /// The axis.
         axis: usize,
     },
-    /// Order of elements reversed along `axes`.
+    /// Reverses the order of elements along `axes`.
     Reverse {
         /// The axes.
         axes: Vec<usize>,
@@ -117,7 +118,7 @@ pub enum Op {
         /// Window size.
         sizes: Vec<usize>,
     },
-    /// First operand with the second written over it at run-time start indices, clamped.
+    /// The first operand with the second written over it at run-time start indices, clamped into the array.
     DynamicUpdateSlice,
     /// Windows of the first operand at the indices of the second.
     Gather {
@@ -126,17 +127,17 @@ pub enum Op {
         /// Window size per operand axis.
         sizes: Vec<usize>,
     },
-    /// First operand with windows at the indices of the second combined with the third. A window that is not wholly
-    /// inside is dropped.
+    /// The first operand, with the windows at the indices of the second combined with the third. Drops a window that is
+    /// not entirely inside.
     Scatter {
         /// Axis roles; the window axes are those of the updates.
         dims: GatherDims,
-        /// How an update meets what is there.
+        /// How an update combines with the existing element.
         update: Update,
-        /// Promise that no two windows overlap.
+        /// Promises that no two windows overlap.
         unique: bool,
     },
-    /// Generalised matrix product.
+    /// General dot product.
     Dot(DotDims),
     /// Convolution of the first operand with the second, the kernel.
     Convolution {
@@ -144,14 +145,14 @@ pub enum Op {
         window: Vec<WindowDim>,
         /// Axis roles.
         dims: ConvDims,
-        /// Parts of the channels that do not see each other.
+        /// Number of feature groups.
         feature_groups: usize,
-        /// Parts of the examples that meet their own output channels only.
+        /// Number of batch groups.
         batch_groups: usize,
     },
     /// Reduction over `axes` starting from the second operand, a scalar.
     Reduce {
-        /// Axes that vanish.
+        /// Reduced axes.
         axes: Vec<usize>,
         /// Combining function.
         reducer: Reducer,
@@ -163,29 +164,29 @@ pub enum Op {
         /// Combining function.
         reducer: Reducer,
     },
-    /// The third operand, a scalar, everywhere, with each element of the second added where the first has its maximum
-    /// under that position of a window; at the first in row-major order among equals.
+    /// An array filled with the third operand, a scalar. Each element of the second operand is added where the first
+    /// has its maximum under that window position, the first in row-major order among equals.
     SelectAndScatter {
         /// One entry per axis, without dilation.
         window: Vec<WindowDim>,
     },
-    /// The operand combined over all replicas that run the program, the same on each.
+    /// Combines the operand across all replicas that run the program; each gets the same result.
     AllReduce {
         /// Combining function.
         reducer: Reducer,
     },
-    /// Stable sort of all operands along `axis` by the first. Floating-point keys are in IEEE's total order: −NaN, −∞, …,
+    /// Stable sort of all operands along `axis` by the first. Floating-point keys use IEEE's total order: −NaN, −∞, …,
     /// −0, +0, …, ∞, NaN.
     Sort {
         /// The axis.
         axis: usize,
-        /// Largest first.
+        /// Largest first if true.
         descending: bool,
     },
-    /// The `k` largest along the last axis, in the order of a sort, and their indices (s32); lower index first among
+    /// The `k` largest along the last axis in sorted order, and their indices (s32); the lower index first among
     /// equals.
     TopK {
-        /// How many.
+        /// Number of elements.
         k: usize,
     },
     /// Repeats `body` on the operands while `condition` holds.
@@ -195,36 +196,36 @@ pub enum Op {
         /// State to state.
         body: Arc<Computation>,
     },
-    /// Applies one of two computations to operands 1.. by the `pred` scalar operand 0.
+    /// Applies one of two computations to operands 1.., chosen by the `pred` scalar operand 0.
     Conditional {
-        /// When the predicate holds.
+        /// Applied if the predicate is true.
         on_true: Arc<Computation>,
-        /// When not.
+        /// Applied if the predicate is false.
         on_false: Arc<Computation>,
     },
     /// Applies a computation to the operands.
     Call {
         /// The computation.
         body: Arc<Computation>,
-        /// A function of the host's that computes the same, which a program calls instead.
+        /// A host function that computes the same. If set, programs call it instead.
         host: Option<HostFunction>,
     },
-    /// The operand itself, with a gradient of zero. Emits nothing.
+    /// The operand itself; its gradient is zero. Emits nothing.
     StopGradient,
-    /// The first operand, with gradients to the others by a rule of its own. Emits nothing.
+    /// The first operand, with a custom gradient rule for the others. Emits nothing.
     WithVjp(Rule),
     /// One element of a tuple-valued node.
     GetTupleElement {
-        /// Which.
+        /// Index of the element.
         index: usize,
     },
 }
 
-/// What the reverse sweep gets from an operator.
+/// Result of an operator's gradient rule.
 pub(crate) enum Vjp<'g> {
-    /// Cotangent per operand (`None`: no dependence, or not a number that can be differentiated).
+    /// Cotangent per operand (`None`: no dependence, or not differentiable).
     Operands(Vec<Option<Tensor<'g>>>),
-    /// Written stop: differentiating through it is an error, for this reason.
+    /// Differentiating through the operator is an error, for this reason.
     Stop(&'static str),
 }
 
@@ -236,8 +237,8 @@ pub(crate) struct Sweep<'g> {
 }
 
 impl Op {
-    /// HLO opcode of every operator that graphs are built of, in the order of the enum, families spelled out. Tests walk this
-    /// list.
+    /// HLO opcode of every operator that a graph can contain, in the order of the enum, with families spelled out.
+    /// Tests iterate over this list.
     pub fn all_names() -> Vec<&'static str> {
         let mut names = vec!["parameter", "constant", "iota"];
         names.extend(Unary::ALL.iter().map(|u| u.name()));
@@ -328,7 +329,7 @@ impl Op {
         }
     }
 
-    /// True when the result is a tuple even with one element.
+    /// Whether the result is a tuple even with one element.
     pub fn yields_tuple(&self) -> bool {
         match self {
             Op::While { .. } | Op::Conditional { .. } | Op::TopK { .. } | Op::Sort { .. } => true,
@@ -337,7 +338,7 @@ impl Op {
         }
     }
 
-    /// Shape rule: result shapes from operand shapes, or what is wrong with them.
+    /// Shape rule: result shapes from operand shapes, or a message that describes the mismatch.
     pub(crate) fn infer(&self, operands: &[&Shape]) -> Result<Vec<Shape>, String> {
         let one = |shape: Result<Shape, String>| shape.map(|s| vec![s]);
         match self {

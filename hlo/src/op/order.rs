@@ -44,8 +44,8 @@ pub(super) fn emit_sort(
 }
 
 impl<'g> Tensor<'g> {
-    /// Stable sort of `carried` arrays along `axis` by these keys, in total order: sorted keys first, then the carried
-    /// arrays.
+    /// Stable sort along `axis` by these keys, in total order. Returns the sorted keys, then the `carried` arrays in
+    /// the same order.
     #[track_caller]
     #[must_use]
     pub fn sort_with(self, carried: &[Tensor<'g>], axis: usize, descending: bool) -> Vec<Tensor<'g>> {

@@ -1,4 +1,4 @@
-//! The symbols `+ - * / % & | ^ !` on tensors.
+//! Overloads of `+ - * / % & | ^ !` for tensors.
 
 use super::Operand;
 use crate::graph::Tensor;

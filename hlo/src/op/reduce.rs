@@ -36,7 +36,7 @@ impl Reducer {
         }
     }
 
-    /// The scalar that changes nothing when combined.
+    /// The reducer's identity element, as a scalar.
     pub(super) fn identity(self, graph: &Graph, dtype: DType) -> Tensor<'_> {
         graph.number(dtype, identity(self, dtype))
     }
@@ -59,7 +59,7 @@ pub(super) fn ensure_reducer(reducer: Reducer, operands: &[&Shape]) -> Result<()
     ensure_combines(reducer, x.dtype)
 }
 
-/// Checks that the reducer takes elements of this type.
+/// Checks that the reducer supports this element type.
 pub(super) fn ensure_combines(reducer: Reducer, dtype: DType) -> Result<(), String> {
     let logical = matches!(reducer, Reducer::And | Reducer::Or);
     let takes = match logical {
@@ -86,7 +86,7 @@ pub(super) fn vjp_reduce<'g>(axes: &[usize], reducer: Reducer, at: &Sweep<'g>) -
     let kept: Vec<usize> = (0..dims.len()).filter(|a| !axes.contains(a)).collect();
     Vjp::Operands(match reducer {
         Reducer::Add => vec![Some(ct.broadcast(&dims, &kept)), Some(ct.reduce_sum_all())],
-        // Elements tied for the extreme share its gradient; the start value is an infinity and gets none.
+        // Elements tied for the extreme share its gradient. The start value is an infinity and gets none.
         Reducer::Max | Reducer::Min => {
             let hits = x.eq(y.broadcast(&dims, &kept)).convert(ct.dtype());
             let each = ct / hits.reduce_sum(axes);
@@ -97,7 +97,7 @@ pub(super) fn vjp_reduce<'g>(axes: &[usize], reducer: Reducer, at: &Sweep<'g>) -
 }
 
 impl<'g> Tensor<'g> {
-    /// Reduction over `axes` from the reducer's identity.
+    /// Reduces over `axes`, starting from the reducer's identity.
     #[track_caller]
     #[must_use]
     pub fn reduce(self, axes: &[usize], reducer: Reducer) -> Tensor<'g> {
@@ -151,7 +151,7 @@ impl<'g> Tensor<'g> {
         self.reduce_sum(axes) / count as f64
     }
 
-    /// Index (s32) of the largest element along `axis`; the lowest among equals.
+    /// Index (s32) of the largest element along `axis`; the lowest index among equals.
     #[track_caller]
     #[must_use]
     pub fn argmax(self, axis: usize) -> Tensor<'g> {
@@ -169,7 +169,7 @@ impl<'g> Tensor<'g> {
     }
 }
 
-/// The value that changes nothing when combined.
+/// The reducer's identity element.
 fn identity(reducer: Reducer, dtype: DType) -> f64 {
     match (reducer, dtype) {
         (Reducer::Add | Reducer::Or, _) => 0.0,

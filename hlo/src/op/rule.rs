@@ -1,4 +1,4 @@
-//! Derivatives that a caller gives.
+//! Custom gradient rules.
 
 use super::{Op, Sweep, Vjp};
 use crate::error::Error;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 type Formula = dyn for<'a> Fn(&[Tensor<'a>], Tensor<'a>) -> Vec<Option<Tensor<'a>>> + Send + Sync;
 
-/// What the reverse sweep does at a node: from the operands and the cotangent to a cotangent for each operand.
+/// A gradient rule: maps the operands and the cotangent to a cotangent for each operand.
 #[derive(Clone)]
 pub struct Rule {
     formula: Arc<Formula>,
@@ -43,10 +43,11 @@ impl Rule {
 }
 
 impl<'g> Tensor<'g> {
-    /// This array, with a derivative by a `rule` of the caller's: from `operands` and the cotangent of this array to a
-    /// cotangent for each operand, of its shape (`None`: no dependence). What this array was made of gets none besides. For
-    /// a value whose derivative is known in a form that differentiating what made it does not find. A second derivative is
-    /// that of the rule's formula.
+    /// This array with a custom gradient `rule`, which maps `operands` and the cotangent of this array to a cotangent
+    /// for each operand, of its shape (`None`: no dependence). No other gradient flows to the inputs of this array.
+    ///
+    /// For values whose derivative has a better form than automatic differentiation finds. Second derivatives
+    /// differentiate the rule's formula.
     #[track_caller]
     #[must_use]
     pub fn with_vjp(

@@ -1,4 +1,4 @@
-//! Windows that slide over arrays: their geometry, reductions over them, and the scatter that undoes a maximum.
+//! Sliding windows: their geometry, reductions over them, and the gradient of max pooling.
 
 use super::reduce::ensure_reducer;
 use super::{Op, Reducer, Sweep, Vjp, ensure};
@@ -7,29 +7,29 @@ use crate::graph::Tensor;
 use crate::proto;
 use crate::shape::{DType, Shape};
 
-/// One axis of a window, as HLO has it.
+/// One axis of a window, as HLO defines it.
 ///
-/// Element `k` of the window at position `o` lies over index `o·stride + k·window_dilation − pad_low` of the operand,
-/// counted after `base_dilation − 1` holes were put between its neighbours. Holes and padding hold the start value of a
-/// reduction and the zero of a convolution.
+/// At position `o`, element `k` of the window is over operand index `o·stride + k·window_dilation − pad_low`, counted
+/// after `base_dilation − 1` holes were inserted between neighbours. Holes and padding hold the start value of a
+/// reduction, or the zero of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowDim {
-    /// Elements of the window.
+    /// Number of window elements.
     pub size: usize,
-    /// Distance of neighbouring positions.
+    /// Distance between neighbouring positions.
     pub stride: usize,
-    /// Padding before the operand; negative cuts.
+    /// Padding before the operand; negative padding cuts elements off.
     pub pad_low: i64,
-    /// Padding after the operand; negative cuts.
+    /// Padding after the operand; negative padding cuts elements off.
     pub pad_high: i64,
-    /// Distance of neighbouring operand elements.
+    /// Distance between neighbouring operand elements; above 1 there are holes between them.
     pub base_dilation: usize,
-    /// Distance of neighbouring window elements.
+    /// Distance between neighbouring window elements.
     pub window_dilation: usize,
 }
 
 impl WindowDim {
-    /// The window of one element that leaves an axis as it is.
+    /// The window of one element, which leaves an axis unchanged.
     pub const fn unit() -> Self {
         WindowDim {
             size: 1,
@@ -41,20 +41,19 @@ impl WindowDim {
         }
     }
 
-    /// Operand elements that the window reaches across, holes included.
+    /// Extent of the window in operand elements, holes included.
     pub(super) fn span(&self) -> i64 {
         dilated(self.size, self.window_dilation)
     }
 
-    /// Index of the operand, of `extent` elements, under element `k` of the window at `position`; `None` in holes and
-    /// padding.
+    /// Operand index (below `extent`) under element `k` of the window at `position`; `None` in holes and padding.
     pub(crate) fn source(&self, position: usize, k: usize, extent: usize) -> Option<usize> {
         let at = (position * self.stride + k * self.window_dilation) as i64 - self.pad_low;
         let index = usize::try_from(at).ok()?;
         (index % self.base_dilation == 0 && index / self.base_dilation < extent).then_some(index / self.base_dilation)
     }
 
-    /// Number of positions over `extent` elements.
+    /// Number of window positions over `extent` elements.
     fn positions(&self, extent: usize) -> Result<usize, String> {
         let numbers = [
             ("size", self.size),
@@ -73,7 +72,7 @@ impl WindowDim {
         })
     }
 
-    /// The window that carries a linear map over this one backwards, from `output` positions to `input` elements.
+    /// The window of the transposed linear map, from `output` positions to `input` elements.
     pub(super) fn transposed(&self, input: usize, output: usize) -> Self {
         let pad_low = self.span() - 1 - self.pad_low;
         let reach = dilated(input, self.base_dilation) + self.span() - 1;
@@ -92,7 +91,7 @@ impl WindowDim {
     }
 }
 
-/// `extent` elements at distance `dilation`.
+/// Size of `extent` elements after dilation.
 pub(super) fn dilated(extent: usize, dilation: usize) -> i64 {
     match extent {
         0 => 0,
@@ -100,13 +99,12 @@ pub(super) fn dilated(extent: usize, dilation: usize) -> i64 {
     }
 }
 
-/// How a window meets the edges of an image.
+/// Padding of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Padding {
-    /// TensorFlow's rule: `ceil(extent / stride)` positions; of an odd number of padding elements the larger half goes
-    /// after.
+    /// TensorFlow's rule: `ceil(extent / stride)` positions. If the padding is odd, the extra element goes after.
     Same,
-    /// None: positions where the window lies wholly inside.
+    /// No padding: only positions where the window is entirely inside.
     Valid,
     /// Elements before and after, for height and width.
     Explicit([(usize, usize); 2]),
@@ -138,7 +136,7 @@ impl Padding {
     }
 }
 
-/// Positions of the window per axis of `dims`.
+/// Window positions per axis of `dims`.
 pub(super) fn infer_window(window: &[WindowDim], dims: &[usize]) -> Result<Vec<usize>, String> {
     ensure(window.len() == dims.len(), || {
         format!("a window of rank {} over {} axes", window.len(), dims.len())
@@ -225,13 +223,13 @@ pub(super) fn vjp_reduce_window<'g>(window: &[WindowDim], reducer: Reducer, at: 
     Vjp::Operands(vec![Some(gradient), None])
 }
 
-/// Every element of `dims` gets the sum of the cotangents of the windows over it.
+/// Each element of `dims` gets the sum of the cotangents of the windows that cover it.
 fn spread<'g>(ct: Tensor<'g>, window: &[WindowDim], dims: &[usize]) -> Tensor<'g> {
     let positions = ct.dims();
     let back: Vec<WindowDim> = (0..dims.len())
         .map(|axis| window[axis].transposed(dims[axis], positions[axis]))
         .collect();
-    // Not every platform takes a reduction over a dilated base, so the holes are padded in.
+    // Some platforms reject a windowed reduction with base dilation, so pad the holes explicitly.
     let low: Vec<i64> = back.iter().map(|w| w.pad_low).collect();
     let high: Vec<i64> = back.iter().map(|w| w.pad_high).collect();
     let holes: Vec<usize> = back.iter().map(|w| w.base_dilation - 1).collect();
@@ -246,7 +244,8 @@ fn spread<'g>(ct: Tensor<'g>, window: &[WindowDim], dims: &[usize]) -> Tensor<'g
 }
 
 impl<'g> Tensor<'g> {
-    /// Reduction, from the reducer's identity, of the elements under each position of a window with one entry per axis.
+    /// Reduces the elements under each window position, starting from the reducer's identity. `window` has one entry
+    /// per axis.
     #[track_caller]
     #[must_use]
     pub fn reduce_window(self, window: Vec<WindowDim>, reducer: Reducer) -> Tensor<'g> {
@@ -258,8 +257,8 @@ impl<'g> Tensor<'g> {
             .apply(Op::ReduceWindow { window, reducer }, &[self, identity])
     }
 
-    /// Zeros of this shape to which each element of `source`, one per position of the window, is added where the window
-    /// has its maximum: at the first in row-major order among equals, as TensorFlow's max pooling has it.
+    /// Zeros of this shape. Each element of `source`, one per window position, is added where the window has its
+    /// maximum: the first in row-major order among equals, like TensorFlow's max pooling.
     #[track_caller]
     #[must_use]
     pub fn select_and_scatter(self, source: Tensor<'g>, window: Vec<WindowDim>) -> Tensor<'g> {
@@ -271,7 +270,7 @@ impl<'g> Tensor<'g> {
             .apply(Op::SelectAndScatter { window }, &[self, source, zero])
     }
 
-    /// Maximum under a window over height and width of `[n, h, w, c]`; of its gradient the first maximum gets all.
+    /// Max pooling over height and width of `[n, h, w, c]`. The gradient goes to the first maximum of a window.
     #[track_caller]
     #[must_use]
     pub fn max_pool(self, size: [usize; 2], strides: [usize; 2], padding: Padding) -> Tensor<'g> {
@@ -279,8 +278,8 @@ impl<'g> Tensor<'g> {
         self.reduce_window(window, Reducer::Max)
     }
 
-    /// Mean under a window over height and width of `[n, h, w, c]`. Padding does not count, as in TensorFlow; where there
-    /// is nothing else the mean is NaN. Over the whole of height and width [`Tensor::reduce_mean`] is cheaper.
+    /// Average pooling over height and width of `[n, h, w, c]`. Padding does not count, as in TensorFlow; a window over
+    /// padding alone yields NaN. For global pooling, [`Tensor::reduce_mean`] is cheaper.
     #[track_caller]
     #[must_use]
     pub fn avg_pool(self, size: [usize; 2], strides: [usize; 2], padding: Padding) -> Tensor<'g> {
@@ -304,7 +303,7 @@ impl<'g> Tensor<'g> {
         sum / cells.broadcast(&out, &[1, 2])
     }
 
-    /// The windows over `[n, h, w, c]`; what is wrong with them is the operator's to say.
+    /// The windows over `[n, h, w, c]`. The operator reports invalid ones.
     fn image_window(self, size: [usize; 2], strides: [usize; 2], padding: Padding) -> Vec<WindowDim> {
         let dims = self.dims();
         let extents = [1, 2].map(|axis| dims.get(axis).copied().unwrap_or(0));
@@ -313,7 +312,7 @@ impl<'g> Tensor<'g> {
     }
 }
 
-/// Elements under each position that are not padding.
+/// Number of elements under each position that are not padding.
 fn counts(window: &WindowDim, extent: usize, positions: usize) -> Vec<usize> {
     let inside = |o| {
         (0..window.size)

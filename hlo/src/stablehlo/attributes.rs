@@ -65,13 +65,13 @@ pub(super) fn attributes(op: &Op, operands: &[&Shape]) -> Vec<String> {
             padding(window),
         ],
         Op::Sort { axis, .. } => vec![number("dimension", *axis), "is_stable = true".into()],
-        // Without groups all replicas form one.
+        // Without groups all replicas form one group.
         Op::AllReduce { .. } => vec!["replica_groups = dense<> : tensor<0x0xi64>".into()],
         _ => vec![],
     }
 }
 
-/// The attributes of a comparison; `total` asks for IEEE's total order of floating-point numbers.
+/// The attributes of a comparison; `total` selects IEEE's total order of floating-point numbers.
 pub(super) fn comparison(direction: Comparison, dtype: DType, total: bool) -> Vec<String> {
     let kind = match dtype {
         dtype if dtype.is_float() => {

@@ -4,7 +4,7 @@ use crate::literal::Literal;
 use crate::shape::DType;
 use std::fmt::Write;
 
-/// The elements of a constant, exactly: a readable number where there is one element, bytes otherwise.
+/// The elements of a constant, exactly: a readable number if there is one element, bytes otherwise.
 pub(super) fn value(literal: &Literal) -> String {
     let elements = literal.shape().elements();
     let single = (literal.dims().is_empty() && literal.dtype() != DType::F64).then(|| literal.to_f64_vec()[0]);
@@ -18,13 +18,14 @@ pub(super) fn value(literal: &Literal) -> String {
             Some(text) => format!("dense<{text}>"),
             None => bytes(literal),
         },
-        // Beyond 2^53 not every whole number is one of the readable kind.
+        // Above 2^53 not every integer is an exact f64.
         (Some(number), _) if number.abs() < (1u64 << 53) as f64 => format!("dense<{number:.0}>"),
         _ => bytes(literal),
     }
 }
 
-/// A finite number as MLIR reads it back exactly: at most single precision in the shortest form of double precision.
+/// A finite number in a form that MLIR parses back exactly: up to single precision, the shortest form in double
+/// precision.
 fn readable(number: f64) -> Option<String> {
     let text = number.is_finite().then(|| format!("{number:e}"))?;
     let (digits, exponent) = text.split_once('e')?;
@@ -32,7 +33,7 @@ fn readable(number: f64) -> Option<String> {
     Some(format!("{digits}{point}e{exponent}"))
 }
 
-/// Truth values in nested lists: their bytes would be packed in one release and not in another.
+/// Booleans as nested lists, because MLIR releases differ in whether the byte form is packed.
 fn nested(dims: &[usize], values: &[bool]) -> String {
     let Some((&first, rest)) = dims.split_first() else {
         return values.first().is_some_and(|&value| value).to_string();

@@ -1,7 +1,7 @@
-//! A [`Computation`] as StableHLO: the same graph in MLIR's textual form, for compilers that take no HLO.
+//! StableHLO in MLIR's textual form, for compilers that do not accept HLO.
 //!
-//! Operators are written in MLIR's generic form (`"stablehlo.add"(%0, %1) : (…) -> …`), which is the same for all and
-//! needs no rules per operator. Bodies and branches become regions, called computations functions.
+//! Operators use MLIR's generic form (`"stablehlo.add"(%0, %1) : (…) -> …`), which is uniform and needs no rules per
+//! operator. Bodies and branches become regions, called computations become functions.
 
 mod attributes;
 mod constant;
@@ -16,8 +16,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 impl Computation {
-    /// This computation as the function `main` of a StableHLO module. It returns the outputs, one by one; aliases become
-    /// the argument attribute `tf.aliasing_output`.
+    /// Emits this computation as the function `main` of a StableHLO module. It returns the outputs one by one; aliases
+    /// become the argument attribute `tf.aliasing_output`.
     pub fn to_stablehlo(&self, aliases: &[Alias]) -> String {
         let mut writer = Writer::default();
         let donated = |i: usize| {
@@ -61,16 +61,16 @@ fn tensors<'a>(shapes: impl IntoIterator<Item = &'a Shape>) -> String {
     shapes.into_iter().map(tensor).collect::<Vec<_>>().join(", ")
 }
 
-/// A value under its name, such as `%3` or `%4#1`.
+/// The name of a value, such as `%3` or `%4#1`.
 type Value = String;
 
 /// Writes functions, callees before callers.
 #[derive(Default)]
 struct Writer {
     functions: Vec<String>,
-    /// Functions of the computations that are called, by address: the graph keeps them alive.
+    /// Functions of called computations, keyed by address. The graph keeps them alive.
     called: BTreeMap<*const Computation, String>,
-    /// The body that is being written.
+    /// Text of the body under construction.
     body: String,
     depth: usize,
     values: usize,
@@ -98,7 +98,7 @@ impl Writer {
         self.functions.push(format!("{head} {{\n{body}  }}\n"));
     }
 
-    /// Names of new values.
+    /// Fresh value names.
     fn fresh(&mut self, count: usize) -> Vec<Value> {
         let first = self.values;
         self.values += count;
@@ -109,7 +109,7 @@ impl Writer {
         let _ = writeln!(self.body, "{:1$}{text}", "", 2 * self.depth);
     }
 
-    /// Ends a function or region.
+    /// Writes the terminator of a function or region.
     fn finish(&mut self, op: &str, outputs: &[Value], shapes: &[Shape]) {
         self.line(&format!(
             "\"{op}\"({}) : ({}) -> ()",
@@ -118,7 +118,7 @@ impl Writer {
         ));
     }
 
-    /// Writes the nodes of a computation on these inputs; the outputs.
+    /// Writes the nodes of a computation on these inputs. Returns the outputs.
     fn nodes(&mut self, computation: &Computation, inputs: &[Value]) -> Vec<Value> {
         let mut values: Vec<Vec<Value>> = Vec::with_capacity(computation.nodes.len());
         for node in &computation.nodes {
@@ -149,7 +149,7 @@ impl Writer {
             _ => {}
         }
         let name = format!("stablehlo.{}", name(&node.op));
-        // A branch is a region without arguments: it sees the values around it.
+        // A branch is a region without arguments: it reads the enclosing values.
         let seen = match node.op {
             Op::Conditional { .. } => 1,
             _ => operands.len(),
@@ -160,7 +160,7 @@ impl Writer {
         self.add(instruction, &node.shapes)
     }
 
-    /// Writes one instruction; its results.
+    /// Writes one instruction. Returns its results.
     fn add(&mut self, instruction: Instruction, results: &[Shape]) -> Vec<Value> {
         let name = self.fresh(1).concat();
         let Instruction {
@@ -193,7 +193,7 @@ impl Writer {
         }
     }
 
-    /// The computations within an operator, in StableHLO's order.
+    /// The computations of an operator as regions, in StableHLO's order.
     fn regions(&mut self, op: &Op, operands: &[Value], shapes: &[&Shape]) -> Vec<String> {
         let dtype = shapes.first().map_or(DType::F32, |shape| shape.dtype);
         match op {
@@ -220,7 +220,7 @@ impl Writer {
         }
     }
 
-    /// A region with these arguments, whose `write` gives its results.
+    /// A region with these arguments; `write` returns its results.
     fn region(
         &mut self,
         arguments: &[Shape],
@@ -247,7 +247,7 @@ impl Writer {
         )
     }
 
-    /// A computation as a region: with arguments of its own, or on the values around it.
+    /// A computation as a region: with its own arguments, or on the enclosing values `around`.
     fn computation(&mut self, computation: &Arc<Computation>, around: Option<&[Value]>) -> String {
         let shapes: Vec<Shape> = computation
             .parameter_specs()
@@ -261,7 +261,7 @@ impl Writer {
         })
     }
 
-    /// Combines two elements; `None` takes the second.
+    /// The region that combines two elements; `None` returns the second.
     fn combine(&mut self, reducer: Option<Reducer>, dtype: DType) -> String {
         let scalar = Shape::scalar(dtype);
         let two = [scalar.clone(), scalar.clone()];
@@ -277,13 +277,13 @@ impl Writer {
         })
     }
 
-    /// The order of a sort: by the first array's elements.
+    /// The comparator region of a sort, which orders by the elements of the first array.
     fn order(&mut self, descending: bool, dtypes: &[DType]) -> String {
         let direction = if descending { Comparison::Gt } else { Comparison::Lt };
         self.compare(direction, dtypes, true)
     }
 
-    /// Compares the first two of a pair of elements of each type.
+    /// A region that compares the first pair; it has a pair of arguments for each type.
     fn compare(&mut self, direction: Comparison, dtypes: &[DType], total: bool) -> String {
         let arguments: Vec<Shape> = dtypes
             .iter()
@@ -298,7 +298,7 @@ impl Writer {
         })
     }
 
-    /// The `k` largest, as the head of a stable sort: StableHLO has no other.
+    /// The `k` largest as the head of a stable sort, because StableHLO has no top-k.
     fn top_k(&mut self, k: usize, operands: &[Value], shapes: &[&Shape], results: &[Shape]) -> Vec<Value> {
         let keys = shapes[0];
         let positions = keys.with_dtype(DType::S32);
@@ -325,7 +325,7 @@ impl Writer {
         vec![of(self, 0), of(self, 1)]
     }
 
-    /// The function of a computation that is called, written when it is first.
+    /// The function of a called computation, written at the first call.
     fn callee(&mut self, body: &Arc<Computation>) -> String {
         if let Some(name) = self.called.get(&Arc::as_ptr(body)) {
             return name.clone();
@@ -367,7 +367,7 @@ impl Instruction {
     }
 }
 
-/// StableHLO's name of an operator, which is HLO's but for a few.
+/// StableHLO's name of an operator; most are the same as HLO's.
 fn name(op: &Op) -> String {
     match op {
         Op::Broadcast { .. } => "broadcast_in_dim".into(),

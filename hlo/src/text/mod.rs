@@ -1,4 +1,4 @@
-//! Graphs for people: a readable dump, the difference of two, and Graphviz.
+//! Human-readable graphs: a dump, a diff of two graphs, and Graphviz.
 
 mod module;
 mod window;
@@ -12,14 +12,14 @@ use crate::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// Constants with more elements than this are printed by their first elements.
+/// Larger constants are printed with their first elements only.
 const SHOWN_ELEMENTS: usize = 8;
 
-/// A dump, one instruction a line, called computations indented under their caller.
+/// A dump with one instruction per line; called computations are indented under their caller.
 ///
-/// Nodes are named by scope and operator, so that a change in one layer leaves the names of the others as they are; in a
-/// called computation the caller's scope is left out, and an operand `%./x` is the `x` of the line's own scope. Called
-/// computations carry a hash of their text: one that is printed already is not printed again.
+/// Nodes are named by scope and operator, so that a change in one layer leaves the names of other layers unchanged. In
+/// a called computation the caller's scope is left out, and an operand `%./x` is the `x` in the line's own scope.
+/// Called computations carry a hash of their text; a repeated one is printed once.
 pub fn dump(computation: &Computation) -> String {
     let parameters = join(
         computation
@@ -33,7 +33,7 @@ pub fn dump(computation: &Computation) -> String {
     out
 }
 
-/// Unified difference of two dumps, three lines of context; empty when the graphs are the same.
+/// Unified diff of two dumps with three lines of context; empty if the graphs are equal.
 pub fn diff(before: &Computation, after: &Computation) -> String {
     let (before, after) = (dump(before), dump(after));
     similar::TextDiff::from_lines(&before, &after)
@@ -41,8 +41,8 @@ pub fn diff(before: &Computation, after: &Computation) -> String {
         .to_string()
 }
 
-/// Graphviz source: edges from operand to user, a cluster per called computation, dashed edges from its results to the
-/// caller.
+/// Graphviz source: edges from operand to user, a cluster per called computation, and dashed edges from its results to
+/// the caller.
 pub fn dot(computation: &Computation) -> String {
     let title = quoted(&computation.name);
     let mut out = format!("digraph \"{title}\" {{\n  node [shape=box fontname=monospace];\n");
@@ -58,8 +58,8 @@ pub fn dot(computation: &Computation) -> String {
     out
 }
 
-/// Writes nodes and edges, called computations included. Identifiers start with `path`, which tells computations apart.
-/// Returns the identifiers, quoted.
+/// Writes nodes and edges, including those of called computations. Identifiers start with `path`, which distinguishes
+/// computations. Returns the quoted identifiers.
 fn write_nodes(out: &mut String, computation: &Computation, scope: &str, path: &str) -> Vec<String> {
     let names = names(computation, scope);
     let ids: Vec<String> = names.iter().map(|name| quoted(&format!("{path}{name}"))).collect();
@@ -92,12 +92,12 @@ fn write_nodes(out: &mut String, computation: &Computation, scope: &str, path: &
     ids
 }
 
-/// `name` within the double quotes of Graphviz.
+/// Escapes `name` for a quoted Graphviz string.
 fn quoted(name: &str) -> String {
     name.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
-/// Unique readable names: parameters by their own, others by operator and scope within `outer`.
+/// Unique readable names: the names of parameters, and operator plus scope below `outer` for the rest.
 fn names(computation: &Computation, outer: &str) -> Vec<String> {
     let mut taken = BTreeSet::new();
     let mut next: BTreeMap<String, usize> = BTreeMap::new();
@@ -124,7 +124,7 @@ fn names(computation: &Computation, outer: &str) -> Vec<String> {
     computation.nodes.iter().map(name).collect()
 }
 
-/// The part of `scope` below `outer`; all of it when it lies elsewhere.
+/// The part of `scope` below `outer`; all of `scope` if it is elsewhere.
 fn within<'a>(scope: &'a str, outer: &str) -> &'a str {
     match scope.strip_prefix(outer) {
         Some("") => "",
@@ -145,7 +145,7 @@ fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-/// Writes what stands between the braces, and the closing one. `printed` holds the texts of called computations.
+/// Writes the text between the braces and the closing brace. `printed` holds the texts of called computations.
 fn write_instructions(
     out: &mut String,
     computation: &Computation,
@@ -186,7 +186,7 @@ fn write_instructions(
     let _ = writeln!(out, "{pad}  return {outputs}\n{pad}}}");
 }
 
-/// FNV-1a hash: tells apart what is too long to print.
+/// FNV-1a hash. Distinguishes values that are too long to print.
 fn fnv(bytes: &[u8]) -> u64 {
     let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
     use crate::{DType, Graph, Shape};
 
-    /// `x` times each factor, `times` times each, every loop in a scope of its own.
+    /// Multiplies `x` by each factor, `times` times, with every loop in a scope of its own.
     fn loops(factors: &[f64]) -> Computation {
         let parameters = [("x".to_string(), Shape::new(DType::F32, [2]))];
         Graph::function("loops", &parameters, |g, p| {

@@ -1,4 +1,4 @@
-//! Modules that come back from a compiler, for people: the messages of [`crate::proto`], printed.
+//! Human-readable form of modules that a compiler returns: the messages of [`crate::proto`].
 
 use crate::DType;
 use crate::emit::primitive_type;
@@ -9,18 +9,19 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Constants with more elements than this are not printed.
+/// Larger constants are not printed.
 const SHOWN_ELEMENTS: usize = 8;
 
-/// Reads a serialized `HloModuleProto`; fields that [`crate::proto`] does not know are dropped.
+/// Decodes a serialized `HloModuleProto`. Fields unknown to [`crate::proto`] are dropped.
 ///
 /// # Errors
-/// [`Error::Proto`] when the bytes are not one.
+///
+/// [`Error::Proto`] if the bytes are not a module.
 pub fn read_module(bytes: &[u8]) -> Result<Module> {
     Module::decode(bytes).map_err(|e| Error::Proto(e.to_string()))
 }
 
-/// A dump, one instruction a line, computations in the module's order.
+/// A dump with one instruction per line, computations in the module's order.
 pub fn dump_module(module: &Module) -> String {
     let computations = computation_names(module);
     let mut out = format!("{}\n", module.name);
@@ -163,7 +164,7 @@ fn attributes(i: &Instruction, computations: &BTreeMap<i64, &str>) -> String {
     out
 }
 
-/// A small constant's elements.
+/// The elements of a small constant.
 fn literal(literal: &Literal) -> Option<String> {
     let elements: i64 = literal.shape.as_ref()?.dimensions.iter().product();
     if elements as usize > SHOWN_ELEMENTS {

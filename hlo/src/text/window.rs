@@ -1,8 +1,8 @@
-//! Windows and axis roles in the notation of HLO's own text.
+//! Windows and axis roles in the notation of HLO text.
 
 use crate::proto::{ConvolutionDimensionNumbers, Window, WindowDimension};
 
-/// `{size=3x3 stride=2x2 pad=0_1x0_1}`; what is as in a window that only slides is left out.
+/// `{size=3x3 stride=2x2 pad=0_1x0_1}`; fields with default values are left out.
 pub fn window(window: &Window) -> String {
     type Part = fn(&WindowDimension) -> String;
     let part = |name: &str, part: Part| {
@@ -44,7 +44,7 @@ pub fn dim_labels(d: &ConvolutionDimensionNumbers) -> String {
     format!("{input}_{kernel}->{output}")
 }
 
-/// The label of each axis, in the order of the axes.
+/// The label of each axis, in axis order.
 fn labels(named: [(char, i64); 2], spatial: &[i64]) -> String {
     let named = named.into_iter().map(|(label, axis)| (axis, label.to_string()));
     let spatial = spatial.iter().enumerate().map(|(i, &axis)| (axis, i.to_string()));

@@ -1,4 +1,4 @@
-//! Wrong calls: for every operator one that its shape rule refuses. Shared by the tests of messages and of coverage.
+//! Wrong calls: for every operator, one that its shape rule rejects. Shared by the tests of messages and of coverage.
 
 use hlo::{DType, DotDims, GatherDims, Graph, Literal, Reducer, Shape, Tensor, Update, grad};
 use std::panic::Location;
@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 mod windows;
 
-/// A wrong call and what its error must say.
+/// A wrong call and its expected error.
 pub struct Wrong {
     /// The operator.
     pub op: &'static str,
-    /// Where the entry begins; the call stands before the next entry of the file.
+    /// Where the entry begins. The call is between it and the file's next entry.
     pub place: &'static Location<'static>,
     /// Makes the call.
     pub call: for<'a> fn(&'a Graph) -> Tensor<'a>,
     /// Operator with its operand shapes, as printed.
     pub at: &'static str,
-    /// What is wrong.
+    /// The expected message.
     pub says: &'static str,
 }
 
-/// Operators that no caller can get wrong: the graph adds them itself, or they take any one array.
+/// Operators that no caller can misuse: the graph adds them itself, or they accept any array.
 pub const NEVER_WRONG: [&str; 5] = ["parameter", "constant", "convert", "stop-gradient", "get-tuple-element"];
 
 fn t<'g>(g: &'g Graph, dtype: DType, dims: &[usize]) -> Tensor<'g> {
@@ -39,7 +39,7 @@ fn wrong(op: &'static str, call: for<'a> fn(&'a Graph) -> Tensor<'a>, at: &'stat
     }
 }
 
-/// Every wrong call, those of a file in the order of their lines.
+/// Every wrong call, ordered by line within a file.
 pub fn calls() -> Vec<Wrong> {
     [
         unary(),

@@ -11,7 +11,7 @@ fn images(g: &Graph) -> Tensor<'_> {
     t(g, DType::F32, &[4, 5, 5, 3])
 }
 
-/// The images with a kernel of one pixel for `inner` channels; `groups` of features and of the batch.
+/// Convolves the images with a 1×1 kernel for `inner` channels; `groups` are the feature groups and the batch groups.
 #[track_caller]
 fn pointwise<'g>(g: &'g Graph, [inner, outer]: [usize; 2], dims: ConvDims, groups: [usize; 2]) -> Tensor<'g> {
     let kernel = t(g, DType::F32, &[1, 1, inner, outer]);
