@@ -1,24 +1,24 @@
-//! What a network costs: weights, floating-point operations and bits, counted from its layers.
+//! The cost of a network: weights, floating-point operations and bits, counted from its layers.
 //!
-//! Two conventions of operations stand side by side. The *published* one is behind the tables of the RigL paper
-//! (reference 5.1): every layer as if it had "same" padding, a bias and a ReLU, from real-valued sparsities. The *plain*
-//! one is two operations per multiply-add of the connections that there are, at the true size of the output, and nothing
-//! else. Neither counts normalisation, pooling, additions of shortcuts or the softmax.
+//! There are two conventions for operations. The *published* one reproduces the tables of the RigL paper (reference
+//! 5.1): it treats every layer as if it had "same" padding, a bias and a ReLU, and uses real-valued sparsities. The
+//! *plain* one counts two operations per multiply-add of the remaining connections, at the true size of the output.
+//! Neither counts normalisation, pooling, shortcut additions or the softmax.
 
 use crate::{Kind, Layer};
 use std::ops::AddAssign;
 
-/// What is left of a layer's kernel.
+/// The remaining part of a layer's kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Kept {
-    /// Share of zeros as the distribution has it, before rounding.
+    /// Fraction of zeros as the sparsity distribution gives it, before rounding.
     pub sparsity: f64,
-    /// Connections.
+    /// Number of nonzero weights.
     pub nonzeros: usize,
 }
 
 impl Kept {
-    /// All of it.
+    /// The whole kernel.
     pub fn all(layer: &Layer) -> Self {
         Kept {
             sparsity: 0.0,
@@ -26,7 +26,7 @@ impl Kept {
         }
     }
 
-    /// A share `sparsity` of zeros, their number rounded down.
+    /// The kernel with a fraction `sparsity` of zeros; the number of zeros is rounded down.
     pub fn share(layer: &Layer, sparsity: f64) -> Self {
         let zeros = (sparsity * layer.weights() as f64) as usize;
         Kept {
@@ -36,24 +36,24 @@ impl Kept {
     }
 }
 
-/// Counts of a layer or a network, operations per example of a forward pass.
+/// Counts of a layer or a network; operations are per example and forward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// Elements of the kernels.
+    /// Number of kernel elements.
     pub weights: usize,
-    /// Connections.
+    /// Number of nonzero weights.
     pub nonzeros: usize,
-    /// Operations by the published convention.
+    /// Operations in the published convention.
     pub published_flops: f64,
-    /// Size by the published convention: 32 bits per kept weight and per output channel, and in a layer with zeros a mask
-    /// of one bit per weight.
+    /// Size in the published convention: 32 bits per kept weight and per output channel, plus one mask bit per weight
+    /// in layers with zeros.
     pub published_bits: f64,
-    /// Operations by the plain convention.
+    /// Operations in the plain convention.
     pub plain_flops: f64,
 }
 
 impl Counts {
-    /// Of one layer.
+    /// Counts of one layer.
     pub fn of(layer: &Layer, kept: Kept) -> Self {
         let n = layer.weights() as f64;
         let density = 1.0 - kept.sparsity;
@@ -69,7 +69,7 @@ impl Counts {
         }
     }
 
-    /// Share of zeros of the whole.
+    /// Fraction of zeros over all weights.
     pub fn sparsity(&self) -> f64 {
         match self.weights {
             0 => 0.0,
@@ -77,7 +77,7 @@ impl Counts {
         }
     }
 
-    /// Size by the published convention in units of 10^6 bytes.
+    /// Size in the published convention, in units of 10^6 bytes.
     pub fn published_megabytes(&self) -> f64 {
         self.published_bits / 8e6
     }
@@ -93,19 +93,19 @@ impl AddAssign for Counts {
     }
 }
 
-/// A layer as the published convention sees it.
+/// A layer in the published convention.
 struct Published {
-    /// Elements of the output.
+    /// Number of output elements.
     outputs: f64,
-    /// Inputs of each of them in a dense layer.
+    /// Inputs of one output element in a dense layer.
     inputs: f64,
-    /// Channels with a bias.
+    /// Number of channels with a bias.
     channels: f64,
 }
 
 impl Published {
-    /// Kernels are taken at their word, `[height, width, in, out]`: a depthwise one has one output channel, and as many
-    /// inputs as its channels.
+    /// Reads the kernel literally as `[height, width, in, out]`: a depthwise kernel has one output channel, and as many
+    /// inputs as channels.
     fn of(layer: &Layer) -> Self {
         let channels = layer.dims.last().copied().unwrap_or(1);
         let positions: usize = match layer.kind {
@@ -129,14 +129,14 @@ impl Published {
 /// Counts of a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cost {
-    /// Of each layer, in the order of the layers.
+    /// Counts of each layer, in layer order.
     pub layers: Vec<Counts>,
-    /// Of all together.
+    /// Sum over all layers.
     pub total: Counts,
 }
 
 impl Cost {
-    /// Of `layers`, each with what is left of it.
+    /// Counts of `layers`; `kept` gives the remaining part of each.
     pub fn of<'a>(layers: impl IntoIterator<Item = &'a Layer>, kept: impl Fn(&Layer) -> Kept) -> Self {
         let layers: Vec<Counts> = layers.into_iter().map(|l| Counts::of(l, kept(l))).collect();
         let mut total = Counts::default();
@@ -144,16 +144,16 @@ impl Cost {
         Cost { layers, total }
     }
 
-    /// Of a dense network.
+    /// Counts of a dense network.
     pub fn dense<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> Self {
         Cost::of(layers, Kept::all)
     }
 }
 
-/// The layers of a network widened as the published convention has it: input channels of all layers but the first and
-/// output channels of all but the last times `width`, truncated, unless there is only one. The published rows of smaller
-/// dense and of larger sparse networks are counted this way, with sparsities for the shapes before; the networks
-/// themselves may round differently.
+/// The layers of a network, widened in the published convention: multiplies by `width` the input channels of all layers
+/// but the first and the output channels of all but the last, truncated, unless there is only one channel. The
+/// published rows of smaller dense and larger sparse networks use this, with the sparsities of the original shapes. The
+/// networks themselves may round differently.
 pub fn widened(layers: &[Layer], width: f64) -> Vec<Layer> {
     let scaled = |dim: usize| if dim == 1 { 1 } else { (dim as f64 * width) as usize };
     let last = layers.len().saturating_sub(1);
@@ -168,28 +168,28 @@ pub fn widened(layers: &[Layer], width: f64) -> Vec<Layer> {
     layers.iter().enumerate().map(widen).collect()
 }
 
-/// How a training method spends operations (reference 5.5).
+/// When a training method runs dense passes (reference 5.5).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Training {
-    /// Every pass dense.
+    /// Every pass is dense.
     Dense,
-    /// Every pass sparse: fixed masks, SNIP, SET.
+    /// Every pass is sparse: fixed masks, SNIP, SET.
     Sparse,
-    /// Sparse passes, but a dense gradient on every iteration: SNFS.
+    /// Sparse passes with a dense gradient in every iteration: SNFS.
     DenseGradient,
-    /// Sparse passes, and a dense gradient on one iteration after every `frequency_steps`: RigL. As in the paper, over
-    /// the whole run, though updates end before.
+    /// Sparse passes, with a dense gradient in one iteration after every `frequency_steps`: RigL. Counted over the
+    /// whole run as in the paper, although mask updates end earlier.
     DenseGradientEvery {
-        /// Gradient steps from one mask update to the next.
+        /// Gradient steps between mask updates.
         frequency_steps: u64,
-        /// Iterations with a dense gradient, the last of each such cycle: 1 in the paper.
+        /// Iterations with a dense gradient at the end of each cycle: 1 in the paper.
         batches: u64,
     },
 }
 
 impl Training {
-    /// Operations per example of one iteration, on average, of a network whose forward pass takes `sparse` operations,
-    /// and `dense` without masks. A backward pass takes two forward ones: towards the inputs, and towards the weights.
+    /// Average operations per example and iteration of a network whose forward pass takes `sparse` operations with
+    /// masks and `dense` without. A backward pass costs two forward passes: one for the inputs, one for the weights.
     pub fn flops(self, sparse: f64, dense: f64) -> f64 {
         match self {
             Training::Dense => 3.0 * dense,
@@ -206,19 +206,19 @@ impl Training {
     }
 }
 
-/// Gradual pruning: the share of zeros grows to `target` between two steps, by a cubic law (reference 5.5).
+/// Gradual pruning: the sparsity grows to `target` between two steps by a cubic law (reference 5.5).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pruning {
-    /// Share of zeros at the end.
+    /// Final sparsity.
     pub target: f64,
-    /// Step up to which there are none.
+    /// Last step with sparsity 0.
     pub begin_step: u64,
-    /// Step from which there are all.
+    /// First step with the final sparsity.
     pub end_step: u64,
 }
 
 impl Pruning {
-    /// Share of zeros at a step.
+    /// Sparsity at a step.
     pub fn sparsity_at(&self, step: u64) -> f64 {
         if step < self.begin_step {
             return 0.0;
@@ -230,8 +230,8 @@ impl Pruning {
         self.target * (1.0 - (1.0 - done).powi(3))
     }
 
-    /// Operations per example of one iteration, averaged over steps 0, `every_steps`, … up to and including `steps`;
-    /// `forward` has those of a forward pass at a share of zeros.
+    /// Operations per example and iteration, averaged over steps 0, `every_steps`, … up to and including `steps`.
+    /// `forward` maps a sparsity to the operations of a forward pass.
     pub fn training_flops(&self, steps: u64, every_steps: u64, forward: impl Fn(f64) -> f64) -> f64 {
         let points: Vec<f64> = (0..=steps)
             .step_by(every_steps.max(1) as usize)

@@ -1,4 +1,4 @@
-//! What can be wrong with a request for a network.
+//! Errors of building a network.
 
 use crate::NAMES;
 
@@ -11,16 +11,16 @@ pub enum Error {
         /// The name given.
         found: String,
     },
-    /// A value that the network cannot take.
+    /// The network does not accept the value.
     #[error("{option} of {model} is {found}, expected {expected}")]
     Option {
         /// Name of the network.
         model: String,
         /// Field of [`crate::Options`].
         option: &'static str,
-        /// The value given.
+        /// The given value.
         found: String,
-        /// What is accepted, in words.
+        /// Description of the accepted values.
         expected: String,
     },
 }

@@ -1,13 +1,13 @@
-//! What the networks of the original's ImageNet driver have in common.
+//! Common parts of the networks in the original's ImageNet driver.
 
 use crate::layers::{BatchNorm, Conv, Dense, Window};
 use crate::{Init, Naming, Net};
 use hlo::Tensor;
 
-/// Scope of their variables, whatever the network.
+/// Variable scope of all these networks.
 const SCOPE: &str = "resnet_model";
 
-/// The initialiser of their convolutions.
+/// Initialiser of their convolutions.
 pub(crate) const INIT: Init = Init::VarianceScaling(1.0);
 
 /// Options of a network for ImageNet.
@@ -15,11 +15,11 @@ pub(crate) const INIT: Init = Init::VarianceScaling(1.0);
 pub struct ImageNet {
     /// Whether the network has masks.
     pub masked: bool,
-    /// Whether its first layer has one, if the network may have it.
+    /// Whether its first layer has a mask, in networks where it can.
     pub mask_first: bool,
-    /// Whether its classifier has one.
+    /// Whether its classifier has a mask.
     pub mask_last: bool,
-    /// Factor of the numbers of channels.
+    /// Multiplier of the channel counts.
     pub width: f64,
     /// Number of classes.
     pub classes: usize,
@@ -37,7 +37,7 @@ impl ImageNet {
         (channels as f64 * self.width) as usize
     }
 
-    /// Names of a layer that has a mask if `has_mask`, in a network that has masks.
+    /// Naming of a layer, with a mask if `has_mask` and the network is masked.
     pub(crate) fn naming(&self, has_mask: bool) -> Naming {
         match (has_mask, self.masked) {
             (false, _) => Naming::Doubled,

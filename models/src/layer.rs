@@ -1,18 +1,19 @@
-//! What a model says of each of its layers with a kernel: enough to name its variables and to count its cost.
+//! Descriptions of layers with a kernel: enough to name their variables and to count their cost.
 
 use crate::Param;
 use hlo::Padding;
 
-/// Variable names of a layer with scope `S`, four forms that the original's checkpoints have.
+/// Variable names of a layer with scope `S`: the four forms in the original's checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
     /// `S/weights`, `S/mask`, `S/biases`.
     Masked,
-    /// `S/weights`, `S/biases`: as [`Naming::Masked`], for a network without masks that the original gives masks of ones.
+    /// `S/weights`, `S/biases`: like [`Naming::Masked`], for a network without masks whose masks are all ones in the
+    /// original.
     Maskless,
-    /// The last part of the scope twice: `S/S/weights`, `S/S/biases`. A layer without mask where others may have one.
+    /// The last scope component twice: `S/S/weights`, `S/S/biases`. A layer without a mask where others may have one.
     Doubled,
-    /// `S/kernel`, `S/bias`. A layer of a library that knows no masks.
+    /// `S/kernel`, `S/bias`: a standard layer without masks.
     Plain,
 }
 
@@ -27,7 +28,7 @@ impl Naming {
         self.variable(scope, ["biases", "bias"])
     }
 
-    /// Name of the mask, where there is one.
+    /// Name of the mask, if the form has one.
     pub fn mask(self, scope: &str) -> Option<String> {
         (self == Naming::Masked).then(|| format!("{scope}/mask"))
     }
@@ -44,7 +45,7 @@ impl Naming {
     }
 }
 
-/// Kind of a layer with a kernel.
+/// Kind of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Kernel `[height, width, in, out]`.
@@ -55,10 +56,10 @@ pub enum Kind {
     Dense,
 }
 
-/// A layer with a kernel, as the graph has it.
+/// A layer with a kernel, as it appears in the graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
-    /// Scope, by which distributions and custom sparsities call it, e.g. `resnet_model/final_dense`.
+    /// Scope, which distributions and custom sparsities refer to, e.g. `resnet_model/final_dense`.
     pub name: String,
     /// Kind.
     pub kind: Kind,
@@ -66,28 +67,28 @@ pub struct Layer {
     pub kernel: String,
     /// Dimensions of the kernel.
     pub dims: Vec<usize>,
-    /// Whether it has a mask.
+    /// Whether the kernel has a mask.
     pub masked: bool,
-    /// Whether it has a bias.
+    /// Whether the layer has a bias.
     pub bias: bool,
     /// Scope of the batch normalisation that is the only user of the output, so that it can be folded into the kernel.
     pub norm: Option<String>,
-    /// Steps of the window along height and width.
+    /// Strides along height and width.
     pub strides: [usize; 2],
-    /// How the window meets the edges.
+    /// Padding.
     pub padding: Padding,
-    /// Groups of channels that do not see each other.
+    /// Number of channel groups.
     pub groups: usize,
     /// Height and width of the input without padding; 1 × 1 for a dense layer.
     pub input: [usize; 2],
     /// Height and width of the output; 1 × 1 for a dense layer.
     pub output: [usize; 2],
-    /// Height and width of the input as the published counts see it: with a padding that was a layer of its own there.
+    /// Height and width of the input in the published counts, which include padding that was a separate layer there.
     pub counted_input: [usize; 2],
 }
 
 impl Layer {
-    /// A layer without bias whose window has one position, as a dense layer's.
+    /// A layer without bias and with a single window position, like a dense layer.
     pub(crate) fn new(scope: &str, kind: Kind, kernel: &Param) -> Self {
         Layer {
             name: scope.to_string(),

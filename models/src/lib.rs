@@ -1,9 +1,9 @@
 //! Neural networks as functions over [`hlo`] graphs.
 //!
-//! A model is one function, [`Model::forward`], written against a [`Net`] that hands out its arrays. What the function asks
-//! for is its table of parameters, each with checkpoint name, shape, initialiser and role, and of layers, whose cost
-//! [`cost`] counts. Pure, like `hlo`. Masks are not the models' business: the caller passes the weights that the layers
-//! are to use, already masked, and differentiates with respect to those.
+//! A model is one function, [`Model::forward`], written against a [`Net`] that provides its arrays. The requests of
+//! that function define the table of parameters (checkpoint name, shape, initialiser and role) and of layers, whose
+//! cost [`cost`] counts. No I/O, like `hlo`. Models do not apply masks: the caller passes masked weights and
+//! differentiates with respect to them.
 #![forbid(unsafe_code)]
 
 pub mod cost;
@@ -55,7 +55,7 @@ pub trait Model {
         self.forward(net, images).convert(DType::F32)
     }
 
-    /// What the network needs and has.
+    /// The arrays and layers of the network.
     fn declaration(&self) -> Declaration {
         Declaration::of(self)
     }
@@ -70,7 +70,7 @@ pub trait Model {
         self.declaration().statistics
     }
 
-    /// Arrays that neither gradients nor batches change, in creation order: [`INPUT_INDICES`].
+    /// Arrays that neither training nor batches change, in creation order: [`INPUT_INDICES`].
     fn fixed(&self) -> Vec<(String, Shape)> {
         self.declaration().fixed
     }

@@ -4,20 +4,19 @@ use crate::layers::Dense;
 use crate::{Init, Model, Naming, Net};
 use hlo::{DType, GatherDims, Shape, Tensor};
 
-/// Name of the variable with the input pixels that are kept.
+/// Name of the variable with the indices of the kept input pixels.
 pub const INPUT_INDICES: &str = "layer1/input_indices";
 
-/// A network of fully connected layers with ReLU between, as the original's MNIST driver builds it.
+/// A network of dense layers with ReLU between them, as the original's MNIST driver builds it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MnistFc {
     /// Masked layers are named `layer{i}/{weights,mask,biases}`, those of the dense baseline `layer{i}/{kernel,bias}`.
     pub masked: bool,
     /// Pixels of an image.
     pub pixels: usize,
-    /// How many pixels the first layer sees, when not all: those whose indices the variable [`INPUT_INDICES`], s32,
-    /// holds.
+    /// Number of pixels that the first layer reads, if not all. The s32 variable [`INPUT_INDICES`] holds their indices.
     pub kept_pixels: Option<usize>,
-    /// Units of the layers between.
+    /// Units of the hidden layers.
     pub hidden: Vec<usize>,
     /// Number of classes.
     pub classes: usize,
@@ -73,7 +72,7 @@ impl Model for MnistFc {
     }
 }
 
-/// Columns `indices` (rank 1) of `x` `[rows, columns]`; an index out of range is clamped.
+/// Gathers columns `indices` (rank 1) of `x` `[rows, columns]`. Out-of-range indices are clamped.
 fn take_columns<'g>(x: Tensor<'g>, indices: Tensor<'g>) -> Tensor<'g> {
     let rows = x.dims().first().copied().unwrap_or(1);
     x.gather(indices, column_gather(), &[rows, 1])

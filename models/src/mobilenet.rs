@@ -33,14 +33,14 @@ const V2: [(usize, usize, usize); 7] = [
     (320, 1, 1),
 ];
 
-/// Which MobileNet.
+/// MobileNet version.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Version {
-    /// Depthwise and pointwise convolutions in turn.
+    /// Alternating depthwise and pointwise convolutions.
     V1,
-    /// Inverted residual blocks, widened by `expansion` inside.
+    /// Inverted residual blocks with `expansion`.
     V2 {
-        /// Channels inside a block over its input channels.
+        /// Ratio of the channels inside a block to its input channels.
         expansion: f64,
     },
 }
@@ -48,13 +48,13 @@ pub enum Version {
 /// MobileNet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MobileNet {
-    /// Which one.
+    /// Version.
     pub version: Version,
-    /// Its options. The first layer never has a mask.
+    /// Options. The first layer never has a mask.
     pub config: ImageNet,
 }
 
-/// The multiple of `divisor` nearest to `channels`, but not less than 0.9 of them (nor than `divisor`).
+/// The multiple of `divisor` nearest to `channels`, but at least 0.9 of `channels` and at least `divisor`.
 fn divisible(channels: f64, divisor: usize) -> usize {
     let step = divisor as f64;
     let nearest = (((channels + step / 2.0) / step).floor() * step).max(step);
@@ -67,12 +67,12 @@ fn divisible(channels: f64, divisor: usize) -> usize {
 }
 
 impl MobileNet {
-    /// Output channels of block `i`: only from the second on they are multiples of 8.
+    /// Output channels of block `i`. From the second block on they are multiples of 8.
     fn block_filters(&self, i: usize, channels: usize) -> usize {
         divisible(self.config.filters(channels) as f64, if i == 0 { 1 } else { 8 })
     }
 
-    /// A convolution and its normalisation.
+    /// A convolution followed by normalisation.
     fn conv<'g>(&self, net: &Net<'g>, x: Tensor<'g>, name: &str, filters: usize) -> Tensor<'g> {
         let _scope = net.graph().scope(name);
         let y = net.conv(x, &self.config.conv(name, [1, filters, 1]));

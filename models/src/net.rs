@@ -1,7 +1,7 @@
 //! The context that networks are written against.
 //!
-//! A forward pass asks its [`Net`] for every array by name, shape, initialiser and role, and the context remembers what it
-//! was asked for. So the parameters, the graph and the layers whose cost is counted are one description.
+//! A forward pass requests every array from its [`Net`] by name, shape, initialiser and role, and the context records
+//! the requests. So parameters, graph and the layers of the cost table come from one description.
 
 use crate::layers::sparse::SparseKernel;
 use crate::{Layer, Model, Param, Statistic};
@@ -10,18 +10,17 @@ use hlo::{DType, Graph, Shape, Tensor};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-/// What a forward pass is for.
+/// Purpose of a forward pass.
 #[derive(Clone, Copy)]
 pub enum Mode<'g> {
-    /// Batch normalisation by the statistics of the batch, and dropout by this key, which the caller derives from seed
-    /// and step.
+    /// Normalises by the statistics of the batch. Dropout uses this key, which the caller derives from seed and step.
     Train(Key<'g>),
-    /// Batch normalisation by the moving statistics, no dropout.
+    /// Normalises by the moving statistics; no dropout.
     Eval,
 }
 
-/// Element type of activations, and of kernels where they meet them. Arrays of the model, statistics of batches and logits
-/// are f32 in any case.
+/// Element type of activations, and of kernels where they are applied. The model's arrays, batch statistics and logits
+/// are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// IEEE single precision.
@@ -52,14 +51,14 @@ impl Precision {
     }
 }
 
-/// Everything that a network needs and has.
+/// The arrays and layers of a network.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Declaration {
     /// Trainable arrays in creation order, which is also the order in which masks are drawn.
     pub params: Vec<Param>,
-    /// Arrays that training moves without a gradient, in creation order.
+    /// Arrays that training updates without a gradient, in creation order.
     pub statistics: Vec<Statistic>,
-    /// Arrays that stay as they are, in creation order.
+    /// Constant arrays, in creation order.
     pub fixed: Vec<(String, Shape)>,
     /// Layers with a kernel, in creation order.
     pub layers: Vec<Layer>,
@@ -68,7 +67,7 @@ pub struct Declaration {
 }
 
 impl Declaration {
-    /// Of a network, by one forward pass of one example that is thrown away.
+    /// Declaration of a network, from a forward pass of one example whose graph is discarded.
     pub fn of<M: Model + ?Sized>(model: &M) -> Self {
         let g = Graph::new("declaration");
         let net = Net {
@@ -86,9 +85,9 @@ pub struct Net<'g> {
     graph: &'g Graph,
     mode: Mode<'g>,
     precision: Precision,
-    /// Replicas over which batch normalisation takes its moments.
+    /// Number of replicas that share their moments in batch normalisation.
     normalised_over: usize,
-    /// The arrays by variable name; absent while a network is only asked what it needs.
+    /// The arrays by variable name; `None` while only the declaration is recorded.
     arrays: Option<BTreeMap<String, Tensor<'g>>>,
     /// Kernels of the layers that are computed from their connections alone, by variable name.
     sparse: BTreeMap<String, SparseKernel<'g>>,
@@ -97,14 +96,14 @@ pub struct Net<'g> {
     outputs: RefCell<Vec<(usize, Tensor<'g>)>>,
     /// Layers whose outputs are normalised: index, output, scope of the normalisation.
     normalised: RefCell<Vec<(usize, Tensor<'g>, String)>>,
-    /// Statistics after this pass, in creation order.
+    /// Updated statistics, in creation order.
     moved: RefCell<Vec<Tensor<'g>>>,
     dropouts: Cell<u64>,
 }
 
 impl<'g> Net<'g> {
-    /// A pass in `graph` over these arrays, by variable name: the weights that the layers are to use, already masked, and
-    /// the statistics.
+    /// A pass in `graph` over these arrays by variable name: the masked weights that the layers use, and the
+    /// statistics.
     pub fn new(graph: &'g Graph, mode: Mode<'g>, arrays: impl IntoIterator<Item = (String, Tensor<'g>)>) -> Self {
         Net {
             graph,
@@ -136,8 +135,8 @@ impl<'g> Net<'g> {
         }
     }
 
-    /// The same pass as one of `replicas` that normalise by the moments of all their batches together. Without this each
-    /// replica normalises by its own batch.
+    /// The same pass as one of `replicas` that normalise by the moments of all their batches. By default each replica
+    /// normalises by its own batch.
     #[must_use]
     pub fn normalised_over(self, replicas: usize) -> Self {
         Net {
@@ -151,23 +150,23 @@ impl<'g> Net<'g> {
         self.graph
     }
 
-    /// What the pass is for.
+    /// Purpose of the pass.
     pub fn mode(&self) -> Mode<'g> {
         self.mode
     }
 
-    /// What the pass computes in.
+    /// Precision of the pass.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// The statistics as a training pass leaves them, by name, in creation order; none after an evaluation.
+    /// The updated statistics after a training pass, by name, in creation order; empty after an evaluation.
     pub fn moved_statistics(&self) -> Vec<(String, Tensor<'g>)> {
         let names = self.declared.borrow().statistics.clone().into_iter().map(|s| s.name);
         names.zip(self.moved.borrow().iter().copied()).collect()
     }
 
-    /// What was asked for so far.
+    /// The requests so far.
     pub fn declared(&self) -> Declaration {
         let mut declared = self.declared.borrow().clone();
         for (layer, output, norm) in self.normalised.borrow().iter() {
@@ -176,15 +175,17 @@ impl<'g> Net<'g> {
         declared
     }
 
-    /// `x` in the precision of the pass.
+    /// Converts `x` to the precision of the pass.
     pub fn compute(&self, x: Tensor<'g>) -> Tensor<'g> {
         x.convert(self.precision.dtype())
     }
 
-    /// A trainable array, f32.
+    /// Requests a trainable array, f32.
     ///
     /// # Panics
-    /// Here and below: when the caller of [`Net::new`] left out an array that [`Model::declaration`] lists.
+    ///
+    /// If the caller of [`Net::new`] left out an array that [`Model::declaration`] lists. The same holds for the
+    /// methods below.
     pub fn param(&self, param: Param) -> Tensor<'g> {
         let shape = Shape::new(DType::F32, param.dims.clone());
         let array = self.array(&param.name, shape);
@@ -197,7 +198,7 @@ impl<'g> Net<'g> {
         self.sparse.get(name).copied()
     }
 
-    /// An array that training moves without a gradient, f32.
+    /// Requests an array that training updates without a gradient, f32.
     pub fn statistic(&self, statistic: Statistic) -> Tensor<'g> {
         let shape = Shape::new(DType::F32, statistic.dims.clone());
         let array = self.array(&statistic.name, shape);
@@ -205,7 +206,7 @@ impl<'g> Net<'g> {
         array
     }
 
-    /// An array that stays as it is.
+    /// Requests a constant array.
     pub fn fixed(&self, name: &str, shape: Shape) -> Tensor<'g> {
         let array = self.array(name, shape.clone());
         self.declared.borrow_mut().fixed.push((name.to_string(), shape));
@@ -241,17 +242,17 @@ impl<'g> Net<'g> {
         }
     }
 
-    /// Batch normalisations so far: each has two statistics.
+    /// Number of batch normalisations so far; each has two statistics.
     pub(crate) fn batch_norms(&self) -> usize {
         self.declared.borrow().statistics.len() / 2
     }
 
-    /// Notes what becomes of the next statistic, in creation order.
+    /// Records the updated value of the next statistic, in creation order.
     pub(crate) fn moved(&self, statistic: Tensor<'g>) {
         self.moved.borrow_mut().push(statistic);
     }
 
-    /// Replicas that normalise together.
+    /// Number of replicas that share their moments.
     pub(crate) fn replicas_together(&self) -> usize {
         self.normalised_over
     }
@@ -260,7 +261,7 @@ impl<'g> Net<'g> {
         self.declared.borrow_mut().random = true;
     }
 
-    /// The number of this dropout, counted from 0, so that no two of a pass draw the same.
+    /// Index of the next dropout in this pass, from 0, so that no two draw the same numbers.
     pub(crate) fn next_dropout(&self) -> u64 {
         let next = self.dropouts.get();
         self.dropouts.set(next + 1);

@@ -1,4 +1,4 @@
-//! From a name and options to a network.
+//! Builds a network from a name and options.
 
 use crate::imagenet::ImageNet;
 use crate::mobilenet::{MobileNet, Version};
@@ -7,8 +7,8 @@ use crate::{Error, MnistFc, Model, ResNet, Vgg};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-/// Names of networks. `_` and `-` are the same; `resnet50` may be `resnet-50`, or `resnet` with a depth; `wrn-22-2`, for
-/// one, is `wide-resnet` with a depth and a width, of which there are many.
+/// Names of networks. `_` and `-` are equivalent. `resnet50` may be written `resnet-50`, or `resnet` with a depth. Wide
+/// residual networks have many names of the form `wrn-22-2`, which is `wide-resnet` with a depth and a width.
 pub const NAMES: &[&str] = &[
     "mnist-fc",
     "resnet18",
@@ -26,7 +26,7 @@ pub const NAMES: &[&str] = &[
     "vgg-19",
 ];
 
-/// Networks that one piece of code builds, and one driver of the original trains.
+/// A family of networks, built by one piece of code and trained by one driver of the original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// `mnist-fc`.
@@ -42,7 +42,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of the network called `name`; `None` for a name that is none.
+    /// The family of the network `name`; `None` if the name is unknown.
     pub fn of(name: &str) -> Option<Self> {
         let (name, family) = spelt(name);
         match family.as_str() {
@@ -57,29 +57,29 @@ impl Family {
     }
 }
 
-/// A name in lower case with `-` for `_`, and without either.
+/// Normalises a name: lower case with `-` for `_`, and the same without `-`.
 fn spelt(name: &str) -> (String, String) {
     let name = name.to_lowercase().replace('_', "-");
     let family = name.chars().filter(|c| *c != '-').collect();
     (name, family)
 }
 
-/// Bound on classes, units and the sides of images, so that no product of dimensions overflows.
+/// Upper bound for classes, units and image sizes, which keeps products of dimensions from overflowing.
 const MAX_EXTENT: usize = 1 << 16;
 
-/// Widths: no layer is without channels, and no product of dimensions overflows.
+/// Range of widths in which no layer is without channels and no product of dimensions overflows.
 const WIDTHS: RangeInclusive<f64> = 1.0 / 16.0..=64.0;
 
-/// A network as asked for. `None` is the network's own default.
+/// A requested network. `None` selects the network's default.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Name, one of [`NAMES`] or like one.
+    /// Name, in any spelling of [`NAMES`].
     pub name: String,
-    /// Variable names of sparse training, or of the dense baseline.
+    /// Use the variable names of sparse training, or else those of the dense baseline.
     pub masked: bool,
-    /// Layers of a residual network, where the name does not say.
+    /// Layers of a residual network, if the name does not include it.
     pub depth: Option<usize>,
-    /// Factor of the numbers of channels; of a wide residual network, where the name does not say.
+    /// Multiplier of the channel counts; for a wide residual network, if the name does not include it.
     pub width: Option<f64>,
     /// Whether the first layer has a mask.
     pub mask_first: Option<bool>,
@@ -89,18 +89,18 @@ pub struct Options {
     pub classes: Option<usize>,
     /// Height and width of an image.
     pub image_size: Option<usize>,
-    /// Units of the layers between, of `mnist-fc`.
+    /// Units of the hidden layers of `mnist-fc`.
     pub hidden: Option<Vec<usize>>,
-    /// How many pixels the first layer of `mnist-fc` sees, when not all.
+    /// Number of pixels that the first layer of `mnist-fc` reads, if not all.
     pub kept_pixels: Option<usize>,
-    /// Channels inside a block over its input channels, of `mobilenet-v2`.
+    /// Ratio of the channels inside a block of `mobilenet-v2` to its input channels.
     pub expansion: Option<f64>,
-    /// Share of activations that training drops, of a wide residual network.
+    /// Dropout rate of a wide residual network.
     pub dropout: Option<f64>,
 }
 
 impl Options {
-    /// The network of that name as its driver builds it by default.
+    /// The network `name` with its driver's defaults.
     pub fn new(name: impl Into<String>, masked: bool) -> Self {
         Options {
             name: name.into(),
@@ -118,10 +118,12 @@ impl Options {
         }
     }
 
-    /// The network.
+    /// Builds the network.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for a name, [`Error::Option`] for a value that the network cannot take or has no use for.
+    ///
+    /// [`Error::Unknown`] for an unknown name, [`Error::Option`] for a value that the network does not accept or does
+    /// not use.
     pub fn build(&self) -> Result<Box<dyn Model>, Error> {
         let (name, family) = spelt(&self.name);
         match Family::of(&self.name) {
@@ -186,7 +188,7 @@ impl Options {
         if self.mask_first == Some(false) {
             return Err(self.wrong("mask_first", false, "true: its first layer always has a mask".into()));
         }
-        // Four poolings halve the image.
+        // Four pooling layers halve the image.
         let network = Vgg::new(&format!("vgg-{variant}"), self.image_net(true, 16)?);
         network.map_or_else(|| Err(self.unknown()), |network| Ok(Box::new(network) as _))
     }
@@ -206,7 +208,7 @@ impl Options {
         })
     }
 
-    /// `said` is what follows `wrn-` in the name: depth and width.
+    /// `size` is the part of the name after `wrn-`: depth and width.
     fn wide_res_net(&self, said: Option<&str>) -> Result<Box<dyn Model>, Error> {
         let own = ["depth", "width", "mask_first", "mask_last", "image_size", "dropout"];
         self.only(&own)?;
@@ -238,7 +240,7 @@ impl Options {
         network.ok_or_else(|| self.wrong("depth", depth, "6 n + 4 layers, such as 16, 22 or 28".into()))
     }
 
-    /// The value, if it lies in `range`.
+    /// Returns the value if it is in `range`.
     fn within<T>(&self, option: &'static str, value: T, range: RangeInclusive<T>) -> Result<T, Error>
     where
         T: Copy + PartialOrd + Display,
@@ -249,7 +251,7 @@ impl Options {
         }
     }
 
-    /// A value that the name and an option may say, but not differently.
+    /// A value that the name or an option may give; if both do, they must agree.
     fn said_once<T>(&self, option: &'static str, name: Option<T>, given: Option<T>) -> Result<Option<T>, Error>
     where
         T: Copy + PartialEq + Display,
@@ -262,7 +264,7 @@ impl Options {
         }
     }
 
-    /// Checks that no option is set but these, and classes, which every network has.
+    /// Checks that only these options are set (and classes, which every network has).
     fn only(&self, used: &[&str]) -> Result<(), Error> {
         let set = [
             ("depth", self.depth.map(|v| v.to_string())),
@@ -299,8 +301,8 @@ impl Options {
     }
 }
 
-/// The network of that name as its driver builds it by default; `masked` chooses between the variable names of sparse
-/// training and those of the dense baseline. `None`: no such network.
+/// The network `name` with its driver's defaults. `masked` selects the variable names of sparse training instead of
+/// those of the dense baseline. `None` if there is no such network.
 pub fn find(name: &str, masked: bool) -> Option<Box<dyn Model>> {
     Options::new(name, masked).build().ok()
 }

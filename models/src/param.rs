@@ -1,22 +1,22 @@
-//! What a model says of each of its arrays.
+//! Descriptions of a model's arrays.
 
-/// How a parameter is filled before training.
+/// Initialiser of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// All zeros.
     Zeros,
     /// All ones.
     Ones,
-    /// Uniform in ±sqrt(6 / (fan_in + fan_out)); for kernels `[.., in, out]` the leading dims multiply both fans.
+    /// Uniform in ±sqrt(6 / (fan_in + fan_out)). For kernels `[.., in, out]` the leading dims multiply both fans.
     GlorotUniform,
     /// Normal with this standard deviation.
     Normal(f64),
-    /// Normal cut off at two standard deviations, of variance `scale / fan_in` after the cut; for kernels `[.., in, out]`
-    /// the leading dims multiply the fan. Scale 1 is TensorFlow's variance scaling, 2 is He's.
+    /// Normal, truncated at two standard deviations, with variance `scale / fan_in` after truncation. For kernels `[..,
+    /// in, out]` the leading dims multiply the fan. Scale 1 is TensorFlow's variance scaling, 2 is He's.
     VarianceScaling(f64),
 }
 
-/// A distribution that the elements of an array are drawn from, independently.
+/// A distribution from which the elements of an array are drawn independently.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Draw {
     /// Always this value.
@@ -25,11 +25,11 @@ pub enum Draw {
     Uniform(f64),
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
-    /// Normal with mean 0 and this standard deviation, drawn again outside two of them.
+    /// Normal with mean 0 and this standard deviation, redrawn outside two standard deviations.
     TruncatedNormal(f64),
 }
 
-/// Standard deviation of a standard normal number, given that it lies within ±2.
+/// Standard deviation of a standard normal variable truncated to ±2.
 const TRUNCATED_STD: f64 = 0.879_625_661_034_239_8;
 
 impl Init {
@@ -46,7 +46,7 @@ impl Init {
     }
 }
 
-/// Inputs per output and outputs per input of a kernel `[.., in, out]`.
+/// Fan-in and fan-out of a kernel `[.., in, out]`.
 fn fans(dims: &[usize]) -> [f64; 2] {
     let [window @ .., fan_in, fan_out] = dims else {
         return [1.0; 2];
@@ -60,13 +60,13 @@ fn fans(dims: &[usize]) -> [f64; 2] {
 pub struct Param {
     /// Variable name in the original's checkpoints, e.g. `layer1/weights`.
     pub name: String,
-    /// Dimensions, kernels as `[.., in, out]`.
+    /// Dimensions; kernels are `[.., in, out]`.
     pub dims: Vec<usize>,
     /// Initialiser.
     pub init: Init,
-    /// Name of the mask variable when the layer is maskable (`layer1/mask`).
+    /// Name of the mask variable, if the layer is maskable (`layer1/mask`).
     pub mask: Option<String>,
-    /// Whether the L2 term covers it.
+    /// Whether weight decay applies.
     pub decayed: bool,
 }
 
@@ -77,13 +77,13 @@ impl Param {
     }
 }
 
-/// One array that training moves without a gradient, f32: a moving mean or variance.
+/// One array that training updates without a gradient, f32: a moving mean or variance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistic {
     /// Variable name in the original's checkpoints, e.g. `resnet_model/batch_normalization/moving_mean`.
     pub name: String,
     /// Dimensions.
     pub dims: Vec<usize>,
-    /// Value before training.
+    /// Initialiser.
     pub init: Init,
 }

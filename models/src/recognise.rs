@@ -1,16 +1,16 @@
-//! From the variables of a checkpoint to the network that they belong to.
+//! Infers a network from the variables of a checkpoint.
 
 use crate::{Naming, Options, ResNet};
 use std::collections::BTreeMap;
 
-/// Scope of the variables of all networks here but VGG's.
+/// Variable scope of all convolutional networks except VGG.
 const SCOPE: &str = "resnet_model";
 
-/// The network with convolutions whose variables have these names and dimensions, by their names and numbers of channels
-/// alone; `None` where they are those of no such network. What no variable tells (the size of images, dropout) is left to
-/// the network's default. Other variables than the network's are looked past.
+/// Infers the convolutional network whose variables have these names and dimensions, from names and channel counts
+/// alone; `None` if no network matches. Properties that no variable determines (image size, dropout) get the network's
+/// default. Other variables are ignored.
 ///
-/// The caller checks the variables against the network: a missing or misshapen one need not keep it from being recognised.
+/// The caller checks the variables against the network: one with a missing or misshapen variable may still be inferred.
 pub fn recognise<'a>(variables: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Option<Options> {
     let variables = Variables(variables.into_iter().collect());
     let families = [
@@ -22,7 +22,7 @@ pub fn recognise<'a>(variables: impl IntoIterator<Item = (&'a str, &'a [usize])>
     families.into_iter().find_map(|family| family(&variables))
 }
 
-/// Whose names of variables these are, where they are of a scheme that people have checkpoints in and that no network here uses.
+/// The known naming scheme of another program, if the variables follow one that no network here uses.
 pub fn scheme<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
     let names: Vec<&str> = names.into_iter().collect();
     let found = |parts: &[&str]| parts.iter().all(|part| names.iter().any(|name| name.contains(part)));
@@ -32,7 +32,7 @@ pub fn scheme<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'static s
         .map(|(scheme, _)| *scheme)
 }
 
-/// Parts of names that are all there in a scheme; the first that fits counts.
+/// Scheme, and parts of names that must all occur. The first match counts.
 const SCHEMES: &[(&str, &[&str])] = &[
     ("torchvision's, of a ResNet", &["layer1.0.conv1.weight", "fc.weight"]),
     (
@@ -58,7 +58,7 @@ impl Variables<'_> {
         self.0.contains_key(name)
     }
 
-    /// Dimensions of the kernel of the layer with this scope, however it is named.
+    /// Dimensions of the kernel of the layer with this scope, under any of its names.
     fn kernel(&self, scope: &str) -> Option<&[usize]> {
         let namings = [Naming::Masked, Naming::Doubled, Naming::Plain];
         let named = |naming: Naming| self.0.get(naming.kernel(scope).as_str()).copied();
@@ -69,14 +69,14 @@ impl Variables<'_> {
         self.kernel(scope)?.last().copied()
     }
 
-    /// How many of the layers `name(first)`, `name(first + 1)`, … there are before one is missing.
+    /// Number of consecutive layers `name(first)`, `name(first + 1)`, … that exist.
     fn count(&self, first: usize, name: impl Fn(usize) -> String) -> usize {
         let there = |i: &usize| self.kernel(&format!("{SCOPE}/{}", name(*i))).is_some();
         (first..).take_while(there).count()
     }
 
-    /// What the scopes of first layer and classifier tell. A layer that may have a mask calls its kernel `weights`, in a
-    /// network without masks too.
+    /// Options that the scopes of the first layer and the classifier determine. A maskable layer calls its kernel
+    /// `weights`, even in a network without masks.
     fn options(&self, name: &str, [first, classifier]: [&str; 2]) -> Option<Options> {
         let masked = self.0.keys().any(|name| name.ends_with("/mask"));
         let may_have_mask = |scope: &str| self.has(&Naming::Masked.kernel(scope));
@@ -91,7 +91,7 @@ impl Variables<'_> {
     fn res_net(&self) -> Option<Options> {
         let of_kind = |(kind, bottleneck)| {
             let first = |group| format!("{kind}_1_block_group_projection_block_group{group}");
-            // Channels double from group to group, and what truncation leaves of the most tells all the others.
+            // Channels double from group to group, so the truncated count of the largest group determines the others.
             let channels = self.outputs(&format!("{SCOPE}/{}", first(4)))?;
             let later = |group| self.count(1, |i| format!("{kind}_1_block_group{group}_{i}_1"));
             let blocks = [1, 2, 3, 4].map(|group| 1 + later(group));
@@ -133,7 +133,7 @@ impl Variables<'_> {
 
     fn mobile_net(&self) -> Option<Options> {
         let expansion = self.expansion();
-        // Widths beyond these steps give the same channels, as those are truncated multiples.
+        // Finer steps of the width give the same channels, because channels are truncated multiples.
         let (name, last, channels, steps) = match expansion {
             None => ("mobilenet-v1", 12, 1024, 1024),
             Some(_) => ("mobilenet-v2", 16, 320, 960),
@@ -146,7 +146,7 @@ impl Variables<'_> {
             mask_first: None,
             ..options.clone()
         };
-        // Channels are rounded to multiples of 8, so the width is somewhere around what the last ones say.
+        // Channels are rounded to multiples of 8, so the last ones determine the width only approximately.
         let around = 2 * 8 * steps / channels;
         let nominal = outputs as f64 / channels as f64;
         let candidates = (0..=2 * around).map(|i: usize| {
@@ -157,7 +157,7 @@ impl Variables<'_> {
         Some(fitting.unwrap_or_else(|| of_width(nominal)))
     }
 
-    /// Channels inside the blocks of MobileNet-v2 over their input channels: the least factor that gives them all.
+    /// Expansion of MobileNet-v2's blocks: the smallest factor that yields all their channels.
     fn expansion(&self) -> Option<f64> {
         let of = |i: usize| match self.kernel(&format!("{SCOPE}/expand_1x1_{i}"))? {
             &[_, _, input, inside] if input > 0 => Some((input as f64, inside)),
@@ -166,12 +166,12 @@ impl Variables<'_> {
         let ratio = |(input, inside)| inside as f64 / input;
         let (input, inside) = (1..).map_while(of).max_by(|&a, &b| ratio(a).total_cmp(&ratio(b)))?;
         let factor = ratio((input, inside));
-        // Truncation must not lose what the division rounded away.
+        // Truncation must not lose what the division rounded down.
         let truncated = (factor * input) as usize;
         Some(if truncated == inside { factor } else { factor.next_up() })
     }
 
-    /// Whether the variables that are there have the network's dimensions.
+    /// Whether the existing variables have the network's dimensions.
     fn fit(&self, options: &Options) -> bool {
         let Ok(network) = options.build() else { return false };
         let fits = |name: &str, dims: &[usize]| self.0.get(name).is_none_or(|found| *found == dims);

@@ -5,7 +5,7 @@ use crate::layers::Conv;
 use crate::{Init, Model, Net};
 use hlo::{Padding, Tensor};
 
-/// Depths with their blocks per group, and whether these are bottlenecks.
+/// Depth, blocks per group, and whether the blocks are bottlenecks.
 const DEPTHS: [(usize, [usize; 4], bool); 6] = [
     (18, [2, 2, 2, 2], false),
     (34, [3, 4, 6, 3], false),
@@ -26,17 +26,17 @@ pub struct ResNet {
 
 /// One residual block.
 struct Block {
-    /// End of the names of its layers.
+    /// Suffix of its layers' names.
     suffix: String,
-    /// Output channels of its convolutions, but for the last of a bottleneck, which has four times as many.
+    /// Output channels of its convolutions; the last one of a bottleneck has four times as many.
     filters: usize,
     stride: usize,
-    /// Whether a convolution stands in the place of the shortcut.
+    /// Whether the shortcut is a convolution.
     projects: bool,
 }
 
 impl ResNet {
-    /// Depths that there are.
+    /// Supported depths.
     pub fn depths() -> impl Iterator<Item = usize> {
         DEPTHS.iter().map(|&(depth, ..)| depth)
     }
@@ -77,7 +77,7 @@ impl ResNet {
             true => conv(x, "projection", [1, outputs, stride], Init::Ones),
             false => x,
         };
-        // The last scale starts at zero, so that a block starts as its shortcut.
+        // The last scale is initialised to zero, so that a block starts as the identity.
         let residual = if self.bottleneck {
             let x = conv(x, "1", [1, filters, 1], Init::Ones).relu();
             let x = conv(x, "2", [3, filters, stride], Init::Ones).relu();
@@ -89,7 +89,7 @@ impl ResNet {
         net.add(residual, shortcut).relu_by_result()
     }
 
-    /// A convolution and its normalisation.
+    /// A convolution followed by normalisation.
     fn conv<'g>(&self, net: &Net<'g>, x: Tensor<'g>, name: &str, conv: &Conv, gamma: Init) -> Tensor<'g> {
         let _scope = net.graph().scope(name);
         self.config.batch_norm(net, net.conv(x, conv), gamma)

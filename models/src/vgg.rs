@@ -5,7 +5,7 @@ use crate::layers::Conv;
 use crate::{Init, Model, Naming, Net};
 use hlo::{Padding, Tensor};
 
-/// Names, as scopes have them, with the convolutions per group.
+/// Names, as in scopes, with the convolutions per group.
 const VARIANTS: [(&str, [usize; 5]); 3] = [
     ("vgg_a", [1, 1, 2, 2, 2]),
     ("vgg_16", [2, 2, 3, 3, 3]),
@@ -25,8 +25,8 @@ pub struct Vgg {
 }
 
 impl Vgg {
-    /// The network called `vgg-a`, `vgg-16` or `vgg-19`, if it is one. The first layer always has a mask, in a network
-    /// that has masks.
+    /// The network `vgg-a`, `vgg-16` or `vgg-19`; `None` for another name. In a masked network the first layer always
+    /// has a mask.
     pub fn new(name: &str, config: ImageNet) -> Option<Self> {
         let scope = name.replace('-', "_");
         let &(scope, groups) = VARIANTS.iter().find(|(known, _)| *known == scope)?;

@@ -4,10 +4,10 @@ use crate::layers::{BatchNorm, Conv, Dense, Window};
 use crate::{Init, Model, Naming, Net};
 use hlo::{Padding, Tensor};
 
-/// Scope of its variables.
+/// Variable scope.
 const SCOPE: &str = "resnet_model";
 
-/// Channels of the first layer, and of the three groups before they are widened.
+/// Channels of the first layer, and of the first group before widening.
 const BASE: usize = 16;
 
 /// WRN-`depth`-`width`.
@@ -23,17 +23,17 @@ pub struct WideResNet {
 /// Options of a wide residual network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WideResNetConfig {
-    /// Layers: 6 per block and group, and 4.
+    /// Number of layers: 6 per block of the three groups, plus 4.
     pub depth: usize,
-    /// Factor of the numbers of channels in the groups.
+    /// Multiplier of the channel counts in the groups.
     pub width: f64,
     /// Whether the network has masks.
     pub masked: bool,
-    /// Whether its first layer has one.
+    /// Whether its first layer has a mask.
     pub mask_first: bool,
-    /// Whether its classifier has one.
+    /// Whether its classifier has a mask.
     pub mask_last: bool,
-    /// Share of activations that training drops within a block.
+    /// Dropout rate within a block.
     pub dropout: f64,
     /// Number of classes.
     pub classes: usize,
@@ -42,7 +42,7 @@ pub struct WideResNetConfig {
 }
 
 impl WideResNet {
-    /// The network; `None` for a depth that is not 6 n + 4 with n of at least 1.
+    /// The network; `None` if the depth is not 6 n + 4 with n ≥ 1.
     pub fn new(config: WideResNetConfig) -> Option<Self> {
         let blocks = config.depth.checked_sub(4)? / 6;
         (blocks > 0 && config.depth == 6 * blocks + 4).then(|| WideResNet {
@@ -123,7 +123,7 @@ impl Model for WideResNet {
                 x = self.block(net, x, &name, index, filters);
             }
         }
-        // The original pools over 8 × 8, which is the whole of its images here.
+        // The original pools over 8 × 8, which is the whole image here.
         let x = net.mean_pool(self.activate(net, x));
         let _scope = net.graph().scope("logits");
         let dense = Dense {

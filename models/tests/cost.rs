@@ -1,4 +1,4 @@
-//! Costs against the published tables (reference 5; distributions with unequal layers are tested in the root crate).
+//! Costs compared with the published tables (reference 5; the root crate tests distributions with unequal layers).
 #![allow(clippy::unwrap_used)]
 
 use models::cost::{Cost, Counts, Kept, Pruning, Training, widened};
@@ -14,7 +14,7 @@ fn assert_rounds_to(value: f64, printed: &str) {
     assert_eq!(format!("{value:.digits$}"), printed, "{value}");
 }
 
-/// One sparsity for all layers that `sparse` names, the others dense.
+/// Counts with one sparsity for the layers that `sparse` selects; the others are dense.
 fn uniform(layers: &[Layer], sparsity: f64, sparse: impl Fn(&Layer) -> bool) -> Counts {
     let kept = |layer: &Layer| Kept::share(layer, if sparse(layer) { sparsity } else { 0.0 });
     Cost::of(layers, kept).total
@@ -36,7 +36,7 @@ fn dense_networks_cost_what_the_tables_say() {
     }
 }
 
-/// Reference 5.6: a dense first layer, every other at one sparsity.
+/// Reference 5.6: a dense first layer, all others at one sparsity.
 #[test]
 fn uniform_resnet50_costs_what_the_tables_say() {
     let layers = layers("resnet50");
@@ -53,11 +53,11 @@ fn uniform_resnet50_costs_what_the_tables_say() {
     }
     let total = uniform(&layers, 0.99, |l| !is_first(l));
     assert_rounds_to(total.published_flops / dense, "0.04138");
-    // The tables of the first version of the paper had the first layer sparse.
+    // In the tables of the paper's first version the first layer was sparse.
     assert_rounds_to(uniform(&layers, 0.9, |_| true).published_flops / dense, "0.1012");
 }
 
-/// Reference 5.4, 5.6: depthwise kernels kept, or only the first layer.
+/// Reference 5.4, 5.6: depthwise kernels are dense, or only the first layer is.
 #[test]
 fn uniform_mobilenet_costs_what_the_tables_say() {
     let layers = layers("mobilenet-v1");
@@ -105,7 +105,7 @@ fn training_costs_what_the_tables_say() {
     }
     assert_rounds_to(relative(Training::Sparse, 0.95), "0.080");
     assert_rounds_to(relative(Training::Dense, 0.95), "1.000");
-    // Every update a dense gradient, or none between two of them, is the same.
+    // With no steps between updates, every iteration has a dense gradient.
     let always = Training::DenseGradientEvery {
         frequency_steps: 0,
         batches: 1,
@@ -142,11 +142,11 @@ fn gradual_pruning_costs_what_the_tables_say() {
     }
 }
 
-/// Two operations per multiply-add at the true size of the output: figures that are known of these networks.
+/// Two operations per multiply-add at the true size of the output: known figures of these networks.
 #[test]
 fn plain_operations_are_two_per_multiply_add() {
     let gigaflops = |name: &str| Cost::dense(&layers(name)).total.plain_flops / 1e9;
-    // 1.814 as usually built; the original projects in the first group too, by 64 x 64 x 56 x 56.
+    // 1.814 as usually built. The original also projects in the first group, which adds 64 x 64 x 56 x 56.
     assert_rounds_to(gigaflops("resnet18") / 2.0, "1.827");
     assert_rounds_to(gigaflops("resnet50") / 2.0, "4.09");
     assert_rounds_to(gigaflops("mobilenet-v1") / 2.0, "0.569");
@@ -161,7 +161,7 @@ fn plain_operations_are_two_per_multiply_add() {
     assert_eq!(cost.layers.len(), 3);
 }
 
-/// A strided convolution sees its padding where the published list does (reference 5.2, 5.3).
+/// The padding of a strided convolution counts where it does in the published list (reference 5.2, 5.3).
 #[test]
 fn layers_know_their_sizes() {
     let sizes = |name: &str, layer: &str| {

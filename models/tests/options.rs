@@ -1,4 +1,4 @@
-//! Networks by name and option.
+//! Networks by name and options.
 #![allow(clippy::unwrap_used)]
 
 use hlo::{DType, Graph, Shape};
@@ -34,7 +34,7 @@ fn names_may_be_spelled_in_several_ways() {
     }
 }
 
-/// Every option that a network cannot take is named, with the value found and the value expected.
+/// The error for an unsupported option has the found and the expected value.
 #[test]
 fn wrong_options_are_named() {
     type Change = fn(&mut Options);
@@ -135,7 +135,7 @@ fn depth_and_width_may_be_said_apart_or_in_the_name() {
     assert_eq!((deep.name(), deep.layers().len()), ("resnet101", 105));
 }
 
-/// Reference 3.1 to 3.3: filters are truncated, or rounded to multiples of 8.
+/// Reference 3.1 to 3.3: channel counts are truncated, or rounded to multiples of 8.
 #[test]
 fn width_scales_channels_as_the_original_does() {
     let dims = |name: &str, width: f64| -> Vec<Vec<usize>> {
@@ -156,7 +156,7 @@ fn width_scales_channels_as_the_original_does() {
     assert_eq!(dims("mobilenet-v2", 2.0).last().unwrap(), &[2560, 1000]);
 }
 
-/// The smallest and the narrowest networks are networks: their graphs have no error.
+/// The graphs of the smallest and narrowest networks have no error.
 #[test]
 fn every_network_builds_at_its_limits() {
     for name in NAMES {

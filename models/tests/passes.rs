@@ -1,4 +1,5 @@
-//! Forward and backward passes in the evaluator: normalisation, dropout, precision, and whole networks, small.
+//! Forward and backward passes in the evaluator: normalisation, dropout, precision, and small versions of whole
+//! networks.
 #![allow(clippy::unwrap_used)]
 
 use hlo::random::Key;
@@ -6,7 +7,7 @@ use hlo::{DType, Graph, Literal, Shape, Tensor, grad};
 use models::layers::{BatchNorm, Conv, Window, cross_entropy};
 use models::{Draw, INPUT_INDICES, Init, Kind, Mode, Naming, Net, Options, Precision};
 
-/// Evaluates what `f` builds from a key for dropout.
+/// Evaluates the outputs of `f`, which receives a key for dropout.
 fn evaluate(f: impl for<'g> FnOnce(&'g Graph, Key<'g>) -> Vec<Tensor<'g>>) -> Vec<Vec<f32>> {
     let g = Graph::new("test");
     let key = Key::new(g.constant(Literal::new(&[2], &[7u32, 0])));
@@ -23,7 +24,7 @@ fn close(got: &[f32], want: &[f64]) {
     );
 }
 
-/// One normalised channel of four numbers, and the moving mean and variance, after 1 and 4.
+/// One normalised channel of four numbers, and its moving mean and variance, which start at 1 and 4.
 fn normalised(numbers: [f32; 4], train: bool, unbiased: bool, precision: Precision) -> [Vec<f32>; 2] {
     let results = evaluate(|g, key| {
         let arrays = [
@@ -90,8 +91,8 @@ fn moments_in_bfloat16_are_as_exact_as_its_numbers() {
     }
 }
 
-/// A batch of two channels, normalised in training by the layer or as the formula says: the gradients of a loss with
-/// respect to picture, scale and shift, and its Hessian's product with a direction, both by the picture.
+/// Normalises a batch of two channels in training mode, by the layer or by the formula. Returns the gradients of a loss
+/// with respect to image, scale and shift, and the product of the Hessian with respect to the image with a direction.
 fn derivatives(layer: bool) -> Vec<Vec<f32>> {
     evaluate(|g, key| {
         let array = |values: &[f32], dims: &[usize]| g.constant(Literal::new(dims, values));
@@ -154,7 +155,7 @@ fn dropout_keeps_a_share_and_the_mean_and_no_two_layers_drop_alike() {
     assert!(drop(false).iter().flatten().all(|&x| x == 1.0));
 }
 
-/// A layer's record and its parameter in the two convolutions.
+/// The layer's record and its parameter agree in both convolutions.
 #[test]
 fn a_convolution_declares_itself() {
     let g = Graph::new("test");
@@ -221,7 +222,7 @@ fn layers_know_the_normalisation_that_can_be_folded_into_them() {
         let expected: Vec<_> = (0..count).map(|i| Some(scope(i))).collect();
         assert_eq!(norms.into_iter().map(|(_, norm)| norm).collect::<Vec<_>>(), expected);
     }
-    // Pre-activation: the other outputs are also the shortcut, or one of two terms of a sum.
+    // Pre-activation: the other outputs also feed the shortcut, or are a term of a sum.
     let folded = norms("wrn-10-1")
         .into_iter()
         .filter_map(|(name, norm)| Some((name, norm?)));
@@ -242,7 +243,7 @@ fn an_array_left_out_is_named() {
     );
 }
 
-/// Gathered pixels are those of the indices.
+/// The gathered pixels are those at the indices.
 #[test]
 fn kept_pixels_are_all_that_the_network_sees() {
     let options = Options {
@@ -267,7 +268,7 @@ fn kept_pixels_are_all_that_the_network_sees() {
     assert_eq!(logits[0], [783.0 + 200.0 + 0.5; 3]);
 }
 
-/// A variant of a network that the evaluator runs in a moment.
+/// A variant of a network small enough for the evaluator.
 fn small(name: &str) -> Options {
     let mut options = Options {
         classes: Some(3),
@@ -284,7 +285,7 @@ fn small(name: &str) -> Options {
     options
 }
 
-/// Numbers of no pattern in ±1.
+/// Pseudorandom numbers in ±1.
 fn noise(dims: &[usize], seed: u64) -> Literal {
     let mut state = seed;
     let values: Vec<f32> = (0..dims.iter().product())
@@ -298,8 +299,8 @@ fn noise(dims: &[usize], seed: u64) -> Literal {
     Literal::new(dims, &values)
 }
 
-/// Logits of two examples, and by how much a step along the gradient of all parameters changes the loss, over what the
-/// gradient says.
+/// Logits of two examples, and the change of the loss by a step along the gradient of all parameters, relative to the
+/// gradient's prediction.
 fn pass(name: &str, precision: Precision, train: bool) -> (Vec<f32>, f32) {
     let network = small(name).build().unwrap();
     let declared = network.declaration();
@@ -312,7 +313,8 @@ fn pass(name: &str, precision: Precision, train: bool) -> (Vec<f32>, f32) {
                 let noise = g.constant(noise(dims, i));
                 let array = match init.draw(dims) {
                     Draw::Constant(_) => noise * 0.25 + 1.0,
-                    // One input each: by their initialiser, which counts channels, they would end every signal.
+                    // Depthwise kernels have one input each. Their initialiser counts channels and would make every
+                    // signal vanish.
                     Draw::Uniform(_) if dims.last() == Some(&1) => noise,
                     Draw::Uniform(limit) => noise * limit,
                     Draw::Normal(std) | Draw::TruncatedNormal(std) => noise * (2.0 * std),
@@ -336,7 +338,7 @@ fn pass(name: &str, precision: Precision, train: bool) -> (Vec<f32>, f32) {
             .collect();
         let gradients = grad(loss, &params);
         let lengths = gradients.iter().map(|&d| (d * d).reduce_sum_all());
-        // A step that changes the loss by little.
+        // A step small enough to change the loss only slightly.
         let step = 1e-3 / lengths.reduce(|a, b| a + b).unwrap();
         let [before, after] = [-1.0, 1.0].map(|sign| {
             let mut moved = arrays.clone();
@@ -366,7 +368,8 @@ fn every_network_runs_forwards_and_backwards() {
             let (logits, slope) = pass(name, Precision::F32, train);
             assert!(logits.iter().all(|x| x.is_finite()), "{name} {train}: {logits:?}");
             assert_ne!(logits[..3], logits[3..], "{name} {train}");
-            // Normalised over two numbers, as in the last layers of the others, activations are all but steps.
+            // When normalised over two numbers, as in the last layers of the other networks, activations are almost
+            // step functions.
             if !train || matches!(name, "mnist-fc" | "wide-resnet") {
                 assert!((slope - 1.0).abs() < 1e-3, "{name} {train}: {slope}");
             }

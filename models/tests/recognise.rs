@@ -1,9 +1,9 @@
-//! Networks are known again by their variables.
+//! Networks are inferred from their variables.
 #![allow(clippy::unwrap_used)]
 
 use models::{Declaration, Options, recognise};
 
-/// What a checkpoint of the network holds: variables for evaluation, and some that it has no use for.
+/// Variables of a checkpoint of the network: those of evaluation, and some that evaluation does not use.
 fn variables(declaration: &Declaration) -> Vec<(String, Vec<usize>)> {
     let params = declaration.params.iter().map(|p| (p.name.clone(), p.dims.clone()));
     let masks = declaration
@@ -19,7 +19,7 @@ fn recognised(variables: &[(String, Vec<usize>)]) -> Option<Options> {
     recognise(variables.iter().map(|(name, dims)| (name.as_str(), &dims[..])))
 }
 
-/// The recognised network has the same variables as the one that was built.
+/// The inferred network has the same variables as the one that was built.
 fn assert_known_again(options: &Options) {
     let declaration = options.build().unwrap().declaration();
     let found = recognised(&variables(&declaration)).unwrap_or_else(|| panic!("{options:?}"));
@@ -67,7 +67,7 @@ fn every_network_in_every_layout() {
     }
 }
 
-/// The published widths, and some between.
+/// The published widths, and some between them.
 #[test]
 fn every_width() {
     for width in [0.0625, 0.204, 0.231, 0.26, 0.353, 0.47, 0.5, 0.707, 1.98, 2.8] {
@@ -100,13 +100,13 @@ fn other_variables_are_no_network() {
     for name in ["mnist-fc", "resnet50"] {
         let declaration = Options::new(name, true).build().unwrap().declaration();
         let mut variables = variables(&declaration);
-        // What a residual network has in its last group and in its classifier tells what it is.
+        // The last group and the classifier of a residual network determine it.
         variables.retain(|(name, _)| !name.contains("final_dense"));
         assert_eq!(recognised(&variables), None, "{name}");
     }
 }
 
-/// One misshapen variable does not hide which network it is, so that the message can name it.
+/// One misshapen variable does not prevent inference, so that the message can name the variable.
 #[test]
 fn a_damaged_network_is_known_still() {
     let declaration = Options::new("mobilenet-v1", true).build().unwrap().declaration();

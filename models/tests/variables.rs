@@ -1,10 +1,10 @@
-//! Names, shapes, order and roles of the arrays, against the original's graphs.
+//! Names, shapes, order and roles of the arrays, compared with the original's graphs.
 #![allow(clippy::unwrap_used)]
 
 use models::{Declaration, Init, Naming, Options};
 
 /// Every array that evaluation and training need, in creation order: model, whether the first layer has a mask, name,
-/// shape, role. Listed from graphs that the original built.
+/// shape, role. Taken from graphs that the original built.
 const VARIABLES: &str = include_str!("data/variables.csv");
 
 /// Rows of one graph in the given roles, as name and shape.
@@ -103,7 +103,7 @@ fn initialisers_go_by_network_and_role() {
         ),
         ("resnet50", "final_dense/weights", Init::Normal(0.01)),
         ("resnet50", "final_dense/biases", Init::Zeros),
-        // Of the first block: projection, then three convolutions, the last of which starts as nothing.
+        // The first block: projection, then three convolutions, the last with its scale initialised to zero.
         ("resnet50", "batch_normalization_1/gamma", Init::Ones),
         ("resnet50", "batch_normalization_3/gamma", Init::Ones),
         ("resnet50", "batch_normalization_4/gamma", Init::Zeros),
@@ -123,7 +123,7 @@ fn initialisers_go_by_network_and_role() {
     }
 }
 
-/// Reference 3: the four forms of names, and where the original has no masks.
+/// Reference 3: the four naming forms, and the layers that have no masks in the original.
 #[test]
 fn layers_without_masks_have_names_of_their_own() {
     let kernels = |options: Options| -> Vec<String> {
@@ -165,7 +165,7 @@ fn layers_without_masks_have_names_of_their_own() {
     assert_eq!(Naming::Doubled.bias("a/b"), "a/b/b/biases");
 }
 
-/// The original's baseline: no masks where it has none, and where its masks are ones the names of the masked network.
+/// The original's baseline: no masks where it has none; where its masks are ones, the names of the masked network.
 #[test]
 fn dense_baselines_have_the_names_of_the_original() {
     let dense = |name: &str| Options::new(name, false).build().unwrap().declaration();

@@ -1,27 +1,27 @@
-//! Layers with a kernel: convolutions and the fully connected layer.
+//! Layers with a kernel: convolutions and the dense layer.
 
 use super::sparse::{blocked, can_be_blocked, unblocked};
 use crate::{Init, Kind, Layer, Naming, Net, Param};
 use hlo::{Padding, Tensor};
 
-/// A square window that moves over an image.
+/// A square window that slides over an image.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// Height and width.
     pub size: usize,
-    /// Step.
+    /// Stride.
     pub stride: usize,
-    /// How it meets the edges.
+    /// Padding.
     pub padding: Padding,
-    /// How much larger the image is, in height and width, in the published counts: there its padding was a layer of its
-    /// own, and the counts add a second one (reference 5.2, 5.3).
+    /// Extra height and width of the image in the published counts. There its padding was a separate layer, and the
+    /// counts add a second one (reference 5.2, 5.3).
     pub counted_padding: usize,
 }
 
 impl Window {
-    /// A window with `size - 1` zeros around the image, the larger half after: what the ImageNet networks give all their
-    /// convolutions. With a stride it differs from TensorFlow's rule, which depends on the image's size; without one it
-    /// is the same.
+    /// A window with `size - 1` zeros around the image, the larger half after, as in all convolutions of the ImageNet
+    /// networks. With a stride it differs from TensorFlow's "same" rule, which depends on the image size; with stride 1
+    /// it is the same.
     pub fn fixed(size: usize, stride: usize) -> Self {
         let total = size.saturating_sub(1);
         Window {
@@ -36,30 +36,30 @@ impl Window {
 /// A convolution.
 #[derive(Clone, Debug)]
 pub struct Conv {
-    /// Scope of its variables.
+    /// Variable scope.
     pub scope: String,
-    /// Form of their names.
+    /// Naming of its variables.
     pub naming: Naming,
-    /// Its window.
+    /// Window.
     pub window: Window,
     /// Output channels.
     pub filters: usize,
-    /// Whether it has a bias, which starts at 0.
+    /// Whether it has a bias, initialised to 0.
     pub bias: bool,
     /// Initialiser of the kernel.
     pub init: Init,
 }
 
-/// A fully connected layer with bias.
+/// A dense layer with bias.
 #[derive(Clone, Debug)]
 pub struct Dense {
-    /// Scope of its variables.
+    /// Variable scope.
     pub scope: String,
-    /// Form of their names.
+    /// Naming of its variables.
     pub naming: Naming,
-    /// Outputs.
+    /// Output units.
     pub units: usize,
-    /// Initialiser of the kernel; the bias starts at 0.
+    /// Initialiser of the kernel; the bias is initialised to 0.
     pub init: Init,
 }
 
@@ -103,8 +103,8 @@ impl<'g> Net<'g> {
         }
     }
 
-    /// One filter per channel, without bias, mask or weight decay: `[batch, height, width, channels] ->
-    /// [batch, height', width', channels]`.
+    /// Depthwise convolution without bias, mask or weight decay: `[batch, height, width, channels] -> [batch, height',
+    /// width', channels]`.
     #[track_caller]
     pub fn depthwise(&self, x: Tensor<'g>, scope: &str, window: Window, init: Init) -> Tensor<'g> {
         let channels = channels(x);
@@ -124,7 +124,7 @@ impl<'g> Net<'g> {
         self.slide(unblocked(x), kernel, window, layer)
     }
 
-    /// The convolution of `layer`, which is recorded with the sizes that it turns out to have.
+    /// Applies the convolution of `layer` and records the layer with its input and output sizes.
     #[track_caller]
     fn slide(&self, x: Tensor<'g>, kernel: Tensor<'g>, window: Window, layer: Layer) -> Tensor<'g> {
         let y = self
@@ -197,7 +197,7 @@ fn image(x: Tensor<'_>) -> [usize; 2] {
     }
 }
 
-/// Extent of the last axis; 1 after a failed call, which the graph reports.
+/// Size of the last axis; 1 after a failed call, which the graph reports.
 fn channels(x: Tensor<'_>) -> usize {
     x.dims().last().copied().unwrap_or(1)
 }

@@ -1,23 +1,23 @@
-//! What is made of logits: losses and counts.
+//! Functions of logits: losses and counts.
 
 use hlo::{DType, Tensor};
 
-/// Logarithm of the softmax over the last axis of `[batch, classes]`.
+/// Log-softmax over the last axis of `[batch, classes]`.
 #[track_caller]
 pub fn log_softmax(logits: Tensor<'_>) -> Tensor<'_> {
     let dims = logits.dims();
-    // Shifting by the maximum changes nothing but the range, so it needs no gradient.
+    // The maximum only shifts the range; the result does not depend on it, so it needs no gradient.
     let shifted = logits - across(logits.reduce_max(&[1]).stop_gradient(), &dims);
     shifted - across(shifted.exp().reduce_sum(&[1]).log(), &dims)
 }
 
-/// One value per row, repeated along it.
+/// Broadcasts one value per row along the row.
 fn across<'g>(rows: Tensor<'g>, dims: &[usize]) -> Tensor<'g> {
     rows.broadcast(dims, &[0])
 }
 
-/// Cross entropy per example, `f32[batch]`: targets are one-hot `labels` (integers, `[batch]`) smoothed to
-/// `y (1 - smoothing) + smoothing / classes`.
+/// Cross entropy per example, `f32[batch]`. The targets are one-hot `labels` (integers, `[batch]`), smoothed to `y (1 -
+/// smoothing) + smoothing / classes`.
 #[track_caller]
 pub fn cross_entropy<'g>(logits: Tensor<'g>, labels: Tensor<'g>, smoothing: f64) -> Tensor<'g> {
     let classes = logits.dims().last().copied().unwrap_or(1);
@@ -29,8 +29,8 @@ pub fn cross_entropy<'g>(logits: Tensor<'g>, labels: Tensor<'g>, smoothing: f64)
     -(targets * log_softmax(logits)).reduce_sum(&[1])
 }
 
-/// Whether each example's label is among the `k` largest logits (ties count for the label), `pred[batch]`; for `k` = 1
-/// whether it is the first of the largest, as `argmax` has it.
+/// Whether each example's label is among the `k` largest logits, `pred[batch]`. Ties count in favour of the label,
+/// except for `k` = 1, which compares the label with the `argmax` (the first of the largest).
 #[track_caller]
 pub fn in_top_k<'g>(logits: Tensor<'g>, labels: Tensor<'g>, k: usize) -> Tensor<'g> {
     if k == 1 {

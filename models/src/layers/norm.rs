@@ -1,10 +1,10 @@
-//! Batch normalisation, dropout and pooling over the whole image.
+//! Batch normalisation, dropout and global pooling.
 
 use super::sparse::{self, blocked, is_blocked};
 use crate::{Init, Mode, Net, Param, Precision, Statistic};
 use hlo::{DType, Reducer, Tensor};
 
-/// Share of a moving statistic that one step keeps (reference 3.1, 3.5).
+/// Decay of the moving statistics per step (reference 3.1, 3.5).
 const MOMENTUM: f64 = 0.9;
 /// Added to variances (reference 3.1, 3.5).
 const EPSILON: f64 = BatchNorm::EPSILON;
@@ -12,12 +12,12 @@ const EPSILON: f64 = BatchNorm::EPSILON;
 /// Batch normalisation over all axes but the last, with scale and shift.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchNorm<'a> {
-    /// Scope in which layers of this kind are numbered, as `batch_normalization`, `batch_normalization_1`, ….
+    /// Scope; layers are numbered in it, as `batch_normalization`, `batch_normalization_1`, ….
     pub scope: &'a str,
     /// Initialiser of the scale.
     pub gamma: Init,
-    /// Whether the moving variance follows the unbiased variance of the batch, as TensorFlow's fused kernel has it. The
-    /// batch is normalised by the biased one in any case.
+    /// Whether the moving variance uses the unbiased variance of the batch, like TensorFlow's fused kernel. The batch
+    /// itself is always normalised by the biased variance.
     pub unbiased: bool,
 }
 
@@ -27,8 +27,8 @@ impl BatchNorm<'_> {
 }
 
 impl<'g> Net<'g> {
-    /// `x`, of any shape that ends in channels, normalised per channel; in training the moving statistics follow. Of
-    /// several replicas each normalises its own batch, unless [`Net::normalised_over`] says otherwise.
+    /// Normalises `x`, of any shape with channels last, per channel. Training updates the moving statistics. With
+    /// several replicas, each normalises its own batch, unless [`Net::normalised_over`] is set.
     #[track_caller]
     pub fn batch_norm(&self, x: Tensor<'g>, norm: &BatchNorm) -> Tensor<'g> {
         let name = match self.batch_norms() {
@@ -71,7 +71,7 @@ impl<'g> Net<'g> {
         self.compute(normalised.with_vjp(&operands, move |of, cotangent| gradients(of, cotangent, replicas)))
     }
 
-    /// In training, `x` with a share `rate` of its elements replaced by 0 and the others scaled up for it.
+    /// In training, replaces a fraction `rate` of the elements of `x` by 0 and scales up the others.
     #[track_caller]
     pub fn dropout(&self, x: Tensor<'g>, rate: f64) -> Tensor<'g> {
         if rate <= 0.0 {
@@ -108,11 +108,11 @@ impl<'g> Net<'g> {
         })
     }
 
-    /// Mean and biased variance per channel, and of how many numbers each.
+    /// Mean and biased variance per channel, and the number of elements per channel.
     ///
-    /// In bf16 by the sums of the numbers and of their squares, which compilers for GPUs and TPUs make in one pass: a variance
-    /// so small beside the square of the mean that this cancels f32 is lost in the rounding of the numbers already. In f32
-    /// about the mean, in two passes.
+    /// In bf16, from the sums of the elements and of their squares, which compilers for GPUs and TPUs compute in one
+    /// pass. A variance so small relative to the squared mean that this cancels in f32 is already lost in the rounding
+    /// of bf16. In f32, about the mean, in two passes.
     #[track_caller]
     fn moments(&self, x: Tensor<'g>) -> ([Tensor<'g>; 2], usize) {
         let (axes, count) = within_channels(x);
@@ -133,14 +133,14 @@ impl<'g> Net<'g> {
     }
 }
 
-/// The axes of `x` other than its channels, and how many numbers of each channel lie along them.
+/// The axes of `x` other than the channels, and their number of elements.
 fn within_channels(x: Tensor<'_>) -> (Vec<usize>, usize) {
     let mut dims = x.dims();
     dims.pop();
     ((0..dims.len()).collect(), dims.iter().product())
 }
 
-/// Mean over the replicas that normalise together.
+/// Mean over the replicas that share their moments.
 fn mean_over(replicas: usize, x: Tensor<'_>) -> Tensor<'_> {
     match replicas {
         1 => x,
@@ -148,13 +148,14 @@ fn mean_over(replicas: usize, x: Tensor<'_>) -> Tensor<'_> {
     }
 }
 
-/// Gradients of a normalisation, from its operands `x`, mean, inverse of the standard deviation, scale and shift (Ioffe and
-/// Szegedy, 2015): with `n` the normalised `x`, `shift' = Σ c`, `scale' = Σ c n`, and by way of the moments, which therefore
-/// get none of their own, `x' = (c - shift'/N - n scale'/N) scale inverse`, over all replicas' batches.
+/// Gradients of a normalisation with respect to `x`, scale and shift (Ioffe and Szegedy, 2015); the operands are `x`,
+/// mean, inverse standard deviation, scale and shift. With `n` the normalised `x` and `c` the cotangent: `shift' = Σ
+/// c`, `scale' = Σ c n` and `x' = (c - shift'/N - n scale'/N) scale inverse`, over the batches of all replicas. The
+/// moments get no gradient of their own because `x'` includes their part.
 ///
-/// Differentiating the moments would take another pass over `x`, for a sum that is 0. The last operator adds two arrays of the
-/// size of `x`: where it takes one, XLA's CPU compiler computes the whole gradient anew for each that uses it, in residual
-/// networks the sum of those of all later blocks.
+/// Differentiating the moments would take another pass over `x`, for a sum that is 0. The last operator adds two arrays
+/// of the size of `x`. If it took only one, XLA's CPU compiler would recompute the whole gradient for each of its
+/// users; in residual networks these are sums over all later blocks.
 fn gradients<'g>(of: &[Tensor<'g>], cotangent: Tensor<'g>, replicas: usize) -> Vec<Option<Tensor<'g>>> {
     let &[x, mean, inverse, gamma, _] = of else {
         return vec![None; of.len()];
@@ -166,7 +167,7 @@ fn gradients<'g>(of: &[Tensor<'g>], cotangent: Tensor<'g>, replicas: usize) -> V
             let [products, sum] = sparse::products(cotangent, x, mean);
             [products * inverse, sum]
         }
-        // In this order: a host that offers such sums has the second with the first.
+        // In this order, because a host function that provides these sums returns the second with the first.
         false => [
             (cotangent * centred).reduce_sum(&axes) * inverse,
             cotangent.reduce_sum(&axes),
