@@ -1,4 +1,23 @@
-//! Everything with an effect: devices, data, training, files, and the program's subcommands.
+//! Sparse training as compiled XLA programs: the library behind the program `rigl-xla`.
+//!
+//! * [`sparse`]: distributions, masks, schedules and mask updates, on arrays and as graphs.
+//! * [`config`], [`data`], [`train`], [`checkpoint`]: a run from its configuration to its files.
+//! * [`pjrt`], [`engine`], [`device`], [`processes`]: what executes programs.
+//! * [`cost`], [`aot`]: what a network costs, here and on devices that are not here.
+//!
+//! # Masks on plain arrays
+//!
+//! ```
+#![doc = include_str!("../examples/sparse_on_arrays.rs")]
+//! ```
+//!
+//! # A network
+//!
+//! Models and graphs are in the crates `models` and `hlo`:
+//!
+//! ```
+#![doc = include_str!("../examples/own_model.rs")]
+//! ```
 
 pub mod aot;
 pub mod cache;
@@ -24,3 +43,8 @@ pub mod signals;
 pub mod sparse;
 mod threads;
 pub mod train;
+
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

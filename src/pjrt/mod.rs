@@ -1,6 +1,6 @@
 //! Devices: PJRT plugins found or fetched by package name, and safe clients, buffers and executables over their C API.
 //!
-//! The only `unsafe` of the workspace. Nothing here knows of training, and nothing outside calls the C API.
+//! Nothing here knows of training, and nothing outside calls the C API.
 //!
 //! **Ownership.** A plugin's library is never unloaded. A [`Client`] lives as long as any [`Buffer`] or [`Executable`]
 //! made from it (they share it by `Arc`). A [`Buffer`] is one handle to one device array; donating it to an execution

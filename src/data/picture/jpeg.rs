@@ -1,6 +1,6 @@
 //! The calls of libjpeg: one session per picture, with TensorFlow's settings, errors as values.
 //!
-//! With `pjrt`, the only `unsafe` of this crate. What makes it sound, once for all blocks: the structures of a session live in
+//! Why the `unsafe` blocks are sound: the structures of a session live in
 //! one frame ([`session`]) and point at one another only within it; the library's fatal errors unwind from [`fail`] through
 //! C frames that were compiled for that, up to the `catch_unwind` of the session, which then destroys what was allocated; and
 //! nothing is written but rows whose length is that of the library's own output.
