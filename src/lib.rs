@@ -3,6 +3,7 @@
 //! * [`sparse`]: distributions, masks, schedules and mask updates, on arrays and as graphs.
 //! * [`config`], [`data`], [`train`], [`checkpoint`]: a run from its configuration to its files.
 //! * [`pjrt`], [`engine`], [`device`], [`processes`]: what executes programs.
+//! * [`prediction`]: sparse networks on the CPU, without a plugin.
 //! * [`cost`], [`aot`]: what a network costs, here and on devices that are not here.
 //!
 //! # Masks on plain arrays

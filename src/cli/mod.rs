@@ -173,7 +173,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
 /// Writes results to standard output, control characters escaped ([`escape::text`]).
 ///
 /// # Errors
-/// What the system reports; [`Closed`] where nobody reads.
+/// What the system reports; `Closed` where nobody reads.
 pub fn print(text: &str) -> anyhow::Result<()> {
     write_output(escape::text(text).as_bytes())
 }
