@@ -55,7 +55,9 @@ fn stopping_and_resuming_changes_no_byte() {
         let settings: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
         let args = [&["--method", method][..], &settings].concat();
         let whole = runs.train(&straight, &[&args[..], &["--steps", "60"]].concat());
-        runs.train(&halves, &[&args[..], &["--steps", "27"]].concat());
+        // Gradual pruning that stops halfway is refused otherwise.
+        let half = ["--steps", "27", "--allow-incomplete-schedule"];
+        runs.train(&halves, &[&args[..], &half].concat());
         let mut resumed = runs.train(&halves, &[&args[..], &["--steps", "60", "--resume"]].concat());
         for iteration in [50, 60] {
             assert!(

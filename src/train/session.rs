@@ -363,9 +363,10 @@ impl<'a> Session<'a> {
         for ((name, _), array) in self.specs.iter().zip(pending) {
             arrays.insert(name.clone(), array()?);
         }
-        // Where the run stands is no part of its state: equal runs save equal bytes.
+        // The run's folder and what it was allowed are no part of its state: equal runs save equal bytes.
         let mut run = self.plan.run.clone();
         run.output.dir.clear();
+        run.train.allow_incomplete_schedule = None;
         let metadata = Metadata::new(&run.model.name, iteration, run.to_toml()?);
         let path = self.dir.save(&arrays, &metadata)?;
         self.last_saved = Some((iteration, path));
