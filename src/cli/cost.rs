@@ -68,7 +68,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     if args.compiled && style == Style::Csv {
         return Err(Usage("--csv holds the layers alone: take --json or --markdown with --compiled".into()).into());
     }
-    let layers = layers(&args.run)?;
+    let layers = layers(&args.run)?.fitted()?;
     let (plan, cost) = if args.as_published {
         counted(&layers, args.depthwise_sparsity)?
     } else {

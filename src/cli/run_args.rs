@@ -159,12 +159,16 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Preset, file and flags stacked up.
+    /// Preset, file and flags stacked up, and fitted to the run's pictures.
     ///
     /// # Errors
-    /// An unknown preset, an unreadable file, or the first unknown key or value of the wrong type.
+    /// An unknown preset, an unreadable file, the first unknown key or value of the wrong type, or a batch size larger than
+    /// the set.
     pub fn layers(&self) -> Result<Layers, Error> {
-        self.flags_over(self.base()?)
+        let layers = self.flags_over(self.base()?)?.fitted()?;
+        let configuration = layers.run()?.to_toml()?;
+        crate::report::detail(|| configuration);
+        Ok(layers)
     }
 
     /// Preset and file alone.
@@ -208,8 +212,6 @@ impl RunArgs {
             let given = format!("--set {key}={value}");
             layers = layers.give(&format!("--set {key}"), &given, &path, literal(value))?;
         }
-        let configuration = layers.run()?.to_toml()?;
-        crate::report::detail(|| configuration);
         Ok(layers)
     }
 

@@ -16,7 +16,11 @@ pub(crate) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 pub struct Layers {
     table: Table,
     /// Dotted key to the flag, file or preset that last set it.
-    origins: BTreeMap<String, String>,
+    pub(super) origins: BTreeMap<String, String>,
+    /// Name of the preset.
+    pub(super) preset: String,
+    /// What [`Layers::fitted`] did, for people.
+    pub(super) fit: Option<String>,
     /// Keys that the command line set, as paths, with the flag and its value.
     given: BTreeMap<Vec<String>, String>,
 }
@@ -38,6 +42,8 @@ impl Layers {
         let mut layers = Layers {
             table: Table::new(),
             origins: BTreeMap::new(),
+            preset: name.to_owned(),
+            fit: None,
             given: BTreeMap::new(),
         };
         for text in *texts {
@@ -107,7 +113,10 @@ impl Layers {
     pub fn plan(&self) -> Result<Plan, Error> {
         let plan = Plan::new(self.run()?).map_err(|error| self.located(error))?;
         self.check_ends(&plan)?;
-        Ok(plan)
+        Ok(Plan {
+            fit: self.fit.clone(),
+            ..plan
+        })
     }
 
     /// [`Layers::plan`] for a list of maskable layers in the place of the model's.
@@ -198,7 +207,7 @@ impl Layers {
     }
 
     /// The error with the origin of the key that it carries in the origin's place.
-    fn located(&self, mut error: Error) -> Error {
+    pub(super) fn located(&self, mut error: Error) -> Error {
         if let Error::Value { origin, .. } | Error::Sparse { origin, .. } = &mut error {
             let parts: Vec<&str> = origin.split('.').collect();
             let known = (1..=parts.len())

@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod execution;
+mod fit;
 mod layers;
 mod learning_rate;
 mod optimizer;

@@ -60,6 +60,8 @@ pub struct Plan {
     pub output_dir: PathBuf,
     /// Layers that are computed from their connections alone.
     pub sparse: SparseLayers,
+    /// What of the recipe was fitted to the data, for people.
+    pub fit: Option<String>,
 }
 
 /// How many connections one mask update moves.
@@ -187,6 +189,7 @@ impl Plan {
             input_dims: vec![],
             sparse: SparseLayers::new(),
             output_dir: output_dir(&run, method),
+            fit: None,
             optimizer: OptimizerRule::find(&run.optimizer.name).map_err(at("optimizer.name"))?,
             params,
             statistics: vec![],

@@ -79,7 +79,8 @@ impl Plan {
         }
     }
 
-    /// What deserves a note before training: parts of the schedules that lie beyond the end of the run.
+    /// What deserves a note before training: values fitted to the data, and parts of the schedules that lie beyond the end of
+    /// the run.
     pub fn notes(&self) -> Vec<String> {
         let steps = self.gradient_steps();
         let notes = [
@@ -88,7 +89,10 @@ impl Plan {
             self.masks_lag(),
             self.drops_cut_off(steps),
         ];
-        notes.into_iter().flatten().chain(self.rate_at_the_end(steps)).collect()
+        let fit = self.fit.clone().into_iter();
+        fit.chain(notes.into_iter().flatten())
+            .chain(self.rate_at_the_end(steps))
+            .collect()
     }
 
     fn updates_cut_short(&self) -> Option<String> {

@@ -93,7 +93,8 @@ fn whole(set: Set, size: [usize; 2], load: impl Fn(Split) -> Result<super::Datas
 }
 
 fn record_contents(dir: &Path) -> Result<Contents> {
-    let open = |split| match open_files(dir, split, usize::MAX) {
+    // What is left out is reported by the reader of the examples.
+    let open = |split| match open_files(dir, split, usize::MAX, |_| ()) {
         Ok((files, _)) => Ok(files),
         Err(Error::TfRecord(super::tfrecord::Error::NoShards { .. }) | Error::NoRecords { .. }) => Ok(vec![]),
         Err(error) => Err(error),

@@ -13,7 +13,7 @@ use super::sets::Form;
 use super::tfrecord::labelled::Labelled;
 use super::tfrecord::shards::{self, Role, Shards, file_name};
 use super::tfrecord::{self, Indexed, Problem, Record, Scratch};
-use super::{Error, Result, Split, cores, named, parallel, stream};
+use super::{Error, Result, Split, cores, folder, named, parallel, stream};
 use crate::report::escape;
 
 /// Examples of the published training and validation sets.
@@ -31,6 +31,8 @@ pub struct Records {
     starts: Vec<usize>,
     preprocessor: Preprocessor,
     classes: usize,
+    /// Number of classes that the folder lists, if it does.
+    listed: Option<usize>,
     seed: u64,
     /// Files that end before their end, because a length is damaged.
     damaged: usize,
@@ -59,19 +61,25 @@ pub fn find(dir: &Path, split: Split) -> tfrecord::Result<Shards> {
 }
 
 /// The files of a split with their records. `skip_corrupt` of them may be damaged: the records before the damage are kept.
+/// What is left out is told to `note`.
 ///
 /// # Errors
 /// As [`find`], files that cannot be read, or more damaged ones.
-pub fn open_files(dir: &Path, split: Split, skip_corrupt: usize) -> Result<(Vec<Indexed>, usize)> {
+pub fn open_files(
+    dir: &Path,
+    split: Split,
+    skip_corrupt: usize,
+    note: impl Fn(String),
+) -> Result<(Vec<Indexed>, usize)> {
     let shards = find(dir, split)?;
     let names =
         |paths: &mut dyn Iterator<Item = &Path>| named(paths.map(|path| escape::name(&file_name(path)).into_owned()));
     if !shards.ignored.is_empty() {
         let ignored = names(&mut shards.ignored.iter().map(PathBuf::as_path));
-        crate::report::note!(
+        note(format!(
             "note: {}: not read, as they are no shards: {ignored}",
             escape::path(dir)
-        );
+        ));
     }
     let (mut files, mut damaged) = (vec![], 0);
     for (file, fault) in index(&shards.files)? {
@@ -80,7 +88,7 @@ pub fn open_files(dir: &Path, split: Split, skip_corrupt: usize) -> Result<(Vec<
             if damaged > skip_corrupt {
                 return Err(fault.into());
             }
-            crate::report::note!("left out, with all after it in its file: {fault}");
+            note(format!("left out, with all after it in its file: {fault}"));
         }
         files.push(file);
     }
@@ -92,7 +100,7 @@ pub fn open_files(dir: &Path, split: Split, skip_corrupt: usize) -> Result<(Vec<
     }
     if files.iter().any(Indexed::is_empty) {
         let empty = names(&mut files.iter().filter(|file| file.is_empty()).map(Indexed::path));
-        crate::report::note!("note: {}: files without a record: {empty}", escape::path(dir));
+        note(format!("note: {}: files without a record: {empty}", escape::path(dir)));
     }
     Ok((files, damaged))
 }
@@ -110,7 +118,7 @@ impl Records {
         if size != width {
             return Err(Error::NotPictures { dims: form.dims.into() });
         }
-        let (files, damaged) = open_files(dir, split, form.skip_corrupt)?;
+        let (files, damaged) = open_files(dir, split, form.skip_corrupt, |text| crate::report::note!("{text}"))?;
         let mut starts = vec![0];
         starts.extend(files.iter().scan(0, |n, file| {
             *n += file.len();
@@ -124,14 +132,15 @@ impl Records {
                 kind: form.pictures,
             },
             classes: form.classes,
+            listed: folder::listed_classes(dir)?.map(|classes| classes.len()),
             seed: form.seed,
             damaged,
         })
     }
 
-    /// Number of classes, from which labels are.
+    /// Number of classes: those that the folder lists, else those of the network.
     pub fn classes(&self) -> usize {
-        self.classes
+        self.listed.unwrap_or(self.classes)
     }
 
     /// Files whose rest is left out.

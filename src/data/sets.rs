@@ -202,8 +202,11 @@ impl Set {
         Ok(Examples::Whole(resize::fit(set, form.dims)))
     }
 
-    /// The folder with its files.
-    fn folder(self, dir: &str) -> Result<PathBuf> {
+    /// The folder with its files: `dir`, or one in the cache when that is empty.
+    ///
+    /// # Errors
+    /// A set that is not in the cache and cannot be fetched.
+    pub fn folder(self, dir: &str) -> Result<PathBuf> {
         if !dir.is_empty() {
             let dir = Path::new(dir);
             folder::check(dir, self)?;

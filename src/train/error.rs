@@ -130,6 +130,19 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A network and a data set with different numbers of classes: labels of one mean nothing to the other.
+    #[error(
+        "the data set has {of_data} classes, but the network {network} has {of_network}; expected the same number: train \
+         with model.classes={of_data}, or give the data set that the network is for"
+    )]
+    Classes {
+        /// Name of the network.
+        network: String,
+        /// Classes of the network.
+        of_network: usize,
+        /// Classes of the data set.
+        of_data: usize,
+    },
     /// The device returned something other than the program's output.
     #[error("the device gave no {0}")]
     Output(&'static str),

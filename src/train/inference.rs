@@ -260,16 +260,16 @@ fn check_images(model: &dyn Model, what: &str, dims: &[usize]) -> Result<()> {
     })
 }
 
-/// Refuses examples of another form, or of more classes, than `model` has.
+/// Refuses examples of another form, or of another number of classes, than `model` has.
 pub(crate) fn check_set(model: &dyn Model, data: &Examples) -> Result<()> {
     check_images(model, "the data set", &data.image().dims)?;
-    match data.classes() > model.classes() {
-        true => Err(Error::Shape {
-            what: "the data set".into(),
-            found: format!("{} classes", data.classes()),
-            expected: format!("at most {} for {}", model.classes(), model.name()),
+    match data.classes() == model.classes() {
+        true => Ok(()),
+        false => Err(Error::Classes {
+            network: model.name().into(),
+            of_network: model.classes(),
+            of_data: data.classes(),
         }),
-        false => Ok(()),
     }
 }
 
