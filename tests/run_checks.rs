@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::runs::{Runs, object};
+use common::runs::{Runs, object, saved};
 use common::{error, json, rigl_xla};
 
 /// Gradual pruning over the small data set, from step 10 to 40.
@@ -190,4 +190,32 @@ fn the_header_and_the_result_count_the_same_weights() {
         "{notes}"
     );
     assert!(notes.contains("note: mask updates end with the run"), "{notes}");
+}
+
+#[test]
+fn a_resumed_run_says_where_it_goes_on() {
+    let runs = Runs::new();
+    runs.train("run", &["--steps", "30"]);
+    let ended = notes(&runs, "run", &["--steps", "30", "--resume"]);
+    let checkpoint = runs.checkpoint_path("run", 30);
+    let done = format!(
+        "already done: {} has all 30 iterations; only evaluating",
+        checkpoint.display()
+    );
+    assert!(ended.contains(&done), "{ended}");
+    let longer = notes(&runs, "run", &["--steps", "40", "--resume"]);
+    let from = format!("resuming from {}, after 30 of 40 iterations", checkpoint.display());
+    assert!(longer.contains(&from), "{longer}");
+    for at in saved(&runs.path("run")) {
+        std::fs::remove_file(runs.checkpoint_path("run", at)).unwrap();
+    }
+    let fresh = notes(&runs, "run", &["--steps", "40", "--resume"]);
+    let start = format!(
+        "no checkpoint yet in {}: training starts at the first iteration",
+        runs.path("run").display()
+    );
+    assert!(fresh.contains(&start), "{fresh}");
+    // A run that is not resumed has nothing to say.
+    let first = notes(&runs, "other", &["--steps", "10"]);
+    assert!(!first.contains("checkpoint"), "{first}");
 }

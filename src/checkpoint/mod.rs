@@ -110,7 +110,7 @@ pub enum Error {
     Unfit { path: PathBuf, problems: Vec<Problem> },
     #[error("{} holds another run ({found}): give --resume to continue it, --overwrite to replace it, or another folder", path.display())]
     Occupied { path: PathBuf, found: String },
-    #[error("{}: nothing to resume: no config.toml there", path.display())]
+    #[error("{}: nothing to resume: no config.toml there; leave out --resume to start a run", path.display())]
     NoRun { path: PathBuf },
     #[error("{}: {found}; expected a folder, or nothing, to keep a run in", path.display())]
     NoFolder { path: PathBuf, found: String },

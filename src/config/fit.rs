@@ -54,7 +54,12 @@ impl Layers {
                 return Ok(self);
             }
         };
-        if contents.examples[0] == 0 || is_imagenet(&contents) {
+        if contents.examples[0] == 0 {
+            let shown = escape::path(&dir);
+            self.fit = Some(format!("the recipe is not fitted: no training pictures in {shown}"));
+            return Ok(self);
+        }
+        if is_imagenet(&contents) {
             return Ok(self);
         }
         let values = self.values_for(&run, &contents, &dir)?;
@@ -91,7 +96,18 @@ impl Layers {
                 whole(recipe.train.checkpoint_interval as f64 * ratio),
             ),
         ];
+        if contents.examples[1] > 0 {
+            let batch = recipe.train.eval_batch_size.min(contents.examples[1]);
+            values.push(("train.eval_batch_size", whole(batch as f64)));
+        }
         values.extend(rate(run, recipe, pictures, ratio));
+        // A rate that was given is meant as it is, and so is the recipe's for a batch size that was given.
+        let rate_stands = ["learning_rate.base", "train.batch_size"]
+            .iter()
+            .all(|key| self.is_from_recipe(key));
+        if rate_stands && recipe.learning_rate.base_batch_size.is_none() {
+            values.push(("learning_rate.base_batch_size", whole(recipe.train.batch_size as f64)));
+        }
         values.extend(updates(run, recipe, ratio));
         values.retain(|(key, _)| self.is_from_recipe(key));
         values.extend(network(run, contents));

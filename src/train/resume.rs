@@ -3,6 +3,7 @@
 use super::error::{Error, Result};
 use crate::checkpoint::{Checkpoint, Mode, RunDir};
 use crate::config::{Plan, Run};
+use crate::report::escape;
 use toml::{Table, Value};
 
 /// The checkpoint to go on from, `None` to start anew.
@@ -28,6 +29,22 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
         return Err(Error::Beyond { path, done, asked });
     }
     Ok(Some(found))
+}
+
+/// Where a resumed run goes on, for people.
+pub fn describe(plan: &Plan, dir: &RunDir, found: Option<&Checkpoint>) -> String {
+    let Some(found) = found else {
+        let folder = escape::path(dir.path());
+        return format!("no checkpoint yet in {folder}: training starts at the first iteration");
+    };
+    let done = found.metadata.as_ref().map_or(0, |m| m.iteration);
+    let (path, all) = (escape::path(&found.path), plan.iterations);
+    match done < all {
+        true => format!("resuming from {path}, after {done} of {all} iterations"),
+        false => {
+            format!("already done: {path} has all {all} iterations; only evaluating (--steps makes the run longer)")
+        }
+    }
 }
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.

@@ -113,6 +113,9 @@ impl<'a> Session<'a> {
         let model = plan.model()?;
         let dir = folder(plan, mode, group.as_deref())?;
         let found = resume::check(plan, &dir, mode)?;
+        if mode == Mode::Resume && group.as_ref().is_none_or(|group| group.process() == 0) {
+            crate::report::note!("{}", resume::describe(plan, &dir, found.as_ref()));
+        }
         let specs = state::specs(plan);
         let (arrays, counters, last_saved) = start(plan, &specs, found)?;
         let (dims, classes) = (model.input_dims(), model.classes());
