@@ -219,3 +219,79 @@ fn a_resumed_run_says_where_it_goes_on() {
     let first = notes(&runs, "other", &["--steps", "10"]);
     assert!(!first.contains("checkpoint"), "{first}");
 }
+
+#[test]
+fn the_default_folder_is_named_after_what_differs_from_the_recipe() {
+    let folder = |args: &[&str]| {
+        let plan = json(&[&["plan"], args].concat());
+        plan["run_dir"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(folder(&[]), "runs/mnist-rigl-0.98-seed0");
+    assert_eq!(
+        folder(&["--lr", "0.1", "--steps", "600"]),
+        "runs/mnist-rigl-0.98-seed0-lr=0.1-steps=600"
+    );
+    assert_eq!(
+        folder(&["--set", "mask_update.drop_fraction=0.5"]),
+        "runs/mnist-rigl-0.98-seed0-drop_fraction=0.5"
+    );
+    assert_eq!(
+        folder(&["--model", "resnet18", "--width", "0.5"]),
+        "runs/imagenet-rigl-0.9-seed0-resnet18-width=0.5"
+    );
+    // Where and how it runs makes no other run.
+    let elsewhere = [
+        "--replicas",
+        "2",
+        "--steps-per-launch",
+        "7",
+        "--set",
+        "train.eval_interval=50",
+    ];
+    assert_eq!(folder(&elsewhere), folder(&[]));
+    // Values that a name cannot show are told apart by a digest.
+    let different: [&[&str]; 6] = [
+        &[],
+        &["--set", "learning_rate.boundaries=[1, 2]"],
+        &["--set", "learning_rate.boundaries=[1, 3]"],
+        &["--custom", "layer1=0.5"],
+        &["--data", "/data/a"],
+        &["--data", "/data/b"],
+    ];
+    let mut names = different.map(folder);
+    names.sort();
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+}
+
+#[test]
+fn eval_takes_the_data_of_the_run() {
+    let runs = Runs::new();
+    let done = runs.train("run", &["--steps", "10"]);
+    let [run, alone] = ["run", "alone.safetensors"].map(|name| runs.path(name));
+    std::fs::copy(runs.checkpoint_path("run", 10), &alone).unwrap();
+    // By the configuration beside the checkpoint, and by the one in it.
+    for checkpoint in [&run, &alone] {
+        let report = json(&["eval", "--checkpoint", checkpoint.to_str().unwrap()]);
+        assert_eq!(
+            (&report["examples"], &report["top1"]),
+            (&done["eval"]["examples"], &done["eval"]["top1"])
+        );
+        // The size that is published is not that of the file.
+        let size = std::fs::metadata(&alone).unwrap().len();
+        assert_eq!(report["file_bytes"], size);
+        assert!(report["bytes"]["published"]["sparse"].as_f64().unwrap() < size as f64 / 10.0);
+    }
+    let text = rigl_xla(&["eval", "--checkpoint", run.to_str().unwrap()]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("if only the connections were stored"), "{text}");
+    assert!(
+        text.contains("MB, with whole arrays, masks and the state of training"),
+        "{text}"
+    );
+    // Another program's file does not say.
+    let bytes = std::fs::read(&alone).unwrap();
+    let ours = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    safetensors::serialize_to_file(ours.tensors(), None, &alone).unwrap();
+    let message = error(&["eval", "--checkpoint", alone.to_str().unwrap()], 2);
+    assert!(message.contains("give a name or a folder with --data"), "{message}");
+}

@@ -14,7 +14,7 @@ pub mod tf;
 
 pub use file::{load, save};
 pub use fit::Problem;
-pub use run_dir::{Mode, RunDir, resolve};
+pub use run_dir::{CONFIG, Mode, RunDir, resolve};
 
 use std::{
     collections::BTreeMap,

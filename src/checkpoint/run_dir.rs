@@ -16,7 +16,8 @@ use hlo::Literal;
 use super::{Checkpoint, Error, Metadata, Result, atomic, file, foreign};
 use crate::signals::{self, Undone};
 
-const CONFIG: &str = "config.toml";
+/// The file with the configuration of a run.
+pub const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
 const PROFILE: &str = "profile.jsonl";
 const LOCK: &str = ".lock";

@@ -10,7 +10,7 @@ use models::cost::{Counts, Kept};
 use serde::Serialize;
 
 use super::Usage;
-use super::run_args::{DeviceArgs, test_set};
+use super::run_args::{DeviceArgs, named_set, test_set};
 use super::sparse_files::{self, Conversion, is_same_file};
 use crate::checkpoint::sparse::Format;
 use crate::checkpoint::{self, Checkpoint, Metadata};
@@ -230,7 +230,7 @@ fn small_metadata(large: Option<Metadata>, sizes: &[usize]) -> Metadata {
 /// Test images of a data set, or one batch of random ones.
 fn images(data: Option<&str>, network: &Recognised, batch: usize) -> anyhow::Result<Literal> {
     if let Some(data) = data {
-        return match test_set(data, network, 0)? {
+        return match test_set(named_set(data)?, network, 0)? {
             Examples::Whole(set) => Ok(set.images),
             Examples::Records(_) => bail!("--data {data}: holds TFRecords, expected a data set that fits in memory"),
         };

@@ -9,16 +9,19 @@ use models::cost::Kept;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::Usage;
 use super::cost::{Compared, Conventions, times};
 use super::execution_args::ExecutionArgs;
-use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, test_set};
+use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, named_set, test_set};
 use crate::checkpoint;
+use crate::config::{MAX_CONFIG_BYTES, Run};
 use crate::cost::both;
-use crate::data::sets::Examples;
+use crate::data::sets::{Examples, Set};
 use crate::device::Device;
+use crate::files;
 use crate::prediction::{self, SparsePredictor};
-use crate::report::note;
 use crate::report::table::{Style, Table};
+use crate::report::{escape, note};
 use crate::train::inference::{Evaluator, Scores};
 use crate::train::recognise::Recognised;
 
@@ -35,8 +38,9 @@ pub struct Args {
     network: NetworkArgs,
     /// mnist, fashion-mnist, cifar10, synthetic, null, or a folder with IDX files, gzipped or not, the files of CIFAR-10, or
     /// ImageNet's TFRecords; all test examples are evaluated (the original leaves out the last 16 of CIFAR-10)
+    /// [default: what the run trained on]
     #[arg(long, value_name = "NAME|DIR")]
-    data: String,
+    data: Option<String>,
     /// Of the loss that is told beside the one without, at least 0 and less than 1 [default: that of the run, or of the
     /// network's published recipe]
     #[arg(long, value_name = "SHARE", value_parser = share)]
@@ -79,8 +83,10 @@ struct Report {
     sparsity: f64,
     /// Operations of a forward pass of one example.
     flops: Conventions,
-    /// Size of what inference needs.
+    /// Size of what inference needs, as the connections alone would take it.
     bytes: Conventions,
+    /// Size of the checkpoint: whole arrays with masks, and the state of training.
+    file_bytes: u64,
     layers: Vec<LayerReport>,
 }
 
@@ -163,13 +169,42 @@ impl Args {
         let (mut network, metadata) = self.network.load(&path)?;
         network.weight_decay = self.weight_decay.unwrap_or(network.weight_decay);
         network.label_smoothing = self.label_smoothing.unwrap_or(network.label_smoothing);
+        let data = match &self.data {
+            Some(data) => {
+                let (set, folder) = named_set(data)?;
+                (set, folder.to_owned())
+            }
+            None => data_of_run(&path, &network)?,
+        };
         Ok(Loaded {
-            data: test_set(&self.data, &network, self.stream.skip_corrupt)?,
+            data: test_set((data.0, &data.1), &network, self.stream.skip_corrupt)?,
             iteration: metadata.map(|m| m.iteration),
             network,
             path,
         })
     }
+}
+
+/// The data set, and its folder, of the run that a checkpoint is of: by the configuration beside it, else by its own.
+fn data_of_run(path: &Path, network: &Recognised) -> anyhow::Result<(Set, String)> {
+    let beside = path.with_file_name(checkpoint::CONFIG);
+    let stored = match files::read_text(&beside, MAX_CONFIG_BYTES) {
+        Ok(text) => Some(Run::from_toml(&text, &beside.display().to_string())?),
+        Err(_) => network.run.clone(),
+    };
+    let Some(run) = stored else {
+        let message = format!(
+            "{}: does not say what data it was trained on: give a name or a folder with --data",
+            escape::path(path)
+        );
+        return Err(Usage(message).into());
+    };
+    let folder = match run.data.dir.as_str() {
+        "" => String::new(),
+        dir => format!(", in {}", escape::name(dir)),
+    };
+    note!("evaluating on the data of the run: {}{folder}", run.data.name);
+    Ok((Set::find(&run.data.name)?, run.data.dir))
 }
 
 /// By sparse kernels where there is a predictor, else on the device.
@@ -222,6 +257,7 @@ impl Report {
             flops: Conventions::new(both(sparse), both(dense)),
             bytes: Conventions::new([bytes[0], plain_bytes[0]], [bytes[1], plain_bytes[1]]),
             layers,
+            file_bytes: std::fs::metadata(&of.path).map_or(0, |file| file.len()),
             checkpoint: of.path,
         }
     }
@@ -287,8 +323,23 @@ fn text(report: &Report) -> String {
         ("sparsity", format!("{:.4}", report.sparsity)),
         ("FLOPs", figure(&flops.published, "M")),
         ("  plain", figure(&flops.plain, "M")),
-        ("bytes", figure(&bytes.published, "MB")),
+        (
+            "sparse size",
+            figure(&bytes.published, "MB") + ", if only the connections were stored",
+        ),
         ("  plain", figure(&bytes.plain, "MB")),
+        (
+            "file",
+            format!(
+                "{:.3} MB{}",
+                report.file_bytes as f64 / 1e6,
+                if report.file_bytes as f64 > 1.5 * bytes.plain.sparse {
+                    ", with whole arrays, masks and the state of training"
+                } else {
+                    ""
+                }
+            ),
+        ),
     ];
     let original = report
         .eval_once
@@ -330,7 +381,8 @@ fn comparison(reports: &[Report]) -> String {
         "sparsity",
         "FLOPs M",
         "x dense",
-        "MB",
+        "sparse MB",
+        "file MB",
     ]);
     for report in reports {
         let scores = &report.scores;
@@ -352,6 +404,7 @@ fn comparison(reports: &[Report]) -> String {
             format!("{:.3}", report.flops.published.sparse / 1e6),
             format!("{:.4}", report.flops.published.ratio),
             format!("{:.3}", report.bytes.published.sparse / 1e6),
+            format!("{:.3}", report.file_bytes as f64 / 1e6),
         ]);
     }
     table.write(Style::Text)

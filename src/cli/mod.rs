@@ -54,7 +54,7 @@ enum Command {
     Compact(compact::Args),
     /// Checkpoints from one format to another: TensorFlow, safetensors, sparse files
     Convert(convert::Args),
-    /// What `train` would do: budgets, schedules, memory; reads no data
+    /// What `train` would do: budgets, schedules, memory; of TFRecords it counts records and classes
     Plan(plan::Args),
     /// What a network costs: weights, operations and bytes, sparse and dense
     Cost(cost::Args),

@@ -379,12 +379,12 @@ pub fn named_set(data: &str) -> crate::data::Result<(Set, &str)> {
     }
 }
 
-/// The test examples of a data set, by its name or in a folder, in the form that a network takes. Random ones are those of
-/// the run that the network is from. So many files of TFRecords may be damaged.
+/// The test examples of a data set, from its folder (empty: the cache), in the form that a network takes. Random ones are
+/// those of the run that the network is from. So many files of TFRecords may be damaged.
 ///
 /// # Errors
-/// An unknown name, or files that cannot be had or read.
-pub fn test_set(data: &str, network: &Recognised, skip_corrupt: usize) -> anyhow::Result<Examples> {
+/// Files that cannot be had or read.
+pub fn test_set((set, folder): (Set, &str), network: &Recognised, skip_corrupt: usize) -> anyhow::Result<Examples> {
     let (dims, classes) = (network.model.input_dims(), network.model.classes());
     let mut form = match &network.run {
         Some(run) => run.form(&dims, classes),
@@ -398,7 +398,6 @@ pub fn test_set(data: &str, network: &Recognised, skip_corrupt: usize) -> anyhow
         },
     };
     form.skip_corrupt = skip_corrupt;
-    let (set, folder) = named_set(data)?;
     Ok(set.open(folder, Split::Test, &form)?)
 }
 

@@ -14,6 +14,7 @@ mod plan;
 mod presets;
 mod reach;
 mod schedules;
+mod values;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,7 @@ pub use optimizer::Optimizer as OptimizerRule;
 pub use plan::{Plan, Pruned, Replacement, layer_name, refused};
 pub use presets::{DEFAULT_PRESET, PRESETS, preset_of};
 pub use reach::share_of_zeros;
+pub use values::{FREE_KEYS, differences};
 
 /// A whole run, as said. Strings left empty mean "choose for me".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use super::check::{at, names, numbers, value, within};
 use super::learning_rate::Rate;
 use super::reach::{reached, share_of_zeros};
 use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, pruning_schedule, schedule};
+use super::values::output_dir;
 use super::{Data, Error, LayerSparsity, OptimizerRule, Run, SparseLayers, Unit};
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::{Form, Set};
@@ -509,13 +510,4 @@ impl super::Sparsity {
             rounding: self.rounding,
         }
     }
-}
-
-/// `runs/<data>-<method>-<sparsity>-seed<seed>` unless the run names its folder.
-fn output_dir(run: &Run, method: &sparse::Method) -> PathBuf {
-    if !run.output.dir.is_empty() {
-        return run.output.dir.clone().into();
-    }
-    let (data, sparsity, seed) = (&run.data.name, run.sparsity.target, run.train.seed);
-    PathBuf::from("runs").join(format!("{data}-{}-{sparsity}-seed{seed}", method.name))
 }

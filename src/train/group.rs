@@ -1,7 +1,6 @@
 //! What the processes of a run make sure of together, beside what their devices compute.
 
 use super::error::Result;
-use super::resume;
 use crate::checkpoint::Mode;
 use crate::config::Plan;
 use crate::data::sets::{Examples, first_bits};
@@ -34,7 +33,7 @@ pub fn same_run(group: &Group, plan: &Plan, mode: Mode) -> Result<()> {
         ("what to do", mode),
     ];
     let mut said: Vec<_> = program.map(|(what, value)| (what.into(), value.into())).into();
-    let values = resume::flat(&plan.run)?.into_iter();
+    let values = plan.run.values()?.into_iter();
     said.extend(values.filter(|(key, _)| !OWN.contains(&key.as_str())));
     Ok(group.agree(&said)?)
 }

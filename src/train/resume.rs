@@ -2,9 +2,8 @@
 
 use super::error::{Error, Result};
 use crate::checkpoint::{Checkpoint, Mode, RunDir};
-use crate::config::{Plan, Run};
+use crate::config::{self, FREE_KEYS, Plan, Run};
 use crate::report::escape;
-use toml::{Table, Value};
 
 /// The checkpoint to go on from, `None` to start anew.
 ///
@@ -47,73 +46,14 @@ pub fn describe(plan: &Plan, dir: &RunDir, found: Option<&Checkpoint>) -> String
     }
 }
 
-/// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
-const FREE: [&str; 20] = [
-    "data.dir",
-    "data.threads",
-    "data.prefetch",
-    "data.skip_corrupt",
-    "mask_update.select",
-    "train.iterations",
-    "train.unit",
-    "train.eval_batch_size",
-    "train.steps_per_launch",
-    "train.eval_interval",
-    "train.checkpoint_interval",
-    "train.keep_checkpoints",
-    "train.allow_incomplete_schedule",
-    "device.kind",
-    "device.plugin",
-    "device.engine",
-    "device.execution",
-    "device.processes",
-    "device.replicas",
-    "output.dir",
-];
-
-/// Those of them that say how long the run is.
+/// Keys that say how long the run is.
 const LENGTH: [&str; 2] = ["train.iterations", "train.unit"];
 
 fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
-    let asked_for = &asked.learning_rate;
-    let (stored, asked) = (flat(stored)?, flat(asked)?);
-    let find = |values: &[(String, String)], key: &str| {
-        let found = values.iter().find(|(k, _)| k == key);
-        found.map_or("nothing".to_string(), |(_, v)| v.clone())
-    };
-    let mut keys: Vec<&String> = stored.iter().chain(&asked).map(|(key, _)| key).collect();
-    keys.sort();
-    keys.dedup();
     // Half a cosine over the whole run is another one over a longer run.
-    let ends_with_run = asked_for.schedule == "cosine" && asked_for.decay_steps.is_none();
-    let free = |key: &str| FREE.contains(&key) && !(ends_with_run && LENGTH.contains(&key));
-    let differs = |key: &&String| !free(key) && find(&stored, key) != find(&asked, key);
-    let tell = |key: &String| format!("{key} (it has {}, asked for {})", find(&stored, key), find(&asked, key));
-    Ok(keys.into_iter().filter(differs).map(tell).collect())
-}
-
-/// Every value of a run as text, by its dotted key.
-///
-/// # Errors
-/// A run without TOML form: none.
-pub(super) fn flat(run: &Run) -> Result<Vec<(String, String)>> {
-    let table: Table = run.to_toml()?.parse().unwrap_or_default();
-    let mut values = vec![];
-    flatten("", &table, &mut values);
-    Ok(values)
-}
-
-/// Dotted keys and values as text.
-fn flatten(prefix: &str, table: &Table, out: &mut Vec<(String, String)>) {
-    for (key, value) in table {
-        let key = if prefix.is_empty() {
-            key.clone()
-        } else {
-            format!("{prefix}.{key}")
-        };
-        match value {
-            Value::Table(inner) => flatten(&key, inner, out),
-            value => out.push((key, value.to_string())),
-        }
-    }
+    let ends_with_run = asked.learning_rate.schedule == "cosine" && asked.learning_rate.decay_steps.is_none();
+    let free = |key: &str| FREE_KEYS.contains(&key) && !(ends_with_run && LENGTH.contains(&key));
+    let all = config::differences(stored, asked)?.into_iter();
+    let tell = |(key, [has, asked]): (String, [String; 2])| format!("{key} (it has {has}, asked for {asked})");
+    Ok(all.filter(|(key, _)| !free(key)).map(tell).collect())
 }
