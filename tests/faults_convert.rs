@@ -107,7 +107,7 @@ fn thousands_of_mutants_are_refused_or_read_in_little_memory() {
         line.unwrap().1.parse::<u64>().unwrap()
     };
     assert!(refused(Kind::Bytes) > INPUTS * 9 / 10, "{said}");
-    for kind in [Kind::Sealed, Kind::Entries, Kind::Header] {
+    for kind in [Kind::Sealed, Kind::Entries, Kind::Header, Kind::Bitmask, Kind::State] {
         assert!((INPUTS / 10..INPUTS * 99 / 100).contains(&refused(kind)), "{said}");
     }
 }

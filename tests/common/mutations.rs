@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hlo::Literal;
+use rigl_xla::checkpoint::sparse::{self, Format};
 use rigl_xla::checkpoint::tf::table::{self, Layout};
 use rigl_xla::checkpoint::tf::{self, Array, Bundle, DataType, Index, Slice};
 use rigl_xla::checkpoint::{Metadata, load, save};
@@ -23,10 +24,21 @@ pub enum Kind {
     Entries,
     /// The header of a safetensors file.
     Header,
+    /// The header of a sparse file, whose layout stands in it.
+    Bitmask,
+    /// The text file that names the newest checkpoint of a folder.
+    State,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Bytes, Kind::Sealed, Kind::Entries, Kind::Header];
+    pub const ALL: [Kind; 6] = [
+        Kind::Bytes,
+        Kind::Sealed,
+        Kind::Entries,
+        Kind::Header,
+        Kind::Bitmask,
+        Kind::State,
+    ];
 }
 
 /// What became of an input.
@@ -44,6 +56,8 @@ pub struct Subject {
     indices: Vec<Vec<u8>>,
     entries: BTreeMap<Vec<u8>, Vec<u8>>,
     safetensors: Vec<u8>,
+    bitmask: Vec<u8>,
+    state: Vec<u8>,
 }
 
 impl Subject {
@@ -78,14 +92,20 @@ impl Subject {
             ("layer1/weights", Literal::new(&[2, 3], &[0.5f32; 6])),
             ("global_step", Literal::scalar(7i64)),
         ];
-        let state = state.map(|(name, array)| (name.to_owned(), array)).into();
+        let state: sparse::Arrays = state.map(|(name, array)| (name.to_owned(), array)).into();
         let path = scratch.join("mutant.safetensors");
-        save(&path, &state, &Metadata::new("mnist-fc", 7, "seed = 0\n")).unwrap();
+        let metadata = Metadata::new("mnist-fc", 7, "seed = 0\n");
+        sparse::save(&path, state.clone(), Some(&metadata), Format::Bitmask).unwrap();
+        let bitmask = fs::read(&path).unwrap();
+        save(&path, &state, &metadata).unwrap();
+        tf::write_state(&prefix).unwrap();
         Subject {
             scratch: scratch.into(),
             indices: indices.to_vec(),
             entries,
             safetensors: fs::read(&path).unwrap(),
+            bitmask,
+            state: fs::read(scratch.join("checkpoint")).unwrap(),
         }
     }
 
@@ -110,6 +130,20 @@ impl Subject {
                 let mut file = self.safetensors.clone();
                 self.mutate_header(&mut random, &mut file);
                 self.read_safetensors(&file)
+            }
+            Kind::Bitmask => {
+                let mut file = self.bitmask.clone();
+                self.mutate_header(&mut random, &mut file);
+                self.read_safetensors(&file)
+            }
+            Kind::State => {
+                let mut state = self.state.clone();
+                mutate(&mut random, &mut state, true);
+                fs::write(self.scratch.join("checkpoint"), state).unwrap();
+                match tf::resolve(&self.scratch) {
+                    Ok(_) => Outcome::Accepted(1),
+                    Err(_) => Outcome::Refused,
+                }
             }
         }
     }
