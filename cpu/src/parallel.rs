@@ -39,7 +39,7 @@ struct Shared {
     wake: Condvar,
     /// The next piece.
     next: AtomicUsize,
-    /// Workers that have not finished the current job.
+    /// Workers that have begun the current job and not finished it; grows under the lock of `job`.
     busy: AtomicUsize,
     failed: AtomicBool,
     stop: AtomicBool,
@@ -53,7 +53,7 @@ impl Shared {
                 if piece >= job.pieces {
                     return;
                 }
-                // SAFETY: `Threads::run` waits for all workers, so the function is alive.
+                // SAFETY: `Threads::run` waits for all that have begun, so the function is alive.
                 unsafe { (*job.run)(piece) };
             }
         };
@@ -77,11 +77,11 @@ impl Shared {
                 return;
             }
             seen = self.epoch.load(Ordering::Acquire);
-            let current = *job;
+            // None: the others finished it before.
+            let Some(current) = *job else { continue };
+            self.busy.fetch_add(1, Ordering::Relaxed);
             drop(job);
-            if let Some(current) = current {
-                self.work(current);
-            }
+            self.work(current);
             self.busy.fetch_sub(1, Ordering::Release);
         }
     }
@@ -144,11 +144,12 @@ impl Threads {
             let mut current = shared.job.lock().unwrap_or_else(PoisonError::into_inner);
             *current = Some(job);
             shared.next.store(0, Ordering::Relaxed);
-            shared.busy.store(self.workers.len(), Ordering::Relaxed);
             shared.epoch.fetch_add(1, Ordering::Release);
         }
         shared.wake.notify_all();
         shared.work(job);
+        // No piece is left: a worker that has not begun, as it sleeps or other programs have its core, is not waited for.
+        *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let waiting = Instant::now();
         while shared.busy.load(Ordering::Acquire) > 0 {
             if waiting.elapsed() < AWAKE {
