@@ -3,7 +3,8 @@
 //! `cargo bench --bench networks -- train PRESET BATCH STEPS [KEY=VALUE]…` runs launches of one iteration and one of as many
 //! as the preset has on random pictures, then, where the method has any, an iteration with a mask update; of no STEPS it
 //! compiles only. `… -- predict PRESET BATCH STEPS` runs predictions, and `… -- pair PRESET BATCH ROUNDS` ordinary launches of
-//! the preset's method and of static masks in turns. KEY=VALUE sets any key of the preset, such as `device.kind=gpu` and
+//! the preset's method and of static masks in turns. `… -- executions PRESET BATCH ROUNDS` predicts from masked kernels and from
+//! connections alone in turns (`sparse_predictions.py`). KEY=VALUE sets any key of the preset, such as `device.kind=gpu` and
 //! `train.precision=bf16`. Prints one JSON object. `networks.py` calls it beside its peers.
 #![allow(missing_docs)]
 
@@ -13,6 +14,7 @@ use models::Model;
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::device::Device;
 use rigl_xla::engine::{Arg, Buffer, Program};
+use rigl_xla::prediction::SparsePredictor;
 use rigl_xla::rng;
 use rigl_xla::sparse::{Counters, Tick};
 use rigl_xla::train::eval::Inference;
@@ -203,12 +205,68 @@ fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_j
     Ok(json!({ "compile_s": compile_s, "seconds": seconds[1..] }))
 }
 
+/// Predictions of the same pictures from masked kernels and from connections alone, in turns of about a second: median seconds
+/// of a call per turn, and the largest difference of logits over the largest one.
+fn executions(device: &Device, plan: &Plan, rounds: usize) -> anyhow::Result<serde_json::Value> {
+    let model = plan.model()?;
+    let batch = plan.run.train.batch_size;
+    let arrays = state::initial(plan)?;
+    let specs = state::inference_specs(&model.declaration());
+    let arrays: Vec<Literal> = specs.iter().map(|(name, _)| lively(name, &arrays[name])).collect();
+    let network = Inference::new(plan, &*model);
+    let started = Instant::now();
+    let masked = Predictor::new(device, network, &arrays, batch, DType::U8)?;
+    let masked_s = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    let sparse = SparsePredictor::new(network, &arrays)?;
+    let sparse_s = started.elapsed().as_secs_f64();
+    let pixels = &pictures(plan, &*model, batch)[0];
+    let uploaded = device.upload(pixels, 0)?;
+    let logits = [
+        masked.run(&uploaded)?,
+        sparse.logits(pixels)?.to_vec().context("logits")?,
+    ];
+    let largest = logits[0].iter().fold(0f32, |most, logit| most.max(logit.abs()));
+    let apart = logits[0].iter().zip(&logits[1]).map(|(a, b)| (a - b).abs());
+    let apart = apart.fold(0f32, f32::max);
+    let mut seconds = [vec![], vec![]];
+    for _ in 0..rounds {
+        seconds[0].push(turn(|| masked.run(&uploaded).map(|_| ()).map_err(Into::into))?);
+        seconds[1].push(turn(|| sparse.logits(pixels).map(|_| ()).map_err(Into::into))?);
+    }
+    Ok(json!({
+        "masked": seconds[0], "sparse": seconds[1], "difference": apart / largest, "density": sparse.density(),
+        "ready_s": [masked_s, sparse_s],
+    }))
+}
+
+/// Scales that start at zero would make the logits of a residual network trivial.
+fn lively(name: &str, array: &Literal) -> Literal {
+    match name.ends_with("/gamma") {
+        true => Literal::new(array.dims(), &vec![0.5f32; array.shape().elements()]),
+        false => array.clone(),
+    }
+}
+
+/// Median seconds of calls for about a second, after one that does not count.
+fn turn(mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    call()?;
+    let (begun, mut seconds) = (Instant::now(), vec![]);
+    while begun.elapsed().as_secs_f64() < 1.0 {
+        let started = Instant::now();
+        call()?;
+        seconds.push(started.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
+}
+
 fn main() -> anyhow::Result<()> {
     rigl_xla::pages::ask_for_huge();
     // Cargo adds `--bench`.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let [what, preset, batch, steps, values @ ..] = &args[..] else {
-        bail!("usage: train|predict|pair PRESET BATCH STEPS [KEY=VALUE]…");
+        bail!("usage: train|predict|pair|executions PRESET BATCH STEPS [KEY=VALUE]…");
     };
     let batch = batch.parse()?;
     let plan_with = |more: &[String]| plan(preset, batch, &[values, more].concat());
@@ -223,7 +281,12 @@ fn main() -> anyhow::Result<()> {
             &[plan.clone(), plan_with(&["method.name=static".into()])?],
             steps.parse()?,
         )?,
-        other => bail!("found {other}, expected train, predict or pair"),
+        "executions" => executions(
+            &device,
+            &plan_with(&["device.execution=masked".into()])?,
+            steps.parse()?,
+        )?,
+        other => bail!("found {other}, expected train, predict, pair or executions"),
     };
     record["batch"] = json!(plan.run.train.batch_size);
     record["total_s"] = json!(started.elapsed().as_secs_f64());
