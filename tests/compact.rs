@@ -24,7 +24,14 @@ fn text(path: &Path) -> &str {
 /// `compact --json` on the small test set, into `output` in the folder of the runs.
 fn compact(runs: &Runs, checkpoint: &Path, output: &str, flags: &[&str]) -> (Value, PathBuf) {
     let output = runs.path(output);
-    let args = ["compact", "--checkpoint", text(checkpoint), "--output", text(&output)];
+    let args = [
+        "compact",
+        "--overwrite",
+        "--checkpoint",
+        text(checkpoint),
+        "--output",
+        text(&output),
+    ];
     (json(&[&args[..], flags].concat()), output)
 }
 
@@ -34,7 +41,13 @@ fn logits(runs: &Runs, checkpoint: &Path) -> Vec<f32> {
     let images = mnist::load(small_mnist().as_ref(), Split::Test).unwrap().images;
     save(&input, &[("images".into(), images)].into(), &Metadata::new("", 0, "")).unwrap();
     let files = ["--input", text(&input), "--output", text(&output)];
-    json(&[&["predict", "--checkpoint", text(checkpoint)], &files[..]].concat());
+    json(
+        &[
+            &["predict", "--overwrite", "--checkpoint", text(checkpoint)],
+            &files[..],
+        ]
+        .concat(),
+    );
     load(&output).unwrap().tensors["logits"].to_vec().unwrap()
 }
 

@@ -259,7 +259,9 @@ fn what_does_not_go_on_is_refused() {
             "{said}"
         );
     }
-    assert!(said("nosuch", &[], 1).contains("nosuch: No such file"));
+    assert!(
+        said("nosuch", &[], 1).contains("nosuch: no such file, expected a file in safetensors form: check the path")
+    );
     said(first, &["--init-masks", "--init-state"], 2);
     let said = failed(&["train", "--init-state", "--out", &out], 2);
     assert!(said.contains("--init"), "{said}");

@@ -247,7 +247,14 @@ fn predicts(runs: &Runs, [own, foreign]: &[&str; 2]) {
             let named = [("images".to_string(), images.clone())];
             save(&input, &named.into(), &Metadata::new("", 0, "")).unwrap();
             let files = ["--input", input.to_str().unwrap(), "--output", output.to_str().unwrap()];
-            let report = json(&[&["predict", "--checkpoint", checkpoint], &files[..], more].concat());
+            let report = json(
+                &[
+                    &["predict", "--overwrite", "--checkpoint", checkpoint],
+                    &files[..],
+                    more,
+                ]
+                .concat(),
+            );
             assert_eq!(report["logits"], value!([5, 10]));
             logits.push(floats(&checkpoint::load(&output).unwrap().tensors["logits"]));
         }

@@ -137,6 +137,7 @@ fn predictions_agree(runs: &Runs, run: &str, top1: f64) {
         .unwrap();
         let report = json(&[
             "predict",
+            "--overwrite",
             "--checkpoint",
             checkpoint.to_str().unwrap(),
             "--input",

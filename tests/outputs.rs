@@ -32,3 +32,69 @@ fn rejects_outputs_that_are_folders_or_lie_in_none() {
         );
     }
 }
+
+#[test]
+fn rejects_existing_outputs_without_overwrite() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("output.safetensors");
+    std::fs::write(&output, "kept").unwrap();
+    let output = output.to_str().unwrap();
+    for command in [
+        &["predict", "--checkpoint", "no", "--input", "no", "--output", output][..],
+        &["compact", "--checkpoint", "no", "--output", output],
+        &[
+            "compact",
+            "--checkpoint",
+            "no",
+            "--format",
+            "bitmask",
+            "--output",
+            output,
+        ],
+    ] {
+        let message = error(command, 2);
+        assert!(message.contains("exists: give --overwrite to replace it"), "{message}");
+        // With the flag the next fault is reported: the checkpoint is missing.
+        let message = error(&[command, &["--overwrite"]].concat(), 1);
+        assert!(message.contains("no: no such file"), "{message}");
+    }
+    assert_eq!(std::fs::read(output).unwrap(), b"kept");
+}
+
+#[test]
+fn explains_missing_and_empty_inputs() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().join("empty.safetensors");
+    std::fs::write(&empty, "").unwrap();
+    let missing = dir.path().join("missing.safetensors");
+    let output = dir.path().join("output.safetensors");
+    let output = output.to_str().unwrap();
+    for (file, expected) in [
+        (
+            &empty,
+            "an empty file, expected a file in safetensors form: copy or download it again",
+        ),
+        (
+            &missing,
+            "no such file, expected a file in safetensors form: check the path",
+        ),
+    ] {
+        let file = file.to_str().unwrap();
+        for command in [
+            &["predict", "--input", "no", "--output", output, "--checkpoint", file][..],
+            &["compact", "--output", output, "--checkpoint", file],
+            &["eval", "--data", "synthetic", "--checkpoint", file],
+        ] {
+            let message = error(command, 1);
+            assert!(message.contains(&format!("{file}: {expected}")), "{message}");
+        }
+    }
+    let message = error(&["convert", empty.to_str().unwrap(), output], 1);
+    assert!(message.contains("an empty file, expected"), "{message}");
+    let message = error(&["convert", missing.to_str().unwrap(), output], 1);
+    assert!(
+        message.contains("no such file, and no TensorFlow checkpoint of this prefix")
+            && message.contains("check the path"),
+        "{message}"
+    );
+}

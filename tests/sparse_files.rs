@@ -82,6 +82,7 @@ fn predict(runs: &Runs, checkpoint: &Path, images: &Literal) -> Vec<f32> {
     let size = images.dims()[1].to_string();
     let mut args = vec![
         "predict",
+        "--overwrite",
         "--checkpoint",
         text(checkpoint),
         "--input",

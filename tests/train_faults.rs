@@ -115,7 +115,11 @@ fn damages(good: &Path) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     };
     vec![
         ("truncated", bytes[..bytes.len() - 1000].to_vec(), "damaged: "),
-        ("empty", vec![], "damaged: 0 bytes, expected 8"),
+        (
+            "empty",
+            vec![],
+            "an empty file, expected a file in safetensors form: copy or download it again",
+        ),
         (
             "text",
             b"these are no tensors at all".to_vec(),

@@ -90,13 +90,17 @@ pub(super) fn write_header<'a>(
     out.write_all(&header)
 }
 
-/// Opens a checkpoint, which need not be there or be a file.
+/// Opens a checkpoint file.
+///
+/// # Errors
+/// A folder, a TensorFlow checkpoint, a missing file, or what the system reports.
 pub(super) fn open(path: &Path) -> Result<File> {
     if path.is_dir() {
         return Err(Error::Folder { path: path.into() });
     }
     crate::files::open(path).map_err(|error| match foreign::tensorflow(path) {
         Some(tensorflow) => tensorflow,
+        None if error.kind() == io::ErrorKind::NotFound => Error::Missing { path: path.into() },
         None => Error::io(path)(error),
     })
 }

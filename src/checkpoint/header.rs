@@ -66,6 +66,9 @@ impl Header {
     /// A file of another kind, of another length, or a header that contradicts itself.
     pub fn read(path: &Path, file: &mut File) -> Result<Header> {
         let found = file.metadata().map_err(Error::io(path))?.len();
+        if found == 0 {
+            return Err(Error::Empty { path: path.into() });
+        }
         let mut start = Vec::new();
         let head = file.by_ref().take(foreign::LOOKED_AT);
         { head }.read_to_end(&mut start).map_err(Error::io(path))?;

@@ -79,6 +79,10 @@ pub struct Checkpoint {
 pub enum Error {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("{}: no such file, expected a file in safetensors form: check the path", path.display())]
+    Missing { path: PathBuf },
+    #[error("{}: an empty file, expected a file in safetensors form: copy or download it again", path.display())]
+    Empty { path: PathBuf },
     #[error("{}: not saved: {source}; what was there before is untouched", path.display())]
     Save { path: PathBuf, source: io::Error },
     #[error("{}: damaged: {found} bytes, expected {expected}: copy or download it again", path.display())]

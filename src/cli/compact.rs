@@ -36,6 +36,9 @@ pub struct Args {
     /// Where the smaller checkpoint goes, in safetensors form
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Replace the output file if it exists
+    #[arg(long)]
+    overwrite: bool,
     /// How masked layers are stored: complete; bitmask, one bit per weight and the values of connections, the published size;
     /// or csr, for SciPy and PyTorch (docs/formats.md) [default: complete]
     #[arg(long, value_name = "FORMAT")]
@@ -116,6 +119,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         ))
         .into());
     }
+    super::refuse_existing(&args.output, &args.output, args.overwrite)?;
     let format = args.format.unwrap_or_default();
     if format != Format::Complete && !args.remove_units && !args.fixpoint {
         if args.data.is_some() {

@@ -43,7 +43,7 @@ pub struct Args {
     /// Keep masks that are stored as BOOL what they are
     #[arg(long, requires = "to_tf")]
     bool_masks: bool,
-    /// Replace what is there under the name of OUT
+    /// Replace the output if it exists
     #[arg(long)]
     overwrite: bool,
 }

@@ -136,7 +136,7 @@ impl Stopped {
 #[error("{0}")]
 struct Usage(String);
 
-/// Refuses to write `output` where `file`, by which it is found, is there already, unless it may be replaced.
+/// Refuses an existing output without `--overwrite`. `file` is the path to check: the index file if `output` is a prefix.
 fn refuse_existing(output: &Path, file: &Path, overwrite: bool) -> Result<(), Usage> {
     match file.is_file() && !overwrite {
         true => Err(Usage(format!(

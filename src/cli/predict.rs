@@ -27,6 +27,9 @@ pub struct Args {
     /// Where the tensor `logits` goes, in safetensors form
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Replace the output file if it exists
+    #[arg(long)]
+    overwrite: bool,
     #[command(flatten)]
     execution: ExecutionArgs,
     #[command(flatten)]
@@ -39,6 +42,7 @@ pub struct Args {
 /// A checkpoint, input or device that cannot be used, or an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     super::check_output(&args.output)?;
+    super::refuse_existing(&args.output, &args.output, args.overwrite)?;
     let path = checkpoint::resolve(&args.checkpoint)?;
     let (network, metadata) = args.network.load(&path)?;
     let iteration = metadata.map_or(0, |m| m.iteration);

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{}: no TensorFlow checkpoint of this prefix: no file {}", prefix.display(), index.display())]
+    #[error("{}: no such file, and no TensorFlow checkpoint of this prefix (no file {}): check the path", prefix.display(), index.display())]
     NoIndex { prefix: PathBuf, index: PathBuf },
     #[error("{}: no file 'checkpoint' there that names one: give the prefix, as model.ckpt-1000", folder.display())]
     NoState { folder: PathBuf },
