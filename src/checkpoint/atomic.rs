@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all, and survive a power failure once reported as written.
+//! Atomic and durable file writes: a file appears whole or not at all, and survives a power failure once written.
 
 use std::{
     ffi::OsStr,
@@ -9,10 +9,10 @@ use std::{
 
 use crate::signals;
 
-/// Writes `path` through a temporary file in the same folder: written, synced, renamed over `path`, folder synced.
-/// When anything fails, the temporary file is removed and what `path` held before stays.
+/// Writes `path` through a temporary file in the same folder: write, sync, rename over `path`, sync the folder. On
+/// failure the temporary file is removed and the previous content of `path` stays.
 ///
-/// A symbolic link is followed; what exists and is no regular file (a device, a pipe, a folder) is refused, not replaced.
+/// Follows a symbolic link. Refuses to replace anything that is not a regular file (a device, a pipe, a folder).
 pub(crate) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     let real = if path.is_symlink() {
         fs::canonicalize(path)?
@@ -35,13 +35,13 @@ pub(crate) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> i
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // As for any file that is created; the umask is applied to it.
+        // Default permissions of a new file; the umask applies.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let prefix = [".".as_ref(), path.file_name().unwrap_or_default(), ".".as_ref()].join(OsStr::new(""));
     builder.prefix(&prefix).suffix(TEMPORARY);
     let (temporary, _undone) = signals::temporary(|| builder.tempfile_in(dir))?;
-    // 1 MiB: state of hundreds of small arrays becomes few writes.
+    // A 1 MiB buffer: hundreds of small arrays take few writes.
     let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file().try_clone()?);
     content(&mut out)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
@@ -49,17 +49,17 @@ pub(crate) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> i
     sync_folder(dir)
 }
 
-/// How the names of temporary files end; a killed process leaves one behind.
+/// Suffix of temporary files. A killed process leaves one behind.
 pub(crate) const TEMPORARY: &str = ".tmp";
 
-/// The folder that a file is in.
+/// The folder that contains a file.
 pub(crate) fn folder(path: &Path) -> &Path {
     path.parent()
         .filter(|dir| !dir.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
 }
 
-/// Makes the rename itself durable, where the system knows how to.
+/// Makes a rename durable, if the system supports syncing folders.
 pub(crate) fn sync_folder(dir: &Path) -> io::Result<()> {
     use io::ErrorKind::{InvalidInput, Unsupported};
     if !cfg!(unix) {

@@ -1,4 +1,4 @@
-//! One checkpoint file: safetensors in, safetensors out, one copy of the data in memory.
+//! Reads and writes one checkpoint file in safetensors format, with one copy of the data in memory.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,16 +15,16 @@ use serde::{Serialize, de::IgnoredAny};
 use super::header::{Entry, Header};
 use super::{Checkpoint, Error, FORMAT, METADATA_KEY, Metadata, Result, atomic, damaged, foreign, sparse};
 
-/// Saves arrays and metadata to `path`, atomically and durably; `pred` is stored as BOOL. Streams: no copy of the
-/// arrays is made. The same arguments give the same bytes.
+/// Saves arrays and metadata to `path`, atomically and durably. Stores `pred` as BOOL. Streams the arrays without
+/// copying them. The same arguments give the same bytes.
 ///
 /// # Errors
-/// [`Error::Save`] with the cause; then nothing has changed on disk.
+/// [`Error::Save`] with the cause. Nothing has changed on disk then.
 pub fn save(path: &Path, tensors: &BTreeMap<String, Literal>, metadata: &Metadata) -> Result<()> {
     save_with(path, tensors, Some(metadata))
 }
 
-/// As [`save`], with any value of [`METADATA_KEY`], or none.
+/// As [`save`], with any or no value of [`METADATA_KEY`].
 pub(super) fn save_with(
     path: &Path,
     tensors: &BTreeMap<String, Literal>,
@@ -43,7 +43,8 @@ fn write(
     metadata: Option<&impl Serialize>,
 ) -> io::Result<()> {
     let mut ordered: Vec<_> = tensors.iter().collect();
-    // Widest elements first keeps each array aligned for readers that map the file; the sort is stable, names stay sorted.
+    // Widest elements first, so that each array is aligned for readers that map the file. The sort is stable: names
+    // stay sorted.
     ordered.sort_by_key(|(_, array)| std::cmp::Reverse(stored_type(array.dtype())));
     let arrays = ordered.iter().map(|(name, array)| ArrayInfo {
         name,
@@ -51,14 +52,14 @@ fn write(
         dims: array.dims(),
         bytes: array.bytes().len(),
     });
-    // One key only: the container keeps metadata in a map of random order.
+    // A single key, because the container keeps metadata in a map with random order.
     let ours = metadata.map(serde_json::to_string).transpose()?;
     let ours = ours.map(|text| HashMap::from([(METADATA_KEY.to_owned(), text)]));
     write_header(out, arrays, ours)?;
     ordered.iter().try_for_each(|(_, array)| out.write_all(array.bytes()))
 }
 
-/// An array whose data will follow a header.
+/// An array whose data follows the header.
 pub(super) struct ArrayInfo<'a> {
     pub name: &'a str,
     pub dtype: Dtype,
@@ -66,7 +67,7 @@ pub(super) struct ArrayInfo<'a> {
     pub bytes: usize,
 }
 
-/// Writes what precedes the data of these arrays, which follow in the same order and without gaps.
+/// Writes the header of arrays whose data follows in the same order without gaps.
 pub(super) fn write_header<'a>(
     out: &mut impl Write,
     arrays: impl Iterator<Item = ArrayInfo<'a>>,
@@ -105,13 +106,13 @@ pub(super) fn open(path: &Path) -> Result<File> {
     })
 }
 
-/// Loads every array of a safetensors file, ours or another program's; those of element types that this program lacks are
-/// named in [`Checkpoint::unread`]. Of a [sparse](super::sparse) file complete arrays.
+/// Loads every array of a safetensors file, whichever program wrote it. Arrays with element types that this program
+/// lacks are listed in [`Checkpoint::unread`]. Arrays of a [sparse](super::sparse) file are restored to complete ones.
 ///
-/// The header's claims are compared with the file's length before memory is taken for them.
+/// Sizes in the header are checked against the file's length before memory is allocated.
 ///
 /// # Errors
-/// Typed, for: unreadable, truncated or damaged, a file of another kind, a newer format.
+/// A file that cannot be read, is truncated, damaged, or of another kind or a newer format.
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let mut file = open(path)?;
     let header = Header::read(path, &mut file)?;
@@ -153,7 +154,7 @@ fn read_metadata(path: &Path, ours: &str) -> Result<Option<Metadata>> {
         model: Option<IgnoredAny>,
     }
     let json = |error: serde_json::Error| damaged(path, &format!("metadata '{METADATA_KEY}': {error}"));
-    // The version first: a newer format need not have the other fields.
+    // Check the version first: a newer format need not have the other fields.
     let version: Version = serde_json::from_str(ours).map_err(json)?;
     if version.format > FORMAT {
         return Err(Error::Format {
@@ -161,7 +162,7 @@ fn read_metadata(path: &Path, ours: &str) -> Result<Option<Metadata>> {
             found: version.format,
         });
     }
-    // A sparse file that was made from another program's checkpoint has a layout alone.
+    // A sparse file converted from another program's checkpoint has only a layout.
     if version.model.is_none() && sparse::has_layout(ours) {
         return Ok(None);
     }
@@ -182,14 +183,14 @@ fn read_array(path: &Path, file: &mut File, array: &Entry, dtype: DType) -> Resu
     Literal::from_bytes(shape, bytes).ok_or_else(|| damaged(path, &format!("tensor '{name}': shape and size differ")))
 }
 
-/// Product of dimensions, if all strides in bytes fit as well: a zero may hide other dimensions that overflow.
+/// Product of dimensions, or `None` if any stride in bytes overflows: a zero could hide an overflow of the others.
 pub(super) fn elements(dims: &[usize], size: usize) -> Option<usize> {
     let mut extents = dims.iter().filter(|&&dim| dim > 0);
     extents.try_fold(size, |n, &dim| n.checked_mul(dim))?;
     Some(if dims.contains(&0) { 0 } else { dims.iter().product() })
 }
 
-/// The container's name of an element type.
+/// Safetensors' name of an element type.
 fn stored_type(dtype: DType) -> Dtype {
     match dtype {
         DType::Pred => Dtype::BOOL,

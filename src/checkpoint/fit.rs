@@ -1,4 +1,4 @@
-//! Does a checkpoint hold what a model needs? All that is wrong is told at once.
+//! Checks that a checkpoint has the arrays that a model needs, and reports all problems at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,7 +7,7 @@ use hlo::{DType, Literal, Shape};
 
 use super::{Checkpoint, Error, Result};
 
-/// One way in which a checkpoint does not fit.
+/// A mismatch between a checkpoint and a model.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // as for `Error`
 pub enum Problem {
@@ -55,7 +55,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The first few problems, and how many more there are.
+/// Formats the first few problems and the number of the others.
 pub(super) struct Listed<'a>(pub &'a [Problem]);
 
 impl fmt::Display for Listed<'_> {
@@ -72,15 +72,16 @@ impl fmt::Display for Listed<'_> {
 }
 
 impl Checkpoint {
-    /// Takes the `wanted` arrays out of the checkpoint, keyed by name; what else it holds stays in
+    /// Removes the `wanted` arrays from the checkpoint and returns them by name. Other arrays stay in
     /// [`tensors`](Checkpoint::tensors) (a converted original also has `threshold`s and slots).
     ///
-    /// Floating-point numbers of any type that this program reads are converted to the one wanted
-    /// ([`Checkpoint::conversions`] names them). A wanted `pred` array is a mask: it may be stored as BOOL, or as any number type with only the values 0 and 1 (the
-    /// original's masks are f32), and is given as `pred`. The model's name is compared when the file has one.
+    /// Floating-point arrays of any readable type are converted to the wanted type ([`Checkpoint::conversions`] names
+    /// them). A wanted `pred` array is a mask: it may be stored as BOOL, or as any number type with only the values 0
+    /// and 1 (the original's masks are f32), and is returned as `pred`. The model's name is checked if the file has
+    /// one.
     ///
     /// # Errors
-    /// [`Error::Unfit`] with every problem found; the checkpoint is then unchanged.
+    /// [`Error::Unfit`] with every problem found. The checkpoint is unchanged then.
     pub fn take<N: AsRef<str>>(&mut self, model: &str, wanted: &[(N, Shape)]) -> Result<BTreeMap<String, Literal>> {
         let mut problems = Vec::new();
         if let Some(metadata) = self.metadata.as_ref().filter(|metadata| metadata.model != model) {
@@ -105,7 +106,7 @@ impl Checkpoint {
         Ok(taken.collect())
     }
 
-    /// Gives the wanted arrays the names asked for where the file has them under `other(name, dimensions)`.
+    /// Renames arrays that the file has under `other(name, dimensions)` to the wanted names.
     pub fn rename<N: AsRef<str>>(&mut self, wanted: &[(N, Shape)], other: impl Fn(&str, &[usize]) -> String) {
         for (name, shape) in wanted {
             let name = name.as_ref();
@@ -117,7 +118,7 @@ impl Checkpoint {
         }
     }
 
-    /// Which types of floating-point numbers [`take`](Checkpoint::take) converts, for a note; `None` where it converts none.
+    /// Describes the floating-point conversions that [`take`](Checkpoint::take) makes, for a note; `None` without any.
     pub fn conversions<N: AsRef<str>>(&self, wanted: &[(N, Shape)]) -> Option<String> {
         let found = |(name, shape): &(N, Shape)| {
             let found = self.tensors.get(name.as_ref())?.dtype();
@@ -130,7 +131,7 @@ impl Checkpoint {
         (!words.is_empty()).then(|| format!("{}: {words}", self.path.display()))
     }
 
-    /// What is wrong with the array of this name.
+    /// Finds the problem of the array with this name.
     fn problem(&self, name: &str, expected: &Shape) -> Option<Problem> {
         match self.unread.get(name) {
             Some(found) => Some(Problem::Type {
@@ -143,7 +144,7 @@ impl Checkpoint {
     }
 }
 
-/// What is wrong with an array, where one of type and dimensions `expected` is wanted.
+/// Finds the problem of an array, given the `expected` type and dimensions.
 pub(super) fn problem(name: &str, found: Option<&Literal>, expected: &Shape) -> Option<Problem> {
     let (name, expected) = (name.to_owned(), expected.clone());
     let Some(array) = found else {
@@ -167,7 +168,7 @@ pub(super) fn problem(name: &str, found: Option<&Literal>, expected: &Shape) -> 
     })
 }
 
-/// The array as one of another type: a mask, or floating-point numbers rounded to the nearest.
+/// Converts an array to another type: to a mask, or floating-point numbers rounded to the nearest.
 fn converted(array: Literal, to: DType) -> Literal {
     match to {
         DType::Pred => to_pred(array),

@@ -1,13 +1,13 @@
-//! Files of other kinds that are given as checkpoints: recognised by how they begin, so that the message can say what they are.
+//! Detects other kinds of files given as checkpoints by their first bytes, so that the error can name them.
 
 use std::path::Path;
 
 use super::{Error, Result, tf};
 
-/// Bytes at the front of a file that are looked at.
+/// Number of bytes inspected at the start of a file.
 pub(super) const LOOKED_AT: u64 = 4096;
 
-/// A kind of file: how it begins, what it is, and how a checkpoint comes of it.
+/// A kind of file: its first bytes, its description, and how to get a checkpoint from it.
 struct Kind {
     begins: &'static [u8],
     is: &'static str,
@@ -23,7 +23,7 @@ const PYTORCH: &str =
 const UNPACK: &str = "unpack it first";
 const OTHER: &str = "give the checkpoint itself";
 
-/// The first that fits counts.
+/// The first match wins.
 const KINDS: &[Kind] = &[
     kind(
         b"version https://git-lfs.github.com/spec/",
@@ -85,7 +85,7 @@ const TENSORFLOW: Kind = kind(
     "make a safetensors file of it: rigl-xla convert PREFIX OUT.safetensors",
 );
 
-/// Refuses a file whose first bytes are those of another kind than safetensors.
+/// Refuses a file whose first bytes belong to a kind other than safetensors.
 ///
 /// # Errors
 /// [`Error::OtherKind`].
@@ -100,13 +100,13 @@ pub(super) fn refuse(path: &Path, start: &[u8]) -> Result<()> {
     }
 }
 
-/// What a file of another kind than a checkpoint is, and what to do, by its first bytes.
+/// Describes a file of another kind by its first bytes, with advice.
 pub(super) fn recognise(start: &[u8]) -> Option<(&'static str, &'static str)> {
     let start = start.get(..LOOKED_AT as usize).unwrap_or(start);
     kind_of(start).map(|kind| (kind.is, kind.advice))
 }
 
-/// The error for what is no safetensors file, where a TensorFlow checkpoint has this prefix, or this file or folder.
+/// Returns an error if this path is a TensorFlow checkpoint: its prefix, one of its files, or its folder.
 pub(super) fn tensorflow(path: &Path) -> Option<Error> {
     tf::resolve(path).is_ok().then(|| TENSORFLOW.error(path))
 }
@@ -121,7 +121,7 @@ impl Kind {
     }
 }
 
-/// Whether a file begins with a length and the JSON object that it is of.
+/// Whether a file begins with a header length and a JSON object.
 fn is_safetensors(start: &[u8]) -> bool {
     let header = start.get(8..).unwrap_or_default().trim_ascii_start();
     let length = start.first_chunk().map(|&bytes| u64::from_le_bytes(bytes));

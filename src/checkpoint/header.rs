@@ -1,4 +1,4 @@
-//! The header of a safetensors file: what arrays it holds, of whatever type, and where their data lies.
+//! Header of a safetensors file: names, types and positions of its arrays.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
@@ -13,57 +13,58 @@ use serde::{Deserialize, Deserializer};
 
 use super::{Error, METADATA_KEY, Result, damaged, file, foreign};
 
-/// Bound on the JSON header, 16 MiB: it takes several times as much memory when it is read. The largest models have 1 MB.
+/// Maximum size of the JSON header, 16 MiB, as parsing takes several times as much memory. The largest models have 1
+/// MB.
 const MAX_HEADER_BYTES: u64 = 16 << 20;
 const LENGTH_BYTES: u64 = 8;
-/// Most dimensions of an array: a bound on the memory that a header can ask for.
+/// Maximum rank of an array. Bounds the memory that a header can request.
 const MAX_RANK: usize = 32;
 
-/// What a file says of its arrays.
+/// A parsed header.
 #[derive(Debug)]
 pub(super) struct Header {
-    /// The value of [`METADATA_KEY`]; metadata of other programs is not looked at.
+    /// Value of [`METADATA_KEY`]; metadata of other programs is ignored.
     pub metadata: Option<String>,
-    /// In the order of their data, which is without gaps.
+    /// Arrays in the order of their data, which has no gaps.
     pub arrays: Vec<Entry>,
 }
 
-/// An array of a file.
+/// An array of the file.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub name: String,
-    /// As the file names it.
+    /// Element type as spelt in the file.
     pub dtype: String,
     pub dims: Vec<usize>,
-    /// Where its data begins and ends, from the end of the header on.
+    /// Range of its data, relative to the end of the header.
     pub begin: usize,
     pub end: usize,
 }
 
 impl Entry {
-    /// The element type, where the container's library knows it.
+    /// The element type, if the safetensors crate knows it.
     pub fn known(&self) -> Option<Dtype> {
         known(&self.dtype)
     }
 
-    /// Type and dimensions, to be shown.
+    /// Formats type and dimensions for messages.
     pub fn shape(&self) -> String {
         let dims: Vec<String> = self.dims.iter().map(ToString::to_string).collect();
         format!("{}[{}]", self.dtype, dims.join(","))
     }
 }
 
-/// The element type of this name, where the container's library knows it.
+/// The element type with this name, if the safetensors crate knows it.
 pub(super) fn known(dtype: &str) -> Option<Dtype> {
     let name: StrDeserializer<'_, serde::de::value::Error> = serde::de::IntoDeserializer::into_deserializer(dtype);
     Dtype::deserialize(name).ok()
 }
 
 impl Header {
-    /// Reads the header of a file that is as long as the header says; `file` is then at the first array's data.
+    /// Reads the header and checks the file's length against it. Leaves `file` at the first array's data.
     ///
     /// # Errors
-    /// A file of another kind, of another length, or a header that contradicts itself.
+    /// A file of another kind or another length, or an inconsistent header.
     pub fn read(path: &Path, file: &mut File) -> Result<Header> {
         let found = file.metadata().map_err(Error::io(path))?.len();
         if found == 0 {
@@ -108,7 +109,7 @@ impl Header {
     }
 }
 
-/// A header, and the bytes of data that follow it.
+/// Parses a header. Also returns the number of data bytes that follow it.
 fn parse(json: &[u8]) -> std::result::Result<(Header, usize), String> {
     let raw: Raw = json_of(json)?;
     let entry = |(name, info): (String, Info)| Entry {
@@ -142,7 +143,7 @@ fn json_of<T: DeserializeOwned>(json: &[u8]) -> std::result::Result<T, String> {
     serde_json::from_slice(json).map_err(|error| format!("its header is not that of safetensors: {error}"))
 }
 
-/// Data as long as type and dimensions need, where the type is known.
+/// Checks that the data has the size of type and dimensions, if the type is known.
 fn check_size(array: &Entry) -> std::result::Result<(), String> {
     let (name, dims) = (&array.name, &array.dims);
     let bits = array.known().map_or(1, |dtype| dtype.bitsize());
@@ -229,7 +230,8 @@ impl<'de> Deserialize<'de> for Raw {
     }
 }
 
-/// The value of [`METADATA_KEY`] among metadata of any form: other programs put numbers, lists and nothing there.
+/// Extracts the value of [`METADATA_KEY`] from metadata of any form: other programs store numbers, lists and nulls
+/// there.
 struct Ours(Option<String>);
 
 impl<'de> Deserialize<'de> for Ours {

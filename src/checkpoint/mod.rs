@@ -1,7 +1,7 @@
-//! Saved state: named arrays and a little metadata in one safetensors file, written whole or not at all.
+//! Checkpoints: named arrays and metadata in one safetensors file, written atomically.
 //!
-//! The container is the public one, so any safetensors reader opens our files. What we add lies under one metadata key,
-//! [`METADATA_KEY`], as JSON with sorted keys: the same state gives the same bytes.
+//! Any safetensors reader can open these files. Our metadata is JSON with sorted keys under a single key,
+//! [`METADATA_KEY`], so the same state gives the same bytes.
 
 pub(crate) mod atomic;
 mod file;
@@ -25,30 +25,30 @@ use std::{
 use hlo::Literal;
 use serde::{Deserialize, Serialize};
 
-/// The safetensors metadata key that holds our [`Metadata`].
+/// The safetensors metadata key of our [`Metadata`].
 pub const METADATA_KEY: &str = "rigl-xla";
 
-/// The newest format version this program reads, and the one it writes.
+/// The format version that this program writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
 
-/// What a checkpoint says about itself, enough to evaluate or resume from the file alone.
+/// Metadata of a checkpoint, sufficient to evaluate or resume from the file alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// Format version.
     pub format: u32,
-    /// The model's name.
+    /// Name of the model.
     pub model: String,
-    /// Iterations done.
+    /// Number of iterations done.
     pub iteration: u64,
-    /// The run's configuration, TOML.
+    /// Configuration of the run, in TOML.
     pub config: String,
-    /// Anything else.
+    /// Additional entries.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, String>,
 }
 
 impl Metadata {
-    /// Metadata in the current format, with nothing extra.
+    /// Creates metadata in the current format, without additional entries.
     pub fn new(model: impl Into<String>, iteration: u64, config: impl Into<String>) -> Self {
         Metadata {
             format: FORMAT,
@@ -60,16 +60,16 @@ impl Metadata {
     }
 }
 
-/// A loaded file.
+/// A loaded checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// Where it was read from.
+    /// Path of the file.
     pub path: PathBuf,
     /// Every array of the file, by name.
     pub tensors: BTreeMap<String, Literal>,
-    /// Type and dimensions of the arrays that were not read, as this program has no such element type, by name.
+    /// Type and dimensions of arrays with an unsupported element type, which were not read, by name.
     pub unread: BTreeMap<String, String>,
-    /// `None` when another program wrote the file.
+    /// `None` if another program wrote the file.
     pub metadata: Option<Metadata>,
 }
 
@@ -152,7 +152,7 @@ impl Error {
     }
 }
 
-/// For what is wrong within a file.
+/// For a fault in the content of a file.
 fn damaged(path: &Path, reason: &dyn fmt::Display) -> Error {
     Error::Damaged {
         path: path.into(),
@@ -160,5 +160,5 @@ fn damaged(path: &Path, reason: &dyn fmt::Display) -> Error {
     }
 }
 
-/// This module's results.
+/// Results of this module.
 pub type Result<T> = std::result::Result<T, Error>;

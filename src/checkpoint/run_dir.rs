@@ -1,7 +1,7 @@
 //! The output folder of a run: `config.toml`, `metrics.jsonl`, `profile.jsonl`, `ckpt-<iteration>.safetensors`.
 //!
-//! `config.toml` is written before all else and deleted after all else, and nothing is half written: so at every moment a folder
-//! with a `config.toml` holds a run that [`Mode::Resume`] goes on with, and one without is free for [`Mode::Fresh`].
+//! `config.toml` is written first and deleted last, and every write is atomic. So at any moment a folder with a
+//! `config.toml` holds a run that [`Mode::Resume`] can continue, and one without is free for [`Mode::Fresh`].
 
 use std::{
     collections::BTreeMap,
@@ -23,33 +23,33 @@ const PROFILE: &str = "profile.jsonl";
 const LOCK: &str = ".lock";
 const DEFAULT_KEEP: usize = 3;
 
-/// What to do with a folder that holds a run.
+/// How to treat a folder that already holds a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Refuse it.
     Fresh,
-    /// Continue it; refuse a folder that holds none.
+    /// Continue it. Refuse a folder without a run.
     Resume,
-    /// Start anew; what it holds stays until [`RunDir::clear`].
+    /// Start a new run. The old one stays until [`RunDir::clear`].
     Overwrite,
 }
 
-/// A run's folder, locked against other processes until dropped, unless it is only read.
+/// A run folder, locked against other processes until dropped, unless opened read-only.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     keep: usize,
     stored_config: Option<String>,
-    /// Dropped first of these two.
+    /// Declared first, so that it is dropped before the next field.
     _held: Option<Held>,
     _undone: Option<Undone>,
 }
 
 impl RunDir {
-    /// Opens the folder, created when absent except to resume.
+    /// Opens the folder. Creates it if missing, except to resume.
     ///
     /// # Errors
-    /// [`Error::Occupied`], [`Error::NoRun`] by `mode`, [`Error::Locked`], or I/O.
+    /// [`Error::Occupied`] or [`Error::NoRun`] depending on `mode`, [`Error::Locked`], or I/O.
     pub fn create(path: &Path, mode: Mode) -> Result<Self> {
         let found = not_a_folder(path);
         if let Some((path, found)) = found {
@@ -60,7 +60,7 @@ impl RunDir {
         }
         let (held, undone) = signals::undone(|| Held::new(path), Held::release)?;
         let files = run_files(path)?;
-        // What earlier versions left when they were killed before `config.toml` was there.
+        // Temporary files of earlier versions that were killed before `config.toml` existed.
         let nothing = |path: &PathBuf| path.ends_with(METRICS) && path.metadata().is_ok_and(|file| file.len() == 0);
         let first = files.first().filter(|_| !files.iter().all(nothing));
         if let (Mode::Fresh, Some(found)) = (mode, first) {
@@ -81,10 +81,10 @@ impl RunDir {
         })
     }
 
-    /// The folder for a process that writes nothing there because another one does, and has it locked.
+    /// Opens the folder read-only, for a process that leaves writing and locking to another one.
     ///
     /// # Errors
-    /// [`Error::NoRun`] by `mode`, or I/O.
+    /// [`Error::NoRun`] depending on `mode`, or I/O.
     pub fn read_only(path: &Path, mode: Mode) -> Result<Self> {
         if mode == Mode::Resume && !path.join(CONFIG).is_file() {
             return Err(Error::NoRun { path: path.into() });
@@ -106,12 +106,12 @@ impl RunDir {
         })
     }
 
-    /// Where the checkpoint after so many iterations is or will be.
+    /// Path of the checkpoint after `iteration` iterations, which need not exist.
     pub fn checkpoint(&self, iteration: u64) -> PathBuf {
         self.path.join(format!("ckpt-{iteration}.safetensors"))
     }
 
-    /// Keeps the newest `checkpoints` (at least 1, by default 3) and deletes older ones after each save.
+    /// Sets how many of the newest checkpoints to keep after each save (at least 1, by default 3).
     pub fn keep(mut self, checkpoints: usize) -> Self {
         self.keep = checkpoints.max(1);
         self
@@ -122,12 +122,13 @@ impl RunDir {
         &self.path
     }
 
-    /// The text of `config.toml` of the run being resumed: the caller compares it with what was asked for.
+    /// The `config.toml` of the run being resumed, for comparison with the requested configuration.
     pub fn stored_config(&self) -> Option<&str> {
         self.stored_config.as_deref()
     }
 
-    /// Deletes the files of the run that the folder holds, and no others: for [`Mode::Overwrite`], once the new run can start.
+    /// Deletes the files of the existing run and nothing else. Call it in [`Mode::Overwrite`] once the new run can
+    /// start.
     ///
     /// # Errors
     /// I/O.
@@ -140,15 +141,16 @@ impl RunDir {
     /// Writes `config.toml`.
     ///
     /// # Errors
-    /// [`Error::Save`]; what was there before is untouched.
+    /// [`Error::Save`]; the previous file is unchanged.
     pub fn write_config(&self, text: &str) -> Result<()> {
         write(&self.path.join(CONFIG), text.as_bytes())
     }
 
-    /// Saves `ckpt-<metadata.iteration>.safetensors`, then deletes the oldest beyond those to keep; never a newer one.
+    /// Saves `ckpt-<metadata.iteration>.safetensors`, then deletes the oldest checkpoints beyond the number to keep.
+    /// Never deletes a newer one.
     ///
     /// # Errors
-    /// [`Error::Save`] with nothing changed on disk, or I/O when an old checkpoint cannot be deleted.
+    /// [`Error::Save`] with nothing changed on disk, or I/O if an old checkpoint cannot be deleted.
     pub fn save(&self, tensors: &BTreeMap<String, Literal>, metadata: &Metadata) -> Result<PathBuf> {
         let path = self.checkpoint(metadata.iteration);
         file::save(&path, tensors, metadata)?;
@@ -159,10 +161,11 @@ impl RunDir {
         Ok(path)
     }
 
-    /// The newest checkpoint, or `None` when none was saved yet.
+    /// Loads the newest checkpoint; `None` if there is none.
     ///
     /// # Errors
-    /// [`Error::NewestDamaged`] when it cannot be loaded, naming the newest that can: going back is the user's decision.
+    /// [`Error::NewestDamaged`] if it cannot be loaded. The error names the newest sound one, but the user decides to
+    /// go back.
     pub fn latest(&self) -> Result<Option<Checkpoint>> {
         let mut all = checkpoints(&self.path)?;
         let Some((_, newest)) = all.pop() else { return Ok(None) };
@@ -175,8 +178,8 @@ impl RunDir {
         })
     }
 
-    /// Opens `metrics.jsonl` to append to, after `iterations` iterations are done: removes lines with an `"iteration"`
-    /// beyond that, which a resumed run writes again, and a last line that a crash cut short.
+    /// Opens `metrics.jsonl` for appending after `iterations` iterations. Removes lines with a larger `"iteration"`,
+    /// which a resumed run writes again, and a last line truncated by a crash.
     ///
     /// # Errors
     /// I/O.
@@ -201,7 +204,7 @@ impl RunDir {
             .map_err(Error::io(path))
     }
 
-    /// Opens `profile.jsonl`, empty: it is about one session. With its path.
+    /// Truncates `profile.jsonl`, which covers one session, and returns it with its path.
     ///
     /// # Errors
     /// I/O.
@@ -212,10 +215,10 @@ impl RunDir {
     }
 }
 
-/// The checkpoint meant by a path: the file itself, or the newest in a run's folder. Takes no lock.
+/// Resolves a path to a checkpoint: the file itself, or the newest in a run folder. Takes no lock.
 ///
 /// # Errors
-/// [`Error::NoCheckpoint`] for a folder without any, or I/O.
+/// [`Error::NoCheckpoint`] for a folder without checkpoints, or I/O.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.into());
@@ -226,12 +229,12 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A run folder, made where it was absent, that no other process may use. When it goes and no run has begun, the folder is as it
-/// was before.
+/// A locked run folder, created if missing. If no run has begun by the time it is dropped, the folder is restored to
+/// its previous state.
 #[derive(Debug)]
 struct Held {
     path: PathBuf,
-    /// Folders that were made for it, the innermost first.
+    /// Folders created for it, innermost first.
     made: Vec<PathBuf>,
     _lock: File,
 }
@@ -249,7 +252,7 @@ impl Held {
         })
     }
 
-    /// What is to be done when the process ends by a signal.
+    /// Cleanup to run when a signal ends the process.
     fn release(&self) -> impl FnOnce() + Send + use<> {
         let (path, made) = (self.path.clone(), self.made.clone());
         move || release(&path, &made)
@@ -262,10 +265,10 @@ impl Drop for Held {
     }
 }
 
-/// Removes the lock and the folders made for it, unless a run has begun. The caller still has the lock.
+/// Removes the lock and the created folders, unless a run has begun. The caller still holds the lock.
 fn release(path: &Path, made: &[PathBuf]) {
     if run_files(path).is_ok_and(|files| files.is_empty()) {
-        // A folder that cannot be tidied up harms nobody.
+        // Failing to clean up is harmless.
         let _ = fs::remove_file(path.join(LOCK));
         remove_empty(made);
     }
@@ -275,7 +278,7 @@ fn remove_empty(folders: &[PathBuf]) {
     let _ = folders.iter().try_for_each(fs::remove_dir);
 }
 
-/// What keeps `path` from being a folder: a file, or a link to nothing, there or on the way.
+/// Describes the obstacle if `path` cannot be a folder: a file or a dangling link, at the path or above it.
 fn not_a_folder(path: &Path) -> Option<(PathBuf, String)> {
     let there = |path: &&Path| path.symlink_metadata().is_ok();
     let found = path.ancestors().find(there).filter(|found| !found.is_dir())?;
@@ -302,7 +305,7 @@ fn lock(dir: &Path) -> Result<File> {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: dir.into() }),
             Err(TryLockError::Error(source)) => return Err(Error::io(path)(source)),
         }
-        // A process that failed removes its lock: then this is one that nobody else sees.
+        // A failed process removes its lock file; this lock may be on a removed file, which nobody else sees.
         let (ours, seen) = (file.metadata(), path.metadata());
         if ours.is_ok_and(|ours| seen.is_ok_and(|seen| (ours.dev(), ours.ino()) == (seen.dev(), seen.ino()))) {
             return Ok(file);
@@ -326,7 +329,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     entries.map_err(Error::io(dir))
 }
 
-/// `(iteration, path)` of each checkpoint, by iteration.
+/// Lists `(iteration, path)` of each checkpoint, sorted by iteration.
 fn checkpoints(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let with_iteration = |path: PathBuf| Some((iteration(&path)?, path));
     let mut all: Vec<_> = entries(dir)?.into_iter().filter_map(with_iteration).collect();
@@ -343,7 +346,7 @@ fn iteration(path: &Path) -> Option<u64> {
         .ok()
 }
 
-/// What makes a folder that of a run, sorted.
+/// Lists the files that mark a folder as a run folder, sorted.
 fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = entries(dir)?;
     let named = |path: &PathBuf| [CONFIG, METRICS, PROFILE].iter().any(|name| path.ends_with(name));
@@ -352,7 +355,7 @@ fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// A temporary file of ours, left by a process that was killed while it saved.
+/// Whether a file is a temporary file of ours, left by a process killed during a save.
 fn is_leftover(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let ours = [".ckpt-", ".config.toml.", ".metrics.jsonl."]
@@ -361,7 +364,7 @@ fn is_leftover(path: &Path) -> bool {
     ours && name.ends_with(atomic::TEMPORARY)
 }
 
-/// Whether a line of metrics is whole and not of an iteration yet to be done.
+/// Whether a metrics line is complete and belongs to an iteration already done.
 fn is_done(line: &[u8], iterations: u64) -> bool {
     #[derive(serde::Deserialize)]
     struct Line {

@@ -1,4 +1,4 @@
-//! `rigl-xla compact`: a checkpoint without the units that nothing needs, or with the connections alone.
+//! `rigl-xla compact`: shrinks a checkpoint by removing dead units or by storing only the connections.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,45 +24,45 @@ use crate::train::inference::Predictor;
 use crate::train::recognise::{Recognised, recognise};
 use crate::train::state::inference_specs;
 
-/// Times that each network is measured, of which the median is told.
+/// Number of timed runs of each network; the median is reported.
 const RUNS: usize = 51;
 
 /// Arguments of `compact`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Checkpoint in safetensors form, or the folder of a run; to remove units, of mnist-fc trained with masks
+    /// Checkpoint in safetensors format, or a run folder; removing units requires mnist-fc trained with masks
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
-    /// Where the smaller checkpoint goes, in safetensors form
+    /// Output file in safetensors format
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// Replace the output file if it exists
     #[arg(long)]
     overwrite: bool,
-    /// How masked layers are stored: complete; bitmask, one bit per weight and the values of connections, the published size;
-    /// or csr, for SciPy and PyTorch (docs/formats.md) [default: complete]
+    /// Storage of masked layers: complete; bitmask, one bit per weight and the values of connections, the published
+    /// size; or csr, for SciPy and PyTorch (docs/formats.md) [default: complete]
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Remove the units that no connection needs; the default, but not with --format bitmask or csr
+    /// Remove units that no connection needs; the default, except with --format bitmask or csr
     #[arg(long)]
     remove_units: bool,
-    /// Store batch normalisation as it is. Without this flag --format bitmask and csr fold it into the kernels before it
+    /// Keep batch normalisation. By default --format bitmask and csr fold it into the preceding kernels
     #[arg(long)]
     keep_batch_norm: bool,
-    /// Remove units until none is left that can go, not in one pass as the original does
+    /// Remove units until none can be removed; the original makes a single pass
     #[arg(long)]
     fixpoint: bool,
-    /// Compare logits on this test set, not on random images: mnist, fashion-mnist, or a folder with IDX files
+    /// Compare logits on this test set instead of random images: mnist, fashion-mnist, or a folder with IDX files
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Images per batch, of the comparison and of the time measured
+    /// Images per batch, for the comparison and the timing
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batch_size: u32,
 }
 
-/// What `compact --json` prints.
+/// JSON output of `compact`.
 #[derive(Serialize)]
 struct Report {
     #[serde(serialize_with = "crate::report::path")]
@@ -70,38 +70,38 @@ struct Report {
     #[serde(serialize_with = "crate::report::path")]
     output: PathBuf,
     model: &'static str,
-    /// Iterations that the checkpoint says it had.
+    /// Iterations recorded in the checkpoint.
     iteration: Option<u64>,
     fixpoint: bool,
     format: &'static str,
     before: Figures,
     after: Figures,
     batch_size: usize,
-    /// The data set whose test images the logits were compared on; `None`: random images.
+    /// Data set whose test images were compared; `None` for random images.
     data: Option<String>,
     images: usize,
     #[serde(flatten)]
     difference: Difference,
 }
 
-/// One network in numbers.
+/// Figures of one network.
 #[derive(Serialize)]
 struct Figures {
-    /// Inputs, then units of each layer.
+    /// Number of inputs, then units of each layer.
     sizes: Vec<usize>,
-    /// Weights and biases, inactive weights among them.
+    /// Weights and biases, inactive weights included.
     parameters: usize,
     /// Active weights.
     nonzeros: usize,
-    /// Share of zeros of each layer's weights.
+    /// Fraction of zeros of each layer's weights.
     sparsities: Vec<f64>,
-    /// Multiplications and additions per image, those of inactive weights left out (reference 5.1).
+    /// Multiplications and additions per image, without inactive weights (reference 5.1).
     flops: usize,
-    /// The same with inactive weights, as the device does them.
+    /// The same with inactive weights, as the device computes.
     dense_flops: usize,
     /// Size with one mask bit per weight of a sparse layer (reference 5.1).
     bytes: f64,
-    /// Median milliseconds from launch to logits of one batch.
+    /// Median milliseconds from launch to logits for one batch.
     batch_ms: f64,
 }
 
@@ -180,7 +180,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     }
 }
 
-/// A network as `eval` and `predict` would have it.
+/// A network loaded as `eval` and `predict` load it.
 struct Network {
     network: Recognised,
     arrays: Arrays,
@@ -223,7 +223,7 @@ impl Network {
     }
 }
 
-/// As in the checkpoint, with the sizes that it had.
+/// The checkpoint's metadata, with the original sizes added.
 fn small_metadata(large: Option<Metadata>, sizes: &[usize]) -> Metadata {
     let mut metadata = large.unwrap_or_else(|| Metadata::new(compact::MODEL, 0, ""));
     let first = || format_sizes(sizes);
@@ -231,7 +231,7 @@ fn small_metadata(large: Option<Metadata>, sizes: &[usize]) -> Metadata {
     metadata
 }
 
-/// Test images of a data set, or one batch of random ones.
+/// Returns test images of a data set, or one batch of random images.
 fn images(data: Option<&str>, network: &Recognised, batch: usize) -> anyhow::Result<Literal> {
     if let Some(data) = data {
         return match test_set(named_set(data)?, network, 0)? {
@@ -245,7 +245,7 @@ fn images(data: Option<&str>, network: &Recognised, batch: usize) -> anyhow::Res
     Ok(Literal::new(&dims, &pixels))
 }
 
-/// How far apart the logits are, and each network's milliseconds per batch.
+/// Measures the difference of the logits, and each network's milliseconds per batch.
 fn measure(
     device: &Device,
     networks: [&Network; 2],
@@ -261,8 +261,8 @@ fn measure(
     Ok((difference, times.map(|time| 1e3 * time.as_secs_f64())))
 }
 
-/// What rounding may do to logits, as a share of the largest. Accelerators round the factors of matrix products to TF32
-/// or bfloat16, whose last bit is 2^-11 or 2^-8.
+/// Maximum rounding difference of logits, relative to the largest. Accelerators round the factors of matrix products to
+/// TF32 or bfloat16, whose last bit is 2^-11 or 2^-8.
 fn tolerance(kind: DeviceKind) -> f64 {
     match kind {
         DeviceKind::Cpu => 1e-5,
@@ -271,7 +271,7 @@ fn tolerance(kind: DeviceKind) -> f64 {
 }
 
 impl Figures {
-    /// Of `model` with these connections, layer by layer.
+    /// Counts `model` with these connections, layer by layer.
     fn new(model: &dyn Model, connections: &[&Connections], batch_ms: f64) -> Self {
         let inputs = connections.first().map(|first| first.dims()[0]);
         let units = || connections.iter().map(|layer| layer.dims()[1]);
@@ -292,7 +292,7 @@ impl Figures {
             parameters: dense.weights + units().sum::<usize>(),
             nonzeros: sparse.nonzeros,
             sparsities: connections.iter().map(|layer| layer.sparsity()).collect(),
-            // Whole numbers, but for the rounding of sparsities.
+            // Whole numbers, except for rounding of sparsities.
             flops: sparse.published_flops.round() as usize,
             dense_flops: dense.published_flops.round() as usize,
             bytes: sparse.published_bits.round() / 8.0,
@@ -302,7 +302,7 @@ impl Figures {
 }
 
 impl Report {
-    /// What is told of both networks, in words.
+    /// Rows of the text table: label, then values before and after.
     fn rows(&self) -> Vec<(String, [String; 2])> {
         let both = |of: &dyn Fn(&Figures) -> String| [of(&self.before), of(&self.after)];
         let sparsity = |i: usize| {
@@ -362,7 +362,7 @@ mod tests {
     use super::*;
     use models::MnistFc;
 
-    /// Of a network of these sizes with the first `nonzeros` weights of each layer.
+    /// Figures of a network with these sizes, in which each layer has its first `nonzeros` weights.
     fn figures(sizes: [usize; 4], nonzeros: [usize; 3]) -> Figures {
         let model = MnistFc {
             kept_pixels: Some(sizes[0]),
@@ -377,14 +377,14 @@ mod tests {
         Figures::new(&model, &connections.each_ref(), 0.0)
     }
 
-    /// As the paper prints operations: two per weight, without biases and ReLUs.
+    /// Operations as the paper prints them: two per weight, without biases and ReLUs.
     fn kilo_flops(figures: &Figures) -> String {
         let units: usize = figures.sizes[1..].iter().sum();
         format!("{:.1}", (figures.flops - units) as f64 / 1e3)
     }
 
-    /// The paper's table 2. Each of RigL's architectures has one number of connections that gives size (in whole bytes),
-    /// operations and sparsity as printed, with a dense last layer.
+    /// Table 2 of the paper. For each RigL architecture, exactly one number of connections reproduces the printed size
+    /// (in whole bytes), operations and sparsity, with a dense last layer.
     #[test]
     fn published_costs_of_sparse_architectures() {
         for (sizes, nonzeros, operations, bytes, sparsity) in [
@@ -400,7 +400,7 @@ mod tests {
         }
     }
 
-    /// The same table's dense ones.
+    /// The dense architectures of the same table.
     #[test]
     fn published_costs_of_structured_pruning() {
         for (sizes, operations, bytes) in [

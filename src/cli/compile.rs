@@ -1,4 +1,4 @@
-//! `rigl-xla compile`: ahead of time, for devices that are not here.
+//! `rigl-xla compile`: ahead-of-time compilation for devices that are not attached.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -20,33 +20,34 @@ use crate::report::{escape, units};
 pub struct Args {
     #[command(flatten)]
     run: RunArgs,
-    /// Chips, as GENERATION:SIDES: TPUs v2:2x2, v3:4x4, v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2, tpu7x:2x2x1, …, or the GPUs of
-    /// a machine a100:8, h100:8, h200:8, b200:8, …
+    /// Devices, as GENERATION:SIDES: TPUs v2:2x2, v3:4x4, v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2, tpu7x:2x2x1, …, or the
+    /// GPUs of one machine a100:8, h100:8, h200:8, b200:8, …
     #[arg(long, value_name = "NAME")]
     topology: String,
-    /// Which graph
+    /// Graph to compile
     #[arg(long, value_enum, default_value_t)]
     graph: Graph,
-    /// Examples per device, or auto for the most that fit [default: those of the run, shared among the devices]
+    /// Examples per device, or auto for the maximum that fits [default: the run's batch divided among the devices]
     #[arg(long, value_name = "N|auto")]
     batch: Option<Batch>,
-    /// How hard the compiler tries, from 0 to 3 [default: its own]. At 0 large programs compile several times faster
+    /// Optimization effort of the compiler, from 0 to 3 [default: the compiler's]. At 0 large programs compile several
+    /// times faster
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3))]
     effort: Option<u8>,
-    /// File for the program as compiled, a binary HloModuleProto
+    /// Write the compiled program to this file, a binary HloModuleProto
     #[arg(long, value_name = "FILE")]
     save_hlo: Option<PathBuf>,
-    /// File for the executable, which the same plugin loads
+    /// Write the executable to this file; the same plugin can load it
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
 
-/// `--batch`.
+/// Value of `--batch`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Batch {
-    /// The most that fit.
+    /// The maximum that fits.
     Auto,
-    /// So many.
+    /// A fixed number.
     Of(usize),
 }
 
@@ -62,41 +63,41 @@ impl FromStr for Batch {
     }
 }
 
-/// Batches are multiples of this: the lanes that a TPU or GPU computes together would be idle otherwise.
+/// Batches are multiples of this, or lanes of a TPU or GPU would be idle.
 const BATCH_GRID: usize = 8;
-/// The largest batch per device that is tried.
+/// Maximum batch per device to try.
 const BATCH_LIMIT: usize = 1 << 16;
 
-/// What `compile` prints.
+/// Output of `compile`.
 #[derive(Serialize)]
 struct Report<'a> {
-    /// Else there is an error and no report, or that of a program that does not fit.
+    /// Always true: a program that does not fit has another report.
     compiles: bool,
     fits: bool,
     topology: String,
     chip: &'static Generation,
     chips: usize,
-    /// Devices as programs see them, a replica on each: a chip, or one of its cores.
+    /// Number of devices, each with a replica: chips, or cores of chips.
     devices: usize,
     plugin: &'a Path,
     graph: Graph,
     model: &'a str,
     method: &'a str,
-    /// Realised share of zeros over the maskable layers.
+    /// Fraction of zeros over the maskable layers, after rounding.
     sparsity: f64,
     precision: &'a str,
     /// Examples per device.
     batch: usize,
-    /// How hard the compiler tried; `None` as it does by itself.
+    /// Optimization effort; `None` for the compiler's default.
     effort: Option<u8>,
     compile_s: f64,
-    /// Instructions of the graph before it is compiled.
+    /// Number of instructions before compilation.
     graph_instructions: usize,
     #[serde(flatten)]
     figures: &'a Figures,
 }
 
-/// A compiled program and what it was made of.
+/// A compiled program and its inputs.
 struct Outcome {
     plan: Plan,
     graph: Graph,
@@ -107,7 +108,7 @@ struct Outcome {
     figures: Figures,
 }
 
-/// What `compile` prints of a program that needs more memory than a device has.
+/// Output of `compile` for a program that exceeds a device's memory.
 #[derive(Serialize)]
 struct TooLarge {
     fits: bool,
@@ -115,13 +116,13 @@ struct TooLarge {
     graph: Graph,
     /// Examples per device of the program that does not fit.
     batch: usize,
-    /// Memory of a device.
+    /// Memory of a device, in bytes.
     device_bytes: u64,
-    /// What the program needs, where the compiler let it pass.
+    /// Memory that the program needs, in bytes, if the compiler reported it.
     needed_bytes: Option<u64>,
-    /// The compiler's words, or ours.
+    /// The compiler's message, or ours.
     reason: String,
-    /// Most examples per device that were found to fit; `None` where not even one does, or the graph has no batch.
+    /// Maximum examples per device that fit; `None` if not even one does, or if the graph has no batch.
     largest_batch: Option<usize>,
 }
 
@@ -143,14 +144,14 @@ impl TooLarge {
     }
 }
 
-/// A program, or that it does not fit.
+/// A compiled program, or the report that it does not fit.
 type Answer = Result<Outcome, TooLarge>;
 
 /// Runs `compile`.
 ///
 /// # Errors
-/// A run that cannot be built, a topology that does not exist, a program that does not compile, or a file that cannot be
-/// written. A program that does not fit is an answer, unless it was to be saved.
+/// A run that cannot be built, an unknown topology, a program that does not compile, or a file that cannot be written.
+/// A program that does not fit is an error only if it was to be saved.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     for path in [&args.save_hlo, &args.save].into_iter().flatten() {
         super::check_output(path)?;
@@ -214,13 +215,13 @@ impl Args {
         }
     }
 
-    /// Compiles with so many examples per device, by default those of the run shared among all.
+    /// Compiles with `batch` examples per device; by default the run's batch divided among the devices.
     fn compile(&self, machine: &Machine, plan: &Plan, batch: Option<usize>) -> Result<Outcome, Error> {
         let mut plan = plan.clone();
         let (train, devices) = (&mut plan.run.train, machine.devices);
         match self.graph {
             Graph::Eval => train.eval_batch_size = batch.unwrap_or(train.eval_batch_size),
-            // An update sees no batch of its own, and gradients that are summed up already.
+            // A mask update has no batch of its own; its gradients are already summed.
             Graph::Update => train.batch_size = batch.unwrap_or(train.batch_size),
             Graph::Step | Graph::Train => {
                 train.batch_size = devices * batch.unwrap_or(train.batch_size.div_ceil(devices));
@@ -243,7 +244,7 @@ impl Args {
         })
     }
 
-    /// Compiles with so many examples per device; where they do not fit, finds how many do.
+    /// Compiles with a fixed number of examples per device. If they do not fit, searches for the maximum that does.
     fn asked(&self, machine: &Machine, plan: &Plan, batch: Option<usize>) -> Result<Answer, Error> {
         let error = match self.compile(machine, plan, batch) {
             Err(error) if error.is_out_of_memory() => error,
@@ -264,7 +265,7 @@ impl Args {
         Ok(Err(refusal))
     }
 
-    /// Compiles with the most examples per device that fit.
+    /// Compiles with the maximum number of examples per device that fit.
     fn auto(&self, machine: &Machine, plan: &Plan) -> anyhow::Result<Answer> {
         let mut refusal = None;
         let found = self.largest(machine, plan, None, |batch, error| {
@@ -276,8 +277,8 @@ impl Args {
         }
     }
 
-    /// The most examples per device that fit, fewer than `refused` where those are known not to, and the program for them.
-    /// `not_fitting` is called with each batch that does not fit.
+    /// Finds the maximum number of examples per device that fit, below `refused` if that is known not to fit, and their
+    /// program. Calls `not_fitting` with each batch that does not fit.
     fn largest(
         &self,
         machine: &Machine,
@@ -297,7 +298,7 @@ impl Args {
         if found.is_some() {
             return Ok(found);
         }
-        // A few examples leave most of a device idle, but fit.
+        // A few examples use a device badly, but fit.
         let few = (1..BATCH_GRID).rev().filter(|batch| batch.is_power_of_two());
         for batch in few.filter(|&batch| refused.is_none_or(|refused| batch < refused)) {
             if let Some(outcome) = fits(batch)? {

@@ -1,4 +1,4 @@
-//! `rigl-xla cost --compiled`: what the compiler says of the run's programs.
+//! `rigl-xla cost --compiled`: the compiler's figures of the run's programs.
 
 use serde::Serialize;
 
@@ -18,24 +18,25 @@ pub struct Program {
     name: &'static str,
     /// Examples in a batch.
     batch: usize,
-    /// The compiler's estimate per batch: what is executed, zeros included, and in training the masking. `None` where the
-    /// plugin makes none.
+    /// Estimated operations per batch as executed, including zeros and, in training, masking. `None` if the plugin has
+    /// no estimate.
     flops: Option<f64>,
     /// The same per example.
     flops_per_example: Option<f64>,
-    /// Estimate of the bytes that instructions read and write.
+    /// Estimated bytes that instructions read and write.
     bytes_accessed: Option<f64>,
-    /// Most device memory at any time, arguments included.
+    /// Peak device memory, arguments included.
     peak_bytes: Option<i64>,
     argument_bytes: i64,
     output_bytes: i64,
     temp_bytes: i64,
 }
 
-/// Compiles a forward pass and one training iteration with its mask update, of the run's batch or a replica's part of it.
+/// Compiles a forward pass and a training iteration with its mask update, for the run's batch or a replica's part of
+/// it.
 ///
 /// # Errors
-/// What keeps the device from starting, or the programs from compiling.
+/// A device that cannot be started, or programs that do not compile.
 pub fn programs(plan: &Plan) -> anyhow::Result<Vec<Program>> {
     plan.engine()?.only_pjrt("what a compiler says of a program")?;
     let device = Pjrt::open(plan.run.device.kind.parse()?, plan.plugin(), plan.replicas())?;
@@ -75,7 +76,7 @@ fn program(name: &'static str, batch: usize, executable: &Executable) -> anyhow:
     })
 }
 
-/// The programs as a table, in text with rounded figures.
+/// Formats the programs as a table, rounded in text.
 pub fn table(programs: &[Program], style: Style) -> Table {
     let mut table = Table::new(&[
         "compiled",

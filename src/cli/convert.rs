@@ -1,4 +1,4 @@
-//! `rigl-xla convert`: checkpoints from one format to another.
+//! `rigl-xla convert`: converts checkpoints between formats.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,31 +16,32 @@ use crate::report::table::{Style, Table};
 /// Arguments of `convert`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// TensorFlow checkpoint: a prefix, as model.ckpt-1000, or a folder whose newest is meant; or a safetensors file, complete
-    /// or bitmask, or the folder of a run
+    /// TensorFlow checkpoint: a prefix such as model.ckpt-1000, or a folder (its newest); or a safetensors file,
+    /// complete or bitmask, or a run folder
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// Where the safetensors file goes; with --to-tf the prefix of the checkpoint
+    /// Output safetensors file; with --to-tf the prefix of the checkpoint
     #[arg(value_name = "OUT", required_unless_present = "list")]
     output: Option<PathBuf>,
     /// Print name, type, shape, bytes and role of each variable; convert only if OUT is given
     #[arg(long)]
     list: bool,
-    /// How masked layers are stored: complete; bitmask, one bit per weight and the values of connections; or csr, for SciPy and
-    /// PyTorch (docs/formats.md). The last two leave out what only training needs [default: complete]
+    /// Storage of masked layers: complete; bitmask, one bit per weight and the values of connections; or csr, for SciPy
+    /// and PyTorch (docs/formats.md). The last two drop what only training needs [default: complete]
     #[arg(long, value_name = "FORMAT", conflicts_with = "to_tf")]
     format: Option<Format>,
-    /// Fold batch normalisation into the kernels before it, for inference; with --format bitmask the published size
+    /// Fold batch normalisation into the preceding kernels, for inference; with --format bitmask the published size
     #[arg(long, conflicts_with = "to_tf")]
     fold_batch_norm: bool,
-    /// Leave out what only training needs: optimizer slots, averages, thresholds, counters
+    /// Drop what only training needs: optimizer slots, averages, thresholds, counters
     #[arg(long)]
     strip_training: bool,
-    /// From safetensors to a TensorFlow checkpoint that the original restores: masks become float32, averages of gradients get
-    /// the names of its graph, and thresholds of 0 are added; so are masks of ones for networks that it always gives masks
+    /// Convert safetensors to a TensorFlow checkpoint that the original restores: masks become float32, averages of
+    /// gradients get the names of its graph, thresholds of 0 are added, and masks of ones for networks that it always
+    /// masks
     #[arg(long, conflicts_with = "list")]
     to_tf: bool,
-    /// Keep masks that are stored as BOOL what they are
+    /// Keep BOOL masks as BOOL
     #[arg(long, requires = "to_tf")]
     bool_masks: bool,
     /// Replace the output if it exists
@@ -48,20 +49,20 @@ pub struct Args {
     overwrite: bool,
 }
 
-/// What `convert --json` prints.
+/// JSON output of `convert`.
 #[derive(Serialize)]
 struct Report {
     #[serde(serialize_with = "crate::report::path")]
     input: PathBuf,
     #[serde(serialize_with = "crate::report::path_or_none")]
     output: Option<PathBuf>,
-    /// Arrays written, and what they come to.
+    /// Number of arrays written, and their bytes.
     arrays: usize,
     bytes: u64,
-    /// Variables that were left out for being strings, and for being of training alone.
+    /// Variables skipped because they are strings, and those dropped because only training needs them.
     skipped: Vec<String>,
     stripped: Vec<String>,
-    /// Variables that the original has and the file lacked, with `--to-tf`.
+    /// Variables of the original that the file lacked, with `--to-tf`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     added: Vec<String>,
     /// Every variable, with `--list`.
@@ -77,14 +78,14 @@ struct Listed {
     shape: Vec<usize>,
     bytes: u64,
     role: Role,
-    /// Of a partitioned one more than 1.
+    /// Number of slices; above 1 if partitioned.
     slices: usize,
 }
 
 /// Runs `convert`.
 ///
 /// # Errors
-/// A checkpoint that cannot be read or holds what the other container cannot, or a file that cannot be written.
+/// A checkpoint that cannot be read or has types that the other format lacks, or an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     if args.to_tf {
         return to_tf(&args, json);
@@ -127,7 +128,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     report.print(json)
 }
 
-/// From a file of ours, whatever its format.
+/// Converts a safetensors file of any format.
 fn from_safetensors(args: &Args, input: &Path, json: bool) -> anyhow::Result<()> {
     if args.list {
         let input = input.display();
@@ -157,7 +158,7 @@ impl Args {
     }
 }
 
-/// The other way.
+/// Converts to a TensorFlow checkpoint.
 fn to_tf(args: &Args, json: bool) -> anyhow::Result<()> {
     let Some(output) = &args.output else {
         return Err(Usage("--to-tf: no prefix to write".into()).into());
@@ -209,7 +210,7 @@ fn names(variables: &[&Variable]) -> Vec<String> {
     variables.iter().map(|variable| variable.name.clone()).collect()
 }
 
-/// The output would take the place of what it is made from.
+/// Refuses an output that is one of the bundle's own files.
 fn refuse_input_as_output(bundle: &Bundle, output: &Path) -> Result<(), Usage> {
     let real = |path: &Path| fs::canonicalize(path).ok();
     let ours = real(output);

@@ -1,4 +1,4 @@
-//! `rigl-xla cost`: what a network costs, counted from its layers; what was published; what the compiler says.
+//! `rigl-xla cost`: cost of a network from its layers, as published, and as the compiler estimates it.
 
 use serde::Serialize;
 use toml::{Table as Toml, Value};
@@ -22,20 +22,20 @@ use models::{Kind, Layer};
 pub struct Args {
     #[command(flatten)]
     run: RunArgs,
-    /// Every published row with operations or a size, computed beside what was printed; takes no other flag but the form
+    /// Print every published row with operations or a size, computed and as printed; only format flags may be added
     #[arg(long)]
     paper: bool,
-    /// Add what XLA says of the compiled programs: operations, bytes, memory
+    /// Add XLA's figures of the compiled programs: operations, bytes, memory
     #[arg(long, conflicts_with = "paper")]
     compiled: bool,
-    /// Count as the published notebooks do: every kernel may be sparse, also the first and depthwise ones, and --width scales
-    /// shapes to int(channels x FACTOR), with the sparsities of width 1, to which ratios are
+    /// Count as the published notebooks do: every kernel may be sparse, also the first and depthwise ones, and --width
+    /// scales shapes to int(channels x FACTOR) with the sparsities of width 1, to which ratios refer
     #[arg(long, conflicts_with_all = ["paper", "compiled"])]
     as_published: bool,
-    /// Share of zeros of depthwise kernels [default: by the distribution]
+    /// Sparsity of depthwise kernels [default: by the distribution]
     #[arg(long, value_name = "SHARE", requires = "as_published")]
     depthwise_sparsity: Option<f64>,
-    /// Print comma-separated values: the layers and their total
+    /// Print the layers and their total as comma-separated values
     #[arg(long)]
     csv: bool,
     /// Print Markdown tables
@@ -56,7 +56,7 @@ impl Args {
 /// Runs `cost`.
 ///
 /// # Errors
-/// [`crate::config::Error`] for a run that cannot be carried out; with `--compiled` the device's.
+/// [`crate::config::Error`] for a configuration that cannot run; with `--compiled` also errors of the device.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let style = args.style();
     if json && style != Style::Text {
@@ -87,7 +87,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     super::print(&report.write(style))
 }
 
-/// The run's configuration, of whose preset only what concerns its own model is left out.
+/// The run's configuration. If the model differs from the preset's, the preset's model settings are dropped.
 fn layers(run: &RunArgs) -> Result<Layers, crate::config::Error> {
     let base = run.base()?;
     let own = base.run()?.model.name;
@@ -98,20 +98,20 @@ fn layers(run: &RunArgs) -> Result<Layers, crate::config::Error> {
     run.flags_over(base.set("--model", &["sparsity", "layers"], none)?)
 }
 
-/// What `cost` prints.
+/// Output of `cost`.
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
     method: &'a str,
     distribution: String,
     rounding: String,
-    /// Share of zeros asked for.
+    /// Requested sparsity.
     sparsity: f64,
     multiplier: f64,
     layers: Vec<LayerReport<'a>>,
-    /// Whether the method ranks layers together: the figures of a layer are then those of an even share.
+    /// Whether the method ranks layers globally; the figures per layer then assume an even distribution.
     ranked_together: bool,
-    /// Why the run does not reach the sparsity asked for; the figures are those of what it reaches.
+    /// Why the run does not reach the requested sparsity; the figures are those of the sparsity it reaches.
     #[serde(skip_serializing_if = "Option::is_none")]
     incomplete: Option<String>,
     total: Total,
@@ -127,17 +127,17 @@ struct LayerReport<'a> {
     /// Height and width; 1 x 1 for a dense layer.
     output: [usize; 2],
     masked: bool,
-    /// Before rounding.
+    /// Sparsity before rounding.
     sparsity: f64,
     weights: usize,
     nonzeros: usize,
-    /// Of a forward pass, per example.
+    /// Operations of a forward pass, per example.
     flops: Conventions,
-    /// By the published convention.
+    /// Size by the published convention.
     bytes: Compared,
 }
 
-/// A figure with masks and without.
+/// A figure with and without masks.
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Compared {
     pub(super) sparse: f64,
@@ -156,9 +156,9 @@ impl Compared {
 /// A figure by both conventions.
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Conventions {
-    /// As in the published tables: every layer with bias and ReLU, real-valued sparsities.
+    /// As in the published tables: every layer with bias and ReLU, unrounded sparsities.
     pub(super) published: Compared,
-    /// Two per multiply-add of the connections, and nothing else.
+    /// Two operations per multiply-add of the connections, and nothing else.
     pub(super) plain: Compared,
 }
 
@@ -175,16 +175,16 @@ impl Conventions {
 struct Total {
     weights: usize,
     nonzeros: usize,
-    /// Realised.
+    /// Sparsity after rounding.
     sparsity: f64,
-    /// Of a forward pass, per example.
+    /// Operations of a forward pass, per example.
     inference_flops: Conventions,
-    /// Of a training iteration, per example, on average over the run.
+    /// Operations of a training iteration, per example, averaged over the run.
     training_flops: Conventions,
-    /// Of the whole run; dense: a dense run of multiplier 1.
+    /// Operations of the whole run; dense: a dense run of multiplier 1.
     training_run_flops: Conventions,
-    /// Published: by its rule. Plain: connections and all other arrays of inference in f32, and a bit per weight of layers
-    /// with zeros.
+    /// Published: by the published rule. Plain: connections and all other inference arrays in f32, and one bit per
+    /// weight of layers with zeros.
     bytes: Conventions,
 }
 
@@ -257,7 +257,7 @@ impl<'a> Report<'a> {
         text
     }
 
-    /// In text rounded, with short headers; exact in the other forms.
+    /// Rounded with short headers in text; exact in the other formats.
     fn layer_table(&self, style: Style) -> Table {
         let (sparsities, headers) = match style {
             Style::Text => (4, ["FLOPs", "plain"]),

@@ -1,4 +1,4 @@
-//! `rigl-xla data`: fetch public data sets, make TFRecords of pictures, look into them, write what a network is given.
+//! `rigl-xla data`: download data sets, prepare and inspect TFRecords, dump examples.
 
 mod dump;
 mod inspect;
@@ -25,24 +25,24 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
-    /// Fetch a public data set into the cache, or check the one that is there
+    /// Download a public data set into the cache, or verify the cached copy
     Fetch {
-        /// Which data set
+        /// Name of the data set
         #[arg(value_parser = PossibleValuesParser::new(fetch::SOURCES.iter().map(|source| source.name)))]
         name: String,
     },
-    /// Write examples as training or evaluation gets them
+    /// Write examples as the network receives them in training or evaluation
     Dump(dump::Args),
-    /// Write TFRecord shards of pictures in folders or tar files, of MNIST or of CIFAR-10
+    /// Convert folders or tar files of pictures, MNIST or CIFAR-10 to TFRecord shards
     Prepare(prepare::Args),
-    /// Count what is in TFRecord files, and find what is damaged
+    /// Count the contents of TFRecord files and report damage
     Inspect(inspect::Args),
 }
 
 /// Runs `data`.
 ///
 /// # Errors
-/// Whatever keeps the data from being there, whole and right.
+/// Data that is missing, damaged or cannot be downloaded.
 pub fn run(args: Args, json: bool, stop: &Stop) -> Result<()> {
     match args.command {
         Command::Fetch { name } => fetch(&name, json),
@@ -77,7 +77,7 @@ fn report(source: &fetch::Source, dir: &Path, train: usize, test: usize, json: b
     head + &files.map(line).collect::<String>()
 }
 
-/// Progress that threads report; its bar goes with it.
+/// Progress reported by several threads. The bar disappears on drop.
 struct Counted {
     unit: &'static str,
     state: Mutex<(u64, Progress)>,
@@ -89,7 +89,7 @@ impl Counted {
         Counted { unit, state }
     }
 
-    /// One more is done.
+    /// Counts one more item.
     fn add(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (done, progress) = &mut *state;

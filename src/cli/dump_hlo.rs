@@ -19,16 +19,16 @@ use crate::train::step::Trainer;
 pub struct Args {
     #[command(flatten)]
     run: RunArgs,
-    /// Which graph
+    /// Graph to write
     #[arg(long, value_enum, default_value_t)]
     graph: Graph,
-    /// In which form
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// As compiled by the plugin, not as built
+    /// Write the graph after compilation by the plugin
     #[arg(long)]
     optimized: bool,
-    /// File to write; standard output without it
+    /// Output file [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -45,10 +45,10 @@ pub enum Graph {
     Eval,
 }
 
-/// A form of a graph.
+/// Output format of a graph.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
 pub enum Format {
-    /// Readable HLO
+    /// HLO text
     #[default]
     Text,
     /// Binary HloModuleProto
@@ -125,7 +125,7 @@ impl Args {
     }
 }
 
-/// The graph as the plugin compiled it.
+/// Returns the graph after compilation by the plugin.
 fn optimized(plan: &Plan, computation: &Computation, aliases: &[Alias], format: Format) -> anyhow::Result<Vec<u8>> {
     plan.engine()?.only_pjrt("--optimized: the graph as compiled")?;
     let device = Pjrt::open(plan.run.device.kind.parse()?, plan.plugin(), plan.replicas())?;

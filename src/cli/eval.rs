@@ -1,4 +1,4 @@
-//! `rigl-xla eval`: how well a network does, and what it costs, by its own masks.
+//! `rigl-xla eval`: accuracy of a checkpoint, and its cost counted from its masks.
 
 use std::path::{Path, PathBuf};
 
@@ -28,25 +28,25 @@ use crate::train::recognise::Recognised;
 /// Arguments of `eval`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Checkpoint in safetensors form, or the folder of a run: its newest
+    /// Checkpoint in safetensors format, or a run folder (its newest checkpoint)
     #[arg(long, value_name = "FILE", required_unless_present = "compare")]
     checkpoint: Option<PathBuf>,
-    /// Several checkpoints, in one table
+    /// Evaluate several checkpoints and print one table
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "checkpoint")]
     compare: Vec<PathBuf>,
     #[command(flatten)]
     network: NetworkArgs,
-    /// mnist, fashion-mnist, cifar10, synthetic, null, or a folder with IDX files, gzipped or not, the files of CIFAR-10, or
-    /// ImageNet's TFRecords; all test examples are evaluated (the original leaves out the last 16 of CIFAR-10)
-    /// [default: what the run trained on]
+    /// mnist, fashion-mnist, cifar10, synthetic, null, or a folder with IDX files, gzipped or not, the files of
+    /// CIFAR-10, or ImageNet's TFRecords. All test examples are evaluated (the original skips the last 16 of CIFAR-10)
+    /// [default: the data of the run]
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
-    /// Of the loss that is told beside the one without, at least 0 and less than 1 [default: that of the run, or of the
+    /// Label smoothing of the additional smoothed loss, at least 0 and less than 1 [default: from the run, or from the
     /// network's published recipe]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     label_smoothing: Option<f64>,
-    /// L2 coefficient of the loss's L2 term, which is of all raw weights that the file has, dropped ones among them
-    /// [default: that of the run, or of the network's published recipe]
+    /// Coefficient of the L2 loss, which covers all raw weights in the file, inactive ones included [default: from the
+    /// run, or from the network's published recipe]
     #[arg(long, value_name = "COEFFICIENT", value_parser = coefficient)]
     weight_decay: Option<f64>,
     #[command(flatten)]
@@ -60,30 +60,30 @@ pub struct Args {
     stream: StreamArgs,
 }
 
-/// What `eval --json` prints of a checkpoint.
+/// JSON output of `eval` for a checkpoint.
 #[derive(Serialize)]
 struct Report {
     #[serde(serialize_with = "crate::report::path")]
     checkpoint: PathBuf,
     model: String,
-    /// Iterations that the checkpoint says it had.
+    /// Iterations recorded in the checkpoint.
     iteration: Option<u64>,
     #[serde(flatten)]
     scores: Scores,
-    /// Of `smoothed_loss`.
+    /// Label smoothing of `smoothed_loss`.
     label_smoothing: f64,
-    /// Of the L2 term.
+    /// Coefficient of the L2 term.
     weight_decay: f64,
-    /// The figures that the original's `eval_once` reports, under its names (reference 6.1).
+    /// Figures under the names of the original's `eval_once` (reference 6.1).
     eval_once: Map<String, Value>,
-    /// Ones over all masks, and their size; absent for a network without masks.
+    /// Ones over all masks, and total mask size; absent for a network without masks.
     nonzeros: Option<usize>,
     maskable: Option<usize>,
-    /// Share of zeros over all masks; 0 without any.
+    /// Fraction of zeros over all masks; 0 without masks.
     sparsity: f64,
     /// Operations of a forward pass of one example.
     flops: Conventions,
-    /// Size of what inference needs, as the connections alone would take it.
+    /// Bytes of the arrays that inference needs, stored as connections.
     bytes: Conventions,
     /// Size of the checkpoint: whole arrays with masks, and the state of training.
     file_bytes: u64,
@@ -105,7 +105,7 @@ struct LayerReport {
 /// # Errors
 /// A checkpoint, data set or device that cannot be used.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    // All of them before the device, which takes longest to start.
+    // Load all checkpoints first: the device takes longest to start.
     let networks = match &args.checkpoint {
         Some(path) => vec![args.load(path)?],
         None => args.load_all()?,
@@ -131,7 +131,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     }
 }
 
-/// A network out of a checkpoint, and what it is evaluated on.
+/// A network from a checkpoint, and its evaluation data.
 struct Loaded {
     path: PathBuf,
     iteration: Option<u64>,
@@ -140,10 +140,10 @@ struct Loaded {
 }
 
 impl Args {
-    /// Those to compare, less what cannot be loaded, which notes name.
+    /// Loads the checkpoints to compare. A note names each one that fails.
     ///
     /// # Errors
-    /// The last one's where none can.
+    /// If all fail, the error of the last one.
     fn load_all(&self) -> anyhow::Result<Vec<Loaded>> {
         let (mut loaded, mut failed) = (vec![], None);
         for path in &self.compare {
@@ -263,7 +263,7 @@ impl Report {
     }
 }
 
-/// As the original's `eval_once` reports them; `global_step` where the checkpoint has one.
+/// Figures of the original's `eval_once`; `global_step` only if the checkpoint has one.
 fn eval_once(network: &Recognised, scores: &Scores, layers: &[LayerReport]) -> Map<String, Value> {
     let (cross, l2) = (scores.smoothed_loss.unwrap_or(scores.loss), network.l2_term());
     let figures = [
@@ -356,7 +356,7 @@ fn text(report: &Report) -> String {
     )
 }
 
-/// With the digits that TensorFlow shows of float32.
+/// Formats a number with the digits that TensorFlow prints for float32.
 fn shown(value: &Value) -> String {
     match value.as_f64().filter(|_| value.is_f64()) {
         Some(value) => format!("{value:.7}"),
@@ -364,7 +364,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// In units of 10^6, with the share of the dense network's.
+/// Formats a figure in units of 10^6, with its ratio to the dense network.
 fn figure(figure: &Compared, unit: &str) -> String {
     format!("{:.3} {unit}, {:.4}x dense", figure.sparse / 1e6, figure.ratio)
 }

@@ -1,4 +1,4 @@
-//! The command line: each flag is defined once and every subcommand has its own file.
+//! The command line. Each flag is defined once, and every subcommand has its own file.
 
 pub mod compact;
 pub mod compile;
@@ -35,7 +35,7 @@ pub struct Cli {
     /// Print one JSON object on standard output
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say more on standard error, the whole configuration among it
+    /// Print more on standard error, including the complete configuration
     #[arg(short, long, global = true)]
     pub verbose: bool,
     #[command(subcommand)]
@@ -44,32 +44,32 @@ pub struct Cli {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
-    /// Train a sparse network; without arguments RigL on MNIST, on the CPU
+    /// Train a sparse network; by default RigL on MNIST, on the CPU
     Train(train::Args),
-    /// Accuracy and loss of a checkpoint
+    /// Evaluate the accuracy and loss of a checkpoint
     Eval(eval::Args),
-    /// Logits of a checkpoint for given images
+    /// Compute a checkpoint's logits for given images
     Predict(predict::Args),
-    /// A smaller checkpoint with the same logits: without unneeded units, or with the connections alone
+    /// Shrink a checkpoint: remove dead units, or store only the connections
     Compact(compact::Args),
-    /// Checkpoints from one format to another: TensorFlow, safetensors, sparse files
+    /// Convert checkpoints between TensorFlow, safetensors and sparse formats
     Convert(convert::Args),
-    /// What `train` would do: budgets, schedules, memory; of TFRecords it counts records and classes
+    /// Show budgets, schedules and memory of a run. Reads no data, but counts records and classes of TFRecords
     Plan(plan::Args),
-    /// What a network costs: weights, operations and bytes, sparse and dense
+    /// Count a network's weights, operations and bytes, sparse and dense
     Cost(cost::Args),
     /// Write the graph of the training step, the mask update or the evaluation
     DumpHlo(dump_hlo::Args),
-    /// Compile a run's program for devices that are not here: does it fit, and what would it cost?
+    /// Compile a run for devices that are not attached: does it fit, and what would it cost?
     Compile(compile::Args),
-    /// Fetch and check data sets
+    /// Download, prepare and inspect data sets
     Data(data::Args),
-    /// List, fetch or examine the plugins that drive the devices
+    /// List, download or test device plugins
     Plugin(plugin::Args),
 }
 
 impl Command {
-    /// Whether it runs programs: others have no use for what makes those faster.
+    /// Whether the command executes programs, and so benefits from settings that speed up execution.
     fn computes(&self) -> bool {
         matches!(
             self,
@@ -78,11 +78,11 @@ impl Command {
     }
 }
 
-/// What is to be said of a method that ranks layers together.
+/// Note for methods that rank layers globally.
 const RANKED_TOGETHER: &str = "(the method ranks all layers together: only their sum is fixed)";
 
-/// Parses the command line and carries it out. Exit code 0: done; 1: failed; 2: wrong usage or configuration; 130 and 143: stopped
-/// by SIGINT or SIGTERM.
+/// Parses and runs the command line. Exit codes: 0 success; 1 failure; 2 wrong usage or configuration; 130 and 143
+/// stopped by SIGINT and SIGTERM.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
@@ -120,7 +120,7 @@ fn run(command: Command, json: bool, stop: &Stop) -> anyhow::Result<()> {
     }
 }
 
-/// The work stopped, in order, because a signal asked for it: the exit code that tells so.
+/// The command stopped cleanly on a signal; holds the exit code.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped by a signal")]
 struct Stopped(u8);
@@ -131,7 +131,7 @@ impl Stopped {
     }
 }
 
-/// Flags that do not go together, or not with the run.
+/// Conflicting flags, or flags that do not fit the run.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
@@ -147,7 +147,7 @@ fn refuse_existing(output: &Path, file: &Path, overwrite: bool) -> Result<(), Us
     }
 }
 
-/// Whether the command or its configuration is wrong, wherever that was found out.
+/// Whether the error is one of usage or configuration, whichever module found it.
 fn is_usage(error: &anyhow::Error) -> bool {
     use crate::{aot, config, data, engine, pjrt, processes, train};
     if error.is::<Usage>() {
@@ -170,15 +170,15 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.is::<config::Error>()
 }
 
-/// Writes results to standard output, control characters escaped ([`escape::text`]).
+/// Writes results to standard output, with control characters escaped ([`escape::text`]).
 ///
 /// # Errors
-/// What the system reports; `Closed` where nobody reads.
+/// I/O errors; `Closed` if the reader has closed the pipe.
 pub fn print(text: &str) -> anyhow::Result<()> {
     write_output(escape::text(text).as_bytes())
 }
 
-/// As [`print()`], of any bytes.
+/// As [`print()`], for bytes without escaping.
 fn write_output(bytes: &[u8]) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
     let written = output.write_all(bytes).and_then(|()| output.flush());
@@ -188,10 +188,10 @@ fn write_output(bytes: &[u8]) -> anyhow::Result<()> {
     })
 }
 
-/// Refuses, before work starts, a path at which no file can be written.
+/// Checks that a file can be written at `path`, before any work starts.
 ///
 /// # Errors
-/// For a folder, or a path into a folder that does not exist.
+/// A folder, or a path in a folder that does not exist.
 fn check_output(path: &Path) -> anyhow::Result<()> {
     let shown = escape::path(path);
     ensure!(
@@ -211,18 +211,18 @@ fn check_output(path: &Path) -> anyhow::Result<()> {
 /// Writes a result to a file.
 ///
 /// # Errors
-/// As [`check_output`], or what the system reports.
+/// As [`check_output`], or I/O errors.
 fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     check_output(path)?;
     std::fs::write(path, bytes).with_context(|| format!("{}: not written", escape::path(path)))
 }
 
-/// Standard output was closed by its reader, such as `head`, which has all that it wants: no failure.
+/// The reader of standard output, e.g. `head`, has closed it. Not a failure.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output is closed")]
 struct Closed;
 
-/// Writes `value` as the one JSON object of `--json`.
+/// Prints `value` as the single JSON object of `--json`.
 ///
 /// # Errors
 /// As [`print()`].
@@ -230,7 +230,7 @@ pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&format!("{}\n", escape::json(&serde_json::to_string(value)?)))
 }
 
-/// The error and its causes, less those that the lines before already have.
+/// Formats the error and its causes, without causes already contained in the text before.
 fn report(error: &anyhow::Error) {
     let mut text = error.to_string().trim_end().to_owned();
     let mut last = text.clone();
@@ -244,7 +244,7 @@ fn report(error: &anyhow::Error) {
     crate::report::terminal::write_error(&lines.join("\n"));
 }
 
-/// A line of an error, which may be quoted from a file: of a long one the start. Paths have at most 4096 bytes.
+/// Truncates a line of an error, which may quote a file. Paths have at most 4096 bytes.
 fn start(line: &str) -> String {
     const LETTERS: usize = 5000;
     match line.char_indices().nth(LETTERS) {

@@ -5,10 +5,10 @@ use serde::Serialize;
 use crate::cost::published::{COLUMNS, Row, like, rows};
 use crate::report::table::{Style, Table};
 
-/// Prints every published row, computed beside what was printed.
+/// Prints every published row, computed and as printed.
 ///
 /// # Errors
-/// What the system reports on writing.
+/// I/O errors.
 pub fn run(style: Style, json: bool) -> anyhow::Result<()> {
     let rows = rows()?;
     if json {
@@ -26,7 +26,7 @@ pub fn run(style: Style, json: bool) -> anyhow::Result<()> {
     super::print(&text)
 }
 
-/// A row as JSON has it.
+/// A row in JSON.
 #[derive(Serialize)]
 struct Shown<'a> {
     table: &'a str,
@@ -40,14 +40,14 @@ struct Shown<'a> {
     size: Option<Figure<'a>>,
 }
 
-/// A published figure; absent where none was printed.
+/// A published figure; absent if none was printed.
 #[derive(Serialize)]
 struct Figure<'a> {
-    /// As printed: `x` is a multiple of the dense network, sizes are in 10^6 bytes.
+    /// The printed text: `x` is a multiple of the dense network, sizes are in 10^6 bytes.
     printed: &'a str,
-    /// In the same unit; absent where no rule was published.
+    /// The computed value in the same unit; absent if no rule was published.
     computed: Option<f64>,
-    /// To the printed digit.
+    /// Whether both agree to the printed digit.
     agrees: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     remark: &'a str,
@@ -78,7 +78,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// How many figures of a column are as printed.
+/// Counts the figures of a column that agree.
 #[derive(Serialize)]
 struct Agreement {
     agree: usize,

@@ -1,4 +1,4 @@
-//! `rigl-xla plan`: budgets, schedules and memory of a run, from its configuration alone.
+//! `rigl-xla plan`: shows budgets, schedules and memory of a run from its configuration.
 
 use models::{Init, Param};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::config::{Error, Plan, Pruned, Replacement, Run};
 use crate::report::table::{Style, Table};
 use crate::sparse::{Budget, Keep};
 
-/// Most weights that a layer of `--layers` may have, so that no sum of a plan overflows.
+/// Maximum weights of a layer of `--layers`, so that sums cannot overflow.
 const MAX_WEIGHTS: usize = 1 << 48;
 
 /// Arguments of `plan`.
@@ -18,7 +18,7 @@ const MAX_WEIGHTS: usize = 1 << 48;
 pub struct Args {
     #[command(flatten)]
     run: RunArgs,
-    /// Maskable layers in the place of the model's, as name=INxOUT or name=HxWxINxOUT
+    /// Maskable layers that replace the model's, as name=INxOUT or name=HxWxINxOUT
     #[arg(long, value_name = "NAME=DIMS,…", value_delimiter = ',', value_parser = layer)]
     layers: Vec<Param>,
 }
@@ -26,7 +26,7 @@ pub struct Args {
 /// Runs `plan`.
 ///
 /// # Errors
-/// [`crate::config::Error`] for a run that cannot be carried out.
+/// [`crate::config::Error`] for a configuration that cannot run.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let plan = plan(args)?;
     let report = Report::new(&plan);
@@ -42,13 +42,13 @@ fn plan(args: Args) -> Result<Plan, Error> {
     if layers.is_empty() {
         return run.plan(run.layers()?);
     }
-    // The preset's own layers belong to its model.
+    // The preset's layer settings belong to its own model.
     let none = Value::Table(Toml::new());
     let base = run.base()?.set("--layers", &["sparsity", "layers"], none)?;
     run.flags_over(base)?.plan_for(layers)
 }
 
-/// One layer of `--layers`.
+/// A layer of `--layers`.
 fn layer(text: &str) -> Result<Param, String> {
     let (name, dims) = pair::<String>(text)?;
     let dims: Result<Vec<usize>, _> = dims.split('x').map(str::parse::<usize>).collect();
@@ -66,45 +66,45 @@ fn layer(text: &str) -> Result<Param, String> {
     })
 }
 
-/// What `plan` prints.
+/// Output of `plan`.
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
     method: &'a str,
     distribution: String,
-    /// Share of zeros over the maskable layers that the run reaches.
+    /// Fraction of zeros over the maskable layers at the end of the run.
     sparsity: f64,
     nonzeros: usize,
-    /// Share of zeros over them once the method's schedule has run to its end.
+    /// Fraction of zeros over them at the end of the method's schedule.
     target_sparsity: f64,
     maskable: usize,
     layers: Vec<Layer<'a>>,
-    /// Whether the method ranks layers together, so that of their connections only the sum is known before.
+    /// Whether the method ranks layers globally, so that only the total of connections is known beforehand.
     ranked_together: bool,
     parameters: usize,
     state_bytes: usize,
-    /// How the batch is shared out, where it is.
+    /// Split of the batch, if there are several replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     replicas: Option<Replicas>,
     iterations: u64,
     gradient_steps: u64,
-    /// Iterations of a full launch of the device program.
+    /// Iterations per full launch of the device program.
     launch_iterations: u64,
-    /// Size of the images that are sent to the device for a full launch, where they do not stay there.
+    /// Bytes of images sent to the device per full launch, if they are not resident.
     #[serde(skip_serializing_if = "Option::is_none")]
     launch_image_bytes: Option<usize>,
     mask_updates: usize,
     update_steps: Vec<i64>,
-    /// At the first, the last and three updates between, where updates move connections.
+    /// Values at the first, the last and three updates between, if updates move connections.
     replacements: Vec<Replacement>,
-    /// At the same updates of gradual pruning.
+    /// The same for updates of gradual pruning.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pruning: Vec<Pruned>,
     learning_rate: LearningRate,
-    /// Why `train` refuses the run, unless it is told to go on.
+    /// Why `train` refuses the run unless a flag overrides it.
     #[serde(skip_serializing_if = "Option::is_none")]
     incomplete: Option<String>,
-    /// Parts of the schedules that lie beyond the end of the run.
+    /// Parts of the schedules after the end of the run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     run_dir: String,
@@ -127,14 +127,14 @@ struct Layer<'a> {
 #[derive(Serialize)]
 struct Replicas {
     replicas: usize,
-    /// Among which they are shared out evenly.
+    /// Number of devices, with equal parts.
     processes: usize,
     batch_size: usize,
     batch_per_replica: usize,
     sync_bn: bool,
-    /// Gradients summed up per iteration: 4 bytes for each parameter.
+    /// Bytes of gradients to all-reduce per iteration: 4 per parameter.
     all_reduced_bytes: usize,
-    /// What a replica sends for it, as a ring of N does it: 2 (N - 1) / N of that.
+    /// Bytes that a replica sends in a ring all-reduce over N: 2 (N - 1) / N of that.
     sent_bytes: usize,
 }
 
@@ -156,10 +156,10 @@ impl Replicas {
 #[derive(Serialize)]
 struct LearningRate {
     schedule: &'static str,
-    /// Gradient steps after which it drops to another value, and the values before, between and after.
+    /// Gradient steps at which the rate drops, and the values before, between and after.
     boundaries: Vec<i64>,
     values: Vec<f32>,
-    /// At the first, the last and three steps between.
+    /// Values at the first, the last and three steps between.
     samples: Vec<(i64, f32)>,
 }
 
@@ -231,7 +231,7 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// The first, the last and three steps between, without repeats.
+/// The first, the last and three elements between, without repeats.
 fn quartiles(steps: &[i64]) -> impl Iterator<Item = &i64> {
     let last = steps.len().saturating_sub(1);
     let mut at: Vec<usize> = (0..=4).map(|quarter| last * quarter / 4).collect();

@@ -1,4 +1,4 @@
-//! `rigl-xla plugin`: what drives the devices, where it comes from and whether it works.
+//! `rigl-xla plugin`: list, install and test device plugins.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -25,22 +25,22 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
-    /// Show the known plugin packages and which of them are here
+    /// List the known plugin packages and which of them are installed
     List,
     /// Install a plugin package into the cache
     Fetch {
-        /// A device (its default package) or a package name
+        /// Device (for its default package) or package name
         #[arg(value_name = "DEVICE|PACKAGE", default_value = "cpu")]
         what: String,
     },
-    /// Load a plugin, show what it offers and run small programs on it
+    /// Load a plugin, show its features and run small programs on it
     Doctor(PluginArgs),
 }
 
 /// Runs `plugin`.
 ///
 /// # Errors
-/// When the plugin cannot be had, loaded or run.
+/// A plugin that cannot be installed, loaded or run.
 pub fn run(args: Args, json: bool) -> Result<()> {
     match args.command {
         Command::List => list(json),
@@ -98,7 +98,7 @@ fn fetch(what: &str, json: bool) -> Result<()> {
     }
 }
 
-/// Everything that `doctor` finds out.
+/// Report of `doctor`.
 #[derive(Serialize)]
 struct Findings {
     device: DeviceKind,
@@ -109,7 +109,7 @@ struct Findings {
     api_version: (i32, i32),
     coverage: SlotCoverage,
     extensions: Vec<String>,
-    /// What computes convolutions in programs for the CPU, if not the plugin.
+    /// Library that computes convolutions in CPU programs, if not the plugin.
     kernels: Option<String>,
     attributes: BTreeMap<String, OptionValue>,
     platform: String,
@@ -118,22 +118,22 @@ struct Findings {
     timings: Timings,
 }
 
-/// Times of small programs; the first three in seconds.
+/// Timings of small programs; the first three in seconds.
 #[derive(Serialize)]
 struct Timings {
     load_s: f64,
     client_s: f64,
     compile_s: f64,
-    /// One execution of a tiny program, its result waited for, in microseconds.
+    /// One execution of a tiny program including the wait for its result, in microseconds.
     latency_us: f64,
-    /// Rate of f32 matrix products by their shape.
+    /// Throughput of f32 matrix products, by shape.
     matmul_gflops: BTreeMap<String, f64>,
 }
 
 fn doctor(device: DeviceKind, explicit: Option<&str>, json: bool) -> Result<()> {
     let search = pjrt::search(device, explicit, Trust::Nothing)?;
     for package in PACKAGES.iter().filter(|package| package.holds == Holds::Kernels) {
-        // Notes a damaged one, which is then fetched again.
+        // A damaged plugin is noted here and then downloaded again.
         pjrt::cached(package, Trust::Nothing)?;
     }
     pjrt::require(device, explicit)?;
@@ -247,14 +247,14 @@ fn text_of(found: &Findings) -> Result<String> {
     Ok(out)
 }
 
-/// A unit variant's name as JSON has it.
+/// Serialised name of a unit variant.
 fn text(value: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_value(value)?
         .as_str()
         .map_or_else(String::new, str::to_owned))
 }
 
-/// Compiles and runs matrix products, checks their results, and takes the times.
+/// Compiles and runs matrix products, checks their results, and measures times.
 fn smoke_test(client: &Client, load_s: f64, client_s: f64) -> Result<Timings> {
     let start = Instant::now();
     let tiny = Product::compile(client, 2, 2, 2)?;
@@ -275,7 +275,7 @@ fn smoke_test(client: &Client, load_s: f64, client_s: f64) -> Result<Timings> {
     })
 }
 
-/// An f32 matrix product of ones, on device 0.
+/// An f32 matrix product of ones on device 0.
 struct Product {
     executable: Executable,
     arguments: [Buffer; 2],
@@ -310,7 +310,7 @@ impl Product {
             .context("the program has no result")
     }
 
-    /// The fastest of some executions, in seconds: what the device can do when nothing else runs.
+    /// Minimum time over several executions, in seconds: the least disturbed by other load.
     fn fastest_s(&self, runs: usize) -> Result<f64> {
         let mut fastest = f64::INFINITY;
         for _ in 0..runs {

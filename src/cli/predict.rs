@@ -15,16 +15,16 @@ use crate::train::inference::predict;
 /// Arguments of `predict`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Checkpoint in safetensors form
+    /// Checkpoint in safetensors format, or a run folder
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     #[command(flatten)]
     network: NetworkArgs,
-    /// Images, in safetensors form: the tensor `images`, or the only one; u8 pixels, or f32 as the model takes them; colours
-    /// last
+    /// Images in safetensors format: the tensor `images`, or the only one; u8 pixels, or f32 as the model takes them;
+    /// channels last
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where the tensor `logits` goes, in safetensors form
+    /// Output file in safetensors format with the tensor `logits`
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// Replace the output file if it exists
@@ -63,7 +63,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     }
 }
 
-/// The images of an input file.
+/// Reads the images of an input file.
 fn images(path: &std::path::Path) -> anyhow::Result<Literal> {
     let mut tensors = checkpoint::load(path)?.tensors;
     let names: Vec<String> = tensors.keys().cloned().collect();
@@ -82,7 +82,7 @@ fn images(path: &std::path::Path) -> anyhow::Result<Literal> {
     }
 }
 
-/// The first three names, with how many follow.
+/// Lists the first three names, and counts the rest.
 fn first_of(names: &[String]) -> String {
     let shown: Vec<_> = names
         .iter()

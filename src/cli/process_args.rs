@@ -1,4 +1,4 @@
-//! The flags that say which of several processes this is.
+//! Flags that identify one of several processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,29 +6,29 @@ use std::time::Duration;
 use crate::config::Plan;
 use crate::processes::{Error, Group, Membership, Result};
 
-/// Which process this is, and how it finds the others.
+/// Identity of this process, and discovery of the others.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ProcessArgs {
-    /// Number of this process among them, from 0; the first writes the run folder
+    /// Index of this process, from 0; process 0 writes the run folder
     #[arg(long, value_name = "I", env = "RIGL_XLA_PROCESS_ID")]
     process_id: Option<usize>,
-    /// etcd server through which processes find each other
+    /// etcd server for discovery of the other processes
     #[arg(long, value_name = "HOST:PORT", env = "RIGL_XLA_ETCD")]
     etcd: Option<String>,
-    /// Seconds that the other processes may take to come
+    /// Seconds to wait for the other processes to start
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     join_timeout: u64,
-    /// Seconds without a sign of life after which a process is given up, and the run with it
+    /// Seconds without a heartbeat after which a process is considered lost and the run ends
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=3600))]
     heartbeat_timeout: u64,
 }
 
 impl ProcessArgs {
-    /// Waits for the other processes of the plan; `None` where there are none. Once one of them is lost this process ends: it
-    /// may be in a call that waits for the lost one and that nothing can call off.
+    /// Waits for the other processes of the plan; `None` if there are none. If one is lost later, this process exits:
+    /// it may be blocked in a collective call that cannot be cancelled.
     ///
     /// # Errors
-    /// Flags that are missing or do not go with the plan, and processes that do not come.
+    /// Flags that are missing or contradict the plan, or processes that do not appear.
     pub fn join(&self, plan: &Plan) -> Result<Option<Arc<Group>>> {
         let Some(membership) = self.membership(plan)? else {
             return Ok(None);
@@ -46,7 +46,7 @@ impl ProcessArgs {
         let count = plan.processes();
         let wrong = |found: &str, expected: String| Err(Error::Usage(format!("{found}: expected {expected}")));
         if count == 1 {
-            // The address may be set for all that runs here.
+            // The address may be set in the environment of a machine for all its runs.
             return match self.process_id {
                 None | Some(0) => Ok(None),
                 Some(id) => wrong(&format!("--process-id {id}"), "0, as --num-processes is 1".into()),
@@ -73,7 +73,7 @@ impl ProcessArgs {
             process,
             count,
             etcd,
-            // The folder that all of them share.
+            // The run folder is shared by all processes.
             job: plan.output_dir.display().to_string(),
             patience: Duration::from_secs(self.join_timeout),
             heartbeat: Duration::from_secs(self.heartbeat_timeout),

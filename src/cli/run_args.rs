@@ -1,4 +1,4 @@
-//! The flags that say what to run, shared by `train`, `plan` and `dump-hlo`.
+//! Flags that configure a run, shared by several subcommands.
 
 use std::path::{Path, PathBuf};
 
@@ -15,14 +15,14 @@ use crate::engine::EngineKind;
 use crate::pjrt::DeviceKind;
 use crate::train::recognise::{Recognised, recognise};
 
-/// Where to run, and through what.
+/// Device and engine.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct DeviceArgs {
     /// The device.
     #[command(flatten)]
     pub on: PluginArgs,
-    /// What runs programs: pjrt (a plugin), xla (the C++ extension of the crate of that name, where this program was built
-    /// with it) or interpreter (on the host, slow, needs nothing) [default: pjrt]
+    /// Engine that runs programs: pjrt (a plugin), xla (the C++ extension of the crate of that name, if built with it)
+    /// or interpreter (on the host, slow, no dependencies) [default: pjrt]
     #[arg(long, value_name = "NAME")]
     pub engine: Option<String>,
 }
@@ -38,41 +38,41 @@ pub struct PluginArgs {
     pub plugin: Option<String>,
 }
 
-/// What to run: a preset, under a file, under these flags.
+/// Configuration of a run: a preset, overridden by a file, overridden by flags.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(allow_negative_numbers = true)]
 pub struct RunArgs {
-    /// Published recipe to start from [default: the one for --model and --method; without them mnist-rigl]
+    /// Published recipe to start from [default: the one for --model and --method, else mnist-rigl]
     pub preset: Option<String>,
-    /// TOML file over the preset, such as the config.toml of a run
+    /// TOML file that overrides the preset, e.g. the config.toml of a run
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Network: mnist-fc, resnet50, wrn-22-2, mobilenet-v1, …
     #[arg(long)]
     pub model: Option<String>,
-    /// Factor of the network's numbers of channels
+    /// Factor of the network's channel counts
     #[arg(long, value_name = "FACTOR")]
     pub width: Option<f64>,
-    /// Layers of a residual network
+    /// Number of layers of a residual network
     #[arg(long, value_name = "N")]
     pub depth: Option<i64>,
-    /// How connections are chosen: rigl, set, snfs, static, scratch, dense, prune, snip, grasp, dnw, rigl-inverted,
+    /// Sparse training method: rigl, set, snfs, static, scratch, dense, prune, snip, grasp, dnw, rigl-inverted,
     /// rigl-itop or set-itop
     #[arg(long)]
     pub method: Option<String>,
-    /// Share of zeros, in [0, 1)
+    /// Fraction of zeros, in [0, 1)
     #[arg(long, value_name = "SHARE")]
     pub sparsity: Option<f64>,
-    /// How sparsity is shared among layers: uniform, er, erk or str
+    /// Distribution of sparsity over layers: uniform, er, erk or str
     #[arg(long, value_name = "NAME")]
     pub distribution: Option<String>,
     /// Sparsity of one layer, e.g. layer3=0; may be repeated
     #[arg(long, value_name = "LAYER=SHARE", value_parser = pair::<f64>)]
     pub custom: Vec<(String, f64)>,
-    /// Sparsity of the first layer: -1 as distributed, 0 for no mask, or a share of zeros
+    /// Sparsity of the first layer: -1 by the distribution, 0 for no mask, or a fraction of zeros
     #[arg(long, value_name = "SHARE")]
     pub first_layer_sparsity: Option<f64>,
-    /// Sparsity of the classifier, likewise
+    /// Sparsity of the classifier: -1 by the distribution, 0 for no mask, or a fraction of zeros
     #[arg(long, value_name = "SHARE")]
     pub last_layer_sparsity: Option<f64>,
     /// Exponent of the erk factor
@@ -81,7 +81,7 @@ pub struct RunArgs {
     /// Rounding of the number of zeros: floor or ceil
     #[arg(long, value_name = "NAME")]
     pub rounding: Option<String>,
-    /// Generator of the first masks: native, or numpy for the original's
+    /// Random generator of the initial masks: native, or numpy as in the original
     #[arg(long, value_name = "NAME")]
     pub mask_seed_compat: Option<String>,
     /// mnist, fashion-mnist, cifar10, synthetic, null (black images), or a folder with the files of the recipe's data set,
@@ -91,7 +91,7 @@ pub struct RunArgs {
     /// Threads that read and decode TFRecords [default: one per core]
     #[arg(long, value_name = "N")]
     pub data_threads: Option<i64>,
-    /// Corrupt records to leave out before one is an error [default: 0]
+    /// Number of corrupt records to skip before one is an error [default: 0]
     #[arg(long, value_name = "N")]
     pub skip_corrupt: Option<i64>,
     /// Precision of activations: f32 or bf16
@@ -100,30 +100,31 @@ pub struct RunArgs {
     /// Where to run
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Begin with the weights of a checkpoint in safetensors form (`convert` makes one of TensorFlow's), or of the newest in the
-    /// folder of a run: kernels, biases and what normalisations hold; all else is as in any new run
+    /// Start with the weights of a checkpoint in safetensors format (`convert` makes one from TensorFlow's) or a run
+    /// folder: kernels, biases and normalisation arrays; everything else is initialised as in a new run
     #[arg(long, value_name = "FILE")]
     pub init: Option<String>,
-    /// With --init: masks too
+    /// With --init: also load the masks
     #[arg(long, requires = "init", conflicts_with = "init_state")]
     pub init_masks: bool,
-    /// With --init: everything, so that the run of the checkpoint goes on: masks, optimizer slots, averages, and counters.
-    /// `global_step` says how many gradient steps are done, and `last_mask_update_step` (`is_snipped`) when masks were updated
-    /// last. Learning rate, mask updates and the order of examples are those of this configuration from the iteration that
-    /// has these counters; what is drawn at random comes from its seed
+    /// With --init: load everything and continue the run of the checkpoint: masks, optimizer slots, averages and
+    /// counters. `global_step` is the number of gradient steps done, `last_mask_update_step` (`is_snipped`) the step of
+    /// the last mask update. Learning rate, mask updates and example order follow this configuration from the iteration
+    /// with these counters; random numbers come from this run's seed
     #[arg(long, requires = "init")]
     pub init_state: bool,
-    /// How masked layers are computed: masked (as dense ones), sparse (from their connections alone, on CPUs), or auto
-    /// (each in the way that measured faster) [default: auto]
+    /// Computation of masked layers: masked (as dense layers), sparse (only the connections, on CPUs), or auto (per layer,
+    /// whichever measured faster) [default: auto]
     #[arg(long, value_name = "NAME")]
     pub execution: Option<String>,
-    /// Devices that train side by side, of all processes together, each on its part of every batch [default: one per process]
+    /// Devices for data-parallel training, over all processes; each trains on its part of every batch [default: one per
+    /// process]
     #[arg(long, value_name = "N")]
     pub replicas: Option<i64>,
-    /// Processes that share the devices, on one machine or several, each started by itself [default: 1]
+    /// Processes that share the devices, on one or several machines, each started separately [default: 1]
     #[arg(long, value_name = "N", env = "RIGL_XLA_NUM_PROCESSES")]
     pub num_processes: Option<i64>,
-    /// Batch normalisation over the whole batch, not over each replica's part
+    /// Compute batch statistics over the whole batch, not per replica
     #[arg(long)]
     pub sync_bn: bool,
     /// Run folder
@@ -138,28 +139,28 @@ pub struct RunArgs {
     /// Seed of masks, weights, data order and noise
     #[arg(long, value_name = "N")]
     pub seed: Option<i64>,
-    /// Examples per batch, over all replicas together
+    /// Examples per batch, over all replicas
     #[arg(long, value_name = "N")]
     pub batch_size: Option<i64>,
-    /// Learning rate before its first drop
+    /// Initial learning rate
     #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
-    /// Train even if the run ends before it reaches its sparsity, or without a mask update
+    /// Train even if the run ends before it reaches its sparsity, or has no mask update
     #[arg(long)]
     pub allow_incomplete_schedule: bool,
-    /// How the k-th largest score is found: bits, sort or topk
+    /// Selection of the k-th largest score: bits, sort or topk
     #[arg(long, value_name = "NAME")]
     pub select: Option<String>,
     /// Iterations per launch of the device program
     #[arg(long, value_name = "N")]
     pub steps_per_launch: Option<i64>,
-    /// Any other value of the configuration, e.g. mask_update.frequency_steps=50; may be repeated
+    /// Any other configuration value, e.g. mask_update.frequency_steps=50; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair::<String>)]
     pub set: Vec<(String, String)>,
 }
 
 impl RunArgs {
-    /// Preset, file and flags stacked up, and fitted to the run's pictures.
+    /// Returns the layers of preset, file and flags, fitted to the run's pictures.
     ///
     /// # Errors
     /// An unknown preset, an unreadable file, the first unknown key or value of the wrong type, or a batch size larger than
@@ -171,7 +172,7 @@ impl RunArgs {
         Ok(layers)
     }
 
-    /// Preset and file alone.
+    /// Returns the layers of preset and file.
     ///
     /// # Errors
     /// As [`RunArgs::layers`].
@@ -183,7 +184,7 @@ impl RunArgs {
         }
     }
 
-    /// The flags over `layers`.
+    /// Adds the flags to `layers`.
     ///
     /// # Errors
     /// As [`RunArgs::layers`].
@@ -191,13 +192,13 @@ impl RunArgs {
         if let Some(model) = &self.model
             && layers.run()?.model.name != *model
         {
-            // Options and layers below are another network's.
+            // Options and layers from below belong to another network.
             let only_name: Table = [("name".to_owned(), model.clone().into())].into_iter().collect();
             layers = layers.set("--model", &["model"], only_name)?;
             layers = layers.set("--model", &["sparsity", "layers"], Table::new())?;
         }
         if self.data.as_deref().is_some_and(|data| !is_folder(data)) {
-            // The folder below is another data set's.
+            // The folder from below belongs to another data set.
             layers = layers.set("--data", &["data", "dir"], "")?;
         }
         for (flag, key, value) in self.flags() {
@@ -215,10 +216,10 @@ impl RunArgs {
         Ok(layers)
     }
 
-    /// The plan of `layers`, into the very folder that was asked for.
+    /// Builds the plan of `layers`, with the run folder exactly as given on the command line.
     ///
     /// # Errors
-    /// Values that do not go together.
+    /// Contradictory values.
     pub fn plan(&self, layers: Layers) -> Result<Plan, Error> {
         let mut plan = layers.plan()?;
         if let Some(out) = self.out.as_ref().filter(|out| !out.as_os_str().is_empty()) {
@@ -227,7 +228,7 @@ impl RunArgs {
         Ok(plan)
     }
 
-    /// The preset asked for; else the recipe for the network and method asked for.
+    /// The requested preset, else the recipe for the requested network and method.
     fn preset_name(&self) -> String {
         let method = self.method.as_deref();
         let method = method.and_then(|name| Some(crate::sparse::Method::find(name).ok()?.name));
@@ -235,13 +236,13 @@ impl RunArgs {
         self.preset.clone().unwrap_or_else(recipe)
     }
 
-    /// Every flag given, with the key it sets.
+    /// Every given flag with its configuration key.
     fn flags(&self) -> Vec<(&'static str, [&'static str; 2], Value)> {
         let text = |value: &Option<String>| value.clone().map(Value::String);
         let float = |value: Option<f64>| value.map(Value::Float);
         let whole = |value: Option<i64>| value.map(Value::Integer);
         let (data_name, data_dir) = self.data_keys();
-        // Absolute, so that the run can be resumed from elsewhere.
+        // An absolute path, so that the run can be resumed from elsewhere.
         let absolute = |path: &String| std::path::absolute(path).map_or(path.clone(), |p| p.to_string_lossy().into());
         let init = self.init.as_ref().map(absolute);
         let take = match (self.init_masks, self.init_state) {
@@ -249,7 +250,7 @@ impl RunArgs {
             (true, _) => "masks",
             _ => "weights",
         };
-        // The configuration is text: of a path that is none it holds the likeness, see `RunArgs::plan`.
+        // The configuration is text; it holds a lossy copy of a non-Unicode path, see `RunArgs::plan`.
         let out = self.out.as_ref().map(|dir| dir.to_string_lossy().into_owned().into());
         let flags = [
             ("--model", ["model", "name"], text(&self.model)),
@@ -313,14 +314,15 @@ impl RunArgs {
             .collect()
     }
 
-    /// What `--data` sets, name and folder: a folder keeps the data set's name, unless its files are those of another.
+    /// Data set name and folder that `--data` sets. A folder keeps the configured name, unless its files are another
+    /// set's.
     fn data_keys(&self) -> (Option<Value>, Option<Value>) {
         match self.data.as_deref() {
             None => (None, None),
-            // Absolute, so that the run can be resumed from elsewhere.
+            // An absolute path, so that the run can be resumed from elsewhere.
             Some(dir) if is_folder(dir) => {
                 let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
-                // Files of Fashion-MNIST are called as MNIST's are, and what is missing is for whoever reads it to say.
+                // Fashion-MNIST uses MNIST's file names. The reader reports missing files.
                 let set = folder::recognise(&absolute).ok().filter(|set| *set != Set::Mnist);
                 let name = set.map(|set| set.name().into());
                 (name, Some(absolute.to_string_lossy().into_owned().into()))
@@ -330,19 +332,19 @@ impl RunArgs {
     }
 }
 
-/// How TFRecords are read.
+/// Options for reading TFRecords.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct StreamArgs {
     /// Threads that read and decode TFRecords [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     data_threads: Option<u16>,
-    /// Corrupt records to leave out before one is an error
+    /// Number of corrupt records to skip before one is an error
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip_corrupt: usize,
 }
 
 impl StreamArgs {
-    /// For batches of so many examples.
+    /// Pipeline options for batches of `batch` examples.
     pub fn options(&self, batch: usize) -> pipeline::Options {
         pipeline::Options {
             skip_corrupt: self.skip_corrupt,
@@ -352,10 +354,10 @@ impl StreamArgs {
 }
 
 impl DeviceArgs {
-    /// The device asked for, the CPU by default, started.
+    /// Opens the requested device, by default the CPU.
     ///
     /// # Errors
-    /// An unknown kind or engine, or what keeps the device from starting.
+    /// An unknown kind or engine, or a device that cannot be started.
     pub fn open(&self) -> anyhow::Result<Device> {
         let kind = self.on.device.as_deref().unwrap_or(DeviceKind::Cpu.name()).parse()?;
         let engine = self.engine.as_deref().map_or(Ok(EngineKind::default()), str::parse)?;
@@ -363,12 +365,12 @@ impl DeviceArgs {
     }
 }
 
-/// Whether `--data` means a folder: it looks like a path, or is one and not a known name.
+/// Whether `--data` is a folder: it looks like a path, or exists and is not a known name.
 fn is_folder(data: &str) -> bool {
     Set::find(data).is_err() && (data.contains(std::path::is_separator) || data == "." || Path::new(data).exists())
 }
 
-/// The data set that `--data` means, and its folder; empty where it has a name.
+/// Returns the data set of `--data` and its folder, which is empty for a name.
 ///
 /// # Errors
 /// An unknown name, or a folder that holds no data set.
@@ -379,11 +381,11 @@ pub fn named_set(data: &str) -> crate::data::Result<(Set, &str)> {
     }
 }
 
-/// The test examples of a data set, from its folder (empty: the cache), in the form that a network takes. Random ones are
-/// those of the run that the network is from. So many files of TFRecords may be damaged.
+/// Opens the test examples of a data set from its folder (empty for the cache), in the shape that the network takes.
+/// Random examples are those of the network's run. Up to `skip_corrupt` TFRecord files may be damaged.
 ///
 /// # Errors
-/// Files that cannot be had or read.
+/// Files that cannot be fetched or read.
 pub fn test_set((set, folder): (Set, &str), network: &Recognised, skip_corrupt: usize) -> anyhow::Result<Examples> {
     let (dims, classes) = (network.model.input_dims(), network.model.classes());
     let mut form = match &network.run {
@@ -401,25 +403,25 @@ pub fn test_set((set, folder): (Set, &str), network: &Recognised, skip_corrupt: 
     Ok(set.open(folder, Split::Test, &form)?)
 }
 
-/// How a checkpoint is to be taken.
+/// How to interpret a checkpoint.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct NetworkArgs {
-    /// Network, where the names and shapes in the checkpoint are not to decide
+    /// Network [default: inferred from the names and shapes in the checkpoint]
     #[arg(long)]
     pub model: Option<String>,
-    /// Height and width of an image [default: that of the run, or of the network]
+    /// Height and width of an image [default: from the run, or from the network]
     #[arg(long, value_name = "N")]
     pub image_size: Option<usize>,
-    /// Precision of activations, f32 or bf16 [default: that of the run]
+    /// Precision of activations, f32 or bf16 [default: from the run]
     #[arg(long, value_name = "NAME", value_parser = precision)]
     pub precision: Option<Precision>,
 }
 
 impl NetworkArgs {
-    /// The network of the checkpoint, which `path` leads to.
+    /// Loads the network of the checkpoint at `path`.
     ///
     /// # Errors
-    /// A checkpoint that cannot be read or is of no known network.
+    /// A checkpoint that cannot be read or whose network is unknown.
     pub fn load(&self, path: &Path) -> anyhow::Result<(Recognised, Option<Metadata>)> {
         let checkpoint = checkpoint::load(path)?;
         let metadata = checkpoint.metadata.clone();
@@ -434,7 +436,7 @@ fn precision(name: &str) -> Result<Precision, String> {
     named.ok_or_else(|| format!("expected {}", Precision::ALL.map(Precision::name).join(" or ")))
 }
 
-/// A TOML value, or the text itself where it is none: `--set method.name=set` needs no quotes.
+/// Parses a TOML value; text that is not TOML is a string, so `--set method.name=set` needs no quotes.
 fn literal(text: &str) -> Value {
     let parsed: Option<toml::Table> = format!("value = {text}").parse().ok();
     parsed

@@ -1,4 +1,4 @@
-//! Writing checkpoints in another format, for `compact` and `convert`.
+//! Conversion of checkpoints for `compact` and `convert`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,51 +15,51 @@ use crate::train::fold::fold;
 use crate::train::recognise::recognise;
 use crate::train::state::inference_specs;
 
-/// How to write a checkpoint.
+/// Options of a conversion.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conversion {
-    /// How masked layers are stored.
+    /// Storage of masked layers.
     pub format: Format,
-    /// Fold batch normalisation into the kernels before it.
+    /// Fold batch normalisation into the preceding kernels.
     pub fold: bool,
-    /// Leave out what only training needs, also from complete checkpoints.
+    /// Drop arrays that only training needs, also from complete checkpoints.
     pub strip: bool,
 }
 
 impl Conversion {
-    /// Whether arrays change, not only their container.
+    /// Whether the conversion changes arrays, not only the container.
     pub fn needs_arrays(self) -> bool {
         self.fold || self.format != Format::Complete
     }
 }
 
-/// What was written.
+/// Summary of a written file.
 #[derive(Serialize)]
 pub struct Report {
     input: PathBuf,
     output: PathBuf,
     format: &'static str,
     arrays: usize,
-    /// Of the arrays, without the header.
+    /// Bytes of the arrays, without the header.
     bytes: u64,
-    /// Of the whole file.
+    /// Bytes of the file.
     file_bytes: u64,
-    /// Masked layers and their connections.
+    /// Number of masked layers, and their connections.
     masked_layers: usize,
     connections: usize,
-    /// Batch normalisations that are folded into kernels.
+    /// Number of batch normalisations folded into kernels.
     folded: usize,
-    /// Size by the published count, where batch normalisation was to be folded.
+    /// Size in bytes by the published count, if batch normalisation was folded.
     #[serde(skip_serializing_if = "Option::is_none")]
     published_bytes: Option<f64>,
-    /// Names of the arrays that were left out.
+    /// Names of the dropped arrays.
     stripped: Vec<String>,
 }
 
-/// Converts a checkpoint in safetensors form.
+/// Converts a checkpoint in safetensors format.
 ///
 /// # Errors
-/// A checkpoint that cannot be read or, to fold, is of no known network; an output that cannot be written.
+/// A checkpoint that cannot be read; an unknown network, if folding; or an output that cannot be written.
 pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> anyhow::Result<Report> {
     let Conversion { format, fold, strip } = conversion;
     refuse_input_as_output(input, output)?;
@@ -97,10 +97,10 @@ pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> anyhow::R
     })
 }
 
-/// Refuses an output that would take the place of what it is made from.
+/// Refuses an output that would replace its own input.
 ///
 /// # Errors
-/// Wrong usage.
+/// [`Usage`].
 pub(super) fn refuse_input_as_output(input: &Path, output: &Path) -> Result<(), Usage> {
     let output_name = output.display();
     match is_same_file(input, output) {
@@ -111,7 +111,7 @@ pub(super) fn refuse_input_as_output(input: &Path, output: &Path) -> Result<(), 
     }
 }
 
-/// The arrays that inference needs, the normalisations that were folded, and the published size in bytes.
+/// Returns the arrays that inference needs, the folded normalisations, and the published size in bytes.
 fn folded(checkpoint: Checkpoint) -> anyhow::Result<(Arrays, Vec<String>, f64)> {
     let path = checkpoint.path.clone();
     let network = recognise(checkpoint, None, None)?;
@@ -123,13 +123,14 @@ fn folded(checkpoint: Checkpoint) -> anyhow::Result<(Arrays, Vec<String>, f64)> 
     Ok((arrays, folded, published_bytes))
 }
 
-/// The safetensors file that an input means: the file itself, or the newest of a run's folder; `None` for TensorFlow's.
+/// Returns the safetensors file of an input: the file, or the newest of a run folder. `None` for a TensorFlow
+/// checkpoint.
 pub fn safetensors(input: &Path) -> Option<PathBuf> {
     let path = checkpoint::resolve(input).ok().filter(|path| path.is_file())?;
     matches!(tf::resolve(&path), Err(tf::Error::NoIndex { .. })).then_some(path)
 }
 
-/// Converts a TensorFlow checkpoint by way of a safetensors file that goes away.
+/// Converts a TensorFlow checkpoint through a temporary safetensors file.
 ///
 /// # Errors
 /// As [`convert`].
@@ -148,7 +149,7 @@ pub fn convert_tensorflow(prefix: &Path, output: &Path, conversion: Conversion) 
     })
 }
 
-/// A complete copy of a sparse file, which goes away; `None` where the file is complete already.
+/// Makes a complete temporary copy of a sparse file; `None` if the file is complete already.
 ///
 /// # Errors
 /// A file that cannot be read or written.
@@ -161,23 +162,23 @@ pub fn complete(input: &Path, output: &Path) -> anyhow::Result<Option<NamedTempF
     Ok(Some(file))
 }
 
-/// A file in the folder of an output.
+/// Creates a temporary file in the folder of an output.
 fn temporary(output: &Path) -> anyhow::Result<NamedTempFile> {
     let folder = atomic::folder(output);
     let file = tempfile::Builder::new().suffix(atomic::TEMPORARY).tempfile_in(folder);
     file.map_err(|error| anyhow!("{}: not saved: {error}", output.display()))
 }
 
-/// Whether both paths lead to one file that exists.
+/// Whether both paths are the same existing file.
 pub fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 impl Report {
-    /// Prints it.
+    /// Prints the summary.
     ///
     /// # Errors
-    /// Those of [`print`](super::print()).
+    /// As [`print`](super::print()).
     pub fn print(&self, json: bool) -> anyhow::Result<()> {
         if json {
             return super::print_json(self);

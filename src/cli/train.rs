@@ -17,23 +17,23 @@ pub struct Args {
     run: RunArgs,
     #[command(flatten)]
     processes: ProcessArgs,
-    /// Go on from the newest checkpoint of the run folder
+    /// Continue from the newest checkpoint in the run folder
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
-    /// Delete the run that the run folder holds
+    /// Delete the run in the run folder first
     #[arg(long)]
     overwrite: bool,
-    /// Record where the time of N launches goes, after the first of this session: to profile.jsonl in the run folder, and
-    /// in all at the end, by this program's own clock; and what the plugin's profiler records of the devices, where it
-    /// brings one (TPU and NVIDIA), as TensorBoard reads it from the run folder
+    /// Profile N launches, after the first of this session: write host timings to profile.jsonl in the run folder and a
+    /// summary at the end. If the plugin has a profiler (TPU and NVIDIA), also write its trace to the run folder for
+    /// TensorBoard
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     profile: Option<u64>,
 }
 
-/// Runs `train`, as one of several processes where there are.
+/// Runs `train`, as one of several processes if so configured.
 ///
 /// # Errors
-/// Whatever keeps the run from its end.
+/// Anything that prevents the run from finishing.
 pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
     let plan = args.plan()?;
     plan.check_complete()?;
@@ -43,7 +43,7 @@ pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
     let done = run_in(&args, &plan, group.clone(), json, stop);
     drop(starting);
     let Some(group) = group else { return done };
-    // A process that stopped in order has not failed.
+    // A process that stopped on a signal has not failed.
     let done = match done {
         Err(error) if error.is::<super::Stopped>() => {
             group.end(None)?;
@@ -53,14 +53,14 @@ pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
     };
     let failure = done.as_ref().err().map(|error| format!("{error:#}"));
     let ended = group.end(failure.as_deref());
-    // What went wrong first is what is told.
+    // Report the first error.
     done.and(ended.map_err(Into::into))
 }
 
-/// Until it is dropped, a signal that ends this process tells the others, which would else wait for a sign of life.
+/// Until dropped, a terminating signal also notifies the other processes, which would otherwise wait for a timeout.
 fn leave_on_signal(group: Arc<Group>) -> signals::Undone {
     let leave = move || {
-        // Others that cannot be told notice by themselves.
+        // Processes that cannot be notified time out by themselves.
         let _ = group.leave("stopped by a signal, without saving");
     };
     let made: Result<_, std::convert::Infallible> = signals::undone(|| Ok(()), |()| leave);
@@ -70,7 +70,7 @@ fn leave_on_signal(group: Arc<Group>) -> signals::Undone {
     }
 }
 
-/// Trains, and as the process that writes prints how it ended.
+/// Trains. The process that writes the run folder prints the summary.
 fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool, stop: &Stop) -> anyhow::Result<()> {
     let mode = match (args.resume, args.overwrite) {
         (true, _) => Mode::Resume,
@@ -91,7 +91,7 @@ fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool, stop:
     }
 }
 
-/// Prints how a run ended.
+/// Prints the summary of a run.
 fn tell(summary: &Summary, json: bool) -> anyhow::Result<()> {
     if summary.interrupted {
         crate::report::note!(
@@ -135,10 +135,10 @@ fn announce(plan: &Plan) {
     }
 }
 
-/// Layers with a sparsity of their own that are named before training.
+/// Maximum number of layers with custom sparsities to list before training.
 const NAMED_LAYERS: usize = 4;
 
-/// The layers whose sparsity is not by the distribution, such as `, layer3 dense (sparsity.layers)`.
+/// Lists the layers with custom sparsities, e.g. `, layer3 dense (sparsity.layers)`.
 fn own_sparsities(plan: &Plan) -> String {
     let own: Vec<_> = plan.budgets.iter().filter(|b| b.custom).collect();
     let mut text: String = own
@@ -159,7 +159,7 @@ fn own_sparsities(plan: &Plan) -> String {
 }
 
 impl Args {
-    /// What to run. A run that is resumed says so itself, unless a preset or a file is given.
+    /// Layers of the configuration. A resumed run uses its own, unless a preset or a file is given.
     fn plan(&self) -> anyhow::Result<Plan> {
         let asked = self.run.plan(self.run.layers()?)?;
         let stored = asked.output_dir.join("config.toml");
@@ -207,7 +207,7 @@ fn text(summary: &Summary) -> String {
         .collect()
 }
 
-/// Milliseconds, as launches take about that.
+/// Formats milliseconds, the scale of launches.
 fn profile_text(profile: &Profile) -> String {
     let ms = |seconds: f64| format!("{:.3}", 1e3 * seconds);
     let mut table = Table::new(&["phase", "total ms", "mean ms", "share"]);

@@ -1,16 +1,17 @@
-//! A network as the published notebooks count it (reference 5.1, 5.3, 5.4): every kernel may be sparse, the first and the
-//! depthwise ones too, and a width scales shapes alone, under the sparsities of the unscaled network.
+//! Counts networks as the published notebooks do (reference 5.1, 5.3, 5.4): every kernel may be sparse, the first and
+//! the depthwise ones too, and a width scales only shapes, with the sparsities of the unscaled network.
 
 use super::{PlanCost, published};
 use crate::config::{Error, Layers, Plan};
 use crate::sparse::{self, Layer};
 use models::Kind;
 
-/// Plan and cost of the run that `layers` configures. Its width is the counter's, its first and last layer sparsity are those
-/// of the counter's layers, and depthwise kernels have sparsity `depthwise`, if given. Ratios are to the network of width 1.
+/// Returns plan and cost of the run that `layers` configures. Its width, and its first and last layer sparsities, apply
+/// to the counter's layers; depthwise kernels have sparsity `depthwise`, if given. Ratios refer to the network of width
+/// 1.
 ///
 /// # Errors
-/// As [`Layers::plan`]; a sparsity outside `[0, 1)` or of a layer that the network does not have.
+/// As [`Layers::plan`]; a sparsity outside `[0, 1)`, or one of a layer that the network does not have.
 pub fn counted(layers: &Layers, depthwise: Option<f64>) -> Result<(Plan, PlanCost), Error> {
     let mut run = layers.run()?;
     let width = run.model.width.take().unwrap_or(1.0);
@@ -28,7 +29,7 @@ pub fn counted(layers: &Layers, depthwise: Option<f64>) -> Result<(Plan, PlanCos
             .custom
             .extend(kernels.map(|layer| (layer.name.clone(), sparsity)));
     }
-    // A negative sparsity leaves the layer to the distribution.
+    // A negative sparsity means "by the distribution".
     let by_place = [first, last]
         .into_iter()
         .zip(ends.map(|sparsity| sparsity.filter(|&s| s >= 0.0)));

@@ -1,4 +1,4 @@
-//! What a run's network and its training cost, by both conventions of [`models::cost`] (reference 5).
+//! Cost of a run's network and of its training, by both conventions of [`models::cost`] (reference 5).
 
 mod counted;
 mod network;
@@ -12,7 +12,7 @@ use crate::sparse::{Keep, Order};
 use models::Layer;
 use models::cost::{Cost, Counts, Kept, Training, widened};
 
-/// Cost of the network of a plan.
+/// Cost of a plan's network.
 pub struct PlanCost {
     /// Layers with a kernel, in the model's order.
     pub layers: Vec<Layer>,
@@ -22,18 +22,19 @@ pub struct PlanCost {
     pub sparse: Cost,
     /// Without masks.
     pub dense: Cost,
-    /// Operations per example of one training iteration, on average over the run, by the published and the plain
+    /// Operations per example of a training iteration, averaged over the run, by the published and the plain
     /// convention.
     pub training: [f64; 2],
 }
 
 impl PlanCost {
-    /// Counts the plan's layers, each with the budget that has its name; layers without mask are dense.
+    /// Counts the plan's layers, each with the budget of its name. Layers without a mask are dense.
     pub fn of(plan: &Plan) -> Self {
         Self::widened(plan, None)
     }
 
-    /// [`PlanCost::of`] with the layers scaled by `width` as the published counter does it; dense counts are those of width 1.
+    /// As [`PlanCost::of`], with layers scaled by `width` like the published counter; dense counts are those of width
+    /// 1.
     fn widened(plan: &Plan, width: Option<f64>) -> Self {
         let kept = |layer: &Layer| {
             let budget = plan.reached.iter().find(|b| b.name == layer.name);
@@ -57,15 +58,15 @@ impl PlanCost {
         }
     }
 
-    /// Share of the dense network's training that the whole run costs, by the published and the plain convention:
-    /// 1 for a dense run of multiplier 1.
+    /// Ratio of the whole run's cost to the dense network's training, by the published and the plain convention: 1 for
+    /// a dense run of multiplier 1.
     pub fn training_ratio(&self, plan: &Plan) -> [f64; 2] {
         let dense = both(&self.dense.total).map(|flops| 3.0 * flops);
         [0, 1].map(|i| plan.run.train.multiplier * self.training[i] / dense[i])
     }
 
-    /// Size of what inference needs, with masks and without: connections and all other arrays in f32, and a bit per weight of
-    /// each layer with zeros.
+    /// Bytes of the inference arrays, with and without masks: connections and all other arrays in f32, and one bit per
+    /// weight of each layer with zeros.
     pub fn plain_bytes(&self, plan: &Plan) -> [f64; 2] {
         let statistics: usize = plan.statistics.iter().map(|s| s.dims.iter().product::<usize>()).sum();
         let (weights, dense) = (self.sparse.total.weights, self.dense.total.weights);
@@ -74,15 +75,15 @@ impl PlanCost {
         [sparse, 4.0 * (dense + others) as f64]
     }
 
-    /// Operations of the whole run, by the published and the plain convention. As in the paper they are counted over the
-    /// gradient steps, among which those of the iterations are shared that a mask update took.
+    /// Operations of the whole run, by the published and the plain convention. As in the paper, the
+    /// total covers the gradient steps; iterations that only update masks are part of their average cost.
     pub fn training_total(&self, plan: &Plan) -> [f64; 2] {
         let examples = plan.gradient_steps() as f64 * plan.run.train.batch_size as f64;
         self.training.map(|flops| flops * examples)
     }
 }
 
-/// Bytes with masks and without, of a network with so many elements in all the arrays that inference needs.
+/// Bytes with and without masks of a network with `elements` elements in all inference arrays.
 fn plain_bytes(layers: &[Layer], kept: &[Kept], elements: usize) -> [f64; 2] {
     let with_zeros = layers.iter().zip(kept).filter(|(l, k)| k.nonzeros < l.weights());
     let (zeros, mask_bytes) = with_zeros.fold((0, 0), |(zeros, bytes), (layer, kept)| {
@@ -92,7 +93,7 @@ fn plain_bytes(layers: &[Layer], kept: &[Kept], elements: usize) -> [f64; 2] {
     [4 * (elements - zeros) + mask_bytes, 4 * elements].map(|bytes| bytes as f64)
 }
 
-/// Operations of a forward pass by the published and the plain convention.
+/// Operations of a forward pass, by the published and the plain convention.
 pub fn both(counts: &Counts) -> [f64; 2] {
     [counts.published_flops, counts.plain_flops]
 }
@@ -106,11 +107,11 @@ fn training(plan: &Plan, layers: &[Layer], sparse: &Counts, dense: &Counts) -> [
     [0, 1].map(|i| rule.flops(sparse[i], dense[i]))
 }
 
-/// How the plan's method spends operations. One-shot pruning's one dense iteration is left out, as in the paper.
+/// Training operations of the plan's method. The one dense iteration of one-shot pruning is ignored, as in the paper.
 fn rule(plan: &Plan) -> Training {
     let method = plan.method;
     if !method.masked {
-        // All connections of a network that may be narrower than the dense one of the ratio.
+        // All connections of a network that may be narrower than the dense one in the ratio.
         Training::Sparse
     } else if method.straight_through || method.grow == crate::sparse::GrowScore::Momentum {
         Training::DenseGradient
@@ -125,7 +126,7 @@ fn rule(plan: &Plan) -> Training {
     }
 }
 
-/// Gradual pruning: sparse passes at the sparsity that each mask update leaves, averaged over the run's iterations.
+/// Gradual pruning: sparse passes at the sparsity after each mask update, averaged over the run's iterations.
 fn pruning(plan: &Plan, layers: &[Layer]) -> [f64; 2] {
     let forward = |step: Option<i64>| {
         let kept = |layer: &Layer| match (step, plan.gradual, plan.budgets.iter().find(|b| b.name == layer.name)) {
@@ -137,7 +138,7 @@ fn pruning(plan: &Plan, layers: &[Layer]) -> [f64; 2] {
         };
         both(&Cost::of(layers, kept).total)
     };
-    // Masks from update to update; an update at step s comes after gradient step s.
+    // Intervals between updates. An update at step s comes after gradient step s.
     let steps: Vec<i64> = plan.update_steps().collect();
     let starts = std::iter::once(None).chain(steps.iter().copied().map(Some));
     let total = plan.iterations as i64;

@@ -1,25 +1,25 @@
-//! What a trained network costs, counted in its own masks.
+//! Cost of a trained network, counted from its masks.
 
 use super::plain_bytes;
 use models::cost::{Cost, Kept};
 use models::{Declaration, Layer};
 
-/// Cost of a network as its masks have it, by both conventions of [`models::cost`].
+/// Cost of a network with its masks, by both conventions of [`models::cost`].
 pub struct NetworkCost {
     /// Layers with a kernel, in the model's order.
     pub layers: Vec<Layer>,
-    /// Sparsity and connections of each layer: of the masks, hence after rounding.
+    /// Sparsity and connections of each layer's mask, after rounding.
     pub kept: Vec<Kept>,
     /// With the masks.
     pub sparse: Cost,
     /// Without masks.
     pub dense: Cost,
-    /// Bytes of what inference needs by the plain convention, with masks and without.
+    /// Bytes of the inference arrays by the plain convention, with and without masks.
     pub plain_bytes: [f64; 2],
 }
 
 impl NetworkCost {
-    /// Counts the layers; `ones` has the connections in the mask of this name. Layers without mask are dense.
+    /// Counts the layers. `ones` returns the number of connections in the named mask. Layers without a mask are dense.
     pub fn of(needs: &Declaration, ones: impl Fn(&str) -> Option<usize>) -> Self {
         let kept = |layer: &Layer| {
             let nonzeros = ones(&format!("{}/mask", layer.name));

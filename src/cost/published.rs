@@ -1,4 +1,4 @@
-//! The published tables of operations and sizes, computed anew beside what was printed (reference 5.4-5.6).
+//! The published tables of operations and sizes, recomputed next to the printed figures (reference 5.4-5.6).
 
 use crate::sparse::{self, Distribution, Options, Rounding};
 use models::cost::{Cost, Counts, Kept, Pruning, Training, widened};
@@ -7,47 +7,47 @@ use std::collections::BTreeMap;
 
 const TABLE: &str = include_str!("published.csv");
 
-/// Columns that are counted, in the order of [`Row::printed`].
+/// Computed columns, in the order of [`Row::printed`].
 pub const COLUMNS: [&str; 3] = ["training", "inference", "size"];
 
 /// One published row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Which table.
+    /// Name of the table.
     pub table: &'static str,
     /// Network, as printed.
     pub model: &'static str,
     /// Training method, as printed.
     pub method: &'static str,
-    /// Distribution of sparsity, as printed.
+    /// Sparsity distribution, as printed.
     pub distribution: &'static str,
-    /// Share of zeros, as printed.
+    /// Fraction of zeros, as printed.
     pub sparsity: f64,
-    /// Factor of the length of training.
+    /// Training length multiplier.
     pub multiplier: f64,
-    /// What was printed per column; empty for nothing.
+    /// Printed text per column; empty if none.
     pub printed: [&'static str; 3],
-    /// Why what was printed is not what the row's rule gives, where that is known.
+    /// Known reason why the printed figure differs from the row's rule.
     pub remarks: [&'static str; 3],
-    /// What the row's rule gives, in the unit of what was printed; `None` where no rule was published.
+    /// Value by the row's rule, in the unit of the printed one; `None` if no rule was published.
     pub computed: [Option<f64>; 3],
 }
 
 impl Row {
-    /// Whether column `i` was printed as its rule gives it, to the last digit; `None` where there is nothing to compare.
+    /// Whether column `i` agrees with its rule to the last printed digit; `None` if there is nothing to compare.
     pub fn agrees(&self, i: usize) -> Option<bool> {
         let computed = self.computed[i]?;
         (!self.printed[i].is_empty()).then(|| like(self.printed[i], computed) == self.printed[i])
     }
 }
 
-/// `value` with the digits of a printed number: `0.42x`, `3.2e18`, `23.683`.
+/// Formats `value` with the digits of a printed number: `0.42x`, `3.2e18`, `23.683`.
 pub fn like(printed: &str, value: f64) -> String {
     let number = printed.trim_end_matches('x');
     let unit = &printed[number.len()..];
     let decimals = |text: &str| text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
     match number.split_once('e') {
-        // The exponent as printed: 97.1e3.
+        // Keeps the printed exponent: 97.1e3.
         Some((mantissa, exponent)) => {
             let scale = 10f64.powi(exponent.parse().unwrap_or(0));
             format!("{:.*}e{exponent}", decimals(mantissa), value / scale)
@@ -56,7 +56,7 @@ pub fn like(printed: &str, value: f64) -> String {
     }
 }
 
-/// Every published row with operations or a size, computed.
+/// Returns every published row with operations or a size, recomputed.
 ///
 /// # Errors
 /// None for the table and networks of this crate.
@@ -90,8 +90,8 @@ fn parse(line: &'static str) -> Option<Row> {
     })
 }
 
-/// Changes the layers of a network to those that the published counter saw: MobileNet-v1's classifier is a convolution there,
-/// which makes its Erdős–Rényi density a little greater.
+/// Adapts the layers of a network to the published counter, in which MobileNet-v1's classifier is a convolution. That
+/// makes its Erdős–Rényi density slightly higher.
 pub(super) fn as_counted(model: &str, layers: &mut [Layer]) {
     if let (Some(last), "mobilenet-v1") = (layers.last_mut(), model) {
         last.dims.splice(0..0, [1, 1]);
@@ -99,7 +99,7 @@ pub(super) fn as_counted(model: &str, layers: &mut [Layer]) {
     }
 }
 
-/// Layers of the networks of the tables, as their counter saw them.
+/// Layers of the tables' networks, as their counter sees them.
 struct Networks(BTreeMap<&'static str, Vec<Layer>>);
 
 impl Networks {
@@ -133,7 +133,7 @@ fn compute(row: &Row, networks: &Networks) -> Result<[Option<f64>; 3], sparse::E
         false => flops,
     };
     let absolute = !row.printed[0].ends_with('x');
-    // A whole run of 32000 steps of 4096 examples, or its share of three dense passes.
+    // A whole run of 32000 steps of 4096 examples, or its ratio to three dense passes.
     let training = match absolute {
         true => training * row.multiplier * 32_000.0 * 4096.0,
         false => training * row.multiplier / (3.0 * dense),
@@ -145,7 +145,7 @@ fn compute(row: &Row, networks: &Networks) -> Result<[Option<f64>; 3], sparse::E
     ])
 }
 
-/// Counts of a row's network, and its operations per example of a training iteration.
+/// Counts a row's network, and its operations per example of a training iteration.
 fn counted(row: &Row, layers: &[Layer], width: f64) -> Result<Option<(Counts, f64)>, sparse::Error> {
     let dense = Cost::dense(layers).total.published_flops;
     let wide = widened(layers, width);
@@ -167,7 +167,7 @@ fn counted(row: &Row, layers: &[Layer], width: f64) -> Result<Option<(Counts, f6
         "dense" | "small-dense" | "static" | "snip" | "set" => Training::Sparse.flops(sparse, dense),
         "snfs" => Training::DenseGradient.flops(sparse, dense),
         "rigl" => rigl.flops(sparse, dense),
-        // A run of RigL that finds the mask, and one from the first initialisation with it.
+        // One RigL run finds the mask; a second run trains with it from the first initialisation.
         "static-lottery" => rigl.flops(sparse, dense) + Training::Sparse.flops(sparse, dense),
         "rigl-lottery" => 2.0 * rigl.flops(sparse, dense),
         "pruning" => pruning(row, &wide),
@@ -176,7 +176,7 @@ fn counted(row: &Row, layers: &[Layer], width: f64) -> Result<Option<(Counts, f6
     Ok(Some((total, training)))
 }
 
-/// Sparsities of a row's layers, from the shapes before any widening.
+/// Sparsities of a row's layers, from the shapes before widening.
 fn kept(row: &Row, layers: &[Layer]) -> Result<impl Fn(&Layer) -> Kept + use<>, sparse::Error> {
     let erk = row.distribution == "erk";
     let first = layers.first().map(|l| l.name.clone()).unwrap_or_default();
@@ -196,7 +196,7 @@ fn kept(row: &Row, layers: &[Layer]) -> Result<impl Fn(&Layer) -> Kept + use<>, 
         .collect();
     let dense = layers.iter().filter(|l| stays_dense(l)).map(|l| (l.name.clone(), 0.0));
     let distribution = if erk { Distribution::Erk } else { Distribution::Uniform };
-    // The README gives the resulting share of a setting of 0.9.
+    // The README prints the sparsity that results from a setting of 0.9.
     let sparsity = if readme_mobilenet { 0.9 } else { row.sparsity };
     let options = Options {
         custom: dense.collect(),
@@ -208,8 +208,8 @@ fn kept(row: &Row, layers: &[Layer]) -> Result<impl Fn(&Layer) -> Kept + use<>, 
     Ok(move |layer: &Layer| Kept::share(layer, shares.get(&layer.name).copied().unwrap_or(0.0)))
 }
 
-/// Gradual pruning from step 10000 to 25000 of 32000, as the paper counted it: the first layer dense, the classifier at 0.8
-/// throughout.
+/// Gradual pruning from step 10000 to 25000 of 32000, as the paper counts it: the first layer dense, the classifier
+/// always at 0.8.
 fn pruning(row: &Row, layers: &[Layer]) -> f64 {
     let schedule = Pruning {
         target: row.sparsity,
@@ -234,7 +234,7 @@ fn pruning(row: &Row, layers: &[Layer]) -> f64 {
     schedule.training_flops(32_000, 1000, forward)
 }
 
-/// Widths of the dense networks of as many parameters (reference 4.1).
+/// Widths of dense networks with the same number of parameters (reference 4.1).
 fn small_dense_width(model: &str, sparsity: f64) -> Option<f64> {
     let widths: &[(f64, f64)] = match model {
         "resnet50" => &[(0.8, 0.465), (0.9, 0.34), (0.95, 0.26), (0.965, 0.231)],
@@ -244,7 +244,7 @@ fn small_dense_width(model: &str, sparsity: f64) -> Option<f64> {
     widths.iter().find(|(at, _)| *at == sparsity).map(|(_, width)| *width)
 }
 
-/// What is left of the MNIST network in table 2 of the paper: units, and connections where masks have zeros.
+/// Final MNIST architectures of table 2 of the paper: units, and connections if masks have zeros.
 fn final_architecture(method: &str) -> Option<([usize; 4], Option<usize>)> {
     match method {
         "sbp" => Some(([245, 160, 55, 10], None)),
@@ -256,8 +256,8 @@ fn final_architecture(method: &str) -> Option<([usize; 4], Option<usize>)> {
     }
 }
 
-/// Table 2 counts two operations per connection, 4 bytes per connection and bias, and a bit per weight of the masked layers,
-/// all but the last; whole bytes. How its training costs came about is not known.
+/// Table 2 counts two operations per connection, 4 bytes per connection and bias, and one bit per weight of the masked
+/// layers, which are all but the last, in whole bytes. The rule of its training costs is unknown.
 fn fully_connected((sizes, connections): ([usize; 4], Option<usize>)) -> [Option<f64>; 3] {
     let layers: Vec<usize> = sizes.windows(2).map(|pair| pair[0] * pair[1]).collect();
     let biases: usize = sizes[1..].iter().sum();
@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// A number that is not what its rule gives has a remark, and no other number has.
+    /// Every figure that differs from its rule has a remark, and no other figure has one.
     #[test]
     fn every_difference_is_accounted_for() {
         let rows = rows().unwrap();

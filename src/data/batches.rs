@@ -1,32 +1,32 @@
-//! The order in which training sees its examples.
+//! The order of examples in training.
 
 use rand_chacha::rand_core::Rng;
 
 use super::{Error, Result, stream};
 
-/// Shuffled batches, epoch by epoch: each epoch is a permutation of all examples, drawn anew, and no batch mixes two
-/// epochs (reference 4.4: a shuffle buffer as large as the set, before the repeat). The original's CIFAR driver repeats
-/// before it shuffles, so that epochs mix (4.3); its order cannot be had again in any case, and each example is seen as
+/// Shuffled batches, epoch by epoch. Each epoch is a new permutation of all examples, and no batch mixes two epochs
+/// (reference 4.4: a shuffle buffer as large as the set, before the repeat). The original's CIFAR driver repeats before
+/// it shuffles, so its epochs mix (4.3). Its order is not reproducible in any case, and each example appears equally
 /// often here.
 ///
-/// The permutation is a pure function of (seed, epoch), so the batch of any iteration can be had without the ones
-/// before it, and a resumed run continues exactly. Where the batch size does not divide the number of examples, the
-/// remainder of each permutation is left out: compiled steps have one batch shape, and the left-out examples are others in
-/// each epoch. (The original's recipes divide evenly, so there the two agree.)
+/// The permutation is a pure function of (seed, epoch). The batch of any iteration can be computed without the ones
+/// before it, so a resumed run continues exactly. If the batch size does not divide the number of examples, the
+/// remainder of each permutation is dropped, because compiled steps have one batch shape; each epoch drops different
+/// examples. (The original's recipes divide evenly, so there the two agree.)
 #[derive(Clone, Debug)]
 pub struct BatchOrder {
     examples: usize,
     batch: usize,
     seed: u64,
-    /// The epoch drawn last and its permutation: consecutive calls mostly stay in one epoch.
+    /// The epoch drawn last and its permutation; consecutive calls mostly stay in one epoch.
     drawn: Option<(u64, Vec<i32>)>,
 }
 
 impl BatchOrder {
-    /// The order of `examples` examples in batches of `batch`.
+    /// Creates the order of `examples` examples in batches of `batch`.
     ///
     /// # Errors
-    /// When `batch` is 0 or exceeds `examples`, or an index would exceed 31 bits.
+    /// A `batch` of 0 or above `examples`, or an index above 31 bits.
     pub fn new(examples: usize, batch: usize, seed: u64) -> Result<Self> {
         if batch == 0 || batch > examples || i32::try_from(examples).is_err() {
             return Err(Error::Batch { batch, examples });
@@ -39,13 +39,13 @@ impl BatchOrder {
         })
     }
 
-    /// Whole batches in an epoch.
+    /// Full batches per epoch.
     pub fn steps_per_epoch(&self) -> usize {
         self.examples / self.batch
     }
 
-    /// Indices of the examples of iterations `start .. start + count` (0-based, over all epochs): `count * batch` of
-    /// them, in `0..examples`, as a row-major `s32[count, batch]`.
+    /// Returns the example indices of iterations `start .. start + count` (0-based, over all epochs): `s32[count,
+    /// batch]`, row-major, values in `0..examples`.
     pub fn indices(&mut self, start: u64, count: usize) -> Vec<i32> {
         let steps_per_epoch = self.steps_per_epoch() as u64;
         let mut indices = Vec::with_capacity(count * self.batch);
@@ -70,7 +70,7 @@ impl BatchOrder {
     }
 }
 
-/// Fisher-Yates, from the last element down. Each index is the high word of a 64-bit draw times its bound: one draw per
+/// Fisher-Yates from the last element down. Each index is the high word of a 64-bit draw times its bound: one draw per
 /// element, with a relative bias below 2^-32.
 fn shuffled(examples: i32, rng: &mut impl Rng) -> Vec<i32> {
     let mut order: Vec<i32> = (0..examples).collect();
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn shuffling_is_uniform() {
-        // 24 orders of 4 elements, 24000 draws: 1000 each, standard deviation 31.
+        // 24 permutations of 4 elements in 24000 draws: 1000 each, with a standard deviation of 31.
         let mut counts = std::collections::BTreeMap::new();
         for epoch in 0..24_000 {
             *counts.entry(shuffled(4, &mut stream(3, "shuffle", epoch))).or_insert(0) += 1;

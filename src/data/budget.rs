@@ -1,24 +1,24 @@
-//! Bounds what all threads together hold of large records and pictures: each waits until there is room for its own.
+//! Limits the memory that all threads together hold in large records and pictures: each thread waits for its share.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Bytes of records and picture files under way.
+/// Budget for records and encoded pictures, in bytes.
 pub(super) static RECORDS: Budget = Budget::new(160 << 20, 4 << 20);
-/// Bytes of pictures being decoded.
+/// Budget for pictures being decoded, in bytes.
 pub(super) static PIXELS: Budget = Budget::new(super::picture::LARGEST_DECODED as u64, 8 << 20);
 
-/// A number of bytes that threads share.
+/// A number of bytes shared among threads.
 #[derive(Debug)]
 pub(super) struct Budget {
     total: u64,
-    /// What is held without asking: threads are few, and most records and pictures are smaller.
+    /// Requests up to this size need no permit: threads are few, and most records and pictures are smaller.
     small: u64,
     taken: Mutex<u64>,
     returned: Condvar,
 }
 
-/// Bytes that a thread holds until this is dropped. A thread that holds some of [`RECORDS`] may take some of [`PIXELS`], but
-/// not the other way round, and nothing twice: it would wait for itself.
+/// Bytes reserved by a thread until drop. A thread that holds some of [`RECORDS`] may take some of [`PIXELS`], but not
+/// the other way round, and no budget twice: it would deadlock.
 #[derive(Debug)]
 pub(super) struct Permit {
     budget: &'static Budget,
@@ -35,7 +35,7 @@ impl Budget {
         }
     }
 
-    /// Waits for room for `bytes`, or for all if that is less. `None` if so few need no room.
+    /// Waits until `bytes` are free, capped at the whole budget. Returns `None` if so few need no permit.
     pub(super) fn take(&'static self, bytes: u64) -> Option<Permit> {
         if bytes <= self.small {
             return None;

@@ -1,6 +1,6 @@
-//! CIFAR-10 in its binary form: 32x32 colour images in ten classes, six files of records.
+//! CIFAR-10 in its binary format: 32x32 colour images in ten classes, stored in six record files.
 //!
-//! A record is one byte with the label, then the image as three planes (red, green, blue) of 32 rows of 32 bytes.
+//! A record is one label byte, then the image as three planes (red, green, blue) of 32 rows of 32 bytes.
 
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -12,30 +12,30 @@ use super::{Dataset, Error, MAX_SET_BYTES, Result, Split};
 use crate::files;
 use crate::report::{escape, note};
 
-/// Examples of the published training and test sets.
+/// Number of examples in the published training and test sets.
 pub const EXAMPLES: [usize; 2] = [50_000, 10_000];
 /// Height and width of an image.
 pub const SIDE: usize = 32;
-/// Colours of a pixel.
+/// Colour channels per pixel.
 pub const CHANNELS: usize = 3;
 /// Number of classes.
 pub const CLASSES: usize = 10;
 /// Bytes of a record.
 pub const RECORD: usize = 1 + CHANNELS * SIDE * SIDE;
 
-/// What a folder holds that has it.
+/// Description of a folder that holds the set, for messages.
 pub const FILES: &str = "its binary version (data_batch_1.bin to data_batch_5.bin, test_batch.bin)";
 
-/// The file that makes a folder one of CIFAR-10.
+/// File name that identifies a CIFAR-10 folder.
 pub const TEST_FILE: &str = "test_batch.bin";
 
-/// The folder with the files, which is `dir` or in it.
+/// Returns the folder with the files: `dir` or its subfolder.
 pub fn folder(dir: &Path) -> PathBuf {
     let unpacked = dir.join("cifar-10-batches-bin");
     if unpacked.is_dir() { unpacked } else { dir.into() }
 }
 
-/// Whether a folder holds a file of either part.
+/// Whether a folder holds a file of either split.
 pub fn is_in(dir: &Path) -> bool {
     let dir = folder(dir);
     let files = [Split::Train, Split::Test].map(names).concat();
@@ -58,15 +58,16 @@ fn find(dir: &Path, name: &str) -> Option<PathBuf> {
     }
 }
 
-/// Reads one part: images `u8[N, 32, 32, 3]`, labels `s32[N]` (published: 50000 train in `data_batch_1.bin` to
-/// `data_batch_5.bin`, 10000 test in `test_batch.bin`), in the order of the files.
+/// Reads one split: images `u8[N, 32, 32, 3]`, labels `s32[N]`, in file order. The published set has 50000 training
+/// examples in `data_batch_1.bin` to `data_batch_5.bin` and 10000 test examples in `test_batch.bin`.
 ///
-/// Files may lie in `dir` or in its folder `cifar-10-batches-bin`, which the published archive unpacks to. Each may hold
-/// any number of records. A training set may have fewer files, numbered from 1 without a gap; a note then names the others.
+/// The files may be in `dir` or in its subfolder `cifar-10-batches-bin`, which the published archive unpacks to. A file
+/// may hold any number of records. A training set may have fewer files, numbered from 1 without a gap; a note then
+/// names the missing ones.
 ///
 /// # Errors
-/// A missing file, one that is not whole records or holds none, more than [`MAX_SET_BYTES`] in all, or a label not below
-/// [`CLASSES`].
+/// A missing file, an empty file or one with a partial record, more than [`MAX_SET_BYTES`] in total, or a label of at
+/// least [`CLASSES`].
 pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
     let (paths, missing) = files(dir, split)?;
     if !missing.is_empty() {
@@ -88,10 +89,10 @@ pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
     })
 }
 
-/// The files of a part, which are all, or all before the first that is missing; and the names of those missing.
+/// Returns the files of a split up to the first missing one, and the names of the missing files.
 ///
 /// # Errors
-/// No file, or a gap.
+/// No file at all, or a gap in the numbering.
 pub fn files(dir: &Path, split: Split) -> Result<(Vec<PathBuf>, Vec<String>)> {
     let (dir, mut names) = (folder(dir), names(split));
     let found: Vec<Option<PathBuf>> = names.iter().map(|name| find(&dir, name)).collect();
@@ -110,7 +111,7 @@ pub fn files(dir: &Path, split: Split) -> Result<(Vec<PathBuf>, Vec<String>)> {
     Ok((found.into_iter().flatten().collect(), missing))
 }
 
-/// Appends the records of a file.
+/// Appends the records of a file to the set.
 fn read(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<i32>) -> Result<()> {
     let file = files::open(path).map_err(Error::io(path))?;
     let bytes = file.metadata().map_err(Error::io(path))?.len();
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// Record `i`: label `i`, pixel (row, column) of plane `p` the number `i + row + 2 column + 100 p`, less multiples of 256.
+    /// Record `i`: label `i`; pixel (row, column) of plane `p` is `i + row + 2 column + 100 p` modulo 256.
     fn record(i: u8) -> Vec<u8> {
         let pixel = |p: usize, at: usize| i.wrapping_add((at / SIDE + 2 * (at % SIDE) + 100 * p) as u8);
         let planes = (0..CHANNELS).flat_map(|p| (0..SIDE * SIDE).map(move |at| pixel(p, at)));

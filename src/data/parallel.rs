@@ -1,12 +1,12 @@
-//! The same work on many files, by a few threads.
+//! Runs the same work on many items with a few threads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// What `work` makes of each of `0..count`, in this order whichever of the `threads` threads does it. After an error no more
-/// is begun, and the error of the lowest number is returned.
+/// Returns `work` of each of `0..count` in order, computed by `threads` threads. After an error no further item starts,
+/// and the error of the lowest index is returned.
 pub(super) fn map<T: Send, E: Send>(
     count: usize,
     threads: usize,
@@ -29,7 +29,7 @@ pub(super) fn map<T: Send, E: Send>(
         }
     };
     thread::scope(|scope| {
-        // Where the system gives fewer threads, those do the work; without any, this one does.
+        // If fewer threads can start, those do the work; if none can, the current one does.
         let wanted = 0..threads.clamp(1, count.max(1));
         let started = wanted.map_while(|_| crate::threads::spawn(scope, "files", worker).ok());
         if started.count() == 0 {

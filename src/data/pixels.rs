@@ -1,4 +1,4 @@
-//! How pixels become what a network takes: graphs over the batch, on the device.
+//! Graphs that convert a batch of pixels to network inputs on the device.
 
 use hlo::random::Key;
 use hlo::{DType, Literal, Shape, Tensor};
@@ -6,23 +6,23 @@ use models::Family;
 
 use crate::rng;
 
-/// One of the original's three ways, each that of a driver.
+/// Preprocessing of the original's three drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preprocessing {
-    /// Pixels times 1/255 (reference 4.4).
+    /// Scales pixels by 1/255 (reference 4.4).
     Mnist,
-    /// Each image less its mean, over its standard deviation; for training then padded by 4, its edges mirrored, cropped
-    /// to its size and flipped at random (reference 4.3).
+    /// Standardises each image by its own mean and standard deviation. For training, then pads by 4 with mirrored
+    /// edges, crops to the original size and flips at random (reference 4.3).
     Cifar,
-    /// Each colour less the mean of ImageNet's, times `1 / std` in float32, as the original's session computes it (reference
-    /// 2.2, 4.2).
+    /// Subtracts ImageNet's mean from each channel and multiplies by `1 / std` in float32, as the original's session
+    /// computes it (reference 2.2, 4.2).
     ImageNet,
 }
 
-/// Pixels by which an image is padded on each side before it is cropped.
+/// Padding on each side of an image before the crop, in pixels.
 const PADDING: usize = 4;
 
-/// Means and standard deviations of red, green and blue in ImageNet, as shares of the largest value.
+/// Means and standard deviations of ImageNet's RGB channels, as fractions of the maximum value.
 const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
@@ -37,14 +37,14 @@ fn imagenet() -> [[f32; 3]; 2] {
 }
 
 impl Preprocessing {
-    /// Every way with its name.
+    /// Every variant with its name.
     pub const ALL: [(&'static str, Preprocessing); 3] = [
         ("mnist", Preprocessing::Mnist),
         ("cifar", Preprocessing::Cifar),
         ("imagenet", Preprocessing::ImageNet),
     ];
 
-    /// That of the driver which trains networks of this family.
+    /// The preprocessing of the driver that trains networks of this family.
     pub fn of(family: Family) -> Self {
         match family {
             Family::MnistFc => Preprocessing::Mnist,
@@ -53,12 +53,12 @@ impl Preprocessing {
         }
     }
 
-    /// Whether training draws random numbers for it. (ImageNet's images are cropped and flipped as they are decoded.)
+    /// Whether training augments at random. (ImageNet's images are cropped and flipped when they are decoded.)
     pub fn is_random(self) -> bool {
         self == Preprocessing::Cifar
     }
 
-    /// Whether it can be done to examples of these dimensions.
+    /// Whether it applies to examples of these dimensions.
     pub fn takes(self, dims: &[usize]) -> bool {
         match self {
             Preprocessing::Mnist => true,
@@ -67,7 +67,7 @@ impl Preprocessing {
         }
     }
 
-    /// `f32[batch, ..]` of `pixels` `u8[batch, ..]`, as evaluation takes them.
+    /// Builds `f32[batch, ..]` from `pixels` `u8[batch, ..]` for evaluation.
     pub fn apply(self, pixels: Tensor<'_>) -> Tensor<'_> {
         let images = pixels.convert(DType::F32);
         match self {
@@ -106,7 +106,8 @@ impl Preprocessing {
         }
     }
 
-    /// As [`Preprocessing::apply`], for training: changed at random, as `key` has it, where it [is](Self::is_random).
+    /// As [`Preprocessing::apply`], for training: augmented with the random numbers of `key` if
+    /// [`is_random`](Self::is_random).
     pub fn augment<'g>(self, pixels: Tensor<'g>, key: Key<'g>) -> Tensor<'g> {
         let images = self.apply(pixels);
         match self {
@@ -116,7 +117,7 @@ impl Preprocessing {
     }
 }
 
-/// Each image less its mean, over its standard deviation, which is taken to be that of one unequal pixel at least.
+/// Standardises each image. The standard deviation is at least that of an image with a single differing pixel.
 fn standardise<'g>(images: Tensor<'g>) -> Tensor<'g> {
     let dims = images.dims();
     let axes: Vec<usize> = (1..dims.len()).collect();
@@ -128,22 +129,22 @@ fn standardise<'g>(images: Tensor<'g>) -> Tensor<'g> {
     centred / of_image(variance.sqrt().max(least))
 }
 
-/// Where each image of a batch is cropped, after it was padded by mirroring its edges, and whether it is flipped then.
+/// Crop position after mirrored padding, and flip, for each image of a batch.
 pub struct Crop<'g> {
     /// First row, `s32[batch]`, from 0 to twice the padding.
     pub top: Tensor<'g>,
-    /// First column, likewise.
+    /// First column, `s32[batch]`, from 0 to twice the padding.
     pub left: Tensor<'g>,
-    /// Whether left and right change places, `pred[batch]`.
+    /// Whether left and right are swapped, `pred[batch]`.
     pub flipped: Tensor<'g>,
 }
 
 impl<'g> Crop<'g> {
-    /// Uniform offsets and fair flips, a function of the key and the image's place in the batch.
+    /// Uniform offsets and fair flips, a function of the key and the position in the batch.
     pub fn draw(key: Key<'g>, batch: usize) -> Self {
         let [top, left] = key.fold(rng::hash64("crop", "")).bits(&[batch]);
         let [flip, _] = key.fold(rng::hash64("flip", "")).bits(&[batch]);
-        // 24 bits times the number of offsets fit into a word; its upper part is the offset.
+        // The product of 24 bits and the number of offsets fits into a word; its upper part is the offset.
         let offsets = (2 * PADDING + 1) as f64;
         let offset = |bits: Tensor<'g>| {
             let scaled = bits.shift_right_logical(8.0) * offsets;
@@ -156,8 +157,8 @@ impl<'g> Crop<'g> {
         }
     }
 
-    /// The cropped images, of the size they had: `[batch, height, width, colours]`. Every pixel is looked up where it comes
-    /// from, so nothing is padded.
+    /// Returns the cropped images in their original size, `[batch, height, width, channels]`. Gathers each pixel from
+    /// its source instead of padding.
     pub fn of(&self, images: Tensor<'g>) -> Tensor<'g> {
         let dims = images.dims();
         let &[batch, height, width, colours] = &dims[..] else {
@@ -177,7 +178,7 @@ impl<'g> Crop<'g> {
     }
 }
 
-/// The row, of `rows`, that a row of the padded image repeats: the first and the last are twice there.
+/// Source row, out of `rows`, of a row of the padded image. Mirroring repeats the first and the last row.
 fn mirrored(padded: Tensor<'_>, rows: usize) -> Tensor<'_> {
     let row = padded - PADDING as f64;
     let row = row.lt(0.0).select(-1.0 - row, row);
@@ -191,7 +192,7 @@ mod tests {
     use super::*;
     use hlo::Graph;
 
-    /// Outputs of a graph without inputs.
+    /// Evaluates a graph without inputs.
     fn evaluate(build: impl for<'g> FnOnce(&'g Graph) -> Vec<Tensor<'g>>) -> Vec<Literal> {
         let g = Graph::new("pixels");
         let outputs: Vec<_> = build(&g).into_iter().map(|t| t.output()).collect();
@@ -202,7 +203,7 @@ mod tests {
         Key::new(g.constant(Literal::new(&[2], &[seed, 0])))
     }
 
-    /// The reference's words (4.3), pixel by pixel: pad, crop, flip.
+    /// The reference's definition (4.3), pixel by pixel: pad, crop, flip.
     fn cropped(image: &[f32], side: usize, [top, left]: [i32; 2], flipped: bool) -> Vec<f32> {
         let padded_side = side + 2 * PADDING;
         let inner = |at: usize| match at.checked_sub(PADDING) {
@@ -298,7 +299,7 @@ mod tests {
         for (i, got) in got[..48].iter().enumerate() {
             assert!((f64::from(*got) - (5.0 * i as f64 - mean) / std).abs() < 1e-6);
         }
-        // Of an image without contrast nothing is left, and little contrast is not made the most of.
+        // An image without contrast becomes zero, and low contrast is not amplified to the full range.
         assert_eq!(got[48..], [0.0; 48]);
         let last: f32 = results[1].to_vec::<f32>().unwrap()[11];
         let least = (1.0 / 12.0f64).sqrt();

@@ -1,5 +1,5 @@
-//! ImageNet, or other pictures in TFRecords with its features, one at a time: a record is read where it lies, its picture
-//! decoded, cropped, resized and, for training, changed at random (reference 4.2).
+//! Pictures in TFRecords with ImageNet's features, one at a time: read the record, decode its picture, crop, resize,
+//! and for training augment (reference 4.2).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,29 +16,29 @@ use super::tfrecord::{self, Indexed, Problem, Record, Scratch};
 use super::{Error, Result, Split, cores, folder, named, parallel, stream};
 use crate::report::escape;
 
-/// Examples of the published training and validation sets.
+/// Number of examples in the published training and validation sets.
 pub const EXAMPLES: [usize; 2] = [1_281_167, 50_000];
 /// Number of classes of ImageNet.
 pub const CLASSES: usize = 1000;
-/// What a folder holds that has them.
+/// Description of a folder that holds them, for messages.
 pub const FILES: &str =
     "its TFRecords (train-00000-of-01024 to train-01023-of-01024, validation-00000-of-00128 and so on)";
 
-/// The records of a split, in the order of the files' names and of their places in them.
+/// The records of a split, ordered by file name and position.
 pub struct Records {
     files: Vec<Indexed>,
-    /// Index of the first record of each file, and at last the number of records.
+    /// Index of the first record of each file; the last element is the number of records.
     starts: Vec<usize>,
     preprocessor: Preprocessor,
     classes: usize,
     /// Number of classes that the folder lists, if it does.
     listed: Option<usize>,
     seed: u64,
-    /// Files that end before their end, because a length is damaged.
+    /// Files that are only read in part, because a record length is damaged.
     damaged: usize,
 }
 
-/// What the files of a split are for; the first that there are is taken.
+/// Roles of the files of a split; the first role with files is used.
 fn roles(split: Split) -> &'static [Role] {
     match split {
         Split::Train => &[Role::Train],
@@ -46,13 +46,13 @@ fn roles(split: Split) -> &'static [Role] {
     }
 }
 
-/// Whether a folder holds files of either split, some of which may be missing.
+/// Whether a folder holds files of either split. Some shards may be missing.
 pub fn are_in(dir: &Path) -> bool {
     let all = [roles(Split::Train), roles(Split::Test)].concat();
     shards::exist(dir, &all).is_ok_and(|exist| exist)
 }
 
-/// The files of a split.
+/// Finds the files of a split.
 ///
 /// # Errors
 /// As [`shards::find`].
@@ -60,11 +60,11 @@ pub fn find(dir: &Path, split: Split) -> tfrecord::Result<Shards> {
     shards::find(dir, roles(split))
 }
 
-/// The files of a split with their records. `skip_corrupt` of them may be damaged: the records before the damage are kept.
-/// What is left out is told to `note`.
+/// Opens the files of a split and finds their records. Up to `skip_corrupt` files may be damaged; the records before
+/// the damage are kept, and `note` receives a message about what is skipped.
 ///
 /// # Errors
-/// As [`find`], files that cannot be read, or more damaged ones.
+/// As [`find`], files that cannot be read, or more damaged files than allowed.
 pub fn open_files(
     dir: &Path,
     split: Split,
@@ -109,8 +109,8 @@ impl Records {
     /// Finds the files of a split and the records in them.
     ///
     /// # Errors
-    /// A network that takes no square pictures in colour; missing or damaged files, of which
-    /// [`Form::skip_corrupt`] may be, each of them then without the records from the damaged one on; no records at all.
+    /// A network that does not take square colour pictures; missing files; more than [`Form::skip_corrupt`] damaged
+    /// files (each loses its records from the damage on); or no records at all.
     pub fn open(dir: &Path, split: Split, form: &Form) -> Result<Self> {
         let &[size, width, 3] = form.dims else {
             return Err(Error::NotPictures { dims: form.dims.into() });
@@ -138,17 +138,17 @@ impl Records {
         })
     }
 
-    /// Number of classes: those that the folder lists, else those of the network.
+    /// Number of classes: those that the folder lists, else those of the network. Labels are below it.
     pub fn classes(&self) -> usize {
         self.listed.unwrap_or(self.classes)
     }
 
-    /// Files whose rest is left out.
+    /// Files whose remainder is dropped.
     pub fn damaged(&self) -> usize {
         self.damaged
     }
 
-    /// Gives `take` what tells these files from others: their names, and where their records begin.
+    /// Passes the identity of the files to `take`: their names and record offsets.
     pub fn describe(&self, mut take: impl FnMut(&[u8])) {
         for file in &self.files {
             let name = file.path().file_name().unwrap_or_default();
@@ -157,7 +157,7 @@ impl Records {
         }
     }
 
-    /// Starts to make examples; of what `options` let be corrupt the damaged files are a part.
+    /// Starts the pipeline. Damaged files count towards the corrupt examples that `options` allow.
     ///
     /// # Errors
     /// As [`Pipeline::start`].
@@ -170,10 +170,10 @@ impl Records {
         Pipeline::start(self, order, options, first)
     }
 
-    /// File and offset of an example.
+    /// Returns the file and offset of an example.
     ///
     /// # Panics
-    /// If there is no such example.
+    /// If `index` is out of range.
     pub fn place(&self, index: usize) -> (&Path, u64) {
         let (file, record) = self.locate(index);
         (file.path(), file.offset(record))
@@ -184,7 +184,7 @@ impl Records {
         (&self.files[file], index - self.starts[file])
     }
 
-    /// The label that a record tells, from 0.
+    /// Returns the label of a record, from 0.
     fn label(&self, record: &Record, found: i64, first: i64) -> Result<i32> {
         let label = found.checked_sub(first).and_then(|label| usize::try_from(label).ok());
         match label.filter(|&label| label < self.classes) {
@@ -199,14 +199,14 @@ impl Records {
 }
 
 impl Source for Records {
-    /// Bytes of a record.
+    /// Buffer for one record.
     type Scratch = Vec<u8>;
 
     fn len(&self) -> usize {
         self.starts.last().copied().unwrap_or(0)
     }
 
-    /// Pixels are from 0 to 255, and somewhat beyond where resizing overshoots.
+    /// Pixels are from 0 to 255, or slightly outside where bicubic resizing overshoots.
     fn image(&self) -> Shape {
         let size = self.preprocessor.size;
         Shape::new(DType::F32, [size, size, 3])
@@ -214,7 +214,7 @@ impl Source for Records {
 
     fn read(&self, example: Place, bytes: &mut Vec<u8>, out: &mut [u8]) -> Result<i32> {
         let (file, index) = self.locate(example.index);
-        // A large record is not kept once its permit is gone.
+        // Frees a large record together with its permit.
         let permit = RECORDS.take(file.bytes(index));
         let mut large = vec![];
         let bytes = if permit.is_some() { &mut large } else { bytes };
@@ -236,10 +236,10 @@ impl Source for Records {
     }
 }
 
-/// A file with the records before the first whose length is damaged, and what that is.
+/// A file with the records before the first damaged length, and the damage.
 type Found = (Indexed, Option<tfrecord::Error>);
 
-/// Finds the records of every file, several at a time: each costs a look at every record's head.
+/// Finds the records of every file, several at a time, because each file needs a read per record header.
 fn index(paths: &[PathBuf]) -> tfrecord::Result<Vec<Found>> {
     let scratch = Scratch::default();
     parallel::map(paths.len(), cores(), |i| {

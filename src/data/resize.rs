@@ -1,16 +1,16 @@
-//! Images of one size as a network of another takes them.
+//! Resizes images of a data set to the size that a network takes.
 
 use hlo::Literal;
 
 use super::{Dataset, mnist};
 
-/// How many times larger images are made, in height and width, at most.
+/// Maximum factor by which images are enlarged, in height and in width.
 pub const LARGEST: usize = 2;
 
-/// The data set with images as a network takes them that wants examples of `dims`: grey ones in three equal colours for
-/// `[height, width, 3]`, and resized bilinearly (pixel centres halfway, borders repeated, rounded to the nearest of 0 to
-/// 255). What has no such form, or these dimensions already, stays as it is; so do images that would become more than
-/// [`LARGEST`] times as large, which are hardly meant.
+/// Converts images to the `dims` that a network takes. For `[height, width, 3]`, grey images get three equal channels,
+/// and images are resized bilinearly (half-pixel centres, clamped borders, rounded to 0 to 255). Returns the set
+/// unchanged if it already has these dimensions, cannot be converted, or would be enlarged by more than [`LARGEST`],
+/// which is hardly intended.
 pub fn fit(set: Dataset, dims: &[usize]) -> Dataset {
     let found = set.images.dims().get(1..).unwrap_or_default();
     let from = match *found {
@@ -33,7 +33,7 @@ pub fn fit(set: Dataset, dims: &[usize]) -> Dataset {
     }
 }
 
-/// The two pixels, along one axis, that a pixel lies between, and the share of the second.
+/// The two input pixels around an output pixel along one axis, and the weight of the second.
 type Tap = ([usize; 2], f32);
 
 fn taps(from: usize, to: usize) -> Vec<Tap> {
@@ -46,7 +46,7 @@ fn taps(from: usize, to: usize) -> Vec<Tap> {
     (0..to).map(tap).collect()
 }
 
-/// Appends an image of `[height, width, channels]` at these rows and columns, in three colours.
+/// Appends an image of `[height, width, channels]`, sampled at these rows and columns, in three channels.
 fn resize(image: &[u8], [_, width, channels]: [usize; 3], rows: &[Tap], columns: &[Tap], pixels: &mut Vec<u8>) {
     for &(row, down) in rows {
         for &(column, right) in columns {
@@ -82,7 +82,7 @@ mod tests {
         let resized = fit(set(&[1, 2, 2, 3], &images), &[4, 4, 3]);
         assert_eq!(resized.images.dims(), [1, 4, 4, 3]);
         let colour = |c: usize| -> Vec<u8> { resized.images.bytes().iter().skip(c).step_by(3).copied().collect() };
-        // Red is 0 100 / 0 200: a quarter and three quarters of the way from centre to centre, the ends outside.
+        // Red is 0 100 / 0 200: a quarter and three quarters of the way between centres; the ends are clamped.
         assert_eq!(
             colour(0),
             [0, 25, 75, 100, 0, 31, 94, 125, 0, 44, 131, 175, 0, 50, 150, 200]
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(larger.images.dims(), [2, 32, 32, 3]);
         let bytes = larger.images.bytes();
         assert!(bytes.chunks(3).all(|p| p[0] == p[1] && p[1] == p[2]));
-        // The first pixel's centre lies outside the first centre of the smaller image.
+        // The first pixel's centre lies before the first centre of the smaller image.
         assert_eq!((bytes[0], bytes[3 * 1024]), (pixels[0], pixels[784]));
     }
 

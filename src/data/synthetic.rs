@@ -1,12 +1,12 @@
-//! Random examples in the form that a network takes, where no data set is at hand.
+//! Random examples in the shape that a network takes, for use without a data set.
 
 use hlo::{DType, Literal, Shape};
 
 use super::{Dataset, Split};
 use crate::rng::{BoundedRng, stream};
 
-/// `examples` images `u8[examples, dims..]`, every pixel uniform, and labels uniform over `classes`: a function of the
-/// arguments.
+/// Returns `examples` images `u8[examples, dims..]` with uniform pixels, and labels uniform over `classes`. The result
+/// depends only on the arguments.
 pub fn generate(dims: &[usize], classes: usize, examples: usize, split: Split, seed: u64) -> Dataset {
     let name = match split {
         Split::Train => "train",
@@ -28,7 +28,7 @@ pub fn generate(dims: &[usize], classes: usize, examples: usize, split: Split, s
     }
 }
 
-/// `examples` images whose every pixel is 0, all of class 0, in the form of [`generate`].
+/// Returns `examples` black images of class 0, in the shapes of [`generate`].
 pub fn null(dims: &[usize], classes: usize, examples: usize) -> Dataset {
     Dataset {
         images: Literal::zeros(Shape::new(DType::U8, [&[examples], dims].concat())),
@@ -54,7 +54,7 @@ mod tests {
         let labels: Vec<i32> = set.labels.to_vec().unwrap();
         assert!((0..4).all(|class| labels.contains(&class)) && labels.iter().all(|label| (0..4).contains(label)));
         assert!((0..=255).all(|value| set.images.bytes().contains(&value)));
-        // Fewer examples are the first of more.
+        // A smaller set is a prefix of a larger one.
         assert!(
             set.images
                 .bytes()

@@ -1,28 +1,27 @@
-//! Makes control characters of names from outside visible, wherever they are shown or written.
+//! Escapes control characters in external names wherever they are printed or written.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Whether a terminal acts on a character: C0 and C1 controls, line and paragraph separators, and marks that change the
-/// direction of text.
+/// Whether terminals interpret a character: C0 and C1 controls, line and paragraph separators, and bidirectional marks.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A name on one line: every control character escaped as in a Rust string (`\n`, `\u{1b}`).
+/// Escapes every control character of a name as in a Rust string (`\n`, `\u{1b}`), so that it stays on one line.
 pub fn name(text: &str) -> Cow<'_, str> {
     escaped(text, acts, |out, c| out.extend(c.escape_default()))
 }
 
-/// A path as [`name`].
+/// As [`name`], for a path.
 pub fn path(path: &Path) -> String {
     name(&path.to_string_lossy()).into_owned()
 }
 
-/// Text of several lines as it is shown: as [`name`], but line ends and tabs stay. Names within the text are escaped before
-/// they are put there: their line ends cannot be told from those of the text.
+/// As [`name`], for text of several lines: newlines and tabs stay. Escape names before inserting them in the text,
+/// because their newlines would look like the text's own.
 pub fn text(text: &str) -> Cow<'_, str> {
     escaped(
         text,
@@ -31,7 +30,7 @@ pub fn text(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// Serialised JSON with the same meaning, in which control characters within strings are written as `\u001b`.
+/// Writes control characters in strings of serialised JSON as `\u001b`, without changing its meaning.
 pub fn json(text: &str) -> Cow<'_, str> {
     let hex = |out: &mut String, c: char| {
         let mut units = [0; 2];

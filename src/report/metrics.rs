@@ -1,25 +1,25 @@
-//! `metrics.jsonl`: one JSON object per line, each with the iteration it belongs to.
+//! `metrics.jsonl`: one JSON object per line, each with its iteration.
 
 use std::fs::File;
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// Appends lines to the metrics file that [`crate::checkpoint::RunDir::metrics`] opened. A line reaches the file whole, as
-/// soon as it is written.
+/// Appends lines to the metrics file opened by [`crate::checkpoint::RunDir::metrics`]. Each line is written at once and
+/// whole.
 #[derive(Debug)]
 pub struct Writer(File);
 
 impl Writer {
-    /// A writer at the end of `file`.
+    /// Creates a writer at the end of `file`.
     pub fn new(file: File) -> Self {
         Writer(file)
     }
 
-    /// Appends one record, which must have an `iteration` for resuming to go by.
+    /// Appends one record. It must have an `iteration`, which resuming needs.
     ///
     /// # Errors
-    /// A record without JSON form, or what the file system reports.
+    /// A record that cannot be serialised, or I/O errors.
     pub fn write(&mut self, record: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');

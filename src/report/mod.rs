@@ -1,4 +1,4 @@
-//! What a run tells while it goes on.
+//! Output of commands: progress, tables, notes and metrics.
 
 pub mod escape;
 pub mod metrics;
@@ -11,8 +11,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A line for people on standard error, formatted as by `format!`, its control characters escaped ([`escape::text`]). Unlike `eprintln!` it does not fail when nobody reads:
-/// a run goes on, and saves, after its terminal is closed.
+/// Prints a line to standard error, formatted as by `format!`, with control characters escaped ([`escape::text`]).
+/// Unlike `eprintln!` it does not panic if standard error is closed: a run continues and saves after its terminal is
+/// closed.
 macro_rules! note {
     ($($message:tt)*) => {
         $crate::report::write_note(format_args!($($message)*))
@@ -20,24 +21,24 @@ macro_rules! note {
 }
 pub(crate) use note;
 
-/// See [`note`].
+/// Implements [`note`].
 pub(crate) fn write_note(message: std::fmt::Arguments<'_>) {
     let message = message.to_string();
     let _ = writeln!(std::io::stderr(), "{}", escape::text(&message));
 }
 
-/// A path in JSON, which is text: what is no text in it is replaced.
+/// Serialises a path as text; non-Unicode parts are replaced.
 ///
 /// # Errors
-/// The serializer's.
+/// Those of the serializer.
 pub fn path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 
-/// As [`path()`].
+/// As [`path()`], for an optional path.
 ///
 /// # Errors
-/// The serializer's.
+/// Those of the serializer.
 pub fn path_or_none<S: serde::Serializer>(of: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     match of {
         Some(of) => path(of, serializer),
@@ -47,12 +48,12 @@ pub fn path_or_none<S: serde::Serializer>(of: &Option<PathBuf>, serializer: S) -
 
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`detail`] says anything from now on (`-v`).
+/// Enables or disables [`detail`] (`-v`).
 pub fn set_verbose(verbose: bool) {
     VERBOSE.store(verbose, Ordering::Relaxed);
 }
 
-/// Text on standard error for those who asked for details; made only then.
+/// Prints text to standard error if `-v` is set; otherwise the text is not computed.
 pub fn detail(text: impl FnOnce() -> String) {
     if VERBOSE.load(Ordering::Relaxed) {
         note!("{}", text().trim_end());

@@ -1,4 +1,4 @@
-//! How far training is: a bar on a terminal, else a line every ten seconds. Always on standard error.
+//! Training progress: a bar on a terminal, else a line every ten seconds. Always on standard error.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ const TEMPLATE: &str = "{bar:32} {pos}/{len} {msg} ETA {eta}";
 pub struct Progress {
     bar: ProgressBar,
     total: u64,
-    /// Iteration and time at which this process started to train.
+    /// Iteration and time at which this process started training.
     start: (u64, Instant),
     last_line: Instant,
     silent: bool,
 }
 
 impl Progress {
-    /// For iterations `start` to `total`.
+    /// Creates the progress of iterations `start` to `total`.
     pub fn new(start: u64, total: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(5));
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
@@ -37,14 +37,14 @@ impl Progress {
         }
     }
 
-    /// Shows nothing, because another process does.
+    /// Hides the bar, because another process shows it.
     pub fn silent(mut self) -> Self {
         self.bar.set_draw_target(ProgressDrawTarget::hidden());
         self.silent = true;
         self
     }
 
-    /// Shows that `iteration` iterations are done, with the newest training loss and accuracy (a share).
+    /// Shows that `iteration` iterations are done, with the latest training loss and accuracy (a fraction).
     pub fn update(&mut self, iteration: u64, loss: f32, accuracy: f32) {
         let accuracy = 100.0 * accuracy;
         self.advance(iteration, |rate| {
@@ -52,7 +52,7 @@ impl Progress {
         });
     }
 
-    /// Shows that `iteration` of whatever is counted are done, and what `figures` says of their number per second.
+    /// Shows that `iteration` items are done, with the text of `figures` for the rate per second.
     pub fn advance(&mut self, iteration: u64, figures: impl FnOnce(f64) -> String) {
         let rate = rate(iteration - self.start.0.min(iteration), self.start.1.elapsed());
         if self.bar.is_hidden() {
@@ -71,20 +71,20 @@ impl Progress {
         self.bar.set_position(iteration);
     }
 
-    /// A line for people, above the bar.
+    /// Prints a line above the bar.
     pub fn println(&self, line: &str) {
         if !self.silent {
             self.bar.suspend(|| crate::report::note!("{line}"));
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// Iterations per second; 0 before any time has passed.
+/// Iterations per second; 0 if no time has passed.
 fn rate(iterations: u64, elapsed: Duration) -> f64 {
     match elapsed.as_secs_f64() {
         0.0 => 0.0,

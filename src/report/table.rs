@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::terminal::output_width;
 
-/// How a table is written.
+/// Output format of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Style {
     /// Columns aligned with spaces.
@@ -16,7 +16,7 @@ pub enum Style {
     Csv,
 }
 
-/// Rows under a header; all cells are text already.
+/// Rows of text cells under a header.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     header: Vec<String>,
@@ -24,7 +24,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table without rows.
+    /// Creates a table without rows.
     pub fn new(header: &[&str]) -> Self {
         Table {
             header: header.iter().map(|cell| (*cell).to_owned()).collect(),
@@ -32,14 +32,14 @@ impl Table {
         }
     }
 
-    /// Adds a row; cells that are missing at its end are empty.
+    /// Adds a row. Missing cells at its end are empty.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let mut cells: Vec<String> = cells.into_iter().collect();
         cells.resize(self.header.len(), String::new());
         self.rows.push(cells);
     }
 
-    /// The table in a style, with a line end. Text is fitted to the terminal, where there is one.
+    /// Formats the table, with a final newline. Text is fitted to the terminal, if there is one.
     pub fn write(&self, style: Style) -> String {
         match style {
             Style::Text => self.text(output_width()),
@@ -48,7 +48,7 @@ impl Table {
         }
     }
 
-    /// A line for each row; where lines would be longer than `width`, the first cell has a line of its own.
+    /// One line per row. If lines would exceed `width`, the first cell gets its own line.
     fn text(&self, width: Option<usize>) -> String {
         let text = self.aligned("", "  ", "");
         let columns = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
@@ -66,7 +66,7 @@ impl Table {
         lines.map(|(name, figures)| format!("{name}\n {figures}\n")).collect()
     }
 
-    /// Columns of equal width; numbers to the right.
+    /// Aligns columns; numbers are right-aligned.
     fn aligned(&self, start: &str, between: &str, end: &str) -> String {
         let lines = || std::iter::once(&self.header).chain(&self.rows);
         let columns = 0..self.header.len();

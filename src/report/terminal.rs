@@ -1,4 +1,4 @@
-//! Fitting text to the terminal.
+//! Fits text to the terminal width.
 
 use std::io::{self, Write};
 
@@ -7,12 +7,12 @@ use terminal_size::{Height, Width};
 use super::escape;
 use crate::names::LIST;
 
-/// Columns of the terminal of standard output, else the variable `COLUMNS`; `None` where neither is there, as in a pipe.
+/// Columns of the terminal on standard output, else the variable `COLUMNS`; `None` if neither exists, as in a pipe.
 pub fn output_width() -> Option<usize> {
     columns(terminal_size::terminal_size_of(io::stdout()))
 }
 
-/// As [`output_width`], of standard error, by default 80.
+/// As [`output_width`], for standard error; 80 by default.
 fn error_width() -> usize {
     columns(terminal_size::terminal_size_of(io::stderr())).unwrap_or(80)
 }
@@ -23,8 +23,8 @@ fn columns(terminal: Option<(Width, Height)>) -> Option<usize> {
     columns.or_else(variable).filter(|columns| *columns > 0)
 }
 
-/// Writes `error: MESSAGE` to standard error, styled as the parser of the command line styles its own errors: coloured on a
-/// terminal, unless `NO_COLOR` is set, or where `CLICOLOR_FORCE` is.
+/// Prints `error: MESSAGE` to standard error in clap's style: coloured on a terminal unless `NO_COLOR` is set, or if
+/// `CLICOLOR_FORCE` is set.
 pub(crate) fn write_error(message: &str) {
     let styles = clap::builder::Styles::styled();
     let style = styles.get_error();
@@ -32,7 +32,7 @@ pub(crate) fn write_error(message: &str) {
     let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {message}");
 }
 
-/// Breaks lines that list names after commas, to at most `width` columns where the names are shorter than that.
+/// Breaks lines that list names after commas, at `width` columns if the names are short enough.
 pub(crate) fn wrap_lists(text: &str, width: usize) -> String {
     let lines = text.lines().map(|line| match line.strip_prefix(LIST) {
         Some(names) => LIST.to_owned() + &wrap(names, width, LIST.len()),
@@ -41,7 +41,7 @@ pub(crate) fn wrap_lists(text: &str, width: usize) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// `names`, which follow `indent` columns of text, with line ends after commas.
+/// Joins `names` with line breaks after commas; they start after `indent` columns of text.
 fn wrap(names: &str, width: usize, indent: usize) -> String {
     let (mut text, mut column) = (String::new(), indent);
     for (i, name) in names.split(", ").enumerate() {

@@ -1,8 +1,8 @@
-//! Figures for people: four digits with a prefix. Exact ones are in JSON and CSV.
+//! Rounded figures for text output: four digits with a unit prefix. JSON and CSV have exact ones.
 
 use super::table::Style;
 
-/// How a table of this style has numbers and sizes in bytes: rounded with units in text, else in all digits.
+/// Formatters for numbers and byte sizes in a table of this style: rounded with units in text, else exact.
 pub fn forms(style: Style) -> [fn(f64) -> String; 2] {
     match style {
         Style::Text => [count, bytes],
@@ -14,14 +14,14 @@ fn whole(value: f64) -> String {
     format!("{value:.0}")
 }
 
-/// A number with the prefix k, M, G, T, P or E, powers of 1000: `266.6 k`; whole ones below 1000 as they are.
+/// Formats a number with the prefix k, M, G, T, P or E (powers of 1000): `266.6 k`. Integers below 1000 are unchanged.
 pub fn count(value: f64) -> String {
     const PREFIXES: [&str; 7] = ["", " k", " M", " G", " T", " P", " E"];
     if value.fract() == 0.0 && value.abs() < 1000.0 {
         return format!("{value}");
     }
     let (mut scaled, mut prefix) = (value, 0);
-    // From here on four digits are rounded up to 1000.
+    // From here on four digits would round up to 1000.
     while scaled.abs() >= 999.95 && prefix + 1 < PREFIXES.len() {
         scaled /= 1000.0;
         prefix += 1;
@@ -34,7 +34,7 @@ pub fn count(value: f64) -> String {
     format!("{scaled:.decimals$}{}", PREFIXES[prefix])
 }
 
-/// A number of bytes: `17.24 kB`, in powers of 1000.
+/// Formats a number of bytes in powers of 1000: `17.24 kB`.
 pub fn bytes(value: f64) -> String {
     let count = count(value);
     let space = if count.contains(' ') { "" } else { " " };

@@ -1,8 +1,8 @@
-//! `S/mask.bits` and `S/weights.values` instead of `S/mask` and `S/weights`.
+//! Stores `S/mask.bits` and `S/weights.values` instead of `S/mask` and `S/weights`.
 //!
-//! Bit `i % 8`, counted from the least significant, of byte `i / 8` is the mask at flat index `i` in C order; unused bits of
-//! the last byte are 0. The values are those of the connections in order of flat index. Where every weight is a connection
-//! the kernel is stored complete, without bits.
+//! The mask at flat index `i` in C order is bit `i % 8` of byte `i / 8`, counted from the least significant bit; unused
+//! bits of the last byte are 0. The values are those of the connections in order of flat index. A layer in which every
+//! weight is a connection is stored complete, without bits.
 
 use hlo::{DType, Literal, Shape};
 
@@ -17,7 +17,7 @@ fn bits(scope: &str) -> String {
     format!("{}.bits", mask(scope))
 }
 
-/// Takes kernel and mask of a layer out of `arrays`; what to store instead.
+/// Removes kernel and mask of a layer from `arrays` and returns the arrays to store instead.
 pub fn pack(arrays: &mut Arrays, scope: &str, ones: &[bool]) -> Vec<(String, Literal)> {
     arrays.remove(&mask(scope));
     if ones.iter().all(|&one| one) {
@@ -39,7 +39,7 @@ pub fn pack(arrays: &mut Arrays, scope: &str, ones: &[bool]) -> Vec<(String, Lit
     values.into_iter().chain([bits]).collect()
 }
 
-/// Takes the stored arrays of a layer out of `arrays`; kernel and mask, or why they do not fit the layer.
+/// Removes the stored arrays of a layer from `arrays` and returns kernel and mask, or why they do not match the layer.
 pub fn unpack(arrays: &mut Arrays, scope: &str, layer: &Layer) -> Result<Vec<(String, Literal)>, String> {
     let Layer { shape, connections } = layer;
     let elements = file::elements(shape, 1).ok_or_else(|| format!("layer '{scope}': shape {shape:?} overflows"))?;

@@ -1,14 +1,15 @@
-//! `S/weights.crow_indices`, `S/weights.col_indices` and `S/weights.values` instead of `S/mask` and `S/weights`: the kernel as
-//! a matrix with one row per output channel and its other axes, flattened in C order, as columns.
+//! Stores `S/weights.crow_indices`, `S/weights.col_indices` and `S/weights.values` instead of `S/mask` and `S/weights`:
+//! the kernel as a matrix with one row per output channel, and its other axes flattened in C order as columns.
 
 use hlo::{Literal, Shape};
 
 use super::{Arrays, kernel, mask};
 
-/// Most rows of a matrix without elements: such an array may claim any number.
+/// Maximum rows of a matrix without elements, as an empty array may claim any number of them.
 const MAX_EMPTY_ROWS: usize = 1 << 16;
 
-/// Takes kernel and mask of a layer out of `arrays`; what to store instead, or why indices of 32 bits do not suffice.
+/// Removes kernel and mask of a layer from `arrays` and returns the arrays to store instead. Fails if 32-bit indices
+/// overflow.
 pub fn pack(arrays: &mut Arrays, scope: &str, ones: &[bool]) -> Result<Vec<(String, Literal)>, String> {
     let rows = arrays
         .get(&kernel(scope))

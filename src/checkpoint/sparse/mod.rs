@@ -1,8 +1,8 @@
-//! Checkpoints that store the connections of masked layers alone, described in `docs/formats.md`.
+//! Checkpoints that store only the connections of masked layers; `docs/formats.md` describes the formats.
 //!
-//! A layer of scope `S` is masked if there are a kernel `S/weights` and a mask `S/mask` of the same shape. Its two arrays are
-//! replaced by those of the [`Format`]; everything else is stored as it is. [`load`](super::load) reads the bitmask form like
-//! any other checkpoint: it returns complete kernels, with 0 for dropped weights.
+//! A layer of scope `S` is masked if it has a kernel `S/weights` and a mask `S/mask` of the same shape. The [`Format`]
+//! replaces these two arrays; all others are stored unchanged. [`load`](super::load) reads the bitmask format like any
+//! other checkpoint: it returns complete kernels, with 0 for inactive weights.
 
 mod bitmask;
 mod csr;
@@ -22,21 +22,21 @@ use super::header::Header;
 use super::{Error, FORMAT, Metadata, Result, file, fit};
 use crate::names::Unknown;
 
-/// The newest version of the layouts that this program reads, and the one it writes.
+/// The layout version that this program writes, and the newest it reads.
 pub const VERSION: u32 = 1;
 
 /// Arrays by variable name.
 pub type Arrays = BTreeMap<String, Literal>;
 
-/// How a checkpoint stores masked layers.
+/// Storage format of masked layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Complete kernels and masks: an ordinary checkpoint.
+    /// Complete kernels and masks, as in an ordinary checkpoint.
     #[default]
     Complete,
     /// One bit per weight, and the values of the connections.
     Bitmask,
-    /// Compressed sparse rows, for other programs; not read back.
+    /// Compressed sparse rows, for other programs. This program cannot read them.
     Csr,
 }
 
@@ -69,7 +69,7 @@ impl FromStr for Format {
     }
 }
 
-/// How masked layers are stored; [`METADATA_KEY`](super::METADATA_KEY) holds it as `sparse`.
+/// Layout of masked layers, stored as `sparse` in [`METADATA_KEY`](super::METADATA_KEY).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Layout {
     /// Name of a [`Format`].
@@ -77,7 +77,7 @@ struct Layout {
     version: u32,
     /// Masked layers by scope.
     layers: BTreeMap<String, Layer>,
-    /// Scopes of batch normalisations that only add `beta`; the other three arrays, [`FOLDED`], are left out.
+    /// Scopes of batch normalisations that only add `beta`. Their other three arrays, [`FOLDED`], are not stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     folded: Vec<String>,
 }
@@ -85,21 +85,21 @@ struct Layout {
 /// A masked layer in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Layer {
-    /// Of the kernel and the mask.
+    /// Shape of the kernel and the mask.
     shape: Vec<usize>,
-    /// Ones in the mask.
+    /// Number of ones in the mask.
     connections: usize,
 }
 
-/// Arrays of a batch normalisation that returns `x + beta` to the bit, and their values: the f32 sum of this variance and
-/// [`BatchNorm::EPSILON`] is 1.
+/// Arrays of a batch normalisation that returns exactly `x + beta`, with their values: this variance plus
+/// [`BatchNorm::EPSILON`] is 1 in f32.
 pub const FOLDED: [(&str, f32); 3] = [
     ("gamma", 1.0),
     ("moving_mean", 0.0),
     ("moving_variance", (1.0 - BatchNorm::EPSILON) as f32),
 ];
 
-/// What [`save`] wrote.
+/// Summary of a saved file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Number of arrays.
@@ -108,14 +108,14 @@ pub struct Written {
     pub bytes: u64,
     /// Number of masked layers.
     pub layers: usize,
-    /// Ones over all masks.
+    /// Total ones of all masks.
     pub connections: usize,
 }
 
-/// Saves a checkpoint in any format, atomically; the same arguments give the same bytes.
+/// Saves a checkpoint in any format, atomically. The same arguments give the same bytes.
 ///
 /// # Errors
-/// [`Error::Unfit`] for a mask with other values than 0 and 1, [`Error::NameTaken`], [`Error::Save`].
+/// [`Error::Unfit`] for a mask with values other than 0 and 1, [`Error::NameTaken`], [`Error::Save`].
 pub fn save(path: &Path, mut arrays: Arrays, metadata: Option<&Metadata>, format: Format) -> Result<Written> {
     let masks = masks(path, &arrays)?;
     let layers = masks
@@ -165,7 +165,8 @@ pub fn save(path: &Path, mut arrays: Arrays, metadata: Option<&Metadata>, format
     })
 }
 
-/// The value of [`METADATA_KEY`](super::METADATA_KEY): that of an ordinary checkpoint, and the layout as `sparse`.
+/// Builds the value of [`METADATA_KEY`](super::METADATA_KEY): that of an ordinary checkpoint, plus the layout as
+/// `sparse`.
 fn ours(metadata: Option<&Metadata>, layout: &Layout) -> serde_json::Result<Value> {
     let mut ours = match metadata {
         Some(metadata) => serde_json::to_value(metadata)?,
@@ -185,7 +186,7 @@ fn layer(arrays: &Arrays, scope: &str, mask: &[bool]) -> Layer {
     }
 }
 
-/// The masks of all masked layers, by scope.
+/// Returns the masks of all masked layers, by scope.
 fn masks(path: &Path, arrays: &Arrays) -> Result<BTreeMap<String, Vec<bool>>> {
     let scopes = arrays.keys().filter_map(|name| name.strip_suffix("/mask"));
     let mut masks = BTreeMap::new();
@@ -219,7 +220,7 @@ fn mask(scope: &str) -> String {
     format!("{scope}/mask")
 }
 
-/// Removes the arrays of normalisations that only add `beta`; their scopes.
+/// Removes the arrays of normalisations that only add `beta`, and returns their scopes.
 fn take_folded(arrays: &mut Arrays) -> Vec<String> {
     let is_folded = |scope: &&str| {
         let beta = arrays.get(&format!("{scope}/beta"));
@@ -241,21 +242,21 @@ fn take_folded(arrays: &mut Arrays) -> Vec<String> {
     scopes
 }
 
-/// What the value of [`METADATA_KEY`](super::METADATA_KEY) has under `sparse`.
+/// The `sparse` entry of [`METADATA_KEY`](super::METADATA_KEY).
 #[derive(Deserialize)]
 struct Ours<T> {
     sparse: Option<T>,
 }
 
-/// Whether a file with this value of [`METADATA_KEY`](super::METADATA_KEY) has a layout.
+/// Whether this value of [`METADATA_KEY`](super::METADATA_KEY) has a layout.
 pub(super) fn has_layout(ours: &str) -> bool {
     serde_json::from_str(ours).is_ok_and(|ours: Ours<IgnoredAny>| ours.sparse.is_some())
 }
 
-/// Whether a safetensors file stores masked layers in another way than an ordinary checkpoint.
+/// Whether a safetensors file stores masked layers in a sparse format.
 ///
 /// # Errors
-/// A file that cannot be read, or with a damaged header.
+/// A file that cannot be read, or a damaged header.
 pub fn is_sparse(path: &Path) -> Result<bool> {
     let mut file = file::open(path)?;
     Ok(Header::read(path, &mut file)?
@@ -264,11 +265,11 @@ pub fn is_sparse(path: &Path) -> Result<bool> {
         .is_some_and(has_layout))
 }
 
-/// The complete arrays of a file with this value of [`METADATA_KEY`](super::METADATA_KEY). Memory is at most 72 times the size
-/// of the file: each weight has a bit there.
+/// Restores the complete arrays of a file with this value of [`METADATA_KEY`](super::METADATA_KEY). Memory is at most
+/// 72 times the file's size, because each weight has a bit in the file.
 ///
 /// # Errors
-/// [`Error::SparseFormat`], or [`Error::Damaged`] where arrays and layout do not agree.
+/// [`Error::SparseFormat`], or [`Error::Damaged`] if arrays and layout disagree.
 pub(super) fn complete(path: &Path, ours: &str, mut arrays: Arrays) -> Result<Arrays> {
     #[derive(Deserialize)]
     struct Version {
@@ -277,7 +278,7 @@ pub(super) fn complete(path: &Path, ours: &str, mut arrays: Arrays) -> Result<Ar
     }
     let damaged = |reason: &dyn fmt::Display| super::damaged(path, reason);
     let unreadable = |error| damaged(&format!("its metadata: {error}"));
-    // The version first: a newer one need not have the other fields.
+    // Check the version first: a newer format need not have the other fields.
     let version: Ours<Version> = serde_json::from_str(ours).map_err(unreadable)?;
     let Some(Version { format, version }) = version.sparse else {
         return Ok(arrays);

@@ -1,4 +1,4 @@
-//! A bundle: what its index says, checked, and its variables' data.
+//! Reads bundles: the validated index, and the variables' data.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -14,48 +14,48 @@ use super::table::{self, Damaged, damaged};
 use super::{DataType, Error, Result, Slice, index_path, proto, shard_path};
 use crate::checkpoint::foreign;
 
-/// The newest format version that we read, and the one we write.
+/// The format version that we write, and the newest we read.
 pub(super) const VERSION: i32 = 1;
 
-/// Bound on an index file. That of a ResNet-50 in training takes 50 KB; what reading takes is a small multiple.
+/// Maximum size of an index file. A ResNet-50 in training takes 50 KB; parsing takes a small multiple in memory.
 const MAX_INDEX_BYTES: u64 = 1 << 24;
-/// Bound on an entry: it is decoded into up to 20 times as much.
+/// Maximum size of an entry: decoding expands it up to 20 times.
 const MAX_ENTRY_BYTES: usize = 1 << 20;
-/// TensorFlow's bound on dimensions.
+/// TensorFlow's maximum rank.
 const MAX_RANK: usize = 254;
-/// Bound on the slices of a variable, which are compared in pairs.
+/// Maximum slices per variable: they are compared in pairs.
 const MAX_SLICES: usize = 1024;
-/// Bytes held of each slice while they are put together.
+/// Buffer size per slice during assembly, in bytes.
 const SLICE_CHUNK_BYTES: usize = 1 << 14;
 
-/// A variable in a bundle.
+/// A variable of a bundle.
 #[derive(Debug)]
 pub struct Variable {
     /// Its name.
     pub name: String,
-    /// Type of its elements, convertible or not.
+    /// Element type, which may be unsupported.
     pub dtype: DataType,
     /// Its dimensions.
     pub dims: Vec<usize>,
-    /// Where its data lie: all of it, or its slices.
+    /// Positions of the data: one, or one per slice.
     parts: Vec<Stored>,
-    /// How slices become the whole.
+    /// Assembly order of the slices.
     assembly: Option<Assembly>,
 }
 
 impl Variable {
-    /// Bytes of its data, in all shards.
+    /// Bytes of its data over all shards.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.size).sum()
     }
 
-    /// In how many slices it is stored; 1 for one that is not partitioned.
+    /// Number of slices; 1 if not partitioned.
     pub fn slices(&self) -> usize {
         self.parts.len()
     }
 }
 
-/// Data in a shard.
+/// Position of data in a shard.
 #[derive(Clone, Copy, Debug)]
 struct Stored {
     shard: i32,
@@ -64,7 +64,7 @@ struct Stored {
     crc: u32,
 }
 
-/// What an index file says: every entry checked in itself, none yet against the shards.
+/// A parsed index: each entry is validated on its own, not yet against the shards.
 #[derive(Debug)]
 pub struct Index {
     shards: i32,
@@ -72,7 +72,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Reads the contents of the index file `path`. Memory is bounded by a small multiple of `bytes`, whatever they claim.
+    /// Parses the content of index file `path`. Memory is bounded by a small multiple of the length of `bytes`,
+    /// whatever they claim.
     ///
     /// # Errors
     /// [`Error::Damaged`], [`Error::Version`] or [`Error::BigEndian`].
@@ -85,7 +86,7 @@ impl Index {
         table::read(bytes, |key, value| {
             match key {
                 [] => header = Some(decode::<proto::Header>("the header", value)?),
-                // Keys of slices begin with a zero, so they come before those of variables.
+                // Keys of slices begin with a zero byte, so they precede those of variables.
                 [0, ..] => drop(slices.insert(key.to_vec(), Parsed::parse(&key.escape_ascii().to_string(), value)?.0)),
                 _ => variables.push(variable(key, value, &mut slices)?),
             }
@@ -119,7 +120,7 @@ impl Index {
         }
     }
 
-    /// The variables by name.
+    /// Variables sorted by name.
     pub fn variables(&self) -> &[Variable] {
         &self.variables
     }
@@ -135,7 +136,7 @@ fn decode<M: Message + Default>(what: &str, value: &[u8]) -> std::result::Result
     M::decode(value).map_err(|e| damaged(format!("{what}: {e}")))
 }
 
-/// An entry, checked in itself.
+/// An entry, validated on its own.
 struct Parsed {
     dtype: DataType,
     dims: Vec<usize>,
@@ -143,7 +144,7 @@ struct Parsed {
 }
 
 impl Parsed {
-    /// The entry, and the slices it lists.
+    /// Decodes an entry and the slices it lists.
     fn parse(name: &str, value: &[u8]) -> std::result::Result<(Self, Vec<proto::TensorSlice>), Damaged> {
         let entry: proto::Entry = decode(&format!("'{name}'"), value)?;
         let shape = entry.shape.unwrap_or_default();
@@ -155,7 +156,7 @@ impl Parsed {
             return Err(damaged(format!("'{name}': {} bytes at {}", entry.size, entry.offset)));
         };
         let dtype = DataType(entry.dtype);
-        // A zero may hide dimensions whose product overflows.
+        // A zero could hide an overflowing product of the other dimensions.
         let width = dtype.bytes().unwrap_or(1);
         if dims
             .iter()
@@ -181,7 +182,7 @@ impl Parsed {
     }
 }
 
-/// The variable of a key, which takes its slices out of `slices`.
+/// Builds the variable of a key. Takes its slices from `slices`.
 fn variable(
     key: &[u8],
     value: &[u8],
@@ -250,7 +251,7 @@ struct Shard {
 }
 
 impl Shard {
-    /// `variable` lies in it.
+    /// Name of a variable in the shard, for messages.
     fn open(path: &Path, count: i32, variable: &Variable) -> Result<Self> {
         let file = crate::files::open(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::NoShard {
@@ -266,10 +267,10 @@ impl Shard {
 }
 
 impl Bundle {
-    /// Opens the bundle of a prefix: reads its index, and compares with it which shards there are and how long they are.
+    /// Opens the bundle of a prefix: reads the index and checks that the shards exist and are long enough.
     ///
     /// # Errors
-    /// Typed, for: unreadable, damaged, another version or byte order, missing or short shards.
+    /// Files that cannot be read or are damaged, another version or byte order, missing or short shards.
     pub fn open(prefix: &Path) -> Result<Self> {
         let index = read_index(&index_path(prefix))?;
         let mut shards = BTreeMap::new();
@@ -291,7 +292,7 @@ impl Bundle {
                 }
             }
         }
-        // Variables that shared data would let a small bundle become a huge file.
+        // Shared data would let a small bundle expand to a huge file.
         let claimed = index.variables.iter().map(Variable::bytes).fold(0, u64::saturating_add);
         let found = shards.values().map(|shard| shard.bytes).fold(0, u64::saturating_add);
         if claimed > found {
@@ -307,17 +308,17 @@ impl Bundle {
         })
     }
 
-    /// The variables by name.
+    /// Variables sorted by name.
     pub fn variables(&self) -> &[Variable] {
         self.index.variables()
     }
 
-    /// The prefix it was opened by.
+    /// The prefix of the bundle.
     pub fn prefix(&self) -> &Path {
         &self.prefix
     }
 
-    /// The files that are read.
+    /// The files of the bundle.
     pub fn files(&self) -> Vec<PathBuf> {
         let shards = self
             .shards

@@ -1,4 +1,4 @@
-//! From one container to the other, array by array: memory holds the names and a chunk of the data.
+//! Converts between containers, one array at a time: memory holds the names and one chunk of data.
 
 use std::io::{self, Seek, Write};
 use std::path::Path;
@@ -11,18 +11,18 @@ use super::{Array, Bundle, DataType, Error, Role, Variable, original, writer};
 use crate::checkpoint::header::{Entry, Header, known};
 use crate::checkpoint::{self, atomic, file};
 
-/// Writes these variables of a bundle to a safetensors file under their names, atomically; the same variables give the same
-/// bytes.
+/// Writes these variables of a bundle to a safetensors file under their names, atomically. The same variables give the
+/// same bytes.
 ///
 /// # Errors
-/// [`checkpoint::Error::Save`] with the cause: [`Error::ElementType`], damaged data, or what the system reports. Nothing has
-/// then changed on disk.
+/// [`checkpoint::Error::Save`] with the cause: [`Error::ElementType`], damaged data, or an I/O error. Nothing has
+/// changed on disk then.
 pub fn to_safetensors(bundle: &Bundle, variables: &[&Variable], path: &Path) -> checkpoint::Result<()> {
     let write = || {
         let dtypes = variables.iter().map(|variable| stored_type(bundle, variable));
         let dtypes = dtypes.collect::<io::Result<Vec<_>>>()?;
         let mut variables: Vec<_> = dtypes.into_iter().zip(variables).collect();
-        // As our own checkpoints: the widest elements first, each aligned, then by name.
+        // The order of our own checkpoints: widest elements first, so that each is aligned, then by name.
         variables.sort_by(|(a, left), (b, right)| (b, &left.name).cmp(&(a, &right.name)));
         atomic::write(path, |out| {
             let arrays = variables.iter().map(|(dtype, variable)| file::ArrayInfo {
@@ -45,7 +45,7 @@ pub fn to_safetensors(bundle: &Bundle, variables: &[&Variable], path: &Path) -> 
 
 fn stored_type(bundle: &Bundle, variable: &Variable) -> io::Result<Dtype> {
     let name = &variable.name;
-    // The container's own key for metadata.
+    // The safetensors key for metadata.
     if name == "__metadata__" {
         return Err(io::Error::other("safetensors has no array of the name '__metadata__'"));
     }
@@ -58,31 +58,31 @@ fn stored_type(bundle: &Bundle, variable: &Variable) -> io::Result<Dtype> {
     })
 }
 
-/// What [`from_safetensors`] wrote.
+/// Summary of [`from_safetensors`].
 #[derive(Debug)]
 pub struct Written {
-    /// The arrays as they are in the bundle.
+    /// Arrays as stored in the bundle.
     pub arrays: Vec<Array>,
-    /// How many of them are masks that became float32.
+    /// Number of masks converted to float32.
     pub widened: usize,
-    /// Names of those that the file lacks and the original's restore asks for.
+    /// Names of added variables, which the original's restore needs and the file lacked.
     pub added: Vec<String>,
 }
 
-/// Where the data of an array comes from.
+/// Source of an array's data.
 enum Source {
-    /// A place in the file; a mask of booleans to be written as float32.
+    /// A range of the file; the flag converts a boolean mask to float32.
     File { offset: u64, size: u64, widen: bool },
     /// One value for all elements.
     Constant(f32),
 }
 
-/// Writes the arrays of a safetensors file whose names `keep` wants as the bundle of `prefix`, in one shard, under the
-/// original's names and with what the original has besides ([`original`]). With `masks_as_float32`, masks stored as BOOL
-/// become float32, as the original has them.
+/// Writes the arrays of a safetensors file that `keep` accepts as the bundle of `prefix`, in one shard, with the
+/// original's names and its additional variables ([`original`]). With `masks_as_float32`, BOOL masks become float32, as
+/// in the original.
 ///
 /// # Errors
-/// A file that is damaged or holds types that TensorFlow's checkpoints lack; what cannot be written.
+/// A file that is damaged or has types that TensorFlow's checkpoints lack, or an output that cannot be written.
 pub fn from_safetensors(
     path: &Path,
     prefix: &Path,
@@ -151,7 +151,7 @@ pub fn from_safetensors(
     Ok(Written { arrays, widened, added })
 }
 
-/// The numbers 0 and 1 of these booleans.
+/// Converts booleans to the numbers 0 and 1.
 fn floats(mask: &[u8]) -> Vec<u8> {
     let number = |&byte: &u8| f32::from(u8::from(byte != 0)).to_le_bytes();
     mask.iter().flat_map(number).collect()

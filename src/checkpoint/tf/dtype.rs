@@ -1,14 +1,14 @@
-//! TensorFlow's element types (`tensorflow/core/framework/types.proto`) and safetensors' names of them.
+//! TensorFlow's element types (`tensorflow/core/framework/types.proto`) and their safetensors names.
 
 use std::fmt;
 
 use safetensors::Dtype;
 
-/// An element type by TensorFlow's number; any number that a file may hold.
+/// An element type, as TensorFlow's number. Any number in a file is representable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataType(pub i32);
 
-/// Number, name, and what safetensors calls it.
+/// Number, name, and safetensors type.
 type Row = (i32, &'static str, Option<Dtype>);
 
 const TYPES: &[Row] = &[
@@ -45,18 +45,18 @@ impl DataType {
     /// `bool`.
     pub const BOOL: DataType = DataType(10);
 
-    /// TensorFlow's type of a safetensors array; `None` where it has none that old versions know.
+    /// TensorFlow's type of a safetensors array; `None` if old versions of TensorFlow lack it.
     pub fn of(dtype: Dtype) -> Option<DataType> {
         let row = TYPES.iter().find(|row| row.2 == Some(dtype))?;
         Some(DataType(row.0))
     }
 
-    /// What safetensors calls the type; `None` where it has no such type (strings, complex and quantised numbers).
+    /// The safetensors type; `None` if there is none (strings, complex and quantised numbers).
     pub fn stored(self) -> Option<Dtype> {
         self.row()?.2
     }
 
-    /// Bytes of an element of the types that [`stored`](DataType::stored) knows.
+    /// Bytes per element, for types with a [`stored`](DataType::stored) form.
     pub fn bytes(self) -> Option<usize> {
         Some(self.stored()?.bitsize() / 8)
     }

@@ -1,8 +1,9 @@
-//! TensorFlow's checkpoints in their second version, which TensorFlow 1.15 and 2 write: bundles of an index,
-//! `PREFIX.index`, and shards of raw little-endian data, `PREFIX.data-00000-of-00001` and so on.
+//! TensorFlow checkpoints of version 2, as TensorFlow 1.15 and 2 write them: bundles of an index, `PREFIX.index`, and
+//! shards of raw little-endian data, `PREFIX.data-00000-of-00001` and so on.
 //!
-//! The index is a [`table`] of names and entries that say type, shape, place and checksum. A partitioned variable has an entry
-//! without data that lists its slices, each with an entry of its own. A `checkpoint` file names the newest prefix of a folder.
+//! The index is a [`table`] of names and entries with type, shape, position and checksum. The entry of a partitioned
+//! variable has no data; it lists slices, each with its own entry. A `checkpoint` file names the newest prefix of a
+//! folder.
 
 mod bundle;
 mod convert;
@@ -81,17 +82,17 @@ impl Error {
     }
 }
 
-/// This module's results.
+/// Results of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// `PREFIX` with something appended; not an extension, for `model.ckpt-1` has one.
+/// Appends to `PREFIX`. Not an extension, because `model.ckpt-1` has one.
 fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
     let mut name = prefix.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// The file that a bundle of this prefix is found by.
+/// The index file of a prefix, which marks a bundle.
 pub fn index_path(prefix: &Path) -> PathBuf {
     with_suffix(prefix, ".index")
 }

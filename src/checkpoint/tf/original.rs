@@ -1,14 +1,14 @@
-//! What the original's checkpoints hold that ours lack, or hold under other names (reference 3). The original's restore fails on
-//! a variable that is missing, and looks past others.
+//! Variables of the original's checkpoints that ours lack or name differently (reference 3). The original's restore
+//! fails on missing variables and ignores additional ones.
 
 use std::collections::BTreeMap;
 
 use models::{Family, Options};
 
-/// Dimensions by name, of all arrays of a checkpoint.
+/// Dimensions of all arrays of a checkpoint, by name.
 pub type Arrays<'a> = BTreeMap<&'a str, &'a [usize]>;
 
-/// A float32 variable that a checkpoint lacks, all of whose elements are the same.
+/// A float32 variable to add, with one value for all elements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Missing {
     /// Name in the original.
@@ -19,8 +19,8 @@ pub struct Missing {
     pub value: f32,
 }
 
-/// The variables of the original that a checkpoint of these arrays lacks: masks of ones for the networks that the original
-/// always builds with masks, and for every mask the threshold of gradual pruning.
+/// Variables of the original that a checkpoint with these arrays lacks: masks of ones for networks that the original
+/// always masks, and a threshold of gradual pruning for every mask.
 pub fn missing(arrays: &Arrays) -> Vec<Missing> {
     let mut all = baseline_masks(arrays);
     let masks = arrays.keys().copied().chain(all.iter().map(|mask| mask.name.as_str()));
@@ -38,7 +38,7 @@ pub fn missing(arrays: &Arrays) -> Vec<Missing> {
     all
 }
 
-/// Masks of ones: the ImageNet driver masks layers whatever the method, those for CIFAR-10 and MNIST do not.
+/// Adds masks of ones: the ImageNet driver masks layers for every method, the CIFAR-10 and MNIST drivers do not.
 fn baseline_masks(arrays: &Arrays) -> Vec<Missing> {
     let found = models::recognise(arrays.iter().map(|(&name, &dims)| (name, dims)));
     let Some(network) = found.filter(|network| !network.masked) else {
@@ -66,15 +66,15 @@ fn baseline_masks(arrays: &Arrays) -> Vec<Missing> {
 
 const AVERAGE: &str = "/ExponentialMovingAverage";
 
-/// Name in the original of an array of ours: the same, but for SNFS's averages of gradients, which the original calls after
-/// the operation of its graph that computes the gradient.
+/// The original's name of one of our arrays. Names agree, except that the original names SNFS's average gradients after
+/// the graph operation that computes the gradient.
 pub fn name_of(ours: &str, dims: &[usize]) -> String {
     let kernel = ours.strip_suffix(AVERAGE);
     let layer = kernel.and_then(|kernel| kernel.strip_suffix("/weights"));
     layer.map_or_else(|| ours.to_owned(), |layer| average(layer, dims))
 }
 
-/// The average of a layer's dense gradient: by the driver's scope, the layer's within the network's scopes, and its operation.
+/// Name of the average dense gradient: the driver's scope, the layer's scope within the network, and its operation.
 fn average(layer: &str, dims: &[usize]) -> String {
     let (network, own) = layer.rsplit_once('/').unwrap_or(("", layer));
     let within = if network.is_empty() {
@@ -93,7 +93,7 @@ fn average(layer: &str, dims: &[usize]) -> String {
     format!("{driver}gradients_1/{within}{blocks}{own}/{operation}_grad/tuple/control_dependency_1{AVERAGE}")
 }
 
-/// Scopes of blocks that the names of operations have and those of variables lack.
+/// Block scopes that occur in operation names but not in variable names.
 fn blocks(layer: &str) -> String {
     let numbers = |text: &str| text.split('_').map(str::to_owned).collect::<Vec<_>>();
     if let Some((_, group)) = layer.rsplit_once("_block_group_projection_") {
@@ -118,7 +118,7 @@ fn blocks(layer: &str) -> String {
 mod tests {
     use super::*;
 
-    /// As graphs that the original built call them.
+    /// Names from graphs built by the original.
     #[test]
     fn averages_have_the_names_of_the_original() {
         let tail = "_grad/tuple/control_dependency_1/ExponentialMovingAverage";

@@ -1,4 +1,4 @@
-//! Which checkpoint a path means, and the `checkpoint` file that names the newest of a folder.
+//! Resolves paths to checkpoint prefixes, and handles the `checkpoint` file that names a folder's newest prefix.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use crate::checkpoint::{self, atomic};
 const STATE: &str = "checkpoint";
 const NEWEST: &str = "model_checkpoint_path:";
 
-/// Bound on the `checkpoint` file, which lists paths.
+/// Maximum size of the `checkpoint` file, which lists paths.
 const MAX_STATE_BYTES: u64 = 1 << 20;
 
-/// The prefix meant by a path: a prefix, one of the files of a bundle, or a folder with a `checkpoint` file.
+/// Resolves a path to a prefix: a prefix itself, a file of a bundle, or a folder with a `checkpoint` file.
 ///
 /// # Errors
 /// [`Error::NoState`], [`Error::NoIndex`], [`Error::V1`], or I/O.
@@ -31,7 +31,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The path without what the files of a bundle have after their prefix.
+/// Strips the suffix of a bundle's file from a path.
 fn stem(path: &Path) -> PathBuf {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let data = |at: usize| {
@@ -46,7 +46,7 @@ fn stem(path: &Path) -> PathBuf {
     stem.map_or_else(|| path.to_path_buf(), |stem| path.with_file_name(stem))
 }
 
-/// Whether a file ends as a table does.
+/// Whether a file ends with the footer of a table.
 fn is_table(path: &Path) -> bool {
     let end = || {
         let mut file = crate::files::open(path)?;
@@ -58,8 +58,8 @@ fn is_table(path: &Path) -> bool {
     end().is_ok_and(|end| table::is_table(&end))
 }
 
-/// The prefix that a folder's `checkpoint` file names. Where it is absolute and gone, as after a folder was moved, the prefix of
-/// that name in the folder.
+/// The prefix named by a folder's `checkpoint` file. If it is absolute and missing, e.g. after the folder was moved,
+/// uses the prefix of that name in the folder.
 fn newest(folder: &Path) -> Result<PathBuf> {
     let path = folder.join(STATE);
     let no_state = || Error::NoState { folder: folder.into() };
@@ -78,7 +78,7 @@ fn newest(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The contents of a string in the text form of protobuf.
+/// Unescapes a string of protobuf's text format.
 fn unquoted(text: &str) -> Option<String> {
     let text = text.trim();
     let quote = text.chars().next().filter(|&quote| quote == '"' || quote == '\'')?;
@@ -109,10 +109,10 @@ fn unquoted(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Names a prefix as the newest in the `checkpoint` file of its folder, where `tf.train.latest_checkpoint` looks.
+/// Records a prefix as the newest in the `checkpoint` file of its folder, which `tf.train.latest_checkpoint` reads.
 ///
 /// # Errors
-/// [`checkpoint::Error::Save`]; what was there before is untouched.
+/// [`checkpoint::Error::Save`]; the previous file is unchanged.
 pub fn write_state(prefix: &Path) -> checkpoint::Result<()> {
     let name = prefix.file_name().unwrap_or_default().to_string_lossy();
     let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
@@ -164,7 +164,7 @@ mod tests {
         fs::write(dir.path().join(format!("{name}.index")), "").unwrap();
         write_state(&dir.path().join(name)).unwrap();
         assert_eq!(resolve(dir.path()).unwrap(), dir.path().join(name));
-        // As TensorFlow spells it, from a machine where the folder lay elsewhere.
+        // TensorFlow's spelling, from a machine with the folder elsewhere.
         let moved = "model_checkpoint_path: \"/gone/m \\\"\\303\\244\\\\-7\"\nall_model_checkpoint_paths: \"x\"\n";
         assert_eq!(resolved(moved).unwrap(), dir.path().join(name));
     }

@@ -1,9 +1,9 @@
-//! The messages of a bundle's index (`tensorflow/core/protobuf/tensor_bundle.proto`), with TensorFlow's field numbers. What
-//! we neither need nor write (names of dimensions, producers to be refused) is left out.
+//! Messages of a bundle's index (`tensorflow/core/protobuf/tensor_bundle.proto`), with TensorFlow's field numbers.
+//! Fields that we neither need nor write (dimension names, refused producers) are omitted.
 
 use prost::Message;
 
-/// The value of the empty key.
+/// Value of the empty key.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Header {
     #[prost(int32, tag = "1")]
@@ -23,7 +23,7 @@ pub(super) struct Version {
     pub min_consumer: i32,
 }
 
-/// The value of a tensor's name, or of the key of one slice of a partitioned one.
+/// Value of a tensor's name, or of the key of a slice of a partitioned tensor.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Entry {
     #[prost(int32, tag = "1")]
@@ -36,10 +36,10 @@ pub(super) struct Entry {
     pub offset: i64,
     #[prost(int64, tag = "5")]
     pub size: i64,
-    /// Masked.
+    /// Masked CRC-32C.
     #[prost(fixed32, tag = "6")]
     pub crc32c: u32,
-    /// Not empty: the tensor is partitioned and has no data under its own name.
+    /// Nonempty for a partitioned tensor, which has no data under its own name.
     #[prost(message, repeated, tag = "7")]
     pub slices: Vec<TensorSlice>,
 }
@@ -68,7 +68,7 @@ pub(super) struct TensorSlice {
 pub(super) struct Extent {
     #[prost(int64, tag = "1")]
     pub start: i64,
-    /// Absent: the whole axis.
+    /// `None` for the whole axis.
     #[prost(int64, optional, tag = "2")]
     pub length: Option<i64>,
 }

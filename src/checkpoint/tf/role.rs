@@ -1,41 +1,41 @@
-//! What a variable is for, by its name alone (reference 3).
+//! Roles of variables, derived from their names (reference 3).
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// What a variable is for.
+/// Role of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Weights of a layer.
     Kernel,
-    /// Which weights of a layer are there.
+    /// Mask of a layer.
     Mask,
     /// Bias of a layer.
     Bias,
     /// Scale of a normalisation.
     Gamma,
-    /// Centre of a normalisation.
+    /// Offset of a normalisation.
     Beta,
     /// Moving mean or variance.
     Statistic,
-    /// What an optimizer keeps.
+    /// Optimizer state.
     Slot,
-    /// An average, threshold or record of a sparse method, for training alone.
+    /// State of a sparse method used only in training: an average, a threshold or a record.
     Record,
     /// A counter or flag of training.
     Step,
-    /// Not known; kept as if inference needed it.
+    /// Unknown; kept as if inference needed it.
     Other,
 }
 
-/// What TensorFlow 2 puts behind the name of a variable, and before that of a slot.
+/// Suffix that TensorFlow 2 adds to variable names, and infix before slot names.
 const OBJECT_SUFFIX: &str = "/.ATTRIBUTES/VARIABLE_VALUE";
 const OBJECT_SLOT: &str = "/.OPTIMIZER_SLOT/";
 
 impl Role {
-    /// The role of a variable of this name.
+    /// Derives the role from a variable's name.
     pub fn of(name: &str) -> Role {
         if name.contains(OBJECT_SLOT) {
             return Role::Slot;

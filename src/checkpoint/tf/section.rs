@@ -1,12 +1,12 @@
-//! Bytes of a file, read in order by chunks and checksummed on the way.
+//! Reads sections of a file in chunks and computes their checksums.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-/// Bytes held at a time.
+/// Size of a chunk, in bytes.
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
 
-/// The unread rest of a stretch of a file. Several may share the file: each keeps its own place.
+/// The unread rest of a section. Several sections may share a file, each with its own position.
 pub(super) struct Section<'a> {
     file: &'a File,
     position: u64,
@@ -17,7 +17,7 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// `size` bytes from `offset` on, read by chunks of at most `chunk_bytes`.
+    /// A section of `size` bytes at `offset`, read in chunks of at most `chunk_bytes`.
     pub fn new(file: &'a File, offset: u64, size: u64, chunk_bytes: usize) -> Self {
         let bytes = size.min(chunk_bytes as u64) as usize;
         Section {
@@ -30,7 +30,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Hands the next `count` bytes on, which there must be.
+    /// Copies the next `count` bytes, which must exist.
     pub fn copy(&mut self, mut count: u64, out: &mut impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         while count > 0 {
             if self.used == self.chunk.len() {
@@ -60,13 +60,13 @@ impl<'a> Section<'a> {
         Ok(())
     }
 
-    /// CRC-32C of what has been read: once all is copied, of the whole.
+    /// CRC-32C of the bytes read so far; after the last copy, of the whole section.
     pub fn crc(&self) -> u32 {
         self.crc
     }
 }
 
-/// Counts and checksums what goes through.
+/// A writer that counts and checksums what passes through.
 pub(super) struct Checked<W> {
     out: W,
     pub bytes: u64,

@@ -1,15 +1,15 @@
-//! Parts of a partitioned variable: what each covers, the key it is stored under, and how they become one array again.
+//! Slices of partitioned variables: their extents, their keys, and how to assemble them.
 
 use super::proto;
 
-/// Part of an array: for each axis a start and a length, or `None` for the whole axis.
+/// A slice of an array: start and length per axis, or `None` for a whole axis.
 ///
-/// A whole axis that is spelt out is another slice to TensorFlow, with another key.
+/// TensorFlow distinguishes a whole axis from an explicit range of the same extent: the keys differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice(pub Vec<Option<(usize, usize)>>);
 
 impl Slice {
-    /// `None` when a number is negative.
+    /// `None` if a number is negative.
     pub(super) fn of(slice: &proto::TensorSlice) -> Option<Self> {
         let extent = |extent: &proto::Extent| {
             let start = usize::try_from(extent.start).ok()?;
@@ -31,8 +31,8 @@ impl Slice {
         }
     }
 
-    /// The key of this slice of the variable `name`, in the ordered code: zero, name, rank, and start and length of each axis,
-    /// 0 and -1 for a whole one.
+    /// Encodes the key of this slice of variable `name` in TensorFlow's ordered code: zero, name, rank, then start and
+    /// length of each axis, with 0 and -1 for a whole one.
     pub(super) fn key(&self, name: &str) -> Vec<u8> {
         let mut key = vec![0];
         for &byte in name.as_bytes() {
@@ -55,13 +55,13 @@ impl Slice {
         key
     }
 
-    /// Lengths of the slice in an array of these dimensions; `None` when it does not lie inside.
+    /// Dimensions of the slice in an array of these dimensions; `None` if it is not inside.
     pub fn dims(&self, whole: &[usize]) -> Option<Vec<usize>> {
         let bounded = self.bounds(whole)?;
         Some(bounded.iter().map(|(start, end)| end - start).collect())
     }
 
-    /// Start and end on each axis.
+    /// Start and end per axis.
     fn bounds(&self, whole: &[usize]) -> Option<Vec<(usize, usize)>> {
         let bounds = |(extent, &dim): (&Option<(usize, usize)>, &usize)| match *extent {
             None => Some((0, dim)),
@@ -71,12 +71,12 @@ impl Slice {
     }
 }
 
-/// A signed number in as few groups of seven bits as hold it, the number of groups told by leading ones; negative numbers
-/// have every bit inverted. Byte order is the order of numbers.
+/// Encodes a signed number in the minimum number of 7-bit groups. Leading ones give the number of groups; negative
+/// numbers have every bit inverted. Byte order equals numeric order.
 fn put_signed(out: &mut Vec<u8>, value: i64) {
     let magnitude = if value < 0 { !value } else { value };
     let length = (u64::BITS - magnitude.leading_zeros()) as usize / 7 + 1;
-    // Of ten groups the header takes ten bits: more than the first byte.
+    // The header of ten groups takes ten bits, more than the first byte.
     let wide = i128::from(value).to_be_bytes();
     let mut bytes = wide[wide.len() - length..].to_vec();
     let header = !(u16::MAX.checked_shr(length as u32).unwrap_or(0));
@@ -88,21 +88,21 @@ fn put_signed(out: &mut Vec<u8>, value: i64) {
     out.extend(bytes);
 }
 
-/// Elements of an array whose dimensions, less the zeros, have a product that fits.
+/// Number of elements, if the product of the nonzero dimensions fits.
 pub(super) fn elements(dims: &[usize]) -> usize {
     if dims.contains(&0) { 0 } else { dims.iter().product() }
 }
 
-/// The order in which parts are read, one after the other, so that what they yield is the whole array, row-major.
+/// The order in which to read slices so that their concatenation is the whole array, row-major.
 #[derive(Debug)]
 pub(super) struct Assembly {
     dims: Vec<usize>,
-    /// `(start, end)` per axis of each part.
+    /// `(start, end)` per axis of each slice.
     parts: Vec<Vec<(usize, usize)>>,
 }
 
 impl Assembly {
-    /// `None` unless the slices cover an array of these dimensions and no two overlap.
+    /// `None` unless the slices tile an array of these dimensions without overlap.
     pub fn new(dims: &[usize], slices: &[Slice]) -> Option<Self> {
         let parts: Vec<_> = slices.iter().map(|slice| slice.bounds(dims)).collect::<Option<_>>()?;
         let disjoint =
@@ -110,14 +110,14 @@ impl Assembly {
         let apart = (1..parts.len()).all(|i| parts[..i].iter().all(|earlier| disjoint(earlier, &parts[i])));
         let size =
             |part: &Vec<(usize, usize)>| elements(&part.iter().map(|(start, end)| end - start).collect::<Vec<_>>());
-        // Parts that do not overlap are no more than the whole: the sum is taken of those alone.
+        // The sizes of slices that do not overlap cannot exceed the whole, so equal sums imply a full cover.
         (apart && parts.iter().map(size).sum::<usize>() == elements(dims)).then(|| Assembly {
             dims: dims.to_vec(),
             parts,
         })
     }
 
-    /// Calls `run` with a part and how many elements come from it next, in the order of the whole array.
+    /// Calls `run` with a slice and the number of elements to take from it next, in array order.
     pub fn runs<E>(&self, run: &mut impl FnMut(usize, usize) -> Result<(), E>) -> Result<(), E> {
         let filled = |part: &Vec<(usize, usize)>| part.iter().all(|(start, end)| start < end);
         let all: Vec<usize> = (0..self.parts.len()).filter(|&i| filled(&self.parts[i])).collect();
@@ -128,7 +128,7 @@ impl Assembly {
         }
     }
 
-    /// The same from `axis` on, for the parts that hold the indices of the axes before it.
+    /// The same from `axis` on, for the slices that contain the indices of the axes before it.
     fn axis<E>(
         &self,
         axis: usize,
@@ -144,7 +144,7 @@ impl Assembly {
             let holds = |i: &usize| bounds(i).0 <= cut[0] && cut[1] <= bounds(i).1;
             let held: Vec<usize> = among.iter().copied().filter(holds).collect();
             match held[..] {
-                // Alone, it has the axes that follow to itself.
+                // A single slice spans the remaining axes.
                 [only] => run(only, (cut[1] - cut[0]) * inner)?,
                 _ => (cut[0]..cut[1]).try_for_each(|_| self.axis(axis + 1, &held, run))?,
             }
@@ -158,7 +158,7 @@ impl Assembly {
 mod tests {
     use super::*;
 
-    /// The first as TensorFlow 1.15 wrote it (tests/data/tf1/grid), long numbers by the definition of the code.
+    /// The first key is from TensorFlow 1.15 (tests/data/tf1/grid); long numbers follow the definition of the code.
     #[test]
     fn keys_are_tensorflows() {
         let key = Slice(vec![Some((0, 2)), Some((0, 1))]).key("grid");
@@ -182,7 +182,7 @@ mod tests {
         assert!((0..63).rev().map(|bit| signed(-(1 << bit) - 1)).is_sorted());
     }
 
-    /// Part and element of each element of the whole.
+    /// Slice and element index of each element of the array.
     fn order(dims: &[usize], slices: &[Slice]) -> Option<Vec<(usize, usize)>> {
         let assembly = Assembly::new(dims, slices)?;
         let (mut next, mut order) = (vec![0; slices.len()], vec![]);
@@ -202,7 +202,7 @@ mod tests {
         let columns = [slice(&[(0, 2), (0, 1)]), slice(&[(0, 2), (1, 2)])];
         let want = [(0, 0), (1, 0), (1, 1), (0, 1), (1, 2), (1, 3)];
         assert_eq!(order(&[2, 3], &columns).unwrap(), want);
-        // No grid: a bar on top, and two parts of unequal height below, given in another order.
+        // Not a grid: a bar on top and two slices of unequal height below, in another order.
         let parts = [
             slice(&[(1, 2), (2, 1)]),
             Slice(vec![Some((0, 1)), None]),

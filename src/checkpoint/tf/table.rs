@@ -1,8 +1,9 @@
-//! The sorted table of keys and values that an index file is, in LevelDB's format.
+//! The sorted key-value table of an index file, in LevelDB's format.
 //!
-//! A table is a row of blocks and a footer of 48 bytes that says where the index block lies, whose values say where the data
-//! blocks lie. In a block, a key holds only what differs from the key before it; after the entries come their restart points,
-//! which only look-ups need. Each block is followed by its compression (0 none, 1 Snappy) and a masked CRC-32C over both.
+//! A table is a sequence of blocks and a footer of 48 bytes with the position of the index block, whose values are the
+//! positions of the data blocks. Within a block a key stores only its difference from the key before it. The entries
+//! are followed by restart points, which only look-ups need. Each block is followed by its compression (0 none, 1
+//! Snappy) and a masked CRC-32C over both.
 
 use std::borrow::Cow;
 
@@ -11,14 +12,14 @@ const FOOTER_BYTES: usize = 48;
 const TRAILER_BYTES: usize = 5;
 const RESTART_INTERVAL: usize = 16;
 
-/// Bound on what all blocks, keys and values of a table come to once they are decompressed and keys are whole: a small file
-/// can claim much more than it holds.
+/// Maximum total size of all decompressed blocks, keys and values: a small file can expand to much more than its
+/// length.
 const MAX_CONTENT_BYTES: usize = 1 << 26;
 
-/// Snappy's longest copy is 64 bytes, and takes 3.
+/// Snappy's longest copy yields 64 bytes from 3.
 const MAX_SNAPPY_RATIO: usize = 22;
 
-/// Why bytes are no good table.
+/// Why bytes are not a valid table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Damaged(pub String);
@@ -28,21 +29,21 @@ pub(super) fn damaged(reason: impl Into<String>) -> Damaged {
     Damaged(reason.into())
 }
 
-/// The checksum as it is stored: TensorFlow masks a CRC-32C, which may itself lie in data that is checksummed.
+/// The stored checksum: TensorFlow masks CRC-32C, because checksummed data may contain checksums.
 pub(crate) fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// Whether a file ends as a table does.
+/// Whether a file ends with the footer of a table.
 pub fn is_table(file: &[u8]) -> bool {
     file.len() >= FOOTER_BYTES && file.ends_with(&MAGIC.to_le_bytes())
 }
 
-/// Calls `entry` with each key and value, in order of keys. Every checksum is verified; memory is bounded whatever the bytes
+/// Calls `entry` with each key and value, in key order. Verifies every checksum. Memory is bounded, whatever the bytes
 /// claim.
 ///
 /// # Errors
-/// What is wrong with the bytes, or the first error of `entry`.
+/// The fault of the bytes, or the first error of `entry`.
 pub fn read(file: &[u8], mut entry: impl FnMut(&[u8], &[u8]) -> Result<(), Damaged>) -> Result<(), Damaged> {
     if !is_table(file) {
         let found = file.len();
@@ -52,7 +53,7 @@ pub fn read(file: &[u8], mut entry: impl FnMut(&[u8], &[u8]) -> Result<(), Damag
     }
     let (blocks, mut footer) = file.split_at(file.len() - FOOTER_BYTES);
     let mut budget = Budget(MAX_CONTENT_BYTES);
-    // The first is the meta-index block, which is empty in checkpoints: nothing but its checksum matters.
+    // The first block is the meta-index, which is empty in checkpoints: only its checksum matters.
     let [meta, index] = [Handle::read(&mut footer)?, Handle::read(&mut footer)?];
     if footer[..footer.len() - size_of_val(&MAGIC)]
         .iter()
@@ -65,7 +66,7 @@ pub fn read(file: &[u8], mut entry: impl FnMut(&[u8], &[u8]) -> Result<(), Damag
     let (mut last, mut end) = (None::<Vec<u8>>, 0);
     each_entry(&index, &mut Budget(MAX_CONTENT_BYTES), |_, mut value| {
         let handle = Handle::read(&mut value)?;
-        // Blocks that overlap would let a small file hold much.
+        // Overlapping blocks would let a small file expand without bound.
         if handle.offset < end {
             return Err(damaged(format!(
                 "block at {}, expected none before {end}",
@@ -87,7 +88,7 @@ pub fn read(file: &[u8], mut entry: impl FnMut(&[u8], &[u8]) -> Result<(), Damag
     })
 }
 
-/// Bytes that may still be taken.
+/// Remaining bytes of the limit.
 struct Budget(usize);
 
 impl Budget {
@@ -98,7 +99,7 @@ impl Budget {
     }
 }
 
-/// Where a block lies.
+/// Position of a block.
 #[derive(Clone, Copy)]
 struct Handle {
     offset: u64,
@@ -118,7 +119,7 @@ impl Handle {
         put_varint(out, self.size);
     }
 
-    /// The contents of the block, its checksum verified, decompressed.
+    /// Reads a block: verifies its checksum and decompresses it.
     fn block<'a>(self, blocks: &'a [u8], budget: &mut Budget) -> Result<Cow<'a, [u8]>, Damaged> {
         let Handle { offset, size } = self;
         let whole = || {
@@ -189,7 +190,7 @@ fn take<'a>(bytes: &mut &'a [u8], count: u64) -> Result<&'a [u8], Damaged> {
     Ok(taken)
 }
 
-/// A number in groups of seven bits, lowest first.
+/// Decodes a varint: 7-bit groups, lowest first.
 fn varint(bytes: &mut &[u8]) -> Result<u64, Damaged> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
@@ -211,16 +212,16 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// How [`write()`] lays a table out.
+/// Layout options of [`write()`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// A block is closed when it has this many bytes.
+    /// Size in bytes at which a block is closed.
     pub block_bytes: usize,
     /// Whether blocks are compressed with Snappy.
     pub snappy: bool,
 }
 
-/// As TensorFlow writes.
+/// TensorFlow's options.
 impl Default for Layout {
     fn default() -> Self {
         Layout {
@@ -230,7 +231,7 @@ impl Default for Layout {
     }
 }
 
-/// The table of these keys and values, which are in order of keys.
+/// Encodes a table from keys, which must be sorted, and values.
 pub fn write<'a>(entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, layout: Layout) -> Vec<u8> {
     let mut file = Vec::new();
     let (mut data, mut index) = (Block::new(RESTART_INTERVAL), Block::new(1));
@@ -247,7 +248,7 @@ pub fn write<'a>(entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>, layout
     file
 }
 
-/// Appends what follows the data blocks.
+/// Appends everything after the data blocks.
 fn finish(file: &mut Vec<u8>, index: Block, snappy: bool) {
     let meta = Block::new(1).append(file, snappy);
     let index = index.append(file, snappy);
@@ -259,7 +260,7 @@ fn finish(file: &mut Vec<u8>, index: Block, snappy: bool) {
     file.extend(MAGIC.to_le_bytes());
 }
 
-/// A block that is being written.
+/// A block under construction.
 struct Block {
     interval: usize,
     bytes: Vec<u8>,
@@ -298,7 +299,7 @@ impl Block {
         self.since_restart += 1;
     }
 
-    /// Appends the block to the file and its handle, under its last key, to the index; starts anew.
+    /// Appends the block to the file, and its handle under its last key to the index. Then resets the block.
     fn close(&mut self, file: &mut Vec<u8>, index: &mut Block, snappy: bool) {
         let full = std::mem::replace(self, Block::new(self.interval));
         let (key, mut value) = (full.last.clone(), Vec::new());
@@ -314,7 +315,7 @@ impl Block {
         let restarts = self.restarts.iter().chain([&count]);
         self.bytes.extend(restarts.flat_map(|n| n.to_le_bytes()));
         let start = file.len();
-        // The encoder fails for more than 4 GiB only; such a block stays as it is.
+        // The encoder fails only above 4 GiB; such a block stays uncompressed.
         match snap::raw::Encoder::new().compress_vec(&self.bytes) {
             Ok(compressed) if snappy => file.extend(compressed.iter().chain([&1])),
             _ => file.extend(self.bytes.iter().chain([&0])),
@@ -349,7 +350,7 @@ mod tests {
         write(entries.iter().map(|(key, value)| (&key[..], &value[..])), layout)
     }
 
-    /// The block of these bytes with its trailer, and the table that has no other.
+    /// Encodes a block of these bytes with its trailer, and a table of that block only.
     fn file_of(block: &[u8], compression: u8) -> Vec<u8> {
         let mut file = [block, &[compression]].concat();
         file.extend(masked(crc32c::crc32c(&file)).to_le_bytes());
@@ -422,7 +423,7 @@ mod tests {
 
     #[test]
     fn small_files_that_claim_much_are_refused() {
-        // Each entry repeats the long key before it and adds a byte: 5 bytes that come to 100 KB.
+        // Each entry repeats the long previous key and adds a byte: 5 bytes that expand to 100 KB.
         let mut block = [&[0, 0xa0, 0x8d, 0x06, 0][..], &[b'a'; 100_000]].concat();
         for i in 0..1000u32 {
             block.extend([0xa0, 0x8d, 0x06, 4, 0]);

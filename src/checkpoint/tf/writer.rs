@@ -1,4 +1,4 @@
-//! Writes bundles that TensorFlow restores.
+//! Writes bundles that TensorFlow can restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use super::table::{self, Layout};
 use super::{DataType, Slice, bundle, index_path, proto, shard_path};
 use crate::checkpoint::{Error, Result, atomic};
 
-/// An array to be written.
+/// An array to write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// Its name in the checkpoint.
@@ -21,7 +21,7 @@ pub struct Array {
     pub dtype: DataType,
     /// Its dimensions.
     pub dims: Vec<usize>,
-    /// The slices it is stored in, as a partitioned variable is; none: in one piece.
+    /// Slices of a partitioned variable; empty to store it in one piece.
     pub slices: Vec<Slice>,
 }
 
@@ -32,7 +32,7 @@ impl Array {
     }
 }
 
-/// A piece of data: an array or a slice of one.
+/// A piece of data: an array or a slice of an array.
 struct Piece<'a> {
     array: &'a Array,
     slice: Option<usize>,
@@ -40,7 +40,7 @@ struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// Bytes of its data, which the caller of [`write`] must give.
+    /// Bytes that the caller of [`write`] must supply.
     fn bytes(&self) -> u64 {
         (elements(&self.dims) * self.array.dtype.bytes().unwrap_or(0)) as u64
     }
@@ -52,14 +52,14 @@ impl Piece<'_> {
     }
 }
 
-/// Writes the bundle of `prefix`: data shards of about equal size, then the index. Each file appears whole or not at all; the
-/// index comes last, so a bundle that has none before has none until it is complete.
+/// Writes the bundle of `prefix`: data shards of about equal size, then the index. Each file is written atomically. The
+/// index comes last, so a new bundle is incomplete until all data is written.
 ///
-/// `copy` writes the little-endian data, row-major, of the array of a number, or of its slice of a number; it is called once for
-/// each, in order.
+/// `copy` writes the little-endian, row-major data of the array with an index, or of a slice of it. It is called once
+/// for each, in order.
 ///
 /// # Errors
-/// [`Error::Save`]: what `copy` or the system reports, arrays that cannot be stored, or data of another length than they claim.
+/// [`Error::Save`]: an error of `copy` or the system, arrays that cannot be stored, or data of unexpected length.
 pub fn write(
     prefix: &Path,
     arrays: &[Array],
@@ -108,7 +108,7 @@ pub fn write(
     atomic::write(&index, |out| out.write_all(&table)).map_err(|source| save(&index, source))
 }
 
-/// The pieces in order, with the numbers of their arrays.
+/// Lists the pieces in order, with the indices of their arrays.
 fn pieces(arrays: &[Array]) -> io::Result<Vec<(usize, Piece<'_>)>> {
     let (mut pieces, mut names) = (vec![], BTreeSet::new());
     for (number, array) in arrays.iter().enumerate() {
@@ -165,7 +165,7 @@ fn entry(piece: &Piece, shard_id: i32, offset: u64, crc: u32) -> proto::Entry {
     }
 }
 
-/// The entry of a partitioned variable.
+/// Builds the entry of a partitioned variable.
 fn partitioned(array: &Array) -> proto::Entry {
     proto::Entry {
         dtype: array.dtype.0,

@@ -1,4 +1,4 @@
-//! `rigl-xla data dump`: examples as training or evaluation gets them.
+//! `rigl-xla data dump`: writes examples as training or evaluation receives them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,40 +20,40 @@ use crate::report::note;
 /// Arguments of `data dump`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// mnist, fashion-mnist, cifar10, synthetic, null, or a folder with the files of one, or with TFRecords
+    /// mnist, fashion-mnist, cifar10, synthetic, null, or a folder with the files of a data set or with TFRecords
     #[arg(long, value_name = "NAME|DIR")]
     data: String,
-    /// Training examples, in the order and with the random changes of the first epoch; or test examples, in their own
+    /// Training examples, in the order and with the augmentation of the first epoch; or test examples in file order
     #[arg(long, value_enum)]
     split: SplitName,
-    /// At most so many
+    /// Maximum number of examples
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Where the tensors `images` and `labels` go, in safetensors form; from TFRecords also `file`, a number in the list
-    /// `files` of the metadata, and `offset`
+    /// Output file in safetensors format with the tensors `images` and `labels`; from TFRecords also `offset` and
+    /// `file`, an index into the list `files` of the metadata
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Height and width of an image [default: the data set's; of TFRecords 224]
+    /// Height and width of an image [default: the data set's; for TFRecords 224]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     image_size: Option<u32>,
-    /// Images as the first layer sees them, which `predict` takes; else as they are sent to the device, from 0 to 255, which
-    /// is what the original gives its model
+    /// Write images as the first layer sees them, which `predict` accepts. By default they are as sent to the device,
+    /// from 0 to 255, which is what the original gives its model
     #[arg(long)]
     normalised: bool,
-    /// How pictures in TFRecords are decoded and resized: original or antialiased
+    /// Decoding and resizing of pictures in TFRecords: original or antialiased
     #[arg(long, value_name = "NAME", default_value = "original", value_parser = pictures)]
     pictures: imagenet::Kind,
-    /// Training examples without random changes
+    /// Do not augment training examples
     #[arg(long)]
     no_augment: bool,
-    /// Seed of the training order and of random changes
+    /// Seed of the training order and of augmentation
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     stream: StreamArgs,
 }
 
-/// A split, as it may be called.
+/// A split, with the names accepted for it.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq)]
 enum SplitName {
     Train,
@@ -69,11 +69,11 @@ fn pictures(name: &str) -> Result<imagenet::Kind, String> {
         .ok_or_else(|| format!("expected {}", all.map(|(name, _)| name).join(" or ")))
 }
 
-/// What is written.
+/// Examples to write.
 struct Dump {
     images: Vec<u8>,
     labels: Vec<i32>,
-    /// Of TFRecords: number of the file and offset in it.
+    /// For TFRecords: index of the file, and offset in it.
     places: Vec<(usize, u64)>,
     files: Vec<String>,
     skipped: usize,
@@ -82,7 +82,7 @@ struct Dump {
 /// Runs `data dump`.
 ///
 /// # Errors
-/// Examples that cannot be had or read, or an output that cannot be written.
+/// Examples that cannot be loaded, or an output that cannot be written.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     crate::cli::check_output(&args.output)?;
     let (set, folder) = named_set(&args.data)?;
@@ -207,7 +207,7 @@ impl Args {
         })
     }
 
-    /// The images as one array, normalised where that is asked for.
+    /// Joins the images into one array, normalised if requested.
     fn images(&self, set: Set, image: &Shape, bytes: Vec<u8>) -> anyhow::Result<Literal> {
         let n = bytes.len() / image.bytes();
         let of = |n: usize, dtype| Shape::new(dtype, [&[n][..], &image.dims[..]].concat());

@@ -1,4 +1,4 @@
-//! `rigl-xla data inspect`: what is in TFRecord files.
+//! `rigl-xla data inspect`: reports the contents of TFRecord files.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,19 +17,19 @@ use crate::report::table::{Style, Table};
 pub struct Args {
     /// TFRecord file, or a folder of shards
     path: PathBuf,
-    /// First records of each set whose features are listed
+    /// Number of records per set whose features are listed
     #[arg(long, value_name = "N", default_value_t = 1)]
     records: usize,
-    /// Decode every picture, and not only its header, to find the damaged ones
+    /// Decode every picture, not only its header, to find damaged ones
     #[arg(long)]
     decode: bool,
-    /// Write a page with the first pictures of each set and their labels
+    /// Write an HTML page with the first pictures of each set and their labels
     #[arg(long, value_name = "OUT.html")]
     sheet: Option<PathBuf>,
-    /// Pictures of each set on it
+    /// Number of pictures per set on the page
     #[arg(long, value_name = "N", default_value_t = 60, requires = "sheet")]
     pictures: usize,
-    /// Threads; by default one a core
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
@@ -37,7 +37,7 @@ pub struct Args {
 /// Runs `data inspect`.
 ///
 /// # Errors
-/// Files that cannot be read, a missing shard, or after the report, records or pictures that are damaged.
+/// Files that cannot be read or a missing shard; after the report, damaged records or pictures.
 pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let depth = Depth {
         threads: args.threads.unwrap_or_else(crate::data::cores),
@@ -137,9 +137,9 @@ fn labels(labels: &BTreeMap<i64, u64>) -> String {
     format!("{} of {first} to {last}, {least} to {most} examples each", labels.len())
 }
 
-/// Most labels of a histogram; of more, neighbours are taken together.
+/// Maximum bars of a histogram; further labels are grouped with their neighbours.
 const ROWS: usize = 20;
-/// Characters of the longest bar.
+/// Length of the longest bar, in characters.
 const BAR: u64 = 40;
 
 fn histogram(labels: &BTreeMap<i64, u64>, classes: &BTreeMap<i64, String>) -> String {

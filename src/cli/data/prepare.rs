@@ -1,4 +1,4 @@
-//! `rigl-xla data prepare`: pictures to TFRecord shards.
+//! `rigl-xla data prepare`: converts pictures to TFRecord shards.
 
 use std::path::PathBuf;
 
@@ -13,37 +13,37 @@ use crate::signals::Stop;
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = HELP)]
 pub struct Args {
-    /// New folder for the shards; it appears once all is written
+    /// New folder for the shards; it appears when complete
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// Training pictures: a folder or tar file of classes, or a folder with MNIST or CIFAR-10
     #[arg(long, value_name = "PATH", required_unless_present = "validation")]
     train: Option<PathBuf>,
-    /// Pictures that are only evaluated on, likewise
+    /// Validation pictures, in any of the same forms
     #[arg(long, value_name = "PATH")]
     validation: Option<PathBuf>,
-    /// The class of each validation picture, a line each in the order of their names; for pictures that are in no class's folder
+    /// List of the classes of unclassified validation pictures, one line per picture, in the order of their names
     #[arg(long, value_name = "FILE", requires = "validation")]
     validation_classes: Option<PathBuf>,
-    /// The classes in the order of their labels, a line each, after a space in words; by default in the order of their names
+    /// List of classes in label order, one per line: name, a space, and a description [default: sorted by name]
     #[arg(long, value_name = "FILE")]
     synsets: Option<PathBuf>,
-    /// Training shards; by default one for 1251 pictures, 1024 at most
+    /// Number of training shards [default: one per 1251 pictures, at most 1024]
     #[arg(long, value_name = "N")]
     train_shards: Option<usize>,
-    /// Validation shards; by default one for 1251 pictures, 128 at most
+    /// Number of validation shards [default: one per 1251 pictures, at most 128]
     #[arg(long, value_name = "N")]
     validation_shards: Option<usize>,
-    /// What the order of the pictures is drawn from
+    /// Seed of the shuffle
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Compress the shards; whoever reads them in random order unpacks them first, into a temporary file in the cache folder
+    /// Compress the shards. Random access unpacks them to a temporary file in the cache folder first
     #[arg(long)]
     gzip: bool,
-    /// Pictures to leave out that cannot be read or are none, before one is an error; each is named
+    /// Number of unreadable pictures to skip before it is an error; each is reported
     #[arg(long, value_name = "N", default_value_t = 0)]
     skip_corrupt: usize,
-    /// Threads; by default one a core. The shards do not depend on it
+    /// Number of threads; does not affect the shards [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
@@ -63,7 +63,7 @@ label (from 0).";
 /// Runs `data prepare`.
 ///
 /// # Errors
-/// Sources that cannot be read or do not fit together, a folder that exists, or what the system reports.
+/// Sources that cannot be read or contradict each other, an existing folder, or I/O errors.
 pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
     let threads = args.threads.unwrap_or_else(crate::data::cores);
     if threads == 0 {
@@ -98,7 +98,7 @@ pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
     }
 }
 
-/// What the shards do not have, by name.
+/// Names of ignored files and of classes without pictures.
 fn notes(set: &Written) {
     let name = set.set;
     let names = |names: &[String]| named(names.iter().cloned());

@@ -1,4 +1,4 @@
-//! A page of pictures that needs no other file: the pictures are in it as they are in the records, for a browser to decode.
+//! A self-contained HTML page of pictures, embedded unchanged so that the browser decodes them.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -25,7 +25,7 @@ figcaption { overflow-wrap: anywhere; }\n\
 /// Writes a page with the first `pictures` pictures of each set.
 ///
 /// # Errors
-/// Files that cannot be read, or what the system reports of the page.
+/// Files that cannot be read, or I/O errors of the page.
 pub fn write(path: &Path, sets: &[Shards], classes: Option<&Classes>, pictures: usize) -> anyhow::Result<()> {
     let mut page = HEAD.to_owned();
     for set in sets {
@@ -75,7 +75,7 @@ fn escaped(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-/// RFC 4648, with padding.
+/// Base64 (RFC 4648), with padding.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);

@@ -1,8 +1,8 @@
-//! Resizing as Pillow and torchvision do it: pixel centres halfway, and where a picture becomes smaller, the kernel as much wider.
+//! Resizing as Pillow and torchvision do it: half-pixel centres, and antialiasing (a wider kernel) when shrinking.
 
 use crate::data::picture::Pixels;
 
-/// Keys' kernel, of these programs' constant.
+/// Keys' cubic kernel with the constant that Pillow and torchvision use.
 fn kernel(x: f32) -> f32 {
     const A: f32 = -0.5;
     match x.abs() {
@@ -12,14 +12,14 @@ fn kernel(x: f32) -> f32 {
     }
 }
 
-/// The pixels along an axis that one of the result is made of, from `first` on; the weights sum to 1.
+/// Input pixels along one axis that contribute to an output pixel, starting at `first`. The weights sum to 1.
 #[derive(Debug)]
 struct Taps {
     first: usize,
     weights: Vec<f32>,
 }
 
-/// Those of each pixel of `to` that `from` become.
+/// Computes the taps of each of `to` output pixels from `from` input pixels.
 fn taps(from: usize, to: usize) -> impl DoubleEndedIterator<Item = Taps> {
     let scale = from as f32 / to as f32;
     let stretch = scale.max(1.0);
@@ -36,14 +36,14 @@ fn taps(from: usize, to: usize) -> impl DoubleEndedIterator<Item = Taps> {
     })
 }
 
-/// Resizes pictures to squares; the room for a row is used again.
+/// Resizes pictures to squares. Reuses its row buffer.
 #[derive(Debug, Default)]
 pub struct Antialiased {
     line: Vec<f32>,
 }
 
 impl Antialiased {
-    /// `out` is `f32[size, size, 3]`, whole numbers from 0 to 255; `mirrored` exchanges left and right.
+    /// Writes `out`, `f32[size, size, 3]`, with whole numbers from 0 to 255. `mirrored` swaps left and right.
     pub fn resize(&mut self, pixels: &Pixels, size: usize, mirrored: bool, out: &mut [f32]) {
         let mut columns: Vec<Taps> = taps(pixels.width(), size).collect();
         if mirrored {

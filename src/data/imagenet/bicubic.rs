@@ -1,9 +1,9 @@
 //! TensorFlow 1's bicubic resizing, bit for bit (reference 4.2).
 //!
-//! The source of output pixel `o` is `o * (in / out)`: neither are pixel centres halfway, nor is anything averaged where a
-//! picture becomes smaller. Weights are Keys' with `A = -0.75`, read from a table of 1024 steps. Sums are in `f32`, of four
-//! rows first and then of four columns, from first to last; each column's is taken once for all pixels that need it. Results
-//! are neither rounded nor clipped.
+//! Output pixel `o` samples input position `o * (in / out)`: no half-pixel centres and no antialiasing. The weights are
+//! Keys' with `A = -0.75`, read from a table of 1024 steps. Sums are in `f32`, first over four rows and then over four
+//! columns, in ascending order; each column sum is computed once and shared by all pixels that need it. Results are
+//! neither rounded nor clipped.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ use crate::data::picture::Pixels;
 const STEPS: usize = 1024;
 const A: f64 = -0.75;
 
-/// Weights of the nearer and the farther neighbour on one side, by the distance from the nearer one.
+/// Weights of the nearer and the farther neighbour on one side, indexed by the distance to the nearer one.
 static WEIGHTS: LazyLock<Vec<[f32; 2]>> = LazyLock::new(|| {
     let weights = |step: usize| {
         let near = step as f64 / STEPS as f64;
@@ -27,7 +27,7 @@ static WEIGHTS: LazyLock<Vec<[f32; 2]>> = LazyLock::new(|| {
     (0..=STEPS).map(weights).collect()
 });
 
-/// Four neighbours along an axis, the first of them one before pixel `second`.
+/// Four neighbours along an axis; the first is one pixel before `second`.
 #[derive(Clone, Copy, Debug)]
 struct Tap {
     second: usize,
@@ -48,16 +48,17 @@ impl Tap {
     }
 }
 
-/// Resizes pictures to squares; the room is used again.
+/// Resizes pictures to squares. Reuses its buffers.
 #[derive(Debug, Default)]
 pub struct Bicubic {
     columns: Vec<Tap>,
-    /// Sums of four rows, with the first column repeated once before and the last one twice after, and a number more.
+    /// Sums of four rows. The first column is repeated once before and the last one twice after; one number of padding
+    /// follows.
     line: Vec<f32>,
 }
 
 impl Bicubic {
-    /// `out` is `f32[size, size, 3]`; `mirrored` exchanges left and right.
+    /// Writes `out`, `f32[size, size, 3]`. `mirrored` swaps left and right.
     pub fn resize(&mut self, pixels: &Pixels, size: usize, mirrored: bool, out: &mut [f32]) {
         let (height, width) = (pixels.height(), pixels.width());
         let scale = |length: usize| length as f32 / size as f32;
@@ -86,7 +87,7 @@ fn weighted(values: [f32; 4], weights: [f32; 4]) -> f32 {
     values[0] * weights[0] + values[1] * weights[1] + values[2] * weights[2] + values[3] * weights[3]
 }
 
-/// Of four rows one, in numbers.
+/// Weighted sum of four rows.
 #[multiversion(targets("x86_64+avx2"))]
 fn sum_rows(rows: [&[u8]; 4], weights: [f32; 4], line: &mut [f32]) {
     let rows = rows.map(|row| &row[..line.len()]);
@@ -95,11 +96,12 @@ fn sum_rows(rows: [&[u8]; 4], weights: [f32; 4], line: &mut [f32]) {
     }
 }
 
-/// Of four pixels of a line one, three numbers each. A fourth number is summed along: four are what a register holds.
+/// Weighted sum of four pixels of a row, three channels each. A fourth lane is summed as well, because a register holds
+/// four.
 #[multiversion(targets("x86_64+avx2"))]
 fn sum_columns(line: &[f32], columns: &[Tap], out: &mut [f32]) {
     for (pixel, tap) in out.chunks_exact_mut(3).zip(columns) {
-        // Always there; by reference, since a copy is read back before it is written.
+        // The slices are always long enough. Borrowing avoids a copy that is read back before it is written.
         let Some(near) = line[3 * tap.second..].first_chunk::<13>() else {
             return;
         };

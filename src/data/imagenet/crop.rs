@@ -1,11 +1,11 @@
-//! Which part of a picture a network sees (reference 4.2).
+//! Crop windows of ImageNet preprocessing (reference 4.2).
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
 use crate::data::picture::Window;
 
-/// Pixels by which a picture is larger than its central part, where that has the size of the network's input.
+/// Padding of the central crop: a picture is this many pixels larger than a central crop of the network's input size.
 const PADDING: usize = 32;
 
 const LEAST_COVERED: f32 = 0.1;
@@ -15,13 +15,13 @@ const LEAST_AREA: f32 = 0.08;
 const MOST_AREA: f32 = 1.0;
 const ATTEMPTS: usize = 10;
 
-/// A box around an object: least row and column, then largest, as shares of the height and width.
+/// Bounding box of an object: minimum row and column, then maximum, as fractions of the height and width.
 pub type Bounds = [f32; 4];
 
-/// The whole picture as an object, which is what the original says of each.
+/// A box over the whole picture, which the original uses for every picture.
 pub const WHOLE: Bounds = [0.0, 0.0, 1.0, 1.0];
 
-/// The square in the middle that evaluation sees at `size`; it is empty in pictures of one pixel.
+/// The central square that evaluation uses at `size`. It is empty for a picture of one pixel.
 pub fn central(height: usize, width: usize, size: usize) -> Window {
     let share = (size as f64 / (size + PADDING) as f64) as f32;
     let side = (share * height.min(width) as f32) as usize;
@@ -33,17 +33,17 @@ pub fn central(height: usize, width: usize, size: usize) -> Window {
     }
 }
 
-/// Random bits, one word after the other.
+/// A source of random 32-bit words.
 pub trait Bits {
     /// The next word.
     fn next_u32(&mut self) -> u32;
 
-    /// Uniform in `[0, 1)`, of 23 bits.
+    /// Uniform in `[0, 1)`, with 23 random bits.
     fn uniform(&mut self) -> f32 {
         f32::from_bits(0x3f80_0000 | (self.next_u32() & 0x7f_ffff)) - 1.0
     }
 
-    /// Uniform in `0..bound`, exactly: words that would favour some number are drawn again.
+    /// Uniform in `0..bound`, without bias: rejects words that would favour some values.
     fn below(&mut self, bound: u32) -> u32 {
         if bound.is_power_of_two() {
             return self.next_u32() & (bound - 1);
@@ -64,10 +64,11 @@ impl Bits for ChaCha8Rng {
     }
 }
 
-/// A random part as TensorFlow's `sample_distorted_bounding_box` draws it, word by word: the same bits give the same window.
+/// Draws a random window exactly as TensorFlow's `sample_distorted_bounding_box` does, word by word: the same random
+/// bits give the same window.
 ///
-/// With [`WHOLE`] for the object, parts of less than a tenth are rejected. The last possible offset is never drawn. After ten
-/// attempts it is the whole picture, as it is where no object has a pixel.
+/// With [`WHOLE`] as the object, windows below a tenth of the area are rejected. The largest possible offset is never
+/// drawn. Returns the whole picture after ten failed attempts, or if no object covers a pixel.
 pub fn distorted(height: usize, width: usize, objects: &[Bounds], bits: &mut impl Bits) -> Window {
     let objects: Vec<_> = objects.iter().map(|object| pixels(object, height, width)).collect();
     for _ in 0..ATTEMPTS {
@@ -86,9 +87,9 @@ pub fn distorted(height: usize, width: usize, objects: &[Bounds], bits: &mut imp
     }
 }
 
-/// One attempt at a window of this aspect, which fails where rounding leaves it too small or too large.
+/// One attempt at a window of this aspect ratio. Fails if rounding makes it too small or too large.
 ///
-/// Heights are drawn between those of the least and the largest area, as far as the window is not wider than the picture.
+/// The height is uniform between those of the minimum and the maximum area, limited so that the window fits the width.
 fn attempt(height: usize, width: usize, aspect: f32, bits: &mut impl Bits) -> Option<Window> {
     let round = |x: f32| x.round_ties_even() as i64;
     let wide = |tall: i64| round(tall as f32 * aspect);
@@ -128,7 +129,7 @@ fn attempt(height: usize, width: usize, aspect: f32, bits: &mut impl Bits) -> Op
     })
 }
 
-/// First and last row, first and last column, the last ones excluded.
+/// Row range, then column range; the ends are exclusive.
 type Box = [[usize; 2]; 2];
 
 fn pixels(bounds: &Bounds, height: usize, width: usize) -> Box {
@@ -140,7 +141,7 @@ fn pixels(bounds: &Bounds, height: usize, width: usize) -> Box {
     ]
 }
 
-/// Whether enough of an object that has a pixel at all lies in the window.
+/// Whether the window covers enough of an object that covers at least one pixel.
 fn is_covered([rows, columns]: Box, window: &Window) -> bool {
     let area = |[rows, columns]: Box| (rows[1].saturating_sub(rows[0]) * columns[1].saturating_sub(columns[0])) as f32;
     let common = |[start, end]: [usize; 2], first: usize, length: usize| [start.max(first), end.min(first + length)];

@@ -1,6 +1,5 @@
-//! From compressed pictures to what networks for ImageNet take: decoded, cropped, resized, and mirrored for training
-//! (reference 4.2). The values are those of pixels, 0 to 255; the colours' means are taken off in the graph
-//! ([`pixels`](super::pixels)).
+//! Preprocessing for ImageNet networks: decode, crop, resize, and mirror for training (reference 4.2). Values are
+//! pixels from 0 to 255; the graph subtracts the channel means ([`pixels`](super::pixels)).
 
 mod antialiased;
 mod bicubic;
@@ -16,7 +15,7 @@ use super::picture::{self, Dct, Header, Pixels, Window};
 
 pub use self::crop::{Bits, Bounds, WHOLE, central, distorted};
 
-/// Why a picture could not be made ready. The caller knows which one it was.
+/// Why a picture could not be preprocessed. The caller knows which picture it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; the fields are their values
 pub enum Error {
@@ -30,22 +29,21 @@ pub enum Error {
     Room { found: usize, expected: usize },
 }
 
-/// This module's results.
+/// Results of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// How pictures are decoded and resized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Kind {
-    /// As the original does, bit for bit: TensorFlow 1's fast decoding and its bicubic resizing, which averages nothing where
-    /// a picture becomes smaller.
+    /// Bit for bit as the original: TensorFlow 1's fast decoding, and bicubic resizing without antialiasing.
     #[default]
     Original,
-    /// As is usual today: accurate decoding, and bicubic resizing that averages, with pixel centres halfway; rounded to bytes.
+    /// Current practice: accurate decoding, and antialiased bicubic resizing with half-pixel centres, rounded to bytes.
     Antialiased,
 }
 
 impl Kind {
-    /// Every kind with its name.
+    /// Every variant with its name.
     pub const ALL: [(&'static str, Kind); 2] = [("original", Kind::Original), ("antialiased", Kind::Antialiased)];
 
     fn dct(self) -> Dct {
@@ -56,16 +54,16 @@ impl Kind {
     }
 }
 
-/// Makes pictures ready, one at a time, on any number of threads.
+/// Preprocesses pictures one at a time, from any number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preprocessor {
-    /// Height and width of the result.
+    /// Height and width of the result, in pixels.
     pub size: usize,
-    /// How.
+    /// Decoding and resizing method.
     pub kind: Kind,
 }
 
-/// A thread's room, used again for each picture.
+/// Buffers of a thread, reused for each picture.
 #[derive(Default)]
 struct Room {
     pixels: Pixels,
@@ -78,19 +76,20 @@ thread_local! {
 }
 
 impl Preprocessor {
-    /// Numbers of a picture: `f32[size, size, 3]`.
+    /// Number of elements of a result: `f32[size, size, 3]`.
     pub fn values(&self) -> usize {
         self.size * self.size * 3
     }
 
-    /// A picture (JPEG or PNG) as training sees it: a random part, mirrored every other time.
+    /// Preprocesses a picture (JPEG or PNG) for training: a random crop, mirrored half of the time.
     ///
-    /// `objects` are bounds around what should be seen; [`WHOLE`] is what the original says of every picture, and what none
-    /// stands for. Where the whole picture was drawn, its central part is taken, unless the file does not have three
-    /// components: the original compares its shape with that of the decoded picture.
+    /// `objects` are bounding boxes of the objects to keep visible. An empty list means [`WHOLE`], which is what the
+    /// original uses for every picture. If the crop is the whole picture, the central part is taken instead, but only
+    /// for files with three components: the original compares the shape of the file with that of the decoded picture.
     ///
     /// # Errors
-    /// When the picture cannot be decoded ([`picture::decode`]), bounds are no shares, or `out` is not `f32[size, size, 3]`.
+    /// A picture that cannot be decoded ([`picture::decode`]), bounds outside 0 to 1, or an `out` that is not
+    /// `f32[size, size, 3]`.
     pub fn train(&self, bytes: &[u8], objects: &[Bounds], rng: &mut ChaCha8Rng, out: &mut [f32]) -> Result<()> {
         let objects = if objects.is_empty() { &[WHOLE] } else { objects };
         if let Some(&found) = objects.iter().find(|o| !o.iter().all(|x| (0.0..=1.0).contains(x))) {
@@ -108,10 +107,10 @@ impl Preprocessor {
         self.part(bytes, part, mirrored, out)
     }
 
-    /// A picture as evaluation sees it: its central part.
+    /// Preprocesses a picture for evaluation: its central crop.
     ///
     /// # Errors
-    /// As [`Preprocessor::train`], and when the picture has no central part.
+    /// As [`Preprocessor::train`], and a picture that is too small for a central crop.
     pub fn eval(&self, bytes: &[u8], out: &mut [f32]) -> Result<()> {
         self.part(bytes, |header| self.middle(header), false, out)
     }
@@ -123,7 +122,7 @@ impl Preprocessor {
         }
     }
 
-    /// The part of a picture that `choose` says when it knows the size, resized.
+    /// Decodes and resizes the window that `choose` returns for the picture's header.
     ///
     /// # Errors
     /// As [`Preprocessor::train`].

@@ -1,9 +1,9 @@
-//! The calls of libjpeg: one session per picture, with TensorFlow's settings, errors as values.
+//! Bindings to libjpeg: one session per picture, with TensorFlow's settings and errors as values.
 //!
-//! Why the `unsafe` blocks are sound: the structures of a session live in
-//! one frame ([`session`]) and point at one another only within it; the library's fatal errors unwind from [`fail`] through
-//! C frames that were compiled for that, up to the `catch_unwind` of the session, which then destroys what was allocated; and
-//! nothing is written but rows whose length is that of the library's own output.
+//! Soundness of the `unsafe` blocks: the structures of a session live in one stack frame ([`session`]) and
+//! point at one another only within it. Fatal errors of the library unwind from [`fail`] through C frames compiled for
+//! unwinding, up to the session's `catch_unwind`, which then frees what was allocated. The library writes only to rows
+//! of its own output length.
 
 use std::any::Any;
 use std::ffi::{CStr, c_char, c_int, c_long};
@@ -19,21 +19,21 @@ use mozjpeg_sys::{
 
 use super::{Dct, Error, Header, Pixels, Result, Window, scans};
 
-/// The library's "done", of `jpeg_read_header` too.
+/// The library's success value, also of `jpeg_read_header`.
 const TRUE: c_int = 1;
-/// Bytes of the longest message, with its final zero (`JMSG_LENGTH_MAX`).
+/// Size of the message buffer, including the terminating zero (`JMSG_LENGTH_MAX`).
 const MESSAGE_BYTES: usize = 200;
 
-/// What [`fail`] unwinds with: the library's message.
+/// Panic payload of [`fail`]: the library's message.
 struct Fatal(String);
 
-/// A picture whose header has been read.
+/// A picture with a decoded header.
 pub(super) struct Session<'a> {
     info: &'a mut jpeg_decompress_struct,
     bytes: &'a [u8],
 }
 
-/// Reads the header of `bytes` and hands the rest to `body`.
+/// Reads the header of `bytes` and passes the decoder to `body`.
 pub(super) fn session<R, E: From<Error>>(
     bytes: &[u8],
     body: impl FnOnce(&mut Session<'_>) -> std::result::Result<R, E>,
@@ -75,7 +75,7 @@ pub(super) fn session<R, E: From<Error>>(
 }
 
 impl Session<'_> {
-    /// Size, and the number of components in the file.
+    /// Size in pixels, and number of components in the file.
     pub(super) fn header(&self) -> Header {
         Header {
             height: self.info.image_height as usize,
@@ -84,7 +84,7 @@ impl Session<'_> {
         }
     }
 
-    /// Decodes a window, which must lie within the picture, to red, green and blue.
+    /// Decodes a window, which must lie within the picture, to RGB.
     pub(super) fn read(&mut self, window: Window, dct: Dct, pixels: &mut Pixels) -> Result<()> {
         use J_COLOR_SPACE::{JCS_CMYK, JCS_RGB, JCS_YCCK};
         let info = &mut *self.info;
@@ -107,11 +107,11 @@ impl Session<'_> {
                 return Err(Error::Truncated);
             }
         }
-        // The library begins further left, at a whole block.
+        // The library starts further left, at a block boundary.
         let width = info.output_width as usize;
         pixels.reset(window.height, window.width, width - window.width);
         let mut four = if four_colours { vec![0; width * 4] } else { vec![] };
-        // Not among the library's saved markers, each of which takes it as long as there are others.
+        // Markers are scanned here: saving them in the library takes quadratic time.
         let adobe = four_colours && scans::has_adobe(self.bytes);
         for row in 0..window.height {
             let row = pixels.row_mut(row);
@@ -130,7 +130,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The next row, of all that the library begins with to the end of the window.
+    /// Decodes the next row, from the library's first column to the end of the window.
     fn read_row(&mut self, row: &mut [u8]) -> Result<()> {
         let info = &mut *self.info;
         let bytes = info.output_width as usize * info.output_components.max(0) as usize;
@@ -144,7 +144,7 @@ impl Session<'_> {
     }
 }
 
-/// Cyan, magenta, yellow and black to red, green and blue, with TensorFlow's rounding.
+/// Converts CMYK to RGB, with TensorFlow's rounding.
 fn to_rgb(four: &[u8], adobe: bool, rgb: &mut [u8]) {
     for (from, to) in four.chunks_exact(4).zip(rgb.chunks_exact_mut(3)) {
         let ink = |i: usize| match adobe {
@@ -157,7 +157,7 @@ fn to_rgb(four: &[u8], adobe: bool, rgb: &mut [u8]) {
     }
 }
 
-/// The library's fatal errors: must not return.
+/// Handles the library's fatal errors. Must not return.
 unsafe extern "C-unwind" fn fail(info: &mut jpeg_common_struct) {
     type Format = unsafe extern "C-unwind" fn(*mut jpeg_common_struct, *mut c_char);
     let mut text = [0 as c_char; MESSAGE_BYTES];
@@ -170,16 +170,16 @@ unsafe extern "C-unwind" fn fail(info: &mut jpeg_common_struct) {
         }
         CStr::from_ptr(text.as_ptr())
     };
-    // As a panic that no hook hears.
+    // Unwinds without calling the panic hook.
     resume_unwind(Box::new(Fatal(text.to_string_lossy().into_owned())));
 }
 
-/// Warnings are TensorFlow's to ignore and ours.
+/// Ignores warnings, as TensorFlow does.
 unsafe extern "C-unwind" fn silent(_: &mut jpeg_common_struct) {}
 
 unsafe extern "C-unwind" fn nothing(_: &mut jpeg_decompress_struct) {}
 
-/// More bytes are wanted than there are: suspends the decoder, as TensorFlow's source does, unless that cannot be.
+/// Input exhausted: suspends the decoder, as TensorFlow's source does, unless it cannot be suspended.
 unsafe extern "C-unwind" fn exhausted(info: &mut jpeg_decompress_struct) -> c_int {
     // SAFETY: the session's source.
     if unsafe { (*info.src).bytes_in_buffer } > 0 {

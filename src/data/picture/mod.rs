@@ -1,8 +1,9 @@
-//! Compressed pictures to pixels: JPEG as TensorFlow decodes it, bit for bit, and PNG.
+//! Decodes pictures: JPEG bit for bit as TensorFlow does, and PNG.
 //!
-//! TensorFlow's `decode_and_crop_jpeg` is libjpeg-turbo with the fast integer transform and smooth upsampling, and decodes the
-//! window alone: at its edges the upsampling has no neighbours, so that it is not what a cut from the whole picture is. EXIF
-//! is not looked at. Grey pictures become three equal colours, and four inks (CMYK, YCCK) are multiplied out.
+//! TensorFlow's `decode_and_crop_jpeg` is libjpeg-turbo with the fast integer transform and smooth upsampling. It
+//! decodes only the window: upsampling has no neighbours at the edges, so the result differs from a crop of the whole
+//! picture. EXIF is ignored. Grey pictures become three equal channels, and four inks (CMYK, YCCK) are converted to
+//! RGB.
 
 mod jpeg;
 mod png;
@@ -10,20 +11,20 @@ mod scans;
 
 use super::budget::{PIXELS, Permit};
 
-/// Components times pixels of a picture, at most: TensorFlow's limit.
+/// Maximum of components times pixels: TensorFlow's limit.
 pub const LARGEST_SAMPLES: usize = (1 << 29) - 1;
-/// Bytes that decoding a picture may take, and all pictures that are decoded at the same time: 512 MiB. A progressive JPEG
-/// takes 9 bytes a pixel, any other at most 7.
+/// Maximum bytes for decoding one picture, and for all pictures decoded at a time: 512 MiB. A progressive JPEG takes 9
+/// bytes per pixel, any other at most 7.
 pub const LARGEST_DECODED: usize = 1 << 29;
-/// Scans of a JPEG, at most: encoders write about ten, and each takes as long as another picture.
+/// Maximum scans of a JPEG: encoders write about ten, and each takes as long as another picture.
 const MOST_SCANS: usize = 50;
-/// Scans times pixels, at most; ImageNet's largest picture has 60 million pixels.
+/// Maximum of scans times pixels; ImageNet's largest picture has 60 million pixels.
 const MOST_SCANNED: usize = 600_000_000;
 
 const JPEG_START: &[u8] = &[0xff, 0xd8, 0xff];
 const PNG_START: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// Why a picture could not be decoded. The caller knows which one it was.
+/// Why a picture could not be decoded. The caller knows which picture it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; the fields are their values
 pub enum Error {
@@ -66,32 +67,32 @@ pub enum Error {
     },
 }
 
-/// This module's results.
+/// Results of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Which inverse cosine transform a JPEG is decoded with.
+/// Inverse cosine transform for JPEGs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dct {
-    /// Integers of few bits (`INTEGER_FAST`): TensorFlow's default.
+    /// Fast, low-precision integers (`INTEGER_FAST`): TensorFlow's default.
     Fast,
-    /// Integers of enough bits (`INTEGER_ACCURATE`): most other programs' default.
+    /// Accurate integers (`INTEGER_ACCURATE`): the default of most other programs.
     Accurate,
 }
 
-/// How a picture is compressed.
+/// Picture format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Most of ImageNet.
+    /// JPEG: most of ImageNet.
     Jpeg,
-    /// One picture of ImageNet, by a JPEG's name.
+    /// PNG: one picture of ImageNet, under a JPEG's name.
     Png,
 }
 
 impl Format {
-    /// By the first bytes.
+    /// Detects the format by the first bytes.
     ///
     /// # Errors
-    /// When they are neither's.
+    /// Bytes of neither format.
     pub fn of(bytes: &[u8]) -> Result<Self> {
         if bytes.starts_with(JPEG_START) {
             Ok(Format::Jpeg)
@@ -103,34 +104,33 @@ impl Format {
         }
     }
 
-    /// Pixels that a byte of a file can stand for at most.
+    /// Maximum pixels that a byte of a file can encode.
     fn pixels_per_byte(self) -> usize {
         match self {
-            // A block of 64 takes a bit.
+            // A block of 64 pixels takes at least a bit.
             Format::Jpeg => 64 * 8,
-            // A pixel takes a bit, and nothing is compressed to less than a 1032nd.
+            // A pixel takes at least a bit, and deflate compresses by at most 1032.
             Format::Png => 8 * 1032,
         }
     }
 }
 
-/// What a file says of its picture.
+/// Header of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Rows.
+    /// Height in pixels.
     pub height: usize,
-    /// Columns.
+    /// Width in pixels.
     pub width: usize,
-    /// Components of a pixel in the file: 1 in grey pictures, 3 in most, 4 where there are four inks, or a PNG has colours
-    /// and transparency.
+    /// Components per pixel in the file: 1 for grey, 3 for most, 4 for CMYK or a PNG with alpha.
     pub components: usize,
 }
 
 impl Header {
-    /// The header of a picture; its pixels are not decoded.
+    /// Reads the header of a picture without decoding pixels.
     ///
     /// # Errors
-    /// When it is damaged, or of neither format.
+    /// A damaged header, or neither format.
     pub fn of(bytes: &[u8]) -> Result<Self> {
         match Format::of(bytes)? {
             Format::Jpeg => jpeg::session(bytes, |session| Ok(session.header())),
@@ -138,7 +138,7 @@ impl Header {
         }
     }
 
-    /// The whole picture.
+    /// The whole picture as a window.
     pub fn whole(&self) -> Window {
         Window {
             top: 0,
@@ -148,7 +148,7 @@ impl Header {
         }
     }
 
-    /// Bounds what decoding allocates.
+    /// Checks the limits on allocations.
     fn check(&self, bytes: &[u8], format: Format) -> Result<()> {
         let &Header {
             height,
@@ -175,7 +175,7 @@ impl Header {
         Ok(())
     }
 
-    /// Bounds the time that decoding takes, and returns the bytes that it allocates for a window.
+    /// Checks the limits on decoding time, and returns the bytes allocated to decode a window.
     fn cost(&self, bytes: &[u8], format: Format, window: Window) -> Result<usize> {
         let &Header {
             height,
@@ -187,7 +187,7 @@ impl Header {
                 scans if scans > MOST_SCANS || height * width * scans > MOST_SCANNED && scans > 1 => {
                     return Err(Error::TooManyScans { height, width, scans });
                 }
-                // All coefficients are kept until the last scan.
+                // A progressive decoder keeps all coefficients until the last scan.
                 scans if scans > 1 => 2 * height * width * components,
                 _ => 0,
             },
@@ -199,7 +199,7 @@ impl Header {
         }
     }
 
-    /// The window, when it is a part of the picture.
+    /// Checks that the window lies within the picture.
     fn part(&self, window: Window) -> Result<Window> {
         let &Header { height, width, .. } = self;
         let within = |start: usize, length: usize, of: usize| length > 0 && start <= of && length <= of - start;
@@ -211,16 +211,16 @@ impl Header {
     }
 }
 
-/// A part of a picture, in pixels.
+/// A rectangular part of a picture, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// First row.
     pub top: usize,
     /// First column.
     pub left: usize,
-    /// Rows.
+    /// Height.
     pub height: usize,
-    /// Columns.
+    /// Width.
     pub width: usize,
 }
 
@@ -239,36 +239,36 @@ impl std::fmt::Display for Window {
     }
 }
 
-/// Decoded pixels, red, green and blue; the room is used again.
+/// Decoded RGB pixels. Reuses its buffer.
 #[derive(Debug, Default)]
 pub struct Pixels {
     bytes: Vec<u8>,
     height: usize,
     width: usize,
-    /// Pixels of each row before those that were asked for.
+    /// Extra pixels decoded at the start of each row.
     margin: usize,
-    /// Held for as long as a large picture is kept.
+    /// Permit for a large picture in the buffer.
     permit: Option<Permit>,
 }
 
 impl Pixels {
-    /// Rows.
+    /// Height in pixels.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// Columns.
+    /// Width in pixels.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// A row, three bytes a pixel.
+    /// A row, three bytes per pixel.
     pub fn row(&self, row: usize) -> &[u8] {
         let stride = 3 * (self.margin + self.width);
         &self.bytes[row * stride..][..stride][3 * self.margin..]
     }
 
-    /// Frees the room of a large picture; whoever is done with the pixels calls it, as other threads may wait for the room.
+    /// Frees the memory of a large picture. Call it after use, as other threads may wait for the budget.
     pub fn free_large(&mut self) {
         if self.permit.is_some() {
             *self = Pixels::default();
@@ -280,18 +280,18 @@ impl Pixels {
         self.bytes.resize(3 * height * (margin + width), 0);
     }
 
-    /// A row with its margin.
+    /// A row including the extra pixels.
     fn row_mut(&mut self, row: usize) -> &mut [u8] {
         let stride = 3 * (self.margin + self.width);
         &mut self.bytes[row * stride..][..stride]
     }
 }
 
-/// Decodes the part of a picture that `choose` says when it knows the size.
+/// Decodes the window that `choose` returns for the picture's header.
 ///
 /// # Errors
-/// When the picture is damaged, truncated before the end of the window, or of neither format; when it is larger than
-/// [`LARGEST_SAMPLES`] or than its bytes can hold; when the window does not lie within it. Errors of `choose` are passed on.
+/// A picture that is damaged, truncated before the end of the window, of neither format, larger than
+/// [`LARGEST_SAMPLES`], or larger than its bytes can encode; a window outside it; or an error of `choose`.
 pub fn decode<E: From<Error>>(
     bytes: &[u8],
     dct: Dct,

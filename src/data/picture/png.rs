@@ -1,4 +1,4 @@
-//! PNG pictures, on which the original stops: decoded whole, 8 bits a colour, transparency left out.
+//! PNG pictures, at which the original stops: decoded completely, 8 bits per channel, alpha dropped.
 
 use std::io::Cursor;
 
@@ -8,13 +8,13 @@ use super::{Error, Header, LARGEST_SAMPLES, Pixels, Result, Window};
 
 type Open<'a> = Reader<Cursor<&'a [u8]>>;
 
-/// Reads all that precedes the pixels.
+/// Reads everything before the pixels.
 pub(super) fn open(bytes: &[u8]) -> Result<(Open<'_>, Header)> {
     let limits = Limits { bytes: LARGEST_SAMPLES };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(Transformations::normalize_to_color8());
     decoder.ignore_checksums(false);
-    // Compressed text and colour profiles are not looked at, whatever they unpack to.
+    // Compressed text and colour profiles are skipped, whatever their unpacked size.
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     let reader = decoder.read_info().map_err(damaged)?;
@@ -26,7 +26,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<(Open<'_>, Header)> {
     Ok((reader, header))
 }
 
-/// The pixels of a window, which must lie within the picture.
+/// Reads the pixels of a window, which must lie within the picture.
 pub(super) fn read(mut reader: Open<'_>, window: Window, pixels: &mut Pixels) -> Result<()> {
     let size = reader.output_buffer_size().unwrap_or(usize::MAX);
     if size > LARGEST_SAMPLES {

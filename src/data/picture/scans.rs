@@ -1,17 +1,17 @@
-//! The markers of a JPEG: what they tell without decoding it.
+//! Scans the markers of a JPEG without decoding it.
 
 const START_OF_SCAN: u8 = 0xda;
 const END_OF_IMAGE: u8 = 0xd9;
 const ADOBE: u8 = 0xee;
-/// Bytes of a whole marker of Adobe's.
+/// Length of a complete Adobe marker.
 const ADOBE_BYTES: usize = 12;
 
-/// Scans of a JPEG up to its end marker.
+/// Number of scans of a JPEG up to its end marker.
 pub(super) fn count(bytes: &[u8]) -> usize {
     segments(bytes).filter(|(marker, _)| *marker == START_OF_SCAN).count()
 }
 
-/// Whether a program of Adobe's wrote a JPEG, whose inks are then inverted: there is a whole marker of its before the first
+/// Whether an Adobe program wrote a JPEG, whose inks are then inverted: a complete Adobe marker precedes the first
 /// scan.
 pub(super) fn has_adobe(bytes: &[u8]) -> bool {
     let before = segments(bytes).take_while(|(marker, _)| *marker != START_OF_SCAN);
@@ -19,8 +19,7 @@ pub(super) fn has_adobe(bytes: &[u8]) -> bool {
     markers.any(|(_, data)| data.len() >= ADOBE_BYTES && data.starts_with(b"Adobe"))
 }
 
-/// Markers with the data of their segments, up to the end marker. They are found as libjpeg finds them: what precedes one is
-/// skipped.
+/// Iterates over markers and their segments, up to the end marker. Skips bytes before a marker, as libjpeg does.
 fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = bytes.get(2..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -32,8 +31,8 @@ fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// The next marker that a segment follows, or the end, and the bytes after it. Within a scan's data `ff` stands for itself
-/// before `00`, and for a restart before `d0` to `d7`.
+/// Returns the next marker with a segment, or the end marker, and the bytes after it. In scan data, `ff 00` is a
+/// literal `ff` and `ff d0` to `ff d7` are restarts.
 fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let mut rest = bytes;
     loop {
@@ -61,7 +60,7 @@ mod tests {
         assert_eq!(count(&file("small.jpg")), 1);
         let progressive = count(&file("progressive.jpg"));
         assert!((5..20).contains(&progressive), "{progressive}");
-        // What follows the end is no part of the picture, and a segment hides what it holds.
+        // Data after the end marker is not part of the picture; markers within a segment are data.
         let mut bytes = file("small.jpg");
         bytes.extend([0xff, 0xda, 0, 2, 0xff, 0xda, 0, 2]);
         assert_eq!(count(&bytes), 1);

@@ -1,10 +1,9 @@
-//! Examples that are made while the device works: worker threads read, decode and change them at random, batch by batch,
-//! a bounded number of batches ahead of the consumer.
+//! Loads examples while the device computes: worker threads read, decode and augment a bounded number of batches ahead.
 //!
-//! What a batch holds is a function of the source, the [`Order`] and the batch's number alone: neither the number of threads
-//! nor how far they are ahead changes a bit, and a pipeline that starts at batch `n` goes on as one that came there. An
-//! error waits in the batch that it belongs to, so that it is told when that batch's turn comes and not before; whatever
-//! happens to a worker, the consumer gets a batch or an error, and dropping the pipeline ends its threads.
+//! The content of a batch depends only on the source, the [`Order`] and the batch number, never on the number of
+//! threads or on timing. A pipeline started at batch `n` continues like one that reached it. An error is stored in its
+//! batch and reported when that batch is taken. The consumer always gets a batch or an error, even if a worker panics,
+//! and dropping the pipeline ends its threads.
 
 mod order;
 mod workers;
@@ -22,9 +21,9 @@ use super::{Result, cores};
 pub use order::{Order, Part};
 pub use workers::Pipeline;
 
-/// Examples that can be made one by one, each from its index, in any order and from several threads.
+/// A source of examples with random access from several threads.
 pub trait Source: Send + Sync + 'static {
-    /// What a thread keeps from one example to the next.
+    /// State that a thread keeps between examples.
     type Scratch: Default;
 
     /// Number of examples, at least 1.
@@ -33,42 +32,42 @@ pub trait Source: Send + Sync + 'static {
     /// Element type (`u8` or `f32`) and dimensions of an image.
     fn image(&self) -> Shape;
 
-    /// Makes the image of an example in `out`, which has its bytes and starts where any element type may, and returns the
+    /// Writes the image of an example to `out`, which has its size and is aligned for any element type. Returns the
     /// label.
     ///
     /// # Errors
-    /// What is wrong with the example; [`crate::data::Error::is_corrupt`] tells whether others may be had all the same.
+    /// A fault of the example. [`crate::data::Error::is_corrupt`] tells whether other examples are still usable.
     fn read(&self, example: Place, scratch: &mut Self::Scratch, out: &mut [u8]) -> Result<i32>;
 
-    /// Whether there is no example at all.
+    /// Whether there are no examples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// An example in the course of training or evaluation.
+/// An example of training or evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Which example it is.
+    /// Index of the example.
     pub index: usize,
-    /// For training, how often all examples were seen before: with the index it tells which random numbers are its own.
+    /// In training, the number of earlier epochs; with the index it selects the random numbers.
     pub epoch: Option<u64>,
 }
 
-/// How a pipeline works. Nothing of it changes a batch.
+/// Options of a pipeline. None changes the content of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Threads, at least 1.
+    /// Number of threads, at least 1.
     pub threads: usize,
-    /// Batches that are begun before the consumer asks for them, at least 1.
+    /// Number of batches to prefetch, at least 1.
     pub prefetch: usize,
-    /// How many different corrupt examples are left out; one more is an error.
+    /// Maximum number of distinct corrupt examples to skip; one more is an error.
     pub skip_corrupt: usize,
 }
 
 impl Options {
-    /// The threads said, or one per core, and enough batches of `batch` examples for two launches of `steps` and to keep
-    /// the threads busy.
+    /// Uses `threads`, or one per core, and prefetches enough batches of `batch` examples for two launches of `steps`
+    /// and to keep the threads busy.
     pub fn new(threads: Option<usize>, batch: usize, steps: usize) -> Self {
         let threads = threads.unwrap_or_else(cores);
         Options {
@@ -79,21 +78,21 @@ impl Options {
     }
 }
 
-/// Examples side by side.
+/// A batch of examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// `[batch, dims..]`; of places without an example all zeros.
+    /// `[batch, dims..]`; zeros at positions without an example.
     pub images: Literal,
-    /// `s32[batch]`, likewise.
+    /// `s32[batch]`; zero at positions without an example.
     pub labels: Vec<i32>,
-    /// Whether a place has an example: not past the end of the set, and not where one is corrupt that nothing replaces.
+    /// Whether a position has an example: false past the end of the set, and at corrupt examples without a replacement.
     pub present: Vec<bool>,
     /// Indices of the examples.
     pub indices: Vec<usize>,
 }
 
 impl Batch {
-    /// `batch` places without an example, of images of this shape.
+    /// An empty batch of `batch` positions for images of this shape.
     pub fn empty(image: &Shape, batch: usize) -> Option<Self> {
         let shape = batch_shape(image, batch);
         let zeros = vec![0; shape.bytes()];
@@ -106,10 +105,10 @@ impl Batch {
     }
 }
 
-/// Corrupt examples that were left out: index and what was wrong.
+/// Skipped corrupt examples: index and fault.
 pub type Skipped = BTreeMap<usize, String>;
 
-/// Images of batches, one after the other, as one array of `batches` batches, of which the missing ones are zeros.
+/// Concatenates the images of batches into one array of `batches` batches; missing batches are zeros.
 pub fn joined(parts: Vec<Literal>, batches: usize) -> Option<Literal> {
     if let [_] = parts.as_slice()
         && batches == 1

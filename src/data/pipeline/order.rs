@@ -1,23 +1,23 @@
-//! Which examples a batch is made of.
+//! Assigns examples to batches.
 
 use super::Place;
 use crate::data::Result;
 use crate::data::batches::BatchOrder;
 
-/// The share of one of several processes in every batch: all of them together see what one alone would.
+/// The part of every batch that one of several processes loads. All parts together are the batch of a single process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Number of the process, from 0.
+    /// Index of the process, from 0.
     pub process: usize,
-    /// How many there are, at least 1.
+    /// Number of processes, at least 1.
     pub count: usize,
 }
 
 impl Part {
-    /// A process that is alone.
+    /// A single process.
     pub const WHOLE: Part = Part { process: 0, count: 1 };
 
-    /// Its places of a batch of `n`.
+    /// Positions of this process in a batch of `n`.
     fn of(self, n: usize) -> std::ops::Range<usize> {
         let at = |process: usize| n * process / self.count.max(1);
         at(self.process)..at(self.process + 1)
@@ -34,17 +34,17 @@ pub struct Order {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// Without end; `augment`: with random numbers of their own.
+    /// Endless; with `augment`, each example has its own random numbers.
     Shuffled { order: BatchOrder, augment: bool },
     /// Each example once.
     InTurn { examples: usize },
 }
 
 impl Order {
-    /// For training: every epoch in an order of its own, over all files, the remainder left out ([`BatchOrder`]).
+    /// Training order: each epoch is shuffled over all files, without the remainder ([`BatchOrder`]).
     ///
-    /// The original (reference 4.2) reads 64 files at a time in turn and mixes within a buffer of 1024 records, unseeded:
-    /// which examples meet in a batch is left to chance there, and to the seed here.
+    /// The original (reference 4.2) interleaves 64 files and shuffles within an unseeded buffer of 1024 records. Its
+    /// batches depend on chance; here they depend on the seed.
     ///
     /// # Errors
     /// A batch that is empty or larger than the set.
@@ -54,7 +54,7 @@ impl Order {
         Ok(Order { kind, batch, part })
     }
 
-    /// For evaluation: every example once, by index; the last batch may be short.
+    /// Evaluation order: every example once, by index. The last batch may be short.
     pub fn in_turn(examples: usize, batch: usize, part: Part) -> Self {
         Order {
             kind: Kind::InTurn { examples },
@@ -63,17 +63,17 @@ impl Order {
         }
     }
 
-    /// Places in this process's share of a batch.
+    /// Number of positions in this process's part of a batch.
     pub fn rows(&self) -> usize {
         self.part.of(self.batch).len()
     }
 
-    /// Whether another example takes the place of a corrupt one.
+    /// Whether another example replaces a corrupt one.
     pub(super) fn replaces(&self) -> bool {
         matches!(self.kind, Kind::Shuffled { .. })
     }
 
-    /// The examples of batch `number`, this process's alone; `None` past the end.
+    /// The examples of batch `number` for this process; `None` past the end.
     pub(super) fn batch(&mut self, number: u64) -> Option<Vec<Place>> {
         let places: Vec<Place> = match &mut self.kind {
             Kind::Shuffled { order, augment } => {

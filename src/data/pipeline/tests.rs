@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Images of four bytes: index, epoch (255 without one), and twice the index; label 100 + index. Some take longer, some are
-/// corrupt, one panics.
+/// Images of four bytes: index, epoch (255 without one), and twice the index; the label is 100 + index. Some examples
+/// are slow, some corrupt, and one panics.
 struct Numbers {
     examples: usize,
     corrupt: Vec<usize>,
@@ -139,7 +139,7 @@ fn processes_share_each_batch() {
             let together: Vec<i32> = parts.iter().flat_map(|part| part[i].labels.clone()).collect();
             assert_eq!(together, batch.labels);
         }
-        // Of a short batch too every example has one process.
+        // In a short batch too, every example belongs to one process.
         let all = (0..count).flat_map(|process| {
             let order = Order::in_turn(23, 9, Part { process, count });
             let mut pipeline = Pipeline::start(Arc::new(numbers(23)), order, ALONE, 0).unwrap();
@@ -217,7 +217,7 @@ fn corrupt_examples_are_left_out_up_to_a_number() {
     for options in options() {
         let mut pipeline = Pipeline::start(Arc::new(source()), training(40, 8), with(options, 3), 0).unwrap();
         let batches: Vec<Batch> = (0..10).map(|_| pipeline.take().unwrap().unwrap()).collect();
-        // The next good one takes the place, in the same epoch.
+        // The next sound example replaces it, in the same epoch.
         for (i, batch) in batches.iter().enumerate() {
             let wanted = training(40, 8).batch(i as u64).unwrap();
             let good = wanted.iter().map(|p| match p.index {
@@ -236,7 +236,7 @@ fn corrupt_examples_are_left_out_up_to_a_number() {
         let error = (0..5).find_map(|_| pipeline.take().err()).unwrap();
         assert!(error.is_corrupt() && pipeline.skipped().len() == 2, "{error}");
 
-        // In an evaluation nothing takes their place.
+        // In evaluation nothing replaces it.
         let order = Order::in_turn(40, 8, Part::WHOLE);
         let mut pipeline = Pipeline::start(Arc::new(source()), order, with(options, 3), 0).unwrap();
         let batches: Vec<Batch> = std::iter::from_fn(|| pipeline.take().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! The threads of a pipeline and what they share.
+//! Worker threads of a pipeline and their shared state.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,20 @@ use hlo::Shape;
 use super::{Batch, Options, Order, Place, Skipped, Source, batch_shape};
 use crate::data::{Error, Result};
 
-/// Batches in their order, made by threads that end when it is dropped.
+/// Yields batches in order from worker threads. Dropping it ends the threads.
 pub struct Pipeline {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     skipped: Skipped,
-    /// How many may be skipped.
+    /// Maximum number of corrupt examples to skip.
     limit: usize,
 }
 
 impl Pipeline {
-    /// Starts the threads; the first batch that is taken will be number `first`.
+    /// Starts the threads. The first batch returned is number `first`.
     ///
     /// # Errors
-    /// When the system has no more threads.
+    /// No thread can be started.
     pub fn start<S: Source>(source: Arc<S>, order: Order, options: Options, first: u64) -> Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue {
@@ -54,11 +54,10 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// The next batch, as soon as it is whole; `None` past the last.
+    /// Waits for the next complete batch; `None` past the last.
     ///
     /// # Errors
-    /// Its first corrupt example when no more may be left out, or any other error of it. After an error there are no more
-    /// batches.
+    /// Its first corrupt example beyond the allowed number, or any other error in it. No batches follow an error.
     pub fn take(&mut self) -> Result<Option<Batch>> {
         let Some(slot) = self.shared.take()? else {
             return Ok(None);
@@ -86,7 +85,7 @@ impl Pipeline {
         }))
     }
 
-    /// The corrupt examples left out of the batches taken so far.
+    /// The corrupt examples skipped in the batches returned so far.
     pub fn skipped(&self) -> &Skipped {
         &self.skipped
     }
@@ -96,7 +95,7 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         self.shared.stop();
         for thread in self.threads.drain(..) {
-            // A panic of a worker was told already; see `Guard`.
+            // A worker's panic was already reported; see `Guard`.
             let _ = thread.join();
         }
     }
@@ -104,41 +103,41 @@ impl Drop for Pipeline {
 
 struct Shared {
     queue: Mutex<Queue>,
-    /// Told when a worker may find something to do.
+    /// Signalled when a worker may find a job.
     room: Condvar,
-    /// Told when a batch may be whole.
+    /// Signalled when a batch may be complete.
     filled: Condvar,
 }
 
-/// What is to do, and the batches under way.
+/// Pending jobs and batches in progress.
 struct Queue {
     order: Order,
-    /// Places of a batch, and the shape of one image.
+    /// Positions per batch, and the shape of one image.
     rows: usize,
     image: Shape,
-    /// Batches begun and not taken, in their order.
+    /// Batches started and not yet returned, in order.
     open: VecDeque<(Arc<Slot>, Progress)>,
-    /// Most of them at a time.
+    /// Maximum number of batches in progress.
     prefetch: usize,
-    /// Number of the next batch to begin.
+    /// Number of the next batch to start.
     next: u64,
-    /// Next place to hand out of the newest batch.
+    /// Next position of the newest batch to hand out.
     row: usize,
-    /// Whether the last batch has begun.
+    /// Whether the last batch has started.
     ended: bool,
-    /// Whether the threads are to end.
+    /// Whether the threads must end.
     stopped: bool,
 }
 
-/// How far a batch is.
+/// Progress of a batch.
 struct Progress {
     /// Its examples.
     places: Vec<Place>,
-    /// How many of them are not done.
+    /// Number of examples not yet done.
     missing: usize,
 }
 
-/// A batch under way.
+/// A batch in progress.
 struct Slot {
     filled: Mutex<Filled>,
     number: u64,
@@ -153,16 +152,16 @@ struct Filled {
     faults: Vec<Fault>,
 }
 
-/// An example that could not be made.
+/// An example that failed.
 struct Fault {
     row: usize,
     example: usize,
     error: Error,
-    /// Whether nothing can stand in for it.
+    /// Whether nothing can replace it.
     last: bool,
 }
 
-/// One place of a batch to fill.
+/// A position of a batch to fill.
 struct Job {
     slot: Arc<Slot>,
     row: usize,
@@ -175,7 +174,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Queue {
-    /// The next place to fill; `None` when there is no room for another batch, or no batch.
+    /// The next position to fill; `None` if no batch can start.
     fn job(&mut self) -> Option<Job> {
         let newest_is_handed_out = self.open.back().is_none_or(|(_, p)| self.row == p.places.len());
         if newest_is_handed_out && !self.begin() {
@@ -192,7 +191,7 @@ impl Queue {
         })
     }
 
-    /// Begins a batch, where there is room and one is left.
+    /// Starts a batch if the limit allows it and one is left.
     fn begin(&mut self) -> bool {
         if self.ended || self.open.len() >= self.prefetch {
             return false;
@@ -217,17 +216,17 @@ impl Queue {
         let missing = places.len();
         self.open.push_back((slot, Progress { places, missing }));
         (self.next, self.row) = (self.next + 1, 0);
-        // A process may have no share of a short batch.
+        // A process may have no part of a short batch.
         missing > 0 || self.begin()
     }
 }
 
 impl Shared {
-    /// What every thread does, until it is told to stop or nothing is left.
+    /// Worker loop: ends when stopped or when nothing is left.
     fn work<S: Source>(&self, source: &S, limit: usize) {
         let guard = Guard(self);
         let mut scratch = S::Scratch::default();
-        // Words, so that elements of any type are aligned in it.
+        // A buffer of words aligns elements of any type.
         let mut image = vec![0u64; source.image().bytes().div_ceil(size_of::<u64>())];
         while let Some(job) = self.next_job() {
             let bytes = &mut bytemuck::cast_slice_mut(&mut image)[..source.image().bytes()];
@@ -258,8 +257,8 @@ impl Shared {
         }
     }
 
-    /// Notes that a place is done. The job's hold on the batch ends first, so that whoever finds a batch whole is the only
-    /// one to hold it.
+    /// Marks a position as done. The job first drops its reference to the batch, so that a complete batch has a single
+    /// owner.
     fn count(&self, job: Job) {
         let number = job.slot.number;
         drop(job);
@@ -273,7 +272,7 @@ impl Shared {
         }
     }
 
-    /// The oldest batch, once it is whole.
+    /// Takes the oldest batch once it is complete.
     fn take(&self) -> Result<Option<Arc<Slot>>> {
         let mut queue = lock(&self.queue);
         loop {
@@ -299,7 +298,7 @@ impl Shared {
     }
 }
 
-/// Stops the pipeline when a worker panics: a batch would never become whole.
+/// Stops the pipeline when a worker panics, because its batch would never complete.
 struct Guard<'a>(&'a Shared);
 
 impl Drop for Guard<'_> {
@@ -309,8 +308,8 @@ impl Drop for Guard<'_> {
 }
 
 impl Job {
-    /// Makes the example, or in training, where corrupt ones may be left out, the first good one after it. Label and
-    /// example; and what was wrong with those tried before.
+    /// Loads the example or, in training with skipping allowed, the first sound one after it. Returns label and
+    /// example, and the faults of those tried before.
     fn make<S: Source>(
         &self,
         source: &S,

@@ -1,4 +1,4 @@
-//! Why a data set cannot be prepared.
+//! Errors of data preparation.
 
 use std::path::{Path, PathBuf};
 use std::{io, result};
@@ -41,7 +41,7 @@ pub enum Error {
     #[error("{}: after {}: {found}", escape::path(path), if last.is_empty() { "0 entries" } else { last })]
     CutTar {
         path: PathBuf,
-        /// The last entry.
+        /// Name of the last entry.
         last: String,
         found: &'static str,
     },
@@ -88,7 +88,7 @@ pub enum Error {
     Stopped,
 }
 
-/// What a line of a list of classes is that names no class.
+/// Describes a line of a class list that does not name a class.
 fn list_hint(class: &str) -> &'static str {
     match class.split([' ', ',']).count() {
         1 if class.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -100,7 +100,7 @@ fn list_hint(class: &str) -> &'static str {
 }
 
 impl Error {
-    /// Whether one picture is at fault, so that the others can be written without it.
+    /// Whether the fault is limited to one picture, so that the others can still be written.
     pub fn is_of_one_picture(&self) -> bool {
         matches!(self, Error::Picture { .. } | Error::Beyond { .. })
     }
@@ -111,5 +111,5 @@ impl Error {
     }
 }
 
-/// This module's results.
+/// Results of this module.
 pub type Result<T> = result::Result<T, Error>;

@@ -1,8 +1,8 @@
-//! Data sets to TFRecord shards: folders or tar files of pictures with the features of the official ImageNet files, MNIST and
-//! CIFAR-10 with those of TensorFlow's smaller data sets.
+//! Converts data sets to TFRecord shards: folders or tar files of pictures with the features of the official ImageNet
+//! files, MNIST and CIFAR-10 with those of TensorFlow's small data sets.
 //!
-//! Pictures are stored as they are, byte by byte: nothing is encoded anew, and format, colours and channels say what is
-//! there. Which picture is in which shard, and where, is a function of their names and the seed, not of the threads.
+//! Pictures are stored unchanged, without re-encoding; the format, colour space and channel features describe them. The
+//! assignment of pictures to shards depends only on their names and the seed, not on threads.
 
 mod error;
 mod pixels;
@@ -34,33 +34,33 @@ use crate::signals::Stop;
 use pixels::Pixels;
 use source::Source;
 
-/// Pictures in a shard, about, where the number of shards is not given; the official files have 1251.
+/// Default pictures per shard, approximately; the official files have 1251.
 const PICTURES_PER_SHARD: usize = 1251;
-/// Shards of the official training and validation sets, and the most that are made without being asked for.
+/// Number of shards of the official training and validation sets, and the maximum by default.
 const OFFICIAL_SHARDS: [usize; 2] = [1024, 128];
 
-/// What to prepare.
+/// Options of a preparation.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Folder or tar file with the training pictures.
     pub train: Option<PathBuf>,
-    /// Likewise, what is only evaluated on.
+    /// Folder or tar file with the validation pictures.
     pub validation: Option<PathBuf>,
-    /// A list with the class of each validation picture, in the order of their names.
+    /// List with the class of each validation picture, in the order of the pictures' names.
     pub validation_classes: Option<PathBuf>,
-    /// A list of classes in the order of their labels; that of their names if not given.
+    /// List of classes in label order; by default the classes are sorted by name.
     pub synsets: Option<PathBuf>,
-    /// Numbers of training and validation shards; by the numbers of pictures if not given.
+    /// Numbers of training and validation shards; by default derived from the numbers of pictures.
     pub shards: [Option<usize>; 2],
-    /// What the order of the pictures is drawn from.
+    /// Seed of the shuffle.
     pub seed: u64,
     /// Whether shards are gzipped.
     pub gzip: bool,
-    /// Pictures that may be left out because they cannot be read or are none.
+    /// Maximum number of unreadable or invalid pictures to skip.
     pub skip_corrupt: usize,
 }
 
-/// What will be written.
+/// The files to be written.
 #[derive(Debug)]
 pub struct Plan {
     sets: Vec<Set>,
@@ -69,28 +69,28 @@ pub struct Plan {
     skip_corrupt: usize,
 }
 
-/// A part of the data set.
+/// A split of the data set.
 #[derive(Debug)]
 struct Set {
     name: &'static str,
     path: PathBuf,
     examples: Examples,
-    /// Indices of examples in the order in which they are written.
+    /// Example indices in writing order.
     order: Vec<usize>,
     shards: usize,
 }
 
 #[derive(Debug)]
 enum Examples {
-    /// Pictures, each with its class's place.
+    /// Pictures, each with the index of its class.
     Files(Source, Vec<usize>),
     Pixels(Pixels),
 }
 
-/// What was written of a part.
+/// Summary of a written split.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Written {
-    /// `train`, `validation`, or of the smaller data sets `test`.
+    /// `train`, `validation`, or `test` for the small data sets.
     pub set: &'static str,
     /// Number of examples.
     pub examples: usize,
@@ -98,23 +98,23 @@ pub struct Written {
     pub classes: usize,
     /// Number of files.
     pub shards: usize,
-    /// Their bytes.
+    /// Total bytes of the files.
     pub bytes: u64,
-    /// Files of the source that are no pictures by their names, and were left out.
+    /// Number of source files ignored because their names are not those of pictures.
     pub left_out: usize,
     /// Their names.
     pub left_out_names: Vec<String>,
-    /// Classes without a picture here.
+    /// Classes without a picture in this split.
     pub empty_classes: Vec<String>,
-    /// Pictures that were skipped, with the reasons.
+    /// Skipped pictures, with reasons.
     pub skipped: Vec<String>,
 }
 
 impl Plan {
-    /// Finds the pictures and their classes, and draws their order.
+    /// Finds the pictures and their classes, and shuffles them.
     ///
     /// # Errors
-    /// Sources or lists that cannot be read, have no pictures, or do not fit together.
+    /// Sources or lists that cannot be read, have no pictures, or contradict each other.
     pub fn new(request: &Request) -> Result<Self> {
         let listed = request.synsets.as_deref().map(Classes::read).transpose()?;
         let mut classes = listed.unwrap_or_default();
@@ -147,16 +147,16 @@ impl Plan {
         })
     }
 
-    /// Number of examples in all.
+    /// Total number of examples.
     pub fn examples(&self) -> usize {
         self.sets.iter().map(|set| set.order.len()).sum()
     }
 
-    /// Writes the set into a new folder, which appears with the last file; calls `done` after each example, from any thread.
+    /// Writes the set to a new folder, which appears once complete. Calls `done` after each example, from any thread.
     ///
     /// # Errors
-    /// More pictures that cannot be read or are none than may be skipped, all of them, what the system reports, a folder that
-    /// exists, or that `stop` was asked for. Nothing is left behind then.
+    /// More unreadable pictures than may be skipped, or only such pictures; I/O errors; an existing folder; or a stop
+    /// request. Nothing is left behind.
     pub fn write(&self, output: &Path, threads: usize, stop: &Stop, done: &(dyn Fn() + Sync)) -> Result<Vec<Written>> {
         if output.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: output.into() });
@@ -203,7 +203,7 @@ impl Plan {
                         done();
                         continue;
                     }
-                    // The error goes around the writer, which knows only those of the system.
+                    // The error bypasses the writer, whose errors are I/O errors only.
                     let record = record.map_err(|e| {
                         failed = Some(e);
                         io::Error::other("no record")
@@ -254,7 +254,7 @@ impl Plan {
         })
     }
 
-    /// Whether one more picture may be skipped, which is then noted in `skipped`.
+    /// Records a skipped picture, unless the limit is reached.
     fn skips(&self, set: &'static str, error: &Error, skipped: &Mutex<Vec<(&'static str, String)>>) -> bool {
         let mut skipped = skipped.lock().unwrap_or_else(PoisonError::into_inner);
         let may = skipped.len() < self.skip_corrupt;
@@ -265,17 +265,17 @@ impl Plan {
     }
 }
 
-/// The hidden folder that becomes `output`, beside it.
+/// The hidden folder next to `output` that is renamed to it at the end.
 fn staging(output: &Path) -> io::Result<Scratch> {
     let name = output.file_name().ok_or(io::ErrorKind::AlreadyExists)?;
     let parent = atomic::folder(output);
     fs::create_dir_all(parent)?;
     let prefix = [".".as_ref(), name, ".".as_ref()].join(OsStr::new(""));
-    // As for any folder that is created; the umask is applied to it.
+    // Default permissions of a new folder; the umask applies.
     Scratch::new(parent, &prefix, 0o777)
 }
 
-/// The examples of a part with its name. `classes` are set by the first part where they are not known.
+/// Returns the examples of a split and its name. The first split sets `classes` if they are unknown.
 fn examples(path: &Path, split: Split, list: Option<&Path>, classes: &mut Classes) -> Result<(&'static str, Examples)> {
     let names = match split {
         Split::Train => ["train", "train"],
@@ -322,7 +322,7 @@ fn examples(path: &Path, split: Split, list: Option<&Path>, classes: &mut Classe
 }
 
 impl Set {
-    /// `shards`: how many are asked for, or how many there may be.
+    /// `shards`: the requested number, or the maximum.
     fn new(
         (name, examples): (&'static str, Examples),
         path: &Path,
@@ -358,7 +358,7 @@ impl Examples {
         }
     }
 
-    /// The record of example `index`.
+    /// Encodes example `index` as a record.
     fn record(&self, index: usize, classes: &Classes) -> Result<Vec<u8>> {
         match self {
             Examples::Files(source, places) => {

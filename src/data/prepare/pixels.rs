@@ -1,4 +1,4 @@
-//! Sets that are whole in memory as records: MNIST and its like, CIFAR-10.
+//! Data sets in memory as records: MNIST and similar sets, CIFAR-10.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::{Error, Result};
 use crate::data::tfrecord::labelled::encode_small;
 use crate::data::{Dataset, Split, cifar, mnist};
 
-/// A set and what its images are.
+/// A data set and the colour type of its images.
 #[derive(Debug)]
 pub(super) struct Pixels {
     pub set: Dataset,
@@ -18,10 +18,10 @@ pub(super) struct Pixels {
 }
 
 impl Pixels {
-    /// A part of the set in a folder; `None` if it is of neither kind.
+    /// Reads a split from a folder; `None` if the folder has neither kind of set.
     ///
     /// # Errors
-    /// As the readers of the two have them.
+    /// Those of the readers.
     pub fn open(dir: &Path, split: Split) -> Result<Option<Self>> {
         if cifar::folder(dir).join(cifar::TEST_FILE).is_file() {
             let set = cifar::load(dir, split)?;
@@ -48,10 +48,10 @@ impl Pixels {
         Ok(None)
     }
 
-    /// The record of example `index`: a PNG and its class, from 0.
+    /// Encodes example `index` as a record: a PNG and its class, from 0.
     ///
     /// # Errors
-    /// Images of another size than their set's.
+    /// Images of unexpected size.
     pub fn record(&self, index: usize) -> Result<Vec<u8>> {
         let image = self.height * self.width * self.colour.samples();
         let pixels = self.set.images.bytes().chunks_exact(image).nth(index);

@@ -1,4 +1,4 @@
-//! Where pictures are: folders, tar files, tar files in either.
+//! Sources of pictures: folders, tar files, and tar files within either.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -13,22 +13,22 @@ use crate::data::tfrecord::read_at;
 use crate::files;
 use crate::report::escape;
 
-/// Bound on a picture's file: 128 MiB. Records with longer ones could not be read.
+/// Maximum size of a picture's file: 128 MiB, the maximum record length.
 pub(super) const MAX_PICTURE_BYTES: u64 = 1 << 27;
-/// First bytes of compressed files: gzip, bzip2, xz, zstd.
+/// Signatures of compressed files: gzip, bzip2, xz, zstd.
 const COMPRESSED: [&[u8]; 4] = [
     &[0x1f, 0x8b],
     b"BZh",
     &[0xfd, 0x37, 0x7a, 0x58, 0x5a],
     &[0x28, 0xb5, 0x2f, 0xfd],
 ];
-/// Bound on what one entry of a tar file has before its data: 1 MiB. A long name has kilobytes.
+/// Maximum bytes of headers before the data of a tar entry: 1 MiB. A long name takes kilobytes.
 const MAX_ENTRY_HEADERS: u64 = 1 << 20;
 
-/// A picture that was found.
+/// A picture found in a source.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// Name of its file, and of its class where the folder or tar file it is in tells that.
+    /// File name, and the class if its folder or tar file names one.
     pub name: String,
     pub class: Option<String>,
     place: Place,
@@ -37,7 +37,7 @@ pub(super) struct Found {
 #[derive(Debug)]
 enum Place {
     File(PathBuf),
-    /// In the archive of this number.
+    /// In the archive with this index.
     Archived {
         archive: usize,
         offset: u64,
@@ -49,10 +49,10 @@ enum Place {
 #[derive(Debug, Default)]
 pub(super) struct Source {
     pub found: Vec<Found>,
-    /// Classes with a folder or tar file of their own, whether there are pictures in it or not.
+    /// Classes with their own folder or tar file, even without pictures.
     pub classes: BTreeSet<String>,
     archives: Vec<Archive>,
-    /// Names of files that are no pictures.
+    /// Names of files that are not pictures.
     pub others: Vec<String>,
 }
 
@@ -67,7 +67,8 @@ impl Source {
     /// Finds the pictures of a folder or a tar file.
     ///
     /// # Errors
-    /// What cannot be read, a tar file that was cut, a FIFO or the like with a picture's name, or no pictures.
+    /// A path that cannot be read, a truncated tar file, a special file (such as a FIFO) with a picture's name, or no
+    /// pictures.
     pub fn open(path: &Path) -> Result<Self> {
         let mut source = Source::default();
         match path.is_dir() {
@@ -83,7 +84,7 @@ impl Source {
         Ok(source)
     }
 
-    /// The folder of a class, or if there is none, one of classes and pictures without.
+    /// Scans the folder of a class or, without `class`, a folder of classes and unclassified pictures.
     fn add_folder(&mut self, path: &Path, class: Option<&str>) -> Result<()> {
         self.classes.extend(class.map(str::to_owned));
         for entry in fs::read_dir(path).map_err(Error::io(path))? {
@@ -141,8 +142,8 @@ impl Source {
         Ok(())
     }
 
-    /// The pictures of a tar file that is, or lies in, the archive that comes next. Of a tar file of classes every folder
-    /// without an entry, beside one with pictures, is a class too.
+    /// Scans a tar file, which is the next archive or lies in it. In a tar file of classes, a folder without an entry
+    /// of its own next to one with pictures is a class too.
     fn add_section(&mut self, archive: &Path, section: Section, class: Option<&str>) -> Result<()> {
         self.classes.extend(class.map(str::to_owned));
         let damaged = |source| Error::Tar {
@@ -157,7 +158,7 @@ impl Source {
             let path = entry.path().map_err(damaged)?.into_owned();
             let name = text(path.file_name().unwrap_or_default().as_ref());
             let (offset, bytes, kind) = (entry.raw_file_position(), entry.size(), entry.header().entry_type());
-            // A sparse file's size is that of the file, not of its data here.
+            // The size in the header of a sparse file is that of the file, not of the data in the archive.
             let stored = if kind.is_gnu_sparse() {
                 entry.header().entry_size().map_err(damaged)?
             } else {
@@ -197,7 +198,7 @@ impl Source {
         Ok(())
     }
 
-    /// A file in a tar file.
+    /// Adds a file of a tar file.
     fn add_entry(&mut self, archive: &Path, section: Section, class: Option<&str>, entry: Entry) -> Result<()> {
         let Entry {
             name,
@@ -237,10 +238,10 @@ impl Source {
         Ok(())
     }
 
-    /// The bytes of a picture's file.
+    /// Reads the encoded bytes of a picture.
     ///
     /// # Errors
-    /// What cannot be read, or is longer than a picture or than the archive it should be in.
+    /// A file that cannot be read, is too long for a picture, or exceeds its archive.
     pub fn read(&self, found: &Found) -> Result<Vec<u8>> {
         match &found.place {
             Place::File(path) => files::read(path, MAX_PICTURE_BYTES).map_err(|source| match source.kind() {
@@ -267,7 +268,7 @@ impl Source {
         }
     }
 
-    /// Bytes of the file of a picture, as far as they are known.
+    /// Encoded size of a picture in bytes, if known.
     pub fn bytes(&self, found: &Found) -> u64 {
         match &found.place {
             Place::File(path) => fs::metadata(path).map_or(0, |file| file.len()),
@@ -275,7 +276,7 @@ impl Source {
         }
     }
 
-    /// Which picture it is, for messages.
+    /// Location of the picture, for messages.
     pub fn name(&self, found: &Found) -> String {
         match &found.place {
             Place::File(path) => escape::path(path),
@@ -288,12 +289,12 @@ impl Source {
     }
 }
 
-/// What a file is by its name.
+/// Kind of a file by its name.
 enum Sort<'a> {
-    /// Not meant to be seen.
+    /// A hidden file.
     Hidden,
     Picture,
-    /// Pictures of the class that it is called by.
+    /// A tar file of pictures of the class that it is named after.
     Tar(&'a str),
     Other,
 }
@@ -316,14 +317,14 @@ fn text(name: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Part of a file, as a file.
+/// A byte range of a file, as a reader.
 #[derive(Clone, Copy)]
 struct Section<'a> {
     file: &'a File,
     start: u64,
     bytes: u64,
     at: u64,
-    /// Bytes read since the last entry, all of them headers: data are skipped.
+    /// Header bytes read since the last entry; data is skipped.
     headers: &'a Cell<u64>,
 }
 

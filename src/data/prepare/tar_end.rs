@@ -1,23 +1,23 @@
-//! Whether a tar file was cut: it ends with blocks of zeros, which the reader of entries does not ask for.
+//! Detects truncated tar files: they must end with blocks of zeros, which the reader of entries does not check.
 
 use std::fs::File;
 
 use crate::data::tfrecord::read_at;
 
 const BLOCK: u64 = 512;
-/// Bytes after the last entry that are looked at: writers fill up a record of 10 kB, some one of 1 MiB.
+/// Bytes inspected after the last entry: writers pad to a record of 10 kB, some to 1 MiB.
 const MAX_REST: u64 = 1 << 20;
 
-/// Where the next header begins after `bytes` bytes of data from `offset` on.
+/// Offset of the next header after `bytes` bytes of data at `offset`.
 pub(super) fn after(offset: u64, bytes: u64) -> u64 {
     offset.saturating_add(bytes.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX))
 }
 
-/// Checks that a tar file, which lies in `file` from `start` on with `bytes` bytes, ends at `end` with at least one block of
-/// zeros and nothing else.
+/// Checks that a tar file of `bytes` bytes, at `start` in `file`, ends at `end` with at least one block of zeros and
+/// nothing else.
 ///
 /// # Errors
-/// What is there instead.
+/// A description of the bytes found instead.
 pub(super) fn check(file: &File, [start, bytes]: [u64; 2], end: u64) -> Result<(), &'static str> {
     let rest = bytes.saturating_sub(end).min(MAX_REST);
     if rest < BLOCK {

@@ -1,8 +1,8 @@
 //! `tf.train.Example`: named lists of byte strings, floats or integers.
 //!
-//! Read by hand and not by `prost`, so that a picture is not copied: what is parsed borrows from the record. It is accepted
-//! what TensorFlow accepts: packed and unpacked numbers, unknown fields, messages in parts; of two features with the same
-//! key the last counts. Written in protobuf's canonical form.
+//! A custom parser instead of `prost`, so that pictures are not copied: the parsed example borrows from the record. It
+//! accepts what TensorFlow accepts: packed and unpacked numbers, unknown fields, messages in parts; of duplicate keys
+//! the last one wins. Output is canonical protobuf.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use super::wire::{Field, Fields, put_field, put_varint, varint};
 
 pub use super::wire::Malformed;
 
-/// Bound on the features of an example, as each takes memory. Those of ImageNet have 15.
+/// Maximum features per example, as each takes memory. ImageNet's have 15.
 const MAX_FEATURES: usize = 1 << 12;
 
-// Field numbers of the messages `Example`, `Features`, their map's entries, and the three lists.
+// Field numbers of `Example`, `Features`, the map entries, and the three lists.
 const FEATURES: u32 = 1;
 const FEATURE: u32 = 1;
 const KEY: u32 = 1;
 const VALUE: u32 = 2;
 const VALUES: u32 = 1;
 
-/// What a feature is a list of.
+/// Element kind of a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Byte strings.
@@ -51,7 +51,7 @@ pub struct Example<'a> {
     features: Vec<(&'a str, Feature<'a>)>,
 }
 
-/// Why a feature is not what is asked for.
+/// Why a feature does not have the requested form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; the fields are their values
 pub enum FeatureError {
@@ -68,10 +68,10 @@ pub enum FeatureError {
 }
 
 impl<'a> Example<'a> {
-    /// Parses a record's data, all of it: features of a parsed example can be read without errors.
+    /// Parses a record's data completely, so that reading a feature later cannot fail.
     ///
     /// # Errors
-    /// Anything that protobuf does not accept as an `Example`, or more than 4096 features.
+    /// Data that protobuf does not accept as an `Example`, or more than 4096 features.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut example = Example::default();
         let whole = Fields::new(bytes);
@@ -105,27 +105,27 @@ impl<'a> Example<'a> {
         Ok(())
     }
 
-    /// The features as they are in the record. Of those with the same key the last counts.
+    /// Features in record order. Of duplicate keys the last one wins.
     pub fn features(&self) -> impl Iterator<Item = (&'a str, &Feature<'a>)> {
         self.features.iter().map(|(key, feature)| (*key, feature))
     }
 
-    /// The feature of this key.
+    /// Finds a feature by key.
     pub fn get(&self, key: &str) -> Option<&Feature<'a>> {
         let mut found = self.features.iter().rev();
         found.find(|(name, _)| *name == key).map(|(_, feature)| feature)
     }
 
-    /// The one byte string of feature `key`.
+    /// Returns the only byte string of feature `key`.
     ///
     /// # Errors
-    /// When there is no such feature, it holds something else, or another number of strings.
+    /// A feature that is missing, of another kind, or with another number of values.
     pub fn bytes(&self, key: &str) -> Result<&'a [u8], FeatureError> {
         let feature = self.of_kind(key, Kind::Bytes)?;
         one(key, |take| feature.each_bytes(take))
     }
 
-    /// The one integer of feature `key`.
+    /// Returns the only integer of feature `key`.
     ///
     /// # Errors
     /// As [`Example::bytes`].
@@ -134,10 +134,10 @@ impl<'a> Example<'a> {
         one(key, |take| feature.each_int64(take))
     }
 
-    /// The floats of feature `key`.
+    /// Returns the floats of feature `key`.
     ///
     /// # Errors
-    /// When there is no such feature, or it holds something else.
+    /// A feature that is missing or of another kind.
     pub fn floats(&self, key: &str) -> Result<Vec<f32>, FeatureError> {
         self.of_kind(key, Kind::Floats).map(Feature::floats)
     }
@@ -160,7 +160,7 @@ impl<'a> Example<'a> {
     }
 }
 
-/// The only value that `each` gives.
+/// Returns the only value of an iterator.
 fn one<T>(key: &str, each: impl FnOnce(&mut dyn FnMut(T))) -> Result<T, FeatureError> {
     let (mut found, mut last) = (0, None);
     each(&mut |value| {
@@ -175,13 +175,13 @@ fn one<T>(key: &str, each: impl FnOnce(&mut dyn FnMut(T))) -> Result<T, FeatureE
 #[derive(Clone, Debug, Default)]
 pub struct Feature<'a> {
     kind: Option<Kind>,
-    /// The list as it was found to be right, nearly always in one part.
+    /// The validated list, nearly always in one part.
     list: &'a [u8],
     more: Vec<&'a [u8]>,
 }
 
 impl<'a> Feature<'a> {
-    /// What it is a list of; `None` for one without a list.
+    /// Its element kind; `None` if the feature is empty.
     pub fn kind(&self) -> Option<Kind> {
         self.kind
     }
@@ -198,33 +198,33 @@ impl<'a> Feature<'a> {
         count
     }
 
-    /// Whether there are none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Its byte strings; none if it is of another kind.
+    /// Its byte strings; empty if it is of another kind.
     pub fn bytes(&self) -> Vec<&'a [u8]> {
         let mut values = vec![];
         self.each_bytes(&mut |value| values.push(value));
         values
     }
 
-    /// Its floats; none if it is of another kind.
+    /// Its floats; empty if it is of another kind.
     pub fn floats(&self) -> Vec<f32> {
         let mut values = vec![];
         self.each_float(&mut |value| values.push(value));
         values
     }
 
-    /// Its integers; none if it is of another kind.
+    /// Its integers; empty if it is of another kind.
     pub fn int64s(&self) -> Vec<i64> {
         let mut values = vec![];
         self.each_int64(&mut |value| values.push(value));
         values
     }
 
-    /// The first `most` integers; none if it is of another kind.
+    /// The first `most` integers; empty if it is of another kind.
     pub fn first_int64s(&self, most: usize) -> Vec<i64> {
         let mut values = vec![];
         self.each_int64(&mut |value| values.extend((values.len() < most).then_some(value)));
@@ -263,7 +263,7 @@ impl<'a> Feature<'a> {
         });
     }
 
-    /// The values of a list of this kind, packed ones together. There are no errors: [`check`] saw to that.
+    /// Iterates over the values of a list, packed ones in chunks. Cannot fail after [`check`].
     fn each(&self, kind: Kind, mut take: impl FnMut(Field<'a>)) {
         if self.kind == Some(kind) {
             let parts = std::iter::once(&self.list).chain(&self.more);
@@ -274,7 +274,7 @@ impl<'a> Feature<'a> {
         }
     }
 
-    /// Takes in a message `Feature`: the last kind stays, and lists of the same kind follow each other.
+    /// Merges a `Feature` message: the last kind wins, and lists of one kind are concatenated.
     fn merge(&mut self, message: Fields<'a>) -> Result<(), Malformed> {
         for field in message {
             let (number, Field::Bytes(list)) = field? else { continue };
@@ -297,7 +297,7 @@ impl<'a> Feature<'a> {
     }
 }
 
-/// Refuses a list whose values cannot all be read.
+/// Refuses a list with unreadable values.
 fn check(kind: Kind, list: Fields<'_>) -> Result<(), Malformed> {
     for field in list {
         let right = match (kind, field?) {
@@ -326,7 +326,7 @@ pub enum Values<'a> {
     Int64s(&'a [i64]),
 }
 
-/// An `Example` of these features, in this order.
+/// Encodes an `Example` with these features, in this order.
 pub fn encode(features: &[(&str, Values<'_>)]) -> Vec<u8> {
     let mut entries = vec![];
     for (key, values) in features {
@@ -381,7 +381,7 @@ mod tests {
         out
     }
 
-    /// An entry of the map with this message `Feature`.
+    /// Encodes a map entry with this `Feature` message.
     fn entry(key: &str, feature: &[u8]) -> Vec<u8> {
         field(FEATURE, &[field(KEY, key.as_bytes()), field(VALUE, feature)].concat())
     }
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(example.int64("label").unwrap(), 1000);
         assert_eq!(example.get("texts").unwrap().bytes(), [&b""[..], b"b"]);
         assert_eq!(example.features().map(|(_, feature)| feature.len()).sum::<usize>(), 11);
-        // No byte is copied.
+        // No bytes are copied.
         assert!(
             bytes
                 .as_ptr_range()
@@ -423,7 +423,7 @@ mod tests {
 
     #[test]
     fn protobufs_liberties_are_taken() {
-        // Unpacked and packed numbers, an unknown field between them.
+        // Unpacked and packed numbers with an unknown field between them.
         let unpacked = [&[0x08, 5, 0x08, 6][..], &[0x72, 1, 0], &field(1, &[7, 0x80, 1])].concat();
         let floats = [&[0x0d][..], &1f32.to_le_bytes(), &field(1, &2f32.to_le_bytes())].concat();
         let groups = [0x2b, 0x0b, 0x08, 1, 0x0c, 0x2c];
@@ -434,7 +434,7 @@ mod tests {
             entry("other", &[field(3, &unpacked), field(1, &field(1, b"last"))].concat()),
             field(FEATURE, &[]),
         ];
-        // The message `Features` in two parts, an unknown group before them.
+        // `Features` in two parts, after an unknown group.
         let (first, second) = features.split_at(2);
         let bytes = [&groups[..], &field(1, &first.concat()), &field(1, &second.concat())].concat();
         let example = Example::parse(&bytes).unwrap();
@@ -469,7 +469,7 @@ mod tests {
             ),
         ];
         for (i, (bytes, want)) in cases.into_iter().enumerate() {
-            // The last ones are messages `Features`.
+            // The last ones are `Features` messages.
             let bytes = if i < 7 { bytes.to_vec() } else { field(1, bytes) };
             let message = Example::parse(&bytes).unwrap_err().to_string();
             assert!(message.contains(want), "{i}: {message}");

@@ -1,4 +1,4 @@
-//! A file's records in any order.
+//! Random access to the records of a file.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -10,46 +10,46 @@ use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use super::{Compression, Error, FOOTER_BYTES, HEADER_BYTES, Options, Problem, Record, Result, data, detect, length};
 use crate::{cache, files};
 
-/// Default bound of [`Scratch`]: 64 GiB.
+/// Default limit of [`Scratch`]: 64 GiB.
 const UNPACKED_BYTES: u64 = 1 << 36;
 
-/// A TFRecord file and where its records are, for threads to share.
+/// A TFRecord file with its record offsets, shared among threads.
 ///
-/// A plain file is opened for each record anew, which costs little beside a picture: a data set may have more files than a
-/// process may have open. A compressed file is unpacked once, into a [`Scratch`].
+/// A plain file is opened for every read. That is cheap compared with decoding a picture, and a data set may have more
+/// files than a process may hold open. A compressed file is unpacked once, into a [`Scratch`].
 #[derive(Debug)]
 pub struct Indexed {
     path: PathBuf,
-    /// Where each record begins, and at last the end of the last one.
+    /// Offset of each record, then the end of the last one.
     offsets: Vec<u64>,
     unpacked: Option<Unpacked>,
 }
 
-/// Where a compressed file's content lies.
+/// Position of a compressed file's unpacked content.
 #[derive(Clone, Debug)]
 struct Unpacked {
     file: Arc<File>,
     start: u64,
 }
 
-/// Room for the content of compressed files: one temporary file without a name, in the cache folder, which goes with the
-/// process however that ends. It grows up to a limit for all files together.
+/// Storage for the content of compressed files: one unnamed temporary file in the cache folder. The system deletes it
+/// when the process ends. One limit applies to all files together.
 #[derive(Debug)]
 pub struct Scratch {
     limit: u64,
-    /// The file, once there is one, and its length.
+    /// The temporary file, once created, and its length.
     file: Mutex<Option<(Arc<File>, u64)>>,
 }
 
 impl Default for Scratch {
-    /// Room for 64 GiB.
+    /// Storage of up to 64 GiB.
     fn default() -> Self {
         Scratch::new(UNPACKED_BYTES)
     }
 }
 
 impl Scratch {
-    /// Room for `limit` bytes.
+    /// Storage of up to `limit` bytes.
     pub fn new(limit: u64) -> Self {
         Scratch {
             limit,
@@ -57,7 +57,7 @@ impl Scratch {
         }
     }
 
-    /// Appends all that `input` has. Returns where that lies, its length, and the error that ended `input`, if one did.
+    /// Appends everything from `input`. Returns its offset, its length, and the error that ended `input`, if any.
     fn unpack(&self, path: &Path, mut input: impl Read) -> Result<(Unpacked, u64, Option<io::Error>)> {
         let dir = cache::dir().unwrap_or_else(|_| std::env::temp_dir());
         let scratch = |source| Error::Scratch {
@@ -78,7 +78,7 @@ impl Scratch {
                     let (path, limit) = (path.into(), self.limit);
                     return Err(Error::Unpacked { path, limit });
                 }
-                // The file's own position is its end: all else reads by offset.
+                // Only appends use the file's own position; reads use offsets.
                 Ok(n) => {
                     (&**file).write_all(&buffer[..n]).map_err(scratch)?;
                     *end += n as u64;
@@ -93,11 +93,12 @@ impl Scratch {
 }
 
 impl Indexed {
-    /// Opens a file and finds its records by their lengths, whose checksums are verified; their data are not read yet.
+    /// Opens a file and finds its records by their lengths, verifying the checksums of the lengths. Does not read the
+    /// data.
     ///
     /// # Errors
-    /// A file that cannot be read or ends within a record, a wrong checksum, a record longer than allowed, or a compressed
-    /// file with more content than a [`Scratch`] holds.
+    /// A file that cannot be read or ends within a record, a wrong checksum, a record longer than allowed, or a
+    /// compressed file that exceeds the [`Scratch`].
     pub fn open(path: &Path, options: Options) -> Result<Self> {
         match Self::open_sound(path, options, &Scratch::default())? {
             (_, Some(damage)) => Err(damage),
@@ -105,11 +106,11 @@ impl Indexed {
         }
     }
 
-    /// As [`Indexed::open`], but where a length or compressed data are damaged the records before are found, and the error is
-    /// beside them. Compressed files are unpacked into `scratch`.
+    /// As [`Indexed::open`], but at damage in a length or in compressed data it returns the records before it together
+    /// with the error. Compressed files are unpacked into `scratch`.
     ///
     /// # Errors
-    /// A file that cannot be read, or whose content is too much.
+    /// A file that cannot be read, or exceeds the scratch limit.
     pub fn open_sound(path: &Path, options: Options, scratch: &Scratch) -> Result<(Self, Option<Error>)> {
         let file = files::open(path).map_err(Error::io(path))?;
         let bytes = file.metadata().map_err(Error::io(path))?.len();
@@ -128,7 +129,7 @@ impl Indexed {
             None => (&file, 0),
         };
         let (offsets, damage) = offsets(path, records, base, bytes, &options)?;
-        // What ended the unpacking is the cause, and a record that was cut by it the effect.
+        // The unpacking error is the cause; a record cut short is its effect.
         let damage = failure
             .map(|source| Error::Read {
                 path: path.into(),
@@ -157,17 +158,17 @@ impl Indexed {
         self.offsets.len() - 1
     }
 
-    /// Whether there is none.
+    /// Whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of all records with their frames, uncompressed.
+    /// Total bytes of all records with their framing, uncompressed.
     pub fn stored_bytes(&self) -> u64 {
         self.offsets.last().copied().unwrap_or(0)
     }
 
-    /// Where record `index` begins in the uncompressed file.
+    /// Offset of record `index` in the uncompressed file.
     ///
     /// # Panics
     /// If `index` is not below [`Indexed::len`].
@@ -175,7 +176,7 @@ impl Indexed {
         self.offsets[index]
     }
 
-    /// Bytes of the data of record `index`.
+    /// Length of the data of record `index`, in bytes.
     ///
     /// # Panics
     /// As [`Indexed::offset`].
@@ -183,10 +184,10 @@ impl Indexed {
         self.offsets[index + 1] - self.offsets[index] - (HEADER_BYTES + FOOTER_BYTES) as u64
     }
 
-    /// Reads record `index` into `buffer`, which is grown where that is needed and had better be used again.
+    /// Reads record `index` into `buffer`, which grows if needed and should be reused.
     ///
     /// # Errors
-    /// A file that cannot be read or was shortened, or a wrong checksum.
+    /// A file that cannot be read or was truncated, or a wrong checksum.
     ///
     /// # Panics
     /// As [`Indexed::offset`].
@@ -216,7 +217,8 @@ fn some_first<A, B, C>((a, b, c): (A, B, C)) -> (Option<A>, B, C) {
     (Some(a), b, c)
 }
 
-/// Where the records begin among `bytes` bytes from `base` on, and the end of the last; what is wrong with the next, if it is.
+/// Finds record offsets in `bytes` bytes from `base`, then the end of the last record, and the fault of the next one,
+/// if any.
 fn offsets(path: &Path, file: &File, base: u64, bytes: u64, options: &Options) -> Result<(Vec<u64>, Option<Error>)> {
     let (mut offsets, mut offset) = (vec![0], 0);
     while offset < bytes {
@@ -239,7 +241,7 @@ fn offsets(path: &Path, file: &File, base: u64, bytes: u64, options: &Options) -
     Ok((offsets, None))
 }
 
-/// Bytes from the header, of which `found` were read, to the next one, where `left` bytes are left in the file.
+/// Distance from a header, of which `found` bytes were read, to the next one; `left` bytes of the file remain.
 fn stored(
     header: &[u8; HEADER_BYTES],
     found: usize,
@@ -256,7 +258,7 @@ fn stored(
     }
 }
 
-/// Fills `bytes` from `offset` on, wherever others read the file.
+/// Reads `bytes` at `offset`, independent of other readers of the file.
 #[cfg(unix)]
 pub(in crate::data) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)

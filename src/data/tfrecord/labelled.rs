@@ -1,32 +1,32 @@
-//! Pictures with classes as examples: which features they are.
+//! Labelled pictures as `tf.train.Example`: feature names.
 
 use super::Example;
 use super::example::{FeatureError, Values, encode};
 
-/// Feature with a picture of ImageNet, a JPEG nearly always.
+/// ImageNet's feature with the encoded picture, nearly always a JPEG.
 pub const ENCODED: &str = "image/encoded";
-/// Feature with its class, from 1.
+/// ImageNet's feature with the class, from 1.
 pub const LABEL: &str = "image/class/label";
-/// Features of TensorFlow's smaller data sets: a PNG, and its class from 0.
+/// Features of TensorFlow's small data sets: a PNG, and its class from 0.
 const SMALL_ENCODED: &str = "image";
 const SMALL_LABEL: &str = "label";
 
 /// A picture and its class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Labelled<'a> {
-    /// The picture's file.
+    /// The encoded picture.
     pub encoded: &'a [u8],
-    /// Its class as the record has it.
+    /// The label stored in the record.
     pub label: i64,
     /// The label of the first class: 1 in ImageNet, 0 in the smaller data sets.
     pub first: i64,
 }
 
 impl<'a> Labelled<'a> {
-    /// The picture in an example of either kind.
+    /// Reads the picture from an example of either kind.
     ///
     /// # Errors
-    /// When a feature is missing or is not one value of its type.
+    /// A feature that is missing, of another type, or with more than one value.
     pub fn of(example: &Example<'a>) -> Result<Self, FeatureError> {
         let small = example.get(ENCODED).is_none() && example.get(SMALL_ENCODED).is_some();
         let (encoded, label, first) = match small {
@@ -41,10 +41,10 @@ impl<'a> Labelled<'a> {
     }
 }
 
-/// What the official ImageNet files tell of a picture.
+/// Features of a picture in the official ImageNet files.
 #[derive(Clone, Copy, Debug)]
 pub struct Picture<'a> {
-    /// The picture's file.
+    /// The encoded picture.
     pub encoded: &'a [u8],
     /// `JPEG` or `PNG`.
     pub format: &'a str,
@@ -52,20 +52,20 @@ pub struct Picture<'a> {
     pub height: usize,
     /// Columns.
     pub width: usize,
-    /// Components of a pixel in the file.
+    /// Components per pixel in the file.
     pub channels: usize,
-    /// The file's name.
+    /// File name.
     pub filename: &'a str,
     /// Class, from 1.
     pub label: i64,
-    /// Name of the class: its synset.
+    /// Synset of the class.
     pub synset: &'a str,
-    /// The class in words, if they are known.
+    /// Description of the class, if known.
     pub text: &'a str,
 }
 
 impl Picture<'_> {
-    /// The example, with all features of the official files. No boxes are known, so their lists are empty.
+    /// Encodes all features of the official files. Lists of bounding boxes are empty.
     pub fn encode(&self) -> Vec<u8> {
         use Values::{Bytes, Floats, Int64s};
         let colorspace = match self.channels {
@@ -93,7 +93,7 @@ impl Picture<'_> {
     }
 }
 
-/// The example of a small data set: a PNG and its class, from 0.
+/// Encodes an example of a small data set: a PNG and its class, from 0.
 pub fn encode_small(encoded: &[u8], label: i64) -> Vec<u8> {
     encode(&[
         (SMALL_ENCODED, Values::Bytes(&[encoded])),

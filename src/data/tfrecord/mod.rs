@@ -1,10 +1,10 @@
-//! TFRecord files: read from front to back ([`Reader`]) or record by record ([`Indexed`]), written ([`Writer`]), found in
-//! folders ([`shards`]); and what is in the records of data sets, `tf.train.Example` ([`example`]).
+//! TFRecord files: sequential ([`Reader`]) and random access ([`Indexed`]), writing ([`Writer`]), discovery in folders
+//! ([`shards`]), and the `tf.train.Example` messages in records ([`example`]).
 //!
-//! A record is its length (little-endian `u64`), a masked CRC-32C of those 8 bytes, its bytes, and a masked CRC-32C of them.
-//! A file is records and nothing else, the whole of it gzipped or in zlib's format at times.
+//! A record is its length (little-endian `u64`), a masked CRC-32C of those 8 bytes, its data, and a masked CRC-32C of
+//! the data. A file consists of records only; some files are compressed as a whole, with gzip or zlib.
 //!
-//! Files are read, not mapped: a mapping needs `unsafe`, and kills the process when another one shortens the file.
+//! Files are read, not mapped: mapping needs `unsafe`, and the process dies if another one truncates the file.
 
 pub mod example;
 mod indexed;
@@ -28,31 +28,31 @@ use crate::report::escape;
 
 /// Bytes before a record's data: length and checksum.
 const HEADER_BYTES: usize = 12;
-/// Bytes after a record's data: a checksum.
+/// Bytes after a record's data: checksum.
 const FOOTER_BYTES: usize = 4;
 
-/// How a file is compressed.
+/// Compression of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// Uncompressed.
     None,
-    /// As by gzip.
+    /// gzip.
     Gzip,
-    /// As by zlib.
+    /// zlib.
     Zlib,
 }
 
-/// How to read files.
+/// Options for reading.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// What the file is compressed with; recognised by content if `None`.
+    /// Compression of the file; `None` detects it by content.
     pub compression: Option<Compression>,
-    /// Bound on the bytes of a record, which no memory is taken beyond.
+    /// Maximum bytes of a record. No more memory is allocated.
     pub max_record_bytes: u32,
 }
 
 impl Default for Options {
-    /// Compression by content; records of up to 128 MiB: pictures have 20 MB at most.
+    /// Detects compression; limits records to 128 MiB, as pictures have 20 MB at most.
     fn default() -> Self {
         Options {
             compression: None,
@@ -61,27 +61,27 @@ impl Default for Options {
     }
 }
 
-/// A record whose checksum was right.
+/// A record with a verified checksum.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// The file it is from.
+    /// The file that holds it.
     pub path: &'a Path,
-    /// Where it begins there, in the uncompressed file.
+    /// Its offset in the uncompressed file.
     pub offset: u64,
     /// Its data.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Record<'a> {
-    /// The record as `tf.train.Example`.
+    /// Parses the record as `tf.train.Example`.
     ///
     /// # Errors
-    /// When it is none, with the record's place.
+    /// A record that is not an example; the error has its file and offset.
     pub fn example(&self) -> Result<Example<'a>> {
         Example::parse(self.bytes).map_err(|problem| self.error(problem))
     }
 
-    /// What is wrong with this record, with its place.
+    /// An error about this record, with its file and offset.
     pub fn error(&self, problem: impl Into<Problem>) -> Error {
         Error::Record {
             path: self.path.into(),
@@ -91,7 +91,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Why records cannot be read or written. Each message names the file and, where there is one, the byte in it.
+/// Why records could not be read or written. Each message names the file and, if there is one, the offset.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; the fields are their values
 pub enum Error {
@@ -125,7 +125,7 @@ pub enum Error {
     NoShards {
         dir: PathBuf,
         expected: &'static str,
-        /// First files of other sets.
+        /// Names of the first files of other sets.
         found: Vec<String>,
     },
     #[error(
@@ -173,7 +173,7 @@ impl Error {
         |source| Error::Io { path, source }
     }
 
-    /// Whether only the content of one record is wrong: those after it can be read.
+    /// Whether the fault is limited to one record, so that the following ones are readable.
     pub fn is_of_one_record(&self) -> bool {
         use Problem::{Data, Example, Feature, Other};
         matches!(
@@ -186,7 +186,7 @@ impl Error {
     }
 }
 
-/// The end of a message about missing files.
+/// Suffix of a message about missing files.
 fn found_names(found: &[String]) -> String {
     match found {
         [] => String::new(),
@@ -197,7 +197,7 @@ fn found_names(found: &[String]) -> String {
     }
 }
 
-/// What is wrong with a record.
+/// A fault of a record.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // as above
 pub enum Problem {
@@ -215,15 +215,15 @@ pub enum Problem {
     Example(#[from] example::Malformed),
     #[error("{0}")]
     Feature(#[from] example::FeatureError),
-    /// Whatever a user of the record found, as in a picture.
+    /// A fault found by the user of the record, for example in its picture.
     #[error("{0}")]
     Other(String),
 }
 
-/// This module's results.
+/// Results of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The length that a header tells, if its checksum and size are right.
+/// Decodes the length in a header after checking its checksum and size.
 fn length(header: &[u8; HEADER_BYTES], options: &Options) -> std::result::Result<u64, Problem> {
     let [a, b, c, d, e, f, g, h, crc @ ..] = *header;
     let length = [a, b, c, d, e, f, g, h];
@@ -236,7 +236,7 @@ fn length(header: &[u8; HEADER_BYTES], options: &Options) -> std::result::Result
     }
 }
 
-/// The data of data and footer, if the checksum is right.
+/// Splits data from footer after checking the checksum.
 fn data(stored: &[u8]) -> std::result::Result<&[u8], Problem> {
     let Some((data, footer)) = stored.split_last_chunk::<FOOTER_BYTES>() else {
         return Err(Problem::ShortData {
@@ -251,12 +251,12 @@ fn data(stored: &[u8]) -> std::result::Result<&[u8], Problem> {
     }
 }
 
-/// The checksum that files hold of `bytes`.
+/// The masked CRC-32C of `bytes`.
 fn checksum(bytes: &[u8]) -> u32 {
     masked(crc32c::crc32c(bytes))
 }
 
-/// What a file that begins so is compressed with.
+/// Detects the compression by the first bytes of a file.
 fn detect(start: &[u8]) -> Compression {
     let plain = start.first_chunk::<HEADER_BYTES>().is_some_and(|header| {
         length(
@@ -271,7 +271,7 @@ fn detect(start: &[u8]) -> Compression {
     match start {
         _ if plain => Compression::None,
         [0x1f, 0x8b, 8, ..] => Compression::Gzip,
-        // Method 8, a window of up to 32 KiB, and a header that is a multiple of 31.
+        // zlib: method 8, a window of up to 32 KiB, and a header that is a multiple of 31.
         &[method, flags, ..]
             if method & 15 == 8 && method >> 4 <= 7 && (256 * u32::from(method) + u32::from(flags)) % 31 == 0 =>
         {
@@ -286,7 +286,7 @@ fn detect(start: &[u8]) -> Compression {
 mod tests {
     use super::*;
 
-    /// Records of many lengths, one beyond what is read at a time.
+    /// Records of various lengths, one longer than the read size.
     fn records() -> Vec<Vec<u8>> {
         let lengths = [0, 1, 5, 1000, 300_000, 3, 0, 700_000, 2];
         let record = |(i, length): (usize, usize)| (0..length).map(|at| ((at * (i + 1)) >> 3) as u8).collect();
@@ -384,7 +384,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let mut records = records();
-        // Noise, which does not compress: what is cut off is the last record alone.
+        // Noise does not compress, so the cut affects only the last record.
         let noise = crate::data::synthetic::generate(&[100_000], 2, 1, crate::data::Split::Train, 0);
         records.push(noise.images.bytes().to_vec());
         write_all(&path, Compression::Gzip, &records);

@@ -1,4 +1,4 @@
-//! A file from front to back.
+//! Sequential reader of TFRecord files.
 
 use std::io::{self, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -9,24 +9,24 @@ use super::{Compression, Error, FOOTER_BYTES, HEADER_BYTES, Options, Problem, Re
 use crate::data::budget::{Permit, RECORDS};
 use crate::files;
 
-/// Bytes read at a time: they stay in the processor's cache until their checksum is taken.
+/// Read size: the bytes are still in the processor's cache when their checksum is computed.
 const READ_BYTES: usize = 1 << 18;
 
-/// Reads the records of a file in their order. Memory is bounded by twice the longest record, or by
-/// [`Options::max_record_bytes`] where a file lies, and grows only as far as there is content.
+/// Reads the records of a file in order. Memory is at most twice the longest record, or [`Options::max_record_bytes`]
+/// if a length is wrong, and grows only as content arrives.
 pub struct Reader {
     path: PathBuf,
     input: Box<dyn Read + Send>,
     options: Options,
-    /// What was read and not yet returned: `buffer[start..end]`.
+    /// Bytes read and not yet returned: `buffer[start..end]`.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Of `buffer[start]` in the uncompressed file.
+    /// Offset of `buffer[start]` in the uncompressed file.
     offset: u64,
-    /// No record can follow: at the end, or where lengths are lost.
+    /// No further records: at the end, or after a damaged length.
     over: bool,
-    /// Held for as long as the buffer holds a large record.
+    /// Permit for a large record in the buffer.
     permit: Option<Permit>,
 }
 
@@ -34,7 +34,7 @@ impl Reader {
     /// Opens a file.
     ///
     /// # Errors
-    /// What the system reports.
+    /// I/O errors.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
         let mut file = files::open(path).map_err(Error::io(path))?;
         let mut start = Vec::with_capacity(HEADER_BYTES);
@@ -49,7 +49,7 @@ impl Reader {
         })
     }
 
-    /// Reads records from anything that is not compressed; `path` is for messages.
+    /// Reads records from an uncompressed source. `path` is for messages.
     pub fn new(path: &Path, input: impl Read + Send + 'static, options: Options) -> Self {
         Reader {
             path: path.into(),
@@ -64,8 +64,8 @@ impl Reader {
         }
     }
 
-    /// The next record; `None` at the end. After an error [of one record](Error::is_of_one_record) the ones after it follow,
-    /// after any other there are none.
+    /// Returns the next record, or `None` at the end. Reading can continue after an error [of one
+    /// record](Error::is_of_one_record), not after any other.
     ///
     /// # Errors
     /// A file that cannot be read or ends within a record, a wrong checksum, or a record longer than allowed.
@@ -75,7 +75,7 @@ impl Reader {
             return Ok(None);
         }
         self.free_large();
-        // Until the record is known to be whole.
+        // Reset once the record is known to be complete.
         self.over = true;
         let found = self.fill(HEADER_BYTES)?;
         if found == 0 {
@@ -109,7 +109,7 @@ impl Reader {
         }
     }
 
-    /// Where the next record begins, in the uncompressed file.
+    /// Offset of the next record in the uncompressed file.
     pub fn offset(&self) -> u64 {
         self.offset
     }
@@ -122,7 +122,7 @@ impl Reader {
         }
     }
 
-    /// Reads until `wanted` bytes are there, or the file ends; gives how many there are, at most `wanted`.
+    /// Reads until `wanted` bytes are buffered or the file ends. Returns the number buffered, at most `wanted`.
     fn fill(&mut self, wanted: usize) -> Result<usize> {
         while self.end - self.start < wanted {
             self.make_room(wanted);
@@ -139,7 +139,7 @@ impl Reader {
         Ok(wanted.min(self.end - self.start))
     }
 
-    /// Frees the room of a large record, but for what was read of the next.
+    /// Frees the memory of a large record, except for bytes already read of the next one.
     fn free_large(&mut self) {
         if self.permit.take().is_some() {
             self.buffer = self.buffer[self.start..self.end].to_vec();
@@ -147,7 +147,8 @@ impl Reader {
         }
     }
 
-    /// Room after `end`. The buffer doubles at most: a length is believed only as far as there were bytes.
+    /// Free space after `end`. The buffer at most doubles, so a false length cannot allocate more than the file
+    /// justifies.
     fn make_room(&mut self, wanted: usize) {
         if self.start + wanted > self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);

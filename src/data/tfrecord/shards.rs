@@ -1,7 +1,7 @@
-//! Finds the TFRecord files of a data set in a folder, by the names that people give them.
+//! Finds the TFRecord files of a data set in a folder by common naming schemes.
 //!
 //! | name | example |
-//! |---|---|
+//! | --- | --- |
 //! | official, numbered from 0 or from 1 | `train-00000-of-01024` |
 //! | with a prefix, a suffix or both | `coco_train.record-00000-of-00010`, `cars_train_00000-of-00010.tfrecord.gz` |
 //! | one file, or files numbered without a count | `train.tfrecord`, `train-3.tfrecord` |
@@ -13,24 +13,24 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
 
-/// Suffixes of TFRecord files; `.gz` may follow.
+/// Suffixes of TFRecord files, optionally followed by `.gz`.
 const SUFFIXES: [&str; 5] = [".tfrecords", ".tfrecord", ".records", ".record", ".tfrec"];
-/// Fewest digits of `NNNNN-of-NNNNN` in a name without one of the suffixes.
+/// Minimum digits of `NNNNN-of-NNNNN` in a name without one of the suffixes.
 const BARE_DIGITS: usize = 5;
 
-/// What a set of files is for.
+/// Role of a set of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Training.
     Train,
     /// Evaluation during or after training.
     Validation,
-    /// A test set, which is evaluated on where there is no validation set.
+    /// A test set, used for evaluation if there is no validation set.
     Test,
 }
 
 impl Role {
-    /// Every role with the words that name it; the first is the official one.
+    /// Every role with the words that name it; the first word is the official one.
     const WORDS: [(Role, &'static [&'static str]); 3] = [
         (Role::Train, &["train", "training"]),
         (Role::Validation, &["validation", "valid", "val", "eval"]),
@@ -46,7 +46,7 @@ impl Role {
         }
     }
 
-    /// The role that the last word of a name with one says: `coco_val2017` is validation.
+    /// The role named by the last matching word of a name: `coco_val2017` is validation.
     fn of(name: &str) -> Option<Self> {
         let lower = name.to_ascii_lowercase();
         let role = |word: &str| {
@@ -61,13 +61,13 @@ impl Role {
 /// The files of one set, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shards {
-    /// The part of the names that the files share, or the split's folder: `train`, `coco_train`.
+    /// Common part of the file names, or the split's folder: `train`, `coco_train`.
     pub name: String,
-    /// What it is for, if a name says it.
+    /// The role in the name, if any.
     pub role: Option<Role>,
     /// The files, by number.
     pub files: Vec<PathBuf>,
-    /// Files that are named after a shard and are none: indices, temporary copies.
+    /// Ignored files with names like a shard's: indices, temporary copies.
     pub ignored: Vec<PathBuf>,
 }
 
@@ -76,17 +76,17 @@ pub fn name(set: &str, index: usize, count: usize) -> String {
     format!("{set}-{index:05}-of-{count:05}")
 }
 
-/// The parts of a file's name.
+/// Components of a file name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Named<'a> {
-    /// What precedes the numbers, less a suffix.
+    /// Text before the numbers, without a suffix.
     stem: &'a str,
     index: Option<usize>,
     count: Option<usize>,
 }
 
 impl<'a> Named<'a> {
-    /// `None` if it is not a name of a TFRecord file.
+    /// `None` if this is not the name of a TFRecord file.
     fn parse(name: &'a str) -> Option<Self> {
         let name = without_suffix(name, &[".gz"]).unwrap_or(name);
         let body = without_suffix(name, &SUFFIXES);
@@ -121,17 +121,17 @@ fn without_suffix<'a>(name: &'a str, suffixes: &[&str]) -> Option<&'a str> {
     })
 }
 
-/// A name before and within its last digits.
+/// Splits a name before its trailing digits.
 fn split_digits(name: &str) -> (&str, &str) {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     name.split_at(stem.len())
 }
 
-/// The files for the first of `roles` that has any, in `dir` or in folders of it with the split's name.
+/// Finds the files of the first of `roles` that has any, in `dir` or its subfolders named after a split.
 ///
 /// # Errors
-/// A folder that cannot be read, one without such files, a missing shard, two files with one number, or files of several
-/// sets for one role.
+/// A folder that cannot be read or has no such files, a missing shard, two files with the same number, or files of
+/// several sets for one role.
 pub fn find(dir: &Path, roles: &[Role]) -> Result<Shards> {
     let all = list(dir)?;
     for role in roles {
@@ -154,7 +154,7 @@ pub fn find(dir: &Path, roles: &[Role]) -> Result<Shards> {
     })
 }
 
-/// Whether there are files for any of the roles, complete or not.
+/// Whether files exist for any of the roles, complete or not.
 ///
 /// # Errors
 /// A folder that cannot be read.
@@ -163,16 +163,16 @@ pub fn exist(dir: &Path, roles: &[Role]) -> Result<bool> {
     Ok(list(dir)?.keys().any(has_role))
 }
 
-/// Every set in `dir`, and in folders of it with a split's name; none if no file is named so.
+/// Finds every set in `dir` and its subfolders named after a split. Returns none if no file name matches.
 ///
 /// # Errors
-/// A folder that cannot be read, a missing shard, or two files with one number.
+/// A folder that cannot be read, a missing shard, or two files with the same number.
 pub fn find_all(dir: &Path) -> Result<Vec<Shards>> {
     let sets = list(dir)?;
     sets.iter().map(|(key, files)| files.complete(dir, key)).collect()
 }
 
-/// What files of one set have in common. The order is that of roles, then names.
+/// Key of a set, shared by its files. Sorted by role, then by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     role: Option<Role>,
@@ -183,12 +183,12 @@ struct Key {
 
 #[derive(Debug, Default)]
 struct Files {
-    /// By index, and those without a number.
+    /// Files by index, and files without a number.
     files: BTreeMap<Option<usize>, Vec<PathBuf>>,
     ignored: Vec<PathBuf>,
 }
 
-/// Every file with a TFRecord's name by its set.
+/// Groups every TFRecord file by its set.
 fn list(dir: &Path) -> Result<BTreeMap<Key, Files>> {
     let mut sets = BTreeMap::new();
     add(dir, None, &mut sets)?;
@@ -229,14 +229,14 @@ fn add(dir: &Path, folder_role: Option<Role>, sets: &mut BTreeMap<Key, Files>) -
 }
 
 impl Files {
-    /// The first file's name, for messages.
+    /// Name of the first file, for messages.
     fn first(&self) -> String {
         let first = self.files.values().flatten().min();
         first.map_or(String::new(), |path| file_name(path))
     }
 
-    /// The files in order, if all are there. A set with a count starts at 0 or at 1; one without is checked for gaps if it
-    /// starts there, as other numbers may count something else.
+    /// Returns the files in order if all are present. A set with a count starts at 0 or 1. A set without a count is
+    /// checked for gaps only if it starts there, because other numbers may count something else.
     fn complete(&self, dir: &Path, key: &Key) -> Result<Shards> {
         if let Some([first, second, ..]) = self.files.values().find(|files| files.len() > 1).map(Vec::as_slice) {
             return Err(Error::SameShard {
@@ -415,7 +415,7 @@ mod tests {
                 "{files:?}: {message}"
             );
         }
-        // Numbers that count something else than files.
+        // These numbers do not count files.
         let dir = folder(&["train-798.tfrec", "train-783.tfrec"]);
         assert_eq!(find(dir.path(), &[Role::Train]).unwrap().files.len(), 2);
     }

@@ -1,12 +1,12 @@
-//! Protobuf's wire format, as far as examples need it.
+//! The subset of Protobuf's wire format that examples use.
 
-/// Nested groups that are skipped, as protobuf's own limit.
+/// Maximum nesting of skipped groups, protobuf's own limit.
 const MAX_DEPTH: usize = 100;
 
 const START_GROUP: u32 = 3;
 const END_GROUP: u32 = 4;
 
-/// Bytes that are not the message they should be.
+/// A malformed protobuf message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}, at byte {at} of it")]
 pub struct Malformed {
@@ -21,15 +21,15 @@ pub(super) enum Field<'a> {
     /// A string, a message or packed numbers.
     Bytes(&'a [u8]),
     Fixed32([u8; 4]),
-    /// What no message here has.
+    /// A wire type that no message here uses.
     Other,
 }
 
-/// The fields of a message with their numbers; nothing after an error.
+/// Iterates over the fields of a message with their numbers; ends after an error.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
-    /// Where the outermost message ends, in memory: places are told from its start.
+    /// Address of the end of the outermost message; errors report offsets from its start.
     whole: &'a [u8],
 }
 
@@ -41,7 +41,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The fields of a message in this one.
+    /// Iterates over the fields of a nested message.
     pub(super) fn within(&self, message: &'a [u8]) -> Self {
         Fields {
             rest: message,
@@ -49,7 +49,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An error here.
+    /// An error at the current position.
     pub(super) fn malformed(&self, reason: &'static str) -> Malformed {
         let at = self.rest.as_ptr().addr().wrapping_sub(self.whole.as_ptr().addr());
         Malformed { reason, at }
@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
         Ok((number, field))
     }
 
-    /// Number and wire type of the next field.
+    /// Reads number and wire type of the next field.
     fn tag(&mut self) -> Option<(u32, u32)> {
         let tag = u32::try_from(varint(&mut self.rest)?).ok()?;
         (tag >> 3 > 0).then_some((tag >> 3, tag & 7))
@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Skips the fields up to the group's end, and the groups among them.
+    /// Skips fields up to the end of the group, including nested groups.
     fn skip_group(&mut self, number: u32) -> Option<()> {
         let mut open = vec![number];
         while let Some(&innermost) = open.last() {
@@ -121,8 +121,8 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// Takes a number off the start of `bytes`; `None`, and nothing taken, if none is there. Bits beyond 64 are dropped, as
-/// protobuf does.
+/// Decodes a varint from the start of `bytes`. Returns `None` and consumes nothing if it is invalid. Bits beyond 64 are
+/// dropped, as in protobuf.
 pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for (i, &byte) in bytes.iter().enumerate().take(10) {
@@ -135,7 +135,7 @@ pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Appends a number.
+/// Appends a varint.
 pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -144,7 +144,7 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Appends a string, a message or packed numbers.
+/// Appends a length-delimited field: a string, a message or packed numbers.
 pub(super) fn put_field(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     put_varint(out, u64::from(number << 3 | 2));
     put_varint(out, value.len() as u64);

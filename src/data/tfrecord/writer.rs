@@ -1,4 +1,4 @@
-//! Files of records.
+//! Writer of TFRecord files.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::checkpoint::atomic;
 pub struct Writer<W>(W);
 
 impl<W: Write> Writer<W> {
-    /// A writer to anything.
+    /// Creates a writer to `out`.
     pub fn new(out: W) -> Self {
         Writer(out)
     }
@@ -21,7 +21,7 @@ impl<W: Write> Writer<W> {
     /// Writes one record.
     ///
     /// # Errors
-    /// What the system reports.
+    /// I/O errors.
     pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
         let length = (data.len() as u64).to_le_bytes();
         self.0.write_all(&length)?;
@@ -31,10 +31,10 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Writes a file, which appears whole or not at all, of the records that `records` gives the writer.
+/// Writes a file atomically; `records` passes the records to the writer.
 ///
 /// # Errors
-/// What the system or `records` reports.
+/// I/O errors, or those of `records`.
 pub fn write(
     path: &Path,
     compression: Compression,
