@@ -38,8 +38,6 @@ const STATES: [(&str, &[&str]); 11] = [
             "prune.end_step=45",
             "prune.frequency_steps=7",
             "prune.threshold_decay=0.4",
-            // The first half ends before the pruning does.
-            "train.allow_incomplete_schedule=true",
         ],
     ),
     // The interruption at 27 falls between two batches that are averaged.
