@@ -480,6 +480,9 @@ fn programs_given_as_stablehlo_train_to_the_same_bytes() {
             .args([
                 "--set",
                 "mask_update.frequency_steps=10",
+                // StableHLO has no host functions: it computes sparse layers as masked ones.
+                "--execution",
+                "masked",
                 "--replicas",
                 replicas,
                 "--out",
