@@ -47,7 +47,10 @@ fn every_truncation_is_an_error_that_names_the_file() {
     let path = dir.path().join("c.safetensors");
     checkpoint::save(&path, &state(1.0), &metadata(3)).unwrap();
     let whole = fs::read(&path).unwrap();
-    for length in 0..whole.len() {
+    fs::write(&path, []).unwrap();
+    let error = checkpoint::load(&path).unwrap_err().to_string();
+    assert!(error.contains("c.safetensors: an empty file"), "{error}");
+    for length in 1..whole.len() {
         fs::write(&path, &whole[..length]).unwrap();
         let error = checkpoint::load(&path).unwrap_err();
         assert!(
