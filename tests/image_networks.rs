@@ -87,15 +87,14 @@ fn launches_and_resuming_change_no_bit() {
         assert!(runs.tensors("whole", 9) == runs.tensors(other, 9), "{other}");
     }
     // Another seed draws other numbers; without dropout and augmentation there are none to draw.
-    let still = [
-        "--set",
-        "model.dropout=0",
-        "--set",
-        "data.augment=false",
-        "--steps-per-launch",
-        "3",
-    ];
-    train(&runs, "still", WIDE, &[&still[..], &["--steps", "6"]].concat());
+    let without_dropout = |arg: &&'static str| match arg.strip_suffix('}') {
+        Some(model) => format!("{model},dropout=0.0}}"),
+        None => (*arg).to_owned(),
+    };
+    let network: Vec<String> = WIDE.iter().map(without_dropout).collect();
+    let network: Vec<&str> = network.iter().map(String::as_str).collect();
+    let still = ["--set", "data.augment=false", "--steps-per-launch", "3"];
+    train(&runs, "still", &network, &[&still[..], &["--steps", "6"]].concat());
     assert!(runs.tensors("whole", 9) != runs.tensors("still", 9));
 }
 
@@ -148,7 +147,17 @@ fn statistics_move_while_masks_are_updated() {
 fn every_family_trains_evaluates_and_predicts() {
     let runs = Runs::new();
     for (preset, model) in OTHERS {
-        let network = [preset, "--set", model, "--batch-size", "8", "--set", "data.examples=16"];
+        let network = [
+            preset,
+            "--set",
+            model,
+            "--batch-size",
+            "8",
+            "--set",
+            "data.examples=16",
+            "--execution",
+            "masked",
+        ];
         let more = [
             "--steps",
             "3",
@@ -186,7 +195,16 @@ fn every_family_trains_evaluates_and_predicts() {
 fn known_again(runs: &Runs, preset: &str, done: &Value, tensors: &BTreeMap<String, Literal>) {
     let own = runs.path(preset);
     let evaluate = |checkpoint: &str, more: &[&str]| {
-        json(&[&["eval", "--checkpoint", checkpoint, "--data", "synthetic"], more].concat())
+        let own = [
+            "eval",
+            "--checkpoint",
+            checkpoint,
+            "--data",
+            "synthetic",
+            "--execution",
+            "masked",
+        ];
+        json(&[&own, more].concat())
     };
     let report = evaluate(own.to_str().unwrap(), &[]);
     for key in ["top1", "top5", "loss", "smoothed_loss"] {
