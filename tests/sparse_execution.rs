@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::json;
 use common::runs::Runs;
 use hlo::{Computation, Graph, Literal, Padding, Target, grad};
 use models::layers::BatchNorm;
@@ -248,5 +249,50 @@ fn methods_train_the_same_masks_either_way() {
             name
         });
         assert_same_run(&runs, method, [&names[0], &names[1]], STEPS);
+    }
+}
+
+/// Residual, depthwise and pooled networks, with masks on all layers that may have one.
+#[test]
+fn every_family_trains_either_way() {
+    let runs = Runs::new();
+    let resnet = "model={name='resnet18',width=0.25,image_size=16,classes=10}";
+    let mobilenet = "model={name='mobilenet-v2',width=0.25,image_size=16,classes=10}";
+    let vgg = "model={name='vgg-a',width=0.25,image_size=16,classes=10}";
+    let wide = "model={name='wrn-10-1',image_size=16,dropout=0.0}";
+    for (preset, model) in [
+        ("resnet50-rigl", resnet),
+        ("mobilenet-v2-rigl", mobilenet),
+        ("vgg-16-rigl", vgg),
+        ("cifar10-rigl", wide),
+    ] {
+        let losses = ["masked", "sparse"].map(|execution| {
+            let out = runs.path(&format!("{preset}-{execution}"));
+            let mut args = vec![
+                "train",
+                preset,
+                "--execution",
+                execution,
+                "--out",
+                out.to_str().unwrap(),
+            ];
+            args.extend([
+                "--set",
+                model,
+                "--batch-size",
+                "32",
+                "--steps",
+                "3",
+                "--steps-per-launch",
+                "2",
+            ]);
+            args.extend(["--data", "synthetic", "--set", "data.examples=64", "--sparsity", "0.9"]);
+            if preset.starts_with("resnet") {
+                args.extend(["--first-layer-sparsity", "-1"]);
+            }
+            let done = json(&args);
+            done["eval"]["loss"].as_f64().unwrap()
+        });
+        assert!((losses[0] / losses[1] - 1.0).abs() < 1e-3, "{preset}: {losses:?}");
     }
 }

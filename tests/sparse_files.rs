@@ -157,6 +157,7 @@ fn predictions_and_evaluations_do_not_depend_on_the_format() {
             text(output),
             "--format",
             "bitmask",
+            "--overwrite",
         ];
         json(&[&args[..], flags].concat())
     };
@@ -168,7 +169,9 @@ fn predictions_and_evaluations_do_not_depend_on_the_format() {
     let eval = |path: &Path| json(&["eval", "--checkpoint", text(path), "--data", small_mnist()]);
     let [mut full, mut sparse] = [&full, &packed].map(|path| eval(path));
     for report in [&mut full, &mut sparse] {
-        report.as_object_mut().unwrap().remove("checkpoint");
+        for key in ["checkpoint", "file_bytes"] {
+            report.as_object_mut().unwrap().remove(key);
+        }
         // The counter is not in the file, and the original's L2 term counts dropped weights.
         for key in ["global_step", "loss", "reg_loss"] {
             report["eval_once"].as_object_mut().unwrap().remove(key);
@@ -245,6 +248,7 @@ fn folding_batch_normalisation_keeps_logits() {
                 text(output),
                 "--format",
                 "bitmask",
+                "--overwrite",
             ];
             json(&[&args[..], flags].concat())
         };
@@ -279,7 +283,14 @@ fn packed_bytes(runs: &Runs, network: &Options, distribution: Distribution, spar
     let output = ["--output", text(&packed)];
     let report = json(
         &[
-            &["compact", "--checkpoint", text(&full), "--format", "bitmask"],
+            &[
+                "compact",
+                "--checkpoint",
+                text(&full),
+                "--format",
+                "bitmask",
+                "--overwrite",
+            ],
             &output[..],
         ]
         .concat(),

@@ -116,7 +116,7 @@ impl Model for ResNet {
         initial.naming = config.naming(config.mask_first);
         initial.window.counted_padding = 6;
         let x = self.conv(net, images, name, &initial, Init::Ones).relu();
-        let mut x = x.max_pool([3, 3], [2, 2], Padding::Same);
+        let mut x = net.max_pool(x, 3, 2, Padding::Same);
         for (group, blocks) in (1..).zip(self.blocks) {
             for index in 0..blocks {
                 let first = index == 0;

@@ -88,7 +88,7 @@ impl Model for Vgg {
                 x = net.conv(x, &self.conv(&name, 3, self.config.filters(channels))).relu();
             }
             if group < self.groups.len() {
-                x = x.max_pool([2, 2], [2, 2], Padding::Valid);
+                x = net.max_pool(x, 2, 2, Padding::Valid);
             }
         }
         self.classifier(net, net.mean_pool(x))

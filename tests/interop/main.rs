@@ -105,6 +105,7 @@ fn numpy_and_scipy_read_sparse_files_as_documented() {
         &folded,
         "--format",
         "bitmask",
+        "--overwrite",
     ]);
     json(&["convert", &folded, &back]);
     check(&back, &folded);

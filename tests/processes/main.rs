@@ -77,8 +77,8 @@ fn clients_of_a_plugin_find_each_other() {
         // Its own failure, or that of the other, which it was told first.
         assert!(said.contains("PJRT_Client_Create: node"), "{process}: {said}");
     }
-    // Process 1 left nothing, and process 0 had its folder.
-    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "only the lock");
+    // Neither left anything: a run that failed before it saved removes its folder.
+    assert!(!out.exists());
 }
 
 /// Tells a child which of the tests it is part of, and the address of its server.

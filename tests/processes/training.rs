@@ -203,13 +203,11 @@ fn two_processes_read_what_one_would() {
     // In their data, after a header of twelve bytes.
     damage(&train[1], offset(&train[1], 5) + 20);
     damage(&test[0], offset(&test[0], 3) + 20);
-    let classes = format!("model.classes={CLASSES}");
+    let model = format!("model={{name='wrn-10-1',image_size=8,classes={CLASSES}}}");
     let pair = Pair::new(&[
         "cifar10-dense",
         "--set",
-        "model={name='wrn-10-1',image_size=8}",
-        "--set",
-        &classes,
+        &model,
         "--set",
         "data.preprocessing=imagenet",
         "--data",

@@ -89,7 +89,7 @@ impl<'g> Net<'g> {
         let sparse = self.sparse_kernel(&kernel.name);
         let kernel = self.param(kernel);
         let y = match sparse {
-            Some(sparse) if can_be_blocked(x) => {
+            Some(sparse) if can_be_blocked(x) && has_pixels(x, window) => {
                 let x = blocked(x);
                 let y = sparse.conv2d(x, kernel, [window.stride; 2], window.padding);
                 self.record_slid(window, layer, x, y);
@@ -185,6 +185,16 @@ impl<'g> Net<'g> {
             mask: None,
             decayed: false,
         }))
+    }
+}
+
+/// Whether host functions take a window over these images: not one that comes down to a single position, except a matrix
+/// product.
+fn has_pixels(x: Tensor<'_>, window: Window) -> bool {
+    let image = image(x);
+    match window.size == 1 && window.stride == 1 {
+        true => true,
+        false => image.iter().all(|&side| side > window.stride),
     }
 }
 

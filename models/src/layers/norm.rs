@@ -1,8 +1,8 @@
 //! Batch normalisation, dropout and global pooling.
 
-use super::sparse::{self, blocked, is_blocked};
+use super::sparse::{self, blocked, is_blocked, unblocked};
 use crate::{Init, Mode, Net, Param, Precision, Statistic};
-use hlo::{DType, Reducer, Tensor};
+use hlo::{DType, Padding, Reducer, Tensor};
 
 /// Decay of the moving statistics per step (reference 3.1, 3.5).
 const MOMENTUM: f64 = 0.9;
@@ -85,6 +85,13 @@ impl<'g> Net<'g> {
             }
             Mode::Eval => x,
         }
+    }
+
+    /// Max pooling over height and width: `[batch, height, width, channels] -> [batch, height', width', channels]`. Images
+    /// may be blocked ([`sparse`](super::sparse)).
+    #[track_caller]
+    pub fn max_pool(&self, x: Tensor<'g>, size: usize, stride: usize, padding: Padding) -> Tensor<'g> {
+        unblocked(x).max_pool([size; 2], [stride; 2], padding)
     }
 
     /// The sum of images of which some may be blocked ([`sparse`](super::sparse)).
