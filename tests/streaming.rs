@@ -50,7 +50,9 @@ const NETWORK: &[&str] = &[
     "cifar10-rigl",
     "--json",
     "--set",
-    "model={name='wrn-10-1',image_size=16}",
+    "model={name='wrn-10-1',image_size=16,dropout=0.0}",
+    "--execution",
+    "masked",
     "--set",
     "data.preprocessing=imagenet",
     "--batch-size",
@@ -146,15 +148,7 @@ fn threads_launches_and_resuming_change_no_bit() {
 fn replicas_share_each_batch() {
     let runs = Runs::new();
     // Dropout is each replica's own.
-    let short = [
-        "--steps-per-launch",
-        "1",
-        "--steps",
-        "3",
-        "--sync-bn",
-        "--set",
-        "model.dropout=0.0",
-    ];
+    let short = ["--steps-per-launch", "1", "--steps", "3", "--sync-bn"];
     let [one, two] = ["1", "2"].map(|replicas| {
         let more = [&short[..], &["--replicas", replicas]].concat();
         train(&runs, replicas, pictures(), &more)
@@ -194,7 +188,15 @@ fn pictures_are_learned_evaluated_and_predicted() {
     let run = runs.path("run");
     let data = pictures().to_str().unwrap();
     let evaluate = |more: &[&str]| {
-        let own = ["eval", "--checkpoint", run.to_str().unwrap(), "--data", data];
+        let own = [
+            "eval",
+            "--checkpoint",
+            run.to_str().unwrap(),
+            "--data",
+            data,
+            "--execution",
+            "masked",
+        ];
         json(&[&own, more].concat())
     };
     let report = evaluate(&["--batch-size", "8"]);

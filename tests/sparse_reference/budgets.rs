@@ -266,7 +266,7 @@ fn bad_distributions_are_refused() {
         ),
     );
     assert!(
-        message.contains("`var9`, `x`") && message.contains("did you mean 'var1'"),
+        message.contains("`var9`, `x`") && message.contains("the closest names are var1, var2"),
         "{message}"
     );
     for distribution in [Distribution::ErdosRenyi, Distribution::Erk] {
