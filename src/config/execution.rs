@@ -12,7 +12,7 @@ use crate::engine::EngineKind;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Execution {
-    /// Each layer in the way that measured faster (`Layer::gains`).
+    /// Each layer in the way that is expected to be faster (`Layer::gains`).
     #[default]
     Auto,
     /// As dense layers with masked weights.

@@ -76,8 +76,8 @@ struct Cache {
     calls: u64,
 }
 
-/// Layers that are kept: those of the largest networks, for training and evaluation, before and after a mask update.
-const KEPT: usize = 1024;
+/// Layers that are kept: more than the largest network has, so that a training step finds all of its own.
+const KEPT: usize = 256;
 
 fn cache() -> &'static Mutex<Cache> {
     static CACHE: OnceLock<Mutex<Cache>> = OnceLock::new();
@@ -144,8 +144,8 @@ fn layer(shapes: Shapes, mask: &[u8]) -> cpu::Result<SparseConv> {
     SparseConv::new(kernel, window, x, y, &mask, &options)?.with_gradients(gradients, &options)
 }
 
-/// The shapes that a call says, from the indices of its images (or matrices) `x` and `y` and its kernel, each an argument, or the result
-/// where there is no such argument.
+/// The shapes of a call, from the indices of its images (or matrices) `x` and `y` and its kernel. Each is an argument, or the
+/// result where the index is `None`.
 fn shapes(call: &Call<'_>, [x, kernel, y]: [Option<usize>; 3]) -> Result<Shapes, String> {
     fn dims<const RANK: usize>(call: &Call<'_>, index: Option<usize>) -> Option<[usize; RANK]> {
         index.map_or_else(|| call.result_dims(0), |index| call.argument_dims(index))
@@ -188,18 +188,23 @@ fn shapes(call: &Call<'_>, [x, kernel, y]: [Option<usize>; 3]) -> Result<Shapes,
 
 const LACKING: &str = "the call lacks an argument or a result";
 
-fn run_forward(call: &Call<'_>) -> Result<(), String> {
-    let shapes = shapes(call, [Some(0), Some(1), None])?;
-    let arguments = (
-        call.argument(0),
-        call.argument(1),
-        call.argument_of(2),
-        call.argument_of(3),
-    );
-    let (Some(x), Some(weights), Some(mask), Some(key)) = arguments else {
+/// The two arrays of a call, and the layer of the mask and the key that follow them.
+type Operands<'a> = (&'a [f32], &'a [f32], Arc<SparseConv>);
+
+fn operands<'a>(call: &'a Call<'_>, shapes: Shapes) -> Result<Operands<'a>, String> {
+    let arrays = (call.argument(0), call.argument(1));
+    let (Some(first), Some(second)) = arrays else {
         return Err(LACKING.into());
     };
-    let layer = prepared(key, mask, shapes)?;
+    let (Some(mask), Some(key)) = (call.argument_of(2), call.argument_of(3)) else {
+        return Err(LACKING.into());
+    };
+    Ok((first, second, prepared(key, mask, shapes)?))
+}
+
+fn run_forward(call: &Call<'_>) -> Result<(), String> {
+    let shapes = shapes(call, [Some(0), Some(1), None])?;
+    let (x, weights, layer) = operands(call, shapes)?;
     let run = |y: &mut [f32]| {
         let values = layer.gather(weights)?;
         layer.forward(&values, x, y, &Epilogue::default(), &|pieces, run| {
@@ -212,16 +217,7 @@ fn run_forward(call: &Call<'_>) -> Result<(), String> {
 
 fn run_input_gradient(call: &Call<'_>) -> Result<(), String> {
     let shapes = shapes(call, [None, Some(1), Some(0)])?;
-    let arguments = (
-        call.argument(0),
-        call.argument(1),
-        call.argument_of(2),
-        call.argument_of(3),
-    );
-    let (Some(dy), Some(weights), Some(mask), Some(key)) = arguments else {
-        return Err(LACKING.into());
-    };
-    let layer = prepared(key, mask, shapes)?;
+    let (dy, weights, layer) = operands(call, shapes)?;
     let run = |dx: &mut [f32]| {
         let values = layer.gather(weights)?;
         layer.input_gradient(&values, dy, dx, &|pieces, run| share(call, pieces, run))
@@ -232,16 +228,7 @@ fn run_input_gradient(call: &Call<'_>) -> Result<(), String> {
 
 fn run_kernel_gradient(call: &Call<'_>) -> Result<(), String> {
     let shapes = shapes(call, [Some(0), None, Some(1)])?;
-    let arguments = (
-        call.argument(0),
-        call.argument(1),
-        call.argument_of(2),
-        call.argument_of(3),
-    );
-    let (Some(x), Some(dy), Some(mask), Some(key)) = arguments else {
-        return Err(LACKING.into());
-    };
-    let layer = prepared(key, mask, shapes)?;
+    let (x, dy, layer) = operands(call, shapes)?;
     let run = |gradient: &mut [f32]| {
         let mut values = vec![0.0; layer.connections()];
         layer.kernel_gradient(x, dy, &mut values, &|pieces, run| share(call, pieces, run))?;
