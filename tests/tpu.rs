@@ -175,7 +175,8 @@ fn a_program_that_does_not_fit_is_an_answer_with_the_largest_batch_that_does() {
     let fitting = compiles(&["--topology", "v2:1x1", "--batch", &largest.to_string()]);
     assert_eq!(fitting["fits"], true);
     // A file that was asked for and cannot be written is an error.
-    let file = tempfile::tempdir().unwrap().path().join("step.exe");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("step.exe");
     let output = rigl_xla(&[&args[..], &["--save", file.to_str().unwrap()]].concat());
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(
