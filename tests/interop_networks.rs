@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use hlo::random::Key;
-use hlo::{Computation, Graph, Literal, Shape, Target, grad};
+use hlo::{Computation, Graph, Literal, Shape, grad};
+use lowering::{Target, lower};
 use models::{Declaration, Draw, Init, Mode, Model, Net, Options, layers};
 use rigl_xla::checkpoint::{Metadata, save};
 use rigl_xla::engine::Pjrt;
@@ -157,7 +158,7 @@ fn logits(network: &dyn Model, _: &Declaration, inputs: &[(String, Shape)]) -> (
         let arrays: BTreeMap<_, _> = inputs.zip(tensors.iter().copied()).collect();
         vec![network.apply(&Net::new(g, Mode::Eval, arrays.clone()), arrays["images"])]
     });
-    let lowered = computation.unwrap().lowered(Target::Cpu).unwrap();
+    let lowered = lower(&computation.unwrap(), Target::Cpu).unwrap();
     (lowered, vec!["full/logits".into()])
 }
 

@@ -2,7 +2,8 @@
 //! that the host computes.
 #![allow(clippy::unwrap_used)]
 
-use hlo::{Computation, DirectConvolution, Form, Graph, Literal, Lowering, Op, Padding, Target, Tensor, grad};
+use hlo::{Computation, Graph, Literal, Op, Padding, Tensor, grad};
+use lowering::{ConvForm, ConvLowering, DirectConvolution, Target, lower, lower_convolutions, prepare};
 use rigl_xla::engine::options;
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
 use rigl_xla::rng;
@@ -74,20 +75,26 @@ fn every_form_has_the_operators_numbers() {
         let want = run(&client, &built, &inputs);
         // Unrolled windows of whole images say nothing more and take long to compile.
         let form = |form| {
-            built.lowered_by(&move |facts| match (form, facts.elements() > 25, facts.places() > 25) {
-                (Form::Taps | Form::Patches, true, _) | (Form::Positions | Form::Columns, _, true) => Lowering::KEEP,
-                (Form::Direct, ..) => Lowering::DIRECT,
-                _ => Lowering {
+            lower_convolutions(&built, &move |facts| match (
+                form,
+                facts.window_elements() > 25,
+                facts.positions_count() > 25,
+            ) {
+                (ConvForm::Taps | ConvForm::Patches, true, _) | (ConvForm::Positions | ConvForm::Columns, _, true) => {
+                    ConvLowering::KEEP
+                }
+                (ConvForm::Direct, ..) => ConvLowering::DIRECT,
+                _ => ConvLowering {
                     form,
                     phases: facts.has_holes(),
                 },
             })
         };
-        let chosen = [Target::Cpu, Target::CpuWithLibrary].map(|target| built.lowered(target).unwrap());
-        let called = form(Form::Direct).unwrap();
-        let direct = |node: &&hlo::Node| DirectConvolution::called(&node.op).is_some();
+        let chosen = [Target::Cpu, Target::CpuWithHostFunctions].map(|target| lower(&built, target).unwrap());
+        let called = form(ConvForm::Direct).unwrap();
+        let direct = |node: &&hlo::Node| DirectConvolution::from_call(&node.op).is_some();
         assert_eq!(called.nodes.iter().filter(direct).count(), 3, "{row:?}");
-        let others = Form::ALL[1..].iter().map(|&other| form(other).unwrap());
+        let others = ConvForm::ALL[1..].iter().map(|&other| form(other).unwrap());
         for lowered in others.chain(chosen) {
             for (output, (got, want)) in run(&client, &lowered, &inputs).iter().zip(&want).enumerate() {
                 close(got, want, &format!("{row:?}, output {output}"));
@@ -98,7 +105,7 @@ fn every_form_has_the_operators_numbers() {
 
 /// Runs a computation whose parameters are the kernel and the rest in two; the outputs, and what the first part gave.
 fn run_prepared(client: &Client, computation: &Computation, inputs: &[Literal]) -> [Vec<Literal>; 2] {
-    let parts = computation.prepared(1).unwrap();
+    let parts = prepare(computation, 1).unwrap();
     let first = run(client, &parts.first, &inputs[..1]);
     let rest = run(client, &parts.rest, &[&first, &inputs[1..]].concat());
     [rest, first]
@@ -120,7 +127,7 @@ fn kernels_packed_once_give_the_same_numbers() {
         let built = Graph::function("forward", &parameters, |_, x| {
             vec![x[1].conv2d(x[0], [stride; 2], padding, groups)]
         });
-        let direct = built.unwrap().lowered_by(&|_| Lowering::DIRECT).unwrap();
+        let direct = lower_convolutions(&built.unwrap(), &|_| ConvLowering::DIRECT).unwrap();
         let want = run(&client, &direct, &inputs);
         let [got, first] = run_prepared(&client, &direct, &inputs);
         // The same sums, whoever brings the kernel into order.
@@ -167,7 +174,7 @@ fn maxima_and_their_gradients_keep_their_bits() {
             strides.into_iter().flat_map(each).collect()
         });
         let built = built.unwrap();
-        let lowered = built.lowered(Target::CpuWithLibrary).unwrap();
+        let lowered = lower(&built, Target::CpuWithHostFunctions).unwrap();
         let own = |node: &hlo::Node| matches!(node.op, Op::ReduceWindow { .. } | Op::SelectAndScatter { .. });
         assert!(!lowered.nodes.iter().any(own));
         for input in [&input, &least] {
@@ -216,7 +223,7 @@ fn sums_of_columns_have_the_operators_numbers() {
             ]
         })
         .unwrap();
-        let lowered = built.lowered(Target::CpuWithLibrary).unwrap();
+        let lowered = lower(&built, Target::CpuWithHostFunctions).unwrap();
         let calls = |node: &&hlo::Node| matches!(node.op, Op::Call { host: Some(_), .. });
         assert_eq!(lowered.nodes.iter().filter(calls).count(), 3);
         // The compiler's own sums of so many numbers are further off.

@@ -8,8 +8,8 @@
 #[path = "common/plugins.rs"]
 mod plugins;
 
-use hlo::cases::{self, Case};
 use hlo::{Graph, Literal};
+use hlo_cases::{self as cases, Case};
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, CompileOptions, DeviceKind, OptionValue};
 
 use plugins::in_own_process;

@@ -5,7 +5,8 @@ mod common;
 
 use common::json;
 use common::runs::Runs;
-use hlo::{Computation, Graph, Literal, Padding, Target, grad};
+use hlo::{Computation, Graph, Literal, Padding, grad};
+use lowering::{Target, lower};
 use models::layers::BatchNorm;
 use models::layers::sparse::{SparseKernel, Wanted, blocked, mask_key};
 use models::{Init, Mode, Net};
@@ -119,9 +120,9 @@ fn sparse_layers_have_the_numbers_of_masked_ones() {
     plugin.kernels().unwrap().unwrap();
     for (number, case) in CASES.iter().enumerate() {
         let (built, inputs) = passes(case);
-        let sparse = built.lowered(Target::CpuWithLibrary).unwrap();
+        let sparse = lower(&built, Target::CpuWithHostFunctions).unwrap();
         assert!(sparse.calls_host());
-        let masked = built.lowered(Target::Any).unwrap();
+        let masked = lower(&built, Target::Any).unwrap();
         assert!(!masked.calls_host());
         let found = run(&client, &sparse, &inputs);
         let want = run(&client, &masked, &inputs);
@@ -183,7 +184,7 @@ fn normalisation_of_blocked_images_is_that_of_images() {
     });
     let found = run(
         &client,
-        &built.unwrap().lowered(Target::CpuWithLibrary).unwrap(),
+        &lower(&built.unwrap(), Target::CpuWithHostFunctions).unwrap(),
         &inputs,
     );
     let (blocked, plain) = found.split_at(found.len() / 2);

@@ -62,6 +62,14 @@ impl Computation {
         self.outputs.iter().map(|&id| self.nodes[id].shape().clone()).collect()
     }
 
+    /// Whether this computation, or one that it calls, calls a host function.
+    pub fn calls_host(&self) -> bool {
+        self.nodes.iter().any(|node| {
+            let host = matches!(node.op, Op::Call { host: Some(_), .. });
+            host || node.op.called().iter().any(|called| called.calls_host())
+        })
+    }
+
     /// Number of nodes, including those of called computations.
     pub fn instruction_count(&self) -> usize {
         let called = |node: &Node| node.op.called().iter().map(|c| c.instruction_count()).sum::<usize>();
@@ -259,8 +267,8 @@ impl Graph {
         Tensor { graph: self, id }
     }
 
-    /// Copies a node of another graph into the current scope; its operands are ids of this graph.
-    pub(crate) fn copy(&self, node: Node) -> NodeId {
+    /// Adds a node as it is, without checks: for rewriting a finished graph. Its operands must be ids of this graph.
+    pub fn add_node(&self, node: Node) -> NodeId {
         let mut inner = self.inner.borrow_mut();
         let id = inner.nodes.len();
         if let Op::Parameter { .. } = node.op {
@@ -282,11 +290,13 @@ impl Graph {
         }
     }
 
-    pub(crate) fn node(&self, id: NodeId) -> Node {
+    /// A copy of a node of this graph.
+    pub fn node(&self, id: NodeId) -> Node {
         self.inner.borrow().nodes[id].clone()
     }
 
-    pub(crate) fn tensor(&self, id: NodeId) -> Tensor<'_> {
+    /// The handle of a node of this graph.
+    pub fn tensor(&self, id: NodeId) -> Tensor<'_> {
         Tensor { graph: self, id }
     }
 
@@ -350,7 +360,8 @@ impl<'g> Tensor<'g> {
         operands.filter(|&&id| id == self.id).count()
     }
 
-    pub(crate) fn id(&self) -> NodeId {
+    /// The node in its graph.
+    pub fn id(&self) -> NodeId {
         self.id
     }
 

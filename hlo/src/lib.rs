@@ -23,16 +23,13 @@
 //! Pure: no I/O, no devices, no clock, no `unsafe`; the same input gives the same bytes.
 #![forbid(unsafe_code)]
 
-pub mod cases;
 mod emit;
 mod error;
 mod eval;
 mod grad;
 mod graph;
 mod literal;
-mod lower;
 mod op;
-mod prepare;
 pub mod proto;
 pub mod random;
 mod shape;
@@ -44,10 +41,8 @@ pub use error::{Error, Result};
 pub use grad::grad;
 pub use graph::{Computation, Graph, Node, NodeId, Output, Scope, Tensor};
 pub use literal::{Element, Literal};
-pub use lower::{COLUMN_SUMS, ConvFacts, Form, Grouping, Lowering, MAXIMA, MAXIMA_GRADIENT, Target};
 pub use op::{
-    Binary, Comparison, ConvDims, ConvPass, DIRECT_CONVOLUTION, DirectConvolution, DotDims, GatherDims, HostFunction,
-    Op, Operand, PACK_KERNEL, Padding, Placed, Reducer, Unary, Update, WindowDim,
+    Binary, Comparison, ConvDims, DotDims, GatherDims, HostFunction, Op, Operand, Padding, Reducer, Unary, Update,
+    WindowDim,
 };
-pub use prepare::Prepared;
 pub use shape::{DType, Shape, broadcast_dims};

@@ -2,10 +2,10 @@
 //! piecewise constant ones, and errors for the operators without a gradient.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use hlo::cases::{self, Case, Gradient};
 use hlo::{
     Computation, ConvDims, DType, Error, Graph, Literal, Padding, Reducer, Shape, Tensor, Update, WindowDim, grad,
 };
+use hlo_cases::{self as cases, Case, Gradient};
 
 /// Deterministic numbers in [−1, 1). A linear congruential generator is enough for directions and weights.
 struct Numbers(u64);

@@ -5,8 +5,8 @@
 #[allow(dead_code)]
 mod wrong;
 
-use hlo::cases::{self, Case, Gradient};
 use hlo::{Computation, Node, Op, text};
+use hlo_cases::{self as cases, Case, Gradient};
 use std::collections::BTreeSet;
 
 fn without(covered: &BTreeSet<&str>) -> Vec<&'static str> {

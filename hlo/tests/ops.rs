@@ -1,7 +1,7 @@
 //! Runs every case of the conformance table on the evaluator.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use hlo::cases;
+use hlo_cases as cases;
 
 #[test]
 fn every_case_has_its_value() {

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use hlo::proto::{self, Module};
-use hlo::{Alias, Computation, DType, Graph, Shape, cases, grad};
+use hlo::{Alias, Computation, DType, Graph, Shape, grad};
+use hlo_cases as cases;
 use prost::Message;
 use std::collections::BTreeSet;
 

@@ -3,7 +3,8 @@
 //! `UPDATE_GOLDEN=1 cargo test -p hlo --test snapshot` rewrites the snapshot; review the change as text.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use hlo::{Computation, DType, Graph, Literal, Shape, cases, text};
+use hlo::{Computation, DType, Graph, Literal, Shape, text};
+use hlo_cases as cases;
 use std::{env, fs, path::Path};
 
 #[test]

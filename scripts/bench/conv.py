@@ -91,7 +91,7 @@ def main():
         "between the forms, of kernels made ready once the median, so ratios of neighbours mean something and single "
         "figures do not; where a form has a figure far "
         "out of line, it was dropped after a few disturbed repetitions. `Direct` is oneDNN's. The rules of "
-        "`hlo/src/lower/choose.rs` for a host with it were made from such runs.",
+        "`lowering/src/choose.rs` for a host with it were made from such runs.",
         "",
         *network_table(networks),
         "Below: milliseconds, and GFLOP/s in parentheses, of each form that a convolution has. Channels are "

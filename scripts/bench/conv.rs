@@ -9,10 +9,8 @@
 
 use anyhow::Context;
 use hlo::random::Key;
-use hlo::{
-    Computation, ConvFacts, DType, Form, Graph, Grouping, Literal, Lowering, Node, Op, Shape, Target, Tensor,
-    WindowDim, grad,
-};
+use hlo::{Computation, DType, Graph, Literal, Node, Op, Shape, Tensor, WindowDim, grad};
+use lowering::{ConvFacts, ConvForm, ConvLowering, Grouping, Target, lower, lower_convolutions, prepare};
 use models::layers::cross_entropy;
 use models::{Mode, Model, Net, Options};
 use rigl_xla::engine::{Pjrt, options};
@@ -121,9 +119,9 @@ fn distinct(computation: &Computation) -> hlo::Result<Vec<(Computation, usize)>>
 /// Shape and work of the only convolution of `computation`, and the form that the rules choose.
 fn facts(computation: &Computation) -> hlo::Result<Option<ConvFacts>> {
     let seen = RefCell::new(None);
-    computation.lowered_by(&|facts| {
+    lower_convolutions(computation, &|facts| {
         seen.replace(Some(facts.clone()));
-        Lowering::KEEP
+        ConvLowering::KEEP
     })?;
     Ok(seen.into_inner())
 }
@@ -177,14 +175,14 @@ fn inputs(device: &Pjrt, computation: &Computation) -> anyhow::Result<Vec<Buffer
 }
 
 /// The forms to measure, the operator itself first.
-fn candidates(facts: &ConvFacts) -> Vec<Lowering> {
-    let unrolled = |form: &Form| match form {
-        Form::Convolution | Form::Ordered | Form::Direct => true,
-        Form::Taps | Form::Patches => facts.elements() <= UNROLLED,
-        Form::Positions | Form::Columns => facts.places() <= UNROLLED,
+fn candidates(facts: &ConvFacts) -> Vec<ConvLowering> {
+    let unrolled = |form: &ConvForm| match form {
+        ConvForm::Convolution | ConvForm::Ordered | ConvForm::Direct => true,
+        ConvForm::Taps | ConvForm::Patches => facts.window_elements() <= UNROLLED,
+        ConvForm::Positions | ConvForm::Columns => facts.positions_count() <= UNROLLED,
     };
-    let form = |form| [false, true].map(|phases| Lowering { form, phases });
-    Form::ALL.into_iter().filter(unrolled).flat_map(form).collect()
+    let form = |form| [false, true].map(|phases| ConvLowering { form, phases });
+    ConvForm::ALL.into_iter().filter(unrolled).flat_map(form).collect()
 }
 
 fn layers(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> {
@@ -193,8 +191,8 @@ fn layers(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> 
         let kept = single.to_bytes(&[]);
         let (mut names, mut programs) = (Vec::new(), Vec::new());
         for lowering in candidates(&facts) {
-            let lowered = single.lowered_by(&|_| lowering)?;
-            if lowering == Lowering::KEEP || lowered.to_bytes(&[]) != kept {
+            let lowered = lower_convolutions(&single, &|_| lowering)?;
+            if lowering == ConvLowering::KEEP || lowered.to_bytes(&[]) != kept {
                 names.push(format!(
                     "{:?}{}",
                     lowering.form,
@@ -203,11 +201,9 @@ fn layers(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> 
                 programs.push(compile(device, &lowered)?);
             }
         }
-        let chosen = single.lowered(Target::CpuWithLibrary)?.to_bytes(&[]);
-        let is_chosen = |&lowering: &Lowering| {
-            single
-                .lowered_by(&|_| lowering)
-                .is_ok_and(|l| l.to_bytes(&[]) == chosen)
+        let chosen = lower(&single, Target::CpuWithHostFunctions)?.to_bytes(&[]);
+        let is_chosen = |&lowering: &ConvLowering| {
+            lower_convolutions(&single, &|_| lowering).is_ok_and(|l| l.to_bytes(&[]) == chosen)
         };
         let chosen = candidates(&facts).into_iter().find(is_chosen);
         let seconds = least(&programs, &inputs(device, &single)?, BUDGETS_S[0])?;
@@ -247,14 +243,17 @@ fn record(
 fn prepared(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> {
     for (single, count) in distinct(&inference(model, batch)?)? {
         let facts = facts(&single)?.context("a convolution without another form")?;
-        if facts.grouping != Grouping::Dense || facts.elements() > 1 {
+        if facts.grouping != Grouping::Dense || facts.window_elements() > 1 {
             continue;
         }
         let inputs = inputs(device, &single)?;
         let copies = (KERNELS / single.parameter_specs()[0].1.bytes()).clamp(1, 1000);
         let mut rivals = Vec::new();
-        for form in [Form::Taps, Form::Direct] {
-            let parts = single.lowered_by(&|_| Lowering { form, phases: false })?.prepared(1)?;
+        for form in [ConvForm::Taps, ConvForm::Direct] {
+            let parts = prepare(
+                &lower_convolutions(&single, &|_| ConvLowering { form, phases: false })?,
+                1,
+            )?;
             let first = compile(device, &parts.first)?;
             let kernel = || Ok(first.execute(vec![Arg::Keep(&inputs[0])])?);
             let kernels = (0..copies).map(|_| kernel()).collect::<anyhow::Result<Vec<_>>>()?;
@@ -286,7 +285,7 @@ fn pass(facts: &ConvFacts) -> &'static str {
     match facts.grouping {
         Grouping::PerExample => "depthwise kernel gradient",
         Grouping::PerChannel => "depthwise",
-        Grouping::Dense if facts.places() <= facts.elements() => "kernel gradient",
+        Grouping::Dense if facts.positions_count() <= facts.window_elements() => "kernel gradient",
         Grouping::Dense => "input",
     }
 }
@@ -295,8 +294,8 @@ fn networks(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()
     for computation in [step(model, batch)?, inference(model, batch)?] {
         let programs = [
             compile(device, &computation)?,
-            compile(device, &computation.lowered(Target::Cpu)?)?,
-            compile(device, &computation.lowered(Target::CpuWithLibrary)?)?,
+            compile(device, &lower(&computation, Target::Cpu)?)?,
+            compile(device, &lower(&computation, Target::CpuWithHostFunctions)?)?,
         ];
         let seconds = least(&programs, &inputs(device, &computation)?, BUDGETS_S[1])?;
         println!(

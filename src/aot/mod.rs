@@ -142,7 +142,7 @@ impl Machine {
         effort: Option<u8>,
     ) -> Result<(Compiled, Duration), Error> {
         let started = Instant::now();
-        let bytes = crate::engine::module(hlo::Target::Any, computation, aliases)?;
+        let bytes = crate::engine::module(lowering::Target::Any, computation, aliases)?;
         let mut options = crate::engine::options(self.grid.generation.device());
         options.num_replicas = self.devices;
         options.device_ids = Some((0..self.devices as i64).collect());

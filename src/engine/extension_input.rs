@@ -4,6 +4,7 @@ use super::plugin::INEXACT;
 use super::{Error, Result};
 use crate::pjrt::DeviceKind;
 use hlo::{Alias, Computation};
+use lowering::lower;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 /// A graph as a serialized `HloSnapshot` that holds its `HloModuleProto`, in the form that suits a kind of device.
@@ -14,7 +15,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 /// # Errors
 /// A graph that cannot be rewritten: none of this crate's.
 pub(super) fn snapshot(kind: DeviceKind, computation: &Computation, aliases: &[Alias]) -> Result<Vec<u8>> {
-    let module = computation.lowered(super::plugin::target(kind))?.to_bytes(aliases);
+    let module = lower(computation, super::plugin::target(kind))?.to_bytes(aliases);
     // `HloProto.hlo_module` and `HloSnapshot.hlo`.
     Ok(first_field(&first_field(&module)))
 }
@@ -96,7 +97,7 @@ mod tests {
             .unwrap()
             .hlo_module
             .unwrap();
-        let lowered = graph.lowered(hlo::Target::Cpu).unwrap();
+        let lowered = lower(&graph, lowering::Target::Cpu).unwrap();
         assert_eq!(module, lowered.to_proto(&[]));
     }
 

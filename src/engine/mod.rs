@@ -18,7 +18,8 @@ pub use kind::EngineKind;
 pub use plugin::{Pjrt, module, options};
 
 use crate::pjrt::{self, DeviceKind};
-use hlo::{Alias, Computation, Literal, Prepared};
+use hlo::{Alias, Computation, Literal};
+use lowering::{Prepared, prepare};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -41,12 +42,12 @@ pub trait Engine: Send + Sync {
     fn compile(&self, computation: &Computation, aliases: &[Alias], replicas: usize) -> Result<Box<dyn Program>>;
 
     /// [`Engine::compile`] for the first device in two programs, of which the first computes what depends on the `fixed` first
-    /// parameters alone ([`Computation::prepared`]). It may be given these for good.
+    /// parameters alone ([`lowering::prepare`]). It may be given these for good.
     ///
     /// # Errors
     /// The compiler's.
     fn compile_prepared(&self, computation: &Computation, fixed: usize) -> Result<[Box<dyn Program>; 2]> {
-        let Prepared { first, aliases, rest } = computation.prepared(fixed)?;
+        let Prepared { first, aliases, rest } = prepare(computation, fixed)?;
         Ok([self.compile(&first, &aliases, 1)?, self.compile(&rest, &[], 1)?])
     }
 

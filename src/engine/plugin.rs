@@ -7,7 +7,8 @@ use crate::pjrt::{
 };
 use crate::processes::Group;
 use crate::report::{self, note};
-use hlo::{Alias, Computation, Literal, Prepared, Target};
+use hlo::{Alias, Computation, Literal};
+use lowering::{Prepared, Target, lower, prepare};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -75,7 +76,7 @@ impl Pjrt {
     }
 
     /// Compiles a graph for devices `0..replicas`, or loads it from the cache, in the form that suits the device
-    /// ([`Computation::lowered`]). With `aliases` parameters may be donated to outputs.
+    /// ([`lowering::lower`]). With `aliases` parameters may be donated to outputs.
     ///
     /// # Errors
     /// The compiler's.
@@ -85,15 +86,15 @@ impl Pjrt {
         aliases: &[Alias],
         replicas: usize,
     ) -> pjrt::Result<Executable> {
-        self.lowered_executable(&computation.lowered(self.target(computation)?)?, aliases, replicas)
+        self.lowered_executable(&lower(computation, self.target(computation)?)?, aliases, replicas)
     }
 
-    /// [`Computation::prepared`] of a graph in the form that suits the device.
+    /// [`lowering::prepare`] of a graph in the form that suits the device.
     ///
     /// # Errors
     /// As when the user names a library of convolutions that is none.
     pub fn prepared(&self, computation: &Computation, fixed: usize) -> pjrt::Result<Prepared> {
-        Ok(computation.lowered(self.target(computation)?)?.prepared(fixed)?)
+        Ok(prepare(&lower(computation, self.target(computation)?)?, fixed)?)
     }
 
     /// [`Pjrt::executable`] of a graph that has the form for the device already.
@@ -130,7 +131,7 @@ impl Pjrt {
         let calls = has_convolutions(computation) || computation.calls_host();
         let called = self.kind == DeviceKind::Cpu && calls && format() != STABLEHLO;
         Ok(match called && self.client.plugin().kernels()?.is_some() {
-            true => Target::CpuWithLibrary,
+            true => Target::CpuWithHostFunctions,
             false => target(self.kind),
         })
     }
@@ -215,7 +216,7 @@ fn has_convolutions(computation: &Computation) -> bool {
 /// # Errors
 /// A graph that cannot be rewritten (none of this crate's), or an unknown format.
 pub fn module(target: Target, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
-    in_format(&computation.lowered(target)?, aliases)
+    in_format(&lower(computation, target)?, aliases)
 }
 
 /// A graph as it is, as a program for a plugin.

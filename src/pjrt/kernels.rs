@@ -12,8 +12,8 @@ use models::layers::sparse as layers;
 /// Environment variable with the path of a oneDNN library, or `off`.
 const VARIABLE: &str = "RIGL_XLA_ONEDNN";
 
-/// Offers the programs of a plugin [`hlo::COLUMN_SUMS`], [`hlo::MAXIMA`], [`hlo::MAXIMA_GRADIENT`], and, computed by oneDNN, which is fetched
-/// where it is not in the cache, [`hlo::DIRECT_CONVOLUTION`] and [`hlo::PACK_KERNEL`]. What computes the latter; `None` where
+/// Offers the programs of a plugin [`lowering::COLUMN_SUMS`], [`lowering::MAX_POOL`], [`lowering::MAX_POOL_GRADIENT`], and, computed by oneDNN, which is fetched
+/// where it is not in the cache, [`lowering::DIRECT_CONVOLUTION`] and [`lowering::PACK_KERNEL`]. What computes the latter; `None` where
 /// the user turned it off, the plugin cannot call functions, or there is no library for this processor or none can be fetched,
 /// which is noted.
 ///
@@ -25,11 +25,11 @@ pub(super) fn offer(api: &Api) -> Result<Option<String>> {
         return Ok(None);
     }
     let functions: [(&str, ffi::Handler); 11] = [
-        (hlo::DIRECT_CONVOLUTION, onednn::convolution),
-        (hlo::PACK_KERNEL, onednn::kernel),
-        (hlo::COLUMN_SUMS, sums::columns),
-        (hlo::MAXIMA, maxima::forward),
-        (hlo::MAXIMA_GRADIENT, maxima::gradient),
+        (lowering::DIRECT_CONVOLUTION, onednn::convolution),
+        (lowering::PACK_KERNEL, onednn::kernel),
+        (lowering::COLUMN_SUMS, sums::columns),
+        (lowering::MAX_POOL, maxima::forward),
+        (lowering::MAX_POOL_GRADIENT, maxima::gradient),
         (layers::BLOCKED_MOMENTS, blocked_sums::moments),
         (layers::BLOCKED_PRODUCTS, blocked_sums::products),
         (layers::MASK_KEY, sparse::mask_key),

@@ -1,5 +1,5 @@
-//! Maxima under a window, and their gradient: what a compiled program's calls of [`hlo::MAXIMA`] and
-//! [`hlo::MAXIMA_GRADIENT`] run.
+//! Maxima under a window, and their gradient: what a compiled program's calls of [`lowering::MAX_POOL`] and
+//! [`lowering::MAX_POOL_GRADIENT`] run.
 
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use multiversion::multiversion;
 use super::ffi::{self, Call, CallFrame};
 use super::share::{Share, share};
 
-/// What programs call as [`hlo::MAXIMA`].
+/// What programs call as [`lowering::MAX_POOL`].
 ///
 /// # Safety
 /// To be called by XLA only.
@@ -18,7 +18,7 @@ pub unsafe extern "C" fn forward(frame: *mut CallFrame) -> *mut c_void {
     unsafe { ffi::answer(frame, maxima) }
 }
 
-/// What programs call as [`hlo::MAXIMA_GRADIENT`].
+/// What programs call as [`lowering::MAX_POOL_GRADIENT`].
 ///
 /// # Safety
 /// To be called by XLA only.

@@ -153,7 +153,7 @@ impl Plugin {
         Ok(self.0.fingerprint.get().map_or("", String::as_str))
     }
 
-    /// What computes [`hlo::DIRECT_CONVOLUTION`] in this plugin's programs for the processor; `None` where nothing does. Found,
+    /// What computes [`lowering::DIRECT_CONVOLUTION`] in this plugin's programs for the processor; `None` where nothing does. Found,
     /// or fetched, when it is first asked for.
     ///
     /// # Errors

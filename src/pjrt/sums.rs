@@ -1,4 +1,4 @@
-//! Sums of columns, as batch normalisation has them: what a compiled program's calls of [`hlo::COLUMN_SUMS`] run. The compiler
+//! Sums of columns, as batch normalisation has them: what a compiled program's calls of [`lowering::COLUMN_SUMS`] run. The compiler
 //! makes code of its own for each of hundreds of such sums, and reads what they are of once for each.
 
 use std::ffi::c_void;
@@ -18,7 +18,7 @@ const ROWS: usize = 128;
 /// Numbers that one thread sums at a time, about so many: the same however many threads there are, so that the sums are too.
 const PIECE: usize = 1 << 17;
 
-/// What programs call as [`hlo::COLUMN_SUMS`].
+/// What programs call as [`lowering::COLUMN_SUMS`].
 ///
 /// # Safety
 /// To be called by XLA only.

@@ -9,8 +9,6 @@ mod index;
 mod moves;
 mod window;
 
-pub(crate) use moves::unflatten;
-
 use crate::error::{Error, Result};
 use crate::graph::{Computation, Node};
 use crate::literal::Literal;

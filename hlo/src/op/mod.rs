@@ -7,7 +7,6 @@ pub(crate) mod collective;
 pub(crate) mod contract;
 pub(crate) mod control;
 pub(crate) mod conv;
-pub(crate) mod direct;
 pub(crate) mod elementwise;
 mod host;
 pub(crate) mod index;
@@ -27,7 +26,6 @@ use std::sync::Arc;
 
 pub use contract::DotDims;
 pub use conv::ConvDims;
-pub use direct::{ConvPass, DIRECT_CONVOLUTION, DirectConvolution, PACK_KERNEL, Placed};
 pub use elementwise::{Binary, Comparison, Operand, Unary};
 pub use host::HostFunction;
 pub use index::{GatherDims, Update};

@@ -42,12 +42,12 @@ impl WindowDim {
     }
 
     /// Extent of the window in operand elements, holes included.
-    pub(super) fn span(&self) -> i64 {
+    pub fn span(&self) -> i64 {
         dilated(self.size, self.window_dilation)
     }
 
     /// Operand index (below `extent`) under element `k` of the window at `position`; `None` in holes and padding.
-    pub(crate) fn source(&self, position: usize, k: usize, extent: usize) -> Option<usize> {
+    pub fn source(&self, position: usize, k: usize, extent: usize) -> Option<usize> {
         let at = (position * self.stride + k * self.window_dilation) as i64 - self.pad_low;
         let index = usize::try_from(at).ok()?;
         (index % self.base_dilation == 0 && index / self.base_dilation < extent).then_some(index / self.base_dilation)

@@ -1,5 +1,5 @@
 //! Convolutions by oneDNN, Intel's library of kernels for x86 processors: what a compiled program's calls of
-//! [`hlo::DIRECT_CONVOLUTION`] and [`hlo::PACK_KERNEL`] run.
+//! [`lowering::DIRECT_CONVOLUTION`] and [`lowering::PACK_KERNEL`] run.
 
 mod abi;
 mod ready;
@@ -12,8 +12,8 @@ use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use hlo::{ConvPass, DirectConvolution};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use lowering::{ConvPass, DirectConvolution};
 
 use super::ffi::{self, Call, CallFrame};
 use abi::*;
@@ -70,7 +70,7 @@ pub fn load(path: &Path) -> Result<String, String> {
     Ok(loaded.version.clone())
 }
 
-/// What programs call as [`hlo::DIRECT_CONVOLUTION`].
+/// What programs call as [`lowering::DIRECT_CONVOLUTION`].
 ///
 /// # Safety
 /// To be called by XLA only.
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn convolution(frame: *mut CallFrame) -> *mut c_void {
     unsafe { ffi::answer(frame, run) }
 }
 
-/// What programs call as [`hlo::PACK_KERNEL`].
+/// What programs call as [`lowering::PACK_KERNEL`].
 ///
 /// # Safety
 /// To be called by XLA only.
@@ -122,7 +122,7 @@ fn room(of: &mut Vec<Line>, bytes: usize) -> *mut c_void {
     of.as_mut_ptr().cast()
 }
 
-/// A kernel with the `elements` of its window, its outermost axes ([`DirectConvolution::of`]), in the other order.
+/// A kernel with the `elements` of its window, its outermost axes ([`DirectConvolution::from_op`]), in the other order.
 fn turned(kernel: &[f32], elements: usize, into: &mut Vec<Line>) -> *const f32 {
     let to = room(into, size_of_val(kernel)).cast::<f32>();
     for (i, element) in kernel.rchunks_exact(kernel.len() / elements).enumerate() {
@@ -147,7 +147,7 @@ fn pack(call: &Call<'_>) -> Result<(), String> {
     let (Some(own), Some((out, room))) = (call.argument(0), call.result(0)) else {
         return Err("the call lacks an argument and a result".into());
     };
-    if [own.len(), room] != [what.kernel_elements(), what.room()] {
+    if [own.len(), room] != [what.kernel_elements(), what.packed_len()] {
         return Err("the call's arrays have other sizes than it says".into());
     }
     let ready = library.ready(&what)?;
@@ -161,7 +161,7 @@ fn run(call: &Call<'_>) -> Result<(), String> {
     };
     let [x, y] = [&what.x, &what.y].map(|array| array.sizes.iter().product());
     let w = if what.packed {
-        what.room()
+        what.packed_len()
     } else {
         what.kernel_elements()
     };

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
-use hlo::{ConvPass, DirectConvolution};
+use lowering::{ConvPass, DirectConvolution};
 
 use super::abi::*;
 use super::{OneDnn, check};
@@ -65,7 +65,7 @@ impl OneDnn {
         let elements: usize = what.w.sizes[3..].iter().product();
         let own = arrays.w.cast_const();
         let reordered = self.reordered(own, wanted, gradient)?;
-        let room = what.room() * size_of::<f32>();
+        let room = what.packed_len() * size_of::<f32>();
         let (packed, reordered) = match reordered {
             Some((wanted, reorder)) if what.packed && self.size(wanted) <= room => (Some((own, reorder)), None),
             reordered => (None, reordered),

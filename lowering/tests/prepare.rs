@@ -1,8 +1,9 @@
 //! Split computations: both parts together have the values of the whole, and the first part contains all that is fixed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use hlo::cases;
-use hlo::{Alias, Computation, DType, DirectConvolution, Graph, Literal, Lowering, Padding, Shape, Target};
+use hlo::{Alias, Computation, DType, Graph, Literal, Padding, Shape};
+use hlo_cases as cases;
+use lowering::{ConvLowering, DirectConvolution, Target, lower, lower_convolutions, prepare};
 
 fn names(computation: &Computation) -> Vec<&'static str> {
     computation.nodes.iter().map(|node| node.op.name()).collect()
@@ -18,12 +19,12 @@ fn both_parts_have_the_whole_ones_values() {
     let mut moved = 0;
     for case in cases::all() {
         let whole = case.computation().unwrap();
-        let direct = whole.lowered_by(&|_| Lowering::DIRECT).unwrap();
-        let chosen = whole.lowered(Target::CpuWithLibrary).unwrap();
+        let direct = lower_convolutions(&whole, &|_| ConvLowering::DIRECT).unwrap();
+        let chosen = lower(&whole, Target::CpuWithHostFunctions).unwrap();
         for whole in [whole, direct, chosen] {
             let want = whole.evaluate(&case.inputs).unwrap();
             for fixed in 0..=case.inputs.len() {
-                let parts = whole.prepared(fixed).unwrap();
+                let parts = prepare(&whole, fixed).unwrap();
                 let (stay, vary) = case.inputs.split_at(fixed);
                 let first = parts.first.evaluate(stay).unwrap();
                 for alias in &parts.aliases {
@@ -58,7 +59,7 @@ fn what_depends_on_the_fixed_alone_is_computed_first() {
         vec![y * scale.broadcast_to(&[2, 3]) + bias.broadcast_to(&[2, 3])]
     })
     .unwrap();
-    let parts = whole.prepared(4).unwrap();
+    let parts = prepare(&whole, 4).unwrap();
     // The masked kernel, the root, and the unchanged bias.
     assert_eq!(parts.first.outputs.len(), 3);
     assert!(names(&parts.first).contains(&"rsqrt") && !names(&parts.rest).contains(&"rsqrt"));
@@ -83,7 +84,7 @@ fn arrays_larger_than_what_they_are_made_of_are_not_kept() {
         vec![(rows * columns) + x[1]]
     })
     .unwrap();
-    let parts = whole.prepared(1).unwrap();
+    let parts = prepare(&whole, 1).unwrap();
     let kept = [Alias {
         output: 0,
         parameter: 0,
@@ -105,9 +106,9 @@ fn kernels_of_the_hosts_convolutions_are_packed() {
             Literal::new(&shape.dims, &values)
         })
         .collect();
-    let direct = whole.lowered_by(&|_| Lowering::DIRECT).unwrap();
-    let parts = direct.prepared(1).unwrap();
-    let packed = |node: &hlo::Node| DirectConvolution::called(&node.op).is_some_and(|of| of.packed);
+    let direct = lower_convolutions(&whole, &|_| ConvLowering::DIRECT).unwrap();
+    let parts = prepare(&direct, 1).unwrap();
+    let packed = |node: &hlo::Node| DirectConvolution::from_call(&node.op).is_some_and(|of| of.packed);
     assert!(parts.rest.nodes.iter().any(packed));
     assert_eq!(names(&parts.rest), ["parameter", "parameter", "call"]);
     // The packed kernel has as many filters as libraries pad the eight to.
@@ -117,7 +118,7 @@ fn kernels_of_the_hosts_convolutions_are_packed() {
     let got = parts.rest.evaluate(&[&first, &inputs[1..]].concat()).unwrap();
     assert_eq!(got, whole.evaluate(&inputs).unwrap());
     // A kernel that varies is not packed.
-    let varying = direct.prepared(0).unwrap();
+    let varying = prepare(&direct, 0).unwrap();
     assert!(!varying.rest.nodes.iter().any(packed) && varying.first.outputs.is_empty());
     // Both host calls have the attribute.
     let calls = |of: &Computation| {
@@ -128,7 +129,10 @@ fn kernels_of_the_hosts_convolutions_are_packed() {
             .collect::<Vec<_>>()
     };
     let [first, rest] = [&parts.first, &parts.rest].map(|part| calls(part).remove(0));
-    assert_eq!([first.0.as_str(), &rest.0], [hlo::PACK_KERNEL, hlo::DIRECT_CONVOLUTION]);
+    assert_eq!(
+        [first.0.as_str(), &rest.0],
+        [lowering::PACK_KERNEL, lowering::DIRECT_CONVOLUTION]
+    );
     assert_eq!(first.1, rest.1);
     assert!(first.1.contains("packed = array<i64: 1>"), "{}", first.1);
 }

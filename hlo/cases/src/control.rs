@@ -1,10 +1,8 @@
 //! Loops, branches, calls, and random bits.
 
 use super::{Case, case, v};
-use crate::graph::{Computation, Graph, Tensor};
-use crate::literal::Literal;
-use crate::random::Key;
-use crate::shape::{DType, Shape};
+use hlo::random::Key;
+use hlo::{Computation, DType, Graph, Literal, Shape, Tensor};
 use std::sync::Arc;
 
 pub(super) fn cases() -> Vec<Case> {

@@ -1,8 +1,7 @@
 //! Contractions and reductions.
 
 use super::{Case, bools, case, v};
-use crate::literal::Literal;
-use crate::op::{DotDims, Reducer};
+use hlo::{DotDims, Literal, Reducer};
 
 pub(super) fn cases() -> Vec<Case> {
     [dots(), sums(), extremes(), logic()].into_iter().flatten().collect()

@@ -3,8 +3,7 @@
 
 use super::conv::dilated;
 use super::{Case, case, gradients, mixed, window};
-use crate::literal::Literal;
-use crate::op::{ConvDims, Padding};
+use hlo::{ConvDims, Literal, Padding};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![

@@ -1,9 +1,7 @@
 //! Run-time indices: dynamic slices, gather and scatter, inside and outside the array.
 
 use super::{Case, case, v};
-use crate::graph::Tensor;
-use crate::literal::Literal;
-use crate::op::{GatherDims, Update};
+use hlo::{GatherDims, Literal, Tensor, Update};
 
 pub(super) fn cases() -> Vec<Case> {
     [dynamic(), gathers(), scatters()].into_iter().flatten().collect()

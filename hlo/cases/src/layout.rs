@@ -1,8 +1,7 @@
 //! Inputs and the operators that move elements without computing.
 
 use super::{Case, bools, case, v};
-use crate::literal::Literal;
-use crate::shape::{DType, Shape};
+use hlo::{DType, Literal, Shape};
 
 pub(super) fn cases() -> Vec<Case> {
     [sources(), shapes(), slices(), paddings(), joins()]

@@ -1,9 +1,8 @@
 //! Element types: conversions of value and of bits.
 
 use super::{Case, bools, case, v};
-use crate::literal::Literal;
-use crate::shape::DType;
 use half::{bf16, f16};
+use hlo::{DType, Literal};
 
 pub(super) fn cases() -> Vec<Case> {
     [conversions(), to_integers(), bits()].into_iter().flatten().collect()

@@ -1,35 +1,33 @@
 //! Reductions over all axes but the last, as in batch normalisation and gradients of depthwise kernels, and sums of
 //! products over all axes, as in weight decay.
 
-use crate::graph::{Graph, Node, NodeId, Tensor};
-use crate::op::{Binary, HostFunction, Op, Reducer};
-use crate::shape::DType;
+use hlo::{Binary, DType, Graph, HostFunction, Node, NodeId, Op, Reducer, Tensor};
 use std::collections::BTreeMap;
 
 /// Name of the host function for sums over all axes but the last. With one operand `a`: `Σ a`, and `Σ (a - ā)²` about
 /// the means `ā`. With two, `a` and one number `m` per column: `Σ (a - m)²`. With three, `a`, `b` and `m`: `Σ a (b -
 /// m)` and `Σ a`.
-pub const COLUMN_SUMS: &str = "rigl_xla.sums";
+pub const COLUMN_SUMS: &str = "rigl_xla.column_sums";
 
 /// Largest number of parts added at once. The compiler duplicates the producer of the summands for each part, and stops
 /// fusing at 15.
-const PARTS: usize = 8;
+const MAX_PARTS: usize = 8;
 
 /// Smallest number of elements for which the rewriting pays.
-const WORTH: usize = 1 << 14;
+const MIN_ELEMENTS: usize = 1 << 14;
 
 /// Number of rows into which arrays are reshaped before their products are summed. XLA's CPU compiler leaves a matrix
 /// product to its library if the result is aligned to 64 bytes; for smaller results it generates code for each product.
 const ROWS: usize = 4;
 
 /// The replacement of `node`, if it is such a sum. Uses the host function [`COLUMN_SUMS`] if `host` is given.
-pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node, host: Option<&mut HostSums<'g>>) -> Option<Tensor<'g>> {
+pub(super) fn lower<'g>(graph: &'g Graph, node: &Node, host: Option<&mut HostSums<'g>>) -> Option<Tensor<'g>> {
     let Op::Reduce { axes, reducer } = &node.op else {
         return None;
     };
     let x = graph.tensor(node.operands[0]);
     let shape = x.shape();
-    if *reducer != Reducer::Add || shape.dtype != DType::F32 || shape.elements() < WORTH {
+    if *reducer != Reducer::Add || shape.dtype != DType::F32 || shape.elements() < MIN_ELEMENTS {
         return None;
     }
     // In all graphs built here, the start value is the reducer's identity, so it can be dropped.
@@ -162,7 +160,7 @@ fn product_sum<'g>(graph: &'g Graph, product: Tensor<'g>) -> Option<Tensor<'g>> 
 /// elementwise runs along its rows and fuses the producer; a product with ones sums the rest. The ones have two rows
 /// because the compiler would fuse a product with one row too and walk the columns again.
 pub(super) fn column_sums(x: Tensor<'_>) -> Tensor<'_> {
-    let x = parts_added(x);
+    let x = add_parts(x);
     let dims = x.dims();
     let columns = dims.last().copied().unwrap_or(1);
     let rows: usize = dims.iter().rev().skip(1).product();
@@ -171,10 +169,10 @@ pub(super) fn column_sums(x: Tensor<'_>) -> Tensor<'_> {
     sums.slice(&[0, 0], &[1, columns]).reshape(&[columns])
 }
 
-/// Adds equal parts along one axis other than the last: as many as divide it, up to [`PARTS`].
-fn parts_added(x: Tensor<'_>) -> Tensor<'_> {
+/// Adds equal parts along one axis other than the last: as many as divide it, up to [`MAX_PARTS`].
+fn add_parts(x: Tensor<'_>) -> Tensor<'_> {
     let dims = x.dims();
-    let count = |extent: usize| (1..=PARTS).rev().find(|&k| extent.is_multiple_of(k)).unwrap_or(1);
+    let count = |extent: usize| (1..=MAX_PARTS).rev().find(|&k| extent.is_multiple_of(k)).unwrap_or(1);
     let axes = 0..dims.len().saturating_sub(1);
     let Some((axis, parts)) = axes.map(|axis| (axis, count(dims[axis]))).rev().max_by_key(|(_, n)| *n) else {
         return x;

@@ -1,8 +1,7 @@
 //! Windows: pooling, reductions, and select-and-scatter.
 
 use super::{Case, bools, case, gradients, mixed, v, window};
-use crate::literal::Literal;
-use crate::op::{Padding, Reducer, WindowDim};
+use hlo::{Literal, Padding, Reducer, WindowDim};
 
 pub(super) fn cases() -> Vec<Case> {
     [extremes(), sums(), types(), selections()]

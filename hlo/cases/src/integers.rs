@@ -103,8 +103,8 @@ fn arithmetic() -> Vec<Case> {
             |_, x| {
                 vec![
                     x[0].max(x[1]),
-                    x[0].bitcast_convert(crate::DType::U32)
-                        .max(x[1].bitcast_convert(crate::DType::U32)),
+                    x[0].bitcast_convert(hlo::DType::U32)
+                        .max(x[1].bitcast_convert(hlo::DType::U32)),
                 ]
             },
             [v([1i32, 3]), v([u32::MAX, 3])],
@@ -116,8 +116,8 @@ fn arithmetic() -> Vec<Case> {
             |_, x| {
                 vec![
                     x[0].min(x[1]),
-                    x[0].bitcast_convert(crate::DType::U32)
-                        .min(x[1].bitcast_convert(crate::DType::U32)),
+                    x[0].bitcast_convert(hlo::DType::U32)
+                        .min(x[1].bitcast_convert(hlo::DType::U32)),
                 ]
             },
             [v([-1i32, 2]), v([1u32, 2])],

@@ -1,8 +1,7 @@
 //! Sort and top-k: ties, both directions, and the total order of floating-point keys.
 
 use super::{Case, case, v};
-use crate::literal::Literal;
-use crate::shape::{DType, Shape};
+use hlo::{DType, Literal, Shape};
 
 pub(super) fn cases() -> Vec<Case> {
     [sorts(), top_k()].into_iter().flatten().collect()

@@ -3,10 +3,9 @@
 //! With base dilation `b`, position `b·q + r` reads only every `b`-th window element, the same ones for all `q`. So
 //! these positions form a convolution of the input without holes. The results of the phases are then interleaved.
 
-use super::Form;
-use super::conv::{Conv, Roles, indices};
-use crate::graph::Tensor;
-use crate::op::{ConvDims, WindowDim};
+use super::ConvForm;
+use super::conv::{Conv, ResultAxes, indices};
+use hlo::{ConvDims, Tensor, WindowDim};
 
 /// One phase of one axis: every `step`-th window element starting at `first`, and the window that they form.
 struct Phase {
@@ -18,7 +17,7 @@ struct Phase {
 
 impl<'g> Conv<'g> {
     /// The result as `[batch, positions…, channels]`. `None` if the input has no holes, or if the window has holes too.
-    pub(super) fn phased(&self, form: Form) -> Option<(Tensor<'g>, Roles)> {
+    pub(super) fn by_phases(&self, form: ConvForm) -> Option<(Tensor<'g>, ResultAxes)> {
         let facts = &self.facts;
         let simple = facts.window.iter().all(|w| w.stride == 1 && w.window_dilation == 1);
         if !simple || !facts.has_holes() {
@@ -46,11 +45,11 @@ impl<'g> Conv<'g> {
             true => whole,
             false => whole.slice(&vec![0; limit.len()], &limit),
         };
-        Some((whole, Roles::batch_first(periods.len())))
+        Some((whole, ResultAxes::batch_first(periods.len())))
     }
 
     /// The result `[batch, positions…, channels]` of one phase per axis.
-    fn phase(&self, axes: &[Phase], form: Form) -> Option<Tensor<'g>> {
+    fn phase(&self, axes: &[Phase], form: ConvForm) -> Option<Tensor<'g>> {
         let facts = &self.facts;
         let positions: Vec<usize> = axes.iter().map(|p| p.positions).collect();
         if axes.iter().any(|p| p.window.size == 0) {
@@ -67,17 +66,17 @@ impl<'g> Conv<'g> {
         part.facts.window = axes.iter().map(|p| p.window).collect();
         part.facts.positions = positions;
         match form {
-            Form::Convolution => return Some(part.kept()),
-            Form::Ordered => return Some(part.ordered()),
+            ConvForm::Convolution => return Some(part.kept()),
+            ConvForm::Ordered => return Some(part.ordered()),
             _ => {}
         }
-        let (result, roles) = part.formed(form)?;
+        let (result, roles) = part.in_form(form)?;
         (roles.batch == 0).then_some(result)
     }
 
     /// The operator itself, with result `[batch, positions…, channels]`.
     fn kept(&self) -> Tensor<'g> {
-        let roles = Roles::batch_first(self.facts.window.len());
+        let roles = ResultAxes::batch_first(self.facts.window.len());
         let dims = ConvDims {
             output_batch: roles.batch,
             output_feature: roles.feature,

@@ -4,28 +4,26 @@
 //! it reduces the indices of all axes together with the elements, materialises each at the size of the operand, and
 //! then scatters element by element: 2 to 4 % of ResNet-50's training step. A host function needs one pass for either.
 
-use crate::graph::{Graph, Node, Tensor};
-use crate::op::{HostFunction, Op, Reducer, WindowDim};
-use crate::shape::{DType, Shape};
+use hlo::{DType, Graph, HostFunction, Node, Op, Reducer, Shape, Tensor, WindowDim};
 
 /// Name of the host function for max pooling ([`Tensor::max_pool`]) of `f32` images `[batch, height, width, channels]`.
 /// Attributes of a call: the dimensions of the images `x` and of the maxima `y`, and the `window`, `stride` and leading
 /// padding `pad_low` along height and width.
-pub const MAXIMA: &str = "rigl_xla.maxima";
+pub const MAX_POOL: &str = "rigl_xla.max_pool";
 
 /// Name of the host function for [`Tensor::select_and_scatter`] of `f32` images. Its attributes are those of
-/// [`MAXIMA`].
-pub const MAXIMA_GRADIENT: &str = "rigl_xla.maxima_gradient";
+/// [`MAX_POOL`].
+pub const MAX_POOL_GRADIENT: &str = "rigl_xla.max_pool_gradient";
 
 /// The replacement of `node`, if it is a max pooling or its gradient.
-pub(super) fn lowered<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
+pub(super) fn lower<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
     let operand = |i: usize| graph.tensor(node.operands[i]);
     let (name, window, operands) = match &node.op {
         Op::ReduceWindow {
             window,
             reducer: Reducer::Max,
-        } => (MAXIMA, window, vec![operand(0)]),
-        Op::SelectAndScatter { window } => (MAXIMA_GRADIENT, window, vec![operand(0), operand(1)]),
+        } => (MAX_POOL, window, vec![operand(0)]),
+        Op::SelectAndScatter { window } => (MAX_POOL_GRADIENT, window, vec![operand(0), operand(1)]),
         _ => return None,
     };
     let shapes: Vec<Shape> = operands.iter().map(Tensor::shape).collect();

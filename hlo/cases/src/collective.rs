@@ -1,8 +1,7 @@
 //! All-reduce. A test program runs as its only replica, so the result is the operand.
 
 use super::{Case, bools, case, v};
-use crate::grad::grad;
-use crate::op::Reducer;
+use hlo::{Reducer, grad};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![

@@ -1,7 +1,7 @@
 //! Maximum, minimum, clamp, select and compare.
 
 use super::{Case, bools, case, v};
-use crate::literal::Literal;
+use hlo::Literal;
 
 const INF: f32 = f32::INFINITY;
 const NAN: f32 = f32::NAN;
@@ -207,7 +207,7 @@ fn comparisons() -> Vec<Case> {
             "compare",
             "one_hot, out of range is all zero",
             [v([1i32, 0, 3, -1])],
-            |_, x| vec![x[0].one_hot(3, crate::DType::F32)],
+            |_, x| vec![x[0].one_hot(3, hlo::DType::F32)],
             [Literal::new(
                 &[4, 3],
                 &[0.0f32, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],

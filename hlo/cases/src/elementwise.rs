@@ -1,7 +1,7 @@
 //! Floating-point functions of one and two elements.
 
 use super::{Case, bools, case, v};
-use crate::literal::Literal;
+use hlo::Literal;
 
 const INF: f32 = f32::INFINITY;
 const NAN: f32 = f32::NAN;

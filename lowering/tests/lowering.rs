@@ -1,17 +1,18 @@
 //! Every form of every convolution evaluates to the operator's values.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use hlo::cases::{self, Case};
-use hlo::{
-    COLUMN_SUMS, Computation, ConvFacts, DType, DirectConvolution, Form, Graph, Grouping, Literal, Lowering, MAXIMA,
-    MAXIMA_GRADIENT, Op, Padding, Shape, Target, Tensor, grad,
+use hlo::{Computation, DType, Graph, Literal, Op, Padding, Shape, Tensor, grad};
+use hlo_cases::{self as cases, Case};
+use lowering::{
+    COLUMN_SUMS, ConvFacts, ConvForm, ConvLowering, DirectConvolution, Grouping, MAX_POOL, MAX_POOL_GRADIENT, Target,
+    lower, lower_convolutions,
 };
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-fn lowerings() -> impl Iterator<Item = Lowering> {
-    let both = |form| [false, true].map(|phases| Lowering { form, phases });
-    Form::ALL.into_iter().flat_map(both)
+fn lowerings() -> impl Iterator<Item = ConvLowering> {
+    let both = |form| [false, true].map(|phases| ConvLowering { form, phases });
+    ConvForm::ALL.into_iter().flat_map(both)
 }
 
 fn convolutions(computation: &Computation) -> usize {
@@ -27,7 +28,7 @@ fn calls(computation: &Computation) -> bool {
     computation
         .nodes
         .iter()
-        .any(|node| DirectConvolution::called(&node.op).is_some())
+        .any(|node| DirectConvolution::from_call(&node.op).is_some())
 }
 
 #[test]
@@ -37,7 +38,7 @@ fn every_case_keeps_its_value_in_every_form() {
     for case in cases::all().iter().filter(|case| with_convolutions(case)) {
         let computation = case.computation().unwrap();
         for lowering in lowerings() {
-            let lowered = computation.lowered_by(&|_| lowering).unwrap();
+            let lowered = lower_convolutions(&computation, &|_| lowering).unwrap();
             if convolutions(&lowered) < convolutions(&computation) || calls(&lowered) {
                 replaced.insert(lowering);
             }
@@ -46,13 +47,13 @@ fn every_case_keeps_its_value_in_every_form() {
                 panic!("{lowering:?}: {why}");
             }
         }
-        for target in [Target::Cpu, Target::CpuWithLibrary] {
-            let chosen = computation.lowered(target).unwrap();
+        for target in [Target::Cpu, Target::CpuWithHostFunctions] {
+            let chosen = lower(&computation, target).unwrap();
             case.check(&chosen.evaluate(&case.inputs).unwrap()).unwrap();
         }
     }
-    let forms: BTreeSet<Form> = replaced.iter().map(|lowering| lowering.form).collect();
-    assert_eq!(forms, Form::ALL[2..].iter().copied().collect(), "{replaced:?}");
+    let forms: BTreeSet<ConvForm> = replaced.iter().map(|lowering| lowering.form).collect();
+    assert_eq!(forms, ConvForm::ALL[2..].iter().copied().collect(), "{replaced:?}");
 }
 
 /// `[n, h, w, c]`, `[kh, kw, c / groups, filters]`, strides, padding, groups.
@@ -101,7 +102,7 @@ fn shapes_of_the_networks_agree_in_every_form() {
         let (computation, inputs) = computation(row);
         let want = computation.evaluate(&inputs).unwrap();
         for lowering in lowerings() {
-            let lowered = computation.lowered_by(&|_| lowering).unwrap();
+            let lowered = lower_convolutions(&computation, &|_| lowering).unwrap();
             assert_eq!(lowered.parameter_specs(), computation.parameter_specs());
             assert_eq!(lowered.output_shapes(), computation.output_shapes());
             for (got, want) in lowered.evaluate(&inputs).unwrap().iter().zip(&want) {
@@ -125,19 +126,19 @@ fn facts_tell_the_three_convolutions_of_a_layer_apart() {
         let seen: RefCell<Vec<ConvFacts>> = RefCell::default();
         let record = |facts: &ConvFacts| {
             seen.borrow_mut().push(facts.clone());
-            Lowering::KEEP
+            ConvLowering::KEEP
         };
-        computation(row).0.lowered_by(&record).unwrap();
+        lower_convolutions(&computation(row).0, &record).unwrap();
         seen.into_inner()
     };
     let strided = seen(&TABLE[4]);
     let [forward, input, kernel] = strided.as_slice() else {
         panic!("{strided:?}");
     };
-    assert_eq!((forward.elements(), forward.places()), (9, 9));
+    assert_eq!((forward.window_elements(), forward.positions_count()), (9, 9));
     assert!(!forward.has_holes() && input.has_holes() && !kernel.has_holes());
-    assert_eq!((input.channels, input.filters, input.places()), (3, 2, 36));
-    assert_eq!((kernel.batch, kernel.channels, kernel.places()), (2, 1, 9));
+    assert_eq!((input.channels, input.filters, input.positions_count()), (3, 2, 36));
+    assert_eq!((kernel.batch, kernel.channels, kernel.positions_count()), (2, 1, 9));
     // All three do the same work: 2 · positions · window · channels · filters.
     let work = [forward, input, kernel].map(ConvFacts::flops);
     assert_eq!(work, [2.0 * 9.0 * 9.0 * 6.0; 3]);
@@ -163,12 +164,11 @@ fn called_computations_are_rewritten_and_scopes_stay() {
         g.conditional(looped[0].reduce_sum_all().gt(0.0), &looped, branch, branch)
     })
     .unwrap();
-    let lowered = built
-        .lowered_by(&|_| Lowering {
-            form: Form::Taps,
-            phases: false,
-        })
-        .unwrap();
+    let lowered = lower_convolutions(&built, &|_| ConvLowering {
+        form: ConvForm::Taps,
+        phases: false,
+    })
+    .unwrap();
     assert_eq!((convolutions(&built), convolutions(&lowered)), (3, 0));
     let inputs = [values(&[1, 4, 4, 2], 3), values(&[1, 1, 2, 2], 9)];
     let (got, want) = (lowered.evaluate(&inputs).unwrap(), built.evaluate(&inputs).unwrap());
@@ -191,7 +191,7 @@ fn branch<'a>(g: &'a Graph, x: &[Tensor<'a>]) -> Vec<Tensor<'a>> {
 #[test]
 fn convolutions_for_the_cpu_have_their_axes_in_order() {
     for row in TABLE.iter().filter(|row| row.4 == 1) {
-        let chosen = computation(row).0.lowered(Target::Cpu).unwrap();
+        let chosen = lower(&computation(row).0, Target::Cpu).unwrap();
         for node in &chosen.nodes {
             if let Op::Convolution { dims, .. } = &node.op {
                 assert_eq!(*dims, hlo::ConvDims::channels_last(2), "{row:?}");
@@ -207,9 +207,9 @@ fn convolutions_for_the_cpu_have_their_axes_in_order() {
 #[test]
 fn other_devices_see_the_graph_as_it_was_built() {
     let (computation, _) = computation(&TABLE[2]);
-    let same = computation.lowered(Target::Any).unwrap();
+    let same = lower(&computation, Target::Any).unwrap();
     assert_eq!(same.to_bytes(&[]), computation.to_bytes(&[]));
-    let kept = computation.lowered_by(&|_| Lowering::KEEP).unwrap();
+    let kept = lower_convolutions(&computation, &|_| ConvLowering::KEEP).unwrap();
     assert_eq!(kept.to_bytes(&[]), computation.to_bytes(&[]));
 }
 
@@ -217,7 +217,7 @@ fn other_devices_see_the_graph_as_it_was_built() {
 fn rules_for_the_cpu_leave_dense_windows() {
     let kept: Vec<usize> = TABLE
         .iter()
-        .map(|row| convolutions(&computation(row).0.lowered(Target::Cpu).unwrap()))
+        .map(|row| convolutions(&lower(&computation(row).0, Target::Cpu).unwrap()))
         .collect();
     // Operators left per row. 1×1: none, but with a stride one, the phase of the input gradient that covers the kernel.
     // Larger windows with a stride: the output, and one per phase that covers the kernel; the kernel gradient is a sum
@@ -238,7 +238,7 @@ fn sums_over_all_but_the_channels_keep_their_value() {
     ] {
         let parameter = [("x".to_string(), Shape::new(DType::F32, dims))];
         let built = Graph::function("sums", &parameter, |_, x| vec![x[0].reduce_sum(&[0, 1, 2])]).unwrap();
-        let lowered = built.lowered(Target::Cpu).unwrap();
+        let lowered = lower(&built, Target::Cpu).unwrap();
         let reduced = |node: &hlo::Node| matches!(node.op, Op::Reduce { .. });
         let large = dims.iter().product::<usize>() > 10_000;
         assert_eq!(lowered.nodes.iter().any(reduced), !large, "{dims:?}");
@@ -255,7 +255,7 @@ fn sums_of_products_keep_their_value() {
     for (dims, whole) in [(vec![150, 120], true), (vec![3, 5, 1201], false), (vec![10], false)] {
         let parameters = ["a", "b"].map(|name| (name.to_string(), Shape::new(DType::F32, dims.clone())));
         let built = Graph::function("sums", &parameters, |_, x| vec![(x[0] * x[1]).reduce_sum_all()]).unwrap();
-        let lowered = built.lowered(Target::Cpu).unwrap();
+        let lowered = lower(&built, Target::Cpu).unwrap();
         let reduced = |node: &hlo::Node| matches!(node.op, Op::Reduce { .. });
         assert_eq!(lowered.nodes.iter().any(reduced), !whole, "{dims:?}");
         // Small integers, whose sums are exact in any order.
@@ -307,7 +307,7 @@ fn normalisation_has_two_calls_for_its_four_sums() {
         ]
     })
     .unwrap();
-    let lowered = built.lowered(Target::CpuWithLibrary).unwrap();
+    let lowered = lower(&built, Target::CpuWithHostFunctions).unwrap();
     let sums = |operands, results| (COLUMN_SUMS, operands, results);
     assert_eq!(host_calls(&lowered), [sums(1, 2), sums(3, 2), sums(2, 1)]);
     let reductions = |node: &hlo::Node| matches!(node.op, Op::Reduce { .. });
@@ -318,14 +318,14 @@ fn normalisation_has_two_calls_for_its_four_sums() {
             assert!((got - want).abs() <= 1e-5 * want.abs(), "{got}, not {want}");
         }
     }
-    assert_eq!(host_calls(&built.lowered(Target::Cpu).unwrap()), []);
+    assert_eq!(host_calls(&lower(&built, Target::Cpu).unwrap()), []);
 }
 
 #[test]
 fn maxima_over_images_and_their_gradients_are_the_hosts() {
     let windows = |case: &&Case| ["reduce-window", "select-and-scatter"].contains(&case.op);
     for case in cases::all().iter().filter(windows) {
-        let lowered = case.computation().unwrap().lowered(Target::CpuWithLibrary).unwrap();
+        let lowered = lower(&case.computation().unwrap(), Target::CpuWithHostFunctions).unwrap();
         case.check(&lowered.evaluate(&case.inputs).unwrap()).unwrap();
     }
     let parameter = [("x".to_string(), Shape::new(DType::F32, [2, 7, 6, 3]))];
@@ -333,13 +333,13 @@ fn maxima_over_images_and_their_gradients_are_the_hosts() {
         let pooled = x[0].max_pool([3, 2], [2, 1], Padding::Explicit([(1, 0), (0, 1)]));
         [vec![pooled], grad(pooled.reduce_sum_all(), &[x[0]])].concat()
     });
-    let lowered = built.unwrap().lowered(Target::CpuWithLibrary).unwrap();
+    let lowered = lower(&built.unwrap(), Target::CpuWithHostFunctions).unwrap();
     let hosts = lowered.nodes.iter().filter_map(|node| match &node.op {
         Op::Call { host, .. } => host.clone(),
         _ => None,
     });
     let hosts: Vec<_> = hosts.collect();
-    assert_eq!([hosts[0].name, hosts[1].name], [MAXIMA, MAXIMA_GRADIENT]);
+    assert_eq!([hosts[0].name, hosts[1].name], [MAX_POOL, MAX_POOL_GRADIENT]);
     let said = [
         ("pad_low", vec![1, 0]),
         ("stride", vec![2, 1]),
@@ -351,7 +351,7 @@ fn maxima_over_images_and_their_gradients_are_the_hosts() {
     let module = lowered.to_proto(&[]);
     let calls = module.computations.iter().flat_map(|c| &c.instructions);
     let call = calls.into_iter().find(|i| i.opcode == "custom-call").unwrap();
-    assert_eq!(call.custom_call_target, MAXIMA);
+    assert_eq!(call.custom_call_target, MAX_POOL);
     let text = String::from_utf8(call.backend_config.clone()).unwrap();
     assert!(
         text.starts_with("{pad_low = array<i64: 1, 0>, stride = array<i64: 2, 1>"),

@@ -27,11 +27,7 @@ mod order;
 mod types;
 mod window;
 
-use crate::error::Result;
-use crate::grad::grad;
-use crate::graph::{Computation, Graph, Tensor};
-use crate::literal::{Element, Literal};
-use crate::op::WindowDim;
+use hlo::{Computation, Element, Graph, Literal, Result, Tensor, WindowDim, grad};
 
 /// Builds the graph of a case on its inputs.
 pub type Build = for<'a> fn(&'a Graph, &[Tensor<'a>]) -> Vec<Tensor<'a>>;
@@ -51,7 +47,7 @@ pub enum Gradient {
 
 /// A graph with its inputs and expected outputs.
 pub struct Case {
-    /// The operator under test, as in [`crate::Op::all_names`].
+    /// The operator under test, as in [`hlo::Op::all_names`].
     pub op: &'static str,
     /// Describes the case.
     pub name: &'static str,

@@ -1,9 +1,7 @@
 //! Convolutions: strides, padding, groups, dilation and axis roles.
 
 use super::{Case, case, mixed, window};
-use crate::graph::Tensor;
-use crate::literal::Literal;
-use crate::op::{ConvDims, Padding, WindowDim};
+use hlo::{ConvDims, Literal, Padding, Tensor, WindowDim};
 
 pub(super) fn cases() -> Vec<Case> {
     [images(), groups(), windows(), types()].into_iter().flatten().collect()

@@ -2,11 +2,9 @@
 //! loops.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use hlo::cases;
-use hlo::{
-    Computation, ConvPass, DIRECT_CONVOLUTION, DType, DirectConvolution, Graph, Literal, Lowering, Op, Padding, Shape,
-    Target, Tensor, grad,
-};
+use hlo::{Computation, DType, Graph, Literal, Op, Padding, Shape, Tensor, grad};
+use hlo_cases as cases;
+use lowering::{ConvLowering, ConvPass, DIRECT_CONVOLUTION, DirectConvolution, Target, lower, lower_convolutions};
 
 /// All indices into `sizes`.
 fn indices(sizes: &[usize]) -> impl Iterator<Item = Vec<usize>> {
@@ -78,7 +76,7 @@ fn checked(computation: &Computation) -> Vec<ConvPass> {
         let operand = |id: &usize| computation.nodes[*id].shape().clone();
         let shapes: Vec<Shape> = node.operands.iter().map(operand).collect();
         let arrays = [&shapes[0].dims, &shapes[1].dims, &node.shape().dims].map(|dims| &dims[..]);
-        let Some(direct) = node.op.direct_convolution(arrays) else {
+        let Some(direct) = DirectConvolution::from_op(&node.op, arrays) else {
             continue;
         };
         let inputs: Vec<Literal> = (0..2).map(|i| values(&shapes[i].dims, 3 + 4 * i)).collect();
@@ -91,11 +89,11 @@ fn checked(computation: &Computation) -> Vec<ConvPass> {
             vec![x[0].convolution(x[1], window.clone(), dims.clone(), groups.0, groups.1)]
         })
         .unwrap();
-        let lowered = alone.lowered_by(&|_| Lowering::DIRECT).unwrap();
+        let lowered = lower_convolutions(&alone, &|_| ConvLowering::DIRECT).unwrap();
         let called = lowered
             .nodes
             .iter()
-            .find_map(|node| DirectConvolution::called(&node.op));
+            .find_map(|node| DirectConvolution::from_call(&node.op));
         // Grouped convolutions with several channels per group have no other form than the operator.
         assert!(called.is_some() || feature_groups * batch_groups > 1, "{direct:?}");
         assert!(called.is_none_or(|called| called == direct), "{direct:?}");
@@ -190,7 +188,7 @@ fn every_case_that_is_a_pass_has_its_numbers() {
 #[test]
 fn the_call_says_all_that_the_host_needs() {
     let layer = layer([32, 8, 7, 3], [3, 3, 3, 4], 2, Padding::Same, 1);
-    let module = layer.lowered(Target::CpuWithLibrary).unwrap().to_proto(&[]);
+    let module = lower(&layer, Target::CpuWithHostFunctions).unwrap().to_proto(&[]);
     let calls: Vec<_> = module
         .computations
         .iter()
@@ -222,18 +220,19 @@ fn other_element_types_and_passes_stay_the_compilers() {
         vec![x[0].conv2d(x[1], [1; 2], Padding::Same, 1)]
     })
     .unwrap();
-    let lowered = built.lowered_by(&|_| Lowering::DIRECT).unwrap();
+    let lowered = lower_convolutions(&built, &|_| ConvLowering::DIRECT).unwrap();
     assert_eq!(lowered.to_bytes(&[]), built.to_bytes(&[]));
     // Batch groups in a forward pass, and negative padding.
+    let convolution = |window, batch_groups| Op::Convolution {
+        window: vec![window; 2],
+        dims: hlo::ConvDims::nhwc(),
+        feature_groups: 1,
+        batch_groups,
+    };
     let unit = hlo::WindowDim::unit();
-    let (dims, shape) = (hlo::ConvDims::nhwc(), [2, 1, 1, 3]);
-    assert_eq!(
-        DirectConvolution::of(&[unit; 2], &dims, [1, 2], [&shape, &[1, 1, 3, 4], &[1, 1, 1, 4]]),
-        None
-    );
-    let cut = hlo::WindowDim { pad_low: -1, ..unit };
-    assert_eq!(
-        DirectConvolution::of(&[cut; 2], &dims, [1, 1], [&[2, 3, 3, 3], &[1, 1, 3, 4], &[2, 2, 2, 4]]),
-        None
-    );
+    let cropped = hlo::WindowDim { pad_low: -1, ..unit };
+    let grouped = [&[2, 1, 1, 3], &[1, 1, 3, 4], &[1, 1, 1, 4]].map(|dims| &dims[..]);
+    assert_eq!(DirectConvolution::from_op(&convolution(unit, 2), grouped), None);
+    let smaller = [&[2, 3, 3, 3], &[1, 1, 3, 4], &[2, 2, 2, 4]].map(|dims| &dims[..]);
+    assert_eq!(DirectConvolution::from_op(&convolution(cropped, 1), smaller), None);
 }

@@ -1,10 +1,9 @@
 //! Builds one convolution in each of its forms.
 
-use super::sums::column_sums;
-use super::{ConvFacts, Form, Grouping, Lowering};
-use crate::graph::{Graph, Node, Tensor};
-use crate::op::{ConvDims, DIRECT_CONVOLUTION, DirectConvolution, DotDims, Op, WindowDim};
-use crate::shape::DType;
+use super::column_sums::column_sums;
+use super::{ConvFacts, ConvForm, ConvLowering, Grouping};
+use crate::direct::{DIRECT_CONVOLUTION, DirectConvolution, row_major};
+use hlo::{ConvDims, DType, DotDims, Graph, Node, Op, Tensor, WindowDim};
 
 /// A convolution with its operands in a graph.
 #[derive(Clone)]
@@ -18,16 +17,16 @@ pub(super) struct Conv<'g> {
 }
 
 /// Positions of the example, channel and spatial axes in the result of a form.
-pub(super) struct Roles {
+pub(super) struct ResultAxes {
     pub(super) batch: usize,
     pub(super) feature: usize,
     pub(super) spatial: Vec<usize>,
 }
 
-impl Roles {
+impl ResultAxes {
     /// `[batch, positions…, channels]`.
     pub(super) fn batch_first(spatial: usize) -> Self {
-        Roles {
+        ResultAxes {
             batch: 0,
             feature: spatial + 1,
             spatial: (1..=spatial).collect(),
@@ -36,7 +35,7 @@ impl Roles {
 
     /// `[positions…, batch, channels]`.
     fn positions_first(spatial: usize) -> Self {
-        Roles {
+        ResultAxes {
             batch: spatial,
             feature: spatial + 1,
             spatial: (0..spatial).collect(),
@@ -46,7 +45,7 @@ impl Roles {
 
 impl<'g> Conv<'g> {
     /// `node` as a convolution; `None` if it is another operator or has no other form.
-    pub(super) fn of(graph: &'g Graph, node: &Node, training: bool) -> Option<Self> {
+    pub(super) fn from_node(graph: &'g Graph, node: &Node, training: bool) -> Option<Self> {
         let Op::Convolution {
             window,
             dims,
@@ -66,7 +65,7 @@ impl<'g> Conv<'g> {
             (1, groups) if groups == batch && groups == filters => Grouping::PerExample,
             _ => return None,
         };
-        let direct = node.op.direct_convolution([&input, &own, &node.shape().dims]);
+        let direct = DirectConvolution::from_op(&node.op, [&input, &own, &node.shape().dims]);
         let facts = ConvFacts {
             dtype: x.dtype(),
             grouping,
@@ -99,28 +98,28 @@ impl<'g> Conv<'g> {
     }
 
     /// The result in the operator's axis order. `None` if `by` keeps the operator, or if the form does not apply.
-    pub(super) fn lowered(&self, by: Lowering) -> Option<Tensor<'g>> {
-        if by == Lowering::DIRECT {
+    pub(super) fn lower(&self, by: ConvLowering) -> Option<Tensor<'g>> {
+        if by == ConvLowering::DIRECT {
             return self.direct();
         }
         let (result, roles) = match by.phases {
-            true => self.phased(by.form)?,
-            false => self.formed(by.form)?,
+            true => self.by_phases(by.form)?,
+            false => self.in_form(by.form)?,
         };
         Some(self.in_order(result, &roles))
     }
 
     /// The result of a form other than the operator, with its axis order.
-    pub(super) fn formed(&self, form: Form) -> Option<(Tensor<'g>, Roles)> {
-        use {Form::*, Grouping::*};
+    pub(super) fn in_form(&self, form: ConvForm) -> Option<(Tensor<'g>, ResultAxes)> {
+        use {ConvForm::*, Grouping::*};
         let spatial = self.facts.window.len();
         let (result, roles) = match (form, self.facts.grouping) {
-            (Ordered, Dense | PerChannel) if !self.is_ordered() => (self.ordered(), Roles::batch_first(spatial)),
-            (Taps, Dense | PerChannel) => (self.taps(), Roles::batch_first(spatial)),
-            (Patches, Dense) => (self.patches(), Roles::batch_first(spatial)),
-            (Positions, Dense) => (self.at_positions(), Roles::positions_first(spatial)),
-            (Columns, Dense) => (self.columns(), Roles::positions_first(spatial)),
-            (Positions, PerExample) => (self.reductions(), Roles::positions_first(spatial)),
+            (Ordered, Dense | PerChannel) if !self.is_ordered() => (self.ordered(), ResultAxes::batch_first(spatial)),
+            (Taps, Dense | PerChannel) => (self.taps(), ResultAxes::batch_first(spatial)),
+            (Patches, Dense) => (self.patches(), ResultAxes::batch_first(spatial)),
+            (Positions, Dense) => (self.at_positions(), ResultAxes::positions_first(spatial)),
+            (Columns, Dense) => (self.columns(), ResultAxes::positions_first(spatial)),
+            (Positions, PerExample) => (self.reductions(), ResultAxes::positions_first(spatial)),
             _ => return None,
         };
         Some((result, roles))
@@ -128,17 +127,15 @@ impl<'g> Conv<'g> {
 
     /// A host call, if the library supports the operator.
     fn direct(&self) -> Option<Tensor<'g>> {
-        let of = self.direct.as_ref().filter(|_| self.facts.dtype == DType::F32)?;
+        let convolution = self.direct.as_ref().filter(|_| self.facts.dtype == DType::F32)?;
         let [feature_groups, batch_groups] = self.groups();
         let operands = [self.x, self.kernel];
-        let called = self
-            .x
-            .graph()
-            .host_call(of.host(DIRECT_CONVOLUTION), &operands, |_, x| {
-                let (window, dims) = (self.facts.window.clone(), self.dims.clone());
-                vec![x[0].convolution(x[1], window, dims, feature_groups, batch_groups)]
-            });
-        called.first().copied()
+        let host = convolution.host_function(DIRECT_CONVOLUTION);
+        let results = self.x.graph().host_call(host, &operands, |_, x| {
+            let (window, dims) = (self.facts.window.clone(), self.dims.clone());
+            vec![x[0].convolution(x[1], window, dims, feature_groups, batch_groups)]
+        });
+        results.first().copied()
     }
 
     /// The operator with its axes in order. A long sum over channels is split into several convolutions, which are
@@ -152,19 +149,19 @@ impl<'g> Conv<'g> {
         ]
         .concat();
         let [feature_groups, batch_groups] = self.groups();
-        let parts = self.facts.summed_in_parts();
+        let parts = self.facts.channel_splits();
         let length = self.facts.channels / parts;
         let sums = (0..parts).map(|i| {
             let part = |whole: Tensor<'g>, axis: usize| match parts {
                 1 => whole,
-                _ => along(whole, axis, [i * length, (i + 1) * length]),
+                _ => slice_axis(whole, axis, [i * length, (i + 1) * length]),
             };
             let x = transposed(part(self.x, self.dims.input_feature), &order);
-            let mut of = self.clone();
-            of.kernel = part(self.kernel, self.dims.kernel_input);
+            let mut split = self.clone();
+            split.kernel = part(self.kernel, self.dims.kernel_input);
             let window = self.facts.window.clone();
             x.convolution(
-                of.kernel_in_order(false),
+                split.kernel_in_order(false),
                 window,
                 dims.clone(),
                 feature_groups,
@@ -180,7 +177,7 @@ impl<'g> Conv<'g> {
     }
 
     /// Transposes a result to the operator's axis order.
-    fn in_order(&self, result: Tensor<'g>, roles: &Roles) -> Tensor<'g> {
+    fn in_order(&self, result: Tensor<'g>, roles: &ResultAxes) -> Tensor<'g> {
         let mut order = vec![0; result.shape().rank()];
         order[self.dims.output_batch] = roles.batch;
         order[self.dims.output_feature] = roles.feature;
@@ -220,9 +217,9 @@ impl<'g> Conv<'g> {
         let facts = &self.facts;
         let input = self.padded([self.dims.input_batch, self.dims.input_feature]);
         let parts: Vec<_> = indices(&self.sizes()).map(|at| self.under(input, &at)).collect();
-        let side_by_side = joined(&parts, facts.window.len() + 1);
+        let side_by_side = concatenate(&parts, facts.window.len() + 1);
         let kernel = self.kernel_in_order(false);
-        let matrix = kernel.reshape(&[facts.elements() * facts.channels, facts.filters]);
+        let matrix = kernel.reshape(&[facts.window_elements() * facts.channels, facts.filters]);
         product(side_by_side, matrix, [facts.window.len() + 1, 0])
     }
 
@@ -230,7 +227,7 @@ impl<'g> Conv<'g> {
     fn at_positions(&self) -> Tensor<'g> {
         let facts = &self.facts;
         let input = self.padded([self.dims.input_feature, self.dims.input_batch]);
-        let summed = facts.channels * facts.elements();
+        let summed = facts.channels * facts.window_elements();
         let matrix = self.kernel_in_order(true).reshape(&[summed, facts.filters]);
         let parts: Vec<_> = indices(&facts.positions)
             .map(|at| {
@@ -238,18 +235,18 @@ impl<'g> Conv<'g> {
                 product(window, matrix, [0, 0]).reshape(&[1, facts.batch, facts.filters])
             })
             .collect();
-        joined(&parts, 0).reshape(&[&facts.positions[..], &[facts.batch, facts.filters]].concat())
+        concatenate(&parts, 0).reshape(&[&facts.positions[..], &[facts.batch, facts.filters]].concat())
     }
 
     /// The input under the window at all positions, concatenated as examples, times the kernel as one matrix.
     fn columns(&self) -> Tensor<'g> {
         let facts = &self.facts;
         let input = self.padded([self.dims.input_feature, self.dims.input_batch]);
-        let summed = facts.channels * facts.elements();
+        let summed = facts.channels * facts.window_elements();
         let matrix = self.kernel_in_order(true).reshape(&[summed, facts.filters]);
         let parts: Vec<_> = indices(&facts.positions).map(|at| self.window_at(input, &at)).collect();
-        let side_by_side = joined(&parts, facts.window.len() + 1);
-        let side_by_side = side_by_side.reshape(&[summed, facts.places() * facts.batch]);
+        let side_by_side = concatenate(&parts, facts.window.len() + 1);
+        let side_by_side = side_by_side.reshape(&[summed, facts.positions_count() * facts.batch]);
         product(side_by_side, matrix, [0, 0]).reshape(&[&facts.positions[..], &[facts.batch, facts.filters]].concat())
     }
 
@@ -261,7 +258,7 @@ impl<'g> Conv<'g> {
         let sums: Vec<_> = indices(&facts.positions)
             .map(|at| column_sums(self.window_at(input, &at) * kernel).reshape(&[1, facts.filters]))
             .collect();
-        joined(&sums, 0).reshape(&[&facts.positions[..], &[1, facts.filters]].concat())
+        concatenate(&sums, 0).reshape(&[&facts.positions[..], &[1, facts.filters]].concat())
     }
 
     /// Feature groups and batch groups of the operator.
@@ -309,7 +306,7 @@ impl<'g> Conv<'g> {
         let window = &self.facts.window;
         let start = (0..at.len()).map(|a| at[a] * window[a].window_dilation);
         let step = window.iter().map(|w| w.stride);
-        picked(input, start, &self.facts.positions, step)
+        slice_spatial(input, start, &self.facts.positions, step)
     }
 
     /// The input under all window elements at position `at`.
@@ -317,7 +314,7 @@ impl<'g> Conv<'g> {
         let window = &self.facts.window;
         let start = (0..at.len()).map(|a| at[a] * window[a].stride);
         let step = window.iter().map(|w| w.window_dilation);
-        picked(input, start, &self.sizes(), step)
+        slice_spatial(input, start, &self.sizes(), step)
     }
 
     /// The kernel at one window element; its spatial axes have size 1.
@@ -326,7 +323,7 @@ impl<'g> Conv<'g> {
         for (&axis, &index) in self.dims.kernel_spatial.iter().zip(at) {
             (start[axis], limit[axis]) = (index, index + 1);
         }
-        match self.facts.elements() {
+        match self.facts.window_elements() {
             1 => self.kernel,
             _ => self.kernel.slice(&start, &limit),
         }
@@ -362,14 +359,14 @@ fn transposed<'g>(x: Tensor<'g>, order: &[usize]) -> Tensor<'g> {
 }
 
 /// Slices `from..to` along `axis`.
-fn along<'g>(x: Tensor<'g>, axis: usize, [from, to]: [usize; 2]) -> Tensor<'g> {
+fn slice_axis<'g>(x: Tensor<'g>, axis: usize, [from, to]: [usize; 2]) -> Tensor<'g> {
     let (mut start, mut limit) = (vec![0; x.shape().rank()], x.dims());
     (start[axis], limit[axis]) = (from, to);
     x.slice(&start, &limit)
 }
 
 /// Concatenates parts along `axis`.
-fn joined<'g>(parts: &[Tensor<'g>], axis: usize) -> Tensor<'g> {
+fn concatenate<'g>(parts: &[Tensor<'g>], axis: usize) -> Tensor<'g> {
     match parts {
         [part] => *part,
         parts => parts[0].graph().concatenate(parts, axis),
@@ -378,7 +375,7 @@ fn joined<'g>(parts: &[Tensor<'g>], axis: usize) -> Tensor<'g> {
 
 /// Strided slice of the spatial axes of `[first, spatial…, last]`: for each axis, `count` elements from `start` with
 /// stride `step`.
-fn picked<'g>(
+fn slice_spatial<'g>(
     x: Tensor<'g>,
     start: impl Iterator<Item = usize>,
     count: &[usize],
@@ -417,7 +414,15 @@ fn product<'g>(a: Tensor<'g>, matrix: Tensor<'g>, [left, right]: [usize; 2]) -> 
 }
 
 /// All indices into `dims`, in row-major order.
-pub(super) fn indices(dims: &[usize]) -> impl Iterator<Item = Vec<usize>> {
+pub(super) fn indices(dims: &[usize]) -> impl Iterator<Item = Vec<usize>> + use<'_> {
     let total: usize = dims.iter().product();
-    (0..total).map(|flat| crate::eval::unflatten(flat, dims))
+    let strides = row_major(dims);
+    let index = move |flat: usize| {
+        strides
+            .iter()
+            .zip(dims)
+            .map(|(stride, dim)| flat / stride % dim)
+            .collect()
+    };
+    (0..total).map(index)
 }
