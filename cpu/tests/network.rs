@@ -108,7 +108,7 @@ fn pictures(density: f32) -> Network {
 }
 
 #[test]
-fn many_threads_predict_the_same_to_the_bit() {
+fn predictions_are_bit_identical_for_any_number_of_threads() {
     let network = pictures(0.5);
     let inputs = noise(13 * 90, 5);
     let mut expected = vec![0.0; 13 * 4];

@@ -111,7 +111,7 @@ fn sums_match_the_dense_reference() {
 }
 
 #[test]
-fn infinities_and_nan_pass_connections_that_are_there() {
+fn infinities_and_nan_propagate_through_connections() {
     let mut r = Random(13);
     for number in 0..120 {
         let order = r.pick(&ORDERS);
@@ -204,7 +204,7 @@ fn results_do_not_depend_on_threads() {
 }
 
 #[test]
-fn masks_change_in_place() {
+fn masks_can_be_replaced_in_place() {
     let mut r = Random(15);
     let mut case = Case::random(&mut r, 17, Order::Lanes);
     let options = Options::default();
@@ -436,7 +436,7 @@ fn rejects_what_does_not_fit() {
 }
 
 #[test]
-fn threads_pass_panics_on_and_go_on() {
+fn threads_propagate_panics_and_stay_usable() {
     let threads = Threads::new(3);
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         threads.run(8, &|piece| assert!(piece != 5));

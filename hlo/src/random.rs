@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_the_published_known_answers() {
+    fn matches_published_known_answers() {
         assert_eq!(block([0, 0], [0, 0]), [0x6b20_0159, 0x99ba_4efe]);
         assert_eq!(block([!0, !0], [!0, !0]), [0x1cb9_96fc, 0xbb00_2be7]);
         assert_eq!(
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_inverse_error_function_inverts() {
+    fn inverse_error_function_inverts_erf() {
         // erf at 0.1, 0.5, 1, 2, 3: Abramowitz and Stegun, table 7.1.
         let table: [(f32, f64); 5] = [
             (0.1, 0.112_462_916),
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_have_the_moments_of_their_distribution_and_differ_by_purpose_and_step() {
+    fn samples_have_the_moments_of_their_distribution() {
         let n = 20_000;
         let moments = |v: &[f32]| {
             let mean = v.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn trials_have_their_probability_and_are_independent_of_each_other() {
+    fn bernoulli_trials_are_independent_with_their_probability() {
         let kept = |probability, dims: &[usize]| draw(7, 3, |k| k.bernoulli(probability, dims).convert(DType::F32));
         let share = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
         let (rows, row) = (4000, 10);

@@ -112,7 +112,7 @@ fn with(gradient: impl Fn(Gradient) -> bool) -> Vec<Case> {
 }
 
 #[test]
-fn smooth_cases_equal_their_difference_quotients() {
+fn smooth_cases_match_finite_differences() {
     for case in with(|g| matches!(g, Gradient::Numeric(_))) {
         let Gradient::Numeric(wrt) = case.gradient else {
             unreachable!()
@@ -127,7 +127,7 @@ fn smooth_cases_equal_their_difference_quotients() {
 }
 
 #[test]
-fn constant_cases_have_a_gradient_of_zero() {
+fn piecewise_constant_cases_have_zero_gradients() {
     for case in with(|g| g == Gradient::Zero) {
         let inputs: Vec<Literal> = case
             .inputs
@@ -163,7 +163,7 @@ fn constant_cases_have_a_gradient_of_zero() {
 }
 
 #[test]
-fn stops_are_errors_that_name_operator_and_path() {
+fn missing_gradients_report_operator_and_path() {
     for case in with(|g| g == Gradient::Stop) {
         let error = Graph::function("stopped", &specs(&case.inputs), |g, x| {
             let _layer = g.scope("layer");
@@ -193,7 +193,7 @@ fn stops_are_errors_that_name_operator_and_path() {
 
 /// Masks and random numbers derive from integers, so a sort behind them does not block a gradient.
 #[test]
-fn a_stop_behind_integers_does_not_count() {
+fn ignores_missing_gradients_behind_integers() {
     let inputs = [Literal::new(&[3], &[3.0f64, 1.0, 2.0])];
     let computation = Graph::function("ranked", &specs(&inputs), |_, x| {
         let keys = x[0].bitcast_convert(DType::U64);
@@ -207,7 +207,7 @@ fn a_stop_behind_integers_does_not_count() {
 }
 
 #[test]
-fn the_first_error_wins_over_a_missing_gradient() {
+fn reports_the_first_error_before_a_missing_gradient() {
     let g = Graph::new("both");
     let x = g.parameter("x", Shape::new(DType::F32, [2]));
     let wrong = x.transpose(&[1]);
@@ -218,7 +218,7 @@ fn the_first_error_wins_over_a_missing_gradient() {
 }
 
 #[test]
-fn losses_that_are_no_floating_point_scalars_are_wrong_calls() {
+fn rejects_losses_that_are_not_float_scalars() {
     for (dims, dtype) in [(vec![2], DType::F32), (vec![], DType::S32)] {
         let g = Graph::new("loss");
         let x = g.parameter("x", Shape::new(dtype, dims));
@@ -233,7 +233,7 @@ fn losses_that_are_no_floating_point_scalars_are_wrong_calls() {
 }
 
 #[test]
-fn what_the_loss_does_not_depend_on_has_a_gradient_of_zero() {
+fn unused_inputs_have_zero_gradients() {
     let g = Graph::new("independent");
     let x = g.parameter("x", Shape::new(DType::F32, [2]));
     let y = g.parameter("y", Shape::new(DType::F32, [3]));
@@ -270,7 +270,7 @@ fn ties_share_the_gradient_and_relu_has_none_at_zero() {
 
 /// Softmax cross entropy of a two-layer network, as in training.
 #[test]
-fn a_network_with_a_loss() {
+fn gradient_of_a_network_with_a_loss() {
     let mut numbers = Numbers(3);
     let shapes: [&[usize]; 5] = [&[4, 5], &[5, 6], &[6], &[6, 3], &[3]];
     let mut inputs: Vec<Literal> = shapes.iter().map(|dims| numbers.literal(dims)).collect();
@@ -287,7 +287,7 @@ fn a_network_with_a_loss() {
 
 /// A masked layer with an embedding: gather, scatter, select and slices, with values used several times.
 #[test]
-fn a_composition_of_moves() {
+fn gradient_of_composed_layout_operators() {
     let mut numbers = Numbers(8);
     let inputs = [
         numbers.literal(&[4, 3]),
@@ -337,7 +337,7 @@ fn windows() -> Vec<WindowDim> {
 }
 
 #[test]
-fn convolutions_with_every_window_and_grouping() {
+fn gradients_of_convolutions_with_every_window_and_grouping() {
     let dims = ConvDims {
         input_batch: 0,
         input_feature: 2,
@@ -363,7 +363,7 @@ fn convolutions_with_every_window_and_grouping() {
 }
 
 #[test]
-fn reductions_over_every_window() {
+fn gradients_of_reductions_over_every_window() {
     let mut numbers = Numbers(34);
     for window in windows() {
         let inputs = [numbers.literal(&[5, 2])];
@@ -405,7 +405,7 @@ fn gradients_of_a_convolution_are_one_convolution_each() {
 
 /// Second derivatives: the operators that the sweep emits have gradients too.
 #[test]
-fn a_gradient_of_a_gradient() {
+fn second_derivatives() {
     let inputs = [Literal::new(&[3], &[0.3f64, -0.7, 1.1])];
     check("second derivative", &inputs, &[0], 1e-7, |_, p| {
         let first = grad((p[0] * p[0].tanh()).exp().reduce_sum_all(), p)[0];

@@ -21,7 +21,7 @@ fn operators(cases: &[Case]) -> BTreeSet<&str> {
 }
 
 #[test]
-fn every_operator_has_a_value() {
+fn every_operator_has_a_case() {
     let cases = cases::all();
     assert_eq!(without(&operators(&cases)), Vec::<&str>::new());
     let known: BTreeSet<&str> = Op::all_names().into_iter().collect();
@@ -49,7 +49,7 @@ fn every_case_contains_its_operator() {
 }
 
 #[test]
-fn every_operator_has_a_gradient_or_a_written_reason_against_it() {
+fn every_operator_has_a_gradient_or_a_reason_for_none() {
     let cases: Vec<Case> = cases::all()
         .into_iter()
         .filter(|c| c.gradient != Gradient::Unchecked)
@@ -58,7 +58,7 @@ fn every_operator_has_a_gradient_or_a_written_reason_against_it() {
 }
 
 #[test]
-fn every_operator_has_a_wrong_call_unless_it_cannot_be_called_wrongly() {
+fn every_operator_that_can_fail_has_a_wrong_call() {
     let calls = wrong::calls();
     let covered: BTreeSet<&str> = calls.iter().map(|w| w.op).collect();
     assert_eq!(without(&covered), wrong::NEVER_WRONG);

@@ -4,7 +4,7 @@
 use hlo_cases as cases;
 
 #[test]
-fn every_case_has_its_value() {
+fn evaluator_matches_every_case() {
     let failures: Vec<String> = cases::all()
         .iter()
         .filter_map(|case| {
@@ -19,7 +19,7 @@ fn every_case_has_its_value() {
 }
 
 #[test]
-fn a_wrong_value_is_told() {
+fn check_reports_wrong_values() {
     let case = &cases::all()[0];
     let mut got = case.computation().unwrap().evaluate(&case.inputs).unwrap();
     let mut values = got[0].to_vec::<f32>().unwrap();

@@ -174,7 +174,7 @@ fn modules_are_well_formed() {
 }
 
 #[test]
-fn names_lose_the_characters_that_hlo_does_not_allow() {
+fn names_are_sanitised_for_hlo() {
     let module = step().to_proto(&[]);
     assert_eq!(module.name, "one_step.twice");
     let entry = module.computations.last().unwrap();
@@ -186,7 +186,7 @@ fn names_lose_the_characters_that_hlo_does_not_allow() {
 }
 
 #[test]
-fn scopes_reach_the_metadata_also_inside_bodies() {
+fn metadata_has_scopes_inside_bodies_too() {
     let module = step().to_proto(&[]);
     let named = |computation: &proto::Computation, op: &str| {
         let names = computation

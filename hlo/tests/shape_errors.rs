@@ -14,7 +14,7 @@ fn message(g: Graph, outputs: &[hlo::Output]) -> String {
 }
 
 #[test]
-fn each_wrong_call_is_told_with_operator_shapes_and_line() {
+fn wrong_calls_report_operator_shapes_and_line() {
     let calls = wrong::calls();
     for (i, wrong) in calls.iter().enumerate() {
         let after = calls
@@ -48,7 +48,7 @@ fn each_wrong_call_is_told_with_operator_shapes_and_line() {
 }
 
 #[test]
-fn the_first_wrong_call_wins_and_the_rest_is_harmless() {
+fn reports_the_first_of_several_wrong_calls() {
     for wrong in wrong::calls() {
         let g = Graph::new("wrong");
         let y = (wrong.call)(&g);
@@ -121,7 +121,7 @@ fn forever<'a>(g: &'a Graph, _: &[Tensor<'a>]) -> Tensor<'a> {
 }
 
 #[test]
-fn bodies_report_the_line_inside_them() {
+fn wrong_calls_in_bodies_report_their_line() {
     type Wrap = for<'a> fn(&'a Graph, Tensor<'a>) -> Tensor<'a>;
     let wraps: [Wrap; 4] = [
         |g, x| g.while_loop(&[x], forever, wrong_body)[0],
@@ -144,7 +144,7 @@ fn bodies_report_the_line_inside_them() {
 }
 
 #[test]
-fn tensors_of_another_graph_are_refused() {
+fn rejects_tensors_of_another_graph() {
     let (g, other) = (Graph::new("one"), Graph::new("other"));
     let (x, y) = (g.scalar(1f32), other.scalar(2f32));
     let outputs = [(x + y).output()];
@@ -171,14 +171,14 @@ fn tensors_of_another_graph_are_refused() {
 }
 
 #[test]
-fn a_right_graph_builds_after_all_these_calls() {
+fn correct_graph_builds() {
     let parameters = [("x".to_string(), Shape::new(DType::F32, [2, 2]))];
     let built = Graph::function("right", &parameters, |_, x| vec![x[0].matmul(x[0]).reduce_sum_all()]);
     assert_eq!(built.unwrap().output_shapes(), [Shape::scalar(DType::F32)]);
 }
 
 #[test]
-fn arguments_must_be_the_parameters() {
+fn evaluate_rejects_wrong_arguments() {
     let parameters = [("x".to_string(), Shape::new(DType::F32, [2]))];
     let built = Graph::function("right", &parameters, |_, x| vec![x[0] + x[0]]).unwrap();
     let said = built.evaluate(&[]).unwrap_err().to_string();

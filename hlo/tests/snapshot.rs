@@ -8,7 +8,7 @@ use hlo_cases as cases;
 use std::{env, fs, path::Path};
 
 #[test]
-fn dumps_of_all_cases_are_as_reviewed() {
+fn dumps_match_the_golden_file() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/ops.txt");
     let dumps: Vec<String> = cases::all()
         .iter()
@@ -37,7 +37,7 @@ fn layer(width: usize, scope: &str) -> Computation {
 }
 
 #[test]
-fn the_difference_shows_what_changed_and_nothing_else() {
+fn diff_shows_only_changed_lines() {
     let (a, b) = (layer(3, "dense"), layer(4, "dense"));
     assert_eq!(text::diff(&a, &a), "");
     let changed = text::diff(&a, &b);
@@ -47,7 +47,7 @@ fn the_difference_shows_what_changed_and_nothing_else() {
 }
 
 #[test]
-fn constants_differ_in_dumps_even_where_they_are_not_printed() {
+fn dumps_distinguish_elided_constants() {
     let constant = |last: i64| {
         let mut values = vec![0i64; 12];
         values[11] = last;
@@ -74,7 +74,7 @@ fn names_in_a_dump_are_unique() {
 }
 
 #[test]
-fn graphviz_has_each_node_and_edge_with_quotes_escaped() {
+fn graphviz_has_every_node_and_edge_and_escapes_quotes() {
     let computation = layer(3, "dense");
     let dot = text::dot(&computation);
     let count = |part: &str| dot.matches(part).count();
@@ -88,7 +88,7 @@ fn graphviz_has_each_node_and_edge_with_quotes_escaped() {
 }
 
 #[test]
-fn modules_that_come_back_are_printed_whole() {
+fn compiled_modules_are_printed_in_full() {
     for case in cases::all() {
         let bytes = case.computation().unwrap().to_bytes(&[]);
         let module = text::read_module(&bytes).unwrap();

@@ -124,7 +124,7 @@ fn layer(x: [usize; 4], k: [usize; 4], stride: usize, padding: Padding, groups: 
 }
 
 #[test]
-fn a_layer_is_a_forward_pass_and_its_two_gradients() {
+fn layers_map_to_forward_input_and_kernel_passes() {
     use ConvPass::{Forward, Input, Kernel};
     let explicit = Padding::Explicit([(1, 1); 2]);
     // Without a stride, the input gradient is itself a forward pass with the kernel that the graph flipped.
@@ -175,7 +175,7 @@ fn a_layer_is_a_forward_pass_and_its_two_gradients() {
 }
 
 #[test]
-fn every_case_that_is_a_pass_has_its_numbers() {
+fn mapped_cases_compute_the_operators_values() {
     let convolutions = cases::all().into_iter().filter(|case| case.op == "convolution");
     let passes: Vec<ConvPass> = convolutions
         .flat_map(|case| checked(&case.computation().unwrap()))
@@ -186,7 +186,7 @@ fn every_case_that_is_a_pass_has_its_numbers() {
 }
 
 #[test]
-fn the_call_says_all_that_the_host_needs() {
+fn host_calls_carry_the_full_description() {
     let layer = layer([32, 8, 7, 3], [3, 3, 3, 4], 2, Padding::Same, 1);
     let module = lower(&layer, Target::CpuWithHostFunctions).unwrap().to_proto(&[]);
     let calls: Vec<_> = module
@@ -214,7 +214,7 @@ fn the_call_says_all_that_the_host_needs() {
 }
 
 #[test]
-fn other_element_types_and_passes_stay_the_compilers() {
+fn unsupported_convolutions_are_not_replaced() {
     let parameters = [[2, 8, 7, 3], [3, 3, 3, 4]].map(|dims| ("x".to_string(), Shape::new(DType::F64, dims)));
     let built = Graph::function("layer", &parameters, |_, x| {
         vec![x[0].conv2d(x[1], [1; 2], Padding::Same, 1)]

@@ -32,7 +32,7 @@ fn calls(computation: &Computation) -> bool {
 }
 
 #[test]
-fn every_case_keeps_its_value_in_every_form() {
+fn every_form_keeps_the_values_of_every_case() {
     let with_convolutions = |case: &Case| case.op == "convolution";
     let mut replaced = BTreeSet::new();
     for case in cases::all().iter().filter(|case| with_convolutions(case)) {
@@ -97,7 +97,7 @@ fn computation(row: &Row) -> (Computation, [Literal; 2]) {
 }
 
 #[test]
-fn shapes_of_the_networks_agree_in_every_form() {
+fn every_form_agrees_on_network_shapes() {
     for row in &TABLE {
         let (computation, inputs) = computation(row);
         let want = computation.evaluate(&inputs).unwrap();
@@ -121,7 +121,7 @@ fn close(got: &Literal, want: &Literal, what: &str) {
 }
 
 #[test]
-fn facts_tell_the_three_convolutions_of_a_layer_apart() {
+fn facts_distinguish_the_three_convolutions_of_a_layer() {
     let seen = |row: &Row| {
         let seen: RefCell<Vec<ConvFacts>> = RefCell::default();
         let record = |facts: &ConvFacts| {
@@ -152,7 +152,7 @@ fn facts_tell_the_three_convolutions_of_a_layer_apart() {
 }
 
 #[test]
-fn called_computations_are_rewritten_and_scopes_stay() {
+fn rewrites_called_computations_and_keeps_scopes() {
     let image = Shape::new(DType::F32, [1, 4, 4, 2]);
     let kernel = Shape::new(DType::F32, [1, 1, 2, 2]);
     let parameters = [("x".to_string(), image), ("k".to_string(), kernel)];
@@ -205,7 +205,7 @@ fn convolutions_for_the_cpu_have_their_axes_in_order() {
 }
 
 #[test]
-fn other_devices_see_the_graph_as_it_was_built() {
+fn other_devices_get_the_graph_unchanged() {
     let (computation, _) = computation(&TABLE[2]);
     let same = lower(&computation, Target::Any).unwrap();
     assert_eq!(same.to_bytes(&[]), computation.to_bytes(&[]));
@@ -214,7 +214,7 @@ fn other_devices_see_the_graph_as_it_was_built() {
 }
 
 #[test]
-fn rules_for_the_cpu_leave_dense_windows() {
+fn cpu_rules_keep_dense_convolutions_with_larger_windows() {
     let kept: Vec<usize> = TABLE
         .iter()
         .map(|row| convolutions(&lower(&computation(row).0, Target::Cpu).unwrap()))
@@ -228,7 +228,7 @@ fn rules_for_the_cpu_leave_dense_windows() {
 
 /// As in batch normalisation: over examples and image, for various divisors.
 #[test]
-fn sums_over_all_but_the_channels_keep_their_value() {
+fn channel_sums_keep_their_value() {
     for dims in [
         [16, 14, 14, 8],
         [1, 70, 90, 3],
@@ -280,7 +280,7 @@ fn host_calls(computation: &Computation) -> Vec<(&str, usize, usize)> {
 }
 
 #[test]
-fn normalisation_has_two_calls_for_its_four_sums() {
+fn batch_norm_sums_share_host_calls() {
     let dims = [16, 8, 8, 24];
     let shapes = [&dims[..], &dims, &[24]].map(|dims| ("x".to_string(), Shape::new(DType::F32, dims)));
     let numbers = |(i, (_, shape)): (usize, &(String, Shape))| {
@@ -322,7 +322,7 @@ fn normalisation_has_two_calls_for_its_four_sums() {
 }
 
 #[test]
-fn maxima_over_images_and_their_gradients_are_the_hosts() {
+fn max_pooling_and_its_gradient_become_host_calls() {
     let windows = |case: &&Case| ["reduce-window", "select-and-scatter"].contains(&case.op);
     for case in cases::all().iter().filter(windows) {
         let lowered = lower(&case.computation().unwrap(), Target::CpuWithHostFunctions).unwrap();

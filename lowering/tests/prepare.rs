@@ -15,7 +15,7 @@ fn parameters(dims: &[&[usize]]) -> Vec<(String, Shape)> {
 }
 
 #[test]
-fn both_parts_have_the_whole_ones_values() {
+fn both_parts_together_compute_the_whole() {
     let mut moved = 0;
     for case in cases::all() {
         let whole = case.computation().unwrap();
@@ -48,7 +48,7 @@ fn both_parts_have_the_whole_ones_values() {
 }
 
 #[test]
-fn what_depends_on_the_fixed_alone_is_computed_first() {
+fn values_of_fixed_inputs_move_to_the_first_part() {
     let specs = parameters(&[&[4, 3], &[4, 3], &[3], &[3], &[2, 4]]);
     let whole = Graph::function("layer", &specs, |_, x| {
         let [kernel, mask, scale, bias, images] = x else {
@@ -77,7 +77,7 @@ fn what_depends_on_the_fixed_alone_is_computed_first() {
 }
 
 #[test]
-fn arrays_larger_than_what_they_are_made_of_are_not_kept() {
+fn results_larger_than_their_inputs_are_not_precomputed() {
     let whole = Graph::function("outer", &parameters(&[&[8], &[8, 8]]), |_, x| {
         let rows = x[0].broadcast(&[8, 8], &[0]);
         let columns = x[0].broadcast(&[8, 8], &[1]);
@@ -93,7 +93,7 @@ fn arrays_larger_than_what_they_are_made_of_are_not_kept() {
 }
 
 #[test]
-fn kernels_of_the_hosts_convolutions_are_packed() {
+fn kernels_of_host_convolutions_are_packed() {
     let specs = parameters(&[&[3, 3, 3, 8], &[2, 8, 8, 3]]);
     let whole = Graph::function("conv", &specs, |_, x| {
         vec![x[1].conv2d(x[0] * 2.0, [1; 2], Padding::Same, 1)]

@@ -25,7 +25,7 @@ fn is_first(layer: &Layer) -> bool {
 }
 
 #[test]
-fn dense_networks_cost_what_the_tables_say() {
+fn dense_costs_match_the_tables() {
     for (name, megaflops, megabytes) in [
         ("resnet50", "8202.341", "102.122"),
         ("mobilenet-v1", "1141.544", "16.864"),
@@ -38,7 +38,7 @@ fn dense_networks_cost_what_the_tables_say() {
 
 /// Reference 5.6: a dense first layer, all others at one sparsity.
 #[test]
-fn uniform_resnet50_costs_what_the_tables_say() {
+fn uniform_resnet50_costs_match_the_tables() {
     let layers = layers("resnet50");
     let dense = Cost::dense(&layers).total.published_flops;
     for (sparsity, share, megabytes) in [
@@ -59,7 +59,7 @@ fn uniform_resnet50_costs_what_the_tables_say() {
 
 /// Reference 5.4, 5.6: depthwise kernels are dense, or only the first layer is.
 #[test]
-fn uniform_mobilenet_costs_what_the_tables_say() {
+fn uniform_mobilenet_costs_match_the_tables() {
     let layers = layers("mobilenet-v1");
     let dense = Cost::dense(&layers).total.published_flops;
     let kept = uniform(&layers, 0.9, |l| !is_first(l) && l.kind != Kind::Depthwise);
@@ -73,7 +73,7 @@ fn uniform_mobilenet_costs_what_the_tables_say() {
 
 /// Smaller dense networks and larger sparse ones (reference 4.1, 5.1; figures 2 and 3 of the paper).
 #[test]
-fn widened_networks_cost_what_the_figures_say() {
+fn widened_networks_match_the_figures() {
     let share = |name: &str, width: f64| {
         let layers = layers(name);
         let [wide, plain] = [widened(&layers, width), layers].map(|l| Cost::dense(&l).total.published_flops);
@@ -91,7 +91,7 @@ fn widened_networks_cost_what_the_figures_say() {
 
 /// Reference 5.5, 5.6.
 #[test]
-fn training_costs_what_the_tables_say() {
+fn training_costs_match_the_tables() {
     let layers = layers("resnet50");
     let dense = Cost::dense(&layers).total.published_flops;
     let forward = |sparsity| uniform(&layers, sparsity, |l| !is_first(l)).published_flops;
@@ -117,7 +117,7 @@ fn training_costs_what_the_tables_say() {
 
 /// Reference 5.5: the classifier stays at 0.8.
 #[test]
-fn gradual_pruning_costs_what_the_tables_say() {
+fn gradual_pruning_costs_match_the_tables() {
     let layers = layers("resnet50");
     let forward = |sparsity: f64| {
         let own = |layer: &Layer| match layer.kind {
@@ -144,7 +144,7 @@ fn gradual_pruning_costs_what_the_tables_say() {
 
 /// Two operations per multiply-add at the true size of the output: known figures of these networks.
 #[test]
-fn plain_operations_are_two_per_multiply_add() {
+fn multiply_adds_count_as_two_operations() {
     let gigaflops = |name: &str| Cost::dense(&layers(name)).total.plain_flops / 1e9;
     // 1.814 as usually built. The original also projects in the first group, which adds 64 x 64 x 56 x 56.
     assert_rounds_to(gigaflops("resnet18") / 2.0, "1.827");
@@ -163,7 +163,7 @@ fn plain_operations_are_two_per_multiply_add() {
 
 /// The padding of a strided convolution counts where it does in the published list (reference 5.2, 5.3).
 #[test]
-fn layers_know_their_sizes() {
+fn layer_sizes() {
     let sizes = |name: &str, layer: &str| {
         let layers = layers(name);
         let layer = layers.iter().find(|l| l.name.ends_with(layer)).unwrap();

@@ -11,7 +11,7 @@ fn build(name: &str, change: impl FnOnce(&mut Options)) -> Result<Box<dyn Model>
 }
 
 #[test]
-fn names_may_be_spelled_in_several_ways() {
+fn accepts_spelling_variants_of_names() {
     for name in NAMES {
         let canonical = find(name, true).unwrap().name().to_owned();
         assert!(canonical == *name || *name == "wide-resnet", "{name} {canonical}");
@@ -36,7 +36,7 @@ fn names_may_be_spelled_in_several_ways() {
 
 /// The error for an unsupported option has the found and the expected value.
 #[test]
-fn wrong_options_are_named() {
+fn reports_wrong_options() {
     type Change = fn(&mut Options);
     let cases: [(&str, Change, &str); 15] = [
         (
@@ -122,7 +122,7 @@ fn wrong_options_are_named() {
 }
 
 #[test]
-fn depth_and_width_may_be_said_apart_or_in_the_name() {
+fn depth_and_width_come_from_options_or_the_name() {
     let apart = build("wide-resnet", |o| {
         o.depth = Some(22);
         o.width = Some(2.0);

@@ -61,7 +61,7 @@ fn normalised(numbers: [f32; 4], train: bool, unbiased: bool, precision: Precisi
 }
 
 #[test]
-fn batch_norm_uses_the_batch_in_training_and_moving_statistics_else() {
+fn batch_norm_uses_moving_statistics_outside_training() {
     let normal =
         |mean: f64, variance: f64| [1.0, 2.0, 3.0, 6.0].map(|x| 2.0 * (x - mean) / (variance + 1e-5f64).sqrt() + 0.5);
     // Their mean is 3 and their variance 14 / 4, or 14 / 3 unbiased.
@@ -76,7 +76,7 @@ fn batch_norm_uses_the_batch_in_training_and_moving_statistics_else() {
 }
 
 #[test]
-fn moments_in_bfloat16_are_as_exact_as_its_numbers() {
+fn bfloat16_moments_are_exact_to_its_precision() {
     for numbers in [[1.0, 2.0, 3.0, 6.0], [200.0, 201.0, 202.0, 203.0], [-200.0; 4]] {
         let [y, moved] = normalised(numbers, true, false, Precision::Bf16);
         let mean = numbers.iter().sum::<f32>() / 4.0;
@@ -136,7 +136,7 @@ fn first_and_second_derivatives_of_batch_norm_are_those_of_its_formula() {
 }
 
 #[test]
-fn dropout_keeps_a_share_and_the_mean_and_no_two_layers_drop_alike() {
+fn dropout_keeps_its_rate_and_the_mean_and_differs_between_layers() {
     let n = 4000;
     let drop = |train: bool| {
         evaluate(|g, key| {
@@ -207,7 +207,7 @@ fn a_convolution_declares_itself() {
 }
 
 #[test]
-fn layers_know_the_normalisation_that_can_be_folded_into_them() {
+fn layers_name_the_batch_norm_to_fold_into_them() {
     let norms = |name: &str| -> Vec<(String, Option<String>)> {
         let layers = models::find(name, true).unwrap().layers();
         layers.into_iter().map(|layer| (layer.name, layer.norm)).collect()
@@ -234,7 +234,7 @@ fn layers_know_the_normalisation_that_can_be_folded_into_them() {
 
 #[test]
 #[should_panic(expected = "no array was given for layer1/weights")]
-fn an_array_left_out_is_named() {
+fn reports_a_missing_array() {
     let g = Graph::new("test");
     let network = models::find("mnist-fc", true).unwrap();
     network.apply(
@@ -245,7 +245,7 @@ fn an_array_left_out_is_named() {
 
 /// The gathered pixels are those at the indices.
 #[test]
-fn kept_pixels_are_all_that_the_network_sees() {
+fn network_reads_only_kept_pixels() {
     let options = Options {
         kept_pixels: Some(2),
         hidden: Some(vec![]),
@@ -378,7 +378,7 @@ fn every_network_runs_forwards_and_backwards() {
 }
 
 #[test]
-fn bfloat16_is_near() {
+fn bfloat16_is_close_to_float32() {
     for name in ["mnist-fc", "resnet18", "mobilenet-v1", "wide-resnet", "vgg-a"] {
         let [exact, rounded] = [Precision::F32, Precision::Bf16].map(|precision| pass(name, precision, false).0);
         let scale = exact.iter().fold(0f32, |m, x| m.max(x.abs()));

@@ -39,7 +39,7 @@ const GRAPHS: [(&str, &str, &str); 6] = [
 ];
 
 #[test]
-fn arrays_are_those_of_the_original_in_its_order() {
+fn arrays_match_the_original_in_order() {
     for (model, first, name) in GRAPHS {
         let declared = declared(name, (first == "masked").then_some(true));
         let params: Vec<_> = declared
@@ -87,7 +87,7 @@ fn weight_decay_covers_kernels_but_not_depthwise_ones() {
 
 /// Reference 3.1 to 3.6.
 #[test]
-fn initialisers_go_by_network_and_role() {
+fn initialisers_depend_on_network_and_role() {
     let init = |name: &str, variable: &str| {
         let declared = declared(name, None);
         let found = declared.params.iter().find(|p| p.name.ends_with(variable));
@@ -125,7 +125,7 @@ fn initialisers_go_by_network_and_role() {
 
 /// Reference 3: the four naming forms, and the layers that have no masks in the original.
 #[test]
-fn layers_without_masks_have_names_of_their_own() {
+fn unmasked_layers_have_other_names() {
     let kernels = |options: Options| -> Vec<String> {
         let layers = options.build().unwrap().layers();
         assert!(

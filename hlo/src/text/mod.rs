@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_show_where_they_are() {
+    fn diff_shows_where_dumps_differ() {
         assert_eq!(diff(&loops(&[2.0, 3.0]), &loops(&[2.0, 3.0])), "");
         let difference = diff(&loops(&[2.0, 3.0]), &loops(&[2.0, 4.0]));
         assert!(
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_stripped_at_whole_parts() {
+    fn strips_scopes_at_whole_components() {
         for (scope, outer, expected) in [
             ("a/b", "a", "b"),
             ("a", "a", ""),

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_unusual_is_said() {
+    fn prints_only_unusual_parts() {
         let slides = WindowDimension {
             size: 3,
             stride: 1,
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_stand_in_the_order_of_the_axes() {
+    fn labels_follow_the_order_of_axes() {
         assert_eq!(dim_labels(&crate::ConvDims::nhwc().to_proto()), "b01f_01io->b01f");
     }
 }
