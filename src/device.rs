@@ -38,7 +38,7 @@ impl Device {
     /// # Errors
     /// As [`Device::open_replicas`]; of several processes, an engine or a plugin that runs in one alone.
     pub fn of(plan: &Plan, group: Option<Arc<Group>>) -> Result<Self> {
-        let (engine, kind, replicas) = (plan.engine()?, plan.run.device.kind.parse()?, plan.replicas());
+        let (engine, kind, replicas) = (plan.engine(), plan.run.device.kind, plan.replicas());
         let Some(group) = group else {
             return Device::open_replicas(engine, kind, plan.plugin(), replicas);
         };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::{error, json, rigl_xla};
 use rigl_xla::data::folder;
-use rigl_xla::data::sets::Set;
+use rigl_xla::data::sets;
 use rigl_xla::data::tfrecord::{self, Compression, labelled};
 
 /// A grey picture of 5 rows and 7 columns.
@@ -109,7 +109,7 @@ fn every_command_finds_shards_by_common_names() {
             let contents = folder::contents(&folder.path(&name)).unwrap();
             assert_eq!(
                 (contents.set, contents.classes, contents.examples, contents.size),
-                (Set::ImageNet, Some(3), [3, 2], [5, 7])
+                (&sets::IMAGENET, Some(3), [3, 2], [5, 7])
             );
         }
     }
@@ -235,7 +235,7 @@ fn reads_small_sets_in_every_layout() {
         let contents = folder::contents(&folder.path(&name)).unwrap();
         assert_eq!(
             (contents.set, contents.examples, contents.size),
-            (Set::Mnist, [20, 10], [28, 28])
+            (&sets::MNIST, [20, 10], [28, 28])
         );
     }
     for nested in ["", "cifar-10-batches-bin/"] {
@@ -252,7 +252,7 @@ fn reads_small_sets_in_every_layout() {
         let contents = folder::contents(&folder.path("cifar")).unwrap();
         assert_eq!(
             (contents.set, contents.classes, contents.examples),
-            (Set::Cifar10, Some(10), [10, 2])
+            (&sets::CIFAR10, Some(10), [10, 2])
         );
         fs::remove_dir_all(folder.path("cifar")).unwrap();
     }

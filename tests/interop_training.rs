@@ -15,6 +15,7 @@ use rigl_xla::checkpoint::{Metadata, save};
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::data::pixels::{Crop, Preprocessing};
 use rigl_xla::data::{Split, synthetic};
+use rigl_xla::named::Named;
 use rigl_xla::rng::stream;
 use rigl_xla::train::state;
 use serde_json::json as value;
@@ -92,7 +93,7 @@ impl Case {
         save(&path, &arrays.into(), &Metadata::new("", 0, "")).unwrap();
         let recipe = value!({
             "network": self.network,
-            "preprocessing": plan.run.data.preprocessing,
+            "preprocessing": plan.run.data.preprocessing.map(Named::name),
             "classes": model.classes(),
             "smoothing": plan.run.train.label_smoothing,
             "decay": plan.run.optimizer.weight_decay,

@@ -165,9 +165,9 @@ fn launch(plan: &Plan, batches: &[Vec<i32>], identities: &[usize]) -> Launched {
     let device = Device::open_replicas(EngineKind::Pjrt, DeviceKind::Cpu, None, plan.replicas()).unwrap();
     let model = plan.model().unwrap();
     let dims = model.input_dims();
-    let form = plan.run.form(&dims, model.classes());
-    let data = plan.data_set().unwrap();
-    let Examples::Whole(data) = data.open("", Split::Train, &form).unwrap() else {
+    let spec = plan.run.example_spec(&dims, model.classes());
+    let data = plan.run.data.set;
+    let Examples::Whole(data) = data.open("", Split::Train, &spec).unwrap() else {
         panic!("made up");
     };
     let trainer = Trainer { plan, model: &*model };

@@ -9,7 +9,7 @@ use rigl_xla::data::Split;
 use rigl_xla::data::imagenet::Kind;
 use rigl_xla::data::pipeline::{Options, Order, Part, Source};
 use rigl_xla::data::records::Records;
-use rigl_xla::data::sets::Form;
+use rigl_xla::data::sets::ExampleSpec;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
     };
     let [threads, batch, batches] = [threads, batch, batches].map(|text| text.parse::<usize>());
     let (threads, batch, batches) = (threads?, batch?, batches?);
-    let form = Form {
+    let spec = ExampleSpec {
         dims: &[224, 224, 3],
         classes: 1000,
         examples: [0; 2],
@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
         skip_corrupt: 0,
     };
     let opened = Instant::now();
-    let records = Arc::new(Records::open(dir.as_ref(), split, &form)?);
+    let records = Arc::new(Records::open(dir.as_ref(), split, &spec)?);
     let open_s = opened.elapsed().as_secs_f64();
     let order = match split {
         Split::Train => Order::shuffled(records.len(), batch, 0, true, Part::WHOLE)?,

@@ -2,7 +2,6 @@
 
 use super::Error;
 use crate::config::{Plan, SparseLayers};
-use crate::data::sets::Set;
 use crate::train::eval::{Inference, evaluation};
 use crate::train::step::Trainer;
 use hlo::{Alias, Computation};
@@ -42,18 +41,16 @@ impl Graph {
                 let batch = plan.run.train.eval_batch_size;
                 (evaluation(Inference::new(plan, &*model), batch, batch)?, vec![])
             }
-            Graph::Train => trainer.launch(resident_examples(plan)?)?,
+            Graph::Train => trainer.launch(resident_examples(plan))?,
         })
     }
 }
 
 /// Training examples that a launch finds on the device: the whole set, or one launch's batches of one too large for that.
-fn resident_examples(plan: &Plan) -> Result<usize, Error> {
+fn resident_examples(plan: &Plan) -> usize {
     let batch = plan.run.train.batch_size;
-    let set = plan.data_set()?;
-    let examples = set.examples([plan.run.data.examples.unwrap_or(2 * batch); 2])[0];
-    Ok(match set {
-        Set::ImageNet => plan.launch_length() as usize * batch,
-        _ => examples,
-    })
+    match plan.streams() {
+        true => plan.launch_length() as usize * batch,
+        false => plan.run.data.set.examples([plan.run.generated_examples(); 2])[0],
+    }
 }

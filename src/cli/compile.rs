@@ -167,7 +167,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     }
     let plan = args.run.layers()?.plan()?;
     args.check(&plan)?;
-    plan.engine()?.only_pjrt("a program for devices that are not here")?;
+    plan.engine().only_pjrt("a program for devices that are not here")?;
     let machine = Machine::open(grid, plan.plugin())?;
     let outcome = match args.batch {
         Some(Batch::Auto) => args.auto(&machine, &plan)?,
@@ -324,7 +324,7 @@ impl Outcome {
             model: &self.plan.run.model.name,
             method: self.plan.method.name,
             sparsity: self.plan.sparsity(),
-            precision: &train.precision,
+            precision: train.precision.name(),
             batch: match self.graph {
                 Graph::Eval => train.eval_batch_size,
                 _ => self.plan.replica_batch(),

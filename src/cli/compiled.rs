@@ -38,8 +38,8 @@ pub struct Program {
 /// # Errors
 /// A device that cannot be started, or programs that do not compile.
 pub fn programs(plan: &Plan) -> anyhow::Result<Vec<Program>> {
-    plan.engine()?.only_pjrt("what a compiler says of a program")?;
-    let device = Pjrt::open(plan.run.device.kind.parse()?, plan.plugin(), plan.replicas())?;
+    plan.engine().only_pjrt("what a compiler says of a program")?;
+    let device = Pjrt::open(plan.run.device.kind, plan.plugin(), plan.replicas())?;
     let (model, batch) = (plan.model()?, plan.replica_batch());
     let mut one = plan.clone();
     one.run.train.steps_per_launch = 1;

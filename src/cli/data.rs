@@ -28,7 +28,7 @@ enum Command {
     /// Download a public data set into the cache, or verify the cached copy
     Fetch {
         /// Name of the data set
-        #[arg(value_parser = PossibleValuesParser::new(fetch::SOURCES.iter().map(|source| source.name)))]
+        #[arg(value_parser = PossibleValuesParser::new(fetch::sources().map(|source| source.name)))]
         name: String,
     },
     /// Write examples as the network receives them in training or evaluation

@@ -101,9 +101,8 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
 impl Args {
     fn build(&self, plan: &Plan) -> anyhow::Result<(Computation, Vec<Alias>)> {
         let model = plan.model()?;
-        let dims = model.input_dims();
-        let form = plan.run.form(&dims, model.classes());
-        let [train_examples, test_examples] = plan.data_set()?.examples(form.examples);
+        let generated = plan.run.generated_examples();
+        let [train_examples, test_examples] = plan.run.data.set.examples([generated; 2]);
         let trainer = Trainer { plan, model: &*model };
         Ok(match self.graph {
             Graph::Step => trainer.launch(train_examples)?,
@@ -127,8 +126,8 @@ impl Args {
 
 /// Returns the graph after compilation by the plugin.
 fn optimized(plan: &Plan, computation: &Computation, aliases: &[Alias], format: Format) -> anyhow::Result<Vec<u8>> {
-    plan.engine()?.only_pjrt("--optimized: the graph as compiled")?;
-    let device = Pjrt::open(plan.run.device.kind.parse()?, plan.plugin(), plan.replicas())?;
+    plan.engine().only_pjrt("--optimized: the graph as compiled")?;
+    let device = Pjrt::open(plan.run.device.kind, plan.plugin(), plan.replicas())?;
     let executable = device.executable(computation, aliases, plan.replicas())?;
     let bytes = executable.compiled().optimized_hlo()?;
     Ok(match format {

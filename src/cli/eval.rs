@@ -16,7 +16,7 @@ use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, named_set, test_set};
 use crate::checkpoint;
 use crate::config::{MAX_CONFIG_BYTES, Run};
 use crate::cost::both;
-use crate::data::sets::{Examples, Set};
+use crate::data::sets::{DataSet, Examples};
 use crate::device::Device;
 use crate::files;
 use crate::prediction::{self, SparsePredictor};
@@ -186,7 +186,7 @@ impl Args {
 }
 
 /// The data set, and its folder, of the run that a checkpoint is of: by the configuration beside it, else by its own.
-fn data_of_run(path: &Path, network: &Recognised) -> anyhow::Result<(Set, String)> {
+fn data_of_run(path: &Path, network: &Recognised) -> anyhow::Result<(&'static DataSet, String)> {
     let beside = path.with_file_name(checkpoint::CONFIG);
     let stored = match files::read_text(&beside, MAX_CONFIG_BYTES) {
         Ok(text) => Some(Run::from_toml(&text, &beside.display().to_string())?),
@@ -203,8 +203,8 @@ fn data_of_run(path: &Path, network: &Recognised) -> anyhow::Result<(Set, String
         "" => String::new(),
         dir => format!(", in {}", escape::name(dir)),
     };
-    note!("evaluating on the data of the run: {}{folder}", run.data.name);
-    Ok((Set::find(&run.data.name)?, run.data.dir))
+    note!("evaluating on the data of the run: {}{folder}", run.data.set.name);
+    Ok((run.data.set, run.data.dir))
 }
 
 /// By sparse kernels where there is a predictor, else on the device.

@@ -7,6 +7,7 @@ use toml::{Table as Toml, Value};
 use super::cost::times;
 use super::run_args::{RunArgs, pair};
 use crate::config::{Error, Plan, Pruned, Replacement, Run};
+use crate::named::Named;
 use crate::report::table::{Style, Table};
 use crate::sparse::{Budget, Keep};
 
@@ -169,7 +170,7 @@ impl LearningRate {
         let last = gradient_steps.saturating_sub(1) as i64;
         let steps = (0..=4).map(|quarter| last * quarter / 4);
         LearningRate {
-            schedule: plan.learning_rate.name(),
+            schedule: plan.learning_rate.kind().name(),
             boundaries,
             values,
             samples: steps.map(|step| (step, plan.learning_rate.at(step))).collect(),

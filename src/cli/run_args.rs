@@ -8,10 +8,11 @@ use models::Precision;
 
 use crate::checkpoint::{self, Metadata};
 use crate::config::{Error, Layers, Plan, preset_of};
-use crate::data::sets::{Examples, Form, Set};
+use crate::data::sets::{self, DataSet, ExampleSpec, Examples};
 use crate::data::{Split, folder, pipeline};
 use crate::device::Device;
 use crate::engine::EngineKind;
+use crate::named;
 use crate::pjrt::DeviceKind;
 use crate::train::recognise::{Recognised, recognise};
 
@@ -323,8 +324,8 @@ impl RunArgs {
             Some(dir) if is_folder(dir) => {
                 let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
                 // Fashion-MNIST uses MNIST's file names. The reader reports missing files.
-                let set = folder::recognise(&absolute).ok().filter(|set| *set != Set::Mnist);
-                let name = set.map(|set| set.name().into());
+                let set = folder::detect(&absolute).ok().filter(|&set| set != &sets::MNIST);
+                let name = set.map(|set| set.name.into());
                 (name, Some(absolute.to_string_lossy().into_owned().into()))
             }
             Some(name) => (Some(name.into()), None),
@@ -367,17 +368,17 @@ impl DeviceArgs {
 
 /// Whether `--data` is a folder: it looks like a path, or exists and is not a known name.
 fn is_folder(data: &str) -> bool {
-    Set::find(data).is_err() && (data.contains(std::path::is_separator) || data == "." || Path::new(data).exists())
+    sets::find(data).is_err() && (data.contains(std::path::is_separator) || data == "." || Path::new(data).exists())
 }
 
 /// Returns the data set of `--data` and its folder, which is empty for a name.
 ///
 /// # Errors
 /// An unknown name, or a folder that holds no data set.
-pub fn named_set(data: &str) -> crate::data::Result<(Set, &str)> {
+pub fn named_set(data: &str) -> crate::data::Result<(&'static DataSet, &str)> {
     match is_folder(data) {
-        true => Ok((folder::recognise(Path::new(data))?, data)),
-        false => Ok((Set::find(data)?, "")),
+        true => Ok((folder::detect(Path::new(data))?, data)),
+        false => Ok((sets::find(data)?, "")),
     }
 }
 
@@ -386,11 +387,15 @@ pub fn named_set(data: &str) -> crate::data::Result<(Set, &str)> {
 ///
 /// # Errors
 /// Files that cannot be fetched or read.
-pub fn test_set((set, folder): (Set, &str), network: &Recognised, skip_corrupt: usize) -> anyhow::Result<Examples> {
+pub fn test_set(
+    (set, folder): (&DataSet, &str),
+    network: &Recognised,
+    skip_corrupt: usize,
+) -> anyhow::Result<Examples> {
     let (dims, classes) = (network.model.input_dims(), network.model.classes());
-    let mut form = match &network.run {
-        Some(run) => run.form(&dims, classes),
-        None => Form {
+    let mut spec = match &network.run {
+        Some(run) => run.example_spec(&dims, classes),
+        None => ExampleSpec {
             dims: &dims,
             classes,
             examples: [256; 2],
@@ -399,8 +404,8 @@ pub fn test_set((set, folder): (Set, &str), network: &Recognised, skip_corrupt: 
             skip_corrupt: 0,
         },
     };
-    form.skip_corrupt = skip_corrupt;
-    Ok(set.open(folder, Split::Test, &form)?)
+    spec.skip_corrupt = skip_corrupt;
+    Ok(set.open(folder, Split::Test, &spec)?)
 }
 
 /// How to interpret a checkpoint.
@@ -413,7 +418,7 @@ pub struct NetworkArgs {
     #[arg(long, value_name = "N")]
     pub image_size: Option<usize>,
     /// Precision of activations, f32 or bf16 [default: from the run]
-    #[arg(long, value_name = "NAME", value_parser = precision)]
+    #[arg(long, value_name = "NAME", value_parser = named::flag::<Precision>)]
     pub precision: Option<Precision>,
 }
 
@@ -429,11 +434,6 @@ impl NetworkArgs {
         network.precision = self.precision.unwrap_or(network.precision);
         Ok((network, metadata))
     }
-}
-
-fn precision(name: &str) -> Result<Precision, String> {
-    let named = Precision::ALL.into_iter().find(|precision| precision.name() == name);
-    named.ok_or_else(|| format!("expected {}", Precision::ALL.map(Precision::name).join(" or ")))
 }
 
 /// Parses a TOML value; text that is not TOML is a string, so `--set method.name=set` needs no quotes.

@@ -37,7 +37,7 @@ pub struct Args {
 pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
     let plan = args.plan()?;
     plan.check_complete()?;
-    plan.data_set()?.check(&plan.run.data.dir)?;
+    plan.run.data.set.check(&plan.run.data.dir)?;
     let group = args.processes.join(&plan)?;
     let starting = group.clone().map(leave_on_signal);
     let done = run_in(&args, &plan, group.clone(), json, stop);
@@ -120,7 +120,7 @@ fn announce(plan: &Plan) {
     crate::report::note!(
         "{} on {}: {} at sparsity {}{}; in all {} of {} maskable weights, sparsity {:.4}; {} iterations, in {}{processes}",
         plan.run.model.name,
-        plan.run.data.name,
+        plan.run.data.set.name,
         plan.method.name,
         plan.run.sparsity.target,
         own_sparsities(plan),

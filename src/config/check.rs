@@ -1,14 +1,8 @@
-//! Names and ranges of single values; errors that carry the key of the value at fault.
+//! Ranges of single values; errors that carry the key of the value at fault.
 
-use super::learning_rate::SCHEDULES;
 use super::{Error, LayerSparsity, LearningRate, Run, Train};
-use crate::data::imagenet;
-use crate::data::pixels::Preprocessing;
-use crate::data::sets::Set;
-use crate::engine::EngineKind;
-use crate::pjrt::DeviceKind;
+use crate::named::Named;
 use crate::sparse;
-use models::Precision;
 
 /// Bound on the examples of one launch, whose indices the host holds: 256 MB.
 const MAX_LAUNCH_EXAMPLES: u64 = 1 << 26;
@@ -18,40 +12,6 @@ const MAX_ITERATIONS: u64 = 100_000_000;
 
 /// Most threads that data may be read by.
 const MAX_THREADS: usize = 1024;
-
-pub(super) fn names(run: &Run) -> Result<(), Error> {
-    let known = |key: &'static str, what, name: &str, names: &[&'static str]| match names.contains(&name) {
-        true => Ok(()),
-        false => Err(at(key)(sparse::Error::unknown(what, name, names.iter().copied()))),
-    };
-    known(
-        "data.name",
-        "data set or folder",
-        &run.data.name,
-        &Set::ALL.map(|(name, _)| name),
-    )?;
-    let ways = Preprocessing::ALL.map(|(name, _)| name);
-    if let Some(name) = &run.data.preprocessing {
-        known("data.preprocessing", "preprocessing", name, &ways)?;
-    }
-    if let Some(name) = &run.data.pictures {
-        known(
-            "data.pictures",
-            "preparation of pictures",
-            name,
-            &imagenet::Kind::ALL.map(|(name, _)| name),
-        )?;
-    }
-    let schedule = &run.learning_rate.schedule;
-    known("learning_rate.schedule", "learning-rate schedule", schedule, &SCHEDULES)?;
-    let precisions = Precision::ALL.map(Precision::name);
-    known("train.precision", "precision", &run.train.precision, &precisions)?;
-    let kinds = DeviceKind::ALL.map(DeviceKind::name);
-    known("device.kind", "device", &run.device.kind, &kinds)?;
-    let engines = EngineKind::ALL.map(EngineKind::name);
-    let engine = run.device.engine.as_deref();
-    engine.map_or(Ok(()), |engine| known("device.engine", "engine", engine, &engines))
-}
 
 pub(super) fn numbers(run: &Run) -> Result<(), Error> {
     sparsity(run)?;
@@ -68,8 +28,8 @@ pub(super) fn numbers(run: &Run) -> Result<(), Error> {
     }
     replicas(run)?;
     match run.data.examples {
-        Some(examples) if !Set::find(&run.data.name).is_ok_and(Set::is_made_up) => {
-            let expected = format!("nothing: data set {} has its own number", run.data.name);
+        Some(examples) if !run.data.set.is_generated() => {
+            let expected = format!("nothing: data set {} has its own number", run.data.set.name());
             Err(value("data.examples", examples, expected))
         }
         Some(examples) => whole("data.examples", examples as u64),

@@ -69,11 +69,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same error with who said it.
+    /// The same error with another origin.
     #[must_use]
-    pub fn said_by(mut self, said: String) -> Self {
+    pub fn with_origin(mut self, new: String) -> Self {
         if let Error::Toml { origin, .. } | Error::Value { origin, .. } | Error::Sparse { origin, .. } = &mut self {
-            *origin = said;
+            *origin = new;
         }
         self
     }

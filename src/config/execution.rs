@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Plan, Run, check::value};
 use crate::engine::EngineKind;
+use crate::pjrt::DeviceKind;
 
 /// How masked layers are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -102,14 +103,14 @@ impl Plan {
 
     /// What keeps this run from sparse execution: a key, its value, and what it would have to be.
     fn masked_only(&self) -> Option<(&'static str, String, &'static str)> {
-        let engine = self.engine().unwrap_or_default();
+        let engine = self.engine();
         let Run { device, train, .. } = &self.run;
-        if device.kind != "cpu" {
-            Some(("device.kind", device.kind.clone(), "cpu"))
+        if device.kind != DeviceKind::Cpu {
+            Some(("device.kind", device.kind.to_string(), "cpu"))
         } else if engine == EngineKind::Xla {
             Some(("device.engine", engine.to_string(), "pjrt or interpreter"))
-        } else if self.precision != Precision::F32 {
-            Some(("train.precision", train.precision.clone(), "f32"))
+        } else if train.precision != Precision::F32 {
+            Some(("train.precision", train.precision.name().to_owned(), "f32"))
         } else if self.method.straight_through {
             Some((
                 "method.name",

@@ -5,10 +5,9 @@ use std::path::Path;
 use toml::Value;
 
 use super::check::value;
-use super::{Error, Layers, Run};
+use super::{Error, Layers, Run, ScheduleKind};
 use crate::data::folder::{self, Contents};
 use crate::data::records::{CLASSES, EXAMPLES};
-use crate::data::sets::Set;
 use crate::report::escape;
 use crate::sparse::{Keep, Method};
 
@@ -41,10 +40,10 @@ impl Layers {
     pub fn fitted(mut self) -> Result<Self, Error> {
         let run = self.run()?;
         let recipe_stands = LENGTHS.iter().any(|key| self.is_from_recipe(key));
-        if run.data.name != Set::ImageNet.name() || !recipe_stands {
+        if !run.data.set.is_streamed() || !recipe_stands {
             return Ok(self);
         }
-        let Ok(dir) = Set::ImageNet.folder(&run.data.dir) else {
+        let Ok(dir) = run.data.set.folder(&run.data.dir) else {
             return Ok(self);
         };
         let contents = match folder::contents(&dir) {
@@ -143,7 +142,7 @@ fn note(contents: &Contents, dir: &Path, values: &[String]) -> String {
 
 /// Epochs of a recipe on its own data set.
 fn epochs(recipe: &Run) -> f64 {
-    let published = Set::find(&recipe.data.name).map_or(1, |set| set.examples([1; 2])[0]);
+    let published = recipe.data.set.examples([1; 2])[0];
     let examples = recipe.learning_rate.examples_per_epoch.unwrap_or(published as u64);
     (recipe.train.iterations * recipe.train.batch_size as u64) as f64 / examples as f64
 }
@@ -159,11 +158,12 @@ fn batch_size(run: &Run, recipe: usize, pictures: usize) -> usize {
 /// What an epoch is, and of a schedule over steps the boundaries.
 fn rate(run: &Run, recipe: &Run, pictures: usize, ratio: f64) -> Vec<(&'static str, Value)> {
     let mut values = vec![];
-    let counts_epochs = ["epochs", "sgdr"].contains(&run.learning_rate.schedule.as_str());
+    let counts_epochs = run.learning_rate.schedule.counts_epochs();
     if counts_epochs || recipe.learning_rate.examples_per_epoch.is_some() {
         values.push(("learning_rate.examples_per_epoch", whole(pictures as f64)));
     }
-    if recipe.learning_rate.schedule == "piecewise" && run.learning_rate.schedule == "piecewise" {
+    let piecewise = |run: &Run| run.learning_rate.schedule == ScheduleKind::Piecewise;
+    if piecewise(recipe) && piecewise(run) {
         let mut previous = 0;
         let boundaries = recipe.learning_rate.boundaries.iter().map(|&at| {
             previous = scaled(at, ratio).max(previous + 1);

@@ -119,12 +119,12 @@ impl Layers {
         })
     }
 
-    /// [`Layers::plan`] for a list of maskable layers in the place of the model's.
+    /// [`Layers::plan`] for a list of maskable layers instead of the model's.
     ///
     /// # Errors
     /// As [`Layers::plan`].
     pub fn plan_for(&self, params: Vec<models::Param>) -> Result<Plan, Error> {
-        Plan::with_params(self.run()?, params).map_err(|error| self.located(error))
+        Plan::for_params(self.run()?, params).map_err(|error| self.located(error))
     }
 
     /// Refuses two sparsities of the first or last layer from the command line, one by its place and one by its name.
@@ -216,7 +216,7 @@ impl Layers {
             // A key below the one at fault: `--set sparsity.layers.layer1.scale=2`.
             let below = format!("{origin}.");
             let below = self.origins.iter().find(|(key, _)| key.starts_with(&below));
-            let known = below.map(|(_, said)| said).or(known);
+            let known = below.map(|(_, origin)| origin).or(known);
             if let Some(known) = known {
                 *origin = known.clone();
             }

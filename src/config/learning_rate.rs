@@ -2,8 +2,49 @@
 //!
 //! `cos`, `log` and `pow` are the C library's float functions, as in TensorFlow.
 
-/// Names of the schedules.
-pub const SCHEDULES: [&str; 4] = ["piecewise", "epochs", "cosine", "sgdr"];
+use crate::named::Named;
+
+/// The shape of a learning-rate schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScheduleKind {
+    /// Piecewise constant over gradient steps; constant without boundaries.
+    Piecewise,
+    /// Piecewise constant over epochs, after a linear warm-up.
+    Epochs,
+    /// Half a cosine.
+    Cosine,
+    /// Cosines with restarts.
+    Sgdr,
+}
+
+impl ScheduleKind {
+    /// Whether it counts in epochs, not in gradient steps.
+    pub fn counts_epochs(self) -> bool {
+        match self {
+            ScheduleKind::Epochs | ScheduleKind::Sgdr => true,
+            ScheduleKind::Piecewise | ScheduleKind::Cosine => false,
+        }
+    }
+}
+
+impl Named for ScheduleKind {
+    const KIND: &'static str = "learning-rate schedule";
+    const ALL: &'static [Self] = &[
+        ScheduleKind::Piecewise,
+        ScheduleKind::Epochs,
+        ScheduleKind::Cosine,
+        ScheduleKind::Sgdr,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            ScheduleKind::Piecewise => "piecewise",
+            ScheduleKind::Epochs => "epochs",
+            ScheduleKind::Cosine => "cosine",
+            ScheduleKind::Sgdr => "sgdr",
+        }
+    }
+}
 
 /// A learning-rate schedule.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,14 +112,14 @@ impl Rate {
         }
     }
 
-    /// Its name.
-    pub fn name(&self) -> &'static str {
-        SCHEDULES[match self {
-            Rate::Piecewise(_) => 0,
-            Rate::Epochs(_) => 1,
-            Rate::Cosine { .. } => 2,
-            Rate::Sgdr(_) => 3,
-        }]
+    /// The shape of the schedule.
+    pub fn kind(&self) -> ScheduleKind {
+        match self {
+            Rate::Piecewise(_) => ScheduleKind::Piecewise,
+            Rate::Epochs(_) => ScheduleKind::Epochs,
+            Rate::Cosine { .. } => ScheduleKind::Cosine,
+            Rate::Sgdr(_) => ScheduleKind::Sgdr,
+        }
     }
 
     /// Gradient steps after which the value drops to another constant, with the values before, between and after.

@@ -1,8 +1,9 @@
 //! Schedules of a run, stretched by its multiplier.
 
 use super::check::{value, within, within_range};
-use super::learning_rate::{Epochs, Piecewise, Rate, Sgdr};
+use super::learning_rate::{Epochs, Piecewise, Rate, ScheduleKind, Sgdr};
 use super::{Error, LearningRate, MaskUpdate, Run};
+use crate::named::Named;
 use crate::sparse::{self, Budget, Gradual, Schedule};
 
 /// `int(step * k)`, as the original scales its steps (reference 4.1).
@@ -102,8 +103,8 @@ pub(super) fn learning_rate(run: &Run, gradient_steps: impl FnOnce() -> u64) -> 
             "rates within the range of float32",
         ));
     }
-    Ok(match said.schedule.as_str() {
-        "epochs" => Rate::Epochs(Epochs {
+    Ok(match said.schedule {
+        ScheduleKind::Epochs => Rate::Epochs(Epochs {
             steps_per_epoch: steps_per_epoch(run)?,
             warmup: (said.warmup_epochs.unwrap_or(0.0) * k) as f32,
             base: base as f32,
@@ -113,7 +114,7 @@ pub(super) fn learning_rate(run: &Run, gradient_steps: impl FnOnce() -> u64) -> 
                 epochs.zip(drops(said, base)?).collect()
             },
         }),
-        "cosine" => Rate::Cosine {
+        ScheduleKind::Cosine => Rate::Cosine {
             base: base as f32,
             steps: match said.decay_steps {
                 Some(steps) => scaled(steps, k).max(1),
@@ -121,14 +122,14 @@ pub(super) fn learning_rate(run: &Run, gradient_steps: impl FnOnce() -> u64) -> 
             },
         },
         // The multiplier leaves the cycles as they are, as the original's does.
-        "sgdr" => Rate::Sgdr(Sgdr {
+        ScheduleKind::Sgdr => Rate::Sgdr(Sgdr {
             steps_per_epoch: steps_per_epoch(run)?,
             base: base as f32,
             first_cycle: said.cycle_epochs.unwrap_or(5.0),
             t_mul: said.t_mul.unwrap_or(1.5),
             m_mul: said.m_mul.unwrap_or(0.5),
         }),
-        _ => Rate::Piecewise(piecewise(said, base, k)?),
+        ScheduleKind::Piecewise => Rate::Piecewise(piecewise(said, base, k)?),
     })
 }
 
@@ -139,7 +140,7 @@ fn steps_per_epoch(run: &Run) -> Result<f32, Error> {
         None => {
             let expected = format!(
                 "the examples of an epoch, which schedule {} counts in",
-                run.learning_rate.schedule
+                run.learning_rate.schedule.name()
             );
             Err(value("learning_rate.examples_per_epoch", "missing", expected))
         }

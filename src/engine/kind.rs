@@ -1,7 +1,7 @@
 //! Engines by name.
 
 use super::Error;
-use crate::names::Unknown;
+use crate::named::Named;
 use std::str::FromStr;
 
 /// Which engine runs programs.
@@ -17,19 +17,20 @@ pub enum EngineKind {
     Interpreter,
 }
 
-impl EngineKind {
-    /// Every engine.
-    pub const ALL: [EngineKind; 3] = [EngineKind::Pjrt, EngineKind::Xla, EngineKind::Interpreter];
+impl Named for EngineKind {
+    const KIND: &'static str = "engine";
+    const ALL: &'static [Self] = &[EngineKind::Pjrt, EngineKind::Xla, EngineKind::Interpreter];
 
-    /// `pjrt`, `xla` or `interpreter`.
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             EngineKind::Pjrt => "pjrt",
             EngineKind::Xla => "xla",
             EngineKind::Interpreter => "interpreter",
         }
     }
+}
 
+impl EngineKind {
     /// Refuses any engine but [`EngineKind::Pjrt`], for `what` only a plugin gives.
     ///
     /// # Errors
@@ -52,8 +53,6 @@ impl FromStr for EngineKind {
     type Err = Error;
 
     fn from_str(given: &str) -> Result<Self, Error> {
-        let names = EngineKind::ALL.map(EngineKind::name);
-        let known = EngineKind::ALL.into_iter().find(|engine| engine.name() == given);
-        Ok(known.ok_or_else(|| Unknown::new("engine", given, names))?)
+        Ok(EngineKind::find(given)?)
     }
 }

@@ -192,13 +192,14 @@ pub fn enough(engine: &dyn Engine, replicas: usize) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::named::Named;
     use hlo::{DType, Graph, Shape};
 
     /// Those of this build.
     fn engines() -> impl Iterator<Item = Arc<dyn Engine>> {
         let built = |engine: &EngineKind| *engine != EngineKind::Xla || cfg!(feature = "xla-extension");
         let open = |engine| open(engine, DeviceKind::Cpu, None, 1).unwrap();
-        EngineKind::ALL.into_iter().filter(built).map(open)
+        EngineKind::ALL.iter().copied().filter(built).map(open)
     }
 
     /// The sum, and the first array again as one of another shape; the first parameter's memory becomes the sum's.

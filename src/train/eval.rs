@@ -32,7 +32,7 @@ impl<'a> Inference<'a> {
         Inference {
             model,
             preprocessing: plan.preprocessing,
-            precision: plan.precision,
+            precision: plan.run.train.precision,
             label_smoothing: plan.run.train.label_smoothing,
             replicas: plan.replicas(),
             sparse: &plan.sparse,

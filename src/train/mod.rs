@@ -9,7 +9,6 @@ mod group;
 pub mod inference;
 mod init;
 pub mod launch;
-mod optimizer;
 pub mod profile;
 pub mod recognise;
 pub mod replicas;

@@ -94,9 +94,9 @@ pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
     let family = Family::of(model.name()).unwrap_or(Family::MnistFc);
     Ok(Recognised {
         weights: specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect(),
-        precision: run.as_ref().map(Run::precision).unwrap_or_default(),
+        precision: run.as_ref().map(|run| run.train.precision).unwrap_or_default(),
         preprocessing: match &run {
-            Some(run) => run.preprocessing(),
+            Some(run) => run.data.preprocessing_for(family),
             None => Preprocessing::of(family),
         },
         label_smoothing: match &run {
@@ -158,7 +158,7 @@ fn network(checkpoint: &Checkpoint, asked: Option<&str>, image_size: Option<usiz
             Some(_) => "--model".to_owned(),
             None => checkpoint.path.display().to_string(),
         };
-        Error::Config(config::refused(error).said_by(origin))
+        Error::Config(config::Error::from(error).with_origin(origin))
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 use crate::checkpoint::{Checkpoint, Mode, RunDir};
-use crate::config::{self, FREE_KEYS, Plan, Run};
+use crate::config::{self, FREE_KEYS, Plan, Run, ScheduleKind};
 use crate::report::escape;
 
 /// The checkpoint to go on from, `None` to start anew.
@@ -51,7 +51,8 @@ const LENGTH: [&str; 2] = ["train.iterations", "train.unit"];
 
 fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
     // Half a cosine over the whole run is another one over a longer run.
-    let ends_with_run = asked.learning_rate.schedule == "cosine" && asked.learning_rate.decay_steps.is_none();
+    let ends_with_run =
+        asked.learning_rate.schedule == ScheduleKind::Cosine && asked.learning_rate.decay_steps.is_none();
     let free = |key: &str| FREE_KEYS.contains(&key) && !(ends_with_run && LENGTH.contains(&key));
     let all = config::differences(stored, asked)?.into_iter();
     let tell = |(key, [has, asked]): (String, [String; 2])| format!("{key} (it has {has}, asked for {asked})");

@@ -17,7 +17,7 @@ use super::summary::Summary;
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::{self, Plan};
 use crate::data::Split;
-use crate::data::sets::{Examples, Form};
+use crate::data::sets::{ExampleSpec, Examples};
 use crate::device::Device;
 use crate::engine::{self, Arg, Buffer, Program};
 use crate::processes::Group;
@@ -121,7 +121,7 @@ impl<'a> Session<'a> {
         let (dims, classes) = (model.input_dims(), model.classes());
         // The device starts and compiles while the examples are read.
         let (data, device) = std::thread::scope(|scope| {
-            let load = || load(plan, &plan.run.form(&dims, classes));
+            let load = || load(plan, &plan.run.example_spec(&dims, classes));
             let data = threads::spawn(scope, "data", load);
             let device = Device::of(plan, group);
             let data = data.map_err(crate::data::Error::Thread).map(|data| data.join());
@@ -463,10 +463,10 @@ fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usi
     Ok(device.replicated(&computation, &aliases)?)
 }
 
-/// Both splits of the run's data set, fetched when absent, in the form that the model takes.
-fn load(plan: &Plan, form: &Form) -> Result<[Examples; 2]> {
-    let set = plan.data_set()?;
-    let load = |split| set.open(&plan.run.data.dir, split, form);
+/// Both splits of the run's data set, fetched if absent, in the shape that the model takes.
+fn load(plan: &Plan, spec: &ExampleSpec) -> Result<[Examples; 2]> {
+    let set = plan.run.data.set;
+    let load = |split| set.open(&plan.run.data.dir, split, spec);
     Ok([load(Split::Train)?, load(Split::Test)?])
 }
 

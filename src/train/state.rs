@@ -59,7 +59,7 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
         .iter()
         .filter_map(|p| Some(of(p.mask.clone()?, DType::Pred, p)));
     let slots = plan.params.iter().flat_map(|p| {
-        let slots = plan.optimizer.slots_of(&p.name).into_iter();
+        let slots = plan.run.optimizer.rule.slots_of(&p.name).into_iter();
         slots.map(|slot| of(slot, DType::F32, p))
     });
     let averages = plan
@@ -79,8 +79,8 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
         .params
         .iter()
         .filter_map(|p| Some(scalar(threshold(plan, p)?, DType::F32)));
-    let shared = plan.optimizer.scalars().iter();
-    let shared = shared.map(|&name| scalar(name.into(), DType::F32));
+    let shared = plan.run.optimizer.rule.scalar_names().into_iter();
+    let shared = shared.map(|name| scalar(name.into(), DType::F32));
     let last = last_update(plan.method.order).map(|(name, dtype)| scalar(name.into(), dtype));
     params
         .chain(masks)
@@ -133,9 +133,9 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
         state.insert(statistic.name.clone(), Literal::new(&statistic.dims, &values));
     }
     let optimizer = &plan.run.optimizer;
-    let powers = [optimizer.beta1, optimizer.beta2];
-    for (name, power) in plan.optimizer.scalars().iter().zip(powers) {
-        state.insert(name.to_string(), Literal::scalar(power as f32));
+    for scalar in optimizer.rule.scalars {
+        let value = (scalar.factor)(optimizer) as f32;
+        state.insert(scalar.name.to_string(), Literal::scalar(value));
     }
     let last = Counters::start(plan.method.order, &plan.schedule).last;
     if let Some((name @ LAST_UPDATE, _)) = last_update(plan.method.order) {

@@ -4,10 +4,10 @@
 //! are the same on every device and in `plan`, see [`Row`]); the device says which.
 
 use super::launch::in_place;
-use super::optimizer::Step;
 use super::state::{self, GLOBAL_STEP, IS_PRUNED, LAST_PRUNING, LAST_UPDATE, State, specs};
 use super::update::Evidence;
 use crate::config::Plan;
+use crate::optimizer::{Coefficients, Parameter, Step};
 use crate::rng;
 use crate::sparse::{self, Counters, Keep, Tick};
 use hlo::random::Key;
@@ -252,7 +252,7 @@ impl Trainer<'_> {
             .map(|p| p.name.clone())
             .zip(effective.iter().copied());
         let statistics = plan.statistics.iter().map(|s| (s.name.clone(), state.get(&s.name)));
-        let net = Net::new(g, Mode::Train(key), kernels.chain(statistics)).with_precision(plan.precision);
+        let net = Net::new(g, Mode::Train(key), kernels.chain(statistics)).with_precision(plan.run.train.precision);
         net.normalised_over(self.normalised_over())
     }
 
@@ -293,8 +293,15 @@ impl Trainer<'_> {
         // Of a step that is replaced not even an infinite gradient may leave a trace, and 0 times that is no number. Where
         // none ever is, this lets XLA's CPU compiler make the gradient where it is used, without an array for it.
         let taken = scheduled.advance.gt(0.0);
-        let scalars = state.get_all(plan.optimizer.scalars());
-        let step = Step::new(plan.optimizer, settings, scheduled, taken, &scalars);
+        let (optimizer, shared) = (settings.rule, settings.rule.scalar_names());
+        let scalars = state.get_all(&shared);
+        let coefficients = Coefficients {
+            rate: scheduled.rate,
+            decay: scheduled.decay,
+            advance: scheduled.advance,
+            taken,
+        };
+        let step = Step::new(settings, coefficients, &scalars);
         for (param, &gradient) in plan.params.iter().zip(gradients) {
             let weights = state.get(&param.name);
             let mask = param.mask.as_deref();
@@ -305,12 +312,16 @@ impl Trainer<'_> {
                 gradient = gradient + weights * settings.weight_decay;
             }
             let gradient = where_true(taken, gradient);
-            let slots = plan.optimizer.slots_of(&param.name);
-            let (weights, after) = step.apply(weights, &state.get_all(&slots), gradient);
+            let slots = optimizer.slots_of(&param.name);
+            let (weights, after) = step.apply(Parameter {
+                weights,
+                slots: &state.get_all(&slots),
+                gradient,
+            });
             state.set(&param.name, weights);
             state.set_all(&slots, after);
         }
-        state.set_all(plan.optimizer.scalars(), step.advance(&scalars));
+        state.set_all(&shared, step.advance(&scalars));
         state.set(
             GLOBAL_STEP,
             state.get(GLOBAL_STEP) + scheduled.advance.convert(DType::S64),

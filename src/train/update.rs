@@ -149,7 +149,7 @@ impl Trainer<'_> {
     fn take_in<'g>(&self, state: &mut State<'g>, (param, mask): (&Param, &str), after: Layer<'g>) {
         state.set(&param.name, after.weights);
         state.set(mask, after.mask);
-        state.set_all(&self.plan.optimizer.slots_of(&param.name), after.slots);
+        state.set_all(&self.plan.run.optimizer.rule.slots_of(&param.name), after.slots);
         if let (Some(name), Some(threshold)) = (state::threshold(self.plan, param), after.threshold) {
             state.set(&name, threshold);
         }
@@ -162,7 +162,7 @@ impl Trainer<'_> {
         Layer {
             weights: state.get(&param.name),
             mask: state.get(mask),
-            slots: state.get_all(&self.plan.optimizer.slots_of(&param.name)),
+            slots: state.get_all(&self.plan.run.optimizer.rule.slots_of(&param.name)),
             threshold: state::threshold(self.plan, param)
                 .filter(|_| self.plan.run.prune.threshold_decay != 0.0)
                 .map(|name| state.get(&name)),

@@ -56,7 +56,7 @@ pub fn plan(preset: &str, model: &Small, values: &[(&[&str], toml::Value)]) -> P
     run.sparsity
         .layers
         .retain(|name, _| name == "layer3" && model.0.len() > 3);
-    Plan::with_params(run, model.params()).unwrap()
+    Plan::for_params(run, model.params()).unwrap()
 }
 
 /// Training of a plan on random data.

@@ -5,6 +5,7 @@ use std::fs;
 
 use hlo::{DType, Literal};
 use rigl_xla::config::Run;
+use rigl_xla::engine::EngineKind;
 
 use crate::common::runs::{Runs, small_mnist};
 use crate::common::{json, rigl_xla};
@@ -70,10 +71,10 @@ fn the_engine_is_recorded_and_may_change() {
         let text = fs::read_to_string(runs.path("run").join("config.toml")).unwrap();
         Run::from_toml(&text, "config.toml").unwrap().device.engine
     };
-    assert_eq!(engine().as_deref(), Some("pjrt"));
+    assert_eq!(engine(), Some(EngineKind::Pjrt));
     let more = ["--engine", "interpreter", "--steps", "6", "--resume"];
     let done = runs.train("run", &[&SHORT[2..], &more].concat());
-    assert_eq!((&done["steps"], engine().as_deref()), (&6.into(), Some("interpreter")));
+    assert_eq!((&done["steps"], engine()), (&6.into(), Some(EngineKind::Interpreter)));
     let checkpoint = runs.checkpoint_path("run", 6);
     let eval = |engine| {
         let which = ["eval", "--checkpoint", checkpoint.to_str().unwrap(), "--engine", engine];

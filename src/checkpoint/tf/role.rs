@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::optimizer::{OPTIMIZERS, Optimizer};
+
 /// Role of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,9 +50,7 @@ impl Role {
             "gamma" => Role::Gamma,
             "beta" => Role::Beta,
             "moving_mean" | "moving_variance" => Role::Statistic,
-            "Momentum" | "Adam" | "Adam_1" | "RMSProp" | "RMSProp_1" | "Adagrad" | "beta1_power" | "beta2_power" => {
-                Role::Slot
-            }
+            name if is_slot(name) => Role::Slot,
             "threshold" | "ExponentialMovingAverage" | "biased" | "local_step" | "GradientAverage" | "explored" => {
                 Role::Record
             }
@@ -63,6 +63,12 @@ impl Role {
     pub fn is_training(self) -> bool {
         matches!(self, Role::Slot | Role::Record | Role::Step)
     }
+}
+
+/// Whether this is the suffix of an array that an optimizer keeps; includes some of TensorFlow's other optimizers.
+fn is_slot(name: &str) -> bool {
+    let of = |rule: &Optimizer| rule.slots.contains(&name) || rule.scalars.iter().any(|scalar| scalar.name == name);
+    OPTIMIZERS.into_iter().any(of) || ["RMSProp", "RMSProp_1", "Adagrad"].contains(&name)
 }
 
 impl fmt::Display for Role {

@@ -11,10 +11,10 @@ use crate::checkpoint::{self, Metadata};
 use crate::cli::run_args::{StreamArgs, named_set};
 use crate::data::batches::BatchOrder;
 use crate::data::pipeline::{Order, Part, Source};
-use crate::data::pixels::Preprocessing;
 use crate::data::records::Records;
-use crate::data::sets::{Examples, Form, Set};
-use crate::data::{Dataset, Split, imagenet, mnist};
+use crate::data::sets::{DataSet, ExampleSpec, Examples};
+use crate::data::{Dataset, Split, imagenet};
+use crate::named;
 use crate::report::note;
 
 /// Arguments of `data dump`.
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long)]
     normalised: bool,
     /// Decoding and resizing of pictures in TFRecords: original or antialiased
-    #[arg(long, value_name = "NAME", default_value = "original", value_parser = pictures)]
+    #[arg(long, value_name = "NAME", default_value = "original", value_parser = named::flag::<imagenet::Kind>)]
     pictures: imagenet::Kind,
     /// Do not augment training examples
     #[arg(long)]
@@ -59,14 +59,6 @@ enum SplitName {
     Train,
     #[value(alias = "validation")]
     Test,
-}
-
-fn pictures(name: &str) -> Result<imagenet::Kind, String> {
-    let all = imagenet::Kind::ALL;
-    let found = all.into_iter().find(|(known, _)| *known == name);
-    found
-        .map(|(_, kind)| kind)
-        .ok_or_else(|| format!("expected {}", all.map(|(name, _)| name).join(" or ")))
 }
 
 /// Examples to write.
@@ -88,16 +80,16 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let (set, folder) = named_set(&args.data)?;
     let dims = args.dims(set);
     let limit = args.limit as usize;
-    let form = Form {
+    let spec = ExampleSpec {
         dims: &dims,
-        classes: set.classes(),
+        classes: set.classes,
         examples: [limit; 2],
         seed: args.seed,
         pictures: args.pictures,
         skip_corrupt: args.stream.skip_corrupt,
     };
     let split = args.split();
-    let examples = set.open(folder, split, &form)?;
+    let examples = set.open(folder, split, &spec)?;
     let (image, n) = (examples.image(), limit.min(examples.len()));
     let dump = match examples {
         Examples::Whole(set) => args.whole(&set, n)?,
@@ -113,7 +105,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         tensors.push(("offset".to_string(), Literal::new(&[offsets.len()], &offsets)));
         metadata.extra.insert("files".into(), dump.files.join("\n"));
     }
-    let told = json!({
+    let report = json!({
         "output": args.output.display().to_string(),
         "examples": dump.labels.len(),
         "images": tensors[0].1.shape().to_string(),
@@ -121,11 +113,11 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     });
     checkpoint::save(&args.output, &tensors.into_iter().collect(), &metadata)?;
     match json {
-        true => crate::cli::print_json(&told),
+        true => crate::cli::print_json(&report),
         false => crate::cli::print(&format!(
             "{} examples, images {}, in {}\n",
             dump.labels.len(),
-            told["images"].as_str().unwrap_or_default(),
+            report["images"].as_str().unwrap_or_default(),
             args.output.display()
         )),
     }
@@ -140,12 +132,13 @@ impl Args {
     }
 
     /// Dimensions of an image.
-    fn dims(&self, set: Set) -> Vec<usize> {
-        let size = self.image_size.map(|size| size as usize);
-        match (size, set) {
-            (None, Set::Mnist | Set::FashionMnist) => vec![mnist::SIDE * mnist::SIDE],
-            (None, Set::Cifar10) => vec![32, 32, 3],
-            (size, _) => [vec![size.unwrap_or(224); 2], vec![3]].concat(),
+    fn dims(&self, set: &DataSet) -> Vec<usize> {
+        match (self.image_size, set.dims) {
+            (None, Some(dims)) => dims.to_vec(),
+            (size, _) => {
+                let size = size.map_or(224, |size| size as usize);
+                vec![size, size, 3]
+            }
         }
     }
 
@@ -208,20 +201,15 @@ impl Args {
     }
 
     /// Joins the images into one array, normalised if requested.
-    fn images(&self, set: Set, image: &Shape, bytes: Vec<u8>) -> anyhow::Result<Literal> {
+    fn images(&self, set: &DataSet, image: &Shape, bytes: Vec<u8>) -> anyhow::Result<Literal> {
         let n = bytes.len() / image.bytes();
         let of = |n: usize, dtype| Shape::new(dtype, [&[n][..], &image.dims[..]].concat());
         if !self.normalised {
             return Literal::from_bytes(of(n, image.dtype), bytes).context("images");
         }
-        let way = match set {
-            Set::Mnist | Set::FashionMnist => Preprocessing::Mnist,
-            Set::Cifar10 => Preprocessing::Cifar,
-            Set::ImageNet | Set::Synthetic | Set::Null => Preprocessing::ImageNet,
-        };
         let one = of(1, image.dtype);
         let graph = Graph::function("normalise", &[("images".to_string(), one.clone())], |_, inputs| {
-            vec![way.apply(inputs[0])]
+            vec![set.preprocessing.apply(inputs[0])]
         })?;
         let mut normalised = Vec::with_capacity(n * of(1, DType::F32).bytes());
         for image in bytes.chunks_exact(one.bytes()) {

@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use self::antialiased::Antialiased;
 use self::bicubic::Bicubic;
 use super::picture::{self, Dct, Header, Pixels, Window};
+use crate::named::Named;
 
 pub use self::crop::{Bits, Bounds, WHOLE, central, distorted};
 
@@ -42,10 +43,19 @@ pub enum Kind {
     Antialiased,
 }
 
-impl Kind {
-    /// Every variant with its name.
-    pub const ALL: [(&'static str, Kind); 2] = [("original", Kind::Original), ("antialiased", Kind::Antialiased)];
+impl Named for Kind {
+    const KIND: &'static str = "preparation of pictures";
+    const ALL: &'static [Self] = &[Kind::Original, Kind::Antialiased];
 
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Original => "original",
+            Kind::Antialiased => "antialiased",
+        }
+    }
+}
+
+impl Kind {
     fn dct(self) -> Dct {
         match self {
             Kind::Original => Dct::Fast,

@@ -1,0 +1,276 @@
+//! The configuration of a run: sections, keys and their TOML form.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Execution, LearningRate, MaskUpdate, Method, Optimizer, Prune, Sparsity, Train};
+use crate::data::imagenet;
+use crate::data::pixels::Preprocessing;
+use crate::data::sets::DataSet;
+use crate::engine::EngineKind;
+use crate::named;
+use crate::pjrt::DeviceKind;
+
+/// A whole run, as said. Strings left empty mean "choose for me".
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Network.
+    pub model: Model,
+    /// Examples.
+    pub data: Data,
+    /// Rule of the gradient step.
+    pub optimizer: Optimizer,
+    /// Learning rate over gradient steps.
+    pub learning_rate: LearningRate,
+    /// How connections are chosen.
+    pub method: Method,
+    /// How many weights are zero, and where.
+    pub sparsity: Sparsity,
+    /// When and how many connections move.
+    pub mask_update: MaskUpdate,
+    /// How sparsity grows under gradual pruning.
+    #[serde(default)]
+    pub prune: Prune,
+    /// Length and rhythm of training.
+    pub train: Train,
+    /// What the state before the first iteration is taken from. Left out: it is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Init>,
+    /// Where it runs.
+    pub device: Device,
+    /// What it leaves behind.
+    pub output: Output,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// One of `models::NAMES`, or like one.
+    pub name: String,
+    /// Factor of the numbers of channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<f64>,
+    /// Layers of a residual network, where the name does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+    /// Units of the layers between, of `mnist-fc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<Vec<usize>>,
+    /// Number of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+    /// Height and width of an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<usize>,
+    /// Channels inside a block over its input channels, of `mobilenet-v2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expansion: Option<f64>,
+    /// Share of activations that training drops, of a wide residual network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// The data set, which determines the file format.
+    #[serde(rename = "name", with = "named")]
+    pub set: &'static DataSet,
+    /// Folder with its files; empty for the cache.
+    pub dir: String,
+    /// How pixels become the network's input: `mnist`, `cifar` or `imagenet`, as the original's driver of that name does
+    /// it. Left out: as the network's driver.
+    #[serde(default, with = "named::optional", skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Preprocessing>,
+    /// Whether training changes images at random, where the preprocessing does. Left out: yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<bool>,
+    /// Examples of `synthetic` or `null`, for training and again for testing. Left out: two batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<usize>,
+    /// How pictures of `imagenet` are decoded and resized: `original`, or `antialiased`, as is usual today. Left out:
+    /// `original`.
+    #[serde(default, with = "named::optional", skip_serializing_if = "Option::is_none")]
+    pub pictures: Option<imagenet::Kind>,
+    /// Threads that read and decode `imagenet`, at least 1. Left out: one per core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Batches that they begin ahead, at least 1. Left out: as many as two launches have, or as keep them busy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<usize>,
+    /// Corrupt records of `imagenet` that are left out before one is an error. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_corrupt: Option<usize>,
+}
+
+/// `[init]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Init {
+    /// Checkpoint in safetensors form, or the folder of a run: its newest.
+    pub file: String,
+    /// How much of it.
+    #[serde(default)]
+    pub take: Take,
+}
+
+/// How much of a checkpoint a run begins with; the rest is as in any new run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Take {
+    /// Weights, biases, and what normalisations hold.
+    #[default]
+    Weights,
+    /// These and masks.
+    Masks,
+    /// Everything: optimizer slots, averages and counters too, so that the run of the checkpoint goes on.
+    State,
+}
+
+/// `[device]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// The kind of device.
+    #[serde(with = "named")]
+    pub kind: DeviceKind,
+    /// Plugin file or package; empty to search.
+    pub plugin: String,
+    /// What runs programs: `pjrt`, `xla` or `interpreter`. Left out: `pjrt`.
+    #[serde(default, with = "named::optional", skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineKind>,
+    /// How masked layers are computed. Left out: `auto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
+    /// Devices that train side by side, of all processes together, each on its part of every batch. Left out: one for each
+    /// process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<usize>,
+    /// Processes that share the replicas, each with the devices of its machine or some of them. Left out: one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<usize>,
+}
+
+/// `[output]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Run folder; empty for a name made from the run, under `runs/`.
+    pub dir: String,
+}
+
+impl Run {
+    /// The run that a text from [`Run::to_toml`] holds; `origin` is where the text stands, for messages.
+    ///
+    /// # Errors
+    /// [`Error::Toml`] when it is not TOML, lacks a key, or has an unknown one.
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
+        toml::from_str(text).map_err(|source| Error::Toml {
+            origin: origin.into(),
+            source,
+        })
+    }
+
+    /// The run as TOML that [`Layers::file`] reads back to the same run.
+    ///
+    /// # Errors
+    /// [`Error::Write`] when a value has no TOML form.
+    pub fn to_toml(&self) -> Result<String, Error> {
+        Ok(toml::to_string(self)?)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{LayerSparsity, Layers, PRESETS, Scaled, preset_of};
+    use super::*;
+
+    #[test]
+    fn every_preset_survives_toml_and_can_be_planned() {
+        for (name, _) in PRESETS {
+            let preset = Layers::preset(name).unwrap();
+            let run = preset.run().unwrap();
+            let text = run.to_toml().unwrap();
+            let read = Run::from_toml(&text, name).unwrap();
+            assert_eq!(read, run, "{name}");
+            assert_eq!(read.to_toml().unwrap(), text, "{name}");
+            let plan = preset.plan().unwrap();
+            let padded = format!("{name}-");
+            assert!(padded.contains(&format!("-{}-", plan.method.name)), "{name}");
+            // Its network and method lead back to it, or to the recipe that it varies.
+            let model = plan.model().unwrap();
+            assert!(
+                name.starts_with(preset_of(Some(model.name()), Some(plan.method.name))),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_written_run_replaces_the_preset_below_it() {
+        let mut run = Layers::preset("mnist-dense").unwrap().run().unwrap();
+        run.learning_rate.base = 0.1 + 0.2;
+        run.sparsity
+            .layers
+            .insert("a.b/c".into(), LayerSparsity::Scaled(Scaled { scale: 1.0 / 3.0 }));
+        run.output.dir = "a \"quoted\"\nname".into();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, run.to_toml().unwrap()).unwrap();
+        assert_eq!(
+            Layers::preset("mnist-rigl")
+                .unwrap()
+                .file(&path)
+                .unwrap()
+                .run()
+                .unwrap(),
+            run
+        );
+    }
+
+    #[test]
+    fn a_file_replaces_whole_values_and_set_reaches_inside() {
+        let rigl = || Layers::preset("mnist-rigl").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layers.toml");
+        std::fs::write(&path, "[sparsity]\nlayers = { layer1 = 0.5 }\n").unwrap();
+        let layers = rigl().file(&path).unwrap().run().unwrap().sparsity.layers;
+        assert_eq!(
+            layers.into_iter().collect::<Vec<_>>(),
+            [("layer1".into(), LayerSparsity::Fixed(0.5))]
+        );
+        let set = rigl()
+            .set("--set", &["sparsity", "layers", "layer2"], 0.25)
+            .unwrap()
+            .run()
+            .unwrap();
+        assert_eq!(set.sparsity.layers["layer2"].at(0.98), 0.25);
+        assert_eq!(set.sparsity.layers["layer3"].at(0.98), 0.0);
+    }
+
+    #[test]
+    fn an_endless_schedule_stays_endless_at_every_multiplier() {
+        let plan = |multiplier: f64| {
+            let layers = Layers::preset("mnist-rigl").unwrap();
+            let layers = layers.set("--set", &["mask_update", "end_step"], -1).unwrap();
+            let layers = layers.set("--set", &["mask_update", "anneal"], "constant").unwrap();
+            layers
+                .set("--multiplier", &["train", "multiplier"], multiplier)
+                .unwrap()
+                .plan()
+                .unwrap()
+        };
+        assert_eq!(plan(0.5).schedule.end_step, -1);
+        assert_eq!(plan(0.1).update_steps().last(), Some(11_800));
+    }
+
+    #[test]
+    fn state_counts_weights_slots_and_masks() {
+        let bytes = |preset| Layers::preset(preset).unwrap().plan().unwrap().state_bytes();
+        assert_eq!(bytes("mnist-dense"), 266_610 * 4 * 2);
+        assert_eq!(bytes("mnist-rigl"), 266_610 * 4 * 2 + 266_200);
+    }
+}
