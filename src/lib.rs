@@ -1,20 +1,13 @@
 //! Sparse training as compiled XLA programs: the library behind the program `rigl-xla`.
 //!
-//! * [`sparse`]: distributions, masks, schedules and mask updates, on arrays and as graphs.
 //! * [`config`], [`data`], [`train`], [`checkpoint`]: a run from its configuration to its files.
 //! * [`pjrt`], [`engine`], [`device`], [`processes`]: what executes programs.
 //! * [`prediction`]: sparse networks on the CPU, without a plugin.
 //! * [`cost`], [`aot`]: what a network costs, here and on devices that are not here.
 //!
-//! # Masks on plain arrays
-//!
-//! ```
-#![doc = include_str!("../examples/sparse_on_arrays.rs")]
-//! ```
+//! Graphs are in the crate `hlo`, networks in `models`, and methods (budgets, masks, schedules, mask updates) in `sparse`.
 //!
 //! # A network
-//!
-//! Models and graphs are in the crates `models` and `hlo`:
 //!
 //! ```
 #![doc = include_str!("../examples/own_model.rs")]
@@ -32,7 +25,6 @@ pub mod device;
 pub mod engine;
 pub mod files;
 pub mod named;
-mod names;
 pub mod optimizer;
 pub mod pages;
 pub mod pjrt;
@@ -40,10 +32,8 @@ pub mod prediction;
 pub mod processes;
 pub mod programs;
 pub mod report;
-pub mod rng;
 mod scratch;
 pub mod signals;
-pub mod sparse;
 mod threads;
 pub mod train;
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
 use models::Precision;
 
-use crate::names::Unknown;
 use crate::pjrt::DeviceKind;
+use sparse::names::Unknown;
 
 /// A value of a closed list, each with a name.
 pub trait Named: Copy + 'static {

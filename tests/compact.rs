@@ -12,10 +12,10 @@ use common::{error, json};
 use hlo::{DType, Literal, Shape};
 use rigl_xla::checkpoint::{Checkpoint, Metadata, load, save};
 use rigl_xla::data::{Split, mnist};
-use rigl_xla::rng::stream;
-use rigl_xla::sparse::compact::{Compressed, Connections, Passes, compressed};
 use rigl_xla::train::state::inference_specs;
 use serde_json::{Value, json as value};
+use sparse::dead_units::{Connections, LiveSize, Passes, live_size};
+use sparse::rng::stream;
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -64,12 +64,12 @@ fn assert_same_logits(before: &[f32], after: &[f32]) {
 }
 
 /// The original's report, from the masks of a checkpoint.
-fn counted(tensors: &BTreeMap<String, Literal>, passes: Passes) -> Compressed {
+fn counted(tensors: &BTreeMap<String, Literal>, passes: Passes) -> LiveSize {
     let layer = |i: usize| {
         let mask = &tensors[&format!("layer{i}/mask")];
         Connections::new(mask.dims()[0], mask.dims()[1], mask.to_bools().unwrap()).unwrap()
     };
-    compressed(&[1, 2, 3].map(layer), passes).unwrap()
+    live_size(&[1, 2, 3].map(layer), passes).unwrap()
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_trained_network_gets_smaller_and_stays_the_same() {
 }
 
 /// What `compact` does is told after training, and with every evaluation.
-fn assert_told(runs: &Runs, done: &Value, expected: &Compressed) {
+fn assert_told(runs: &Runs, done: &Value, expected: &LiveSize) {
     let told = &done["compressed"];
     assert_eq!(told["sizes"], value!(expected.sizes));
     let sparsities = told["sparsities"].as_array().unwrap();

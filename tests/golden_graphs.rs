@@ -6,9 +6,9 @@
 use hlo::{Computation, text};
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::data::mnist;
-use rigl_xla::sparse::select::Select;
 use rigl_xla::train::eval::{Inference, evaluation};
 use rigl_xla::train::step::Trainer;
+use sparse::select::Select;
 use std::path::Path;
 
 const METHODS: [&str; 4] = ["rigl", "set", "scratch", "dense"];

@@ -11,8 +11,8 @@ use common::{error, json, under};
 use hlo::{DType, Literal};
 use rigl_xla::checkpoint::{self, Metadata, save};
 use rigl_xla::data::{Split, synthetic};
-use rigl_xla::sparse::METHODS;
 use serde_json::{Value, json as value};
+use sparse::METHODS;
 
 /// WRN-10-1 on random images of 16 x 16, dropping out and augmenting; masks are updated at gradient steps 0, 2 and 4.
 const WIDE: &[&str] = &[

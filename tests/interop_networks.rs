@@ -15,7 +15,7 @@ use models::{Declaration, Draw, Init, Mode, Model, Net, Options, layers};
 use rigl_xla::checkpoint::{Metadata, save};
 use rigl_xla::engine::Pjrt;
 use rigl_xla::pjrt::{Arg, CompileOptions, DeviceKind};
-use rigl_xla::rng::{BoundedRng, Stream, stream};
+use sparse::rng::{BoundedRng, Stream, stream};
 
 const PACKAGES: &[&str] = &["jax==0.4.38", "numpy==2.2.6", "safetensors==0.5.3"];
 

@@ -16,9 +16,9 @@ use rigl_xla::config::{Layers, Plan};
 use rigl_xla::data::pixels::{Crop, Preprocessing};
 use rigl_xla::data::{Split, synthetic};
 use rigl_xla::named::Named;
-use rigl_xla::rng::stream;
 use rigl_xla::train::state;
 use serde_json::json as value;
+use sparse::rng::stream;
 
 const PACKAGES: &[&str] = &["jax==0.4.38", "numpy==2.2.6", "safetensors==0.5.3"];
 

@@ -5,7 +5,7 @@
 use models::cost::{Cost, Counts, Kept, Training, widened};
 use models::{Kind, Layer, find};
 use rigl_xla::cost::NetworkCost;
-use rigl_xla::sparse::{self, Distribution, Options, Rounding};
+use sparse::{BudgetOptions, Distribution, Rounding};
 
 #[track_caller]
 fn assert_rounds_to(value: f64, printed: &str) {
@@ -30,10 +30,10 @@ fn counts(
         .map(|l| sparse::Layer::new(&l.name, l.dims.clone()))
         .collect();
     let kept = layers.iter().filter(|l| dense(l)).map(|l| (l.name.clone(), 0.0));
-    let options = Options {
+    let options = BudgetOptions {
         custom: kept.collect(),
         rounding: Rounding::Ceil,
-        ..Options::new(distribution, sparsity)
+        ..BudgetOptions::new(distribution, sparsity)
     };
     let budgets = sparse::budgets(&shapes, &options).unwrap();
     let kept = |layer: &Layer| {
@@ -61,9 +61,9 @@ fn masks_of_resnet50_cost_what_the_tables_say() {
     let shape = |l: &Layer| sparse::Layer::new(&l.name, l.dims.clone());
     let shapes: Vec<_> = needs.layers.iter().map(shape).collect();
     for (sparsity, inference, megabytes) in [(0.8, "0.4153", "23.683"), (0.9, "0.2431", "13.499")] {
-        let options = Options {
+        let options = BudgetOptions {
             rounding: Rounding::Ceil,
-            ..Options::new(Distribution::Erk, sparsity)
+            ..BudgetOptions::new(Distribution::Erk, sparsity)
         };
         let budgets = sparse::budgets(&shapes, &options).unwrap();
         let ones = |mask: &str| {

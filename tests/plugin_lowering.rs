@@ -6,7 +6,7 @@ use hlo::{Computation, Graph, Literal, Op, Padding, Tensor, grad};
 use lowering::{ConvForm, ConvLowering, DirectConvolution, Target, lower, lower_convolutions, prepare};
 use rigl_xla::engine::options;
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
-use rigl_xla::rng;
+use sparse::rng;
 
 /// `[n, h, w, c]`, `[kh, kw, c / groups, filters]`, stride, padding, groups.
 type Row = ([usize; 4], [usize; 4], usize, Padding, usize);

@@ -16,11 +16,11 @@ use rigl_xla::data::sets::Examples;
 use rigl_xla::device::Device;
 use rigl_xla::engine::{Arg, Buffer, EngineKind};
 use rigl_xla::pjrt::DeviceKind;
-use rigl_xla::sparse::Counters;
 use rigl_xla::train::launch::LAUNCH_OUTPUTS;
 use rigl_xla::train::replicas::{identity, part};
 use rigl_xla::train::state;
 use rigl_xla::train::step::{Row, Trainer, schedule};
+use sparse::Counters;
 
 /// Sums are taken in another order: at most this far apart, per number or per unit of it.
 const TOLERANCE: f32 = 2e-5;
@@ -175,7 +175,7 @@ fn launch(plan: &Plan, batches: &[Vec<i32>], identities: &[usize]) -> Launched {
     let program = device.replicated(&computation, &aliases).unwrap();
     let specs = state::specs(plan);
     let start = state::initial(plan).unwrap();
-    let mut counters = Counters::start(plan.method.order, &plan.schedule);
+    let mut counters = Counters::start(plan.method.timing, &plan.schedule);
     let row: Vec<f32> = schedule(plan, &mut counters, 1)
         .iter()
         .flat_map(|(_, row)| row.values())

@@ -12,8 +12,8 @@ use models::layers::sparse::{SparseKernel, Wanted, blocked, mask_key};
 use models::{Init, Mode, Net};
 use rigl_xla::engine::options;
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
-use rigl_xla::rng;
 use serde_json::Value;
+use sparse::rng;
 
 fn run(client: &Client, computation: &Computation, inputs: &[Literal]) -> Vec<Literal> {
     let program = client

@@ -8,6 +8,11 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use ::sparse::rng::stream;
+use ::sparse::{
+    Budget,
+    Distribution::{self, Erk, Uniform},
+};
 use checkpoints::{Arrays, budgets, lengths, random};
 use common::runs::{Runs, small_mnist};
 use common::{error, json};
@@ -16,11 +21,6 @@ use models::cost::{Cost, Kept};
 use models::{Kind, Layer, Options};
 use rigl_xla::checkpoint::sparse::{self, Format};
 use rigl_xla::checkpoint::{self, Metadata, load};
-use rigl_xla::rng::stream;
-use rigl_xla::sparse::{
-    Budget,
-    Distribution::{self, Erk, Uniform},
-};
 use serde_json::Value;
 
 fn text(path: &Path) -> &str {

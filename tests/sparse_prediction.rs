@@ -19,10 +19,10 @@ use rigl_xla::data::pixels::Preprocessing;
 use rigl_xla::device::Device;
 use rigl_xla::pjrt::DeviceKind;
 use rigl_xla::prediction::SparsePredictor;
-use rigl_xla::sparse::Distribution;
 use rigl_xla::train::eval::Inference;
 use rigl_xla::train::inference::predict;
 use rigl_xla::train::state::inference_specs;
+use sparse::Distribution;
 
 fn device() -> &'static Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();

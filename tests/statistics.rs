@@ -7,9 +7,9 @@ use hlo::Literal;
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::engine::Pjrt;
 use rigl_xla::pjrt::{Arg, CompileOptions, DeviceKind};
-use rigl_xla::sparse::Counters;
 use rigl_xla::train::state::{GLOBAL_STEP, initial, specs};
 use rigl_xla::train::step::{Row, Trainer, schedule};
+use sparse::Counters;
 use toml::{Table, Value};
 
 const BATCH: usize = 4;
@@ -43,7 +43,7 @@ fn statistics_move_where_a_mask_update_replaces_the_gradient_step() {
         .client
         .compile(&launch.to_bytes(&[]), &CompileOptions::default())
         .unwrap();
-    let mut counters = Counters::start(plan.method.order, &plan.schedule);
+    let mut counters = Counters::start(plan.method.timing, &plan.schedule);
     let (tick, row) = schedule(&plan, &mut counters, 1).remove(0);
     assert!(tick.update_at.is_some());
     let mut arrays = initial(&plan).unwrap();

@@ -15,8 +15,8 @@ use models::layers::cross_entropy;
 use models::{Mode, Model, Net, Options};
 use rigl_xla::engine::{Pjrt, options};
 use rigl_xla::pjrt::{Arg, Buffer, DeviceKind, Executable};
-use rigl_xla::rng;
 use serde_json::json;
+use sparse::rng;
 use std::cell::RefCell;
 use std::time::Instant;
 

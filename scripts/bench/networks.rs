@@ -15,13 +15,13 @@ use rigl_xla::config::{Layers, Plan};
 use rigl_xla::device::Device;
 use rigl_xla::engine::{Arg, Buffer, Program};
 use rigl_xla::prediction::SparsePredictor;
-use rigl_xla::rng;
-use rigl_xla::sparse::{Counters, Tick};
 use rigl_xla::train::eval::Inference;
 use rigl_xla::train::inference::Predictor;
 use rigl_xla::train::state;
 use rigl_xla::train::step::{Row, Trainer, schedule};
 use serde_json::json;
+use sparse::rng;
+use sparse::{Counters, Tick};
 use std::time::Instant;
 
 /// Iterations of a launch where two methods take turns: few, so that a slow spell of the machine meets both.
@@ -127,7 +127,7 @@ fn prepared<'a>(device: &'a Device, plan: &'a Plan) -> anyhow::Result<(Training<
 /// The first ordinary iteration's row, and those of mask updates. At a rate of 0, so that random labels do not let the loss
 /// grow without bound.
 fn rows(plan: &Plan) -> anyhow::Result<(Row, Vec<Row>)> {
-    let mut counters = Counters::start(plan.method.order, &plan.schedule);
+    let mut counters = Counters::start(plan.method.timing, &plan.schedule);
     let still = |(tick, row): (Tick, Row)| (tick.update_at, Row { rate: 0.0, ..row });
     let rows = schedule(plan, &mut counters, 400).into_iter().map(still);
     let (updates, plain): (Vec<_>, Vec<_>) = rows.partition(|(update, _)| update.is_some());

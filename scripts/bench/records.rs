@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use rigl_xla::data::tfrecord::labelled::{Labelled, Picture};
 use rigl_xla::data::tfrecord::{self, Compression, Indexed, Options, Reader};
-use rigl_xla::rng::{BoundedRng, stream};
+use sparse::rng::{BoundedRng, stream};
 
 const RECORDS: usize = 2000;
 

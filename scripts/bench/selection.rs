@@ -4,12 +4,11 @@
 //! bits are than the full top-k.
 #![allow(missing_docs)]
 
-use clap::ValueEnum;
 use hlo::{DType, Graph, Literal, Shape};
 use rigl_xla::engine::Pjrt;
 use rigl_xla::pjrt::{Arg, Buffer, DeviceKind, Executable};
-use rigl_xla::rng;
-use rigl_xla::sparse::select::{Select, sort_keys, top_k_mask};
+use sparse::rng;
+use sparse::select::{Select, sort_keys, top_k_mask};
 use std::time::Instant;
 
 /// Elements of the 54 kernels (reference 1.5), with how often each size occurs.
@@ -87,9 +86,9 @@ fn main() -> anyhow::Result<()> {
         let k = (n as f64 * DENSITY) as i32;
         inputs.push(device.client.to_device(&Literal::scalar(k), 0)?);
     }
-    let forms = Select::value_variants();
+    let forms = Select::ALL;
     let mut programs = Vec::new();
-    for &select in forms {
+    for select in forms {
         programs.push(program(&device, &sizes, select)?);
     }
     let mut times = vec![Vec::new(); forms.len()];

@@ -5,8 +5,8 @@ use std::fmt;
 
 use super::Error;
 use super::gpu::{Gpu, KIB, MIB};
-use crate::names::Unknown;
 use crate::pjrt::{DeviceKind, OptionValue};
+use sparse::names::Unknown;
 
 /// One generation of TPU chips, or one GPU. All figures are of a chip, not of a core.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]

@@ -7,12 +7,12 @@ pub mod gpu;
 pub mod programs;
 pub mod search;
 
-use crate::names::Unknown;
 use crate::pjrt::{self, Compiled, OptionValue, Topology};
 use crate::report::{self, units};
 use crate::{config, data};
 use chips::Grid;
 use hlo::{Alias, Computation};
+use sparse::names::Unknown;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

@@ -17,12 +17,12 @@ use crate::checkpoint::{self, Checkpoint, Metadata};
 use crate::data::sets::Examples;
 use crate::device::Device;
 use crate::pjrt::DeviceKind;
-use crate::rng::{BoundedRng, stream};
-use crate::sparse::compact::{Connections, MaskedLayer, Passes, format_sizes};
-use crate::train::compact::{self, Arrays, Difference};
+use crate::train::dead_units::{self, Arrays, Difference};
 use crate::train::inference::Predictor;
 use crate::train::recognise::{Recognised, recognise};
 use crate::train::state::inference_specs;
+use sparse::dead_units::{Connections, MaskedLayer, Passes, format_sizes};
+use sparse::rng::{BoundedRng, stream};
 
 /// Number of timed runs of each network; the median is reported.
 const RUNS: usize = 51;
@@ -138,7 +138,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let metadata = checkpoint.metadata.clone();
     let large = Network::of(checkpoint)?;
     let passes = if args.fixpoint { Passes::Fixpoint } else { Passes::One };
-    let arrays = compact::smaller(&large.arrays, passes)?;
+    let arrays = dead_units::remove(&large.arrays, passes)?;
     let small = Network::of(Checkpoint {
         path: args.output.clone(),
         tensors: arrays.clone(),
@@ -159,7 +159,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         );
     }
     let report = Report {
-        model: compact::MODEL,
+        model: dead_units::MODEL,
         iteration: metadata.as_ref().map(|m| m.iteration),
         fixpoint: args.fixpoint,
         format: format.name(),
@@ -192,18 +192,18 @@ impl Network {
         let path = checkpoint.path.clone();
         let network = recognise(checkpoint, None, None)?;
         let (model, weights) = (&network.model, &network.weights);
-        if model.name() != compact::MODEL {
+        if model.name() != dead_units::MODEL {
             bail!(
                 "{}: model '{}', expected '{}', the one that compact takes",
                 path.display(),
                 model.name(),
-                compact::MODEL
+                dead_units::MODEL
             );
         }
         let specs = inference_specs(&model.declaration());
         let names = specs.into_iter().map(|(name, _)| name);
         let arrays = names.zip(weights.iter().cloned()).collect();
-        let layers = compact::layers(&arrays)?;
+        let layers = dead_units::layers(&arrays)?;
         if layers.is_empty() {
             bail!(
                 "{}: no masks, expected a checkpoint of sparse training: in a dense network every unit is connected",
@@ -225,7 +225,7 @@ impl Network {
 
 /// The checkpoint's metadata, with the original sizes added.
 fn small_metadata(large: Option<Metadata>, sizes: &[usize]) -> Metadata {
-    let mut metadata = large.unwrap_or_else(|| Metadata::new(compact::MODEL, 0, ""));
+    let mut metadata = large.unwrap_or_else(|| Metadata::new(dead_units::MODEL, 0, ""));
     let first = || format_sizes(sizes);
     metadata.extra.entry("compacted_from".into()).or_insert_with(first);
     metadata
@@ -257,7 +257,7 @@ fn measure(
     let (before, after) = (before?, after?);
     let [large, small] = [&before, &after].map(|network| network.logits(images));
     let difference = Difference::between(&large?.to_f64_vec(), &small?.to_f64_vec());
-    let times = compact::times([&before, &after], &before.upload(images.bytes())?, RUNS)?;
+    let times = dead_units::batch_times([&before, &after], &before.upload(images.bytes())?, RUNS)?;
     Ok((difference, times.map(|time| 1e3 * time.as_secs_f64())))
 }
 

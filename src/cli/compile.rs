@@ -209,7 +209,9 @@ impl Args {
         }
         let method = plan.method.name;
         match self.batch {
-            _ if !plan.method.updates() => Err(Usage(format!("--graph update: method {method} has no mask update"))),
+            _ if !plan.method.updates_masks() => {
+                Err(Usage(format!("--graph update: method {method} has no mask update")))
+            }
             Some(Batch::Auto) => Err(Usage("--batch auto: a mask update has no batch".into())),
             _ => Ok(()),
         }

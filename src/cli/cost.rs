@@ -9,9 +9,9 @@ use crate::config::{Layers, Plan};
 use crate::cost::{PlanCost, both, counted};
 use crate::report::table::{Style, Table};
 use crate::report::units;
-use crate::sparse::Keep;
 use models::cost::Counts;
 use models::{Kind, Layer};
+use sparse::KeepCount;
 
 /// Arguments of `cost`.
 #[derive(clap::Args, Debug)]
@@ -223,7 +223,7 @@ impl<'a> Report<'a> {
             layers: layers
                 .map(|((layer, kept), (sparse, dense))| LayerReport::new(layer, kept.sparsity, sparse, dense))
                 .collect(),
-            ranked_together: plan.method.keep == Keep::TotalBudget,
+            ranked_together: plan.method.keep == KeepCount::TotalBudget,
             incomplete: plan.incomplete(),
             total: Total::new(plan, cost),
             compiled,

@@ -106,7 +106,7 @@ impl Args {
         let trainer = Trainer { plan, model: &*model };
         Ok(match self.graph {
             Graph::Step => trainer.launch(train_examples)?,
-            Graph::Update if !plan.method.updates() => {
+            Graph::Update if !plan.method.updates_masks() => {
                 let why = format!("--graph update: method {} has no mask update", plan.method.name);
                 return Err(Usage(why).into());
             }

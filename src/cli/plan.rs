@@ -9,7 +9,7 @@ use super::run_args::{RunArgs, pair};
 use crate::config::{Error, Plan, Pruned, Replacement, Run};
 use crate::named::Named;
 use crate::report::table::{Style, Table};
-use crate::sparse::{Budget, Keep};
+use sparse::{Budget, KeepCount};
 
 /// Maximum weights of a layer of `--layers`, so that sums cannot overflow.
 const MAX_WEIGHTS: usize = 1 << 48;
@@ -191,7 +191,7 @@ impl<'a> Report<'a> {
             target_sparsity: plan.target_sparsity(),
             maskable: plan.maskable(),
             layers: plan.reached.iter().map(|budget| Layer::new(plan, budget)).collect(),
-            ranked_together: plan.method.keep == Keep::TotalBudget,
+            ranked_together: plan.method.keep == KeepCount::TotalBudget,
             parameters: plan.parameters(),
             state_bytes: plan.state_bytes(),
             replicas: (plan.replicas() > 1).then(|| Replicas::new(plan)),
@@ -203,7 +203,7 @@ impl<'a> Report<'a> {
                 .then(|| plan.launch_length() as usize * plan.batch_bytes()),
             mask_updates: update_steps.len(),
             replacements: quartiles(&update_steps)
-                .filter(|_| plan.method.moves())
+                .filter(|_| plan.method.replaces_connections())
                 .map(|&step| plan.replacement(step))
                 .collect(),
             pruning: quartiles(&update_steps).filter_map(|&step| plan.pruned(step)).collect(),

@@ -232,7 +232,7 @@ impl RunArgs {
     /// The requested preset, else the recipe for the requested network and method.
     fn preset_name(&self) -> String {
         let method = self.method.as_deref();
-        let method = method.and_then(|name| Some(crate::sparse::Method::find(name).ok()?.name));
+        let method = method.and_then(|name| Some(sparse::Method::find(name).ok()?.name));
         let recipe = || preset_of(self.model.as_deref(), method).to_owned();
         self.preset.clone().unwrap_or_else(recipe)
     }

@@ -2,7 +2,6 @@
 
 use super::{Error, LayerSparsity, LearningRate, Run, Train};
 use crate::named::Named;
-use crate::sparse;
 
 /// Bound on the examples of one launch, whose indices the host holds: 256 MB.
 const MAX_LAUNCH_EXAMPLES: u64 = 1 << 26;

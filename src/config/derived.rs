@@ -9,8 +9,8 @@ use crate::data::pipeline;
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::ExampleSpec;
 use crate::engine::EngineKind;
-use crate::sparse::{self, Budget, Gradual};
 use models::Family;
+use sparse::{Budget, GradualPruning};
 
 /// Maximum bytes of images per transfer, if they are sent launch by launch: enough to hide the overhead of a launch, and little
 /// compared with the memory that training takes.
@@ -106,7 +106,7 @@ impl Plan {
     /// What an update at global step `step` moves.
     pub fn replacement(&self, step: i64) -> Replacement {
         let drop_fraction = self.schedule.drop_fraction_at(step);
-        let moved = |b: &Budget| sparse::host::n_prune(b.nonzeros, drop_fraction) as u64;
+        let moved = |b: &Budget| sparse::reference::n_prune(b.nonzeros, drop_fraction) as u64;
         let replaced = self.budgets.iter().filter(|b| b.zeros > 0).map(moved).sum();
         Replacement {
             step,
@@ -118,7 +118,7 @@ impl Plan {
     /// What an update at global step `step` leaves; `None` for other methods than gradual pruning.
     pub fn pruned(&self, step: i64) -> Option<Pruned> {
         let gradual = self.gradual?;
-        let kept = |b: &Budget| Gradual::kept(b.zeros + b.nonzeros, gradual.density_at(step, b.sparsity));
+        let kept = |b: &Budget| GradualPruning::kept(b.zeros + b.nonzeros, gradual.density_at(step, b.sparsity));
         Some(Pruned {
             step,
             sparsity: gradual.sparsity_at(step),
@@ -155,7 +155,7 @@ impl Plan {
         let floats = self.parameters() * (1 + self.run.optimizer.rule.slots.len())
             + statistics
             + if averaged { self.maskable() } else { 0 };
-        let masks = usize::from(self.method.masked) + usize::from(self.method.explores);
+        let masks = usize::from(self.method.masked) + usize::from(self.method.tracks_exploration);
         size_of::<f32>() * floats + masks * self.maskable()
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{io, path::PathBuf};
 
-use crate::names::Unknown;
 use crate::report::escape;
+use sparse::names::Unknown;
 
 /// Error of reading, checking or writing a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub enum Error {
         /// Flag, file or preset.
         origin: String,
         /// What they said.
-        source: crate::sparse::Error,
+        source: sparse::Error,
     },
     /// Two settings of one rank for one value.
     #[error("{first} and {second} both set {key}, expected one of them")]

@@ -9,7 +9,7 @@ use super::{Error, Layers, Run, ScheduleKind};
 use crate::data::folder::{self, Contents};
 use crate::data::records::{CLASSES, EXAMPLES};
 use crate::report::escape;
-use crate::sparse::{Keep, Method};
+use sparse::{KeepCount, Method};
 
 /// Batches of an epoch, at least, unless the batch size is given or the set is tiny.
 const BATCHES_PER_EPOCH: usize = 16;
@@ -179,7 +179,7 @@ fn updates(run: &Run, recipe: &Run, ratio: f64) -> Vec<(&'static str, Value)> {
     let Ok(method) = Method::find(&run.method.name) else {
         return vec![];
     };
-    if method.keep == Keep::Gradual {
+    if method.keep == KeepCount::Gradual {
         let prune = &recipe.prune;
         let begin = scaled(prune.begin_step, ratio);
         let end = scaled(prune.end_step, ratio).max(begin + 1);
@@ -190,7 +190,7 @@ fn updates(run: &Run, recipe: &Run, ratio: f64) -> Vec<(&'static str, Value)> {
             ("prune.frequency_steps", interval.into()),
         ];
     }
-    if !method.moves() {
+    if !method.replaces_connections() {
         return vec![];
     }
     let said = &recipe.mask_update;

@@ -32,7 +32,7 @@ impl Layers {
     /// [`Error::Sparse`] with the nearest names when there is no such preset.
     pub fn preset(name: &str) -> Result<Self, Error> {
         let Some((_, texts)) = PRESETS.iter().find(|(known, _)| *known == name) else {
-            let source = crate::sparse::Error::unknown("preset", name, PRESETS.iter().map(|(known, _)| *known));
+            let source = sparse::Error::unknown("preset", name, PRESETS.iter().map(|(known, _)| *known));
             return Err(Error::Sparse {
                 origin: "PRESET".into(),
                 source,

@@ -12,7 +12,7 @@ use super::values::output_dir;
 use super::{Error, LayerSparsity, Run, SparseLayers, Unit};
 use crate::data::pixels::Preprocessing;
 use crate::named::Named;
-use crate::sparse::{self, Budget, Counters, DropScore, Gradual, Keep, Layer, Options, Schedule};
+use sparse::{Budget, BudgetOptions, Counters, DropScore, GradualPruning, KeepCount, Layer, Schedule};
 
 /// A checked run: `train` carries it out, `plan` prints it.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct Plan {
     /// Mask-update schedule, stretched by the multiplier.
     pub schedule: Schedule,
     /// How sparsity grows, stretched by the multiplier; for gradual pruning only.
-    pub gradual: Option<Gradual>,
+    pub gradual: Option<GradualPruning>,
     /// Learning rate over gradient steps, stretched by the multiplier.
     pub learning_rate: Rate,
     /// Iterations of the whole run: batches, gradient steps or mask updates in their place; stretched by the multiplier.
@@ -136,8 +136,8 @@ impl Plan {
             .map_err(at("method.grow_init"))?;
         let k = run.train.multiplier;
         let gradual = match method.keep {
-            Keep::Gradual => Some(gradual(&run, k)?),
-            Keep::Connections | Keep::Budget | Keep::TotalBudget => None,
+            KeepCount::Gradual => Some(gradual(&run, k)?),
+            KeepCount::Connections | KeepCount::Budget | KeepCount::TotalBudget => None,
         };
         let schedule = match &gradual {
             Some(gradual) => pruning_schedule(gradual, run.prune.frequency_steps)?,
@@ -219,19 +219,19 @@ fn pools(family: Family) -> bool {
 /// Iterations of the whole run.
 fn iterations(run: &Run, method: &sparse::Method, schedule: &Schedule) -> u64 {
     let length = (run.train.iterations as f64 * run.train.multiplier) as u64;
-    if run.train.unit == Unit::Iterations || !method.order.replaces_step() {
+    if run.train.unit == Unit::Iterations || !method.timing.replaces_step() {
         return length;
     }
-    let mut counters = Counters::start(method.order, schedule);
-    while (counters.gs as u64) < length {
-        counters.advance(method.order, schedule);
+    let mut counters = Counters::start(method.timing, schedule);
+    while (counters.global_step as u64) < length {
+        counters.advance(method.timing, schedule);
     }
     counters.iteration
 }
 
 /// Gradient steps of `iterations` iterations.
 pub(super) fn gradient_steps(method: &sparse::Method, schedule: &Schedule, iterations: u64) -> u64 {
-    match method.order.replaces_step() {
+    match method.timing.replaces_step() {
         true => iterations - update_steps(method, schedule, iterations).count() as u64,
         false => iterations,
     }
@@ -239,8 +239,8 @@ pub(super) fn gradient_steps(method: &sparse::Method, schedule: &Schedule, itera
 
 /// Global steps of the mask updates of the first `iterations` iterations, in order.
 pub(super) fn update_steps(method: &sparse::Method, schedule: &Schedule, iterations: u64) -> impl Iterator<Item = i64> {
-    let iterations = if method.updates() { iterations } else { 0 };
-    sparse::trace(method.order, schedule, iterations).filter_map(|tick| tick.update_at)
+    let iterations = if method.updates_masks() { iterations } else { 0 };
+    sparse::simulate(method.timing, schedule, iterations).filter_map(|tick| tick.update_at)
 }
 
 /// Name of a parameter in distributions and custom maps: its mask variable's without `/mask`; `None` when not maskable.
@@ -307,9 +307,9 @@ fn budgets(run: &Run, params: &[Param]) -> Result<Vec<Budget>, Error> {
 }
 
 impl super::Sparsity {
-    /// Options of the distribution.
-    pub fn options(&self) -> Options {
-        Options {
+    /// BudgetOptions of the distribution.
+    pub fn options(&self) -> BudgetOptions {
+        BudgetOptions {
             distribution: self.distribution,
             sparsity: self.target,
             custom: self

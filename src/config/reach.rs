@@ -2,7 +2,7 @@
 
 use super::learning_rate::{Rate, Sgdr};
 use super::{Error, Plan, Run};
-use crate::sparse::{Budget, Gradual, Method, Schedule};
+use sparse::{Budget, GradualPruning, Method, Schedule};
 
 /// Connections above the target, as a share of the target, that count as reaching it: an interval that does not divide
 /// the pruning range leaves a few.
@@ -10,7 +10,7 @@ const TOLERANCE: f64 = 0.05;
 
 /// Budgets after the last mask update of the run, at global step `last`: those planned, unless gradual pruning stops
 /// before its end. Their sparsities are the shares reached.
-pub(super) fn reached(budgets: &[Budget], gradual: Option<&Gradual>, last: Option<i64>) -> Vec<Budget> {
+pub(super) fn reached(budgets: &[Budget], gradual: Option<&GradualPruning>, last: Option<i64>) -> Vec<Budget> {
     let Some(gradual) = gradual else {
         return budgets.to_vec();
     };
@@ -22,7 +22,7 @@ pub(super) fn reached(budgets: &[Budget], gradual: Option<&Gradual>, last: Optio
             return budget;
         };
         let density = gradual.density_at(last, budget.sparsity);
-        budget.nonzeros = Gradual::kept(n, density);
+        budget.nonzeros = GradualPruning::kept(n, density);
         budget.zeros = n - budget.nonzeros;
         if last < gradual.end_step {
             budget.sparsity = (1.0 - f64::from(density)).max(0.0);
@@ -48,7 +48,7 @@ impl Plan {
     pub fn incomplete(&self) -> Option<String> {
         let (reached, target) = (self.nonzeros(), self.target_nonzeros());
         let falls_short = reached as f64 > target as f64 * (1.0 + TOLERANCE);
-        let never_updates = self.method.moves() && self.update_steps().next().is_none();
+        let never_updates = self.method.replaces_connections() && self.update_steps().next().is_none();
         let end = match (falls_short, never_updates) {
             (true, _) => format!(
                 "at sparsity {:.4} ({reached} of {} connections), expected {:.4} ({target})",
@@ -96,7 +96,10 @@ impl Plan {
     }
 
     fn updates_cut_short(&self) -> Option<String> {
-        let last = self.update_steps().last().filter(|_| self.method.moves())?;
+        let last = self
+            .update_steps()
+            .last()
+            .filter(|_| self.method.replaces_connections())?;
         let next = last.saturating_add(self.schedule.frequency_steps);
         (next <= self.schedule.end_step).then(|| {
             format!(
@@ -108,7 +111,10 @@ impl Plan {
     }
 
     fn updates_without_effect(&self) -> Option<String> {
-        let first = self.update_steps().next().filter(|_| self.method.moves())?;
+        let first = self
+            .update_steps()
+            .next()
+            .filter(|_| self.method.replaces_connections())?;
         let idle = self.replacement(first).replaced == 0;
         idle.then(|| "mask updates move no connection (mask_update.drop_fraction, mask_update.anneal)".to_owned())
     }
@@ -169,7 +175,11 @@ pub fn share_of_zeros(nonzeros: usize, weights: usize) -> f64 {
 
 /// When a method updates its masks, with the keys that say so.
 fn rhythm(run: &Run, method: &Method, schedule: &Schedule) -> String {
-    let section = if method.moves() { "mask_update" } else { "prune" };
+    let section = if method.replaces_connections() {
+        "mask_update"
+    } else {
+        "prune"
+    };
     let end = match schedule.end_step {
         end if end < 0 => "without end".to_owned(),
         end => format!("to {end}"),

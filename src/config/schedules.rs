@@ -4,7 +4,7 @@ use super::check::{value, within, within_range};
 use super::learning_rate::{Epochs, Piecewise, Rate, ScheduleKind, Sgdr};
 use super::{Error, LearningRate, MaskUpdate, Run};
 use crate::named::Named;
-use crate::sparse::{self, Budget, Gradual, Schedule};
+use sparse::{Budget, GradualPruning, Schedule};
 
 /// `int(step * k)`, as the original scales its steps (reference 4.1).
 fn scaled(step: i64, k: f64) -> i64 {
@@ -27,9 +27,9 @@ pub(super) fn schedule(said: &MaskUpdate, k: f64) -> Schedule {
 }
 
 /// Sparsity over the steps of gradual pruning.
-pub(super) fn gradual(run: &Run, k: f64) -> Result<Gradual, Error> {
+pub(super) fn gradual(run: &Run, k: f64) -> Result<GradualPruning, Error> {
     let said = &run.prune;
-    let gradual = Gradual {
+    let gradual = GradualPruning {
         begin_step: scaled(said.begin_step, k),
         end_step: scaled(said.end_step, k),
         initial_sparsity: said.initial_sparsity,
@@ -52,7 +52,7 @@ pub(super) fn gradual(run: &Run, k: f64) -> Result<Gradual, Error> {
 }
 
 /// When gradual pruning updates masks.
-pub(super) fn pruning_schedule(gradual: &Gradual, frequency_steps: i64) -> Result<Schedule, Error> {
+pub(super) fn pruning_schedule(gradual: &GradualPruning, frequency_steps: i64) -> Result<Schedule, Error> {
     let schedule = Schedule {
         begin_step: gradual.begin_step,
         end_step: gradual.end_step,
@@ -65,10 +65,10 @@ pub(super) fn pruning_schedule(gradual: &Gradual, frequency_steps: i64) -> Resul
 }
 
 /// Gives a layer what gradual pruning leaves of it.
-pub(super) fn at_the_end(budget: &mut Budget, gradual: &Gradual) {
+pub(super) fn at_the_end(budget: &mut Budget, gradual: &GradualPruning) {
     let n = budget.zeros + budget.nonzeros;
     let density = gradual.density_at(gradual.end_step, budget.sparsity);
-    budget.nonzeros = Gradual::kept(n, density);
+    budget.nonzeros = GradualPruning::kept(n, density);
     budget.zeros = n - budget.nonzeros;
 }
 

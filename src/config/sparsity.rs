@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sparse::select::Select;
-use crate::sparse::{Anneal, Distribution, GrowInit, MaskSeedCompat, Rounding};
+use sparse::select::Select;
+use sparse::{Anneal, Distribution, GrowInit, MaskSeedCompat, Rounding};
 
 /// `[method]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::{Error, Layers, Run, preset_of};
 use crate::named::Named;
-use crate::sparse::Method;
+use sparse::Method;
 
 /// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
 pub const FREE_KEYS: [&str; 20] = [

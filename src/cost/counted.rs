@@ -3,8 +3,8 @@
 
 use super::{PlanCost, published};
 use crate::config::{Error, Layers, Plan};
-use crate::sparse::{self, Layer};
 use models::Kind;
+use sparse::Layer;
 
 /// Returns plan and cost of the run that `layers` configures. Its width, and its first and last layer sparsities, apply
 /// to the counter's layers; depthwise kernels have sparsity `depthwise`, if given. Ratios refer to the network of width

@@ -8,9 +8,9 @@ pub use counted::counted;
 pub use network::NetworkCost;
 
 use crate::config::Plan;
-use crate::sparse::{Keep, Order};
 use models::Layer;
 use models::cost::{Cost, Counts, Kept, Training, widened};
+use sparse::{KeepCount, UpdateTiming};
 
 /// Cost of a plan's network.
 pub struct PlanCost {
@@ -113,7 +113,7 @@ fn rule(plan: &Plan) -> Training {
     if !method.masked {
         // All connections of a network that may be narrower than the dense one in the ratio.
         Training::Sparse
-    } else if method.straight_through || method.grow == crate::sparse::GrowScore::Momentum {
+    } else if method.straight_through || method.grow == sparse::GrowScore::Momentum {
         Training::DenseGradient
     } else if method.grows_by_gradient() {
         Training::DenseGradientEvery {
@@ -121,7 +121,7 @@ fn rule(plan: &Plan) -> Training {
             batches: plan.run.method.gradient_batches,
         }
     } else {
-        debug_assert!(method.keep != Keep::Gradual && method.order != Order::AfterInterval);
+        debug_assert!(method.keep != KeepCount::Gradual && method.timing != UpdateTiming::AfterInterval);
         Training::Sparse
     }
 }

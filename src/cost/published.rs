@@ -1,8 +1,8 @@
 //! The published tables of operations and sizes, recomputed next to the printed figures (reference 5.4-5.6).
 
-use crate::sparse::{self, Distribution, Options, Rounding};
 use models::cost::{Cost, Counts, Kept, Pruning, Training, widened};
 use models::{Kind, Layer};
+use sparse::{BudgetOptions, Distribution, Rounding};
 use std::collections::BTreeMap;
 
 const TABLE: &str = include_str!("published.csv");
@@ -198,10 +198,10 @@ fn kept(row: &Row, layers: &[Layer]) -> Result<impl Fn(&Layer) -> Kept + use<>, 
     let distribution = if erk { Distribution::Erk } else { Distribution::Uniform };
     // The README prints the sparsity that results from a setting of 0.9.
     let sparsity = if readme_mobilenet { 0.9 } else { row.sparsity };
-    let options = Options {
+    let options = BudgetOptions {
         custom: dense.collect(),
         rounding: Rounding::Ceil,
-        ..Options::new(distribution, sparsity)
+        ..BudgetOptions::new(distribution, sparsity)
     };
     let budgets = sparse::budgets(&shapes, &options)?;
     let shares: BTreeMap<String, f64> = budgets.into_iter().map(|b| (b.name, b.sparsity)).collect();

@@ -14,7 +14,7 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::names::Unknown;
+use sparse::names::Unknown;
 
 use super::sets::{DATA_SETS, Origin};
 use super::{Error, Result};

@@ -29,8 +29,8 @@ use hlo::{Literal, Shape};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use sha2::{Digest, Sha256};
 
-use crate::names::Unknown;
 use crate::report::escape;
+use sparse::names::Unknown;
 
 /// Labelled images, entirely in host memory.
 #[derive(Clone, Debug, PartialEq, Eq)]

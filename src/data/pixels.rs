@@ -5,7 +5,7 @@ use hlo::{DType, Literal, Shape, Tensor};
 use models::Family;
 
 use crate::named::Named;
-use crate::rng;
+use sparse::rng;
 
 /// Preprocessing of the original's three drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

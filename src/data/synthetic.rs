@@ -3,7 +3,7 @@
 use hlo::{DType, Literal, Shape};
 
 use super::{Dataset, Split};
-use crate::rng::{BoundedRng, stream};
+use sparse::rng::{BoundedRng, stream};
 
 /// Returns `examples` images `u8[examples, dims..]` with uniform pixels, and labels uniform over `classes`. The result
 /// depends only on the arguments.

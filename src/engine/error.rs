@@ -1,8 +1,8 @@
 //! What can go wrong between this program and an engine.
 
 use super::EngineKind;
-use crate::names::Unknown;
 use crate::pjrt::{self, DeviceKind};
+use sparse::names::Unknown;
 
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;

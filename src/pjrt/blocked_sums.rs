@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn sums_equal_those_in_f64_for_any_order_of_pieces() {
-        let mut stream = crate::rng::stream(0, "blocked", "", 0);
+        let mut stream = sparse::rng::stream(0, "blocked", "", 0);
         for dims in [[1, 16, 1, 1, 1], [2, 16, 5, 3, 7], [1, 16, 40, 9, 4]] {
             let images = Images::of(dims);
             let floats = images.rows * images.channels * images.run;

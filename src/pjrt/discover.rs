@@ -10,9 +10,9 @@ use super::fetch::fetch_for;
 use super::packages::{DeviceKind, Package, Purpose};
 use super::plugin::Plugin;
 use super::whole::{self, Trust};
-use crate::names::Unknown;
 use crate::scratch::Scratch;
 use crate::{cache, child};
+use sparse::names::Unknown;
 
 /// Environment variable with the path or package name of a plugin.
 pub(super) const VARIABLE: &str = "RIGL_XLA_PLUGIN";

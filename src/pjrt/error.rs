@@ -1,6 +1,6 @@
 //! What can go wrong between this program and a device.
 
-use crate::names::Unknown;
+use sparse::names::Unknown;
 use std::path::{Path, PathBuf};
 
 /// Result of everything in this module.

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::error::Error;
-use crate::names::Unknown;
+use sparse::names::Unknown;
 
 /// Kinds of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

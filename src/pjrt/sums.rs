@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn sums_are_those_of_f64_whatever_the_order() {
-        let mut stream = crate::rng::stream(0, "sums", "", 0);
+        let mut stream = sparse::rng::stream(0, "sums", "", 0);
         let mut numbers = |count: usize| (0..count).map(|_| stream.normal() as f32 + 3.0).collect::<Vec<_>>();
         for (rows, columns) in [(0, 3), (1, 1), (3, 5), (130, 64), (1003, 7), (5000, 129), (40, 9000)] {
             let (a, b, m) = (numbers(rows * columns), numbers(rows * columns), numbers(columns));

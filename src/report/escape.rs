@@ -1,18 +1,13 @@
 //! Escapes control characters in external names wherever they are printed or written.
 
+use sparse::names::controls_terminal;
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Whether terminals interpret a character: C0 and C1 controls, line and paragraph separators, and bidirectional marks.
-fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// Escapes every control character of a name as in a Rust string (`\n`, `\u{1b}`), so that it stays on one line.
 pub fn name(text: &str) -> Cow<'_, str> {
-    escaped(text, acts, |out, c| out.extend(c.escape_default()))
+    escaped(text, controls_terminal, |out, c| out.extend(c.escape_default()))
 }
 
 /// As [`name`], for a path.
@@ -25,7 +20,7 @@ pub fn path(path: &Path) -> String {
 pub fn text(text: &str) -> Cow<'_, str> {
     escaped(
         text,
-        |c| acts(c) && !matches!(c, '\n' | '\t'),
+        |c| controls_terminal(c) && !matches!(c, '\n' | '\t'),
         |out, c| out.extend(c.escape_default()),
     )
 }
@@ -39,7 +34,7 @@ pub fn json(text: &str) -> Cow<'_, str> {
             let _ = write!(out, "\\u{unit:04x}");
         }
     };
-    escaped(text, |c| acts(c) && c != '\n', hex)
+    escaped(text, |c| controls_terminal(c) && c != '\n', hex)
 }
 
 fn escaped(text: &str, hidden: impl Fn(char) -> bool, write: impl Fn(&mut String, char)) -> Cow<'_, str> {
@@ -75,7 +70,7 @@ mod tests {
         let value = serde_json::json!({"a\u{1b}": "\u{85}\u{202e}\n\"\\"});
         let plain = value.to_string();
         let escaped = json(&plain);
-        assert!(!escaped.contains(acts), "{escaped}");
+        assert!(!escaped.contains(controls_terminal), "{escaped}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use terminal_size::{Height, Width};
 
 use super::escape;
-use crate::names::LIST;
+use sparse::names::KNOWN_NAMES;
 
 /// Columns of the terminal on standard output, else the variable `COLUMNS`; `None` if neither exists, as in a pipe.
 pub fn output_width() -> Option<usize> {
@@ -34,8 +34,8 @@ pub(crate) fn write_error(message: &str) {
 
 /// Breaks lines that list names after commas, at `width` columns if the names are short enough.
 pub(crate) fn wrap_lists(text: &str, width: usize) -> String {
-    let lines = text.lines().map(|line| match line.strip_prefix(LIST) {
-        Some(names) => LIST.to_owned() + &wrap(names, width, LIST.len()),
+    let lines = text.lines().map(|line| match line.strip_prefix(KNOWN_NAMES) {
+        Some(names) => KNOWN_NAMES.to_owned() + &wrap(names, width, KNOWN_NAMES.len()),
         None => line.to_owned(),
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -67,14 +67,14 @@ mod tests {
 
     #[test]
     fn lists_of_names_fit_the_width_and_other_lines_stay() {
-        let text = format!("a line that is longer than twenty columns\n{LIST}one, two, three, four");
+        let text = format!("a line that is longer than twenty columns\n{KNOWN_NAMES}one, two, three, four");
         assert_eq!(
             wrap_lists(&text, 21),
             "a line that is longer than twenty columns\n  known: one, two,\n         three, four"
         );
         assert_eq!(wrap_lists(&text, 80), text);
         assert_eq!(
-            wrap_lists(&format!("{LIST}a-long-name, b"), 4),
+            wrap_lists(&format!("{KNOWN_NAMES}a-long-name, b"), 4),
             "  known: a-long-name,\n         b"
         );
     }

@@ -1,6 +1,6 @@
 //! What can end a run early.
 
-use crate::{checkpoint, config, data, engine, processes, sparse};
+use crate::{checkpoint, config, data, engine, processes};
 use std::io;
 use std::path::PathBuf;
 

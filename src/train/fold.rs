@@ -1,6 +1,6 @@
 //! Batch normalisation folded into the kernels before it, for inference.
 
-use super::compact::Arrays;
+use super::dead_units::Arrays;
 use crate::checkpoint::sparse::FOLDED;
 use hlo::Literal;
 use models::Layer;

@@ -10,7 +10,7 @@ use super::state::{self, GLOBAL_STEP};
 use crate::checkpoint::{self, Checkpoint, tf::original};
 use crate::config::{Init, Plan, Take};
 use crate::report::note;
-use crate::sparse::{Counters, Order, Start};
+use sparse::{Counters, InitialMask, UpdateTiming};
 
 /// Named arrays, and the counters that go with them.
 pub type Begin = (BTreeMap<String, Literal>, Counters);
@@ -22,7 +22,7 @@ pub type Begin = (BTreeMap<String, Literal>, Counters);
 pub fn begin(plan: &Plan, specs: &[(String, Shape)]) -> Result<Begin> {
     let drawn = state::initial(plan)?;
     match &plan.run.init {
-        None => Ok((drawn, Counters::start(plan.method.order, &plan.schedule))),
+        None => Ok((drawn, Counters::start(plan.method.timing, &plan.schedule))),
         Some(init) => taken(plan, specs, drawn, init),
     }
 }
@@ -42,7 +42,7 @@ fn taken(plan: &Plan, specs: &[(String, Shape)], mut arrays: BTreeMap<String, Li
         .clone();
     let found = file.take(&model, &wanted)?;
     let masks_taken = init.take != Take::Weights;
-    if masks_taken && plan.method.start == Start::Random {
+    if masks_taken && plan.method.initial_mask == InitialMask::Random {
         check_masks(plan, &file.path, &found)?;
     }
     arrays.extend(found);
@@ -51,7 +51,7 @@ fn taken(plan: &Plan, specs: &[(String, Shape)], mut arrays: BTreeMap<String, Li
     }
     let counters = match init.take {
         Take::State => counters(plan, &arrays, &file.path)?,
-        Take::Weights | Take::Masks => Counters::start(plan.method.order, &plan.schedule),
+        Take::Weights | Take::Masks => Counters::start(plan.method.timing, &plan.schedule),
     };
     note!("{}", told(&file.path, init.take, counters));
     Ok((arrays, counters))
@@ -65,7 +65,7 @@ fn told(path: &Path, take: Take, at: Counters) -> String {
         Take::Masks => format!("begins with the weights and masks of {path}"),
         Take::State => format!(
             "goes on from {path}: {} gradient steps done, which are {} iterations of this run",
-            at.gs, at.iteration
+            at.global_step, at.iteration
         ),
     }
 }
@@ -136,33 +136,33 @@ fn check_masks(plan: &Plan, path: &Path, found: &BTreeMap<String, Literal>) -> R
 /// The counters of a checkpoint's state, and the iteration of this run's schedule that has them.
 fn counters(plan: &Plan, arrays: &BTreeMap<String, Literal>, path: &Path) -> Result<Counters> {
     let found = state::counters(plan, arrays, 0);
-    let order = plan.method.order;
-    let updates_counted = match order {
-        Order::None | Order::Every => false,
-        Order::Replaces | Order::After | Order::AfterInterval | Order::Once => true,
+    let timing = plan.method.timing;
+    let updates_counted = match timing {
+        UpdateTiming::None | UpdateTiming::Every => false,
+        UpdateTiming::Replaces | UpdateTiming::After | UpdateTiming::AfterInterval | UpdateTiming::Once => true,
     };
-    let (mut at, mut first) = (Counters::start(order, &plan.schedule), None);
-    while at.gs <= found.gs && at.iteration < plan.iterations {
-        if at.gs == found.gs {
+    let (mut at, mut first) = (Counters::start(timing, &plan.schedule), None);
+    while at.global_step <= found.global_step && at.iteration < plan.iterations {
+        if at.global_step == found.global_step {
             first = first.or(Some(at));
-            if !updates_counted || at.last == found.last {
+            if !updates_counted || at.last_update == found.last_update {
                 return Ok(at);
             }
         }
-        at.advance(order, &plan.schedule);
+        at.advance(timing, &plan.schedule);
     }
     let Some(first) = first else {
         let last = plan.gradient_steps();
         return Err(Error::Shape {
             what: format!("{}: '{GLOBAL_STEP}'", path.display()),
-            found: format!("{} gradient steps", found.gs),
+            found: format!("{} gradient steps", found.global_step),
             expected: format!("from 0 to fewer than the {last} of this run, which goes on from there"),
         });
     };
     note!(
         "note: {} updated its masks last at gradient step {}, where the schedule of this run has no update: the next is counted from there",
         path.display(),
-        found.last
+        found.last_update
     );
     Ok(Counters {
         iteration: first.iteration,

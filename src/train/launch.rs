@@ -182,7 +182,7 @@ impl Trainer<'_> {
                 let carry = Carry::unpack(s, sizes);
                 // In stretches that end with a mask update: beside the ordinary iterations, not within them, it costs
                 // those nothing.
-                let after = match self.plan.method.updates() {
+                let after = match self.plan.method.updates_masks() {
                     true => self.stretch(g, specs, carry, sizes),
                     false => self.advance(g, specs, carry),
                 };

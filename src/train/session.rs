@@ -1,6 +1,6 @@
 //! A run from start to end: launches, metrics, evaluations, checkpoints.
 
-use super::compact;
+use super::dead_units;
 use super::error::{Error, Result};
 use super::eval::Inference;
 use super::feed::{Fed, Feed};
@@ -23,12 +23,12 @@ use crate::engine::{self, Arg, Buffer, Program};
 use crate::processes::Group;
 use crate::report::{metrics::Writer, progress::Progress};
 use crate::signals::Stop;
-use crate::sparse::{Counters, Tick};
 use crate::threads;
 use hlo::{Literal, Shape};
 use models::Model;
 use serde::Serialize;
 use serde_json::json;
+use sparse::{Counters, Tick};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -254,7 +254,7 @@ impl<'a> Session<'a> {
         if self.plan.replicas() > 1 && scalar(&measured, LAUNCH_OUTPUTS.len(), AGREE)? == 0.0 {
             return Err(Error::MasksDiffer {
                 iteration: tick.iteration + 1,
-                step: tick.gs_before,
+                step: tick.step_before,
                 replicas: self.plan.replicas(),
                 last_good: self.last_saved.take().map(|(_, path)| path),
             });
@@ -262,7 +262,7 @@ impl<'a> Session<'a> {
         if !last.is_finite() || !l2.is_finite() {
             return Err(Error::Diverged {
                 iteration: tick.iteration + 1,
-                step: tick.gs_before,
+                step: tick.step_before,
                 loss: if last.is_finite() { l2 as f32 } else { last as f32 },
                 last_good: self.last_saved.take().map(|(_, path)| path),
             });
@@ -272,11 +272,11 @@ impl<'a> Session<'a> {
         let cross_entropy = sum / done as f64;
         self.record(&json!({
             "iteration": self.counters.iteration,
-            "global_step": self.counters.gs,
+            "global_step": self.counters.global_step,
             "loss": cross_entropy + l2,
             "cross_entropy": cross_entropy,
             "accuracy": correct / examples as f64,
-            "learning_rate": self.plan.learning_rate.at(before.gs),
+            "learning_rate": self.plan.learning_rate.at(before.global_step),
             "mask_updates": self.mask_updates,
             "steps_per_s": done as f64 / started.elapsed().as_secs_f64(),
         }))?;
@@ -324,10 +324,10 @@ impl<'a> Session<'a> {
         let scores = self.score()?;
         let mut record = json!({
             "iteration": self.counters.iteration,
-            "global_step": self.counters.gs,
+            "global_step": self.counters.global_step,
             "eval": scores,
         });
-        if let Some(compressed) = compact::report(self.plan, |mask| self.mask(mask))? {
+        if let Some(compressed) = dead_units::live_size(self.plan, |mask| self.mask(mask))? {
             record["compressed"] = json!(compressed);
         }
         if let Some(explored) = self.explored()? {
@@ -387,11 +387,11 @@ impl<'a> Session<'a> {
             sparsity: config::share_of_zeros(nonzeros, maskable),
             target_sparsity: plan.run.sparsity.target,
             steps: self.counters.iteration,
-            global_step: self.counters.gs,
+            global_step: self.counters.global_step,
             mask_updates: self.mask_updates,
             nonzeros,
             maskable,
-            compressed: compact::report(plan, |mask| self.mask(mask))?,
+            compressed: dead_units::live_size(plan, |mask| self.mask(mask))?,
             skipped_records: Some(self.feed.skipped(&self.device)?).filter(|&n| n > 0),
             explored: self.explored()?,
             train_s,

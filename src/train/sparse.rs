@@ -3,10 +3,10 @@
 use super::state::State;
 use super::step::{Scheduled, Trainer};
 use crate::config::SparseLayers;
-use crate::sparse::GrowScore;
 use hlo::Tensor;
 use models::Param;
 use models::layers::sparse::{SparseKernel, Wanted, mask_key};
+use sparse::GrowScore;
 
 /// The keys of the masks of the sparse layers, in the order of `params`.
 pub(super) fn mask_keys<'g>(params: &[Param], sparse: &SparseLayers, state: &State<'g>) -> Vec<Tensor<'g>> {

@@ -1,10 +1,10 @@
 //! Training state: named arrays and nothing else, under the original's variable names.
 
 use crate::config::{Plan, layer_name};
-use crate::rng;
-use crate::sparse::{self, Counters, GrowScore, Keep, Order, Start};
 use hlo::{DType, Literal, Shape, Tensor};
 use models::{Declaration, Draw, Init, Param};
+use sparse::rng;
+use sparse::{Counters, GrowScore, InitialMask, KeepCount, UpdateTiming};
 use std::collections::BTreeMap;
 
 /// Number of gradient steps applied, `s64[]`.
@@ -31,22 +31,22 @@ pub fn average(plan: &Plan, param: &Param) -> Option<String> {
 /// Name of a layer's threshold under gradual pruning, `f32[]`.
 pub fn threshold(plan: &Plan, param: &Param) -> Option<String> {
     let layer = layer_name(param)?;
-    (plan.method.keep == Keep::Gradual).then(|| format!("{layer}/threshold"))
+    (plan.method.keep == KeepCount::Gradual).then(|| format!("{layer}/threshold"))
 }
 
 /// Name of the array that marks the weights of a layer that were ever active, where a method keeps track of them.
 pub fn explored(plan: &Plan, param: &Param) -> Option<String> {
     let layer = layer_name(param)?;
-    plan.method.explores.then(|| format!("{layer}/explored"))
+    plan.method.tracks_exploration.then(|| format!("{layer}/explored"))
 }
 
 /// Name and shape of the array that says when masks were last updated.
-fn last_update(order: Order) -> Option<(&'static str, DType)> {
-    match order {
-        Order::None | Order::Every => None,
-        Order::Replaces | Order::After => Some((LAST_UPDATE, DType::S64)),
-        Order::AfterInterval => Some((LAST_PRUNING, DType::S32)),
-        Order::Once => Some((IS_PRUNED, DType::Pred)),
+fn last_update(timing: UpdateTiming) -> Option<(&'static str, DType)> {
+    match timing {
+        UpdateTiming::None | UpdateTiming::Every => None,
+        UpdateTiming::Replaces | UpdateTiming::After => Some((LAST_UPDATE, DType::S64)),
+        UpdateTiming::AfterInterval => Some((LAST_PRUNING, DType::S32)),
+        UpdateTiming::Once => Some((IS_PRUNED, DType::Pred)),
     }
 }
 
@@ -81,7 +81,7 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
         .filter_map(|p| Some(scalar(threshold(plan, p)?, DType::F32)));
     let shared = plan.run.optimizer.rule.scalar_names().into_iter();
     let shared = shared.map(|name| scalar(name.into(), DType::F32));
-    let last = last_update(plan.method.order).map(|(name, dtype)| scalar(name.into(), dtype));
+    let last = last_update(plan.method.timing).map(|(name, dtype)| scalar(name.into(), dtype));
     params
         .chain(masks)
         .chain(slots)
@@ -137,8 +137,8 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
         let value = (scalar.factor)(optimizer) as f32;
         state.insert(scalar.name.to_string(), Literal::scalar(value));
     }
-    let last = Counters::start(plan.method.order, &plan.schedule).last;
-    if let Some((name @ LAST_UPDATE, _)) = last_update(plan.method.order) {
+    let last = Counters::start(plan.method.timing, &plan.schedule).last_update;
+    if let Some((name @ LAST_UPDATE, _)) = last_update(plan.method.timing) {
         state.insert(name.into(), Literal::scalar(last));
     }
     Ok(state)
@@ -147,27 +147,27 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
 /// The masks before the first iteration, of the maskable layers in order.
 fn initial_masks(plan: &Plan) -> Result<Vec<Vec<bool>>, sparse::Error> {
     let said = &plan.run.sparsity;
-    match plan.method.start {
-        Start::Random => sparse::initial_masks(&plan.budgets, plan.run.train.seed, said.mask_seed_compat),
-        Start::Ones => Ok(plan.budgets.iter().map(|b| vec![true; b.zeros + b.nonzeros]).collect()),
+    match plan.method.initial_mask {
+        InitialMask::Random => sparse::initial_masks(&plan.budgets, plan.run.train.seed, said.mask_seed_compat),
+        InitialMask::Ones => Ok(plan.budgets.iter().map(|b| vec![true; b.zeros + b.nonzeros]).collect()),
     }
 }
 
 /// The counters of a run whose state is `arrays`, after `iteration` iterations.
 pub fn counters(plan: &Plan, arrays: &BTreeMap<String, Literal>, iteration: u64) -> Counters {
-    let start = Counters::start(plan.method.order, &plan.schedule);
+    let start = Counters::start(plan.method.timing, &plan.schedule);
     let number = |name: &str| Some(arrays.get(name)?.to_f64_vec().first().copied()? as i64);
-    let last = last_update(plan.method.order).and_then(|(name, _)| number(name));
-    let last = match plan.method.order {
+    let last = last_update(plan.method.timing).and_then(|(name, _)| number(name));
+    let last = match plan.method.timing {
         // Only whether it happened is stored; it can have happened at step 0 alone.
-        Order::Once if last == Some(1) => Some(0),
-        Order::Once => None,
+        UpdateTiming::Once if last == Some(1) => Some(0),
+        UpdateTiming::Once => None,
         _ => last,
     };
     Counters {
         iteration,
-        gs: number(GLOBAL_STEP).unwrap_or(start.gs),
-        last: last.unwrap_or(start.last),
+        global_step: number(GLOBAL_STEP).unwrap_or(start.global_step),
+        last_update: last.unwrap_or(start.last_update),
     }
 }
 

@@ -8,11 +8,11 @@ use super::state::{self, GLOBAL_STEP, IS_PRUNED, LAST_PRUNING, LAST_UPDATE, Stat
 use super::update::Evidence;
 use crate::config::Plan;
 use crate::optimizer::{Coefficients, Parameter, Step};
-use crate::rng;
-use crate::sparse::{self, Counters, Keep, Tick};
 use hlo::random::Key;
 use hlo::{Alias, Computation, DType, Graph, Shape, Tensor, grad};
 use models::{Mode, Model, Net, Param, layers};
+use sparse::rng;
+use sparse::{Counters, KeepCount, Tick};
 
 /// Everything that the graphs of a run are made of.
 pub struct Trainer<'a> {
@@ -59,12 +59,12 @@ impl Row {
     /// The row of an iteration; gradients that are averaged are those of `window`.
     fn new(plan: &Plan, tick: &Tick, window: Option<Window>) -> Self {
         let update = tick.update_at.is_some();
-        let replaced = update && plan.method.order.replaces_step();
+        let replaced = update && plan.method.timing.replaces_step();
         let unless_replaced = |value: f64, otherwise: f32| if replaced { otherwise } else { value as f32 };
         let density = |b: &sparse::Budget, gs| plan.gradual.map(|g| g.density_at(gs, b.sparsity));
-        let gs = tick.update_at.unwrap_or(tick.gs_after);
+        let gs = tick.update_at.unwrap_or(tick.step_after);
         Row {
-            rate: unless_replaced(f64::from(plan.learning_rate.at(tick.gs_before)), 0.0),
+            rate: unless_replaced(f64::from(plan.learning_rate.at(tick.step_before)), 0.0),
             decay: unless_replaced(plan.run.optimizer.momentum, 1.0),
             advance: unless_replaced(1.0, 0.0),
             update: f32::from(update),
@@ -93,7 +93,7 @@ fn averages(plan: &Plan) -> bool {
 
 /// The next `count` iterations after `counters`, which it advances, with their rows.
 pub fn schedule(plan: &Plan, counters: &mut Counters, count: usize) -> Vec<(Tick, Row)> {
-    let advance = |counters: &mut Counters| counters.advance(plan.method.order, &plan.schedule);
+    let advance = |counters: &mut Counters| counters.advance(plan.method.timing, &plan.schedule);
     let ticks: Vec<Tick> = (0..count).map(|_| advance(counters)).collect();
     // An iteration's gradient counts for the next update, which may lie beyond these iterations.
     let batches = plan.run.method.gradient_batches;
@@ -333,14 +333,14 @@ impl Trainer<'_> {
         let _scope = g.scope("mask_update");
         let step = state.get(GLOBAL_STEP);
         match self.plan.method.keep {
-            Keep::TotalBudget => self.prune_overall(state, evidence),
+            KeepCount::TotalBudget => self.prune_across_layers(state, evidence),
             _ => self.update_layers(g, state, evidence),
         }
-        match self.plan.method.order {
-            sparse::Order::None | sparse::Order::Every => {}
-            sparse::Order::Replaces | sparse::Order::After => state.set(LAST_UPDATE, step),
-            sparse::Order::AfterInterval => state.set(LAST_PRUNING, step.convert(DType::S32)),
-            sparse::Order::Once => state.set(IS_PRUNED, g.number(DType::Pred, 1.0)),
+        match self.plan.method.timing {
+            sparse::UpdateTiming::None | sparse::UpdateTiming::Every => {}
+            sparse::UpdateTiming::Replaces | sparse::UpdateTiming::After => state.set(LAST_UPDATE, step),
+            sparse::UpdateTiming::AfterInterval => state.set(LAST_PRUNING, step.convert(DType::S32)),
+            sparse::UpdateTiming::Once => state.set(IS_PRUNED, g.number(DType::Pred, 1.0)),
         }
     }
 
@@ -408,7 +408,7 @@ impl Trainer<'_> {
         let n = specs.len();
         Graph::function("mask_update", &parameters, |g, s| {
             let mut state = State::new(&specs, s);
-            if self.plan.method.updates() {
+            if self.plan.method.updates_masks() {
                 self.mask_update(g, &mut state, &Evidence::new(self, &s[n..]));
             }
             state.tensors(&specs)

@@ -2,8 +2,8 @@
 
 use super::inference::Scores;
 use super::profile::Profile;
-use crate::sparse::compact::Compressed;
 use serde::Serialize;
+use sparse::dead_units::LiveSize;
 use std::path::PathBuf;
 
 /// How a run ended.
@@ -29,7 +29,7 @@ pub struct Summary {
     pub maskable: usize,
     /// What is left without unused units (reference 3.6); absent without masks and for networks with convolutions.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub compressed: Option<Compressed>,
+    pub compressed: Option<LiveSize>,
     /// Corrupt records of the training set left out in this session; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped_records: Option<usize>,

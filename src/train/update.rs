@@ -2,13 +2,13 @@
 
 use super::state::{self, State};
 use super::step::{Trainer, draw_key, effective};
-use crate::rng;
-use crate::sparse::alike::{classes, update_alike};
-use crate::sparse::update::{Inputs, Layer, Rule, drop_scores, prune_overall};
-use crate::sparse::{DropScore, GrowInit, GrowScore, Keep};
 use hlo::random::Key;
 use hlo::{DType, Graph, Shape, Tensor, grad};
 use models::{Draw, Param, layers};
+use sparse::bucketed::{buckets, update_bucket};
+use sparse::rng;
+use sparse::update::{Inputs, Layer, Rule, drop_scores, prune_across_layers};
+use sparse::{DropScore, GrowInit, GrowScore, KeepCount};
 
 /// What a mask update looks at besides the state. Lists are empty where the method does not look at them.
 pub(super) struct Evidence<'g> {
@@ -113,7 +113,7 @@ impl Trainer<'_> {
         self.updates_need_batch() && self.plan.replicas() > 1
     }
 
-    /// Updates layer by layer, those of about one size by the same instructions.
+    /// Updates the masks of all layers, in buckets of similar size.
     pub(super) fn update_layers<'g>(&self, g: &'g Graph, state: &mut State<'g>, evidence: &Evidence<'g>) {
         let rule = self.rule();
         let updated: Vec<_> = self.updated_params().enumerate().collect();
@@ -121,32 +121,32 @@ impl Trainer<'_> {
             return;
         }
         let sizes: Vec<usize> = updated.iter().map(|(_, (param, _))| param.elements()).collect();
-        let group = |class: Vec<usize>| class.into_iter().map(|i| updated[i]).collect();
-        let groups: Vec<Vec<_>> = classes(&sizes).into_iter().map(group).collect();
-        let purposes = groups.iter().flatten();
+        let members = |bucket: Vec<usize>| bucket.into_iter().map(|i| updated[i]).collect();
+        let buckets: Vec<Vec<_>> = buckets(&sizes).into_iter().map(members).collect();
+        let purposes = buckets.iter().flatten();
         let purposes = purposes.map(|(_, (param, _))| rng::hash64("mask_update", &param.name));
         let keys = Key::new(evidence.seed).fold_each(&purposes.collect::<Vec<_>>());
         let seeds = keys.fold_step(state.get(state::GLOBAL_STEP)).seeds();
         let mut from = 0;
-        for group in groups {
-            let _scope = g.scope(group[0].1.0.name.as_str());
-            let seeds = seeds.slice(&[from, 0], &[from + group.len(), 2]);
-            from += group.len();
-            let layers = group.iter().enumerate().map(|(row, &(i, (param, mask)))| {
+        for bucket in buckets {
+            let _scope = g.scope(bucket[0].1.0.name.as_str());
+            let seeds = seeds.slice(&[from, 0], &[from + bucket.len(), 2]);
+            from += bucket.len();
+            let layers = bucket.iter().enumerate().map(|(row, &(i, (param, mask)))| {
                 let layer = self.layer(state, param, mask);
                 let key = Key::new(seeds.slice(&[row, 0], &[row + 1, 2]).reshape(&[2]));
                 let inputs = self.inputs(g, state, evidence, i, (param, &layer), key);
                 (layer, inputs)
             });
             let layers: Vec<_> = layers.collect();
-            for ((_, (param, mask)), after) in group.into_iter().zip(update_alike(&rule, &layers, seeds)) {
-                self.take_in(state, (param, mask), after);
+            for ((_, (param, mask)), after) in bucket.into_iter().zip(update_bucket(&rule, &layers, seeds)) {
+                self.store(state, (param, mask), after);
             }
         }
     }
 
-    /// Takes what an update made of a layer into the state.
-    fn take_in<'g>(&self, state: &mut State<'g>, (param, mask): (&Param, &str), after: Layer<'g>) {
+    /// Stores the updated layer in the state.
+    fn store<'g>(&self, state: &mut State<'g>, (param, mask): (&Param, &str), after: Layer<'g>) {
         state.set(&param.name, after.weights);
         state.set(mask, after.mask);
         state.set_all(&self.plan.run.optimizer.rule.slots_of(&param.name), after.slots);
@@ -193,9 +193,9 @@ impl Trainer<'_> {
         };
         let elements = g.scalar(param.elements() as f32);
         let keep = || match method.keep {
-            Keep::Connections | Keep::TotalBudget => None,
-            Keep::Budget => plan.budget(param).map(|b| g.scalar(b.nonzeros as i32)),
-            Keep::Gradual => evidence.densities.get(i).map(|&density| {
+            KeepCount::Connections | KeepCount::TotalBudget => None,
+            KeepCount::Budget => plan.budget(param).map(|b| g.scalar(b.nonzeros as i32)),
+            KeepCount::Gradual => evidence.densities.get(i).map(|&density| {
                 // `Gradual::kept`, which the host uses.
                 let kept = (elements * density).round_nearest_even().convert(DType::S32);
                 kept.max(1.0).min(param.elements() as f64)
@@ -211,12 +211,12 @@ impl Trainer<'_> {
             keep: keep(),
             key,
             initial_draw: initial_draw(param, plan.run.method.grow_init, key),
-            within: None,
+            valid: None,
         }
     }
 
     /// Prunes layers that are ranked together (GraSP).
-    pub(super) fn prune_overall<'g>(&self, state: &mut State<'g>, evidence: &Evidence<'g>) {
+    pub(super) fn prune_across_layers<'g>(&self, state: &mut State<'g>, evidence: &Evidence<'g>) {
         let g = evidence.seed.graph();
         let rule = self.rule();
         let products = self.hessian_gradients(g, state, evidence);
@@ -232,14 +232,14 @@ impl Trainer<'_> {
                     keep: None,
                     key: Key::new(evidence.seed),
                     initial_draw: None,
-                    within: None,
+                    valid: None,
                 };
                 drop_scores(&rule, &layer, &inputs)
             });
         let scores: Vec<_> = scores.collect();
         let budgets = self.updated_params().filter_map(|(param, _)| self.plan.budget(param));
         let keep: usize = budgets.map(|b| b.nonzeros).sum();
-        let masks = prune_overall(&scores, g.scalar(keep as i32), rule.select);
+        let masks = prune_across_layers(&scores, g.scalar(keep as i32), rule.select);
         for ((_, name), mask) in self.updated_params().zip(masks) {
             state.set(name, mask);
         }

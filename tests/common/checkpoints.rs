@@ -6,8 +6,8 @@ use std::path::Path;
 
 use hlo::Literal;
 use models::Options;
-use rigl_xla::rng::hash64;
-use rigl_xla::sparse::{self, Distribution, Rounding};
+use sparse::rng::hash64;
+use sparse::{Distribution, Rounding};
 
 pub type Arrays = BTreeMap<String, Literal>;
 
@@ -18,9 +18,9 @@ pub fn budgets(network: &Options, distribution: Distribution, sparsity: f64) -> 
     let shapes: Vec<_> = masked
         .map(|layer| sparse::Layer::new(&layer.name, layer.dims.clone()))
         .collect();
-    let options = sparse::Options {
+    let options = sparse::BudgetOptions {
         rounding: Rounding::Ceil,
-        ..sparse::Options::new(distribution, sparsity)
+        ..sparse::BudgetOptions::new(distribution, sparsity)
     };
     sparse::budgets(&shapes, &options).unwrap()
 }

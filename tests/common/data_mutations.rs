@@ -10,7 +10,7 @@ use rigl_xla::config::Layers;
 use rigl_xla::data::classes::Classes;
 use rigl_xla::data::prepare::{Plan, Request};
 use rigl_xla::data::{Split, cifar, idx};
-use rigl_xla::rng::stream;
+use sparse::rng::stream;
 
 use super::mutations::{Outcome, below, mutate};
 

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ::sparse::rng::{BoundedRng, Stream, stream};
 use hlo::Literal;
 use rigl_xla::checkpoint::sparse::{self, Format};
 use rigl_xla::checkpoint::tf::table::{self, Layout};
 use rigl_xla::checkpoint::tf::{self, Array, Bundle, DataType, Index, Slice};
 use rigl_xla::checkpoint::{Metadata, load, save};
-use rigl_xla::rng::{BoundedRng, Stream, stream};
 
 /// What is mutated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use rigl_xla::data::imagenet::{Kind, Preprocessor};
-use rigl_xla::rng::{BoundedRng, Stream, stream};
+use sparse::rng::{BoundedRng, Stream, stream};
 
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rigl_xla::data::tfrecord::example::{Kind as ValueKind, Values, encode};
 use rigl_xla::data::tfrecord::labelled::{Labelled, Picture};
 use rigl_xla::data::tfrecord::{Example, Indexed, Options, Reader, Writer};
-use rigl_xla::rng::stream;
+use sparse::rng::stream;
 
 use super::mutations::{Outcome, below, mutate, pick};
 

@@ -7,6 +7,7 @@ mod checkpoints;
 mod common;
 mod replay;
 
+use ::sparse::Distribution;
 use checkpoints::{budgets, random};
 use common::json;
 use common::runs::{Runs, mnist};
@@ -15,7 +16,6 @@ use models::Options;
 use rigl_xla::checkpoint::sparse::{self, Format};
 use rigl_xla::checkpoint::{Metadata, save};
 use rigl_xla::data::{Split, mnist as files};
-use rigl_xla::sparse::Distribution;
 use serde_json::Value;
 
 /// What the scripts import, at versions with wheels for every Python from 3.10 on.

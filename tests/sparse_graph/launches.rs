@@ -4,11 +4,11 @@ use crate::{Backend, Program, bools, random};
 use hlo::{Literal, Tensor};
 use models::{MnistFc, Model, Net};
 use rigl_xla::config::{Layers, Plan};
-use rigl_xla::rng::BoundedRng;
-use rigl_xla::sparse::{Counters, Order, Tick};
 use rigl_xla::train::launch::LAUNCH_OUTPUTS;
 use rigl_xla::train::state::{counters, initial, specs};
 use rigl_xla::train::step::{Row, Trainer, schedule};
+use sparse::rng::BoundedRng;
+use sparse::{Counters, Tick, UpdateTiming};
 
 /// Masked fully connected layers `layer1`, `layer2`, … of these sizes, with ReLU between.
 pub struct Small(pub Vec<usize>);
@@ -77,7 +77,7 @@ impl<'a> Training<'a> {
         Training {
             program: backend.program(launch),
             state: names.iter().map(|name| initial.remove(name).unwrap()).collect(),
-            counters: Counters::start(plan.method.order, &plan.schedule),
+            counters: Counters::start(plan.method.timing, &plan.schedule),
             names,
             plan,
             model,
@@ -127,8 +127,8 @@ impl<'a> Training<'a> {
     fn check_counters(&self) {
         let arrays = self.names.iter().cloned().zip(self.state.iter().cloned()).collect();
         let mut counters = counters(self.plan, &arrays, self.counters.iteration);
-        if matches!(self.plan.method.order, Order::Every | Order::None) {
-            counters.last = self.counters.last; // not kept, as nothing depends on it
+        if matches!(self.plan.method.timing, UpdateTiming::Every | UpdateTiming::None) {
+            counters.last_update = self.counters.last_update; // not kept, as nothing depends on it
         }
         assert_eq!(
             counters, self.counters,

@@ -3,10 +3,10 @@
 use crate::{Backend, Program, bools, f32s, random};
 use hlo::random::Key;
 use hlo::{DType, Graph, Literal, Shape};
-use rigl_xla::sparse::host::{LayerState, UpdateInputs, UpdateReport, mask_update};
-use rigl_xla::sparse::select::Select;
-use rigl_xla::sparse::update::{Inputs, Layer, Rule, update};
-use rigl_xla::sparse::{GrowInit, Keep, Method, random_mask};
+use sparse::reference::{LayerState, UpdateInputs, UpdateReport, mask_update};
+use sparse::select::Select;
+use sparse::update::{Inputs, Layer, Rule, update};
+use sparse::{GrowInit, KeepCount, Method, random_mask};
 
 /// Standard deviation of the noise on drop scores in training.
 pub const NOISE: f64 = 1e-5;
@@ -157,14 +157,14 @@ fn update_graph(rule: &Rule, dims: &[usize]) -> hlo::Computation {
             weights: p[0],
             mask: p[1],
             slots: p[2..4].to_vec(),
-            threshold: Some(p[10]).filter(|_| rule.method.keep == Keep::Gradual),
+            threshold: Some(p[10]).filter(|_| rule.method.keep == KeepCount::Gradual),
         };
         let inputs = Inputs {
             gradient: p[4],
             drop_fraction: p[5],
             key: Key::new(p[6]),
             initial_draw: Some(p[7]),
-            within: None,
+            valid: None,
             score: Some(p[8]),
             keep: Some(p[9]),
         };

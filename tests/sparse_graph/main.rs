@@ -1,8 +1,8 @@
-//! Selection, mask update and training as graphs, held equal to the plain-Rust reference of `sparse::host`: on the
+//! Selection, mask update and training as graphs, held equal to the plain-Rust reference of `sparse::reference`: on the
 //! evaluator and on the default CPU plugin. A plugin that cannot be had fails the tests: nothing is skipped.
 #![allow(clippy::unwrap_used)]
 
-mod alike;
+mod bucketed;
 mod launches;
 mod layer;
 mod select;
@@ -12,7 +12,7 @@ mod update;
 use hlo::{Computation, Literal};
 use rigl_xla::engine::Pjrt;
 use rigl_xla::pjrt::{Arg, Buffer, CompileOptions, DeviceKind, Executable};
-use rigl_xla::rng::{Stream, stream};
+use sparse::rng::{Stream, stream};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 

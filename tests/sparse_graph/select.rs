@@ -1,10 +1,10 @@
-//! Selection: the three graph forms, and the keys, against `sparse::host`.
+//! Selection: the three graph forms, and the keys, against `sparse::reference`.
 
 use crate::{BACKENDS, Backend, Program, bools, random};
 use hlo::{Computation, DType, Graph, Literal, Shape};
-use rigl_xla::rng::{BoundedRng, Stream};
-use rigl_xla::sparse::host::{grow_key, sort_key, top_k, top_k_keys};
-use rigl_xla::sparse::select::{Select, grow_keys, sort_keys, top_k_mask};
+use sparse::reference::{grow_key, sort_key, top_k, top_k_keys};
+use sparse::rng::{BoundedRng, Stream};
+use sparse::select::{Select, grow_keys, sort_keys, top_k_mask};
 
 const FORMS: [Select; 3] = [Select::Bits, Select::Sort, Select::Topk];
 

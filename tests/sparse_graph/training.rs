@@ -7,8 +7,8 @@ use crate::{BACKENDS, Backend, bools, count, f32s, normals, random};
 use hlo::random::Key;
 use hlo::{DType, Graph, Literal, Shape, grad};
 use rigl_xla::config::Plan;
-use rigl_xla::sparse::update::{Inputs, Layer, Rule, update};
-use rigl_xla::sparse::{Anneal, Counters, GrowInit, Order, Schedule};
+use sparse::update::{Inputs, Layer, Rule, update};
+use sparse::{Anneal, Counters, GrowInit, Schedule, UpdateTiming};
 
 /// One masked layer, half of it ones, under gradient descent without momentum; one iteration per launch.
 fn single_layer(
@@ -170,18 +170,20 @@ fn rigl_sees_the_dense_gradient() {
                 Literal::from_bools(&dims, &(0..n).map(|i| i % 2 == 0).collect::<Vec<_>>()),
                 Literal::zeros(Shape::new(DType::F32, dims)),
             ];
-            let mut counters = Counters::start(Order::Replaces, &schedule);
+            let mut counters = Counters::start(UpdateTiming::Replaces, &schedule);
             let (mut updates, mut grown) = (0, 0);
             for _ in 0..6 {
-                let tick = counters.advance(Order::Replaces, &schedule);
+                let tick = counters.advance(UpdateTiming::Replaces, &schedule);
                 let before = bools(&state[1]);
                 let inputs = [
-                    Literal::scalar(tick.gs_before as f32),
+                    Literal::scalar(tick.step_before as f32),
                     Literal::scalar(tick.drop_fraction),
                     Literal::from_bools(&[], &[tick.update_at.is_some()]),
                 ];
                 let mut outputs = program.run(&[&state[..], &inputs].concat());
-                let expected: Vec<f32> = (0..n).map(|i| (tick.gs_before * (i % dims[1]) as i64) as f32).collect();
+                let expected: Vec<f32> = (0..n)
+                    .map(|i| (tick.step_before * (i % dims[1]) as i64) as f32)
+                    .collect();
                 assert_eq!(f32s(&outputs.pop().unwrap()), expected, "{backend:?} {dims:?}");
                 state = outputs;
                 if tick.update_at.is_some() {
@@ -231,7 +233,7 @@ fn recording_layer(dims: [usize; 2]) -> hlo::Computation {
             drop_fraction: p[4],
             key: Key::new(g.constant(Literal::new(&[2], &[0u32, 0]))),
             initial_draw: None,
-            within: None,
+            valid: None,
             score: None,
             keep: None,
         };

@@ -1,13 +1,13 @@
-//! One mask update against `sparse::host::mask_update`: masks, weights and slots bit for bit.
+//! One mask update against `sparse::reference::mask_update`: masks, weights and slots bit for bit.
 
 use crate::layer::{Given, NOISE, Owned, Updater, rule};
 use crate::{BACKENDS, Backend, bits, bools, count, f32s, normals, random};
 use hlo::random::Key;
 use hlo::{DType, Graph, Literal, Shape, Tensor, grad};
-use rigl_xla::rng::{BoundedRng, Stream};
-use rigl_xla::sparse::select::Select;
-use rigl_xla::sparse::update::{Inputs, Layer, Rule, prune_overall, update};
-use rigl_xla::sparse::{GrowScore, Keep, METHODS, top_k_overall};
+use sparse::rng::{BoundedRng, Stream};
+use sparse::select::Select;
+use sparse::update::{Inputs, Layer, Rule, prune_across_layers, update};
+use sparse::{GrowScore, KeepCount, METHODS, top_k_across_layers};
 
 /// Share of connections put up for replacement: none, all, and counts that truncate.
 const DROP_FRACTIONS: [f32; 7] = [0.0, 1e-3, 0.1, 0.3, 1.0 / 3.0, 0.5, 1.0];
@@ -57,10 +57,10 @@ fn check(updater: &Updater, layer: &Owned, given: &Given, tolerance: f32, case: 
     );
     let method = updater.rule.method;
     let ones = match method.keep {
-        Keep::Connections => count(&layer.mask),
+        KeepCount::Connections => count(&layer.mask),
         _ => given.keep,
     };
-    let ties = method.keep == Keep::Gradual;
+    let ties = method.keep == KeepCount::Gradual;
     assert!(
         count(&found.mask) == ones || ties && count(&found.mask) > ones,
         "number of ones: {case}"
@@ -77,8 +77,8 @@ fn check(updater: &Updater, layer: &Owned, given: &Given, tolerance: f32, case: 
         );
     }
     match (method.keep, method.grow) {
-        (Keep::Connections, GrowScore::Mask) => report.n_grown + report.n_regrown,
-        (Keep::Connections, _) => report.n_grown,
+        (KeepCount::Connections, GrowScore::Mask) => report.n_grown + report.n_regrown,
+        (KeepCount::Connections, _) => report.n_grown,
         _ => report.n_revived,
     }
 }
@@ -86,7 +86,11 @@ fn check(updater: &Updater, layer: &Owned, given: &Given, tolerance: f32, case: 
 #[test]
 fn updates_are_the_references_bit_for_bit() {
     for backend in BACKENDS {
-        for method in METHODS.iter().filter(|m| m.updates() && !m.explores).map(|m| m.name) {
+        for method in METHODS
+            .iter()
+            .filter(|m| m.updates_masks() && !m.tracks_exploration)
+            .map(|m| m.name)
+        {
             // The largest for the methods that differ in how they select.
             let large = ["rigl", "set", "prune"].contains(&method);
             for dims in [&[1][..], &[5, 4], &[3, 3, 2, 6], &[40, 33]]
@@ -115,7 +119,7 @@ fn sweep(updater: &Updater, dims: &[usize], backend: Backend, method: &str) {
                 let layer = Owned::new(values(kind, n, &mut rng), ones);
                 let mut given = given(n, tied, drop_fraction, &mut rng);
                 if method == "prune" {
-                    given.keep = given.keep.max(1); // as `Gradual::kept` has it
+                    given.keep = given.keep.max(1); // as `GradualPruning::kept` has it
                 }
                 let case = format!("{backend:?} {method} {dims:?}, {ones} ones, {kind}, d {drop_fraction}");
                 grown += check(updater, &layer, &given, 0.0, &case);
@@ -192,7 +196,9 @@ fn layers_are_ranked_together_as_the_reference_does() {
     let parameters: Vec<_> = names.into_iter().zip(shapes).chain([keep]).collect();
     for backend in BACKENDS {
         for select in [Select::Bits, Select::Sort, Select::Topk] {
-            let graph = Graph::function("overall", &parameters, |_, p| prune_overall(&p[..3], p[3], select));
+            let graph = Graph::function("overall", &parameters, |_, p| {
+                prune_across_layers(&p[..3], p[3], select)
+            });
             let program = backend.program(graph.unwrap());
             let mut rng = random("overall", 0);
             for kind in ["normal", "ties"] {
@@ -204,7 +210,7 @@ fn layers_are_ranked_together_as_the_reference_does() {
                     let slices: Vec<&[f32]> = scores.iter().map(Vec::as_slice).collect();
                     assert_eq!(
                         found,
-                        top_k_overall(&slices, keep),
+                        top_k_across_layers(&slices, keep),
                         "{backend:?} {select:?} {kind} {keep}"
                     );
                 }
@@ -285,7 +291,7 @@ fn the_worked_example_comes_out_of_the_graph() {
             drop_fraction: g.scalar(0.5f32),
             key: Key::new(p[4]),
             initial_draw: None,
-            within: None,
+            valid: None,
             score: None,
             keep: None,
         };

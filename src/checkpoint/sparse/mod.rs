@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::header::Header;
 use super::{Error, FORMAT, Metadata, Result, file, fit};
-use crate::names::Unknown;
+use sparse::names::Unknown;
 
 /// The layout version that this program writes, and the newest it reads.
 pub const VERSION: u32 = 1;

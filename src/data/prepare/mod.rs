@@ -28,11 +28,11 @@ use super::tfrecord::labelled::Picture;
 use super::tfrecord::{self, Compression, shards};
 use super::{Split, parallel, picture};
 use crate::checkpoint::atomic;
-use crate::rng::{BoundedRng, stream};
 use crate::scratch::Scratch;
 use crate::signals::Stop;
 use pixels::Pixels;
 use source::Source;
+use sparse::rng::{BoundedRng, stream};
 
 /// Default pictures per shard, approximately; the official files have 1251.
 const PICTURES_PER_SHARD: usize = 1251;

@@ -5,13 +5,13 @@ use std::{fmt, str::FromStr};
 use super::{Budget, error::Error, numpy_rng::NumpyRng};
 use crate::rng::{BoundedRng, stream};
 
-/// Which generator draws the first masks.
+/// Generator of the initial masks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MaskSeedCompat {
-    /// A stream per layer name, independent of the other layers.
+    /// A stream per layer, by its name.
     #[default]
     Native,
-    /// NumPy's legacy generator, one for all layers in order: the masks of the original's MNIST program for the same seed.
+    /// NumPy's legacy generator, one for all layers in order. Gives the masks of the original's MNIST program.
     Numpy,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for MaskSeedCompat {
     }
 }
 
-/// A mask of `n` entries, row-major, with exactly `zeros` (at most `n`) of them false: zeros first, then shuffled.
+/// A random mask of `n` entries, of which exactly `zeros` (at most `n`) are false.
 pub fn random_mask(n: usize, zeros: usize, rng: &mut impl BoundedRng) -> Vec<bool> {
     let mut mask = vec![true; n];
     mask[..zeros.min(n)].fill(false);
@@ -44,10 +44,10 @@ pub fn random_mask(n: usize, zeros: usize, rng: &mut impl BoundedRng) -> Vec<boo
     mask
 }
 
-/// The random starting mask of every layer, in the order of `budgets`.
+/// Random initial masks, in the order of `budgets`.
 ///
 /// # Errors
-/// [`Error::Value`] for a seed beyond 32 bits with [`MaskSeedCompat::Numpy`], which NumPy refuses too.
+/// [`Error::Value`] for a seed of more than 32 bits with [`MaskSeedCompat::Numpy`]; NumPy refuses it too.
 pub fn initial_masks(budgets: &[Budget], seed: u64, compat: MaskSeedCompat) -> Result<Vec<Vec<bool>>, Error> {
     match compat {
         MaskSeedCompat::Native => Ok(budgets
@@ -73,12 +73,12 @@ fn draw(budget: &Budget, rng: &mut impl BoundedRng) -> Vec<bool> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::sparse::{Distribution, Layer, Options, budgets};
+    use crate::{BudgetOptions, Distribution, Layer, budgets};
 
     #[test]
-    fn native_masks_depend_on_seed_and_name_alone() {
+    fn native_masks_depend_only_on_seed_and_name() {
         let layers = [Layer::new("a", [20, 30]), Layer::new("b", [20, 30])];
-        let options = Options::new(Distribution::Uniform, 0.5);
+        let options = BudgetOptions::new(Distribution::Uniform, 0.5);
         let forward = initial_masks(&budgets(&layers, &options).unwrap(), 1, MaskSeedCompat::Native).unwrap();
         let reversed = [layers[1].clone(), layers[0].clone()];
         let backward = initial_masks(&budgets(&reversed, &options).unwrap(), 1, MaskSeedCompat::Native).unwrap();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn numpy_seeds_have_32_bits() {
+    fn rejects_numpy_seeds_of_more_than_32_bits() {
         let error = initial_masks(&[], 1 << 32, MaskSeedCompat::Numpy).unwrap_err();
         assert!(error.to_string().contains("4294967296"), "{error}");
         assert!(initial_masks(&[], (1 << 32) - 1, MaskSeedCompat::Numpy).is_ok());

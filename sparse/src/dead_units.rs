@@ -1,27 +1,27 @@
-//! The network that is left of a sparse one: units that no connection needs, removed (reference 3.6).
+//! Removes dead units, those without the connections they need, from sparse networks (reference 3.6).
 //!
-//! For stacks of fully connected layers, as the MNIST network is: `x -> relu(x W1 + b1) -> … -> x Wn + bn`, every `W`
-//! masked. Connections are between *levels*: level 0 is the input, level `i` the units of layer `i`.
+//! Networks are stacks of fully connected layers, as the MNIST network is: `x -> relu(x W1 + b1) -> … -> x Wn + bn`, every
+//! `W` masked. Connections are between *levels*: level 0 is the input, level `i` the units of layer `i`.
 //!
-//! [`used_units`] is the original's rule, [`compressed`] its report, and [`compact`] the smaller network itself, which
-//! computes the same function:
+//! [`live_units`] is the original's rule, [`live_size`] the original's report. [`remove_dead_units`] returns the smaller
+//! network, which computes the same function:
 //!
 //! ```
-//! use rigl_xla::sparse::compact::*;
+//! use sparse::dead_units::*;
 //!
-//! // Two inputs, three hidden units, one output. The second input goes nowhere, and the second hidden unit has nothing
-//! // coming in, so it is always relu(0.5).
+//! // Two inputs, three hidden units, one output. The second input has no outgoing connection. The second hidden unit has
+//! // no incoming connection, so it is always relu(0.5).
 //! let mask = |inputs, outputs, ones: &[u8]| Connections::new(inputs, outputs, ones.iter().map(|&one| one == 1).collect());
 //! let layers = [
 //!     MaskedLayer { connections: mask(2, 3, &[1, 0, 1, 0, 0, 0])?, weights: vec![2.0; 6], biases: vec![0.0, 0.5, -1.0] },
 //!     MaskedLayer { connections: mask(3, 1, &[1, 1, 1])?, weights: vec![1.0, 4.0, 3.0], biases: vec![0.25] },
 //! ];
-//! let small = compact(&layers, Passes::One)?;
+//! let small = remove_dead_units(&layers, Passes::One)?;
 //! assert_eq!(small.inputs, [0]);
 //! assert_eq!(small.layers[0].biases, [0.0, -1.0]);
 //! assert_eq!(small.layers[1].weights, [1.0, 3.0]);
 //! assert_eq!(small.layers[1].biases, [0.25 + 0.5 * 4.0]);
-//! # Ok::<(), rigl_xla::sparse::Error>(())
+//! # Ok::<(), sparse::Error>(())
 //! ```
 
 use super::Error;
@@ -77,8 +77,8 @@ impl Connections {
         self.mask[input * self.outputs + output]
     }
 
-    /// Rows `inputs` and columns `outputs` of a matrix of this layer's dimensions.
-    fn part<T: Copy>(&self, matrix: &[T], inputs: &[usize], outputs: &[usize]) -> Vec<T> {
+    /// Rows `inputs` and columns `outputs` of a matrix with this layer's dimensions.
+    fn submatrix<T: Copy>(&self, matrix: &[T], inputs: &[usize], outputs: &[usize]) -> Vec<T> {
         let row = |&input: &usize| outputs.iter().map(move |&output| matrix[input * self.outputs + output]);
         inputs.iter().flat_map(row).collect()
     }
@@ -87,7 +87,7 @@ impl Connections {
         Connections {
             inputs: inputs.len(),
             outputs: outputs.len(),
-            mask: self.part(&self.mask, inputs, outputs),
+            mask: self.submatrix(&self.mask, inputs, outputs),
         }
     }
 }
@@ -95,33 +95,33 @@ impl Connections {
 /// A fully connected layer with its mask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MaskedLayer {
-    /// Which weights count.
+    /// Active weights.
     pub connections: Connections,
-    /// `[inputs, outputs]`, row-major; what the mask covers is not looked at.
+    /// `[inputs, outputs]`, row-major. Masked entries are ignored.
     pub weights: Vec<f32>,
     /// `[outputs]`.
     pub biases: Vec<f32>,
 }
 
-/// How often the rule is applied.
+/// How often [`live_units`] applies its rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passes {
-    /// Once, as the original does: a unit that a removed later unit alone made use of stays.
+    /// Once, as the original does. A unit whose only outgoing connections lead to dead units stays.
     One,
-    /// Until nothing more can be removed: what remains lies on a path from an input to an output.
+    /// Until nothing changes. Every remaining unit lies on a path from an input to an output.
     Fixpoint,
 }
 
-/// The original's report of a network's size.
+/// Size of a network without its dead units: the original's report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Compressed {
-    /// Used inputs, then used units of each layer.
+pub struct LiveSize {
+    /// Number of live inputs, then of live units of each layer.
     pub sizes: Vec<usize>,
-    /// Share of zeros between those, per layer; 0 for a layer of which nothing is left.
+    /// Share of zeros between live units, per layer; 0 for a layer without any.
     pub sparsities: Vec<f64>,
 }
 
-impl fmt::Display for Compressed {
+impl fmt::Display for LiveSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sparsities: Vec<_> = self.sparsities.iter().map(|s| format!("{s:.4}")).collect();
         write!(
@@ -138,62 +138,63 @@ pub fn format_sizes(sizes: &[usize]) -> String {
     sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
 }
 
-/// A smaller network.
+/// A network without dead units.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Compacted {
-    /// The inputs that it takes, ascending.
+pub struct SmallerNetwork {
+    /// Indices of the inputs that it reads, ascending.
     pub inputs: Vec<usize>,
-    /// Its layers. Masked weights are 0.
+    /// Layers. Masked weights are 0.
     pub layers: Vec<MaskedLayer>,
 }
 
-impl Compacted {
-    /// Inputs, then units of each layer.
+impl SmallerNetwork {
+    /// Number of inputs, then of units of each layer.
     pub fn sizes(&self) -> Vec<usize> {
         let units = self.layers.iter().map(|layer| layer.biases.len());
         std::iter::once(self.inputs.len()).chain(units).collect()
     }
 }
 
-/// Indices of the units that are used, ascending, of every level.
+/// Indices of the live units of every level, ascending.
 ///
-/// One pass goes forward: an input stays when it has an outgoing connection, a unit when it has an incoming connection
-/// from what has stayed and, in all layers but the last, an outgoing one. In a first pass every later unit counts for
-/// "outgoing", in a further pass those that stayed in the one before. By this rule classes that nothing leads to go too.
+/// A pass goes forward. An input is live if it has an outgoing connection. A unit is live if it has an incoming connection
+/// from a live unit and, except in the last layer, an outgoing one. In the first pass an outgoing connection may lead to any
+/// unit, in later passes only to units that the previous pass found live. The rule also removes outputs without incoming
+/// connections.
 ///
 /// # Errors
-/// [`Error::Length`] when the inputs of a layer are not as many as the units before.
-pub fn used_units(layers: &[Connections], passes: Passes) -> Result<Vec<Vec<usize>>, Error> {
+/// [`Error::Length`] if the number of inputs of a layer is not the number of units of the previous one.
+pub fn live_units(layers: &[Connections], passes: Passes) -> Result<Vec<Vec<usize>>, Error> {
     check_chain(layers)?;
     let outputs = layers.iter().map(|layer| layer.outputs);
-    let mut used: Vec<Vec<bool>> = layers
+    let mut live: Vec<Vec<bool>> = layers
         .first()
         .map(|first| first.inputs)
         .into_iter()
         .chain(outputs)
         .map(|units| vec![true; units])
         .collect();
-    while pass(layers, &mut used) && passes == Passes::Fixpoint {}
+    while pass(layers, &mut live) && passes == Passes::Fixpoint {}
     let indices = |level: &Vec<bool>| (0..level.len()).filter(|&unit| level[unit]).collect();
-    Ok(used.iter().map(indices).collect())
+    Ok(live.iter().map(indices).collect())
 }
 
-/// One pass of the rule; whether it removed anything.
-fn pass(layers: &[Connections], used: &mut [Vec<bool>]) -> bool {
+/// One pass of the rule. Returns whether it removed anything.
+fn pass(layers: &[Connections], live: &mut [Vec<bool>]) -> bool {
     let mut removed = false;
-    for level in 0..used.len() {
-        for unit in 0..used[level].len() {
+    for level in 0..live.len() {
+        for unit in 0..live[level].len() {
             let incoming = |layer: &Connections| {
-                let before = &used[level - 1];
+                let before = &live[level - 1];
                 (0..layer.inputs).any(|input| before[input] && layer.connects(input, unit))
             };
             let outgoing = |layer: &Connections| {
-                let after = &used[level + 1];
+                let after = &live[level + 1];
                 (0..layer.outputs).any(|output| after[output] && layer.connects(unit, output))
             };
             let stays = (level == 0 || incoming(&layers[level - 1])) && layers.get(level).is_none_or(outgoing);
-            if used[level][unit] && !stays {
-                used[level][unit] = false;
+            if live[level][unit] && !stays {
+                live[level][unit] = false;
                 removed = true;
             }
         }
@@ -201,29 +202,29 @@ fn pass(layers: &[Connections], used: &mut [Vec<bool>]) -> bool {
     removed
 }
 
-/// Sizes and sparsities of what [`used_units`] leaves: the original's "compressed" report.
+/// Sizes and sparsities of the network of [`live_units`]: the original's "compressed" report.
 ///
 /// # Errors
-/// As [`used_units`].
-pub fn compressed(layers: &[Connections], passes: Passes) -> Result<Compressed, Error> {
-    let used = used_units(layers, passes)?;
-    let left = layers.iter().zip(used.windows(2));
-    Ok(Compressed {
-        sizes: used.iter().map(Vec::len).collect(),
+/// As [`live_units`].
+pub fn live_size(layers: &[Connections], passes: Passes) -> Result<LiveSize, Error> {
+    let live = live_units(layers, passes)?;
+    let left = layers.iter().zip(live.windows(2));
+    Ok(LiveSize {
+        sizes: live.iter().map(Vec::len).collect(),
         sparsities: left
             .map(|(layer, units)| layer.between(&units[0], &units[1]).sparsity())
             .collect(),
     })
 }
 
-/// The network without the inputs and hidden units that are not used; its outputs stay, all of them.
+/// Removes dead inputs and hidden units. All outputs stay.
 ///
-/// A removed unit with nothing coming in has a constant activation, the ReLU of its bias: what it adds to the units
-/// after it becomes part of their biases. So the outputs are the same for every finite input, but for rounding.
+/// A removed unit without incoming connections has a constant activation, the ReLU of its bias. Its contribution is added to
+/// the biases of the next layer, so the outputs are the same for every finite input, except for rounding.
 ///
 /// # Errors
-/// [`Error::Length`] when the arrays of a layer, or two layers, do not fit each other.
-pub fn compact(layers: &[MaskedLayer], passes: Passes) -> Result<Compacted, Error> {
+/// [`Error::Length`] if the arrays of a layer, or two consecutive layers, do not fit each other.
+pub fn remove_dead_units(layers: &[MaskedLayer], passes: Passes) -> Result<SmallerNetwork, Error> {
     for MaskedLayer {
         connections,
         weights,
@@ -234,25 +235,25 @@ pub fn compact(layers: &[MaskedLayer], passes: Passes) -> Result<Compacted, Erro
         check_length("array of biases", biases.len(), connections.outputs)?;
     }
     let masks: Vec<Connections> = layers.iter().map(|layer| layer.connections.clone()).collect();
-    let mut used = used_units(&masks, passes)?;
-    // Without a class the logits would have another shape. No other unit depends on what is kept at the end.
-    if let (Some(last), Some(units)) = (masks.last(), used.last_mut()) {
+    let mut live = live_units(&masks, passes)?;
+    // Keep outputs without connections: the logits must keep their shape.
+    if let (Some(last), Some(units)) = (masks.last(), live.last_mut()) {
         *units = (0..last.outputs).collect();
     }
-    // Of each unit of the level before, its activation where no input changes it.
+    // Activations of the previous level's constant units.
     let mut constants = vec![None; masks.first().map_or(0, |first| first.inputs)];
     let mut small = Vec::with_capacity(layers.len());
-    for (layer, units) in layers.iter().zip(used.windows(2)) {
-        let biases = fold(layer, &constants);
-        constants = activations(layer, &constants, &biases);
-        small.push(part(layer, &biases, &units[0], &units[1]));
+    for (layer, units) in layers.iter().zip(live.windows(2)) {
+        let biases = fold_constants(layer, &constants);
+        constants = constant_activations(layer, &constants, &biases);
+        small.push(sublayer(layer, &biases, &units[0], &units[1]));
     }
-    let inputs = used.into_iter().next().unwrap_or_default();
-    Ok(Compacted { inputs, layers: small })
+    let inputs = live.into_iter().next().unwrap_or_default();
+    Ok(SmallerNetwork { inputs, layers: small })
 }
 
-/// Biases plus what units of constant activation add to them.
-fn fold(layer: &MaskedLayer, constants: &[Option<f64>]) -> Vec<f64> {
+/// Biases plus the contributions of constant units.
+fn fold_constants(layer: &MaskedLayer, constants: &[Option<f64>]) -> Vec<f64> {
     let mut biases: Vec<f64> = layer.biases.iter().map(|&bias| bias.into()).collect();
     for (input, &constant) in constants.iter().enumerate() {
         let Some(activation) = constant else { continue };
@@ -265,22 +266,22 @@ fn fold(layer: &MaskedLayer, constants: &[Option<f64>]) -> Vec<f64> {
     biases
 }
 
-/// The ReLU of the bias of each unit that only constant ones, or none, lead to.
-fn activations(layer: &MaskedLayer, constants: &[Option<f64>], biases: &[f64]) -> Vec<Option<f64>> {
-    let moves = |output| {
+/// Activation of each unit without incoming connections from varying units: the ReLU of its bias.
+fn constant_activations(layer: &MaskedLayer, constants: &[Option<f64>], biases: &[f64]) -> Vec<Option<f64>> {
+    let varies = |output| {
         let mut inputs = constants.iter().enumerate();
         inputs.any(|(input, constant)| constant.is_none() && layer.connections.connects(input, output))
     };
-    // As the network's own: `max` would turn NaN into 0.
+    // `max` would turn NaN into 0.
     let relu = |x: f64| if x < 0.0 { 0.0 } else { x };
-    let activation = |(output, &bias)| (!moves(output)).then_some(relu(bias));
+    let activation = |(output, &bias)| (!varies(output)).then_some(relu(bias));
     biases.iter().enumerate().map(activation).collect()
 }
 
-/// The layer between the used `inputs` and `outputs`.
-fn part(layer: &MaskedLayer, biases: &[f64], inputs: &[usize], outputs: &[usize]) -> MaskedLayer {
+/// The layer between these `inputs` and `outputs`.
+fn sublayer(layer: &MaskedLayer, biases: &[f64], inputs: &[usize], outputs: &[usize]) -> MaskedLayer {
     let connections = layer.connections.between(inputs, outputs);
-    let mut weights = layer.connections.part(&layer.weights, inputs, outputs);
+    let mut weights = layer.connections.submatrix(&layer.weights, inputs, outputs);
     for (weight, active) in weights.iter_mut().zip(&connections.mask) {
         if !active {
             *weight = 0.0;
@@ -309,8 +310,8 @@ fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(),
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::random_mask;
     use crate::rng::stream;
-    use crate::sparse::random_mask;
 
     fn connections(inputs: usize, outputs: usize, ones: &[[usize; 2]]) -> Connections {
         let mut mask = vec![false; inputs * outputs];
@@ -318,39 +319,38 @@ mod tests {
         Connections::new(inputs, outputs, mask).unwrap()
     }
 
-    /// Unit 1 of the first hidden layer leads to unit 1 of the second, which leads nowhere: one pass looks at the next
-    /// mask as it was and keeps the former, and the input before it.
+    /// Unit 1 of the first hidden layer leads only to unit 1 of the second, which is dead. One pass keeps the former.
     #[test]
-    fn one_pass_does_not_look_back() {
+    fn first_pass_ignores_later_removals() {
         let layers = [
             connections(3, 2, &[[0, 0], [1, 1]]),
             connections(2, 2, &[[0, 0], [1, 1]]),
             connections(2, 2, &[[0, 1]]),
         ];
-        let [one, all] = [Passes::One, Passes::Fixpoint].map(|passes| used_units(&layers, passes).unwrap());
+        let [one, all] = [Passes::One, Passes::Fixpoint].map(|passes| live_units(&layers, passes).unwrap());
         assert_eq!(one, [vec![0, 1], vec![0, 1], vec![0], vec![1]]);
         assert_eq!(all, [vec![0], vec![0], vec![0], vec![1]]);
-        let report = compressed(&layers, Passes::One).unwrap();
+        let report = live_size(&layers, Passes::One).unwrap();
         assert_eq!(
             (report.sizes, report.sparsities),
             (vec![2, 2, 1, 1], vec![0.5, 0.5, 0.0])
         );
     }
 
-    /// Removal goes forward within a pass: what only removed units lead to is removed as well.
+    /// Units whose incoming connections all come from removed units are removed in the same pass.
     #[test]
-    fn one_pass_looks_forward() {
+    fn first_pass_follows_removals_forward() {
         let layers = [
             connections(1, 2, &[[0, 0]]),
             connections(2, 2, &[[0, 0], [1, 1]]),
             connections(2, 1, &[[0, 0], [1, 0]]),
         ];
-        let used = used_units(&layers, Passes::One).unwrap();
-        assert_eq!(used, [vec![0], vec![0], vec![0], vec![0]]);
+        let live = live_units(&layers, Passes::One).unwrap();
+        assert_eq!(live, [vec![0], vec![0], vec![0], vec![0]]);
     }
 
     #[test]
-    fn at_the_fixpoint_every_unit_lies_on_a_path_from_input_to_output() {
+    fn fixpoint_units_lie_on_a_path_from_input_to_output() {
         let mut rng = stream(0, "test", "paths", 0);
         for sparsity in [0.5, 0.8, 0.9, 0.95] {
             let layers = [[20, 12], [12, 8], [8, 5]].map(|[inputs, outputs]| {
@@ -375,17 +375,17 @@ mod tests {
                 (0..units.len()).filter(|&unit| units[unit] && back[unit]).collect()
             };
             let expected: Vec<_> = ahead.iter().enumerate().map(both).collect();
-            assert_eq!(used_units(&layers, Passes::Fixpoint).unwrap(), expected);
+            assert_eq!(live_units(&layers, Passes::Fixpoint).unwrap(), expected);
         }
     }
 
     #[test]
-    fn arrays_that_do_not_fit_are_refused() {
+    fn rejects_arrays_of_wrong_length() {
         let message = |error: Error| error.to_string();
         let wrong = Connections::new(2, 3, vec![true; 5]).unwrap_err();
         assert_eq!(message(wrong), "mask has 5 elements, expected 6");
         let layers = [connections(2, 3, &[]), connections(4, 1, &[])];
-        let wrong = used_units(&layers, Passes::One).unwrap_err();
+        let wrong = live_units(&layers, Passes::One).unwrap_err();
         assert_eq!(message(wrong), "input side of a layer has 4 elements, expected 3");
         let good = MaskedLayer {
             connections: connections(2, 3, &[]),
@@ -396,13 +396,13 @@ mod tests {
             biases: vec![0.0; 2],
             ..good.clone()
         };
-        let wrong = compact(&[short], Passes::One).unwrap_err();
+        let wrong = remove_dead_units(&[short], Passes::One).unwrap_err();
         assert_eq!(message(wrong), "array of biases has 2 elements, expected 3");
         let short = MaskedLayer {
             weights: vec![0.0; 5],
             ..good
         };
-        let wrong = compact(&[short], Passes::One).unwrap_err();
+        let wrong = remove_dead_units(&[short], Passes::One).unwrap_err();
         assert_eq!(message(wrong), "array of weights has 5 elements, expected 6");
     }
 }

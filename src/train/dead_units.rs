@@ -1,28 +1,28 @@
-//! Unused units of networks as they are trained and saved (reference 3.6): arrays under their variable names.
+//! Removes dead units (reference 3.6) from arrays under their variable names.
 
 use super::error::Result;
 use super::inference::Predictor;
 use crate::config::Plan;
 use crate::engine::Buffer;
-use crate::sparse::compact::{Compressed, Connections, MaskedLayer, Passes, compact, compressed};
 use hlo::Literal;
 use models::INPUT_INDICES;
 use serde::Serialize;
+use sparse::dead_units::{Connections, LiveSize, MaskedLayer, Passes, remove_dead_units};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// The only network that is a stack of fully connected layers, as [`crate::sparse::compact`] takes it.
+/// The only network that [`sparse::dead_units`] supports: a stack of fully connected layers.
 pub const MODEL: &str = "mnist-fc";
 
 /// Arrays by variable name.
 pub type Arrays = BTreeMap<String, Literal>;
 
-/// The original's report of the run's network, one pass; `None` without masks and for other networks than [`MODEL`].
-/// `mask` gives a mask by its name.
+/// The original's report of the size without dead units, after one pass. Returns `None` without masks and for networks
+/// other than [`MODEL`]. `mask` returns a mask by its name.
 ///
 /// # Errors
 /// Those of `mask`.
-pub fn report(plan: &Plan, mask: impl Fn(&str) -> Result<Vec<bool>>) -> Result<Option<Compressed>> {
+pub fn live_size(plan: &Plan, mask: impl Fn(&str) -> Result<Vec<bool>>) -> Result<Option<LiveSize>> {
     let model = models::find(&plan.run.model.name, plan.method.masked);
     if !plan.method.masked || model.is_none_or(|model| model.name() != MODEL) {
         return Ok(None);
@@ -33,7 +33,7 @@ pub fn report(plan: &Plan, mask: impl Fn(&str) -> Result<Vec<bool>>) -> Result<O
         .filter_map(|p| Some((p.mask.as_deref()?, &p.dims[..])));
     let matrices = masked.filter_map(|(name, dims)| Some((name, <&[usize; 2]>::try_from(dims).ok()?)));
     let connections = matrices.map(|(name, &[inputs, outputs])| Ok(Connections::new(inputs, outputs, mask(name)?)?));
-    Ok(Some(compressed(
+    Ok(Some(sparse::dead_units::live_size(
         &connections.collect::<Result<Vec<_>>>()?,
         Passes::One,
     )?))
@@ -49,7 +49,7 @@ fn names(i: usize) -> [String; 3] {
 /// # Errors
 /// [`Error::Sparse`](super::Error::Sparse) for layers that do not fit each other.
 pub fn layers(arrays: &Arrays) -> Result<Vec<MaskedLayer>> {
-    let of = |i: usize| {
+    let arrays_of = |i: usize| {
         let [weights, mask, biases] = names(i).map(|name| arrays.get(&name));
         let (weights, mask, biases) = (weights?, mask?, biases?);
         let &[inputs, outputs] = weights.dims() else {
@@ -65,19 +65,19 @@ pub fn layers(arrays: &Arrays) -> Result<Vec<MaskedLayer>> {
             biases,
         })
     };
-    (1..).map_while(of).map(layer).collect()
+    (1..).map_while(arrays_of).map(layer).collect()
 }
 
-/// The network without the inputs and hidden units that nothing needs, and its arrays: [`MODEL`] again, for the same
-/// images. Optimizer slots and counters are not among them.
+/// Arrays of the network without dead inputs and hidden units, again a [`MODEL`] for the same images. They contain no
+/// optimizer slots and no counters.
 ///
 /// # Errors
 /// As [`layers`].
-pub fn smaller(arrays: &Arrays, passes: Passes) -> Result<Arrays> {
-    let small = compact(&layers(arrays)?, passes)?;
+pub fn remove(arrays: &Arrays, passes: Passes) -> Result<Arrays> {
+    let small = remove_dead_units(&layers(arrays)?, passes)?;
     let mut kept: Vec<i32> = small.inputs.iter().map(|&input| input as i32).collect();
     if let Some(taken) = arrays.get(INPUT_INDICES).and_then(Literal::to_vec::<i32>) {
-        // Compacted before: its inputs are some of the pixels already.
+        // Its inputs are indices already, because dead units were removed before.
         kept = small
             .inputs
             .iter()
@@ -97,19 +97,19 @@ pub fn smaller(arrays: &Arrays, passes: Passes) -> Result<Arrays> {
     Ok(smaller)
 }
 
-/// How far the logits of two networks are apart.
+/// Difference of the logits of two networks.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// Largest absolute difference; not a number when one of the logits is none.
+    /// Largest absolute difference; NaN if a logit is NaN.
     pub largest_difference: f64,
     /// Largest absolute logit of the first network.
     pub largest_logit: f64,
 }
 
 impl Difference {
-    /// Between arrays of logits of the same images.
+    /// Compares logits of the same images.
     pub fn between(before: &[f64], after: &[f64]) -> Self {
-        // `max` would pass over what is not a number.
+        // `max` would ignore NaN.
         let largest = |values: &mut dyn Iterator<Item = f64>| {
             values.fold(0.0, |a: f64, b| if a.is_nan() || a > b { a } else { b })
         };
@@ -119,17 +119,17 @@ impl Difference {
         }
     }
 
-    /// Whether rounding explains it, for logits that differ by at most `tolerance` of the largest.
+    /// Whether the logits differ by at most `tolerance` of the largest, as rounding would explain.
     pub fn is_rounding(&self, tolerance: f64) -> bool {
         self.largest_difference <= tolerance * self.largest_logit.max(1.0)
     }
 }
 
-/// Median time of a batch, launch to logits, of each network: `runs` times in turn, after some to warm up.
+/// Median time of a batch from launch to logits, for each network. Runs them in turns, `runs` times after a warm-up.
 ///
 /// # Errors
 /// The device's.
-pub fn times<const N: usize>(networks: [&Predictor; N], images: &Buffer, runs: usize) -> Result<[Duration; N]> {
+pub fn batch_times<const N: usize>(networks: [&Predictor; N], images: &Buffer, runs: usize) -> Result<[Duration; N]> {
     const WARM_UP: usize = 3;
     let mut times = [const { Vec::new() }; N];
     for run in 0..WARM_UP + runs {
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differences_of_logits() {
+    fn compares_logits() {
         let between = Difference::between(&[1.0, -20.0, 3.0], &[1.5, -20.0, 2.75]);
         assert_eq!((between.largest_difference, between.largest_logit), (0.5, 20.0));
         assert!(between.is_rounding(0.025) && !between.is_rounding(0.024));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_no_rounding() {
+    fn nan_is_not_rounding() {
         for (before, after) in [(f64::NAN, 1.0), (1.0, f64::NAN), (f64::INFINITY, f64::INFINITY)] {
             for order in [[0, 1], [1, 0]] {
                 let [before, after] = [[before, 0.0], [after, 0.0]].map(|both| order.map(|i| both[i]));

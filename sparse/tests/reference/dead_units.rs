@@ -1,8 +1,8 @@
 //! Removal of unused units (reference 3.6): sizes beside a separate program's, and networks that stay the same function.
 
-use rigl_xla::rng::{Stream, stream};
-use rigl_xla::sparse::compact::*;
-use rigl_xla::sparse::{Distribution, Layer, MaskSeedCompat, budgets, initial_masks, random_mask};
+use sparse::dead_units::*;
+use sparse::rng::{Stream, stream};
+use sparse::{Distribution, Layer, MaskSeedCompat, budgets, initial_masks, random_mask};
 
 use super::{custom, options};
 
@@ -53,7 +53,7 @@ fn apply(layers: &[MaskedLayer], input: &[f64]) -> Vec<f64> {
     x
 }
 
-fn assert_same_function(layers: &[MaskedLayer], small: &Compacted, rng: &mut Stream) {
+fn assert_same_function(layers: &[MaskedLayer], small: &SmallerNetwork, rng: &mut Stream) {
     let inputs = layers[0].connections.dims()[0];
     for _ in 0..5 {
         let x: Vec<f64> = (0..inputs).map(|_| rng.uniform_f64()).collect();
@@ -122,7 +122,7 @@ fn sizes_of_lenet_with_numpy_masks() {
             .map(|(mask, [inputs, outputs])| Connections::new(inputs, outputs, mask).unwrap())
             .collect();
         for (passes, (sizes, sparsities)) in PASSES.into_iter().zip(expected) {
-            let report = compressed(&layers, passes).unwrap();
+            let report = live_size(&layers, passes).unwrap();
             assert_eq!(report.sizes, sizes);
             for (found, expected) in report.sparsities.iter().zip(sparsities) {
                 assert!((found - expected).abs() < 1e-12, "{report:?}");
@@ -142,7 +142,7 @@ fn compacted_networks_compute_the_same() {
         (&[12, 3], 0.9),
     ] {
         let layers = random(sizes, sparsity, &mut rng);
-        let small = PASSES.map(|passes| compact(&layers, passes).unwrap());
+        let small = PASSES.map(|passes| remove_dead_units(&layers, passes).unwrap());
         for small in &small {
             assert_same_function(&layers, small, &mut rng);
             assert_eq!(small.sizes().last(), sizes.last(), "every class stays");
@@ -154,7 +154,7 @@ fn compacted_networks_compute_the_same() {
             assert!(small[0].sizes() > small[1].sizes() && small[0].inputs.len() < 784);
         }
         // Nothing is left to remove from what the fixpoint left.
-        let again = compact(&small[1].layers, Passes::Fixpoint).unwrap();
+        let again = remove_dead_units(&small[1].layers, Passes::Fixpoint).unwrap();
         assert_eq!(again.layers, small[1].layers);
     }
 }
@@ -164,7 +164,7 @@ fn a_dense_network_stays_as_it_is() {
     let mut rng = stream(0, "test", "dense", 0);
     let layers = random(&[6, 5, 4], 0.0, &mut rng);
     for passes in PASSES {
-        let small = compact(&layers, passes).unwrap();
+        let small = remove_dead_units(&layers, passes).unwrap();
         assert_eq!((small.inputs, small.layers), ((0..6).collect(), layers.clone()));
     }
 }
@@ -178,10 +178,10 @@ fn units_without_one_side_go_and_constants_become_biases() {
     let mut layers = [layer(first, &mut rng), layer(second, &mut rng)];
     for bias in [0.75f32, -0.75] {
         layers[0].biases[2] = bias;
-        let small = compact(&layers, Passes::One).unwrap();
+        let small = remove_dead_units(&layers, Passes::One).unwrap();
         // Input 1 leads to unit 1 alone, which only a second pass could tell it.
         assert_eq!(small.sizes(), [2, 1, 2]);
-        assert_eq!(compact(&layers, Passes::Fixpoint).unwrap().sizes(), [1, 1, 2]);
+        assert_eq!(remove_dead_units(&layers, Passes::Fixpoint).unwrap().sizes(), [1, 1, 2]);
         let added = f64::from(bias.max(0.0)) * f64::from(layers[1].weights[2 * 2 + 1]);
         assert_eq!(
             small.layers[1].biases[1],
@@ -196,11 +196,11 @@ fn an_empty_layer_leaves_constant_outputs() {
     let mut rng = stream(0, "test", "empty", 0);
     let mut layers = random(&[9, 7, 5, 3], 0.2, &mut rng);
     layers[1].connections = connections(7, 5, &[]);
-    let [one, all] = PASSES.map(|passes| compact(&layers, passes).unwrap());
+    let [one, all] = PASSES.map(|passes| remove_dead_units(&layers, passes).unwrap());
     assert_eq!((one.sizes(), all.sizes()), (vec![9, 0, 0, 3], vec![0, 0, 0, 3]));
     for small in [one, all] {
         assert_same_function(&layers, &small, &mut rng);
     }
-    let report = compressed(&masks(&layers), Passes::One).unwrap();
+    let report = live_size(&masks(&layers), Passes::One).unwrap();
     assert_eq!((report.sizes, report.sparsities), (vec![9, 0, 0, 0], vec![0.0; 3]));
 }

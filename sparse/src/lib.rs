@@ -1,31 +1,36 @@
-//! Sparse training without a device: how many weights each layer keeps, which ones at the start, when connections
-//! move, and which.
+//! Sparse training methods such as RigL, SET, SNFS and SNIP: layer budgets, masks, schedules and mask updates, on plain
+//! arrays and as [`hlo`] graphs.
 //!
-//! Orthogonal choices have their own modules, and a [`Method`] is a row of [`METHODS`] that names one of each:
+//! A [`Method`] is a row of [`METHODS`]. It combines choices that have their own modules; the numbers refer to
+//! `docs/reference.md`:
 //!
-//! | module | question | reference |
+//! | module | content | reference |
 //! |---|---|---|
-//! | [`distribution`] | how many zeros does each layer get | 1.1, 1.3-1.5 |
-//! | [`mask`] | which positions start as zeros | 1.2 |
-//! | [`schedule`] | at which iterations do masks change, and by what fraction | 2.2, 2.9 |
-//! | [`method`] | which scores keep and grow connections, in which order to the gradient step | 2.3-2.9 |
-//! | [`compact`] | which units are left, and the smaller network of them | 3.6 |
-//! | [`host`] | selection and one mask update on arrays: the twin that graphs are held equal to | 2.3-2.9 |
-//! | [`select`], [`update`], [`alike`] | the same as graphs, for the compiled training program | 2.3-2.9 |
+//! | [`distribution`] | how many zeros each layer gets | 1.1, 1.3-1.5 |
+//! | [`mask`] | random initial masks | 1.2 |
+//! | [`schedule`] | at which iterations masks change, and by what fraction | 2.2, 2.9 |
+//! | [`method`] | by which scores connections are kept and grown, and when | 2.3-2.9 |
+//! | [`reference`](mod@reference) | selection and mask updates on arrays; tests compare the graphs with it | 2.3-2.9 |
+//! | [`select`], [`update`], [`bucketed`] | the same as graphs, for compiled training programs | 2.3-2.9 |
+//! | [`dead_units`] | units without connections, and the network without them | 3.6 |
+//! | [`rng`] | random numbers by seed, purpose, name and step | |
+//! | [`names`] | "did you mean" suggestions | |
 //!
-//! All of it is pure: the same arguments give the same result on every machine and thread count.
+//! Everything is pure: the same arguments give the same result on every machine and with every number of threads.
+//!
+//! # A mask update, step by step
 //!
 //! ```
-//! use rigl_xla::sparse::*;
+//! use sparse::*;
 //!
 //! // How many connections: 8x6 and 4x3, Erdős–Rényi at 70 % zeros.
 //! let layers = [Layer::new("first", [8, 6]), Layer::new("second", [4, 3])];
-//! let kept = budgets(&layers, &Options::new(Distribution::ErdosRenyi, 0.7))?;
+//! let kept = budgets(&layers, &BudgetOptions::new(Distribution::ErdosRenyi, 0.7))?;
 //! assert_eq!([kept[0].zeros, kept[1].zeros], [35, 5]);
 //!
 //! // When: RigL every 3 steps, from step 0 to 8.
 //! let schedule = Schedule { begin_step: 0, end_step: 8, frequency_steps: 3, drop_fraction: 0.3, anneal: Anneal::Cosine };
-//! let updates: Vec<i64> = trace(Order::Replaces, &schedule, 20).filter_map(|tick| tick.update_at).collect();
+//! let updates: Vec<i64> = simulate(UpdateTiming::Replaces, &schedule, 20).filter_map(|tick| tick.update_at).collect();
 //! assert_eq!(updates, [0, 3, 6]);
 //!
 //! // Which: the weakest active connection makes room for the entry with the largest gradient.
@@ -45,30 +50,41 @@
 //! assert_eq!(mask, [false, true, true]);
 //!
 //! // And how far gradual pruning has come.
-//! let gradual = Gradual { begin_step: 0, end_step: 20, initial_sparsity: 0.0, target_sparsity: 0.8, exponent: 3.0 };
-//! assert_eq!(Gradual::kept(100, gradual.density_at(10, 0.8)), 30);
-//! # Ok::<(), rigl_xla::sparse::Error>(())
+//! let gradual = GradualPruning { begin_step: 0, end_step: 20, initial_sparsity: 0.0, target_sparsity: 0.8, exponent: 3.0 };
+//! assert_eq!(GradualPruning::kept(100, gradual.density_at(10, 0.8)), 30);
+//! # Ok::<(), sparse::Error>(())
 //! ```
+//!
+//! # Masks of a whole network
+//!
+//! ```
+#![doc = include_str!("../examples/on_arrays.rs")]
+//! ```
+#![forbid(unsafe_code)]
 
-pub mod alike;
-pub mod compact;
+pub mod bucketed;
+pub mod dead_units;
 pub mod distribution;
 mod error;
-pub mod host;
 pub mod mask;
 pub mod method;
+pub mod names;
 pub mod numpy_rng;
+pub mod reference;
+pub mod rng;
 pub mod schedule;
 pub mod select;
 mod str_table;
 pub mod update;
 
-pub use distribution::{Budget, Distribution, Layer, Options, Rounding, budgets, n_zeros};
+pub use distribution::{Budget, BudgetOptions, Distribution, Layer, Rounding, budgets, n_zeros};
 pub use error::Error;
-pub use host::{LayerState, UpdateInputs, UpdateReport, mask_update, sort_key, top_k, top_k_overall, update_average};
 pub use mask::{MaskSeedCompat, initial_masks, random_mask};
-pub use method::{DropScore, GrowInit, GrowScore, Keep, METHODS, Method, SlotReset, Start};
-pub use schedule::{Anneal, Counters, Gradual, Order, Schedule, Tick, trace};
+pub use method::{DropScore, GrowInit, GrowScore, InitialMask, KeepCount, METHODS, Method, SlotReset};
+pub use reference::{
+    LayerState, UpdateInputs, UpdateReport, mask_update, sort_key, top_k, top_k_across_layers, update_average,
+};
+pub use schedule::{Anneal, Counters, GradualPruning, Schedule, Tick, UpdateTiming, simulate};
 
 /// Number after the last underscore of `name`, when that tail is digits with an optional point; 1 without such a tail.
 ///

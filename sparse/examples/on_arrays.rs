@@ -1,6 +1,6 @@
 #![allow(missing_docs)]
-use rigl_xla::rng::stream;
-use rigl_xla::sparse::*;
+use sparse::rng::stream;
+use sparse::*;
 
 fn main() -> Result<(), Error> {
     // The three kernels of LeNet-300-100: 95 % zeros in all, shared by the Erdős–Rényi-Kernel rule.
@@ -9,7 +9,7 @@ fn main() -> Result<(), Error> {
         Layer::new("layer2", [300, 100]),
         Layer::new("layer3", [100, 10]),
     ];
-    let budgets = budgets(&layers, &Options::new(Distribution::Erk, 0.95))?;
+    let budgets = budgets(&layers, &BudgetOptions::new(Distribution::Erk, 0.95))?;
     let masks = initial_masks(&budgets, 1, MaskSeedCompat::Native)?;
     for budget in &budgets {
         println!(

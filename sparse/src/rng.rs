@@ -1,8 +1,8 @@
-//! Randomness as a pure function of what it is for.
+//! Random numbers as a pure function of seed, purpose, name and step.
 //!
-//! A [`Stream`] is a ChaCha8 generator whose key is the SHA-256 of (seed, purpose, name, step). Nothing is shared: a layer's
-//! mask or a step's noise does not depend on what else was drawn, in which order or on which thread. Bounded integers,
-//! shuffles and real distributions are written out here, so that no library version changes them.
+//! A [`Stream`] is a ChaCha8 generator whose key is the SHA-256 of (seed, purpose, name, step). Streams are independent: a
+//! layer's mask does not depend on other draws, their order or their thread. Bounded integers, shuffles and real
+//! distributions are implemented here, so that no library version changes them.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -24,9 +24,9 @@ pub trait BoundedRng {
     }
 }
 
-/// The stream of `step` of the thing called `name` (a layer, a data set) for `purpose` (`"mask"`, `"init"`).
+/// The stream for a `purpose` (`"mask"`, `"init"`), the `name` of a layer or data set, and a `step`.
 pub fn stream(seed: u64, purpose: &str, name: &str, step: u64) -> Stream {
-    // Lengths go before the texts, so that no two different arguments make the same bytes.
+    // Lengths before texts: different arguments never give the same bytes.
     let mut hash = Sha256::new();
     hash.update(seed.to_le_bytes());
     hash.update(step.to_le_bytes());
@@ -45,11 +45,11 @@ pub fn hash64(purpose: &str, name: &str) -> u64 {
     stream(0, purpose, name, 0).next_u64()
 }
 
-/// Random numbers of one purpose.
+/// A random number generator for one purpose.
 #[derive(Clone, Debug)]
 pub struct Stream {
     rng: ChaCha8Rng,
-    /// Second number of the last Box-Muller pair.
+    /// The second number of the last Box-Muller pair, if unused.
     spare: Option<f64>,
 }
 
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_argument_matters() {
+    fn every_argument_changes_the_stream() {
         let first = |seed, purpose, name, step| stream(seed, purpose, name, step).next_u64();
         let all = [
             first(0, "ab", "c", 0),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn bounded_integers_are_in_range_and_even() {
+    fn bounded_integers_are_in_range_and_uniform() {
         let mut s = stream(0, "test", "", 0);
         let mut counts = [0u32; 3];
         for _ in 0..30_000 {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn real_distributions_have_their_moments() {
+    fn real_distributions_have_the_expected_moments() {
         let mut s = stream(0, "test", "", 1);
         let moments = |draw: &mut dyn FnMut() -> f64| {
             let values: Vec<f64> = (0..100_000).map(|_| draw()).collect();

@@ -1,12 +1,11 @@
-//! NumPy's legacy generator, so that the original's seeded masks can be had exactly (reference 1.2).
+//! NumPy's legacy generator, which reproduces the original's seeded masks exactly (reference 1.2).
 
 use crate::rng::BoundedRng;
 
 const N: usize = 624;
 const M: usize = 397;
 
-/// MT19937 with `init_genrand` seeding and bounded integers by masked rejection: what `numpy.random.RandomState(seed)`
-/// shuffles with.
+/// MT19937 with `init_genrand` seeding and bounded integers by masked rejection, as in `numpy.random.RandomState(seed)`.
 #[derive(Clone, Debug)]
 pub struct NumpyRng {
     state: [u32; N],
@@ -54,8 +53,8 @@ impl NumpyRng {
 }
 
 impl BoundedRng for NumpyRng {
-    /// Outputs ANDed with the least all-ones number not below `max`, drawn again while above `max`; 64-bit outputs only for
-    /// a `max` beyond 32 bits, none at all for 0.
+    /// Masks outputs to the bits of `max` and draws again while they exceed it. Uses 64-bit outputs only for a `max` of more
+    /// than 32 bits, and none for 0.
     fn up_to(&mut self, max: u64) -> u64 {
         if max == 0 {
             return 0;
@@ -79,8 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outputs_are_those_of_mt19937() {
-        // The ten-thousandth output after the default seed, as the C++ standard requires of its mt19937.
+    fn matches_mt19937() {
+        // The ten-thousandth output for the default seed, from the C++ standard.
         let mut rng = NumpyRng::new(5489);
         assert_eq!((0..10_000).map(|_| rng.next_u32()).last(), Some(4_123_659_995));
         // RandomState(0), first outputs.

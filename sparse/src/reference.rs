@@ -1,13 +1,14 @@
-//! Selection and one mask update on plain arrays, in the original's float32 operations (reference 2.3-2.9).
+//! Reference implementation: selection and mask updates on plain arrays, by the original's float32 operations (reference
+//! 2.3-2.9).
 //!
-//! This is the definition: graphs are tested to be equal to it, masks and slots bit for bit, new weights from random draws
-//! to rounding. Arrays are row-major and flat.
+//! Tests compare the graphs with it: masks and slots bit for bit, random new weights up to rounding. Arrays are row-major
+//! and flat.
 //!
-//! Order of scores, by [`sort_key`]: greater first; among equal scores the lower index first; `-0` equals `+0`; a NaN of
+//! UpdateTiming of scores, by [`sort_key`]: greater first; among equal scores the lower index first; `-0` equals `+0`; a NaN of
 //! either sign ranks below every number, so it is kept or grown only when numbers run out.
 
 use super::error::Error;
-use super::method::{DropScore, GrowInit, GrowScore, Keep, Method, SlotReset};
+use super::method::{DropScore, GrowInit, GrowScore, KeepCount, Method, SlotReset};
 
 /// Standard deviation of the normal noise added to every drop score.
 pub const DROP_NOISE_STD: f32 = 1e-5;
@@ -54,7 +55,7 @@ pub fn top_k_keys(keys: impl IntoIterator<Item = u32>, k: usize) -> Vec<bool> {
 }
 
 /// Marks the `k` largest scores of all layers together, ties to the earlier layer, then to the lower index.
-pub fn top_k_overall(layers: &[&[f32]], k: usize) -> Vec<Vec<bool>> {
+pub fn top_k_across_layers(layers: &[&[f32]], k: usize) -> Vec<Vec<bool>> {
     let keys = layers.iter().flat_map(|scores| scores.iter().map(|&s| sort_key(s)));
     let chosen = top_k_keys(keys, k);
     let mut rest = &chosen[..];
@@ -100,16 +101,16 @@ pub fn n_prune(n_ones: usize, drop_fraction: f32) -> usize {
     ((n_ones as f32 * drop_fraction) as usize).min(n_ones)
 }
 
-/// Which entries an update chose. Always disjoint, together as many as the mask had ones.
+/// Entries that an update chose. The sets are disjoint, and together as large as the number of ones in the mask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// The `n_ones - n_prune` largest drop scores of all entries (`mask1`).
     pub kept: Vec<bool>,
-    /// The `n_prune` largest grow scores of the entries not kept (`mask2`). Connections dropped by this update take part.
+    /// The `n_prune` largest grow scores of the entries not kept (`mask2`). Connections dropped by this update are candidates.
     pub grown: Vec<bool>,
 }
 
-/// Chooses what an update keeps and grows, for a mask of `n_ones` ones.
+/// Chooses the entries that an update keeps and grows, for a mask with `n_ones` ones.
 ///
 /// # Errors
 /// [`Error::Length`] when the scores differ in number, [`Error::Value`] for more ones than scores or a drop fraction
@@ -144,7 +145,7 @@ pub fn select(n_ones: usize, drop_scores: &[f32], grow_scores: &[f32], drop_frac
     Ok(Selection { kept, grown })
 }
 
-/// What one layer owns; all arrays have one length.
+/// State of a layer; all arrays have the same length.
 #[derive(Debug)]
 pub struct LayerState<'a> {
     /// Raw weights, inactive ones included: masking never overwrites them.
@@ -155,7 +156,7 @@ pub struct LayerState<'a> {
     pub slots: &'a mut [Vec<f32>],
 }
 
-/// What an update looks at besides the layer.
+/// Inputs of a mask update besides the state of the layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UpdateInputs<'a> {
     /// Share of the connections to replace, in `[0, 1]`.
@@ -168,66 +169,67 @@ pub struct UpdateInputs<'a> {
     pub loss_gradient: Option<&'a [f32]>,
     /// Product of the loss's Hessian with its gradient. Needed by GraSP.
     pub hessian_gradient: Option<&'a [f32]>,
-    /// How many entries a method that prunes keeps: the layer's budget for SNIP, GraSP and DNW (GraSP ranks layers together
-    /// in training: [`top_k_overall`]), [`super::Gradual::kept`] for gradual pruning.
+    /// Number of entries that a pruning method keeps: the layer's budget for SNIP, GraSP and DNW,
+    /// [`super::GradualPruning::kept`] for gradual pruning. (In training GraSP ranks all layers together:
+    /// [`top_k_across_layers`].)
     pub keep: Option<usize>,
     /// Grow scores in `[0, 1)`. Needed by SET.
     pub grow_uniform: Option<&'a [f32]>,
     /// Noise added to the drop scores, of standard deviation [`DROP_NOISE_STD`] in training; none when absent.
     pub drop_noise: Option<&'a [f32]>,
-    /// What new weights start from.
+    /// Initial values of new weights.
     pub grow_init: GrowInit,
     /// Random numbers that `grow_init` needs, one per weight: standard normal for `RandomNormal`, uniform in `[0, 1)` for
     /// `RandomUniform`, a shuffled fresh sample of the layer's initialiser for `InitialDist`.
     pub grow_draw: Option<&'a [f32]>,
     /// Factor from the gradient to the slots of new connections. RigL only.
     pub initial_acc_scale: f32,
-    /// Threshold after the previous update, 0 before the first. Gradual pruning with a `threshold_decay` only.
+    /// Threshold of the previous update, 0 before the first. Only for gradual pruning with a `threshold_decay`.
     pub threshold: f32,
-    /// Share of `threshold` in the next one, in `[0, 1)`; masks follow the smoothed threshold. Gradual pruning only.
+    /// Share of `threshold` in the next one, in `[0, 1)`. Only for gradual pruning; masks follow the smoothed threshold.
     pub threshold_decay: f64,
 }
 
-/// What an update did.
+/// Result of a mask update.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UpdateReport {
-    /// Ones of the mask before; as many after, unless the method prunes.
+    /// Ones of the mask before the update; as many after it, unless the method prunes.
     pub n_ones: usize,
-    /// Connections put up for replacement.
+    /// Connections to replace.
     pub n_prune: usize,
-    /// Grown where the mask was 0: these got a new weight and new slots.
+    /// Connections grown where the mask was 0. They got a new weight and new slots.
     pub n_grown: usize,
-    /// Dropped and grown again at once: these kept weight and slots, unless the method starts them anew.
+    /// Connections dropped and grown again. They kept weight and slots, unless the method re-initialises them.
     pub n_regrown: usize,
-    /// Kept although the mask was 0: by drop noise, because the active scores are 0, or by a method that prunes and takes
-    /// back. These kept weight and slots too.
+    /// Connections kept although the mask was 0: because of drop noise, because active scores are 0, or because a pruning
+    /// method restores them. They kept weight and slots.
     pub n_revived: usize,
-    /// Of gradual pruning: the magnitude that weights must reach.
+    /// Gradual pruning only: the magnitude that weights must reach.
     pub threshold: Option<f32>,
 }
 
 /// One mask update of one layer, in place (reference 2.3-2.9).
 ///
-/// A method that moves connections makes room for the entries with the largest grow scores by dropping active weights with
-/// the smallest `|mask * weight| + noise`. New connections, those grown where the mask was 0 (for `static`: all that are
-/// grown), get the grow tensor as weight and have their slots reset. A method that prunes keeps `inputs.keep` entries by its
-/// drop score. Dropped weights and their slots stay as they are.
+/// A method that replaces connections drops those with the smallest `|mask * weight| + noise` and grows the entries with the
+/// largest grow scores. New connections are those grown where the mask was 0; for `static`, all grown ones. Their weights
+/// are initialised and their slots reset. A pruning method keeps the `inputs.keep` entries with the largest drop scores.
+/// Weights and slots of dropped connections do not change.
 ///
 /// # Errors
-/// A method without updates, arrays of different lengths, an absent array or count, a grow initialiser that the method does
-/// not have, and a drop fraction outside `[0, 1]`. Nothing is changed then.
+/// The method has no updates, arrays differ in length, an array or count is absent, the method does not support the grow
+/// initialiser, or the drop fraction is outside `[0, 1]`. The layer is unchanged then.
 pub fn mask_update(method: &Method, layer: LayerState, inputs: &UpdateInputs) -> Result<UpdateReport, Error> {
     check(method, &layer, inputs)?;
     let n_ones = layer.mask.iter().filter(|&&m| m).count();
     let drop_scores = drop_scores(method, layer.weights, layer.mask, inputs)?;
-    if method.keep == Keep::Connections {
-        return exchange(method, layer, inputs, n_ones, &drop_scores);
+    if method.keep == KeepCount::Connections {
+        return drop_and_grow(method, layer, inputs, n_ones, &drop_scores);
     }
     let keep = inputs
         .keep
         .ok_or_else(|| missing(method, inputs, "number of weights to keep"))?;
     let (threshold, kept) = match method.keep {
-        Keep::Gradual => match reach_top_k(&drop_scores, keep) {
+        KeepCount::Gradual => match reach_top_k(&drop_scores, keep) {
             None => (None, top_k(&drop_scores, keep)),
             Some((threshold, _)) if inputs.threshold_decay != 0.0 => {
                 let threshold = smoothed_threshold(threshold, inputs.threshold, inputs.threshold_decay);
@@ -251,8 +253,8 @@ pub fn mask_update(method: &Method, layer: LayerState, inputs: &UpdateInputs) ->
     })
 }
 
-/// Drops and grows: the number of ones stays.
-fn exchange(
+/// Drops connections and grows as many.
+fn drop_and_grow(
     method: &Method,
     layer: LayerState,
     inputs: &UpdateInputs,
@@ -331,10 +333,10 @@ fn drop_scores(method: &Method, weights: &[f32], mask: &[bool], inputs: &UpdateI
         }
         DropScore::Magnitude => weights.iter().map(|w| w.abs()).collect(),
         DropScore::Saliency => {
-            let gradient = given(method, inputs, inputs.loss_gradient, "gradient of the whole loss")?;
+            let gradient = required(method, inputs, inputs.loss_gradient, "gradient of the whole loss")?;
             times(gradient).into_iter().map(f32::abs).collect()
         }
-        DropScore::GradientFlow => times(given(
+        DropScore::GradientFlow => times(required(
             method,
             inputs,
             inputs.hessian_gradient,
@@ -347,17 +349,22 @@ fn grow_scores(method: &Method, mask: &[bool], inputs: &UpdateInputs) -> Result<
     let absolute = |values: &[f32]| values.iter().map(|g| g.abs()).collect();
     Ok(match method.grow {
         GrowScore::None => return Err(Error::NoUpdate { method: method.name }),
-        GrowScore::Uniform => given(method, inputs, inputs.grow_uniform, "uniform grow score")?.to_vec(),
+        GrowScore::Uniform => required(method, inputs, inputs.grow_uniform, "uniform grow score")?.to_vec(),
         GrowScore::Gradient => absolute(gradient(method, inputs)?),
         GrowScore::InvertedGradient => gradient(method, inputs)?.iter().map(|g| -g.abs()).collect(),
-        GrowScore::Momentum => absolute(given(method, inputs, inputs.average, "average of the dense gradient")?),
+        GrowScore::Momentum => absolute(required(
+            method,
+            inputs,
+            inputs.average,
+            "average of the dense gradient",
+        )?),
         GrowScore::Mask => mask.iter().map(|&m| f32::from(m)).collect(),
     })
 }
 
-/// Weights that new connections start from, for every entry.
+/// Initial weights of new connections, for every entry.
 fn grow_tensor(method: &Method, weights: &[f32], inputs: &UpdateInputs) -> Result<Vec<f32>, Error> {
-    let draw = || given(method, inputs, inputs.grow_draw, "random draw");
+    let draw = || required(method, inputs, inputs.grow_draw, "random draw");
     let map = |values: &[f32], f: &dyn Fn(f32) -> f32| values.iter().map(|&v| f(v)).collect();
     Ok(match inputs.grow_init {
         GrowInit::Zeros => vec![0.0; weights.len()],
@@ -375,7 +382,7 @@ fn grow_tensor(method: &Method, weights: &[f32], inputs: &UpdateInputs) -> Resul
     })
 }
 
-/// Slot value of a new connection, by index. A scale of 0 means 0 even where the gradient is not finite.
+/// Initial slot value of a new connection, by index. With a scale of 0 it is 0 even where the gradient is not finite.
 fn slot_values<'a>(method: &Method, inputs: &UpdateInputs<'a>) -> Result<impl Fn(usize) -> f32 + use<'a>, Error> {
     let scale = inputs.initial_acc_scale;
     let scaled = match method.slots {
@@ -386,10 +393,10 @@ fn slot_values<'a>(method: &Method, inputs: &UpdateInputs<'a>) -> Result<impl Fn
 }
 
 fn gradient<'a>(method: &Method, inputs: &UpdateInputs<'a>) -> Result<&'a [f32], Error> {
-    given(method, inputs, inputs.gradient, "dense gradient")
+    required(method, inputs, inputs.gradient, "dense gradient")
 }
 
-fn given<'a>(
+fn required<'a>(
     method: &Method,
     inputs: &UpdateInputs,
     array: Option<&'a [f32]>,
@@ -453,12 +460,12 @@ mod tests {
     }
 
     #[test]
-    fn sign_has_three_values() {
+    fn sign_of_zero_is_zero() {
         assert_eq!([2.0, -0.5, 0.0, -0.0].map(sign), [1.0, -1.0, 0.0, 0.0]);
     }
 
     #[test]
-    fn moments_are_over_all_weights() {
+    fn moments_include_all_weights() {
         assert_eq!(standard_deviation(&[1.0, -1.0, 3.0, -3.0]), 5f32.sqrt());
         assert_eq!(mean(&[1.0, -1.0, 3.0, -3.0], f64::abs), 2.0);
     }

@@ -1,7 +1,7 @@
 //! Drop schedules and counter traces (reference 2.2-2.4; unit test 14).
 
-use rigl_xla::sparse::host::n_prune;
-use rigl_xla::sparse::{Anneal, Counters, Error, Order, Schedule, Tick, trace};
+use sparse::reference::n_prune;
+use sparse::{Anneal, Counters, Error, Schedule, Tick, UpdateTiming, simulate};
 
 fn schedule(begin_step: i64, end_step: i64, frequency_steps: i64, drop_fraction: f64, anneal: Anneal) -> Schedule {
     Schedule {
@@ -16,7 +16,7 @@ fn schedule(begin_step: i64, end_step: i64, frequency_steps: i64, drop_fraction:
 #[test]
 fn updates_are_counted_from_the_last_one() {
     let s = schedule(3, 7, 2, 0.3, Anneal::Constant);
-    assert!(!s.is_update(2, s.initial_last()) && s.is_update(3, s.initial_last()));
+    assert!(!s.is_update(2, s.initial_last_update()) && s.is_update(3, s.initial_last_update()));
     assert!(!s.is_update(4, 3) && s.is_update(5, 3));
     assert!(s.is_update(7, 5) && !s.is_update(8, 5));
     assert!(schedule(0, -1, 1, 0.3, Anneal::Constant).is_update(i64::MAX - 1, 0));
@@ -44,7 +44,7 @@ fn drop_fractions_anneal() {
         [cosine.drop_fraction_at(25000), cosine.drop_fraction_at(30000)],
         [0.0; 2]
     );
-    // The cosine looks at gs, not at gs - begin; without an end it is 0 throughout.
+    // The cosine uses gs, not gs - begin; without an end it is 0 throughout.
     assert_eq!(schedule(100, 200, 10, 0.4, Anneal::Cosine).drop_fraction_at(100), 0.0);
     assert_eq!(schedule(0, -1, 10, 0.4, Anneal::Cosine).drop_fraction_at(5), 0.0);
     let exponential = |k, gs| schedule(100, 300, 10, 0.4, Anneal::Exponential(k)).drop_fraction_at(gs);
@@ -94,10 +94,10 @@ fn bad_schedules_are_refused() {
 #[test]
 fn rigl_trace() {
     let s = schedule(0, 8, 3, 0.3, Anneal::Cosine);
-    let ticks: Vec<Tick> = trace(Order::Replaces, &s, 10).collect();
+    let ticks: Vec<Tick> = simulate(UpdateTiming::Replaces, &s, 10).collect();
     let steps: Vec<(i64, i64, bool)> = ticks
         .iter()
-        .map(|t| (t.gs_before, t.gs_after, t.update_at.is_some()))
+        .map(|t| (t.step_before, t.step_after, t.update_at.is_some()))
         .collect();
     let (u, g) = (true, false);
     let want = [
@@ -127,8 +127,8 @@ fn rigl_trace() {
 #[test]
 fn set_trace() {
     let s = schedule(0, 8, 3, 0.3, Anneal::Cosine);
-    let updates: Vec<(u64, i64, String)> = trace(Order::After, &s, 12)
-        .inspect(|t| assert_eq!(t.gs_after, t.gs_before + 1))
+    let updates: Vec<(u64, i64, String)> = simulate(UpdateTiming::After, &s, 12)
+        .inspect(|t| assert_eq!(t.step_after, t.step_before + 1))
         .filter_map(|t| Some((t.iteration, t.update_at?, format!("{:.4}", t.drop_fraction))))
         .collect();
     assert_eq!(
@@ -150,8 +150,8 @@ fn rigl_step_counter() {
         (0, 4, 1, "01010101011"),
     ] {
         let s = schedule(begin, end, frequency, 0.0, Anneal::Constant);
-        let incremented: String = trace(Order::Replaces, &s, 11)
-            .map(|t| if t.gs_after > t.gs_before { '1' } else { '0' })
+        let incremented: String = simulate(UpdateTiming::Replaces, &s, 11)
+            .map(|t| if t.step_after > t.step_before { '1' } else { '0' })
             .collect();
         assert_eq!(incremented, want);
     }
@@ -159,38 +159,41 @@ fn rigl_step_counter() {
 
 #[test]
 fn whole_runs() {
-    let updates = |order, s: &Schedule, n| trace(order, s, n).filter_map(|t| t.update_at).collect::<Vec<_>>();
+    let updates = |timing, s: &Schedule, n| simulate(timing, s, n).filter_map(|t| t.update_at).collect::<Vec<_>>();
     // MNIST counts iterations, so RigL's updates cost gradient steps.
     let mnist = schedule(0, 50000, 100, 0.3, Anneal::Cosine);
-    assert_eq!(updates(Order::Replaces, &mnist, 120_000).len(), 501);
+    assert_eq!(updates(UpdateTiming::Replaces, &mnist, 120_000).len(), 501);
     assert_eq!(
-        trace(Order::Replaces, &mnist, 120_000).last().unwrap().gs_after,
+        simulate(UpdateTiming::Replaces, &mnist, 120_000)
+            .last()
+            .unwrap()
+            .step_after,
         119_499
     );
     // ImageNet.
     let imagenet = schedule(0, 25000, 100, 0.3, Anneal::Cosine);
     let want: Vec<i64> = (0..=250).map(|i| 100 * i).collect();
-    assert_eq!(updates(Order::Replaces, &imagenet, 32_251), want);
+    assert_eq!(updates(UpdateTiming::Replaces, &imagenet, 32_251), want);
     let want: Vec<i64> = (0..250).map(|i| 100 * i + 1).collect();
-    assert_eq!(updates(Order::After, &imagenet, 32_000), want);
-    assert!(updates(Order::None, &imagenet, 1000).is_empty());
+    assert_eq!(updates(UpdateTiming::After, &imagenet, 32_000), want);
+    assert!(updates(UpdateTiming::None, &imagenet, 1000).is_empty());
 }
 
 #[test]
 fn traces_resume() {
     let s = schedule(2, 50, 7, 0.3, Anneal::Cosine);
-    for order in [
-        Order::Replaces,
-        Order::After,
-        Order::AfterInterval,
-        Order::Every,
-        Order::Once,
-        Order::None,
+    for timing in [
+        UpdateTiming::Replaces,
+        UpdateTiming::After,
+        UpdateTiming::AfterInterval,
+        UpdateTiming::Every,
+        UpdateTiming::Once,
+        UpdateTiming::None,
     ] {
-        let mut counters = Counters::start(order, &s);
-        let mut ticks: Vec<Tick> = (0..33).map(|_| counters.advance(order, &s)).collect();
+        let mut counters = Counters::start(timing, &s);
+        let mut ticks: Vec<Tick> = (0..33).map(|_| counters.advance(timing, &s)).collect();
         let mut resumed = Counters { ..counters };
-        ticks.extend((0..33).map(|_| resumed.advance(order, &s)));
-        assert_eq!(ticks, trace(order, &s, 66).collect::<Vec<_>>());
+        ticks.extend((0..33).map(|_| resumed.advance(timing, &s)));
+        assert_eq!(ticks, simulate(timing, &s, 66).collect::<Vec<_>>());
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! Both call the C library's `cosf`, `logf` and `powf`, whose last bit differs between C libraries.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 
 use hlo::{Graph, Literal};
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::data::pixels::Preprocessing;
-use rigl_xla::sparse::host::n_prune;
-use rigl_xla::sparse::{Gradual, Schedule};
+use sparse::reference::n_prune;
+use sparse::{GradualPruning, Schedule};
 
 /// Rows of one kind: settings, step, value.
 fn rows(kind: &str) -> Vec<(Vec<String>, i64, f32)> {
@@ -84,7 +85,7 @@ fn rounding_decides_connections() {
 #[test]
 fn pruning_sparsities_match_tensorflow() {
     matches("sparsity", |cells, step| {
-        let gradual = Gradual {
+        let gradual = GradualPruning {
             begin_step: number(&cells[0]),
             end_step: number(&cells[1]),
             initial_sparsity: number(&cells[2]),

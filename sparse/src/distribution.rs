@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::{fmt, str::FromStr};
 
 use super::error::Error;
-use crate::names::closest;
+use crate::names::nearest;
 
-/// How the sparsity of the network is shared among its layers.
+/// How the sparsity of the network is distributed over its layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Distribution {
     /// Every layer gets the network's sparsity.
@@ -18,7 +18,7 @@ pub enum Distribution {
     ErdosRenyi,
     /// Density proportional to `(sum(dims) / product(dims))^power_scale`.
     Erk,
-    /// The sparsities that STR found for the layers of ResNet-50, at 16 levels.
+    /// The sparsities that STR learned for the layers of ResNet-50, at 16 levels.
     Str,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Distribution {
     }
 }
 
-/// How a fractional number of zeros becomes a whole one.
+/// Rounding of the number of zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
     /// Down, the original's rule since October 2020.
@@ -135,23 +135,23 @@ impl Layer {
     }
 }
 
-/// What decides the budgets.
+/// Settings of [`budgets`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Options {
-    /// How sparsity is shared.
+pub struct BudgetOptions {
+    /// How sparsity is distributed.
     pub distribution: Distribution,
     /// Share of zeros over the layers without a custom sparsity, in `[0, 1)`.
     pub sparsity: f64,
-    /// Layer name to its own sparsity, in `[0, 1)`, taken verbatim; STR's table has none, as in the original.
+    /// Sparsities of single layers by name, in `[0, 1)`. STR ignores them, as in the original.
     pub custom: BTreeMap<String, f64>,
-    /// Exponent of the ERK factor; 1 is the published rule, 0 makes all layers alike. ER ignores it.
+    /// Exponent of the ERK factor; 1 is the published rule, 0 gives all layers the same density. ER ignores it.
     pub power_scale: f64,
     /// Rounding of the number of zeros.
     pub rounding: Rounding,
 }
 
-impl Options {
-    /// The published rule for `distribution` at `sparsity`: no custom layers, power 1, rounding down.
+impl BudgetOptions {
+    /// The published rule for `distribution` at `sparsity`: no custom sparsities, power 1, rounding down.
     pub fn new(distribution: Distribution, sparsity: f64) -> Self {
         Self {
             distribution,
@@ -163,32 +163,33 @@ impl Options {
     }
 }
 
-/// What one layer gets.
+/// Sparsity of one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Budget {
     /// Layer name.
     pub name: String,
     /// Kernel shape.
     pub dims: Vec<usize>,
-    /// Share of zeros asked for, before rounding.
+    /// Requested share of zeros, before rounding.
     pub sparsity: f64,
     /// Number of zeros.
     pub zeros: usize,
     /// Number of ones; `zeros + nonzeros` is the number of weights.
     pub nonzeros: usize,
-    /// Made dense because its Erdős–Rényi density would exceed 1.
+    /// Whether the layer is dense because its Erdős–Rényi density would exceed 1.
     pub saturated: bool,
-    /// Its sparsity came from the custom map.
+    /// Whether the sparsity comes from [`BudgetOptions::custom`].
     pub custom: bool,
 }
 
 /// Sparsity and number of zeros of every layer, in the order given (reference 1.3, 1.4).
 ///
 /// # Errors
-/// A sparsity outside `[0, 1)` or a power that is not finite ([`Error::Value`]); a custom name that no layer has
-/// ([`Error::MissingLayers`]); a repeated layer name; for STR a sparsity or layer that its table lacks; for ER and ERK, a layer without weights, for ER, one with fewer than
-/// two dimensions ([`Error::LayerShape`]), and no layer left to scale ([`Error::NothingToScale`]).
-pub fn budgets(layers: &[Layer], options: &Options) -> Result<Vec<Budget>, Error> {
+/// A sparsity outside `[0, 1)` or a power that is not finite ([`Error::Value`]), a custom name that no layer has
+/// ([`Error::MissingLayers`]), or a repeated layer name. STR: a sparsity or layer that its table lacks. ER and ERK: a layer
+/// without weights, no layer left to scale ([`Error::NothingToScale`]), and for ER a layer with fewer than two dimensions
+/// ([`Error::LayerShape`]).
+pub fn budgets(layers: &[Layer], options: &BudgetOptions) -> Result<Vec<Budget>, Error> {
     check(layers, options)?;
     let shares = match options.distribution {
         Distribution::Uniform => layers.iter().map(|l| uniform(l, options)).collect(),
@@ -218,27 +219,27 @@ pub fn budgets(layers: &[Layer], options: &Options) -> Result<Vec<Budget>, Error
     layers.iter().zip(shares).map(budget).collect()
 }
 
-/// How a layer comes by its sparsity.
+/// Source of a layer's sparsity.
 #[derive(Clone, Copy, PartialEq)]
 enum Share {
-    /// Verbatim from the custom map.
+    /// From [`BudgetOptions::custom`].
     Custom(f64),
-    /// No zeros, because scaling would ask for more than all its weights.
+    /// Dense, because scaling would give a density above 1.
     Dense,
-    /// By the distribution. While Erdős–Rényi runs, its raw density; afterwards, its sparsity.
+    /// From the distribution: during Erdős–Rényi scaling the raw density, afterwards the sparsity.
     Scaled(f64),
 }
 
-fn uniform(layer: &Layer, options: &Options) -> Share {
+fn uniform(layer: &Layer, options: &BudgetOptions) -> Share {
     options
         .custom
         .get(&layer.name)
         .map_or(Share::Scaled(options.sparsity), |&sparsity| Share::Custom(sparsity))
 }
 
-/// Reference 1.4: finds the largest factor that, times the raw densities, keeps the network's budget, making layers dense
-/// one tie class at a time while the densest would exceed 1.
-fn erdos_renyi(layers: &[Layer], options: &Options) -> Result<Vec<Share>, Error> {
+/// Reference 1.4: scales the raw densities to the budget of the network. While the largest density would exceed 1, makes the
+/// layers that have it dense.
+fn erdos_renyi(layers: &[Layer], options: &BudgetOptions) -> Result<Vec<Share>, Error> {
     let raw_share = |layer: &Layer| match options.custom.get(&layer.name) {
         Some(&sparsity) => Ok(Share::Custom(sparsity)),
         None => raw_density(layer, options).map(Share::Scaled),
@@ -289,7 +290,7 @@ fn map_scaled(shares: Vec<Share>, f: impl Fn(f64) -> Share) -> Vec<Share> {
 }
 
 /// Density of a layer before scaling.
-fn raw_density(layer: &Layer, options: &Options) -> Result<f64, Error> {
+fn raw_density(layer: &Layer, options: &BudgetOptions) -> Result<f64, Error> {
     let n = layer.elements()?;
     if n == 0 {
         return Err(layer.misshapen("at least one weight for an Erdős–Rényi distribution"));
@@ -304,7 +305,7 @@ fn raw_density(layer: &Layer, options: &Options) -> Result<f64, Error> {
     }
 }
 
-fn nothing_to_scale(shares: &[Share], options: &Options) -> Error {
+fn nothing_to_scale(shares: &[Share], options: &BudgetOptions) -> Error {
     let count = |is: fn(&Share) -> bool| shares.iter().filter(|s| is(s)).count();
     Error::NothingToScale {
         distribution: options.distribution.to_string(),
@@ -314,7 +315,7 @@ fn nothing_to_scale(shares: &[Share], options: &Options) -> Error {
     }
 }
 
-fn power_error(options: &Options) -> Error {
+fn power_error(options: &BudgetOptions) -> Error {
     let expected = "a finite number for which every layer's density is one too";
     Error::Value {
         name: "power_scale".into(),
@@ -323,7 +324,7 @@ fn power_error(options: &Options) -> Error {
     }
 }
 
-fn check(layers: &[Layer], options: &Options) -> Result<(), Error> {
+fn check(layers: &[Layer], options: &BudgetOptions) -> Result<(), Error> {
     check_sparsity("--sparsity".into(), options.sparsity)?;
     let names: BTreeSet<&str> = layers.iter().map(|l| l.name.as_str()).collect();
     let mut seen = BTreeSet::new();
@@ -339,7 +340,7 @@ fn check(layers: &[Layer], options: &Options) -> Result<(), Error> {
         .cloned()
         .collect();
     if !missing.is_empty() {
-        let near = missing.iter().flat_map(|name| closest(name, names.iter().copied()));
+        let near = missing.iter().flat_map(|name| nearest(name, names.iter().copied()));
         let near = near.collect::<BTreeSet<_>>().into_iter().collect();
         return Err(Error::MissingLayers { names: missing, near });
     }

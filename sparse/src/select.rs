@@ -1,15 +1,15 @@
-//! Exact selection of the k largest as a graph, without sorting.
+//! Exact selection of the k largest scores as a graph, without sorting.
 //!
-//! Scores become order-preserving integers ([`super::sort_key`]). The k-th largest key is built from the top, two bits per
-//! pass over the keys: the largest candidate stays that at least k keys reach. No memory beside the keys, and k may be a
-//! run-time value. Ties at the k-th key are cut at an index found the same way. The full `sort` and `topk` forms do
-//! what the original did; all three give the same bits.
+//! Scores become order-preserving integers ([`super::sort_key`]). The k-th largest key is found from its highest bits down,
+//! two bits per pass over the keys: of four candidates, the largest that at least k keys reach. This needs no memory besides
+//! the keys, and k may be a run-time value. The last of the ties at the k-th key is found in the same way. The `sort` and
+//! `topk` algorithms do what the original did. All three give the same bits.
 
 use hlo::{DType, GatherDims, Graph, Shape, Tensor, Update};
 use serde::{Deserialize, Serialize};
 
-/// How the k largest are found. Every way gives the same masks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// Algorithm that finds the k largest. All give the same masks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Select {
     /// Bisection over the bits of the k-th key.
@@ -17,9 +17,14 @@ pub enum Select {
     Bits,
     /// Two full stable sorts.
     Sort,
-    /// A full ranking and a scatter, as the original. (The ranking is emitted as a stable sort: not every plugin's top-k
-    /// keeps the order of ties when it ranks everything.)
+    /// A full ranking and a scatter, as in the original. The ranking is emitted as a stable sort, because the top-k of some
+    /// plugins does not keep the order of ties.
     Topk,
+}
+
+impl Select {
+    /// Every algorithm.
+    pub const ALL: [Select; 3] = [Select::Bits, Select::Sort, Select::Topk];
 }
 
 /// [`super::sort_key`] of every score: `f32[..] -> u32[..]`.
@@ -36,15 +41,15 @@ pub fn sort_keys(scores: Tensor<'_>) -> Tensor<'_> {
         .select(key.zeros_like(), key)
 }
 
-/// [`super::host::grow_key`] of every score: kept entries rank below all others.
+/// [`super::reference::grow_key`] of every score: kept entries rank below all others.
 #[track_caller]
 pub fn grow_keys<'g>(scores: Tensor<'g>, kept: Tensor<'g>) -> Tensor<'g> {
     let keys = sort_keys(scores);
     kept.select(keys.zeros_like(), keys.max(1.0))
 }
 
-/// Marks the `k` (s32 scalar) largest of `keys` (u32, any shape), the lower flat index first among equals; all of them
-/// when `k` exceeds their number. Yields `pred` of the shape of `keys`.
+/// Marks the `k` (s32 scalar) largest of `keys` (u32, any shape); ties go to the lower flat index. Marks all if `k` exceeds
+/// their number. The result is `pred` in the shape of `keys`.
 #[track_caller]
 pub fn top_k_mask<'g>(keys: Tensor<'g>, k: Tensor<'g>, select: Select) -> Tensor<'g> {
     let _scope = keys.graph().scope("select");
@@ -57,17 +62,17 @@ pub fn top_k_mask<'g>(keys: Tensor<'g>, k: Tensor<'g>, select: Select) -> Tensor
     mask.reshape(&keys.dims())
 }
 
-/// Keys whose counts are packed into one integer, in fields of ten bits: fewer than 2^10. As two axes, neither above the 32
-/// from which XLA's CPU compiler makes a sum in several passes.
+/// Number of keys whose counts fit into one field of ten bits, as two axes. XLA's CPU compiler sums an axis of more than 32
+/// elements in several passes.
 const PART: [usize; 2] = [16, 32];
-/// Bits found per pass over the keys: one of three candidates, or none.
+/// Bits found per pass over the keys, by comparing with three candidates.
 const BITS_PER_PASS: u32 = 2;
 
 fn by_bits<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
     let g = keys.graph();
     let n = keys.shape().elements();
-    // Parts are counted apart, so that a device may count them at once. The zeros that fill the last one reach no
-    // candidate, and among equals they come last.
+    // Devices can count the parts in parallel. The padding of the last part is zeros, which reach no candidate and come last
+    // among equals.
     let part: usize = PART.iter().product();
     let parts = n.div_ceil(part).max(1);
     let filled = keys.pad(0.0, &[0], &[(parts * part - n) as i64], &[0]);
@@ -78,13 +83,13 @@ fn by_bits<'g>(keys: Tensor<'g>, k: Tensor<'g>) -> Tensor<'g> {
         let reached = |candidate| s[1].ge(candidate);
         vec![extend(s[0], rounds, i, reached, |count| count.ge(s[2])), s[1], s[2]]
     });
-    // The keys as they come out of the loop: taken from before it, they would be computed again for each of their uses.
+    // Use the keys returned by the loop: those before it would be computed again for each use.
     let (threshold, keys, k) = (found[0], found[1], found[2]);
     let (above, tied) = (keys.gt(threshold), keys.eq(threshold));
     let counted = counts(&[above, tied]);
     let [above_count, tied_count] = [0, 1].map(|i| counted.slice(&[i], &[i + 1]).reshape(&[]));
     let wanted = k - above_count;
-    // The largest index with fewer than `wanted` ties before it is the last tie that is in. When all ties are, as nearly
+    // The last chosen tie is at the largest index with fewer than `wanted` ties before it. If all ties are chosen, as nearly
     // always, the loop does not run.
     let partial = wanted.lt(tied_count);
     let rounds = (usize::BITS - (parts * part).leading_zeros()).div_ceil(BITS_PER_PASS);
@@ -107,8 +112,9 @@ fn index(g: &Graph, parts: usize) -> Tensor<'_> {
         .reshape(&dims)
 }
 
-/// A u32 scalar with its next two bits, in round `i` of `rounds`: as many of the candidates 1, 2, 3 as `holds` says by the
-/// counts, `s32[3]`, of what each `marks`. Counting all three at once takes one pass over the keys instead of two.
+/// Appends the next two bits to a u32 scalar, in round `i` of `rounds`. Their value is the number of candidates 1, 2, 3 for
+/// which `holds`, given the counts (`s32[3]`) of the keys that each `marks`. Counting for all three takes one pass over the
+/// keys instead of two.
 fn extend<'g>(
     number: Tensor<'g>,
     rounds: u32,
@@ -124,7 +130,7 @@ fn extend<'g>(
     number | digit.shift_left(shift)
 }
 
-/// How many keys each of up to three arrays `pred[parts, ..]` marks: `s32[arrays]`.
+/// Number of keys that each of up to three arrays `pred[parts, ..]` marks: `s32[arrays]`.
 fn counts<'g, const N: usize>(marked: &[Tensor<'g>; N]) -> Tensor<'g> {
     const FIELD: f64 = 10.0;
     let g = marked[0].graph();

@@ -4,9 +4,9 @@ use crate::layer::rule;
 use crate::{BACKENDS, normals, random};
 use hlo::random::Key;
 use hlo::{Computation, DType, Graph, Literal, Shape, Tensor};
-use rigl_xla::sparse::alike::{classes, update_alike};
-use rigl_xla::sparse::update::{Inputs, Layer, Rule, update};
-use rigl_xla::sparse::{GrowInit, Keep};
+use sparse::bucketed::{buckets, update_bucket};
+use sparse::update::{Inputs, Layer, Rule, update};
+use sparse::{GrowInit, KeepCount};
 
 /// Layers of one size, and of several.
 const SIZES: [[&[usize]; 4]; 2] = [
@@ -32,14 +32,14 @@ fn graph(dims: [&[usize]; 4], rule: &Rule, together: bool) -> Computation {
             .map(|(i, a)| given(g, i, a, own))
             .collect();
         let after = match together {
-            true => update_alike(rule, &layers, own.fold_each(&KEYS).fold_step(step).seeds()),
+            true => update_bucket(rule, &layers, own.fold_each(&KEYS).fold_step(step).seeds()),
             false => layers
                 .iter()
                 .map(|(layer, inputs)| update(rule, layer, inputs))
                 .collect(),
         };
         let outputs = after.into_iter().flat_map(|layer| {
-            let threshold = layer.threshold.filter(|_| rule.method.keep == Keep::Gradual);
+            let threshold = layer.threshold.filter(|_| rule.method.keep == KeepCount::Gradual);
             let arrays = [layer.weights, layer.mask].into_iter().chain(layer.slots);
             arrays.chain(threshold).collect::<Vec<_>>()
         });
@@ -62,7 +62,7 @@ fn given<'g>(g: &'g Graph, i: usize, arrays: &[Tensor<'g>], own: Key<'g>) -> (La
         keep: Some(g.scalar(100 * i as i32)),
         key: own.fold(KEYS[i]).fold_step(g.scalar(STEP)),
         initial_draw: Some(arrays[4]),
-        within: None,
+        valid: None,
     };
     (layer, inputs)
 }
@@ -75,10 +75,10 @@ fn layers_together_are_each_as_alone() {
 #[test]
 fn classes_hold_layers_of_about_one_size() {
     assert_eq!(
-        classes(&[10, 100, 40, 39, 250, 101]),
+        buckets(&[10, 100, 40, 39, 250, 101]),
         [vec![4, 5, 1], vec![2, 3], vec![0]]
     );
-    assert_eq!(classes(&[]), Vec::<Vec<usize>>::new());
+    assert_eq!(buckets(&[]), Vec::<Vec<usize>>::new());
 }
 
 fn compare(dims: [&[usize]; 4]) {

@@ -1,11 +1,11 @@
-//! One mask update of one layer as a graph: the twin of [`super::mask_update`] that is compiled into the training step.
+//! The mask update of a layer as a graph, for the compiled training step. [`super::mask_update`] is the same on arrays.
 
-use super::method::{DropScore, GrowInit, GrowScore, Keep, Method, SlotReset};
+use super::method::{DropScore, GrowInit, GrowScore, KeepCount, Method, SlotReset};
 use super::select::{Select, grow_keys, sort_keys, top_k_mask};
 use hlo::random::Key;
 use hlo::{DType, Tensor};
 
-/// What a layer owns, as tensors of one shape.
+/// State of a layer, as tensors of one shape.
 #[derive(Clone)]
 pub struct Layer<'g> {
     /// Raw weights, f32.
@@ -14,41 +14,40 @@ pub struct Layer<'g> {
     pub mask: Tensor<'g>,
     /// Optimizer slots of the weights, f32.
     pub slots: Vec<Tensor<'g>>,
-    /// Of gradual pruning: the magnitude that weights must reach, an f32 scalar. As an input it is looked at where thresholds
-    /// are smoothed.
+    /// Gradual pruning only: the magnitude that weights must reach, an f32 scalar. Read only if thresholds are smoothed.
     pub threshold: Option<Tensor<'g>>,
 }
 
-/// What an update needs beside the layer.
+/// Inputs of an update besides the state of the layer.
 pub struct Inputs<'g> {
     /// Gradient of the loss with respect to the masked kernel.
     pub gradient: Tensor<'g>,
-    /// What the drop or grow score is made of where that is not the gradient, by method: the average of gradients, the
-    /// gradient of the whole loss, the product of Hessian and gradient (as in [`super::UpdateInputs`]).
+    /// Basis of the drop or grow score where that is not the gradient: the average of gradients, the gradient of the whole
+    /// loss, or the product of Hessian and gradient, depending on the method (see [`super::UpdateInputs`]).
     pub score: Option<Tensor<'g>>,
     /// Drop fraction of this update, f32 scalar.
     pub drop_fraction: Tensor<'g>,
-    /// How many entries a method that prunes keeps, s32 scalar.
+    /// Number of entries that a pruning method keeps, s32 scalar.
     pub keep: Option<Tensor<'g>>,
     /// Source of randomness of this layer and step.
     pub key: Key<'g>,
     /// A fresh sample of the layer's initialiser, for [`GrowInit::InitialDist`].
     pub initial_draw: Option<Tensor<'g>>,
-    /// Which entries are the layer's own, `pred`, the first so many, if not all are. Of others the mask is not set.
-    pub within: Option<Tensor<'g>>,
+    /// Marks the entries that are not padding, `pred`; `None` if none is. Padding stays masked.
+    pub valid: Option<Tensor<'g>>,
 }
 
 impl<'g> Inputs<'g> {
     /// The `keep` (s32 scalar) entries of the layer with the largest `keys`.
     #[track_caller]
     fn largest(&self, keys: Tensor<'g>, keep: Tensor<'g>, select: Select) -> Tensor<'g> {
-        // No key is lower than 0, and among equals the first ones win.
-        let own = |within: Tensor<'g>| within.select(keys, keys.zeros_like());
-        top_k_mask(self.within.map_or(keys, own), keep, select)
+        // Padding is last and gets the smallest key, so it is never chosen before an entry of the layer.
+        let masked = |valid: Tensor<'g>| valid.select(keys, keys.zeros_like());
+        top_k_mask(self.valid.map_or(keys, masked), keep, select)
     }
 }
 
-/// The choices of a run that every layer's update shares.
+/// Settings that all mask updates of a run share.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// Row of the method table.
@@ -59,9 +58,9 @@ pub struct Rule {
     pub initial_acc_scale: f64,
     /// Standard deviation of the noise on drop scores; 0 for none.
     pub drop_noise_std: f64,
-    /// Share of the previous threshold in the next, under gradual pruning.
+    /// Gradual pruning only: share of the previous threshold in the next.
     pub threshold_decay: f64,
-    /// How the largest scores are found.
+    /// Algorithm that finds the largest scores.
     pub select: Select,
 }
 
@@ -73,37 +72,37 @@ enum Purpose {
     GrowInit = 3,
 }
 
-/// What an update chooses: connections, of the shape of the layer.
+/// Connections that an update chooses, in the shape of the layer.
 #[derive(Clone, Copy)]
 pub struct Choice<'g> {
     /// The mask after the update, `pred`.
     pub mask: Tensor<'g>,
-    /// Those whose weights and slots start anew, `pred`; of a method that only prunes none.
+    /// Connections whose weights and slots are initialised, `pred`; `None` for pruning methods.
     pub new: Option<Tensor<'g>>,
-    /// Of gradual pruning, f32 scalar.
+    /// Gradual pruning only: the new threshold, f32 scalar.
     pub threshold: Option<Tensor<'g>>,
 }
 
-/// The layer after the update (reference 2.3-2.9). A method without updates leaves it as it is, and so does one that prunes
-/// without a count to keep.
+/// Returns the layer after the update (reference 2.3-2.9). It is unchanged if the method has no updates, or prunes and
+/// [`Inputs::keep`] is absent.
 #[track_caller]
 pub fn update<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Layer<'g> {
     choose(rule, layer, inputs).map_or_else(|| layer.clone(), |choice| apply(rule, layer, inputs, &choice))
 }
 
-/// Which connections of a layer go and come, by its weights and its mask; `None` where the update leaves it as it is.
+/// Chooses the connections of a layer. Returns `None` if the update leaves it unchanged.
 #[track_caller]
 pub fn choose<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option<Choice<'g>> {
     let drop = drop_scores(rule, layer, inputs)?;
     let kept = |keep| inputs.largest(sort_keys(drop), keep, rule.select);
     Some(match rule.method.keep {
-        Keep::Connections => exchange(rule, layer, inputs, drop)?,
-        Keep::Budget | Keep::TotalBudget => Choice {
+        KeepCount::Connections => drop_and_grow(rule, layer, inputs, drop)?,
+        KeepCount::Budget | KeepCount::TotalBudget => Choice {
             mask: kept(inputs.keep?),
             new: None,
             threshold: None,
         },
-        Keep::Gradual => {
+        KeepCount::Gradual => {
             let axes: Vec<usize> = (0..drop.shape().rank()).collect();
             let infinite = drop.graph().full(&drop.shape(), f64::INFINITY);
             let largest = kept(inputs.keep?).select(drop, infinite).reduce_min(&axes);
@@ -120,13 +119,13 @@ pub fn choose<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option
     })
 }
 
-/// `threshold * (1 - decay) + previous * decay`, each operation rounded as in [`super::host::smoothed_threshold`].
+/// `threshold * (1 - decay) + previous * decay`, rounded like [`super::reference::smoothed_threshold`].
 fn smoothed<'g>(threshold: Tensor<'g>, previous: Tensor<'g>, decay: f64) -> Tensor<'g> {
-    // Neither product is negative. `max` keeps the compiler from fusing one with the sum, which would round once less.
+    // `max` changes nothing, but prevents a fused multiply-add, which would round once less.
     (threshold * (1.0 - decay)).max(0.0) + (previous * decay).max(0.0)
 }
 
-/// The layer with what an update chose.
+/// Applies the choice of an update to the layer.
 #[track_caller]
 pub fn apply<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, choice: &Choice<'g>) -> Layer<'g> {
     let slot = match rule.method.slots {
@@ -145,10 +144,10 @@ pub fn apply<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, choice: &C
     after
 }
 
-/// The masks of layers whose `scores` are ranked together: the `keep` (s32 scalar) largest, ties to the earlier layer, then
-/// to the lower index. Twin of [`super::top_k_overall`].
+/// Masks of the `keep` (s32 scalar) largest `scores` of all layers together. Ties go to the earlier layer, then to the lower
+/// index. [`super::top_k_across_layers`] is the same on arrays.
 #[track_caller]
-pub fn prune_overall<'g>(scores: &[Tensor<'g>], keep: Tensor<'g>, select: Select) -> Vec<Tensor<'g>> {
+pub fn prune_across_layers<'g>(scores: &[Tensor<'g>], keep: Tensor<'g>, select: Select) -> Vec<Tensor<'g>> {
     let flat = |t: &Tensor<'g>| sort_keys(*t).reshape(&[t.shape().elements()]);
     let keys: Vec<_> = scores.iter().map(flat).collect();
     let Some(first) = keys.first() else {
@@ -164,12 +163,12 @@ pub fn prune_overall<'g>(scores: &[Tensor<'g>], keep: Tensor<'g>, select: Select
     scores.iter().map(&mut take).collect()
 }
 
-/// Drops and grows: the number of ones stays.
-fn exchange<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, drop: Tensor<'g>) -> Option<Choice<'g>> {
+/// Drops connections and grows as many.
+fn drop_and_grow<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>, drop: Tensor<'g>) -> Option<Choice<'g>> {
     let grow = grow_scores(rule, layer, inputs)?;
     let all: Vec<usize> = (0..layer.mask.shape().rank()).collect();
     let ones = layer.mask.convert(DType::S32).reduce_sum(&all);
-    // Not above all of them, which rounding could exceed beyond 2^24 ones.
+    // With more than 2^24 ones rounding could exceed their number.
     let pruned = (ones.convert(DType::F32) * inputs.drop_fraction)
         .convert(DType::S32)
         .min(ones);
@@ -190,7 +189,7 @@ fn key<'g>(inputs: &Inputs<'g>, purpose: Purpose) -> Key<'g> {
     inputs.key.fold(purpose as u64)
 }
 
-/// Drop scores of a layer; `None` where the method has none, or lacks what they are made of.
+/// Drop scores of a layer. `None` if the method has none or an input is absent.
 #[track_caller]
 pub fn drop_scores<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Option<Tensor<'g>> {
     match rule.method.drop {
@@ -219,7 +218,7 @@ fn grow_scores<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Optio
     }
 }
 
-/// Weights of new connections, for every entry.
+/// Initial weights of new connections, for every entry.
 fn grow_tensor<'g>(rule: &Rule, layer: &Layer<'g>, inputs: &Inputs<'g>) -> Tensor<'g> {
     let weights = layer.weights;
     let dims = weights.dims();

@@ -1,12 +1,12 @@
-//! Sparsities that STR learnt for ResNet-50 (reference 1.3).
+//! Sparsities that STR learned for ResNet-50 (reference 1.3).
 
 use super::distribution::Layer;
 use super::error::Error;
 
 const TABLE: &str = include_str!("str_resnet50.csv");
 
-/// Levels of the whole network's sparsity, as the original computes them: the double nearest to the percentage, over 100.
-/// Not always the double nearest to the share: that of 98.05 % is 0.9804999999999999.
+/// Sparsities of the whole network in the table, computed as in the original: the percentage as a double, over 100. The
+/// result is not always the double nearest to the share: 98.05 % gives 0.9804999999999999.
 fn levels() -> impl Iterator<Item = f64> {
     let header = TABLE.lines().find(|line| !line.starts_with('#')).unwrap_or_default();
     header.split(',').skip(1).filter_map(share)
@@ -17,7 +17,7 @@ fn share(percent: &str) -> Option<f64> {
     Some(percent.parse::<f64>().ok()? / 100.0)
 }
 
-/// The share of zeros of each layer at `sparsity`, which must be one of the levels exactly.
+/// The share of zeros of each layer at `sparsity`, which must equal one of the levels.
 ///
 /// # Errors
 /// [`Error::NotALevel`] for another sparsity; [`Error::NotInTable`] for a layer that ResNet-50 does not have.
@@ -29,7 +29,7 @@ pub(super) fn shares(layers: &[Layer], sparsity: f64) -> Result<Vec<f64>, Error>
             expected: levels.join(", "),
         });
     };
-    let of = |layer: &Layer| {
+    let share_of = |layer: &Layer| {
         let mut rows = TABLE.lines().map(|line| line.split(','));
         let mut row = rows.find_map(|mut row| (row.next() == Some(&layer.name)).then_some(row));
         let found = row.as_mut().and_then(|row| row.nth(column)).and_then(share);
@@ -37,7 +37,7 @@ pub(super) fn shares(layers: &[Layer], sparsity: f64) -> Result<Vec<f64>, Error>
             name: layer.name.clone(),
         })
     };
-    layers.iter().map(of).collect()
+    layers.iter().map(share_of).collect()
 }
 
 #[cfg(test)]
@@ -53,15 +53,15 @@ mod tests {
         assert_eq!(shares(&first, 0.7955).unwrap(), [51.46 / 100.0]);
         assert_eq!(shares(&first, 98.05 / 100.0).unwrap(), [73.47 / 100.0]);
         for (sparsity, near) in [(0.9805, "0.9804999999999999"), (0.8, "0.7955")] {
-            let said = shares(&first, sparsity).unwrap_err().to_string();
-            assert!(said.contains(near), "{said}");
+            let message = shares(&first, sparsity).unwrap_err().to_string();
+            assert!(message.contains(near), "{message}");
         }
-        let said = shares(&layer("layer1"), 0.7955).unwrap_err().to_string();
-        assert!(said.contains("`layer1`"), "{said}");
+        let message = shares(&layer("layer1"), 0.7955).unwrap_err().to_string();
+        assert!(message.contains("`layer1`"), "{message}");
     }
 
     #[test]
-    fn every_level_comes_near_its_sparsity() {
+    fn levels_match_the_sparsity_of_the_network() {
         let network = models::find("resnet50", true).unwrap();
         let masked = models::Options {
             mask_first: Some(true),

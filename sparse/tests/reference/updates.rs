@@ -1,10 +1,8 @@
 //! Selection and mask updates on arrays (reference 2.3, 2.4; unit tests 7-10).
 
-use rigl_xla::rng::{BoundedRng, stream};
-use rigl_xla::sparse::host::{
-    DROP_NOISE_STD, LayerState, UpdateInputs, UpdateReport, mask_update, n_prune, select, top_k,
-};
-use rigl_xla::sparse::{Anneal, Error, GrowInit, Method, Order, Schedule, random_mask, trace};
+use sparse::reference::{DROP_NOISE_STD, LayerState, UpdateInputs, UpdateReport, mask_update, n_prune, select, top_k};
+use sparse::rng::{BoundedRng, stream};
+use sparse::{Anneal, Error, GrowInit, Method, Schedule, UpdateTiming, random_mask, simulate};
 
 /// A layer that owns its arrays, with one momentum slot.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,7 +171,7 @@ fn set_masks(n: usize, schedule: &Schedule, runs: u64, mut on_update: impl FnMut
         slots: vec![],
     };
     let mut masks = vec![layer.mask.clone()];
-    for tick in trace(Order::After, schedule, runs) {
+    for tick in simulate(UpdateTiming::After, schedule, runs) {
         for i in (0..n).filter(|&i| layer.mask[i]) {
             layer.weights[i] -= 0.01 * i as f32;
         }

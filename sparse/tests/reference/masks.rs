@@ -1,7 +1,7 @@
 //! Random masks (reference 1.2; unit tests 1 and 2).
 
-use rigl_xla::sparse::numpy_rng::NumpyRng;
-use rigl_xla::sparse::{Distribution, Layer, MaskSeedCompat, budgets, initial_masks, random_mask};
+use sparse::numpy_rng::NumpyRng;
+use sparse::{Distribution, Layer, MaskSeedCompat, budgets, initial_masks, random_mask};
 
 use super::{custom, layers, options};
 

@@ -2,14 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod budgets;
-mod compact;
+mod dead_units;
 mod masks;
 mod methods;
-mod recorded;
 mod schedules;
 mod updates;
 
-use rigl_xla::sparse::{Distribution, Layer, Options};
+use sparse::{BudgetOptions, Distribution, Layer};
 
 fn layers(shapes: &[&[usize]]) -> Vec<Layer> {
     shapes
@@ -19,11 +18,11 @@ fn layers(shapes: &[&[usize]]) -> Vec<Layer> {
         .collect()
 }
 
-fn options(distribution: Distribution, sparsity: f64) -> Options {
-    Options::new(distribution, sparsity)
+fn options(distribution: Distribution, sparsity: f64) -> BudgetOptions {
+    BudgetOptions::new(distribution, sparsity)
 }
 
-fn custom(mut options: Options, map: &[(&str, f64)]) -> Options {
+fn custom(mut options: BudgetOptions, map: &[(&str, f64)]) -> BudgetOptions {
     options.custom = map.iter().map(|&(name, s)| (name.to_owned(), s)).collect();
     options
 }

@@ -1,11 +1,11 @@
-//! What can be wrong with a request, each message with the value found and the value expected.
+//! Errors, each with the value found and the value expected.
 
-use crate::names::{Unknown, closest_names};
+use crate::names::{DidYouMean, Unknown};
 
-/// Error of the sparse modules.
+/// An error of this crate.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// A name that no entry of a closed list has.
+    /// An unknown name.
     #[error(transparent)]
     Unknown(#[from] Unknown),
     /// A number outside its range.
@@ -22,7 +22,7 @@ pub enum Error {
     #[error(
         "custom sparsity given for {}, which are not maskable layers of this model{}",
         quoted(names),
-        closest_names(near)
+        DidYouMean(near)
     )]
     MissingLayers {
         /// The names given that no layer has.
@@ -43,15 +43,15 @@ pub enum Error {
         name: String,
         /// Its shape.
         dims: Vec<usize>,
-        /// What would be accepted.
+        /// The accepted shapes.
         expected: &'static str,
     },
-    /// A sparsity at which STR's table has no column.
+    /// A sparsity that STR's table does not have.
     #[error("--sparsity is {found}, expected for distribution str exactly one of {expected}")]
     NotALevel {
         /// The value given.
         found: f64,
-        /// The levels.
+        /// The levels of the table.
         expected: String,
     },
     /// A layer that STR's table does not have.
@@ -60,7 +60,7 @@ pub enum Error {
         /// Layer name.
         name: String,
     },
-    /// Erdős–Rényi with nothing left to scale: the original divides by zero here.
+    /// Erdős–Rényi without a layer left to scale; the original divides by zero.
     #[error(
         "distribution {distribution} has no layer left to scale: of {layers} layers {custom} have a custom sparsity \
          and {dense} became dense, expected at least one other (a higher --sparsity, or the uniform distribution)"
@@ -81,7 +81,7 @@ pub enum Error {
         /// The name given.
         name: String,
     },
-    /// An array whose length does not fit its layer.
+    /// An array of the wrong length.
     #[error("{what} has {found} elements, expected {expected}")]
     Length {
         /// Which array.
@@ -91,7 +91,7 @@ pub enum Error {
         /// Number of weights of the layer.
         expected: usize,
     },
-    /// An array that the method or its grow initialiser needs was not given.
+    /// The method or its grow initialiser needs an array that is absent.
     #[error("method `{method}` with grow-init `{grow_init}` needs the {what}, but none was given")]
     MissingInput {
         /// Method name.
@@ -101,7 +101,7 @@ pub enum Error {
         /// Which array.
         what: &'static str,
     },
-    /// A grow initialiser that the method does not have.
+    /// A grow initialiser that the method does not support.
     #[error("grow-init `{grow_init}` needs the dense gradient, which method `{method}` does not compute")]
     GrowInit {
         /// Method name.
@@ -109,7 +109,7 @@ pub enum Error {
         /// Grow initialiser.
         grow_init: String,
     },
-    /// A mask update was asked of a method whose masks never change.
+    /// A mask update with a method whose masks never change.
     #[error("method `{method}` has no mask update: its masks never change")]
     NoUpdate {
         /// Method name.

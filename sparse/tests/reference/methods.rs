@@ -1,9 +1,9 @@
 //! The methods beside RigL and SET on arrays: static, SNFS, SNIP, DNW and gradual pruning (reference 2.5-2.9; unit tests
 //! 11, 12, 15 and 16).
 
-use rigl_xla::rng::stream;
-use rigl_xla::sparse::host::{DROP_NOISE_STD, LayerState, UpdateInputs, UpdateReport, mask_update, update_average};
-use rigl_xla::sparse::{Anneal, Gradual, Method, Rounding, Schedule, n_zeros, random_mask, trace};
+use sparse::reference::{DROP_NOISE_STD, LayerState, UpdateInputs, UpdateReport, mask_update, update_average};
+use sparse::rng::stream;
+use sparse::{Anneal, GradualPruning, Method, Rounding, Schedule, n_zeros, random_mask, simulate};
 
 /// Shapes and sparsities of unit tests 15 and 16.
 const SHAPES: [(usize, usize, f64); 3] = [(3, 4, 0.5), (5, 3, 0.8), (8, 5, 0.8)];
@@ -45,7 +45,7 @@ fn static_masks_never_change_but_weak_weights_start_anew() {
         let (mut mask, mut weights) = (first.clone(), normals(n, "weights", n as u64));
         let mut slots = vec![vec![1.0; n], vec![2.0; n]];
         let mut updates = vec![];
-        for tick in trace(method.order, &schedule(1, 4, 2), 5) {
+        for tick in simulate(method.timing, &schedule(1, 4, 2), 5) {
             for (w, v) in weights.iter_mut().zip(&mut slots[0]) {
                 (*w, *v) = (*w - 0.01, 1.0);
             }
@@ -146,8 +146,8 @@ fn snip_prunes_once_by_saliency() {
         let loss_gradient: Vec<f32> = first.iter().zip(&gradient).map(|(w, g)| g + 0.5 * w).collect();
         let (mut weights, mut mask) = (first.clone(), vec![true; n]);
         let mut runs = vec![];
-        for tick in trace(method.order, &schedule(5, 9, 3), 4) {
-            runs.push((tick.gs_before, tick.update_at.is_some()));
+        for tick in simulate(method.timing, &schedule(5, 9, 3), 4) {
+            runs.push((tick.step_before, tick.update_at.is_some()));
             if tick.update_at.is_some() {
                 let inputs = UpdateInputs {
                     gradient: Some(&gradient),
@@ -174,10 +174,10 @@ fn dnw_keeps_the_largest_weights_after_every_step() {
         let n = n_in * n_out;
         let (mut weights, mut mask) = (normals(n, "weights", n as u64), vec![true; n]);
         let (mut returned, mut updates) = (0, 0);
-        for tick in trace(method.order, &schedule(5, 9, 3), 5) {
+        for tick in simulate(method.timing, &schedule(5, 9, 3), 5) {
             let gradient = normals(n, "gradient", tick.iteration);
             weights.iter_mut().zip(&gradient).for_each(|(w, g)| *w -= 0.5 * g);
-            updates += u64::from(tick.update_at == Some(tick.gs_after));
+            updates += u64::from(tick.update_at == Some(tick.step_after));
             let (before, stepped) = (mask.clone(), weights.clone());
             let inputs = UpdateInputs {
                 keep: Some(n - n_zeros(n, sparsity, Rounding::Floor)),
@@ -197,7 +197,7 @@ fn dnw_keeps_the_largest_weights_after_every_step() {
 /// Reference 2.9.
 #[test]
 fn gradual_sparsities() {
-    let gradual = |begin_step, end_step, target_sparsity| Gradual {
+    let gradual = |begin_step, end_step, target_sparsity| GradualPruning {
         begin_step,
         end_step,
         initial_sparsity: 0.0,
@@ -214,9 +214,9 @@ fn gradual_sparsities() {
     assert_eq!(mnist.density_at(16000, 0.0), 1.0);
     assert_eq!(
         [
-            Gradual::kept(10, 0.25),
-            Gradual::kept(10, 0.35),
-            Gradual::kept(4, 0.375)
+            GradualPruning::kept(10, 0.25),
+            GradualPruning::kept(10, 0.35),
+            GradualPruning::kept(4, 0.375)
         ],
         [2, 4, 2]
     );
@@ -226,7 +226,7 @@ fn gradual_sparsities() {
 #[test]
 fn gradual_pruning_as_tensorflow() {
     let method = Method::find("prune").unwrap();
-    let gradual = Gradual {
+    let gradual = GradualPruning {
         begin_step: 2,
         end_step: 9,
         initial_sparsity: 0.1,
@@ -236,11 +236,11 @@ fn gradual_pruning_as_tensorflow() {
     let tied = |i: i32| ((i * 7919 % 601 - 300) as f32 / 8.0).round_ties_even() / 8.0;
     let mut weights: Vec<f32> = (0..600).map(tied).collect();
     let mut found = vec![];
-    for tick in trace(method.order, &schedule(2, 9, 3), 11) {
+    for tick in simulate(method.timing, &schedule(2, 9, 3), 11) {
         let Some(at) = tick.update_at else { continue };
         for target in [0.98, 0.882, 0.0] {
             let inputs = UpdateInputs {
-                keep: Some(Gradual::kept(600, gradual.density_at(at, target))),
+                keep: Some(GradualPruning::kept(600, gradual.density_at(at, target))),
                 ..Default::default()
             };
             let mut mask = vec![true; 600];
@@ -267,7 +267,7 @@ fn gradual_pruning_as_tensorflow() {
 #[test]
 fn smoothed_thresholds_match_tensorflow() {
     let method = Method::find("prune").unwrap();
-    let gradual = Gradual {
+    let gradual = GradualPruning {
         begin_step: 2,
         end_step: 20,
         initial_sparsity: 0.1,
@@ -302,14 +302,14 @@ fn smoothed_thresholds_match_tensorflow() {
     let rhythm = schedule(2, 20, 3);
     for (threshold_decay, wants) in wants {
         let mut thresholds = [0.0; 3];
-        let updates = trace(method.order, &rhythm, 23).filter_map(|tick| tick.update_at);
+        let updates = simulate(method.timing, &rhythm, 23).filter_map(|tick| tick.update_at);
         let found: Vec<_> = updates
             .map(|at| {
                 let mut weights: Vec<f32> = (0..600).map(|i| tied(i) * (1.0 + at as f32 / 8.0)).collect();
                 let mut ones = [0; 3];
                 for (i, target) in [0.98, 0.882, 0.0].into_iter().enumerate() {
                     let inputs = UpdateInputs {
-                        keep: Some(Gradual::kept(600, gradual.density_at(at, target))),
+                        keep: Some(GradualPruning::kept(600, gradual.density_at(at, target))),
                         threshold: thresholds[i],
                         threshold_decay,
                         ..Default::default()

@@ -1,13 +1,13 @@
-//! Names that are not known, with suggestions.
+//! "Did you mean" suggestions for misspelled names.
 
-use crate::report::escape;
+use std::fmt;
 
-/// The start of a line that lists names, which the command line fits to the terminal.
-pub(crate) const LIST: &str = "  known: ";
+/// Start of the line that lists all known names; a terminal program may wrap what follows.
+pub const KNOWN_NAMES: &str = "  known: ";
 
 /// A name that is not one of the known ones.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown {what} '{}'{}\n{LIST}{}", escape::name(found), did_you_mean(near), known.join(", "))]
+#[error("unknown {what} '{}'{}\n{KNOWN_NAMES}{}", Escaped(found), DidYouMean(near), known.join(", "))]
 pub struct Unknown {
     /// The kind of thing named, e.g. `method`.
     pub what: &'static str,
@@ -20,7 +20,7 @@ pub struct Unknown {
 }
 
 impl Unknown {
-    /// With suggestions from the known names.
+    /// Finds suggestions among the known names.
     pub fn new<'a>(what: &'static str, found: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let known: Vec<&str> = known.into_iter().collect();
         Unknown {
@@ -32,8 +32,8 @@ impl Unknown {
     }
 }
 
-/// The three candidates at most that `name` is a part of; without any, those the fewest edits away, if these are at most a third
-/// of their letters, or two. Letter case is ignored.
+/// Returns at most three candidates that contain `name`. If none does, returns those with the smallest edit distance, if it
+/// is at most a third of their length, or two. Ignores case.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let name = name.to_lowercase();
     let mut near: Vec<(bool, usize, &str)> = candidates
@@ -55,34 +55,35 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     kept.take(3).map(|(_, _, candidate)| candidate.to_owned()).collect()
 }
 
-/// The three candidates most similar to `name`, however different they are.
-pub(crate) fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let mut all: Vec<(f64, &str)> = candidates
-        .into_iter()
-        .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))
-        .collect();
-    all.sort_by(|a, b| b.0.total_cmp(&a.0));
-    all.into_iter()
-        .take(3)
-        .map(|(_, candidate)| candidate.to_owned())
-        .collect()
+/// Whether terminals act on a character: C0 and C1 controls, line and paragraph separators, and bidirectional marks.
+pub fn controls_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The end of a sentence that names the closest candidates.
-pub(crate) fn closest_names(near: &[String]) -> String {
-    match near {
-        [] => String::new(),
-        near => format!("; the closest names are {}", near.join(", ")),
+/// A name with its control characters escaped.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match controls_terminal(c) {
+            true => write!(f, "{}", c.escape_default()),
+            false => write!(f, "{c}"),
+        })
     }
 }
 
-/// The end of a sentence about an unknown name.
-pub(crate) fn did_you_mean(near: &[String]) -> String {
-    let quoted: Vec<String> = near.iter().map(|name| format!("'{name}'")).collect();
-    match quoted.split_last() {
-        None => String::new(),
-        Some((only, [])) => format!("; did you mean {only}?"),
-        Some((last, others)) => format!("; did you mean {} or {last}?", others.join(", ")),
+/// `; did you mean 'a', 'b' or 'c'?`, or nothing without suggestions.
+pub(crate) struct DidYouMean<'a>(pub(crate) &'a [String]);
+
+impl fmt::Display for DidYouMean<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted: Vec<String> = self.0.iter().map(|name| format!("'{name}'")).collect();
+        match quoted.split_last() {
+            None => Ok(()),
+            Some((only, [])) => write!(f, "; did you mean {only}?"),
+            Some((last, others)) => write!(f, "; did you mean {} or {last}?", others.join(", ")),
+        }
     }
 }
 
@@ -98,8 +99,8 @@ mod tests {
             "unknown method 'Rigel'; did you mean 'rigl'?\n  known: dense, rigl, rigl-itop, set"
         );
         assert_eq!(
-            Unknown::new("method", "xyzzy", methods).to_string(),
-            "unknown method 'xyzzy'\n  known: dense, rigl, rigl-itop, set"
+            Unknown::new("method", "xy\u{1b}zzy", methods).to_string(),
+            "unknown method 'xy\\u{1b}zzy'\n  known: dense, rigl, rigl-itop, set"
         );
         assert_eq!(nearest("itop", methods), ["rigl-itop"]);
         assert_eq!(nearest("v5", ["v4", "v5e", "v5p"]), ["v5e", "v5p"]);

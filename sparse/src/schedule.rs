@@ -6,15 +6,15 @@ use super::error::Error;
 use super::{join_number, split_number};
 use crate::names::{Unknown, nearest};
 
-/// How the drop fraction moves over the run.
+/// How the drop fraction changes over the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Anneal {
-    /// Stays at its initial value.
+    /// Constant.
     #[default]
     Constant,
     /// Half a cosine from the initial value at step 0 to zero at `end_step - begin_step`.
     Cosine,
-    /// `(1 - progress)^k`, this `k`.
+    /// `(1 - progress)^k`, with this `k`.
     Exponential(f64),
 }
 
@@ -58,11 +58,11 @@ pub struct Schedule {
     pub begin_step: i64,
     /// Last global step at which an update may happen, inclusive; negative: no last one.
     pub end_step: i64,
-    /// Least distance between two updates, in global steps.
+    /// Minimum distance between two updates, in global steps.
     pub frequency_steps: i64,
     /// Drop fraction before annealing, in `[0, 1]`.
     pub drop_fraction: f64,
-    /// How the drop fraction moves.
+    /// How the drop fraction changes.
     pub anneal: Anneal,
 }
 
@@ -75,7 +75,7 @@ impl Schedule {
     }
 
     /// Value of `last` before the first update: `-frequency_steps`, so that step 0 already qualifies.
-    pub fn initial_last(&self) -> i64 {
+    pub fn initial_last_update(&self) -> i64 {
         self.frequency_steps.saturating_neg()
     }
 
@@ -83,7 +83,7 @@ impl Schedule {
     /// With `D = f32(end - begin)` and `r = 1 / D`:
     ///
     /// * constant: `f32(d0)`
-    /// * cosine: `f32(d0) * (0.5 * (1 + cos(min(f32(gs), D) * (f32(pi) * r))))`. It looks at `gs`, not at `gs - begin`. A
+    /// * cosine: `f32(d0) * (0.5 * (1 + cos(min(f32(gs), D) * (f32(pi) * r))))`. It uses `gs`, not `gs - begin`. A
     ///   schedule without an end has `D < 0`, and the fraction is 0 throughout.
     /// * exponential: `f32(d0) * pow(1 - f32(gs - begin) * r, k)`; for k = 3 `(d0 * (x * x)) * x`
     ///
@@ -104,9 +104,8 @@ impl Schedule {
         }
     }
 
-    /// Checks that every update of this schedule is well defined.
-    ///
-    /// An end before the beginning is allowed and means no updates, as in the original.
+    /// Checks that every update of this schedule is well defined. As in the original, an end before the beginning is allowed
+    /// and means no updates.
     ///
     /// # Errors
     /// [`Error::Value`]: a frequency below 1 (updates that replace gradient steps would never let one through), a drop
@@ -156,7 +155,7 @@ fn scaled_power(scale: f32, x: f32, exponent: f32) -> f32 {
 
 /// How sparsity grows under gradual magnitude pruning (reference 2.9; arXiv 1710.01878, equation 1).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Gradual {
+pub struct GradualPruning {
     /// Global step up to which the sparsity is `initial_sparsity`.
     pub begin_step: i64,
     /// Global step from which it is `target_sparsity`.
@@ -169,7 +168,7 @@ pub struct Gradual {
     pub exponent: f64,
 }
 
-impl Gradual {
+impl GradualPruning {
     /// Share of zeros at global step `gs`, by the float32 operations of the original's session:
     /// `(initial - target) * pow(1 - p, exponent) + target`, cubed as `(scale * (x * x)) * x`, with `p = f32(gs - begin) * (1 / f32(end - begin))`
     /// clamped to `[0, 1]`.
@@ -190,8 +189,8 @@ impl Gradual {
         1.0 - sparsity * (layer_target as f32 / self.target_sparsity as f32)
     }
 
-    /// Number of `n` weights at the threshold or above it: `n * density` in float32, rounded half to even, at least 1 (the
-    /// original fails on 0). Ties at the threshold come on top.
+    /// Number of `n` weights to keep: `n * density` in float32, rounded half to even, at least 1 (the original fails on 0).
+    /// Further ties at the threshold are kept too.
     pub fn kept(n: usize, density: f32) -> usize {
         let kept = (n as f32 * density).round_ties_even() as usize;
         kept.clamp(n.min(1), n)
@@ -229,106 +228,106 @@ impl Gradual {
 
 /// When the mask update happens relative to the gradient step of its iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum UpdateTiming {
     /// Masks never change.
     None,
-    /// Instead of the gradient step, at the global step before it, which then stays as it is (RigL).
+    /// Instead of the gradient step, so that the global step does not advance (RigL).
     Replaces,
     /// After the gradient step, at the incremented global step (SET).
     After,
-    /// As `After`, with the first interval counted from step 0, so that nothing happens before it is over (gradual pruning).
+    /// Like `After`, but the first interval is counted from step 0, so no update happens before its end (gradual pruning).
     AfterInterval,
-    /// After every gradient step, whatever the schedule (DNW).
+    /// After every gradient step; ignores the schedule (DNW).
     Every,
-    /// Once, instead of the gradient step at global step 0, whatever the schedule (SNIP).
+    /// Once, instead of the gradient step at global step 0; ignores the schedule (SNIP).
     Once,
 }
 
-impl Order {
-    /// Whether an update takes the place of a gradient step.
+impl UpdateTiming {
+    /// Whether an update replaces a gradient step.
     pub fn replaces_step(self) -> bool {
-        matches!(self, Order::Replaces | Order::Once)
+        matches!(self, UpdateTiming::Replaces | UpdateTiming::Once)
     }
 
-    /// Value of [`Counters::last`] in a new run.
-    pub fn initial_last(self, schedule: &Schedule) -> i64 {
+    /// [`Counters::last_update`] of a new run.
+    pub fn initial_last_update(self, schedule: &Schedule) -> i64 {
         match self {
-            Order::AfterInterval => 0,
-            _ => schedule.initial_last(),
+            UpdateTiming::AfterInterval => 0,
+            _ => schedule.initial_last_update(),
         }
     }
 }
 
-/// What one iteration did to the counters.
+/// Effect of one iteration on the counters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tick {
     /// Iteration, from 0.
     pub iteration: u64,
     /// Global step before the iteration.
-    pub gs_before: i64,
-    /// Global step after it: one more exactly when a gradient step was applied.
-    pub gs_after: i64,
-    /// Global step at which masks were updated, when they were.
+    pub step_before: i64,
+    /// Global step after it: one more if a gradient step was applied.
+    pub step_after: i64,
+    /// Global step at which masks were updated, if they were.
     pub update_at: Option<i64>,
     /// Drop fraction of that update; 0 without one.
     pub drop_fraction: f32,
 }
 
-/// Counters that decide when masks change: all of a run's schedule state, so a run resumes from them.
+/// Counters that decide when masks change: the complete schedule state of a run, from which it resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Iterations done.
     pub iteration: u64,
     /// Gradient steps applied (`global_step`).
-    pub gs: i64,
+    pub global_step: i64,
     /// Global step of the last mask update (`last_mask_update_step`).
-    pub last: i64,
+    pub last_update: i64,
 }
 
 impl Counters {
     /// Counters of a new run.
-    pub fn start(order: Order, schedule: &Schedule) -> Self {
+    pub fn start(timing: UpdateTiming, schedule: &Schedule) -> Self {
         Self {
             iteration: 0,
-            gs: 0,
-            last: order.initial_last(schedule),
+            global_step: 0,
+            last_update: timing.initial_last_update(schedule),
         }
     }
 
     /// Runs one iteration.
-    pub fn advance(&mut self, order: Order, schedule: &Schedule) -> Tick {
-        let (iteration, gs_before) = (self.iteration, self.gs);
-        let update = match order {
-            Order::None => false,
-            Order::Replaces => schedule.is_update(gs_before, self.last),
-            Order::After | Order::AfterInterval => schedule.is_update(gs_before + 1, self.last),
-            Order::Every => true,
-            Order::Once => gs_before == 0 && self.last < 0,
+    pub fn advance(&mut self, timing: UpdateTiming, schedule: &Schedule) -> Tick {
+        let (iteration, step_before) = (self.iteration, self.global_step);
+        let update = match timing {
+            UpdateTiming::None => false,
+            UpdateTiming::Replaces => schedule.is_update(step_before, self.last_update),
+            UpdateTiming::After | UpdateTiming::AfterInterval => schedule.is_update(step_before + 1, self.last_update),
+            UpdateTiming::Every => true,
+            UpdateTiming::Once => step_before == 0 && self.last_update < 0,
         };
-        if !(update && order.replaces_step()) {
-            self.gs += 1;
+        if !(update && timing.replaces_step()) {
+            self.global_step += 1;
         }
         if update {
-            self.last = self.gs;
+            self.last_update = self.global_step;
         }
         self.iteration += 1;
         let drop_fraction = if update {
-            schedule.drop_fraction_at(self.gs)
+            schedule.drop_fraction_at(self.global_step)
         } else {
             0.0
         };
         Tick {
             iteration,
-            gs_before,
-            gs_after: self.gs,
-            update_at: update.then_some(self.gs),
+            step_before,
+            step_after: self.global_step,
+            update_at: update.then_some(self.global_step),
             drop_fraction,
         }
     }
 }
 
 /// The first `iterations` iterations of a new run.
-pub fn trace(order: Order, schedule: &Schedule, iterations: u64) -> impl Iterator<Item = Tick> {
-    let mut counters = Counters::start(order, schedule);
-    (0..iterations).map(move |_| counters.advance(order, schedule))
+pub fn simulate(timing: UpdateTiming, schedule: &Schedule, iterations: u64) -> impl Iterator<Item = Tick> {
+    let mut counters = Counters::start(timing, schedule);
+    (0..iterations).map(move |_| counters.advance(timing, schedule))
 }

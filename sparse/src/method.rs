@@ -1,55 +1,56 @@
-//! Sparse training methods as rows of one table (reference 2.3-2.9), and what new connections start from.
+//! Sparse training methods as rows of one table (reference 2.3-2.9), and the initial values of new connections.
 //!
-//! Every mask update keeps some entries by one score and grows others by a second; a row says by which, how many, and when
-//! relative to the gradient step. A later method is another row, with another variant where its score is new. One-shot
-//! pruning is an update that happens once, at step 0, instead of a gradient step.
+//! Every mask update keeps some entries by one score and grows others by a second score. A row names the scores, the number
+//! of entries to keep, and the time of the update relative to the gradient step. To add a method, add a row, and a variant
+//! if its score is new. One-shot pruning is an update that happens once, at step 0, instead of a gradient step.
 
 use std::{fmt, str::FromStr};
 
 use super::error::Error;
-use super::schedule::Order;
+use super::schedule::UpdateTiming;
 use super::{join_number, split_number};
 use crate::names::{Unknown, nearest};
 
 /// Masks before the first iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum InitialMask {
     /// Random, with the budgeted zeros (reference 1.2).
     Random,
     /// All ones.
     Ones,
 }
 
-/// What decides which entries an update keeps: the largest scores stay.
+/// Score by which an update keeps entries; the largest are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropScore {
     /// No update.
     None,
-    /// `|mask * weight|` plus normal noise of standard deviation [`super::host::DROP_NOISE_STD`] on every entry.
+    /// `|mask * weight|` plus normal noise of standard deviation [`super::reference::DROP_NOISE_STD`] on every entry.
     NoisyMagnitude,
     /// `|weight|`, inactive weights included, without noise.
     Magnitude,
     /// `|g * weight|`, with `g` the gradient of the whole loss, L2 term included (SNIP, reference 2.7).
     Saliency,
-    /// `weight * Hg`: how much of the gradient's norm goes when the weight does (GraSP, arXiv 2002.07376, equation 8, where
-    /// the largest `-weight * Hg` are removed).
+    /// `weight * Hg`: how much the gradient's norm shrinks when the weight is removed (GraSP, arXiv 2002.07376, equation 8,
+    /// which removes the largest `-weight * Hg`).
     GradientFlow,
 }
 
 /// How many entries an update keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// All connections but the drop fraction, which grows elsewhere: the number of ones stays.
+pub enum KeepCount {
+    /// All connections except the drop fraction. As many grow, so the number of ones stays the same.
     Connections,
-    /// As many as the layer's budget has ones; nothing grows.
+    /// The number of ones in the layer's budget; nothing grows.
     Budget,
-    /// As many as all budgets together have ones, ranked across layers; nothing grows.
+    /// The number of ones in all budgets together, ranked across layers; nothing grows.
     TotalBudget,
-    /// What the sparsity of this step leaves of the layer; ties at the threshold all stay and nothing grows (reference 2.9).
+    /// The number that the schedule of gradual pruning gives for this step. All ties at the threshold are kept; nothing grows
+    /// (reference 2.9).
     Gradual,
 }
 
-/// What decides where connections grow: the largest scores among all entries not kept.
+/// Score by which connections grow; the largest among all entries not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrowScore {
     /// Nothing grows.
@@ -62,11 +63,11 @@ pub enum GrowScore {
     InvertedGradient,
     /// `|E|`, with `E` the moving average of `G` (reference 2.5).
     Momentum,
-    /// The mask: just what was dropped grows back (reference 2.6).
+    /// The mask, so that exactly the dropped connections grow back (reference 2.6).
     Mask,
 }
 
-/// What the optimizer slots of new connections become.
+/// Initial value of the optimizer slots of new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotReset {
     /// 0.
@@ -82,48 +83,48 @@ pub struct Method {
     pub name: &'static str,
     /// Other accepted names.
     pub aliases: &'static [&'static str],
-    /// What it does, in one line.
+    /// One line of description.
     pub summary: &'static str,
     /// Whether maskable layers have masks.
     pub masked: bool,
     /// Masks before the first iteration.
-    pub start: Start,
+    pub initial_mask: InitialMask,
     /// When updates happen relative to the gradient step.
-    pub order: Order,
-    /// Which entries an update keeps.
+    pub timing: UpdateTiming,
+    /// Score by which an update keeps entries.
     pub drop: DropScore,
-    /// How many it keeps.
-    pub keep: Keep,
-    /// Where it grows new ones.
+    /// How many entries it keeps.
+    pub keep: KeepCount,
+    /// Score by which it grows connections.
     pub grow: GrowScore,
-    /// What the slots of new connections become.
+    /// Initial value of the slots of new connections.
     pub slots: SlotReset,
     /// Whether weights are trained by the dense gradient, straight through the mask and without weight decay (reference 2.8).
     pub straight_through: bool,
-    /// Whether the share of weights that were ever active is kept track of (ITOP, arXiv 2102.02887).
-    pub explores: bool,
+    /// Whether the share of weights that were ever active is tracked (ITOP, arXiv 2102.02887).
+    pub tracks_exploration: bool,
 }
 
-/// What most rows have in common: random masks, fixed for the whole run.
+/// Random masks, fixed for the whole run; the other rows start from this one.
 const FIXED: Method = Method {
     name: "scratch",
     aliases: &[],
     summary: "random masks, fixed for the whole run",
     masked: true,
-    start: Start::Random,
-    order: Order::None,
+    initial_mask: InitialMask::Random,
+    timing: UpdateTiming::None,
     drop: DropScore::None,
-    keep: Keep::Connections,
+    keep: KeepCount::Connections,
     grow: GrowScore::None,
     slots: SlotReset::Zero,
     straight_through: false,
-    explores: false,
+    tracks_exploration: false,
 };
 
 const SET: Method = Method {
     name: "set",
     summary: "drops the smallest weights and grows random connections, after a gradient step",
-    order: Order::After,
+    timing: UpdateTiming::After,
     drop: DropScore::NoisyMagnitude,
     grow: GrowScore::Uniform,
     ..FIXED
@@ -132,7 +133,7 @@ const SET: Method = Method {
 const RIGL: Method = Method {
     name: "rigl",
     summary: "drops the smallest weights and grows where the dense gradient is largest, instead of a gradient step",
-    order: Order::Replaces,
+    timing: UpdateTiming::Replaces,
     drop: DropScore::NoisyMagnitude,
     grow: GrowScore::Gradient,
     slots: SlotReset::ScaledGradient,
@@ -142,10 +143,10 @@ const RIGL: Method = Method {
 const SNIP: Method = Method {
     name: "snip",
     summary: "keeps the weights with the largest |gradient * weight| of the first batch, layer by layer",
-    start: Start::Ones,
-    order: Order::Once,
+    initial_mask: InitialMask::Ones,
+    timing: UpdateTiming::Once,
     drop: DropScore::Saliency,
-    keep: Keep::Budget,
+    keep: KeepCount::Budget,
     ..FIXED
 };
 
@@ -161,7 +162,7 @@ pub static METHODS: &[Method] = &[
     FIXED,
     Method {
         name: "static",
-        summary: "random masks, whose weakest weights start anew from time to time, after a gradient step",
+        summary: "fixed random masks; periodically re-initialises the weakest weights",
         grow: GrowScore::Mask,
         ..SET
     },
@@ -187,16 +188,16 @@ pub static METHODS: &[Method] = &[
         name: "grasp",
         summary: "keeps the weights that the gradient's norm needs most on the first batch, over all layers",
         drop: DropScore::GradientFlow,
-        keep: Keep::TotalBudget,
+        keep: KeepCount::TotalBudget,
         ..SNIP
     },
     Method {
         name: "dnw",
         summary: "keeps the largest weights after every step and trains all of them by the dense gradient",
-        start: Start::Ones,
-        order: Order::Every,
+        initial_mask: InitialMask::Ones,
+        timing: UpdateTiming::Every,
         drop: DropScore::Magnitude,
-        keep: Keep::Budget,
+        keep: KeepCount::Budget,
         straight_through: true,
         ..FIXED
     },
@@ -204,22 +205,22 @@ pub static METHODS: &[Method] = &[
         name: "prune",
         aliases: &["gradual", "gmp"],
         summary: "gradual magnitude pruning: dense at first, then ever fewer of the largest weights",
-        start: Start::Ones,
-        order: Order::AfterInterval,
+        initial_mask: InitialMask::Ones,
+        timing: UpdateTiming::AfterInterval,
         drop: DropScore::Magnitude,
-        keep: Keep::Gradual,
+        keep: KeepCount::Gradual,
         ..FIXED
     },
     Method {
         name: "set-itop",
         summary: "set, and the share of weights ever active; meant for long intervals",
-        explores: true,
+        tracks_exploration: true,
         ..SET
     },
     Method {
         name: "rigl-itop",
         summary: "rigl, and the share of weights ever active; meant for long intervals",
-        explores: true,
+        tracks_exploration: true,
         ..RIGL
     },
 ];
@@ -234,29 +235,29 @@ impl Method {
         found.ok_or_else(|| Error::unknown("method", name, METHODS.iter().flat_map(Self::names)))
     }
 
-    /// Its name, then its aliases.
+    /// The name, then the aliases.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
 
     /// Whether masks change during training.
-    pub fn updates(&self) -> bool {
-        self.order != Order::None
+    pub fn updates_masks(&self) -> bool {
+        self.timing != UpdateTiming::None
     }
 
-    /// Whether an update moves connections, by a drop fraction, rather than prune.
-    pub fn moves(&self) -> bool {
-        self.updates() && self.keep == Keep::Connections
+    /// Whether an update replaces a fraction of the connections, instead of pruning.
+    pub fn replaces_connections(&self) -> bool {
+        self.updates_masks() && self.keep == KeepCount::Connections
     }
 
-    /// Whether connections grow by the dense gradient of the update's own batch.
+    /// Whether connections grow by the dense gradient of the update's batch.
     pub fn grows_by_gradient(&self) -> bool {
         matches!(self.grow, GrowScore::Gradient | GrowScore::InvertedGradient)
     }
 
-    /// Whether an update touches layers without zeros too: it starts their weights anew, or gives them some.
+    /// Whether an update also changes layers without zeros: it re-initialises weights, or prunes them.
     pub fn updates_dense_layers(&self) -> bool {
-        self.grow == GrowScore::Mask || self.keep == Keep::Gradual
+        self.grow == GrowScore::Mask || self.keep == KeepCount::Gradual
     }
 
     /// Checks that new connections can start from `init` under this method.
@@ -274,7 +275,7 @@ impl Method {
     }
 }
 
-/// What the weights of new connections start from; the number is a divisor, 1 unless given (reference 2.3).
+/// Initial weights of new connections. The number is a divisor, 1 by default (reference 2.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum GrowInit {
     /// 0.
@@ -286,14 +287,14 @@ pub enum GrowInit {
     RandomNormal(f64),
     /// Uniform in plus or minus the mean absolute raw weight of the layer, active and inactive.
     RandomUniform(f64),
-    /// The dense gradient. For methods that reset slots by it: RigL.
+    /// The dense gradient. Only for methods that reset slots by it, such as RigL.
     GradScale(f64),
-    /// The sign of the dense gradient. As for `GradScale`.
+    /// The sign of the dense gradient, for the same methods.
     GradSign(f64),
 }
 
 impl GrowInit {
-    /// Whether it is made from the dense gradient.
+    /// Whether it needs the dense gradient.
     pub fn needs_gradient(self) -> bool {
         matches!(self, Self::GradScale(_) | Self::GradSign(_))
     }
@@ -371,8 +372,18 @@ mod tests {
         assert_eq!(Method::find("baseline").unwrap().name, "dense");
         for method in METHODS {
             assert_eq!(Method::find(method.name).unwrap(), method);
-            assert_eq!(method.updates(), method.drop != DropScore::None, "{}", method.name);
-            assert_eq!(method.moves(), method.grow != GrowScore::None, "{}", method.name);
+            assert_eq!(
+                method.updates_masks(),
+                method.drop != DropScore::None,
+                "{}",
+                method.name
+            );
+            assert_eq!(
+                method.replaces_connections(),
+                method.grow != GrowScore::None,
+                "{}",
+                method.name
+            );
         }
         assert!(
             Method::find("rilg")

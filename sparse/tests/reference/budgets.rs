@@ -1,10 +1,10 @@
 //! Sparsity distributions (reference 1.1, 1.3-1.7; unit tests 4-6).
 
-use rigl_xla::sparse::{Budget, Distribution, Error, Layer, Options, Rounding, budgets, n_zeros};
+use sparse::{Budget, BudgetOptions, Distribution, Error, Layer, Rounding, budgets, n_zeros};
 
 use super::{custom, layers, options};
 
-fn sparsities(shapes: &[&[usize]], options: &Options) -> Vec<f64> {
+fn sparsities(shapes: &[&[usize]], options: &BudgetOptions) -> Vec<f64> {
     budgets(&layers(shapes), options)
         .unwrap()
         .iter()
@@ -76,7 +76,7 @@ fn erdos_renyi_toy_values() {
     of(Erk, &three, 0.5, &[0.7680921053, 0.0530427632, 0.0]);
     of(Erk, &three, 0.8, &[0.9242948009, 0.6908704369, 0.2530420354]);
     of(ErdosRenyi, &three, 0.8, &[0.7726328904, 0.8863164452, 0.7195805648]);
-    let soft = Options {
+    let soft = BudgetOptions {
         power_scale: 0.5,
         ..options(Erk, 0.8)
     };
@@ -86,7 +86,7 @@ fn erdos_renyi_toy_values() {
         5.1e-11,
     );
     // Power 0: one sparsity for all, that of the whole budget. ER ignores the power.
-    let flat = Options {
+    let flat = BudgetOptions {
         power_scale: 0.0,
         ..options(Erk, 0.8)
     };
@@ -95,7 +95,7 @@ fn erdos_renyi_toy_values() {
         .map(|&n| n_zeros(n, 0.8, Rounding::Floor))
         .sum();
     assert_close(&sparsities(&three, &flat), &[total as f64 / 7296.0; 3], 1e-12);
-    let er = Options {
+    let er = BudgetOptions {
         power_scale: 0.5,
         ..options(ErdosRenyi, 0.8)
     };
@@ -238,7 +238,7 @@ fn zeros_round_down_or_up() {
     // 0.29 * 100 is 28.999999999999996 as a double.
     assert_eq!(both(100, 0.29), (28, 29));
     assert_eq!(both(0, 0.5), (0, 0));
-    let ceil = Options {
+    let ceil = BudgetOptions {
         rounding: Rounding::Ceil,
         ..options(Distribution::Uniform, 0.8)
     };
@@ -247,7 +247,8 @@ fn zeros_round_down_or_up() {
 
 #[test]
 fn bad_distributions_are_refused() {
-    let refused = |shapes: &[&[usize]], options: &Options| budgets(&layers(shapes), options).unwrap_err().to_string();
+    let refused =
+        |shapes: &[&[usize]], options: &BudgetOptions| budgets(&layers(shapes), options).unwrap_err().to_string();
     let two: [&[usize]; 2] = [&[4, 4], &[4, 2]];
     for s in [-0.1, 1.0, 1.5, f64::NAN] {
         let message = refused(&two, &options(Distribution::Uniform, s));
@@ -266,7 +267,7 @@ fn bad_distributions_are_refused() {
         ),
     );
     assert!(
-        message.contains("`var9`, `x`") && message.contains("the closest names are var1, var2"),
+        message.contains("`var9`, `x`") && message.contains("did you mean 'var1'"),
         "{message}"
     );
     for distribution in [Distribution::ErdosRenyi, Distribution::Erk] {
@@ -284,7 +285,7 @@ fn bad_distributions_are_refused() {
     let twice = [Layer::new("a", [2, 2]), Layer::new("a", [2, 2])];
     let error = budgets(&twice, &options(Distribution::Uniform, 0.5)).unwrap_err();
     assert_eq!(error, Error::DuplicateLayer { name: "a".into() });
-    let power = Options {
+    let power = BudgetOptions {
         power_scale: f64::INFINITY,
         ..options(Distribution::Erk, 0.5)
     };
