@@ -7,6 +7,7 @@ use crate::proto;
 use crate::shape::{DType, Shape};
 use prost::Message;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// XLA's `PrimitiveType` number for tuples.
 const TUPLE: i32 = 13;
@@ -54,7 +55,7 @@ impl Computation {
 
 /// How a computation passes its inputs and outputs.
 #[derive(Clone, Copy, PartialEq)]
-enum Calling {
+pub(crate) enum Calling {
     /// One parameter per input; returns a tuple.
     Arrays,
     /// One tuple in, one tuple out: bodies and branches.
@@ -95,27 +96,26 @@ impl Emitter {
         });
         let mut ids = vec![0; computation.nodes.len()];
         for (id, node) in computation.nodes.iter().enumerate() {
-            ids[id] = match (&node.op, tuple) {
-                (Op::Parameter { index, .. }, Some(tuple)) => {
-                    let mut element = plain("get-tuple-element", shape_proto(node.shape()));
-                    element.tuple_index = *index as i64;
-                    element.operand_ids = vec![tuple];
-                    self.add(&mut body, element)
-                }
-                _ => self.node(&mut body, computation, node, &ids),
+            ids[id] = if let (Op::Parameter { index, .. }, Some(tuple)) = (&node.op, tuple) {
+                let mut element = plain("get-tuple-element", shape_proto(node.shape()));
+                element.tuple_index = *index as i64;
+                element.operand_ids = vec![tuple];
+                self.add(&mut body, element)
+            } else {
+                self.node(&mut body, computation, node, &ids)
             };
         }
         let outputs: Vec<i64> = computation.outputs.iter().map(|&o| ids[o]).collect();
         let (root, result) = match calling {
             Calling::TupleToArray => (outputs[0], shape_proto(&computation.output_shapes()[0])),
-            _ => {
+            Calling::Arrays | Calling::Tuples => {
                 let shape = tuple_shape(&computation.output_shapes());
                 (self.tuple(&mut body, shape.clone(), outputs), shape)
             }
         };
         let parameters = match calling {
             Calling::Arrays => inputs.iter().map(shape_proto).collect(),
-            _ => vec![tuple_shape(&inputs)],
+            Calling::Tuples | Calling::TupleToArray => vec![tuple_shape(&inputs)],
         };
         self.finish(body, root, parameters, result)
     }
@@ -168,20 +168,19 @@ impl Emitter {
         };
         let mut instruction = plain(node.op.name(), shape);
         instruction.operand_ids = node.operands.iter().map(|&o| ids[o]).collect();
-        match &node.op {
-            Op::While { .. } => {
-                let state = tuple_shape(&node.shapes);
-                instruction.operand_ids = vec![self.tuple(body, state, instruction.operand_ids.clone())];
-            }
-            Op::Conditional { .. } => {
-                let arguments: Vec<Shape> = operands[1..].iter().map(|s| (*s).clone()).collect();
-                let packed = self.tuple(body, tuple_shape(&arguments), instruction.operand_ids[1..].to_vec());
-                instruction.operand_ids = vec![instruction.operand_ids[0], packed, packed];
-            }
-            Op::TopK { k } if operands[0].dims.last() == Some(k) => self.ranking(body, operands[0], &mut instruction),
-            _ => {}
+        if let Op::While { .. } = node.op {
+            let state = tuple_shape(&node.shapes);
+            instruction.operand_ids = vec![self.tuple(body, state, instruction.operand_ids.clone())];
+        } else if let Op::Conditional { .. } = node.op {
+            let arguments: Vec<Shape> = operands[1..].iter().map(|s| (*s).clone()).collect();
+            let packed = self.tuple(body, tuple_shape(&arguments), instruction.operand_ids[1..].to_vec());
+            instruction.operand_ids = vec![instruction.operand_ids[0], packed, packed];
         }
-        if instruction.opcode == node.op.name() {
+        if let Op::TopK { k } = node.op
+            && operands[0].dims.last() == Some(&k)
+        {
+            self.top_k_as_sort(body, operands[0], &mut instruction);
+        } else {
             node.op.emit(&operands, self, &mut instruction);
         }
         if !node.scope.is_empty() {
@@ -194,7 +193,7 @@ impl Emitter {
     }
 
     /// A top-k over the whole axis, as a stable sort: some builds sort unstably when `k` is the length of the axis.
-    fn ranking(&mut self, body: &mut Body, keys: &Shape, top_k: &mut proto::Instruction) {
+    fn top_k_as_sort(&mut self, body: &mut Body, keys: &Shape, top_k: &mut proto::Instruction) {
         let positions = keys.with_dtype(DType::S32);
         let axis = keys.rank() - 1;
         let mut iota = plain("iota", shape_proto(&positions));
@@ -205,19 +204,9 @@ impl Emitter {
         sort.emit(&[keys, &positions], self, top_k);
     }
 
-    /// The called computations of a control-flow operator, in HLO's order.
-    pub(crate) fn called(&mut self, op: &Op) -> Vec<i64> {
-        let calling: &[Calling] = match op {
-            Op::While { .. } => &[Calling::Tuples, Calling::TupleToArray],
-            Op::Conditional { .. } => &[Calling::Tuples, Calling::Tuples],
-            _ => &[Calling::Arrays],
-        };
-        let called = op.called();
-        called
-            .iter()
-            .zip(calling)
-            .map(|(c, calling)| self.emit(c, *calling))
-            .collect()
+    /// Emits the computations that an operator calls, in this order.
+    pub(crate) fn called<const N: usize>(&mut self, called: [(&Arc<Computation>, Calling); N]) -> Vec<i64> {
+        called.into_iter().map(|(c, calling)| self.emit(c, calling)).collect()
     }
 
     /// The scalar computation that combines two elements. `None` returns the second.

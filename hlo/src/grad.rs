@@ -50,6 +50,7 @@ pub fn grad<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         };
         match node.op.vjp(&at) {
             Vjp::Operands(gradients) => {
+                assert_eq!(gradients.len(), node.operands.len(), "gradients of {}", node.op.name());
                 for (&operand, gradient) in node.operands.iter().zip(gradients) {
                     if let (Some(gradient), true) = (gradient, active[operand]) {
                         let sum = cotangents.get(&operand).map_or(gradient, |&earlier| earlier + gradient);

@@ -104,7 +104,7 @@ pub(super) fn choose(facts: &ConvFacts) -> ConvLowering {
         // A sum of shifted products: 10 to 100 times as fast.
         Grouping::PerExample if places <= MAX_UNROLLED && facts.dtype == DType::F32 => ConvForm::Positions,
         Grouping::PerExample => return ConvLowering::KEEP,
-        _ if facts.dtype != DType::F32 => return ConvLowering::ORDERED,
+        Grouping::Dense | Grouping::PerChannel if facts.dtype != DType::F32 => return ConvLowering::ORDERED,
         // The operator stays below 1 GFLOP/s. Shifted multiplications are 13 to 600 times as fast, phases another 1.1
         // to 25 times.
         Grouping::PerChannel if elements <= MAX_UNROLLED => ConvForm::Taps,
@@ -116,7 +116,7 @@ pub(super) fn choose(facts: &ConvFacts) -> ConvLowering {
         Grouping::Dense if elements == 1 => ConvForm::Taps,
         // A 3×3 window on three channels: about twice as fast. Slower with a stride or a 7×7 window.
         Grouping::Dense if facts.channels * elements <= MAX_PATCH_TERMS && !strided => ConvForm::Patches,
-        _ => return ConvLowering::ORDERED,
+        Grouping::Dense | Grouping::PerChannel => return ConvLowering::ORDERED,
     };
     ConvLowering { form, phases }
 }

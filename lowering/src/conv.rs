@@ -120,7 +120,9 @@ impl<'g> Conv<'g> {
             (Positions, Dense) => (self.at_positions(), ResultAxes::positions_first(spatial)),
             (Columns, Dense) => (self.columns(), ResultAxes::positions_first(spatial)),
             (Positions, PerExample) => (self.reductions(), ResultAxes::positions_first(spatial)),
-            _ => return None,
+            (Convolution | Ordered | Direct, _) => return None,
+            (Taps, PerExample) | (Positions, PerChannel) => return None,
+            (Patches | Columns, PerChannel | PerExample) => return None,
         };
         Some((result, roles))
     }
@@ -199,7 +201,7 @@ impl<'g> Conv<'g> {
                     let (matrix, contracted) = self.element(&at);
                     product(under, matrix, [under.shape().rank() - 1, contracted])
                 }
-                _ => {
+                Grouping::PerChannel | Grouping::PerExample => {
                     let scales = self.kernel_at(&at).reshape(&[facts.filters]);
                     under * scales.broadcast_to(&under.dims())
                 }

@@ -224,34 +224,29 @@ impl<'c> Pass<'c> {
         let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.as_str()));
         let host = self.target == Some(Target::CpuWithHostFunctions);
         let cpu = host || self.target == Some(Target::Cpu);
-        match node.op {
-            Op::Convolution { .. } => {
-                let conv = Conv::from_node(graph, node, training)?;
-                conv.lower((self.choose)(conv.facts()))
-            }
-            Op::Reduce { .. } if cpu => column_sums::lower(graph, node, host.then_some(sums)),
-            Op::ReduceWindow { .. } | Op::SelectAndScatter { .. } if host => max_pool::lower(graph, node),
-            _ => None,
+        if let Op::Convolution { .. } = node.op {
+            let conv = Conv::from_node(graph, node, training)?;
+            conv.lower((self.choose)(conv.facts()))
+        } else if cpu && matches!(node.op, Op::Reduce { .. }) {
+            column_sums::lower(graph, node, host.then_some(sums))
+        } else if host && matches!(node.op, Op::ReduceWindow { .. } | Op::SelectAndScatter { .. }) {
+            max_pool::lower(graph, node)
+        } else {
+            None
         }
     }
 
-    /// `op` with its called computations rewritten.
-    fn with_lowered_calls(&mut self, op: Op) -> Result<Op> {
-        Ok(match op {
-            Op::While { condition, body } => Op::While {
-                condition: self.shared(&condition)?,
-                body: self.shared(&body)?,
-            },
-            Op::Conditional { on_true, on_false } => Op::Conditional {
-                on_true: self.shared(&on_true)?,
-                on_false: self.shared(&on_false)?,
-            },
-            Op::Call { body, host } if host.is_none() || !self.has_host_functions() => Op::Call {
-                body: self.shared(&body)?,
-                host: None,
-            },
-            op => op,
-        })
+    /// `op` with its called computations rewritten. Host functions stay if programs for the target may call them.
+    fn with_lowered_calls(&mut self, mut op: Op) -> Result<Op> {
+        if let Op::Call { host, .. } = &mut op
+            && host.is_some()
+        {
+            if self.has_host_functions() {
+                return Ok(op);
+            }
+            *host = None;
+        }
+        op.try_map_called(|computation| self.shared(computation))
     }
 
     fn shared(&mut self, computation: &Arc<Computation>) -> Result<Arc<Computation>> {

@@ -18,13 +18,14 @@ pub const MAX_POOL_GRADIENT: &str = "rigl_xla.max_pool_gradient";
 /// The replacement of `node`, if it is a max pooling or its gradient.
 pub(super) fn lower<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
     let operand = |i: usize| graph.tensor(node.operands[i]);
-    let (name, window, operands) = match &node.op {
-        Op::ReduceWindow {
-            window,
-            reducer: Reducer::Max,
-        } => (MAX_POOL, window, vec![operand(0)]),
-        Op::SelectAndScatter { window } => (MAX_POOL_GRADIENT, window, vec![operand(0), operand(1)]),
-        _ => return None,
+    let (name, window, operands) = if let Op::ReduceWindow { window, reducer } = &node.op
+        && *reducer == Reducer::Max
+    {
+        (MAX_POOL, window, vec![operand(0)])
+    } else if let Op::SelectAndScatter { window } = &node.op {
+        (MAX_POOL_GRADIENT, window, vec![operand(0), operand(1)])
+    } else {
+        return None;
     };
     let shapes: Vec<Shape> = operands.iter().map(Tensor::shape).collect();
     let (x, y) = (&shapes[0], shapes.get(1).unwrap_or(node.shape()));

@@ -68,7 +68,7 @@ impl<'g> Conv<'g> {
         match form {
             ConvForm::Convolution => return Some(part.kept()),
             ConvForm::Ordered => return Some(part.ordered()),
-            _ => {}
+            ConvForm::Taps | ConvForm::Patches | ConvForm::Positions | ConvForm::Columns | ConvForm::Direct => {}
         }
         let (result, roles) = part.in_form(form)?;
         (roles.batch == 0).then_some(result)

@@ -56,13 +56,14 @@ pub fn prepare(computation: &Computation, fixed: usize) -> Result<Prepared> {
 fn reach(computation: &Computation, fixed: usize) -> Vec<Option<usize>> {
     let mut reach: Vec<Option<usize>> = Vec::with_capacity(computation.nodes.len());
     for node in &computation.nodes {
-        reach.push(match &node.op {
-            Op::Parameter { index, .. } => (*index < fixed).then(|| node.shape().elements().max(1)),
+        reach.push(if let Op::Parameter { index, .. } = node.op {
+            (index < fixed).then(|| node.shape().elements().max(1))
+        } else if let Op::AllReduce { .. } = node.op {
             // The first part runs on one device.
-            Op::AllReduce { .. } => None,
-            _ => needs(node)
-                .iter()
-                .try_fold(0, |most, &operand| Some(most.max(reach[operand]?))),
+            None
+        } else {
+            let mut operands = needs(node).iter();
+            operands.try_fold(0, |most, &operand| Some(most.max(reach[operand]?)))
         });
     }
     reach
@@ -246,10 +247,12 @@ fn is_view(op: &Op) -> bool {
 
 /// The operands that a node's result depends on.
 fn needs(node: &Node) -> &[NodeId] {
-    match node.op {
-        // The others are inputs of its gradient.
-        Op::WithVjp(_) => &node.operands[..1],
-        _ => &node.operands,
+    // The other operands are inputs of the gradient.
+    let first_only = matches!(node.op, Op::WithVjp(_));
+    if first_only {
+        &node.operands[..1]
+    } else {
+        &node.operands
     }
 }
 

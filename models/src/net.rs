@@ -162,8 +162,11 @@ impl<'g> Net<'g> {
 
     /// The updated statistics after a training pass, by name, in creation order; empty after an evaluation.
     pub fn moved_statistics(&self) -> Vec<(String, Tensor<'g>)> {
-        let names = self.declared.borrow().statistics.clone().into_iter().map(|s| s.name);
-        names.zip(self.moved.borrow().iter().copied()).collect()
+        let moved = self.moved.borrow();
+        let declared = self.declared.borrow();
+        assert!(moved.is_empty() || moved.len() == declared.statistics.len());
+        let names = declared.statistics.iter().map(|s| s.name.clone());
+        names.zip(moved.iter().copied()).collect()
     }
 
     /// The requests so far.

@@ -44,7 +44,7 @@ pub enum Family {
 impl Family {
     /// The family of the network `name`; `None` if the name is unknown.
     pub fn of(name: &str) -> Option<Self> {
-        let (name, family) = spelt(name);
+        let (name, family) = normalised(name);
         match family.as_str() {
             "mnistfc" => Some(Family::MnistFc),
             "mobilenetv1" | "mobilenetv2" => Some(Family::MobileNet),
@@ -58,7 +58,7 @@ impl Family {
 }
 
 /// Normalises a name: lower case with `-` for `_`, and the same without `-`.
-fn spelt(name: &str) -> (String, String) {
+fn normalised(name: &str) -> (String, String) {
     let name = name.to_lowercase().replace('_', "-");
     let family = name.chars().filter(|c| *c != '-').collect();
     (name, family)
@@ -125,7 +125,7 @@ impl Options {
     /// [`Error::Unknown`] for an unknown name, [`Error::Option`] for a value that the network does not accept or does
     /// not use.
     pub fn build(&self) -> Result<Box<dyn Model>, Error> {
-        let (name, family) = spelt(&self.name);
+        let (name, family) = normalised(&self.name);
         match Family::of(&self.name) {
             None => Err(self.unknown()),
             Some(Family::MnistFc) => self.mnist_fc(),
@@ -156,16 +156,17 @@ impl Options {
         }))
     }
 
-    fn res_net(&self, said: &str) -> Result<Box<dyn Model>, Error> {
+    /// `depth` is the part of the name after `resnet`.
+    fn res_net(&self, depth: &str) -> Result<Box<dyn Model>, Error> {
         self.only(&["depth", "width", "mask_first", "mask_last", "image_size"])?;
-        let said = match said {
+        let named = match depth {
             "" => None,
             text => Some(text.parse::<usize>().map_err(|_| self.unknown())?),
         };
-        let depth = self.said_once("depth", said, self.depth)?.unwrap_or(50);
+        let depth = self.named_or_given("depth", named, self.depth)?.unwrap_or(50);
         match ResNet::new(depth, self.image_net(self.mask_first.unwrap_or(false), 1)?) {
             Some(network) => Ok(Box::new(network)),
-            None if said.is_some() => Err(self.unknown()),
+            None if named.is_some() => Err(self.unknown()),
             None => {
                 let depths: Vec<String> = ResNet::depths().map(|depth| depth.to_string()).collect();
                 Err(self.wrong("depth", depth, format!("one of {}", depths.join(", "))))
@@ -209,13 +210,13 @@ impl Options {
     }
 
     /// `size` is the part of the name after `wrn-`: depth and width.
-    fn wide_res_net(&self, said: Option<&str>) -> Result<Box<dyn Model>, Error> {
+    fn wide_res_net(&self, size: Option<&str>) -> Result<Box<dyn Model>, Error> {
         let own = ["depth", "width", "mask_first", "mask_last", "image_size", "dropout"];
         self.only(&own)?;
-        let (depth, width) = match said {
+        let (depth, width) = match size {
             None => (None, None),
-            Some(said) => {
-                let parsed = said
+            Some(size) => {
+                let parsed = size
                     .split_once('-')
                     .map(|(depth, width)| (depth.parse(), width.parse()));
                 let Some((Ok(depth), Ok(width))) = parsed else {
@@ -224,8 +225,8 @@ impl Options {
                 (Some(depth), Some(width))
             }
         };
-        let width = self.said_once("width", width, self.width)?.unwrap_or(4.0);
-        let depth = self.said_once("depth", depth, self.depth)?.unwrap_or(16);
+        let width = self.named_or_given("width", width, self.width)?.unwrap_or(4.0);
+        let depth = self.named_or_given("depth", depth, self.depth)?.unwrap_or(16);
         let config = WideResNetConfig {
             depth: self.within("depth", depth, 10..=1000)?,
             width: self.within("width", width, WIDTHS)?,
@@ -251,8 +252,8 @@ impl Options {
         }
     }
 
-    /// A value that the name or an option may give; if both do, they must agree.
-    fn said_once<T>(&self, option: &'static str, name: Option<T>, given: Option<T>) -> Result<Option<T>, Error>
+    /// A value from the name or from an option; if both give one, they must agree.
+    fn named_or_given<T>(&self, option: &'static str, name: Option<T>, given: Option<T>) -> Result<Option<T>, Error>
     where
         T: Copy + PartialEq + Display,
     {

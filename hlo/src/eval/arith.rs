@@ -30,7 +30,8 @@ fn float_unary(op: Unary, a: f64) -> f64 {
         Unary::Cos => a.cos(),
         Unary::Floor => a.floor(),
         Unary::RoundNearestEven => a.round_ties_even(),
-        Unary::Not | Unary::IsFinite => f64::NAN,
+        Unary::Not => unreachable!("the shape rule requires integers"),
+        Unary::IsFinite => unreachable!("yields pred"),
     }
 }
 
@@ -41,7 +42,17 @@ fn int_unary(op: Unary, dtype: DType, a: i128) -> i128 {
         Unary::Sign => a.signum(),
         Unary::Not if dtype == DType::Pred => 1 - a,
         Unary::Not => !a,
-        _ => 0,
+        Unary::Exp
+        | Unary::Log
+        | Unary::Sqrt
+        | Unary::Rsqrt
+        | Unary::Tanh
+        | Unary::Logistic
+        | Unary::Sin
+        | Unary::Cos
+        | Unary::Floor
+        | Unary::RoundNearestEven
+        | Unary::IsFinite => unreachable!("the shape rule requires floating-point numbers"),
     }
 }
 
@@ -50,7 +61,9 @@ pub fn binary(op: Binary, x: &Value, y: &Value) -> Value {
     let data = match (&x.data, &y.data) {
         (Data::Float(a), Data::Float(b)) => Data::Float(zip(a, b, |a, b| round_to(dtype, float_binary(op, a, b)))),
         (Data::Int(a), Data::Int(b)) => Data::Int(zip(a, b, |a, b| wrap(dtype, int_binary(op, dtype, a, b)))),
-        _ => unreachable!("the shape rule requires one element type"),
+        (Data::Float(_), Data::Int(_)) | (Data::Int(_), Data::Float(_)) => {
+            unreachable!("the shape rule requires one element type")
+        }
     };
     Value {
         shape: x.shape.clone(),
@@ -59,6 +72,7 @@ pub fn binary(op: Binary, x: &Value, y: &Value) -> Value {
 }
 
 fn zip<T: Copy, R>(a: &[T], b: &[T], f: impl Fn(T, T) -> R) -> Vec<R> {
+    assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
 }
 
@@ -73,7 +87,9 @@ fn float_binary(op: Binary, a: f64, b: f64) -> f64 {
         Binary::Maximum => a.max(b),
         Binary::Minimum => a.min(b),
         Binary::Power => a.powf(b),
-        _ => f64::NAN,
+        Binary::And | Binary::Or | Binary::Xor | Binary::ShiftLeft | Binary::ShiftRightLogical => {
+            unreachable!("the shape rule requires integers")
+        }
     }
 }
 
@@ -134,7 +150,9 @@ pub fn compare(op: Comparison, x: &Value, y: &Value) -> Value {
     let data = match (&x.data, &y.data) {
         (Data::Float(a), Data::Float(b)) => zip(a, b, |a, b| holds(op, a, b)),
         (Data::Int(a), Data::Int(b)) => zip(a, b, |a, b| holds(op, a, b)),
-        _ => unreachable!("the shape rule requires one element type"),
+        (Data::Float(_), Data::Int(_)) | (Data::Int(_), Data::Float(_)) => {
+            unreachable!("the shape rule requires one element type")
+        }
     };
     Value {
         shape: x.shape.with_dtype(DType::Pred),
@@ -151,7 +169,9 @@ pub fn select(pred: &Value, on_true: &Value, on_false: &Value) -> Value {
     let data = match (&on_true.data, &on_false.data) {
         (Data::Float(a), Data::Float(b)) => Data::Float(choose(pred.ints(), a, b)),
         (Data::Int(a), Data::Int(b)) => Data::Int(choose(pred.ints(), a, b)),
-        _ => unreachable!("the shape rule requires one element type"),
+        (Data::Float(_), Data::Int(_)) | (Data::Int(_), Data::Float(_)) => {
+            unreachable!("the shape rule requires one element type")
+        }
     };
     Value {
         shape: on_true.shape.clone(),
@@ -211,7 +231,9 @@ pub fn dot(d: &DotDims, x: &Value, y: &Value, shape: Shape) -> Value {
                 })
                 .collect(),
         ),
-        _ => unreachable!("the shape rule requires one element type"),
+        (Data::Float(_), Data::Int(_)) | (Data::Int(_), Data::Float(_)) => {
+            unreachable!("the shape rule requires one element type")
+        }
     };
     Value { shape, data }
 }
@@ -254,6 +276,8 @@ pub fn fold<G: IntoIterator<Item = usize>>(
                     .collect(),
             )
         }
-        _ => unreachable!("the shape rule requires one element type"),
+        (Data::Float(_), Data::Int(_)) | (Data::Int(_), Data::Float(_)) => {
+            unreachable!("the shape rule requires one element type")
+        }
     }
 }

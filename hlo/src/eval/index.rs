@@ -19,6 +19,7 @@ fn starts(scalars: &[&Value], window: &[usize], dims: &[usize]) -> Vec<usize> {
 }
 
 fn shifted(at: &[usize], by: &[usize]) -> Vec<usize> {
+    assert_eq!(at.len(), by.len());
     at.iter().zip(by).map(|(a, b)| a + b).collect()
 }
 
@@ -49,7 +50,9 @@ pub fn combine(out: &mut Value, target: usize, update: &Value, i: usize, how: Up
         (Data::Int(o), Data::Int(u), Update::Set) => o[target] = u[i],
         (Data::Float(o), Data::Float(u), Update::Add) => o[target] = round_to(dtype, o[target] + u[i]),
         (Data::Int(o), Data::Int(u), Update::Add) => o[target] = wrap(dtype, o[target] + u[i]),
-        _ => unreachable!("the shape rule requires one element type"),
+        (Data::Float(_), Data::Int(_), _) | (Data::Int(_), Data::Float(_), _) => {
+            unreachable!("the shape rule requires one element type")
+        }
     }
 }
 

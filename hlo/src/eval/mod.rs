@@ -30,12 +30,13 @@ pub(crate) enum Data {
     Int(Vec<i128>),
 }
 
-/// Smallest and largest value of an integer type (`pred`: 0 and 1).
+/// Smallest and largest value of an integer type (`pred`: 0 and 1; floating-point types: 0).
 pub(crate) fn integer_range(dtype: DType) -> (i128, i128) {
     match dtype {
         DType::Pred => (0, 1),
-        _ if dtype.is_unsigned() => (0, (1 << dtype.bits()) - 1),
-        _ => (-(1 << (dtype.bits() - 1)), (1 << (dtype.bits() - 1)) - 1),
+        DType::U8 | DType::U32 | DType::U64 => (0, (1 << dtype.bits()) - 1),
+        DType::S32 | DType::S64 => (-(1 << (dtype.bits() - 1)), (1 << (dtype.bits() - 1)) - 1),
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => (0, 0),
     }
 }
 
@@ -45,7 +46,8 @@ pub(crate) fn round_to(dtype: DType, value: f64) -> f64 {
         DType::F32 => f64::from(value as f32),
         DType::F16 => half::f16::from_f64(value).to_f64(),
         DType::BF16 => half::bf16::from_f64(value).to_f64(),
-        _ => value,
+        DType::F64 => value,
+        DType::Pred | DType::U8 | DType::S32 | DType::S64 | DType::U32 | DType::U64 => value,
     }
 }
 
@@ -71,9 +73,10 @@ impl Value {
 
     /// An array of `values`, rounded or saturated to the type.
     pub fn rounded(shape: Shape, values: &[f64]) -> Self {
-        let data = match shape.dtype {
-            dtype if dtype.is_float() => Data::Float(values.iter().map(|&v| round_to(dtype, v)).collect()),
-            dtype => Data::Int(values.iter().map(|&v| saturate(dtype, v)).collect()),
+        let dtype = shape.dtype;
+        let data = match dtype.is_float() {
+            true => Data::Float(values.iter().map(|&v| round_to(dtype, v)).collect()),
+            false => Data::Int(values.iter().map(|&v| saturate(dtype, v)).collect()),
         };
         Value { shape, data }
     }
@@ -84,8 +87,10 @@ impl Value {
         let data = match shape.dtype {
             DType::S64 => ints(literal.to_vec::<i64>().map(|v| v.into_iter().map(i128::from).collect())),
             DType::U64 => ints(literal.to_vec::<u64>().map(|v| v.into_iter().map(i128::from).collect())),
-            dtype if dtype.is_float() => Data::Float(literal.to_f64_vec()),
-            _ => Data::Int(literal.to_f64_vec().into_iter().map(|v| v as i128).collect()),
+            DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Data::Float(literal.to_f64_vec()),
+            DType::Pred | DType::U8 | DType::S32 | DType::U32 => {
+                Data::Int(literal.to_f64_vec().into_iter().map(|v| v as i128).collect())
+            }
         };
         Value { shape, data }
     }
@@ -100,13 +105,17 @@ impl Value {
                 Literal::new(dims, &v.iter().map(|&x| half::bf16::from_f64(x)).collect::<Vec<_>>())
             }
             (Data::Float(v), DType::F32) => Literal::new(dims, &v.iter().map(|&x| x as f32).collect::<Vec<_>>()),
-            (Data::Float(v), _) => Literal::new(dims, v),
+            (Data::Float(v), DType::F64) => Literal::new(dims, v),
             (Data::Int(v), DType::Pred) => Literal::from_bools(dims, &v.iter().map(|&x| x != 0).collect::<Vec<_>>()),
             (Data::Int(v), DType::U8) => Literal::new(dims, &v.iter().map(|&x| x as u8).collect::<Vec<_>>()),
             (Data::Int(v), DType::S32) => Literal::new(dims, &v.iter().map(|&x| x as i32).collect::<Vec<_>>()),
             (Data::Int(v), DType::U32) => Literal::new(dims, &v.iter().map(|&x| x as u32).collect::<Vec<_>>()),
             (Data::Int(v), DType::U64) => Literal::new(dims, &v.iter().map(|&x| x as u64).collect::<Vec<_>>()),
-            (Data::Int(v), _) => Literal::new(dims, &v.iter().map(|&x| x as i64).collect::<Vec<_>>()),
+            (Data::Int(v), DType::S64) => Literal::new(dims, &v.iter().map(|&x| x as i64).collect::<Vec<_>>()),
+            (Data::Float(_), DType::Pred | DType::U8 | DType::S32 | DType::S64 | DType::U32 | DType::U64)
+            | (Data::Int(_), DType::F16 | DType::BF16 | DType::F32 | DType::F64) => {
+                unreachable!("elements follow the element type")
+            }
         }
     }
 
@@ -122,8 +131,11 @@ impl Value {
         let data = match (&self.data, other.map(|o| &o.data)) {
             (Data::Float(v), Some(Data::Float(o))) => Data::Float(pick(v, o.first().copied(), n, from)),
             (Data::Int(v), Some(Data::Int(o))) => Data::Int(pick(v, o.first().copied(), n, from)),
-            (Data::Float(v), _) => Data::Float(pick(v, None, n, from)),
-            (Data::Int(v), _) => Data::Int(pick(v, None, n, from)),
+            (Data::Float(v), None) => Data::Float(pick(v, None, n, from)),
+            (Data::Int(v), None) => Data::Int(pick(v, None, n, from)),
+            (Data::Float(_), Some(Data::Int(_))) | (Data::Int(_), Some(Data::Float(_))) => {
+                unreachable!("the shape rule requires one element type")
+            }
         };
         Value { shape, data }
     }
@@ -181,13 +193,13 @@ impl Computation {
 fn run(computation: &Computation, arguments: &[Rc<Value>]) -> Vec<Rc<Value>> {
     let mut results: Vec<Vec<Rc<Value>>> = Vec::with_capacity(computation.nodes.len());
     for node in &computation.nodes {
-        let result = match &node.op {
-            Op::GetTupleElement { index } => vec![results[node.operands[0]][*index].clone()],
-            Op::Parameter { index, .. } => vec![arguments[*index].clone()],
-            _ => {
-                let operands: Vec<Rc<Value>> = node.operands.iter().map(|&o| results[o][0].clone()).collect();
-                apply(node, &operands)
-            }
+        let result = if let Op::GetTupleElement { index } = node.op {
+            vec![results[node.operands[0]][index].clone()]
+        } else if let Op::Parameter { index, .. } = node.op {
+            vec![arguments[index].clone()]
+        } else {
+            let operands: Vec<Rc<Value>> = node.operands.iter().map(|&o| results[o][0].clone()).collect();
+            apply(node, &operands)
         };
         results.push(result);
     }

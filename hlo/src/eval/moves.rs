@@ -15,6 +15,7 @@ pub fn unflatten(mut i: usize, dims: &[usize]) -> Vec<usize> {
 
 /// Flat index of coordinates `at` in `dims`.
 pub fn flatten(at: &[usize], dims: &[usize]) -> usize {
+    assert_eq!(at.len(), dims.len());
     at.iter().zip(dims).fold(0, |flat, (&i, &d)| flat * d + i)
 }
 

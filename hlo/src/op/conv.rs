@@ -144,6 +144,7 @@ pub(super) fn infer_convolution(
     ensure_roles("output", &out, [d.output_batch, d.output_feature], &d.output_spatial)?;
     out.dims[d.output_batch] = batch / batch_groups;
     out.dims[d.output_feature] = outer;
+    assert_eq!(d.output_spatial.len(), positions.len());
     for (&axis, positions) in d.output_spatial.iter().zip(positions) {
         out.dims[axis] = positions;
     }
@@ -194,8 +195,8 @@ pub(super) fn vjp_convolution<'g>(
     let back = extents().map(|(w, (&i, &o))| w.transposed(i, o)).collect();
     // Groups of output channels become groups of input channels, or of examples.
     let groups = feature_groups.max(batch_groups);
-    let turned = regroup(turned(kernel, d), groups, d.kernel_output, d.kernel_input);
-    let gx = ct.convolution(turned, back, d.for_input(), groups, 1);
+    let flipped = regroup(flipped(kernel, d), groups, d.kernel_output, d.kernel_input);
+    let gx = ct.convolution(flipped, back, d.for_input(), groups, 1);
     let gx = regroup(gx, batch_groups, d.input_feature, d.input_batch);
 
     let over = extents().map(|(w, (&i, &o))| over_cotangent(w, i, o)).collect();
@@ -204,7 +205,7 @@ pub(super) fn vjp_convolution<'g>(
 }
 
 /// The kernel reversed along its spatial axes.
-fn turned<'g>(kernel: Tensor<'g>, d: &ConvDims) -> Tensor<'g> {
+fn flipped<'g>(kernel: Tensor<'g>, d: &ConvDims) -> Tensor<'g> {
     let dims = kernel.dims();
     let axes: Vec<usize> = d
         .kernel_spatial

@@ -136,12 +136,20 @@ pub(super) fn infer_unary(unary: Unary, operands: &[&Shape]) -> Result<Shape, St
             "signed numbers",
         )?,
         Unary::Not => want(x.dtype, !x.dtype.is_float(), "integers or pred")?,
-        _ => want(x.dtype, x.dtype.is_float(), "floating-point numbers")?,
+        Unary::Exp
+        | Unary::Log
+        | Unary::Sqrt
+        | Unary::Rsqrt
+        | Unary::Tanh
+        | Unary::Logistic
+        | Unary::Sin
+        | Unary::Cos
+        | Unary::Floor
+        | Unary::RoundNearestEven
+        | Unary::IsFinite => want(x.dtype, x.dtype.is_float(), "floating-point numbers")?,
     }
-    Ok(match unary {
-        Unary::IsFinite => x.with_dtype(DType::Pred),
-        _ => x.clone(),
-    })
+    let pred = unary == Unary::IsFinite;
+    Ok(if pred { x.with_dtype(DType::Pred) } else { x.clone() })
 }
 
 pub(super) fn infer_binary(binary: Binary, operands: &[&Shape]) -> Result<Shape, String> {
@@ -150,7 +158,14 @@ pub(super) fn infer_binary(binary: Binary, operands: &[&Shape]) -> Result<Shape,
     match binary {
         Binary::And | Binary::Or | Binary::Xor => want(a.dtype, !a.dtype.is_float(), "integers or pred")?,
         Binary::ShiftLeft | Binary::ShiftRightLogical => want(a.dtype, a.dtype.is_integer(), "integers")?,
-        _ => want(a.dtype, a.dtype != DType::Pred, "numbers")?,
+        Binary::Add
+        | Binary::Subtract
+        | Binary::Multiply
+        | Binary::Divide
+        | Binary::Remainder
+        | Binary::Maximum
+        | Binary::Minimum
+        | Binary::Power => want(a.dtype, a.dtype != DType::Pred, "numbers")?,
     }
     Ok(a.clone())
 }
@@ -189,12 +204,16 @@ pub(super) fn infer_bitcast(dtype: DType, operands: &[&Shape]) -> Result<Shape, 
 
 pub(super) fn emit_compare(comparison: Comparison, operands: &[&Shape], out: &mut proto::Instruction) {
     out.comparison_direction = comparison.name().into();
-    out.comparison_type = match operands[0].dtype {
-        dtype if dtype.is_float() => "FLOAT",
+    out.comparison_type = comparison_type(operands[0].dtype).into();
+}
+
+/// XLA's `ComparisonType` of an element type.
+pub(crate) fn comparison_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => "FLOAT",
         DType::S32 | DType::S64 => "SIGNED",
-        _ => "UNSIGNED",
+        DType::Pred | DType::U8 | DType::U32 | DType::U64 => "UNSIGNED",
     }
-    .into();
 }
 
 pub(super) fn vjp_unary<'g>(unary: Unary, at: &Sweep<'g>) -> Vjp<'g> {

@@ -51,7 +51,8 @@ impl HostFunction {
         out.backend_config = self.configuration().into_bytes();
         out.constrain_layout = true;
         out.operand_shapes_with_layout = operands.iter().map(|shape| shape_proto(shape)).collect();
-        // Zipped: the operands', then the result's. Shapes without a layout of their own stay in row-major order.
+        // Shapes without a layout of their own stay in row-major order.
+        assert!(self.layouts.len() <= operands.len() + 1, "layouts of {}", self.name);
         let shapes = out.operand_shapes_with_layout.iter_mut().chain(&mut out.shape);
         for (shape, layout) in shapes.zip(&self.layouts) {
             shape.layout = Some(proto::Layout {

@@ -111,36 +111,29 @@ pub(super) fn infer_reverse(axes: &[usize], operands: &[&Shape]) -> Result<Shape
     Ok(operands[0].clone())
 }
 
-fn signed(values: &[usize]) -> Vec<i64> {
-    values.iter().map(|&v| v as i64).collect()
+pub(super) fn emit_slice(start: &[usize], limit: &[usize], stride: &[usize], out: &mut proto::Instruction) {
+    out.slice_dimensions = (0..start.len())
+        .map(|axis| proto::SliceDimensions {
+            start: start[axis] as i64,
+            limit: limit[axis] as i64,
+            stride: stride[axis] as i64,
+        })
+        .collect();
 }
 
-pub(super) fn emit(op: &Op, out: &mut proto::Instruction) {
-    match op {
-        Op::Broadcast { axes, .. } | Op::Reverse { axes } => out.dimensions = signed(axes),
-        Op::Transpose { permutation } => out.dimensions = signed(permutation),
-        Op::Concatenate { axis } => out.dimensions = vec![*axis as i64],
-        Op::Slice { start, limit, stride } => {
-            out.slice_dimensions = (0..start.len())
-                .map(|i| proto::SliceDimensions {
-                    start: start[i] as i64,
-                    limit: limit[i] as i64,
-                    stride: stride[i] as i64,
-                })
-                .collect();
-        }
-        Op::Pad { low, high, interior } => {
-            let dimensions = (0..low.len())
-                .map(|i| proto::PaddingDimension {
-                    edge_padding_low: low[i],
-                    edge_padding_high: high[i],
-                    interior_padding: interior[i] as i64,
-                })
-                .collect();
-            out.padding_config = Some(proto::PaddingConfig { dimensions });
-        }
-        _ => {}
-    }
+pub(super) fn emit_pad(low: &[i64], high: &[i64], interior: &[usize], out: &mut proto::Instruction) {
+    let dimensions = (0..low.len())
+        .map(|axis| proto::PaddingDimension {
+            edge_padding_low: low[axis],
+            edge_padding_high: high[axis],
+            interior_padding: interior[axis] as i64,
+        })
+        .collect();
+    out.padding_config = Some(proto::PaddingConfig { dimensions });
+}
+
+fn signed(values: &[usize]) -> Vec<i64> {
+    values.iter().map(|&v| v as i64).collect()
 }
 
 pub(super) fn vjp_broadcast<'g>(axes: &[usize], at: &Sweep<'g>) -> Vjp<'g> {

@@ -17,7 +17,7 @@ pub(crate) mod reduce;
 pub(crate) mod rule;
 pub(crate) mod window;
 
-use crate::emit::Emitter;
+use crate::emit::{Calling, Emitter};
 use crate::graph::{Computation, Tensor};
 use crate::literal::Literal;
 use crate::proto;
@@ -234,6 +234,49 @@ pub(crate) struct Sweep<'g> {
     pub cotangent: Tensor<'g>,
 }
 
+/// A pattern of all operators that yield one array and use no computation, not even a scalar one.
+macro_rules! array_op {
+    () => {
+        Op::Parameter { .. }
+            | Op::Constant(_)
+            | Op::Iota { .. }
+            | Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Compare(_)
+            | Op::Select
+            | Op::Clamp
+            | Op::Convert(_)
+            | Op::BitcastConvert(_)
+            | Op::Broadcast { .. }
+            | Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::Slice { .. }
+            | Op::Pad { .. }
+            | Op::Concatenate { .. }
+            | Op::Reverse { .. }
+            | Op::DynamicSlice { .. }
+            | Op::DynamicUpdateSlice
+            | Op::Gather { .. }
+            | Op::Dot(_)
+            | Op::Convolution { .. }
+            | Op::StopGradient
+            | Op::WithVjp(_)
+            | Op::GetTupleElement { .. }
+    };
+}
+pub(crate) use array_op;
+
+/// A pattern of all operators that yield one array and combine elements by a scalar computation.
+macro_rules! reducing_op {
+    () => {
+        Op::Scatter { .. }
+            | Op::Reduce { .. }
+            | Op::ReduceWindow { .. }
+            | Op::SelectAndScatter { .. }
+            | Op::AllReduce { .. }
+    };
+}
+
 impl Op {
     /// HLO opcode of every operator that a graph can contain, in the order of the enum, with families spelled out.
     /// Tests iterate over this list.
@@ -323,8 +366,34 @@ impl Op {
             Op::While { condition, body } => vec![body, condition],
             Op::Conditional { on_true, on_false } => vec![on_true, on_false],
             Op::Call { body, .. } => vec![body],
-            _ => vec![],
+            Op::Sort { .. } | Op::TopK { .. } | array_op!() | reducing_op!() => vec![],
         }
+    }
+
+    /// Replaces the computations that the operator calls.
+    ///
+    /// # Errors
+    ///
+    /// Those of `replace`.
+    pub fn try_map_called<E>(
+        self,
+        mut replace: impl FnMut(&Arc<Computation>) -> Result<Arc<Computation>, E>,
+    ) -> Result<Self, E> {
+        Ok(match self {
+            Op::While { condition, body } => Op::While {
+                condition: replace(&condition)?,
+                body: replace(&body)?,
+            },
+            Op::Conditional { on_true, on_false } => Op::Conditional {
+                on_true: replace(&on_true)?,
+                on_false: replace(&on_false)?,
+            },
+            Op::Call { body, host } => Op::Call {
+                body: replace(&body)?,
+                host,
+            },
+            Op::Sort { .. } | Op::TopK { .. } | array_op!() | reducing_op!() => self,
+        })
     }
 
     /// Whether the result is a tuple even with one element.
@@ -332,7 +401,7 @@ impl Op {
         match self {
             Op::While { .. } | Op::Conditional { .. } | Op::TopK { .. } | Op::Sort { .. } => true,
             Op::Call { body, host } => host.is_none() || body.outputs.len() != 1,
-            _ => false,
+            array_op!() | reducing_op!() => false,
         }
     }
 
@@ -444,13 +513,13 @@ impl Op {
             Op::Iota { axis, .. } => out.dimensions = vec![*axis as i64],
             Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Clamp | Op::Convert(_) | Op::BitcastConvert(_) => {}
             Op::Compare(comparison) => elementwise::emit_compare(*comparison, operands, out),
-            Op::Broadcast { .. }
-            | Op::Reshape { .. }
-            | Op::Transpose { .. }
-            | Op::Slice { .. }
-            | Op::Pad { .. }
-            | Op::Concatenate { .. }
-            | Op::Reverse { .. } => layout::emit(self, out),
+            Op::Reshape { .. } => {}
+            Op::Broadcast { axes, .. } | Op::Reverse { axes } | Op::Transpose { permutation: axes } => {
+                out.dimensions = axes.iter().map(|&axis| axis as i64).collect();
+            }
+            Op::Concatenate { axis } => out.dimensions = vec![*axis as i64],
+            Op::Slice { start, limit, stride } => layout::emit_slice(start, limit, stride, out),
+            Op::Pad { low, high, interior } => layout::emit_pad(low, high, interior, out),
             Op::DynamicSlice { sizes } => out.dynamic_slice_sizes = sizes.iter().map(|&s| s as i64).collect(),
             Op::DynamicUpdateSlice | Op::StopGradient | Op::WithVjp(_) => {}
             Op::Gather { dims, sizes } => index::emit_gather(dims, sizes, out),
@@ -478,8 +547,15 @@ impl Op {
                 out.largest = true;
             }
             Op::Call { host: Some(host), .. } => host.emit(operands, out),
-            Op::While { .. } | Op::Conditional { .. } | Op::Call { .. } => {
-                out.called_computation_ids = emitter.called(self);
+            Op::While { condition, body } => {
+                let called = [(body, Calling::Tuples), (condition, Calling::TupleToArray)];
+                out.called_computation_ids = emitter.called(called);
+            }
+            Op::Conditional { on_true, on_false } => {
+                out.called_computation_ids = emitter.called([on_true, on_false].map(|c| (c, Calling::Tuples)));
+            }
+            Op::Call { body, host: None } => {
+                out.called_computation_ids = emitter.called([(body, Calling::Arrays)]);
             }
             Op::GetTupleElement { index } => out.tuple_index = *index as i64,
         }

@@ -61,10 +61,9 @@ pub(super) fn ensure_reducer(reducer: Reducer, operands: &[&Shape]) -> Result<()
 
 /// Checks that the reducer supports this element type.
 pub(super) fn ensure_combines(reducer: Reducer, dtype: DType) -> Result<(), String> {
-    let logical = matches!(reducer, Reducer::And | Reducer::Or);
-    let takes = match logical {
-        true => !dtype.is_float(),
-        false => dtype != DType::Pred,
+    let takes = match reducer {
+        Reducer::And | Reducer::Or => !dtype.is_float(),
+        Reducer::Add | Reducer::Max | Reducer::Min => dtype != DType::Pred,
     };
     ensure(takes, || format!("no {} of {dtype}", reducer.name()))
 }

@@ -214,7 +214,7 @@ pub(super) fn vjp_reduce_window<'g>(window: &[WindowDim], reducer: Reducer, at: 
     let gradient = match reducer {
         Reducer::Add => spread(ct, window, &x.dims()),
         Reducer::And | Reducer::Or => return Vjp::Operands(vec![None, None]),
-        _ if window.iter().any(WindowDim::is_dilated) => {
+        Reducer::Max | Reducer::Min if window.iter().any(WindowDim::is_dilated) => {
             return Vjp::Stop("select-and-scatter takes no dilated window; take the extreme of shifted slices instead");
         }
         Reducer::Max => x.select_and_scatter(ct, window.to_vec()),

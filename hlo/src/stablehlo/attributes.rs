@@ -2,6 +2,7 @@
 
 use super::constant::value;
 use super::tensor;
+use crate::op::elementwise::comparison_type;
 use crate::op::{Comparison, ConvDims, DotDims, GatherDims, Op, WindowDim};
 use crate::shape::{DType, Shape};
 
@@ -42,47 +43,58 @@ pub(super) fn attributes(op: &Op, operands: &[&Shape]) -> Vec<String> {
             dims,
             feature_groups,
             batch_groups,
-            ..
-        } => vec![
-            of_window("window_strides", window, |w| w.stride),
-            padding(window),
-            of_window("lhs_dilation", window, |w| w.base_dilation),
-            of_window("rhs_dilation", window, |w| w.window_dilation),
-            format!("dimension_numbers = {}", convolution(dims)),
-            number("feature_group_count", *feature_groups),
-            number("batch_group_count", *batch_groups),
-        ],
+        } => convolution_attributes(window, dims, [*feature_groups, *batch_groups]),
         Op::ReduceWindow { window, .. } => vec![
-            of_window("window_dimensions", window, |w| w.size),
-            of_window("window_strides", window, |w| w.stride),
-            of_window("base_dilations", window, |w| w.base_dilation),
-            of_window("window_dilations", window, |w| w.window_dilation),
+            per_axis("window_dimensions", window, |w| w.size),
+            per_axis("window_strides", window, |w| w.stride),
+            per_axis("base_dilations", window, |w| w.base_dilation),
+            per_axis("window_dilations", window, |w| w.window_dilation),
             padding(window),
         ],
         Op::SelectAndScatter { window } => vec![
-            of_window("window_dimensions", window, |w| w.size),
-            of_window("window_strides", window, |w| w.stride),
+            per_axis("window_dimensions", window, |w| w.size),
+            per_axis("window_strides", window, |w| w.stride),
             padding(window),
         ],
         Op::Sort { axis, .. } => vec![number("dimension", *axis), "is_stable = true".into()],
         // Without groups all replicas form one group.
         Op::AllReduce { .. } => vec!["replica_groups = dense<> : tensor<0x0xi64>".into()],
-        _ => vec![],
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Select
+        | Op::Clamp
+        | Op::Convert(_)
+        | Op::BitcastConvert(_)
+        | Op::Reshape { .. }
+        | Op::DynamicUpdateSlice
+        | Op::While { .. }
+        | Op::Conditional { .. } => vec![],
+        Op::Parameter { .. }
+        | Op::StopGradient
+        | Op::WithVjp(_)
+        | Op::GetTupleElement { .. }
+        | Op::TopK { .. }
+        | Op::Call { .. } => unreachable!("have no instruction of their own"),
     }
+}
+
+fn convolution_attributes(window: &[WindowDim], dims: &ConvDims, groups: [usize; 2]) -> Vec<String> {
+    vec![
+        per_axis("window_strides", window, |w| w.stride),
+        padding(window),
+        per_axis("lhs_dilation", window, |w| w.base_dilation),
+        per_axis("rhs_dilation", window, |w| w.window_dilation),
+        format!("dimension_numbers = {}", convolution(dims)),
+        number("feature_group_count", groups[0]),
+        number("batch_group_count", groups[1]),
+    ]
 }
 
 /// The attributes of a comparison; `total` selects IEEE's total order of floating-point numbers.
 pub(super) fn comparison(direction: Comparison, dtype: DType, total: bool) -> Vec<String> {
-    let kind = match dtype {
-        dtype if dtype.is_float() => {
-            if total {
-                "TOTALORDER"
-            } else {
-                "FLOAT"
-            }
-        }
-        DType::S32 | DType::S64 => "SIGNED",
-        _ => "UNSIGNED",
+    let kind = match total && dtype.is_float() {
+        true => "TOTALORDER",
+        false => comparison_type(dtype),
     };
     vec![
         format!(
@@ -106,8 +118,8 @@ fn array<T: ToString>(name: &str, values: &[T]) -> String {
     format!("{name} = array<i64{colon}{}>", joined(values))
 }
 
-fn of_window(name: &str, window: &[WindowDim], what: impl Fn(&WindowDim) -> usize) -> String {
-    array(name, &window.iter().map(what).collect::<Vec<_>>())
+fn per_axis(name: &str, window: &[WindowDim], value: impl Fn(&WindowDim) -> usize) -> String {
+    array(name, &window.iter().map(value).collect::<Vec<_>>())
 }
 
 fn padding(window: &[WindowDim]) -> String {

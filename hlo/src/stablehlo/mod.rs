@@ -8,7 +8,7 @@ mod constant;
 
 use crate::emit::{Alias, identifier};
 use crate::graph::{Computation, Node};
-use crate::op::{Comparison, Op, Reducer, Update};
+use crate::op::{Comparison, Op, Reducer, Update, array_op};
 use crate::shape::{DType, Shape};
 use attributes::{attributes, comparison};
 use std::collections::BTreeMap;
@@ -85,6 +85,7 @@ impl Writer {
         let outputs = self.nodes(computation, &inputs);
         self.finish("func.return", &outputs, &computation.output_shapes());
         let specs = computation.parameter_specs();
+        assert_eq!(specs.len(), inputs.len());
         let arguments = specs.iter().zip(&inputs).enumerate();
         let arguments =
             arguments.map(|(i, ((_, shape), value))| format!("{value}: {}{}", tensor(shape), attributes(i)));
@@ -123,37 +124,35 @@ impl Writer {
         let mut values: Vec<Vec<Value>> = Vec::with_capacity(computation.nodes.len());
         for node in &computation.nodes {
             let operand = |i: usize| values[node.operands[i]].clone();
-            let of_node = match &node.op {
-                Op::Parameter { index, .. } => vec![inputs[*index].clone()],
-                Op::StopGradient | Op::WithVjp(_) => operand(0),
-                Op::GetTupleElement { index } => vec![operand(0)[*index].clone()],
-                _ => {
-                    let operands: Vec<Value> = node.operands.iter().map(|&o| values[o][0].clone()).collect();
-                    let shapes: Vec<&Shape> = node.operands.iter().map(|&o| computation.nodes[o].shape()).collect();
-                    self.node(node, &operands, &shapes)
-                }
+            let results = if let Op::Parameter { index, .. } = node.op {
+                vec![inputs[index].clone()]
+            } else if let Op::StopGradient | Op::WithVjp(_) = node.op {
+                operand(0)
+            } else if let Op::GetTupleElement { index } = node.op {
+                vec![operand(0)[index].clone()]
+            } else {
+                let operands: Vec<Value> = node.operands.iter().map(|&o| values[o][0].clone()).collect();
+                let shapes: Vec<&Shape> = node.operands.iter().map(|&o| computation.nodes[o].shape()).collect();
+                self.node(node, &operands, &shapes)
             };
-            values.push(of_node);
+            values.push(results);
         }
         computation.outputs.iter().map(|&o| values[o][0].clone()).collect()
     }
 
     fn node(&mut self, node: &Node, operands: &[Value], shapes: &[&Shape]) -> Vec<Value> {
-        match &node.op {
-            Op::TopK { k } => return self.top_k(*k, operands, shapes, &node.shapes),
-            Op::Call { body, .. } => {
-                let callee = self.callee(body);
-                let instruction = Instruction::new("func.call", operands, shapes).with(format!("callee = @{callee}"));
-                return self.add(instruction, &node.shapes);
-            }
-            _ => {}
+        if let Op::TopK { k } = node.op {
+            return self.top_k(k, operands, shapes, &node.shapes);
+        }
+        if let Op::Call { body, .. } = &node.op {
+            let callee = self.callee(body);
+            let instruction = Instruction::new("func.call", operands, shapes).with(format!("callee = @{callee}"));
+            return self.add(instruction, &node.shapes);
         }
         let name = format!("stablehlo.{}", name(&node.op));
         // A branch is a region without arguments: it reads the enclosing values.
-        let seen = match node.op {
-            Op::Conditional { .. } => 1,
-            _ => operands.len(),
-        };
+        let branches = matches!(node.op, Op::Conditional { .. });
+        let seen = if branches { 1 } else { operands.len() };
         let mut instruction = Instruction::new(&name, &operands[..seen], &shapes[..seen]);
         instruction.attributes = attributes(&node.op, shapes);
         instruction.regions = self.regions(&node.op, operands, shapes);
@@ -216,7 +215,8 @@ impl Writer {
                 let dtypes: Vec<DType> = shapes.iter().map(|shape| shape.dtype).collect();
                 vec![self.order(*descending, &dtypes)]
             }
-            _ => vec![],
+            Op::TopK { .. } | Op::Call { .. } => unreachable!("have no instruction of their own"),
+            array_op!() => vec![],
         }
     }
 
@@ -367,12 +367,15 @@ impl Instruction {
     }
 }
 
-/// StableHLO's name of an operator; most are the same as HLO's.
+/// Operators whose names differ from HLO's by more than `_` for `-`.
+const RENAMED: [(&str, &str); 3] = [
+    ("broadcast", "broadcast_in_dim"),
+    ("dot", "dot_general"),
+    ("conditional", "if"),
+];
+
+/// StableHLO's name of an operator.
 fn name(op: &Op) -> String {
-    match op {
-        Op::Broadcast { .. } => "broadcast_in_dim".into(),
-        Op::Dot(_) => "dot_general".into(),
-        Op::Conditional { .. } => "if".into(),
-        op => op.name().replace('-', "_"),
-    }
+    let renamed = RENAMED.iter().find(|(hlo, _)| *hlo == op.name());
+    renamed.map_or_else(|| op.name().replace('-', "_"), |(_, name)| name.to_string())
 }

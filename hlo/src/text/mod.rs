@@ -64,10 +64,12 @@ fn write_nodes(out: &mut String, computation: &Computation, scope: &str, path: &
     let names = names(computation, scope);
     let ids: Vec<String> = names.iter().map(|name| quoted(&format!("{path}{name}"))).collect();
     for ((node, name), id) in computation.nodes.iter().zip(&names).zip(&ids) {
-        let fill = match node.op {
-            Op::Parameter { .. } => " style=filled fillcolor=lightblue",
-            Op::Constant(_) => " style=filled fillcolor=lightgrey",
-            _ => "",
+        let fill = if let Op::Parameter { .. } = node.op {
+            " style=filled fillcolor=lightblue"
+        } else if let Op::Constant(_) = node.op {
+            " style=filled fillcolor=lightgrey"
+        } else {
+            ""
         };
         let label = quoted(name);
         let _ = writeln!(out, "  \"{id}\" [label=\"{label}\\n{}\"{fill}];", shapes(node));
@@ -102,12 +104,13 @@ fn names(computation: &Computation, outer: &str) -> Vec<String> {
     let mut taken = BTreeSet::new();
     let mut next: BTreeMap<String, usize> = BTreeMap::new();
     let name = |node: &Node| {
-        let stem = match &node.op {
-            Op::Parameter { name, .. } => name.clone(),
-            op => match within(&node.scope, outer) {
-                "" => op.name().to_string(),
-                scope => format!("{scope}/{}", op.name()),
-            },
+        let stem = if let Op::Parameter { name, .. } = &node.op {
+            name.clone()
+        } else {
+            match within(&node.scope, outer) {
+                "" => node.op.name().to_string(),
+                scope => format!("{scope}/{}", node.op.name()),
+            }
         };
         let count = next.entry(stem.clone()).or_insert(1);
         loop {
@@ -157,10 +160,13 @@ fn write_instructions(
     let pad = "  ".repeat(indent);
     for (node, name) in computation.nodes.iter().zip(&names) {
         let own = within(&node.scope, scope);
-        let operand = |&o: &usize| match &computation.nodes[o].op {
-            Op::Parameter { .. } => format!("%{}", names[o]),
-            _ if own.is_empty() || computation.nodes[o].scope != node.scope => format!("%{}", names[o]),
-            _ => format!("%.{}", &names[o][own.len()..]),
+        let operand = |&o: &usize| {
+            let operand = &computation.nodes[o];
+            let parameter = matches!(operand.op, Op::Parameter { .. });
+            match parameter || own.is_empty() || operand.scope != node.scope {
+                true => format!("%{}", names[o]),
+                false => format!("%.{}", &names[o][own.len()..]),
+            }
         };
         let operands = join(node.operands.iter().map(operand));
         let _ = writeln!(

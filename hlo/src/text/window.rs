@@ -17,11 +17,11 @@ pub fn window(window: &Window) -> String {
         ("rhs_dilate", |d| d.window_dilation.to_string(), "1"),
         ("rhs_reversal", |d| i64::from(d.window_reversal).to_string(), "0"),
     ];
-    let said = parts
+    let unusual = parts
         .into_iter()
-        .filter(|(_, of, usual)| window.dimensions.iter().any(|d| of(d) != *usual));
-    let said: Vec<String> = said.map(|(name, of, _)| part(name, of)).collect();
-    format!("{{{}}}", said.join(" "))
+        .filter(|(_, value, default)| window.dimensions.iter().any(|d| value(d) != *default));
+    let fields: Vec<String> = unusual.map(|(name, value, _)| part(name, value)).collect();
+    format!("{{{}}}", fields.join(" "))
 }
 
 /// `b01f_01io->b01f`: batch, feature and spatial axes of input, kernel and output.
