@@ -178,7 +178,7 @@ fn passes(network: &dyn Model, declared: &Declaration, inputs: &[(String, Shape)
             let gradients = declared.params.iter().map(|p| format!("gradient/{}", p.name));
             let gradients = gradients.zip(grad(loss, &params));
             let single = [("logits".to_string(), logits), ("loss".to_string(), loss)];
-            for (output, tensor) in single.into_iter().chain(gradients).chain(net.moved_statistics()) {
+            for (output, tensor) in single.into_iter().chain(gradients).chain(net.updated_statistics()) {
                 names.push(format!("{name}/{output}"));
                 outputs.push(tensor);
             }

@@ -43,7 +43,7 @@ fn counts(
             nonzeros: budget.nonzeros,
         }
     };
-    Cost::of(counted, kept).total
+    Cost::new(counted, kept).total
 }
 
 fn is_first(layer: &Layer) -> bool {

@@ -172,7 +172,7 @@ fn normalisation_of_blocked_images_is_that_of_images() {
             };
             let x = if in_blocks { blocked(p[0]) } else { p[0] };
             let y = net.batch_norm(x, &norm).reshape(&dims);
-            let moved = net.moved_statistics().into_iter().map(|(_, value)| value);
+            let moved = net.updated_statistics().into_iter().map(|(_, value)| value);
             [
                 vec![y],
                 grad((y * p[1]).reduce_sum_all(), &[p[0], p[2], p[3]]),

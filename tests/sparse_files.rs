@@ -321,7 +321,7 @@ fn packed_bytes(runs: &Runs, network: &Options, distribution: Distribution, spar
         };
         share(layer).map_or(Kept::all(layer), kept)
     };
-    (data, Cost::of(&layers, kept).total.published_bits / 8.0)
+    (data, Cost::new(&layers, kept).total.published_bits / 8.0)
 }
 
 /// Whole connections are up to 4 bytes a layer less than the published count has.

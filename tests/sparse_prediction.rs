@@ -34,7 +34,7 @@ static NONE: SparseLayers = SparseLayers::new();
 fn inference(model: &dyn Model) -> Inference<'_> {
     Inference {
         model,
-        preprocessing: Preprocessing::of(models::Family::of(model.name()).unwrap()),
+        preprocessing: Preprocessing::of(models::Family::from_name(model.name()).unwrap()),
         precision: Precision::F32,
         label_smoothing: 0.0,
         replicas: 1,

@@ -34,7 +34,7 @@ fn wrong_calls_report_operator_shapes_and_line() {
             "{message}, not {}",
             wrong.at
         );
-        assert!(message.contains(wrong.says), "{message}, not {}", wrong.says);
+        assert!(message.contains(wrong.message), "{message}, not {}", wrong.message);
         assert!(
             message.contains(&format!(", at {}:{}:", wrong.place.file(), location.line())),
             "{message}"
@@ -137,9 +137,9 @@ fn wrong_calls_in_bodies_report_their_line() {
         let g = Graph::new("outer");
         let result = wrap(&g, g.parameter("x", Shape::new(DType::F32, [2])));
         let outputs = [(result * 2.0).transpose(&[9]).output()];
-        let said = message(g, &outputs);
-        assert!(said.starts_with("transpose(f32[2]): axis 7"), "{said}");
-        assert!(said.contains(&format!("{HERE}:{BODY_LINE}:")), "{said}");
+        let text = message(g, &outputs);
+        assert!(text.starts_with("transpose(f32[2]): axis 7"), "{text}");
+        assert!(text.contains(&format!("{HERE}:{BODY_LINE}:")), "{text}");
     }
 }
 
@@ -148,20 +148,20 @@ fn rejects_tensors_of_another_graph() {
     let (g, other) = (Graph::new("one"), Graph::new("other"));
     let (x, y) = (g.scalar(1f32), other.scalar(2f32));
     let outputs = [(x + y).output()];
-    let said = message(g, &outputs);
+    let text = message(g, &outputs);
     assert!(
-        said.contains("add(f32[], f32[]): an operand belongs to another graph") && said.contains(HERE),
-        "{said}"
+        text.contains("add(f32[], f32[]): an operand belongs to another graph") && text.contains(HERE),
+        "{text}"
     );
 
     let (g, other) = (Graph::new("one"), Graph::new("other"));
     let far = [(other.scalar(1f32) + 1.0).output()];
     let near = g.scalar(1f32);
     assert!(!near.shape().dtype.is_integer());
-    let said = message(g, &far);
+    let text = message(g, &far);
     assert!(
-        said.contains("build(): an output belongs to another graph") && said.contains(HERE),
-        "{said}"
+        text.contains("build(): an output belongs to another graph") && text.contains(HERE),
+        "{text}"
     );
 
     let (g, other) = (Graph::new("one"), Graph::new("other"));
@@ -181,8 +181,8 @@ fn correct_graph_builds() {
 fn evaluate_rejects_wrong_arguments() {
     let parameters = [("x".to_string(), Shape::new(DType::F32, [2]))];
     let built = Graph::function("right", &parameters, |_, x| vec![x[0] + x[0]]).unwrap();
-    let said = built.evaluate(&[]).unwrap_err().to_string();
-    assert_eq!(said, "evaluating right: 0 arguments for 1 parameters");
-    let said = built.evaluate(&[Literal::scalar(1i32)]).unwrap_err().to_string();
-    assert_eq!(said, "evaluating right: parameter x is f32[2], the argument s32[]");
+    let text = built.evaluate(&[]).unwrap_err().to_string();
+    assert_eq!(text, "evaluating right: 0 arguments for 1 parameters");
+    let text = built.evaluate(&[Literal::scalar(1i32)]).unwrap_err().to_string();
+    assert_eq!(text, "evaluating right: parameter x is f32[2], the argument s32[]");
 }

@@ -16,8 +16,8 @@
 //! ```
 //!
 //! Convolutions, reductions over all axes but the channels, and max pooling with its gradient are rewritten. The
-//! forward pass and both gradients of a convolution arrive here as [`hlo::Op::Convolution`], so `choose` decides by shape
-//! alone, independently of training. Every form computes the same sum in another order, so results agree up to
+//! forward pass and both gradients of a convolution arrive here as [`hlo::Op::Convolution`], so `choose` decides by
+//! shape alone, independently of training. Every form computes the same sum in another order, so results agree up to
 //! rounding.
 //!
 //! [`prepare`] splits off the part of a program that depends only on the weights.

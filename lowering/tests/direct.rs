@@ -22,36 +22,36 @@ fn offset(strides: &[usize], index: &[usize]) -> usize {
 }
 
 /// Computes the result of a pass from operands in the operator's order, as a library would.
-fn computed(of: &DirectConvolution, [left, right]: [&[f64]; 2], results: usize) -> Vec<f64> {
+fn compute(c: &DirectConvolution, [left, right]: [&[f64]; 2], results: usize) -> Vec<f64> {
     let mut out = vec![0.0; results];
-    let [groups, outer, inner] = [of.w.sizes[0], of.w.sizes[1], of.w.sizes[2]];
-    let elements: usize = of.w.sizes[3..].iter().product();
-    for place in indices(&of.y.sizes) {
-        let (group, within) = (place[1] / outer, place[1] % outer);
+    let [groups, outer, inner] = [c.w.sizes[0], c.w.sizes[1], c.w.sizes[2]];
+    let elements: usize = c.w.sizes[3..].iter().product();
+    for position in indices(&c.y.sizes) {
+        let (group, within) = (position[1] / outer, position[1] % outer);
         assert!(group < groups);
-        for at in indices(&of.w.sizes[2..]) {
-            let source: Option<Vec<usize>> = (0..of.stride.len())
+        for at in indices(&c.w.sizes[2..]) {
+            let source: Option<Vec<usize>> = (0..c.stride.len())
                 .map(|axis| {
-                    let at = (place[axis + 2] * of.stride[axis] + at[axis + 1] * of.dilation[axis])
-                        .checked_sub(of.pad_low[axis])?;
-                    (at < of.x.sizes[axis + 2]).then_some(at)
+                    let at = (position[axis + 2] * c.stride[axis] + at[axis + 1] * c.dilation[axis])
+                        .checked_sub(c.pad_low[axis])?;
+                    (at < c.x.sizes[axis + 2]).then_some(at)
                 })
                 .collect();
             let Some(source) = source else { continue };
             let x = offset(
-                &of.x.strides,
-                &[&[place[0], group * inner + at[0]], &source[..]].concat(),
+                &c.x.strides,
+                &[&[position[0], group * inner + at[0]], &source[..]].concat(),
             );
-            let y = offset(&of.y.strides, &place);
-            let w = |at: &[usize]| offset(&of.w.strides, &[&[group, within], at].concat());
-            match of.pass {
+            let y = offset(&c.y.strides, &position);
+            let w = |at: &[usize]| offset(&c.w.strides, &[&[group, within], at].concat());
+            match c.pass {
                 ConvPass::Forward => out[y] += left[x] * right[w(&at)],
                 ConvPass::Kernel => out[w(&at)] += left[x] * right[y],
                 ConvPass::Input => {
                     // The kernel is flipped along its spatial axes.
-                    let turned: Vec<usize> = (1..at.len()).map(|a| of.w.sizes[a + 2] - 1 - at[a]).collect();
+                    let flipped: Vec<usize> = (1..at.len()).map(|a| c.w.sizes[a + 2] - 1 - at[a]).collect();
                     assert!(elements > 0);
-                    out[x] += left[y] * right[w(&[&at[..1], &turned].concat())];
+                    out[x] += left[y] * right[w(&[&at[..1], &flipped].concat())];
                 }
             }
         }
@@ -99,7 +99,7 @@ fn checked(computation: &Computation) -> Vec<ConvPass> {
         assert!(called.is_none_or(|called| called == direct), "{direct:?}");
         let want = alone.evaluate(&inputs).unwrap()[0].to_f64_vec();
         let [left, right] = [0, 1].map(|i| inputs[i].to_f64_vec());
-        let got = computed(&direct, [&left, &right], want.len());
+        let got = compute(&direct, [&left, &right], want.len());
         let largest = want.iter().fold(1e-9f64, |m, v| m.max(v.abs()));
         for (g, w) in got.iter().zip(&want) {
             assert!((g - w).abs() <= 1e-5 * largest, "{direct:?}: {g}, not {w}");
@@ -205,12 +205,13 @@ fn host_calls_carry_the_full_description() {
         (DIRECT_CONVOLUTION, 4)
     );
     assert!(calls[0].constrain_layout && calls[0].operand_shapes_with_layout.len() == 2);
-    let said = String::from_utf8(calls[0].backend_config.clone()).unwrap();
-    let expected = "{dilation = array<i64: 1, 1>, packed = array<i64: 0>, pad_high = array<i64: 1, 1>, pad_low = array<i64: 0, 1>, pass = array<i64: 0>, \
+    let config = String::from_utf8(calls[0].backend_config.clone()).unwrap();
+    let expected = "{dilation = array<i64: 1, 1>, packed = array<i64: 0>, pad_high = array<i64: 1, 1>, \
+        pad_low = array<i64: 0, 1>, pass = array<i64: 0>, \
         stride = array<i64: 2, 2>, w_sizes = array<i64: 1, 4, 3, 3, 3>, w_strides = array<i64: 4, 1, 4, 36, 12>, \
         x_sizes = array<i64: 32, 3, 8, 7>, x_strides = array<i64: 168, 1, 21, 3>, \
         y_sizes = array<i64: 32, 4, 4, 4>, y_strides = array<i64: 64, 1, 16, 4>}";
-    assert_eq!(said, expected);
+    assert_eq!(config, expected);
 }
 
 #[test]

@@ -340,14 +340,14 @@ fn max_pooling_and_its_gradient_become_host_calls() {
     });
     let hosts: Vec<_> = hosts.collect();
     assert_eq!([hosts[0].name, hosts[1].name], [MAX_POOL, MAX_POOL_GRADIENT]);
-    let said = [
+    let attributes = [
         ("pad_low", vec![1, 0]),
         ("stride", vec![2, 1]),
         ("window", vec![3, 2]),
         ("x", vec![2, 7, 6, 3]),
         ("y", vec![2, 3, 6, 3]),
     ];
-    assert!(hosts.iter().all(|host| host.attributes == said), "{hosts:?}");
+    assert!(hosts.iter().all(|host| host.attributes == attributes), "{hosts:?}");
     let module = lowered.to_proto(&[]);
     let calls = module.computations.iter().flat_map(|c| &c.instructions);
     let call = calls.into_iter().find(|i| i.opcode == "custom-call").unwrap();

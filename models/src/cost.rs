@@ -27,7 +27,7 @@ impl Kept {
     }
 
     /// The kernel with a fraction `sparsity` of zeros; the number of zeros is rounded down.
-    pub fn share(layer: &Layer, sparsity: f64) -> Self {
+    pub fn with_sparsity(layer: &Layer, sparsity: f64) -> Self {
         let zeros = (sparsity * layer.weights() as f64) as usize;
         Kept {
             sparsity,
@@ -54,10 +54,10 @@ pub struct Counts {
 
 impl Counts {
     /// Counts of one layer.
-    pub fn of(layer: &Layer, kept: Kept) -> Self {
+    pub fn new(layer: &Layer, kept: Kept) -> Self {
         let n = layer.weights() as f64;
         let density = 1.0 - kept.sparsity;
-        let published = Published::of(layer);
+        let published = Published::new(layer);
         let mask = if kept.sparsity > 0.0 { n } else { 0.0 };
         let plain_positions = layer.output.iter().product::<usize>() as f64;
         Counts {
@@ -106,7 +106,7 @@ struct Published {
 impl Published {
     /// Reads the kernel literally as `[height, width, in, out]`: a depthwise kernel has one output channel, and as many
     /// inputs as channels.
-    fn of(layer: &Layer) -> Self {
+    fn new(layer: &Layer) -> Self {
         let channels = layer.dims.last().copied().unwrap_or(1);
         let positions: usize = match layer.kind {
             Kind::Dense => 1,
@@ -137,8 +137,8 @@ pub struct Cost {
 
 impl Cost {
     /// Counts of `layers`; `kept` gives the remaining part of each.
-    pub fn of<'a>(layers: impl IntoIterator<Item = &'a Layer>, kept: impl Fn(&Layer) -> Kept) -> Self {
-        let layers: Vec<Counts> = layers.into_iter().map(|l| Counts::of(l, kept(l))).collect();
+    pub fn new<'a>(layers: impl IntoIterator<Item = &'a Layer>, kept: impl Fn(&Layer) -> Kept) -> Self {
+        let layers: Vec<Counts> = layers.into_iter().map(|l| Counts::new(l, kept(l))).collect();
         let mut total = Counts::default();
         layers.iter().for_each(|&counts| total += counts);
         Cost { layers, total }
@@ -146,7 +146,7 @@ impl Cost {
 
     /// Counts of a dense network.
     pub fn dense<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> Self {
-        Cost::of(layers, Kept::all)
+        Cost::new(layers, Kept::all)
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod cost;
 mod error;
 mod imagenet;
+mod infer;
 mod layer;
 pub mod layers;
 mod mlp;
@@ -16,7 +17,6 @@ mod mobilenet;
 mod net;
 mod options;
 mod param;
-mod recognise;
 mod resnet;
 mod vgg;
 mod wide_resnet;
@@ -25,13 +25,13 @@ use hlo::{DType, Shape, Tensor};
 
 pub use error::Error;
 pub use imagenet::ImageNet;
+pub use infer::{infer_model, naming_scheme};
 pub use layer::{Kind, Layer, Naming};
 pub use mlp::{INPUT_INDICES, MnistFc, column_gather};
 pub use mobilenet::{MobileNet, Version};
 pub use net::{Declaration, Mode, Net, Precision};
 pub use options::{Family, NAMES, Options, find};
 pub use param::{Draw, Init, Param, Statistic};
-pub use recognise::{recognise, scheme};
 pub use resnet::ResNet;
 pub use vgg::Vgg;
 pub use wide_resnet::{WideResNet, WideResNetConfig};
@@ -57,7 +57,7 @@ pub trait Model {
 
     /// The arrays and layers of the network.
     fn declaration(&self) -> Declaration {
-        Declaration::of(self)
+        Declaration::from_model(self)
     }
 
     /// Trainable parameters in creation order, which is also the order in which masks are drawn.

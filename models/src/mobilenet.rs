@@ -55,7 +55,7 @@ pub struct MobileNet {
 }
 
 /// The multiple of `divisor` nearest to `channels`, but at least 0.9 of `channels` and at least `divisor`.
-fn divisible(channels: f64, divisor: usize) -> usize {
+fn make_divisible(channels: f64, divisor: usize) -> usize {
     let step = divisor as f64;
     let nearest = (((channels + step / 2.0) / step).floor() * step).max(step);
     let rounded = if nearest < 0.9 * channels {
@@ -69,7 +69,7 @@ fn divisible(channels: f64, divisor: usize) -> usize {
 impl MobileNet {
     /// Output channels of block `i`. From the second block on they are multiples of 8.
     fn block_filters(&self, i: usize, channels: usize) -> usize {
-        divisible(self.config.filters(channels) as f64, if i == 0 { 1 } else { 8 })
+        make_divisible(self.config.filters(channels) as f64, if i == 0 { 1 } else { 8 })
     }
 
     /// A convolution followed by normalisation.
@@ -93,7 +93,7 @@ impl MobileNet {
     fn initial<'g>(&self, net: &Net<'g>, images: Tensor<'g>) -> Tensor<'g> {
         let name = "initial_conv";
         let _scope = net.graph().scope(name);
-        let filters = divisible(32.0 * self.config.width, 8);
+        let filters = make_divisible(32.0 * self.config.width, 8);
         let mut conv = self.config.conv(name, [3, filters, 2]);
         conv.naming = Naming::Plain;
         conv.window.counted_padding = 1;
@@ -128,7 +128,7 @@ impl MobileNet {
                 x = net.add(x, shortcut);
             }
         }
-        let filters = divisible(1280.0 * self.config.width, 8).max(1280);
+        let filters = make_divisible(1280.0 * self.config.width, 8).max(1280);
         self.conv(net, x, "final_1x1_conv", filters).relu()
     }
 }

@@ -68,7 +68,7 @@ pub struct Declaration {
 
 impl Declaration {
     /// Declaration of a network, from a forward pass of one example whose graph is discarded.
-    pub fn of<M: Model + ?Sized>(model: &M) -> Self {
+    pub fn from_model<M: Model + ?Sized>(model: &M) -> Self {
         let g = Graph::new("declaration");
         let net = Net {
             arrays: None,
@@ -86,7 +86,7 @@ pub struct Net<'g> {
     mode: Mode<'g>,
     precision: Precision,
     /// Number of replicas that share their moments in batch normalisation.
-    normalised_over: usize,
+    batch_norm_replicas: usize,
     /// The arrays by variable name; `None` while only the declaration is recorded.
     arrays: Option<BTreeMap<String, Tensor<'g>>>,
     /// Kernels of the layers that are computed from their connections alone, by variable name.
@@ -97,7 +97,7 @@ pub struct Net<'g> {
     /// Layers whose outputs are normalised: index, output, scope of the normalisation.
     normalised: RefCell<Vec<(usize, Tensor<'g>, String)>>,
     /// Updated statistics, in creation order.
-    moved: RefCell<Vec<Tensor<'g>>>,
+    updated: RefCell<Vec<Tensor<'g>>>,
     dropouts: Cell<u64>,
 }
 
@@ -109,13 +109,13 @@ impl<'g> Net<'g> {
             graph,
             mode,
             precision: Precision::F32,
-            normalised_over: 1,
+            batch_norm_replicas: 1,
             arrays: Some(arrays.into_iter().collect()),
             sparse: BTreeMap::new(),
             declared: RefCell::default(),
             outputs: RefCell::default(),
             normalised: RefCell::default(),
-            moved: RefCell::default(),
+            updated: RefCell::default(),
             dropouts: Cell::new(0),
         }
     }
@@ -138,9 +138,9 @@ impl<'g> Net<'g> {
     /// The same pass as one of `replicas` that normalise by the moments of all their batches. By default each replica
     /// normalises by its own batch.
     #[must_use]
-    pub fn normalised_over(self, replicas: usize) -> Self {
+    pub fn with_batch_norm_over(self, replicas: usize) -> Self {
         Net {
-            normalised_over: replicas,
+            batch_norm_replicas: replicas,
             ..self
         }
     }
@@ -161,12 +161,12 @@ impl<'g> Net<'g> {
     }
 
     /// The updated statistics after a training pass, by name, in creation order; empty after an evaluation.
-    pub fn moved_statistics(&self) -> Vec<(String, Tensor<'g>)> {
-        let moved = self.moved.borrow();
+    pub fn updated_statistics(&self) -> Vec<(String, Tensor<'g>)> {
+        let updated = self.updated.borrow();
         let declared = self.declared.borrow();
-        assert!(moved.is_empty() || moved.len() == declared.statistics.len());
+        assert!(updated.is_empty() || updated.len() == declared.statistics.len());
         let names = declared.statistics.iter().map(|s| s.name.clone());
-        names.zip(moved.iter().copied()).collect()
+        names.zip(updated.iter().copied()).collect()
     }
 
     /// The requests so far.
@@ -251,13 +251,13 @@ impl<'g> Net<'g> {
     }
 
     /// Records the updated value of the next statistic, in creation order.
-    pub(crate) fn moved(&self, statistic: Tensor<'g>) {
-        self.moved.borrow_mut().push(statistic);
+    pub(crate) fn record_updated_statistic(&self, statistic: Tensor<'g>) {
+        self.updated.borrow_mut().push(statistic);
     }
 
     /// Number of replicas that share their moments.
-    pub(crate) fn replicas_together(&self) -> usize {
-        self.normalised_over
+    pub(crate) fn batch_norm_replicas(&self) -> usize {
+        self.batch_norm_replicas
     }
 
     pub(crate) fn record_dropout(&self) {

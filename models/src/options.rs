@@ -43,7 +43,7 @@ pub enum Family {
 
 impl Family {
     /// The family of the network `name`; `None` if the name is unknown.
-    pub fn of(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         let (name, family) = normalised(name);
         match family.as_str() {
             "mnistfc" => Some(Family::MnistFc),
@@ -126,7 +126,7 @@ impl Options {
     /// not use.
     pub fn build(&self) -> Result<Box<dyn Model>, Error> {
         let (name, family) = normalised(&self.name);
-        match Family::of(&self.name) {
+        match Family::from_name(&self.name) {
             None => Err(self.unknown()),
             Some(Family::MnistFc) => self.mnist_fc(),
             Some(Family::MobileNet) if family == "mobilenetv1" => self.mobile_net(Version::V1),

@@ -16,8 +16,8 @@ fn assert_rounds_to(value: f64, printed: &str) {
 
 /// Counts with one sparsity for the layers that `sparse` selects; the others are dense.
 fn uniform(layers: &[Layer], sparsity: f64, sparse: impl Fn(&Layer) -> bool) -> Counts {
-    let kept = |layer: &Layer| Kept::share(layer, if sparse(layer) { sparsity } else { 0.0 });
-    Cost::of(layers, kept).total
+    let kept = |layer: &Layer| Kept::with_sparsity(layer, if sparse(layer) { sparsity } else { 0.0 });
+    Cost::new(layers, kept).total
 }
 
 fn is_first(layer: &Layer) -> bool {
@@ -125,7 +125,7 @@ fn gradual_pruning_costs_match_the_tables() {
             _ if is_first(layer) => 0.0,
             _ => sparsity,
         };
-        let cost = Cost::of(&layers, |layer| Kept::share(layer, own(layer)));
+        let cost = Cost::new(&layers, |layer| Kept::with_sparsity(layer, own(layer)));
         cost.total.published_flops
     };
     let dense = Cost::dense(&layers).total.published_flops;
@@ -152,7 +152,7 @@ fn multiply_adds_count_as_two_operations() {
     assert_rounds_to(gigaflops("mobilenet-v1") / 2.0, "0.569");
     assert_rounds_to(gigaflops("mobilenet-v2") / 2.0, "0.301");
     assert_eq!(gigaflops("mnist-fc"), 2.0 * 266_200.0 / 1e9);
-    let cost = Cost::of(&layers("mnist-fc"), |layer| Kept {
+    let cost = Cost::new(&layers("mnist-fc"), |layer| Kept {
         sparsity: 0.5,
         nonzeros: layer.weights() / 4,
     });

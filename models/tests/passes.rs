@@ -46,7 +46,7 @@ fn normalised(numbers: [f32; 4], train: bool, unbiased: bool, precision: Precisi
             unbiased,
         };
         let y = net.batch_norm(x, &norm);
-        let moved = net.moved_statistics();
+        let moved = net.updated_statistics();
         let names: Vec<&str> = moved.iter().map(|(name, _)| name.as_str()).collect();
         let all = [
             "m/batch_normalization/moving_mean",

@@ -74,7 +74,7 @@ fn step(model: &dyn Model, batch: usize) -> hlo::Result<Computation> {
     let labels = g.iota(Shape::new(DType::S32, [batch]), 0);
     let loss = cross_entropy(logits, labels, 0.0).reduce_mean(&[0]);
     let gradients = grad(loss, &params);
-    let moved = net.moved_statistics().into_iter().map(|(_, moved)| moved);
+    let moved = net.updated_statistics().into_iter().map(|(_, moved)| moved);
     let outputs: Vec<_> = [loss]
         .into_iter()
         .chain(gradients)

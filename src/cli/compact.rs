@@ -284,8 +284,8 @@ impl Figures {
                 sparsity: connections.sparsity(),
                 nonzeros: connections.nonzeros(),
             };
-            sparse += Counts::of(layer, kept);
-            dense += Counts::of(layer, Kept::all(layer));
+            sparse += Counts::new(layer, kept);
+            dense += Counts::new(layer, Kept::all(layer));
         }
         Figures {
             sizes: inputs.into_iter().chain(units()).collect(),

@@ -205,7 +205,7 @@ fn method(run: &Run) -> Result<&'static sparse::Method, Error> {
 /// The family of the run's network.
 fn family(run: &Run) -> Result<Family, Error> {
     let name = &run.model.name;
-    Family::of(name).ok_or_else(|| models::Error::Unknown { found: name.clone() }.into())
+    Family::from_name(name).ok_or_else(|| models::Error::Unknown { found: name.clone() }.into())
 }
 
 /// Whether networks of this family have pooling layers by maximum.

@@ -75,7 +75,7 @@ pub const PRESETS: &[(&str, &[&str])] = &[
 /// The recipe for a network of this name (the default's, where none is given or known) and a method: the one that is
 /// named after both, or the network's for RigL.
 pub fn preset_of(model: Option<&str>, method: Option<&str>) -> &'static str {
-    let recipe = match model.and_then(Family::of) {
+    let recipe = match model.and_then(Family::from_name) {
         None | Some(Family::MnistFc) => "mnist",
         Some(Family::WideResNet) => "cifar10",
         Some(Family::ResNet) => "resnet50",

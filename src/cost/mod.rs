@@ -39,7 +39,7 @@ impl PlanCost {
         let kept = |layer: &Layer| {
             let budget = plan.reached.iter().find(|b| b.name == layer.name);
             budget.map_or(Kept::all(layer), |b| match width {
-                Some(_) => Kept::share(layer, b.sparsity),
+                Some(_) => Kept::with_sparsity(layer, b.sparsity),
                 None => Kept {
                     sparsity: b.sparsity,
                     nonzeros: b.nonzeros,
@@ -47,7 +47,7 @@ impl PlanCost {
             })
         };
         let layers = width.map_or_else(|| plan.layers.clone(), |width| widened(&plan.layers, width));
-        let sparse = Cost::of(&layers, kept);
+        let sparse = Cost::new(&layers, kept);
         let dense = Cost::dense(&plan.layers);
         PlanCost {
             training: training(plan, &layers, &sparse.total, &dense.total),
@@ -132,11 +132,11 @@ fn pruning(plan: &Plan, layers: &[Layer]) -> [f64; 2] {
         let kept = |layer: &Layer| match (step, plan.gradual, plan.budgets.iter().find(|b| b.name == layer.name)) {
             (Some(step), Some(gradual), Some(budget)) => {
                 let sparsity = 1.0 - f64::from(gradual.density_at(step, budget.sparsity));
-                Kept::share(layer, sparsity.max(0.0))
+                Kept::with_sparsity(layer, sparsity.max(0.0))
             }
             _ => Kept::all(layer),
         };
-        both(&Cost::of(layers, kept).total)
+        both(&Cost::new(layers, kept).total)
     };
     // Intervals between updates. An update at step s comes after gradient step s.
     let steps: Vec<i64> = plan.update_steps().collect();

@@ -36,7 +36,7 @@ impl NetworkCost {
         let parameters: usize = needs.params.iter().map(|p| elements(&p.dims)).sum();
         let statistics: usize = needs.statistics.iter().map(|s| elements(&s.dims)).sum();
         NetworkCost {
-            sparse: Cost::of(&layers, kept),
+            sparse: Cost::new(&layers, kept),
             dense: Cost::dense(&layers),
             plain_bytes: plain_bytes(&layers, &all, parameters + statistics),
             kept: all,

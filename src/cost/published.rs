@@ -159,7 +159,7 @@ fn counted(row: &Row, layers: &[Layer], width: f64) -> Result<Option<(Counts, f6
             Some(width) => Cost::dense(&widened(layers, width)).total,
             None => return Ok(None),
         },
-        (_, "erk" | "uniform") => Cost::of(&wide, kept(row, layers)?).total,
+        (_, "erk" | "uniform") => Cost::new(&wide, kept(row, layers)?).total,
         _ => return Ok(None),
     };
     let sparse = total.published_flops;
@@ -205,7 +205,7 @@ fn kept(row: &Row, layers: &[Layer]) -> Result<impl Fn(&Layer) -> Kept + use<>, 
     };
     let budgets = sparse::budgets(&shapes, &options)?;
     let shares: BTreeMap<String, f64> = budgets.into_iter().map(|b| (b.name, b.sparsity)).collect();
-    Ok(move |layer: &Layer| Kept::share(layer, shares.get(&layer.name).copied().unwrap_or(0.0)))
+    Ok(move |layer: &Layer| Kept::with_sparsity(layer, shares.get(&layer.name).copied().unwrap_or(0.0)))
 }
 
 /// Gradual pruning from step 10000 to 25000 of 32000, as the paper counts it: the first layer dense, the classifier
@@ -227,7 +227,7 @@ fn pruning(row: &Row, layers: &[Layer]) -> f64 {
             } else {
                 sparsity
             };
-            total += Counts::of(layer, Kept::share(layer, own));
+            total += Counts::new(layer, Kept::with_sparsity(layer, own));
         }
         total.published_flops
     };

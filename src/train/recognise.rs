@@ -84,14 +84,14 @@ pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
     check_names(&checkpoint, &specs)?;
     // A network's name may be spelt in several ways: as found is as expected.
     let told = checkpoint.metadata.as_ref().map(|m| m.model.clone());
-    let told = told.filter(|name| Family::of(name).is_some());
+    let told = told.filter(|name| Family::from_name(name).is_some());
     if let Some(conversions) = checkpoint.conversions(&specs) {
         note!("note: {conversions}");
     }
     let global_step = checkpoint.tensors.get(GLOBAL_STEP).and_then(Literal::item::<i64>);
     let mut arrays = checkpoint.take(told.as_deref().unwrap_or(model.name()), &specs)?;
     check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
-    let family = Family::of(model.name()).unwrap_or(Family::MnistFc);
+    let family = Family::from_name(model.name()).unwrap_or(Family::MnistFc);
     Ok(Recognised {
         weights: specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect(),
         precision: run.as_ref().map(|run| run.train.precision).unwrap_or_default(),
@@ -134,18 +134,18 @@ fn network(checkpoint: &Checkpoint, asked: Option<&str>, image_size: Option<usiz
     let arrays = &checkpoint.tensors;
     let masked = arrays.keys().any(|name| name.ends_with("/mask"));
     let told = checkpoint.metadata.as_ref().map(|m| m.model.as_str());
-    let told = told.filter(|name| Family::of(name).is_some());
+    let told = told.filter(|name| Family::from_name(name).is_some());
     let name = asked.or(told);
     if image_size.is_none()
-        && name.is_none_or(|name| Family::of(name) == Some(Family::MnistFc))
+        && name.is_none_or(|name| Family::from_name(name) == Some(Family::MnistFc))
         && let Some(sized) = sized(arrays, masked)
     {
         return Ok(Box::new(sized));
     }
-    let found = models::recognise(arrays.iter().map(|(name, array)| (name.as_str(), array.dims())));
+    let found = models::infer_model(arrays.iter().map(|(name, array)| (name.as_str(), array.dims())));
     let mut options = match (asked, found) {
         (None, Some(found)) => found,
-        (Some(name), Some(found)) if Family::of(name) == Family::of(&found.name) => Options {
+        (Some(name), Some(found)) if Family::from_name(name) == Family::from_name(&found.name) => Options {
             name: name.into(),
             ..found
         },
@@ -184,7 +184,7 @@ fn check_names(checkpoint: &Checkpoint, specs: &[(String, Shape)]) -> Result<()>
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),
     };
-    let found = match (first.is_empty(), models::scheme(names())) {
+    let found = match (first.is_empty(), models::naming_scheme(names())) {
         (true, _) => "holds no arrays".to_owned(),
         (false, Some(scheme)) => format!("names are {scheme} ({first})"),
         (false, None) => format!("holds {first}"),

@@ -208,7 +208,7 @@ impl Trainer<'_> {
             let net = self.net(g, state, &effective, key).with_sparse(sparse);
             let logits = self.model.apply(&net, images);
             // They move on every iteration, also where a mask update replaces the gradient step.
-            let statistics = net.moved_statistics();
+            let statistics = net.updated_statistics();
             statistics.into_iter().for_each(|(name, value)| state.set(&name, value));
             logits
         };
@@ -253,7 +253,7 @@ impl Trainer<'_> {
             .zip(effective.iter().copied());
         let statistics = plan.statistics.iter().map(|s| (s.name.clone(), state.get(&s.name)));
         let net = Net::new(g, Mode::Train(key), kernels.chain(statistics)).with_precision(plan.run.train.precision);
-        net.normalised_over(self.normalised_over())
+        net.with_batch_norm_over(self.normalised_over())
     }
 
     /// Takes this iteration's dense gradients into their averages, where there are any (reference 2.5).

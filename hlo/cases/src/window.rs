@@ -234,15 +234,15 @@ fn types() -> Vec<Case> {
             "nothing but padding, and no position at all",
             [v([1.0f32, 2.0])],
             |_, x| {
-                let beside = WindowDim {
+                let outside = WindowDim {
                     pad_low: 1,
                     pad_high: 1,
                     stride: 3,
                     ..window(1)
                 };
                 vec![
-                    x[0].reduce_window(vec![beside], Reducer::Add),
-                    x[0].reduce_window(vec![beside], Reducer::Max),
+                    x[0].reduce_window(vec![outside], Reducer::Add),
+                    x[0].reduce_window(vec![outside], Reducer::Max),
                     x[0].reduce_window(vec![window(3)], Reducer::Add),
                 ]
             },
@@ -329,12 +329,12 @@ fn selections() -> Vec<Case> {
             "a window over padding alone scatters nowhere",
             [v([1.0f32, 2.0]), v([10.0f32, 20.0, 30.0])],
             |_, x| {
-                let beside = WindowDim {
+                let outside = WindowDim {
                     pad_low: 2,
                     stride: 1,
                     ..window(2)
                 };
-                gradients(x[0].reduce_window(vec![beside], Reducer::Max), x)
+                gradients(x[0].reduce_window(vec![outside], Reducer::Max), x)
             },
             [v([20.0f32, 30.0])],
         ),

@@ -1,4 +1,5 @@
-//! Operators that move elements without computing: broadcast, reshape, transpose, slice, pad, concatenate, reverse, iota.
+//! Operators that move elements without computing: broadcast, reshape, transpose, slice, pad, concatenate, reverse, and
+//! iota.
 
 use super::{Op, Sweep, Vjp, ensure, ensure_axes};
 use crate::graph::{Graph, Tensor};

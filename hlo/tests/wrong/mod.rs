@@ -17,7 +17,7 @@ pub struct Wrong {
     /// Operator with its operand shapes, as printed.
     pub at: &'static str,
     /// The expected message.
-    pub says: &'static str,
+    pub message: &'static str,
 }
 
 /// Operators that no caller can misuse: the graph adds them itself, or they accept any array.
@@ -28,14 +28,19 @@ fn t<'g>(g: &'g Graph, dtype: DType, dims: &[usize]) -> Tensor<'g> {
 }
 
 #[track_caller]
-fn wrong(op: &'static str, call: for<'a> fn(&'a Graph) -> Tensor<'a>, at: &'static str, says: &'static str) -> Wrong {
+fn wrong(
+    op: &'static str,
+    call: for<'a> fn(&'a Graph) -> Tensor<'a>,
+    at: &'static str,
+    message: &'static str,
+) -> Wrong {
     let place = Location::caller();
     Wrong {
         op,
         place,
         call,
         at,
-        says,
+        message,
     }
 }
 

@@ -89,13 +89,13 @@ impl<'g> Net<'g> {
         let sparse = self.sparse_kernel(&kernel.name);
         let kernel = self.param(kernel);
         let y = match sparse {
-            Some(sparse) if can_be_blocked(x) && has_pixels(x, window) => {
+            Some(sparse) if can_be_blocked(x) && suits_sparse_conv(x, window) => {
                 let x = blocked(x);
                 let y = sparse.conv2d(x, kernel, [window.stride; 2], window.padding);
-                self.record_slid(window, layer, x, y);
+                self.record_conv(window, layer, x, y);
                 y
             }
-            _ => self.slide(unblocked(x), self.compute(kernel), window, layer),
+            _ => self.apply_conv(unblocked(x), self.compute(kernel), window, layer),
         };
         match conv.bias {
             true => y + self.bias(scope, naming, filters),
@@ -121,21 +121,21 @@ impl<'g> Net<'g> {
         };
         let kernel = self.compute(self.param(kernel));
         let kernel = kernel.reshape(&[window.size, window.size, 1, channels]);
-        self.slide(unblocked(x), kernel, window, layer)
+        self.apply_conv(unblocked(x), kernel, window, layer)
     }
 
     /// Applies the convolution of `layer` and records the layer with its input and output sizes.
     #[track_caller]
-    fn slide(&self, x: Tensor<'g>, kernel: Tensor<'g>, window: Window, layer: Layer) -> Tensor<'g> {
+    fn apply_conv(&self, x: Tensor<'g>, kernel: Tensor<'g>, window: Window, layer: Layer) -> Tensor<'g> {
         let y = self
             .compute(x)
             .conv2d(kernel, [window.stride; 2], window.padding, layer.groups);
-        self.record_slid(window, layer, x, y);
+        self.record_conv(window, layer, x, y);
         y
     }
 
     /// Records `layer`, whose window slides over `x` and yields `y`.
-    fn record_slid(&self, window: Window, layer: Layer, x: Tensor<'g>, y: Tensor<'g>) {
+    fn record_conv(&self, window: Window, layer: Layer, x: Tensor<'g>, y: Tensor<'g>) {
         let input = image(x);
         self.record(Layer {
             strides: [window.stride; 2],
@@ -188,9 +188,8 @@ impl<'g> Net<'g> {
     }
 }
 
-/// Whether host functions take a window over these images: not one that comes down to a single position, except a matrix
-/// product.
-fn has_pixels(x: Tensor<'_>, window: Window) -> bool {
+/// Whether the host functions support this window: it must have several positions, unless it is a matrix product.
+fn suits_sparse_conv(x: Tensor<'_>, window: Window) -> bool {
     let image = image(x);
     match window.size == 1 && window.stride == 1 {
         true => true,

@@ -28,7 +28,7 @@ impl BatchNorm<'_> {
 
 impl<'g> Net<'g> {
     /// Normalises `x`, of any shape with channels last, per channel. Training updates the moving statistics. With
-    /// several replicas, each normalises its own batch, unless [`Net::normalised_over`] is set.
+    /// several replicas, each normalises its own batch, unless [`Net::with_batch_norm_over`] is set.
     #[track_caller]
     pub fn batch_norm(&self, x: Tensor<'g>, norm: &BatchNorm) -> Tensor<'g> {
         let name = match self.batch_norms() {
@@ -57,16 +57,16 @@ impl<'g> Net<'g> {
             return self.compute((x - mean) * ((variance + EPSILON).rsqrt() * gamma) + beta);
         };
         let ([mean, variance], count) = self.moments(x);
-        let followed = match norm.unbiased {
+        let batch_variance = match norm.unbiased {
             true => variance * (count as f64 / count.saturating_sub(1).max(1) as f64),
             false => variance,
         };
-        for (moving, batch) in moving.into_iter().zip([mean, followed]) {
-            self.moved(moving - (moving - batch) * (1.0 - MOMENTUM));
+        for (moving, batch) in moving.into_iter().zip([mean, batch_variance]) {
+            self.record_updated_statistic(moving - (moving - batch) * (1.0 - MOMENTUM));
         }
         let inverse = (variance + EPSILON).rsqrt();
         let normalised = (x - mean) * (inverse * gamma) + beta;
-        let replicas = self.replicas_together();
+        let replicas = self.batch_norm_replicas();
         let operands = [x, mean, inverse, gamma, beta];
         self.compute(normalised.with_vjp(&operands, move |of, cotangent| gradients(of, cotangent, replicas)))
     }
@@ -87,8 +87,8 @@ impl<'g> Net<'g> {
         }
     }
 
-    /// Max pooling over height and width: `[batch, height, width, channels] -> [batch, height', width', channels]`. Images
-    /// may be blocked ([`sparse`](super::sparse)).
+    /// Max pooling over height and width: `[batch, height, width, channels] -> [batch, height', width', channels]`.
+    /// Images may be blocked ([`sparse`](super::sparse)).
     #[track_caller]
     pub fn max_pool(&self, x: Tensor<'g>, size: usize, stride: usize, padding: Padding) -> Tensor<'g> {
         unblocked(x).max_pool([size; 2], [stride; 2], padding)
@@ -122,8 +122,8 @@ impl<'g> Net<'g> {
     /// of bf16. In f32, about the mean, in two passes.
     #[track_caller]
     fn moments(&self, x: Tensor<'g>) -> ([Tensor<'g>; 2], usize) {
-        let (axes, count) = within_channels(x);
-        let replicas = self.replicas_together();
+        let (axes, count) = axes_but_channels(x);
+        let replicas = self.batch_norm_replicas();
         if is_blocked(x) && replicas == 1 {
             return (sparse::moments(x).map(|sum| sum / count as f64), count);
         }
@@ -141,7 +141,7 @@ impl<'g> Net<'g> {
 }
 
 /// The axes of `x` other than the channels, and their number of elements.
-fn within_channels(x: Tensor<'_>) -> (Vec<usize>, usize) {
+fn axes_but_channels(x: Tensor<'_>) -> (Vec<usize>, usize) {
     let mut dims = x.dims();
     dims.pop();
     ((0..dims.len()).collect(), dims.iter().product())
@@ -167,7 +167,7 @@ fn gradients<'g>(of: &[Tensor<'g>], cotangent: Tensor<'g>, replicas: usize) -> V
     let &[x, mean, inverse, gamma, _] = of else {
         return vec![None; of.len()];
     };
-    let (axes, count) = within_channels(x);
+    let (axes, count) = axes_but_channels(x);
     let centred = x - mean;
     let [scale, shift] = match is_blocked(x) {
         true => {

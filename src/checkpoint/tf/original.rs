@@ -40,11 +40,11 @@ pub fn missing(arrays: &Arrays) -> Vec<Missing> {
 
 /// Adds masks of ones: the ImageNet driver masks layers for every method, the CIFAR-10 and MNIST drivers do not.
 fn baseline_masks(arrays: &Arrays) -> Vec<Missing> {
-    let found = models::recognise(arrays.iter().map(|(&name, &dims)| (name, dims)));
+    let found = models::infer_model(arrays.iter().map(|(&name, &dims)| (name, dims)));
     let Some(network) = found.filter(|network| !network.masked) else {
         return vec![];
     };
-    let masked = match Family::of(&network.name) {
+    let masked = match Family::from_name(&network.name) {
         Some(Family::ResNet | Family::MobileNet | Family::Vgg) => Options {
             masked: true,
             ..network

@@ -11,7 +11,7 @@ const SCOPE: &str = "resnet_model";
 /// default. Other variables are ignored.
 ///
 /// The caller checks the variables against the network: one with a missing or misshapen variable may still be inferred.
-pub fn recognise<'a>(variables: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Option<Options> {
+pub fn infer_model<'a>(variables: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Option<Options> {
     let variables = Variables(variables.into_iter().collect());
     let families = [
         Variables::mobile_net,
@@ -23,7 +23,7 @@ pub fn recognise<'a>(variables: impl IntoIterator<Item = (&'a str, &'a [usize])>
 }
 
 /// The known naming scheme of another program, if the variables follow one that no network here uses.
-pub fn scheme<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
+pub fn naming_scheme<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
     let names: Vec<&str> = names.into_iter().collect();
     let found = |parts: &[&str]| parts.iter().all(|part| names.iter().any(|name| name.contains(part)));
     SCHEMES
@@ -71,8 +71,8 @@ impl Variables<'_> {
 
     /// Number of consecutive layers `name(first)`, `name(first + 1)`, … that exist.
     fn count(&self, first: usize, name: impl Fn(usize) -> String) -> usize {
-        let there = |i: &usize| self.kernel(&format!("{SCOPE}/{}", name(*i))).is_some();
-        (first..).take_while(there).count()
+        let exists = |i: &usize| self.kernel(&format!("{SCOPE}/{}", name(*i))).is_some();
+        (first..).take_while(exists).count()
     }
 
     /// Options that the scopes of the first layer and the classifier determine. A maskable layer calls its kernel
@@ -89,7 +89,7 @@ impl Variables<'_> {
     }
 
     fn res_net(&self) -> Option<Options> {
-        let of_kind = |(kind, bottleneck)| {
+        let depth_and_width = |(kind, bottleneck)| {
             let first = |group| format!("{kind}_1_block_group_projection_block_group{group}");
             // Channels double from group to group, so the truncated count of the largest group determines the others.
             let channels = self.outputs(&format!("{SCOPE}/{}", first(4)))?;
@@ -99,7 +99,7 @@ impl Variables<'_> {
         };
         let (depth, width) = [("bottleneck", true), ("residual", false)]
             .into_iter()
-            .find_map(of_kind)?;
+            .find_map(depth_and_width)?;
         Some(Options {
             width: Some(width),
             ..self.options(
@@ -140,7 +140,7 @@ impl Variables<'_> {
         };
         let outputs = self.outputs(&format!("{SCOPE}/contraction_1x1_{last}"))?;
         let options = self.options(name, ["resnet_model/initial_conv", "resnet_model/final_dense"])?;
-        let of_width = |width: f64| Options {
+        let with_width = |width: f64| Options {
             width: Some(width),
             expansion,
             mask_first: None,
@@ -151,20 +151,20 @@ impl Variables<'_> {
         let nominal = outputs as f64 / channels as f64;
         let candidates = (0..=2 * around).map(|i: usize| {
             let away = i.div_ceil(2) as f64 * if i.is_multiple_of(2) { -1.0 } else { 1.0 };
-            of_width(nominal + away * 0.5 / steps as f64)
+            with_width(nominal + away * 0.5 / steps as f64)
         });
         let fitting = candidates.into_iter().find(|options| self.fit(options));
-        Some(fitting.unwrap_or_else(|| of_width(nominal)))
+        Some(fitting.unwrap_or_else(|| with_width(nominal)))
     }
 
     /// Expansion of MobileNet-v2's blocks: the smallest factor that yields all their channels.
     fn expansion(&self) -> Option<f64> {
-        let of = |i: usize| match self.kernel(&format!("{SCOPE}/expand_1x1_{i}"))? {
+        let block = |i: usize| match self.kernel(&format!("{SCOPE}/expand_1x1_{i}"))? {
             &[_, _, input, inside] if input > 0 => Some((input as f64, inside)),
             _ => None,
         };
         let ratio = |(input, inside)| inside as f64 / input;
-        let (input, inside) = (1..).map_while(of).max_by(|&a, &b| ratio(a).total_cmp(&ratio(b)))?;
+        let (input, inside) = (1..).map_while(block).max_by(|&a, &b| ratio(a).total_cmp(&ratio(b)))?;
         let factor = ratio((input, inside));
         // Truncation must not lose what the division rounded down.
         let truncated = (factor * input) as usize;

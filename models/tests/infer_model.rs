@@ -1,7 +1,7 @@
 //! Networks are inferred from their variables.
 #![allow(clippy::unwrap_used)]
 
-use models::{Declaration, Options, recognise};
+use models::{Declaration, Options, infer_model};
 
 /// Variables of a checkpoint of the network: those of evaluation, and some that evaluation does not use.
 fn variables(declaration: &Declaration) -> Vec<(String, Vec<usize>)> {
@@ -15,21 +15,21 @@ fn variables(declaration: &Declaration) -> Vec<(String, Vec<usize>)> {
     params.chain(masks).chain(statistics).chain(others).collect()
 }
 
-fn recognised(variables: &[(String, Vec<usize>)]) -> Option<Options> {
-    recognise(variables.iter().map(|(name, dims)| (name.as_str(), &dims[..])))
+fn infer(variables: &[(String, Vec<usize>)]) -> Option<Options> {
+    infer_model(variables.iter().map(|(name, dims)| (name.as_str(), &dims[..])))
 }
 
 /// The inferred network has the same variables as the one that was built.
-fn assert_known_again(options: &Options) {
+fn assert_inferred(options: &Options) {
     let declaration = options.build().unwrap().declaration();
-    let found = recognised(&variables(&declaration)).unwrap_or_else(|| panic!("{options:?}"));
+    let found = infer(&variables(&declaration)).unwrap_or_else(|| panic!("{options:?}"));
     let again = found.build().unwrap();
     assert_eq!(again.declaration().params, declaration.params, "{options:?} {found:?}");
     assert_eq!(again.declaration().statistics, declaration.statistics, "{options:?}");
 }
 
 #[test]
-fn every_network_in_every_layout() {
+fn infers_every_network_in_every_layout() {
     let small = |name: &str| Options {
         image_size: (!name.starts_with("wrn")).then_some(16),
         ..Options::new(name, true)
@@ -48,18 +48,18 @@ fn every_network_in_every_layout() {
         "mobilenet-v1",
         "mobilenet-v2",
     ] {
-        assert_known_again(&small(name));
-        assert_known_again(&Options {
+        assert_inferred(&small(name));
+        assert_inferred(&Options {
             masked: false,
             ..small(name)
         });
-        assert_known_again(&Options {
+        assert_inferred(&Options {
             mask_last: Some(false),
             classes: Some(7),
             ..small(name)
         });
         if name.starts_with("resnet") || name.starts_with("wrn") {
-            assert_known_again(&Options {
+            assert_inferred(&Options {
                 mask_first: Some(true),
                 ..small(name)
             });
@@ -69,10 +69,10 @@ fn every_network_in_every_layout() {
 
 /// The published widths, and some between them.
 #[test]
-fn every_width() {
+fn infers_every_width() {
     for width in [0.0625, 0.204, 0.231, 0.26, 0.353, 0.47, 0.5, 0.707, 1.98, 2.8] {
         for name in ["resnet18", "vgg-a", "wide-resnet", "mobilenet-v1", "mobilenet-v2"] {
-            assert_known_again(&Options {
+            assert_inferred(&Options {
                 width: Some(width),
                 depth: (name == "wide-resnet").then_some(10),
                 image_size: Some(16),
@@ -83,9 +83,9 @@ fn every_width() {
 }
 
 #[test]
-fn every_expansion() {
+fn infers_every_expansion() {
     for expansion in [0.7, 1.0, 3.3, 6.0, 7.9] {
-        assert_known_again(&Options {
+        assert_inferred(&Options {
             expansion: Some(expansion),
             width: Some(0.3),
             image_size: Some(16),
@@ -95,23 +95,23 @@ fn every_expansion() {
 }
 
 #[test]
-fn other_variables_are_no_network() {
-    assert_eq!(recognised(&[]), None);
+fn other_variables_match_no_network() {
+    assert_eq!(infer(&[]), None);
     for name in ["mnist-fc", "resnet50"] {
         let declaration = Options::new(name, true).build().unwrap().declaration();
         let mut variables = variables(&declaration);
         // The last group and the classifier of a residual network determine it.
         variables.retain(|(name, _)| !name.contains("final_dense"));
-        assert_eq!(recognised(&variables), None, "{name}");
+        assert_eq!(infer(&variables), None, "{name}");
     }
 }
 
 /// One misshapen variable does not prevent inference, so that the message can name the variable.
 #[test]
-fn a_damaged_network_is_known_still() {
+fn misshapen_variables_do_not_prevent_inference() {
     let declaration = Options::new("mobilenet-v1", true).build().unwrap().declaration();
     let mut variables = variables(&declaration);
     variables[3].1 = vec![5];
-    let found = recognised(&variables).unwrap();
+    let found = infer(&variables).unwrap();
     assert_eq!((found.name.as_str(), found.width), ("mobilenet-v1", Some(1.0)));
 }
