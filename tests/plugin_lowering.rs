@@ -1,5 +1,4 @@
-//! Convolutions in each of their forms on the CPU plugin: the same numbers within rounding. So are sums and gradients of maxima
-//! that the host computes.
+//! Lowered convolutions, column sums and max pooling on the CPU plugin agree with the operators.
 #![allow(clippy::unwrap_used)]
 
 use hlo::{Computation, Graph, Literal, Op, Padding, Tensor, grad};
@@ -65,7 +64,7 @@ fn run(client: &Client, computation: &Computation, inputs: &[Literal]) -> Vec<Li
 }
 
 #[test]
-fn every_form_has_the_operators_numbers() {
+fn every_form_matches_the_operator() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     let kernels = plugin.kernels().unwrap();
@@ -73,7 +72,7 @@ fn every_form_has_the_operators_numbers() {
     for row in &TABLE {
         let (built, inputs) = passes(row);
         let want = run(&client, &built, &inputs);
-        // Unrolled windows of whole images say nothing more and take long to compile.
+        // Unrolled windows of whole images take long to compile and test nothing more.
         let form = |form| {
             lower_convolutions(&built, &move |facts| match (
                 form,
@@ -97,13 +96,13 @@ fn every_form_has_the_operators_numbers() {
         let others = ConvForm::ALL[1..].iter().map(|&other| form(other).unwrap());
         for lowered in others.chain(chosen) {
             for (output, (got, want)) in run(&client, &lowered, &inputs).iter().zip(&want).enumerate() {
-                close(got, want, &format!("{row:?}, output {output}"));
+                assert_close(got, want, &format!("{row:?}, output {output}"));
             }
         }
     }
 }
 
-/// Runs a computation whose parameters are the kernel and the rest in two; the outputs, and what the first part gave.
+/// Runs a computation split after its first parameter, the kernel. Returns the outputs, and those of the first part.
 fn run_prepared(client: &Client, computation: &Computation, inputs: &[Literal]) -> [Vec<Literal>; 2] {
     let parts = prepare(computation, 1).unwrap();
     let first = run(client, &parts.first, &inputs[..1]);
@@ -112,12 +111,12 @@ fn run_prepared(client: &Client, computation: &Computation, inputs: &[Literal]) 
 }
 
 #[test]
-fn kernels_packed_once_give_the_same_numbers() {
+fn packed_kernels_give_identical_results() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     assert!(plugin.kernels().unwrap().is_some());
     let mut reordered = 0;
-    // Kernels that are filled up on some processors.
+    // Kernels that the library pads on some processors.
     let wide = [128, 512].map(|filters| ([1, 28, 28, 128], [1, 1, 128, filters], 1, Padding::Same, 1));
     for row in TABLE.iter().chain(&wide) {
         let &(_, _, stride, padding, groups) = row;
@@ -130,7 +129,7 @@ fn kernels_packed_once_give_the_same_numbers() {
         let direct = lower_convolutions(&built.unwrap(), &|_| ConvLowering::DIRECT).unwrap();
         let want = run(&client, &direct, &inputs);
         let [got, first] = run_prepared(&client, &direct, &inputs);
-        // The same sums, whoever brings the kernel into order.
+        // Packing at the call or ahead of it gives the same sums.
         assert_eq!(got, want, "{row:?}");
         let values: [Vec<f32>; 2] = [&first[0], &inputs[0]].map(|array| array.to_vec().unwrap());
         let other = values[0][..values[1].len()] != values[1];
@@ -140,9 +139,9 @@ fn kernels_packed_once_give_the_same_numbers() {
     assert!(reordered >= 6, "{reordered}");
 }
 
-/// Bit for bit: the same elements are chosen among equals, infinities and NaN, and what windows share is added in their order.
+/// Chooses the same elements among equals, infinities and NaN, and adds the contributions of windows in their order.
 #[test]
-fn maxima_and_their_gradients_keep_their_bits() {
+fn max_pooling_and_its_gradient_are_bit_identical() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     assert!(plugin.kernels().unwrap().is_some());
@@ -195,9 +194,9 @@ fn maxima_and_their_gradients_keep_their_bits() {
     }
 }
 
-/// In several pieces, which the program's threads share.
+/// Sizes that several threads share.
 #[test]
-fn sums_of_columns_have_the_operators_numbers() {
+fn column_sums_match_the_operator() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     assert!(plugin.kernels().unwrap().is_some());
@@ -226,15 +225,15 @@ fn sums_of_columns_have_the_operators_numbers() {
         let lowered = lower(&built, Target::CpuWithHostFunctions).unwrap();
         let calls = |node: &&hlo::Node| matches!(node.op, Op::Call { host: Some(_), .. });
         assert_eq!(lowered.nodes.iter().filter(calls).count(), 3);
-        // The compiler's own sums of so many numbers are further off.
+        // The compiler's own sums are less exact.
         let (got, want) = (run(&client, &lowered, &inputs), built.evaluate(&inputs).unwrap());
         for (index, (got, want)) in got.iter().zip(&want).enumerate() {
-            close(got, want, &format!("{dims:?}, output {index}"));
+            assert_close(got, want, &format!("{dims:?}, output {index}"));
         }
     }
 }
 
-fn close(got: &Literal, want: &Literal, what: &str) {
+fn assert_close(got: &Literal, want: &Literal, what: &str) {
     assert_eq!(got.shape(), want.shape(), "{what}");
     let (got, want) = (got.to_f64_vec(), want.to_f64_vec());
     let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));

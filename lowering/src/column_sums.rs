@@ -56,19 +56,19 @@ impl<'g> HostSums<'g> {
         let node = graph.node(summand.id());
         match (&node.op, &node.operands[..]) {
             (Op::Binary(Binary::Multiply), &[a, b]) if a == b => {
-                let [a, m] = centred(graph, a)?;
+                let [a, m] = as_centred(graph, a)?;
                 match self.about_mean.get(&a.id()) {
                     Some(&squares) if self.is_mean(graph, a, m) => Some(squares),
-                    _ => called(graph, &[a, m]).first().copied(),
+                    _ => call_column_sums(graph, &[a, m]).first().copied(),
                 }
             }
             (Op::Binary(Binary::Multiply), &[a, b]) => {
-                let (a, [b, m]) = match (centred(graph, b), centred(graph, a)) {
-                    (Some(of), _) => (a, of),
-                    (None, Some(of)) => (b, of),
+                let (a, [b, m]) = match (as_centred(graph, b), as_centred(graph, a)) {
+                    (Some(difference), _) => (a, difference),
+                    (None, Some(difference)) => (b, difference),
                     (None, None) => return None,
                 };
-                let &[products, sum] = &called(graph, &[graph.tensor(a), b, m])[..] else {
+                let &[products, sum] = &call_column_sums(graph, &[graph.tensor(a), b, m])[..] else {
                     return None;
                 };
                 self.plain.entry(a).or_insert(sum);
@@ -79,7 +79,7 @@ impl<'g> HostSums<'g> {
                 if let Some(&sum) = self.plain.get(&id) {
                     return Some(sum);
                 }
-                let &[sum, squares] = &called(graph, &[summand])[..] else {
+                let &[sum, squares] = &call_column_sums(graph, &[summand])[..] else {
                     return None;
                 };
                 self.plain.insert(id, sum);
@@ -100,13 +100,13 @@ impl<'g> HostSums<'g> {
         };
         let rows = a.shape().elements() as f64 / columns as f64;
         let count = graph.node(below);
-        let of = count.operands.first().map(|&of| graph.node(of).op);
-        above == sum.id() && matches!(of, Some(Op::Constant(value)) if value.to_f64_vec() == [rows])
+        let broadcast = count.operands.first().map(|&id| graph.node(id).op);
+        above == sum.id() && matches!(broadcast, Some(Op::Constant(value)) if value.to_f64_vec() == [rows])
     }
 }
 
 /// The host's sums of these operands. Empty if one of them is only a conversion to `f32`.
-fn called<'g>(graph: &'g Graph, operands: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+fn call_column_sums<'g>(graph: &'g Graph, operands: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     let converted = |operand: &Tensor<'g>| matches!(graph.node(operand.id()).op, Op::Convert(_));
     if operands.iter().any(converted) {
         return vec![];
@@ -128,15 +128,15 @@ fn squares<'g>(a: Tensor<'g>, m: Tensor<'g>, axes: &[usize]) -> Tensor<'g> {
 }
 
 /// `[b, m]` if the node is `b - m`, where `m` has one number per column.
-fn centred(graph: &Graph, id: NodeId) -> Option<[Tensor<'_>; 2]> {
+fn as_centred(graph: &Graph, id: NodeId) -> Option<[Tensor<'_>; 2]> {
     let node = graph.node(id);
     let (Op::Binary(Binary::Subtract), &[b, m]) = (&node.op, &node.operands[..]) else {
         return None;
     };
-    let of = graph.node(m);
+    let broadcast = graph.node(m);
     let last = node.shape().rank() - 1;
-    let per_column = matches!(&of.op, Op::Broadcast { axes, .. } if axes[..] == [last]);
-    per_column.then(|| [b, of.operands[0]].map(|id| graph.tensor(id)))
+    let per_column = matches!(&broadcast.op, Op::Broadcast { axes, .. } if axes[..] == [last]);
+    per_column.then(|| [b, broadcast.operands[0]].map(|id| graph.tensor(id)))
 }
 
 /// `Σ a b`, if `product` multiplies arrays that can be split into [`ROWS`]. XLA's CPU compiler materialises the

@@ -289,8 +289,8 @@ impl<'g> Conv<'g> {
     fn padded(&self, ends: [usize; 2]) -> Tensor<'g> {
         let order = [&ends[..1], &self.dims.input_spatial, &ends[1..]].concat();
         let x = transposed(self.x, &order);
-        let edge = |of: &dyn Fn(&WindowDim) -> i64| -> Vec<i64> {
-            let inner = self.facts.window.iter().map(of);
+        let edge = |value: &dyn Fn(&WindowDim) -> i64| -> Vec<i64> {
+            let inner = self.facts.window.iter().map(value);
             [0].into_iter().chain(inner).chain([0]).collect()
         };
         let low = edge(&|w| w.pad_low);

@@ -37,7 +37,7 @@ pub(super) fn lower<'g>(graph: &'g Graph, node: &Node) -> Option<Tensor<'g>> {
     if !over_images || x.dtype != DType::F32 || y.elements() == 0 {
         return None;
     }
-    let numbers = |of: &[usize]| of.iter().map(|&n| n as i64).collect::<Vec<_>>();
+    let numbers = |list: &[usize]| list.iter().map(|&n| n as i64).collect::<Vec<_>>();
     let attributes = vec![
         ("pad_low", vec![height.pad_low, width.pad_low]),
         ("stride", numbers(&[height.stride, width.stride])),

@@ -106,13 +106,13 @@ fn every_form_agrees_on_network_shapes() {
             assert_eq!(lowered.parameter_specs(), computation.parameter_specs());
             assert_eq!(lowered.output_shapes(), computation.output_shapes());
             for (got, want) in lowered.evaluate(&inputs).unwrap().iter().zip(&want) {
-                close(got, want, &format!("{row:?} {lowering:?}"));
+                assert_close(got, want, &format!("{row:?} {lowering:?}"));
             }
         }
     }
 }
 
-fn close(got: &Literal, want: &Literal, what: &str) {
+fn assert_close(got: &Literal, want: &Literal, what: &str) {
     let (got, want) = (got.to_f64_vec(), want.to_f64_vec());
     let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     for (g, w) in got.iter().zip(&want) {
@@ -172,7 +172,7 @@ fn rewrites_called_computations_and_keeps_scopes() {
     assert_eq!((convolutions(&built), convolutions(&lowered)), (3, 0));
     let inputs = [values(&[1, 4, 4, 2], 3), values(&[1, 1, 2, 2], 9)];
     let (got, want) = (lowered.evaluate(&inputs).unwrap(), built.evaluate(&inputs).unwrap());
-    close(&got[0], &want[0], "loop");
+    assert_close(&got[0], &want[0], "loop");
     let products = |c: &Computation| {
         let dots = c.nodes.iter().filter(|node| matches!(node.op, Op::Dot(_)));
         dots.map(|node| node.scope.clone()).collect::<Vec<_>>()
@@ -187,7 +187,7 @@ fn branch<'a>(g: &'a Graph, x: &[Tensor<'a>]) -> Vec<Tensor<'a>> {
     vec![x[0].conv2d(x[1], [2, 2], Padding::Same, 1)]
 }
 
-/// Whatever the gradients' axis order, the compiler gets one with a fast CPU kernel, in loops too.
+/// XLA has fast CPU kernels only for channels-last order, in loops too.
 #[test]
 fn convolutions_for_the_cpu_have_their_axes_in_order() {
     for row in TABLE.iter().filter(|row| row.4 == 1) {
@@ -226,7 +226,7 @@ fn cpu_rules_keep_dense_convolutions_with_larger_windows() {
     assert_eq!(kept, [0, 1, 1, 5, 5, 5, 7, 0, 0, 0, 3, 3, 4]);
 }
 
-/// As in batch normalisation: over examples and image, for various divisors.
+/// Sums as in batch normalisation, over examples and image, for various divisors.
 #[test]
 fn channel_sums_keep_their_value() {
     for dims in [

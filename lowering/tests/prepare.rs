@@ -67,8 +67,9 @@ fn values_of_fixed_inputs_move_to_the_first_part() {
     assert_eq!(bias, [3]);
     // Broadcasts are repeated where they are used.
     assert!(names(&parts.rest).contains(&"broadcast"));
-    let sizes = |of: &Computation| {
-        of.parameter_specs()
+    let sizes = |computation: &Computation| {
+        computation
+            .parameter_specs()
             .iter()
             .map(|(_, s)| s.elements())
             .collect::<Vec<_>>()
@@ -108,12 +109,13 @@ fn kernels_of_host_convolutions_are_packed() {
         .collect();
     let direct = lower_convolutions(&whole, &|_| ConvLowering::DIRECT).unwrap();
     let parts = prepare(&direct, 1).unwrap();
-    let packed = |node: &hlo::Node| DirectConvolution::from_call(&node.op).is_some_and(|of| of.packed);
+    let packed =
+        |node: &hlo::Node| DirectConvolution::from_call(&node.op).is_some_and(|convolution| convolution.packed);
     assert!(parts.rest.nodes.iter().any(packed));
     assert_eq!(names(&parts.rest), ["parameter", "parameter", "call"]);
-    // The packed kernel has as many filters as libraries pad the eight to.
-    let room: Vec<_> = parts.first.output_shapes().iter().map(hlo::Shape::elements).collect();
-    assert_eq!(room, [3 * 3 * 3 * 64]);
+    // Libraries pad the eight filters to 64.
+    let packed_sizes: Vec<_> = parts.first.output_shapes().iter().map(hlo::Shape::elements).collect();
+    assert_eq!(packed_sizes, [3 * 3 * 3 * 64]);
     let first = parts.first.evaluate(&inputs[..1]).unwrap();
     let got = parts.rest.evaluate(&[&first, &inputs[1..]].concat()).unwrap();
     assert_eq!(got, whole.evaluate(&inputs).unwrap());
@@ -121,8 +123,8 @@ fn kernels_of_host_convolutions_are_packed() {
     let varying = prepare(&direct, 0).unwrap();
     assert!(!varying.rest.nodes.iter().any(packed) && varying.first.outputs.is_empty());
     // Both host calls have the attribute.
-    let calls = |of: &Computation| {
-        let module = of.to_proto(&[]);
+    let calls = |computation: &Computation| {
+        let module = computation.to_proto(&[]);
         let all = module.computations.into_iter().flat_map(|c| c.instructions);
         all.filter(|i| i.opcode == "custom-call")
             .map(|i| (i.custom_call_target, String::from_utf8(i.backend_config).unwrap()))

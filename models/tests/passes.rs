@@ -16,7 +16,7 @@ fn evaluate(f: impl for<'g> FnOnce(&'g Graph, Key<'g>) -> Vec<Tensor<'g>>) -> Ve
     results.iter().map(|r| r.to_vec().unwrap()).collect()
 }
 
-fn close(got: &[f32], want: &[f64]) {
+fn assert_close(got: &[f32], want: &[f64]) {
     let near = |(g, w): (&f32, &f64)| (f64::from(*g) - w).abs() < 1e-5;
     assert!(
         got.len() == want.len() && got.iter().zip(want).all(near),
@@ -67,11 +67,11 @@ fn batch_norm_uses_moving_statistics_outside_training() {
     // Their mean is 3 and their variance 14 / 4, or 14 / 3 unbiased.
     let numbers = [1.0, 2.0, 3.0, 6.0];
     let [y, _] = normalised(numbers, false, true, Precision::F32);
-    close(&y, &normal(1.0, 4.0));
+    assert_close(&y, &normal(1.0, 4.0));
     for (unbiased, variance) in [(false, 14.0 / 4.0), (true, 14.0 / 3.0)] {
         let [y, moved] = normalised(numbers, true, unbiased, Precision::F32);
-        close(&y, &normal(3.0, 3.5));
-        close(&moved, &[0.9 * 1.0 + 0.1 * 3.0, 0.9 * 4.0 + 0.1 * variance]);
+        assert_close(&y, &normal(3.0, 3.5));
+        assert_close(&moved, &[0.9 * 1.0 + 0.1 * 3.0, 0.9 * 4.0 + 0.1 * variance]);
     }
 }
 

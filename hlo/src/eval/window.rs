@@ -25,7 +25,7 @@ fn covered(window: &[WindowDim], position: &[usize], dims: &[usize], strides: [&
     offsets
 }
 
-fn along(values: &[usize], axes: &[usize]) -> Vec<usize> {
+fn take(values: &[usize], axes: &[usize]) -> Vec<usize> {
     axes.iter().map(|&a| values[a]).collect()
 }
 
@@ -41,9 +41,9 @@ pub fn convolution(
         unreachable!("the shape rule requires floating-point numbers")
     };
     let [sx, sk, so] = [&x.shape, &kernel.shape, &shape].map(Shape::strides);
-    let (kernel_strides, input_strides) = (along(&sk, &d.kernel_spatial), along(&sx, &d.input_spatial));
-    let extents = along(&x.shape.dims, &d.input_spatial);
-    let positions = along(&shape.dims, &d.output_spatial);
+    let (kernel_strides, input_strides) = (take(&sk, &d.kernel_spatial), take(&sx, &d.input_spatial));
+    let extents = take(&x.shape.dims, &d.input_spatial);
+    let positions = take(&shape.dims, &d.output_spatial);
     let (examples, channels) = (shape.dims[d.output_batch], shape.dims[d.output_feature]);
     let depth = kernel.shape.dims[d.kernel_input];
     let mut out = vec![0.0; shape.elements()];

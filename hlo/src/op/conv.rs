@@ -99,8 +99,8 @@ impl ConvDims {
     }
 }
 
-/// Sizes of `axes`.
-fn along(dims: &[usize], axes: &[usize]) -> Vec<usize> {
+/// The elements of `dims` at `axes`.
+fn take(dims: &[usize], axes: &[usize]) -> Vec<usize> {
     axes.iter().map(|&a| dims[a]).collect()
 }
 
@@ -128,12 +128,12 @@ pub(super) fn infer_convolution(
     })?;
     ensure_roles("input", x, [d.input_batch, d.input_feature], &d.input_spatial)?;
     ensure_roles("kernel", kernel, [d.kernel_input, d.kernel_output], &d.kernel_spatial)?;
-    let own = along(&kernel.dims, &d.kernel_spatial);
+    let own = take(&kernel.dims, &d.kernel_spatial);
     let sizes: Vec<usize> = window.iter().map(|w| w.size).collect();
     ensure(sizes == own, || {
         format!("a window of sizes {sizes:?}, the kernel has {own:?}")
     })?;
-    let positions = infer_window(window, &along(&x.dims, &d.input_spatial))?;
+    let positions = infer_window(window, &take(&x.dims, &d.input_spatial))?;
     let (batch, channels) = (x.dims[d.input_batch], x.dims[d.input_feature]);
     let (inner, outer) = (kernel.dims[d.kernel_input], kernel.dims[d.kernel_output]);
     ensure_groups(feature_groups, batch_groups, batch, outer)?;
@@ -188,8 +188,8 @@ pub(super) fn vjp_convolution<'g>(
     if ct.shape().elements() == 0 {
         return Vjp::Operands(vec![Some(x.zeros_like()), Some(kernel.zeros_like())]);
     }
-    let input = along(&x.dims(), &d.input_spatial);
-    let output = along(&ct.dims(), &d.output_spatial);
+    let input = take(&x.dims(), &d.input_spatial);
+    let output = take(&ct.dims(), &d.output_spatial);
     let extents = || window.iter().zip(input.iter().zip(&output));
 
     let back = extents().map(|(w, (&i, &o))| w.transposed(i, o)).collect();

@@ -476,8 +476,8 @@ impl<'g> Tensor<'g> {
     #[must_use]
     pub fn relu_by_result(self) -> Tensor<'g> {
         let result = self.relu();
-        result.with_vjp(&[self, result], |of, cotangent| {
-            vec![Some(where_positive(of[1], cotangent)), None]
+        result.with_vjp(&[self, result], |operands, cotangent| {
+            vec![Some(where_positive(operands[1], cotangent)), None]
         })
     }
 
@@ -500,6 +500,6 @@ impl<'g> Tensor<'g> {
 
 /// `value` where `of` is above 0 or NaN, else 0.
 #[track_caller]
-fn where_positive<'g>(of: Tensor<'g>, value: Tensor<'g>) -> Tensor<'g> {
-    of.le(0.0).select(value.zeros_like(), value)
+fn where_positive<'g>(x: Tensor<'g>, value: Tensor<'g>) -> Tensor<'g> {
+    x.le(0.0).select(value.zeros_like(), value)
 }

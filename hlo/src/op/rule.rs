@@ -26,8 +26,8 @@ impl Rule {
     pub(super) fn vjp<'g>(&self, at: &Sweep<'g>) -> Vjp<'g> {
         let (operands, graph) = (&at.operands[1..], at.cotangent.graph());
         let gradients = (self.formula)(operands, at.cotangent);
-        let fits = |(of, gradient): (&Tensor<'g>, &Option<Tensor<'g>>)| {
-            gradient.is_none_or(|gradient| gradient.is_poison() || gradient.shape() == of.shape())
+        let fits = |(operand, gradient): (&Tensor<'g>, &Option<Tensor<'g>>)| {
+            gradient.is_none_or(|gradient| gradient.is_poison() || gradient.shape() == operand.shape())
         };
         if gradients.len() != operands.len() || !operands.iter().zip(&gradients).all(fits) {
             graph.fail(Error::Shape {

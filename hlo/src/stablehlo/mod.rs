@@ -316,13 +316,13 @@ impl Writer {
             limit: results[0].dims.clone(),
             stride: vec![1; keys.rank()],
         };
-        let of = |writer: &mut Self, i: usize| {
+        let first_k = |writer: &mut Self, i: usize| {
             let mut slice = Instruction::new("stablehlo.slice", &sorted[i..=i], &both[i..=i]);
             slice.attributes = attributes(&head, &both[i..=i]);
             writer.add(slice, &results[i..=i]).concat()
         };
         debug_assert_eq!(results[0].dims.last(), Some(&k));
-        vec![of(self, 0), of(self, 1)]
+        vec![first_k(self, 0), first_k(self, 1)]
     }
 
     /// The function of a called computation, written at the first call.

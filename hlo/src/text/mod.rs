@@ -107,7 +107,7 @@ fn names(computation: &Computation, outer: &str) -> Vec<String> {
         let stem = if let Op::Parameter { name, .. } = &node.op {
             name.clone()
         } else {
-            match within(&node.scope, outer) {
+            match relative_scope(&node.scope, outer) {
                 "" => node.op.name().to_string(),
                 scope => format!("{scope}/{}", node.op.name()),
             }
@@ -128,7 +128,7 @@ fn names(computation: &Computation, outer: &str) -> Vec<String> {
 }
 
 /// The part of `scope` below `outer`; all of `scope` if it is elsewhere.
-fn within<'a>(scope: &'a str, outer: &str) -> &'a str {
+fn relative_scope<'a>(scope: &'a str, outer: &str) -> &'a str {
     match scope.strip_prefix(outer) {
         Some("") => "",
         Some(inner) if outer.is_empty() => inner,
@@ -159,7 +159,7 @@ fn write_instructions(
     let names = names(computation, scope);
     let pad = "  ".repeat(indent);
     for (node, name) in computation.nodes.iter().zip(&names) {
-        let own = within(&node.scope, scope);
+        let own = relative_scope(&node.scope, scope);
         let operand = |&o: &usize| {
             let operand = &computation.nodes[o];
             let parameter = matches!(operand.op, Op::Parameter { .. });
@@ -344,7 +344,7 @@ mod tests {
             ("b/a", "a", "b/a"),
             ("a/b", "", "a/b"),
         ] {
-            assert_eq!(within(scope, outer), expected, "{scope} in {outer}");
+            assert_eq!(relative_scope(scope, outer), expected, "{scope} in {outer}");
         }
     }
 }

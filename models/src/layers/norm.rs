@@ -68,7 +68,9 @@ impl<'g> Net<'g> {
         let normalised = (x - mean) * (inverse * gamma) + beta;
         let replicas = self.batch_norm_replicas();
         let operands = [x, mean, inverse, gamma, beta];
-        self.compute(normalised.with_vjp(&operands, move |of, cotangent| gradients(of, cotangent, replicas)))
+        self.compute(normalised.with_vjp(&operands, move |operands, cotangent| {
+            gradients(operands, cotangent, replicas)
+        }))
     }
 
     /// In training, replaces a fraction `rate` of the elements of `x` by 0 and scales up the others.
@@ -163,9 +165,9 @@ fn mean_over(replicas: usize, x: Tensor<'_>) -> Tensor<'_> {
 /// Differentiating the moments would take another pass over `x`, for a sum that is 0. The last operator adds two arrays
 /// of the size of `x`. If it took only one, XLA's CPU compiler would recompute the whole gradient for each of its
 /// users; in residual networks these are sums over all later blocks.
-fn gradients<'g>(of: &[Tensor<'g>], cotangent: Tensor<'g>, replicas: usize) -> Vec<Option<Tensor<'g>>> {
-    let &[x, mean, inverse, gamma, _] = of else {
-        return vec![None; of.len()];
+fn gradients<'g>(operands: &[Tensor<'g>], cotangent: Tensor<'g>, replicas: usize) -> Vec<Option<Tensor<'g>>> {
+    let &[x, mean, inverse, gamma, _] = operands else {
+        return vec![None; operands.len()];
     };
     let (axes, count) = axes_but_channels(x);
     let centred = x - mean;
