@@ -1,4 +1,4 @@
-//! Human-readable output: the snapshot of every case of the conformance table, the diff of two graphs, and Graphviz.
+//! Human-readable output: the snapshot of every case of the conformance table and Graphviz.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p hlo --test snapshot` rewrites the snapshot; review the change as text.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -37,13 +37,11 @@ fn layer(width: usize, scope: &str) -> Computation {
 }
 
 #[test]
-fn diff_shows_only_changed_lines() {
-    let (a, b) = (layer(3, "dense"), layer(4, "dense"));
-    assert_eq!(text::diff(&a, &a), "");
-    let changed = text::diff(&a, &b);
-    assert!(changed.contains("-  %dense/reduce = f32[3] reduce("), "{changed}");
-    assert!(changed.contains("+  %dense/reduce = f32[4] reduce("), "{changed}");
-    assert!(changed.starts_with("@@ "), "{changed}");
+fn dumps_of_similar_graphs_differ_in_few_lines() {
+    let [a, b] = [3, 4].map(|width| text::dump(&layer(width, "dense")));
+    let common = |line: &&str| b.contains(*line);
+    assert!(a.lines().filter(common).count() > 1 && a.lines().count() == b.lines().count());
+    assert!(a.contains("  %dense/reduce = f32[3] reduce(") && b.contains("  %dense/reduce = f32[4] reduce("));
 }
 
 #[test]
@@ -53,9 +51,10 @@ fn dumps_distinguish_elided_constants() {
         values[11] = last;
         Graph::function("c", &[], |g, _| vec![g.constant(Literal::new(&[12], &values))]).unwrap()
     };
-    assert!(text::diff(&constant(1), &constant(2)).contains("fnv="));
+    let [first, second] = [1, 2].map(|last| text::dump(&constant(last)));
+    assert!(first != second && first.contains("fnv="));
     let large = |value: i64| Graph::function("c", &[], |g, _| vec![g.scalar(value)]).unwrap();
-    assert_ne!(text::diff(&large(1 << 53), &large((1 << 53) + 1)), "");
+    assert_ne!(text::dump(&large(1 << 53)), text::dump(&large((1 << 53) + 1)));
 }
 
 #[test]

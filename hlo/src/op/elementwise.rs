@@ -498,7 +498,7 @@ impl<'g> Tensor<'g> {
     }
 }
 
-/// `value` where `of` is above 0 or NaN, else 0.
+/// `value` where `x` is above 0 or NaN, else 0.
 #[track_caller]
 fn where_positive<'g>(x: Tensor<'g>, value: Tensor<'g>) -> Tensor<'g> {
     x.le(0.0).select(value.zeros_like(), value)

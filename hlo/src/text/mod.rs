@@ -1,4 +1,4 @@
-//! Human-readable graphs: a dump, a diff of two graphs, and Graphviz.
+//! Human-readable graphs: a dump, whose lines can be compared with those of another graph, and Graphviz.
 
 mod module;
 mod window;
@@ -31,14 +31,6 @@ pub fn dump(computation: &Computation) -> String {
     let mut out = format!("{} ({parameters}) -> ({results}) {{\n", computation.name);
     write_instructions(&mut out, computation, "", 0, &mut BTreeSet::new());
     out
-}
-
-/// Unified diff of two dumps with three lines of context; empty if the graphs are equal.
-pub fn diff(before: &Computation, after: &Computation) -> String {
-    let (before, after) = (dump(before), dump(after));
-    similar::TextDiff::from_lines(&before, &after)
-        .unified_diff()
-        .to_string()
 }
 
 /// Graphviz source: edges from operand to user, a cluster per called computation, and dashed edges from its results to
@@ -297,20 +289,6 @@ mod tests {
             "the caller's scope is left out"
         );
         assert_eq!(count(&[2.0, 2.0], "get-tuple-element(%./while) index=2"), 2);
-    }
-
-    #[test]
-    fn diff_shows_where_dumps_differ() {
-        assert_eq!(diff(&loops(&[2.0, 3.0]), &loops(&[2.0, 3.0])), "");
-        let difference = diff(&loops(&[2.0, 3.0]), &loops(&[2.0, 4.0]));
-        assert!(
-            difference.contains("-      %scale/constant = f32[] constant() {3}"),
-            "{difference}"
-        );
-        assert!(
-            difference.contains("+      %scale/constant = f32[] constant() {4}"),
-            "{difference}"
-        );
     }
 
     #[test]
