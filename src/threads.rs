@@ -4,10 +4,15 @@ use std::io;
 use std::sync::Mutex;
 use std::thread::{self, Builder, Scope, ScopedJoinHandle};
 
+/// Number of processor cores that this process may use.
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Starts `work` on a thread of this name.
 ///
 /// # Errors
-/// When the system gives no thread.
+/// The system refuses a thread.
 pub fn spawn<'scope, 'env, T: Send + 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     name: &str,
@@ -16,14 +21,14 @@ pub fn spawn<'scope, 'env, T: Send + 'scope>(
     Builder::new().name(name.into()).spawn_scoped(scope, work)
 }
 
-/// Makes sure that so many threads can run besides those that do, for a library that aborts where it cannot start one.
+/// Checks that `count` more threads can run, for a library that aborts if it cannot start one.
 ///
 /// # Errors
-/// How many could be started, and the system's error.
+/// The number of threads that could be started, and the system's error.
 pub fn probe(count: usize) -> Result<(), (usize, io::Error)> {
     let gate = Mutex::new(());
     thread::scope(|scope| {
-        // All of them wait for it, so that all run at once.
+        // All wait for the lock, so that all run at once.
         let _closed = gate.lock();
         let start = |made| match spawn(scope, "probe", || drop(gate.lock())) {
             Ok(_) => Ok(()),
@@ -36,7 +41,7 @@ pub fn probe(count: usize) -> Result<(), (usize, io::Error)> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn threads_of_a_probe_run_at_once_and_end() {
+    fn probe_starts_and_ends_threads() {
         assert!(super::probe(20).is_ok());
     }
 }

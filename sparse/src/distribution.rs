@@ -342,7 +342,11 @@ fn check(layers: &[Layer], options: &BudgetOptions) -> Result<(), Error> {
     if !missing.is_empty() {
         let near = missing.iter().flat_map(|name| nearest(name, names.iter().copied()));
         let near = near.collect::<BTreeSet<_>>().into_iter().collect();
-        return Err(Error::MissingLayers { names: missing, near });
+        return Err(Error::MissingLayers {
+            near,
+            known: layers.iter().map(|layer| layer.name.clone()).collect(),
+            names: missing,
+        });
     }
     options
         .custom

@@ -1,6 +1,6 @@
 //! Errors, each with the value found and the value expected.
 
-use crate::names::{DidYouMean, Unknown};
+use crate::names::{DidYouMean, KNOWN_NAMES, Unknown};
 
 /// An error of this crate.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -20,15 +20,18 @@ pub enum Error {
     },
     /// Custom sparsities for layers that do not exist or have no mask.
     #[error(
-        "custom sparsity given for {}, which are not maskable layers of this model{}",
+        "custom sparsity given for {}, which are not maskable layers of this model{}\n{KNOWN_NAMES}{}",
         quoted(names),
-        DidYouMean(near)
+        DidYouMean(near),
+        known.join(", ")
     )]
     MissingLayers {
         /// The names given that no layer has.
         names: Vec<String>,
         /// The layers with the closest names.
         near: Vec<String>,
+        /// All maskable layers.
+        known: Vec<String>,
     },
     /// Two layers with one name.
     #[error("layer name `{name}` is given twice, expected distinct names")]

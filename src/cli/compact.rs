@@ -3,17 +3,16 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use anyhow::bail;
 use hlo::{DType, Literal};
 use models::Model;
 use models::cost::{Counts, Kept};
 use serde::Serialize;
 
-use super::Usage;
 use super::run_args::{DeviceArgs, named_set, test_set};
 use super::sparse_files::{self, Conversion, is_same_file};
 use crate::checkpoint::sparse::Format;
 use crate::checkpoint::{self, Checkpoint, Metadata};
+use crate::cli::error::{Result, Usage, bail};
 use crate::data::sets::Examples;
 use crate::device::Device;
 use crate::pjrt::DeviceKind;
@@ -109,7 +108,7 @@ struct Figures {
 ///
 /// # Errors
 /// A checkpoint, data set or device that cannot be used, logits that differ, or an output that cannot be written.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool) -> Result<()> {
     super::check_output(&args.output)?;
     let path = checkpoint::resolve(&args.checkpoint)?;
     if is_same_file(&path, &args.output) {
@@ -188,7 +187,7 @@ struct Network {
 }
 
 impl Network {
-    fn of(checkpoint: Checkpoint) -> anyhow::Result<Self> {
+    fn of(checkpoint: Checkpoint) -> Result<Self> {
         let path = checkpoint.path.clone();
         let network = recognise(checkpoint, None, None)?;
         let (model, weights) = (&network.model, &network.weights);
@@ -232,7 +231,7 @@ fn small_metadata(large: Option<Metadata>, sizes: &[usize]) -> Metadata {
 }
 
 /// Returns test images of a data set, or one batch of random images.
-fn images(data: Option<&str>, network: &Recognised, batch: usize) -> anyhow::Result<Literal> {
+fn images(data: Option<&str>, network: &Recognised, batch: usize) -> Result<Literal> {
     if let Some(data) = data {
         return match test_set(named_set(data)?, network, 0)? {
             Examples::Whole(set) => Ok(set.images),
@@ -246,12 +245,7 @@ fn images(data: Option<&str>, network: &Recognised, batch: usize) -> anyhow::Res
 }
 
 /// Measures the difference of the logits, and each network's milliseconds per batch.
-fn measure(
-    device: &Device,
-    networks: [&Network; 2],
-    images: &Literal,
-    batch: usize,
-) -> anyhow::Result<(Difference, [f64; 2])> {
+fn measure(device: &Device, networks: [&Network; 2], images: &Literal, batch: usize) -> Result<(Difference, [f64; 2])> {
     let [before, after] =
         networks.map(|Network { network: n, .. }| Predictor::new(device, n.inference(), &n.weights, batch, DType::U8));
     let (before, after) = (before?, after?);

@@ -4,13 +4,12 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, bail};
 use serde::Serialize;
 
-use super::Usage;
 use super::run_args::RunArgs;
 use crate::aot::chips::{Generation, Grid};
 use crate::aot::{Error, Figures, Graph, Machine, search};
+use crate::cli::error::{Context, Result, Usage, bail};
 use crate::config::Plan;
 use crate::pjrt::{self, Compiled, DeviceKind};
 use crate::report::{escape, units};
@@ -152,7 +151,7 @@ type Answer = Result<Outcome, TooLarge>;
 /// # Errors
 /// A run that cannot be built, an unknown topology, a program that does not compile, or a file that cannot be written.
 /// A program that does not fit is an error only if it was to be saved.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool) -> Result<()> {
     for path in [&args.save_hlo, &args.save].into_iter().flatten() {
         super::check_output(path)?;
     }
@@ -190,14 +189,14 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
     }
 }
 
-fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
+fn print(report: &(impl Serialize + Display), json: bool) -> Result<()> {
     match json {
         true => super::print_json(report),
         false => super::print(&report.to_string()),
     }
 }
 
-fn save(path: Option<&Path>, bytes: impl FnOnce() -> pjrt::Result<Vec<u8>>) -> anyhow::Result<()> {
+fn save(path: Option<&Path>, bytes: impl FnOnce() -> pjrt::Result<Vec<u8>>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     super::write_file(path, &bytes()?)
 }
@@ -268,7 +267,7 @@ impl Args {
     }
 
     /// Compiles with the maximum number of examples per device that fit.
-    fn auto(&self, machine: &Machine, plan: &Plan) -> anyhow::Result<Answer> {
+    fn auto(&self, machine: &Machine, plan: &Plan) -> Result<Answer> {
         let mut refusal = None;
         let found = self.largest(machine, plan, None, |batch, error| {
             refusal = Some(TooLarge::new(machine, self.graph, batch, error));

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::cli::error::Result;
 use crate::config::Plan;
 use crate::engine::Pjrt;
 use crate::pjrt::Executable;
@@ -37,7 +38,7 @@ pub struct Program {
 ///
 /// # Errors
 /// A device that cannot be started, or programs that do not compile.
-pub fn programs(plan: &Plan) -> anyhow::Result<Vec<Program>> {
+pub fn programs(plan: &Plan) -> Result<Vec<Program>> {
     plan.engine().only_pjrt("what a compiler says of a program")?;
     let device = Pjrt::open(plan.run.device.kind, plan.plugin(), plan.replicas())?;
     let (model, batch) = (plan.model()?, plan.replica_batch());
@@ -58,7 +59,7 @@ pub fn programs(plan: &Plan) -> anyhow::Result<Vec<Program>> {
     ])
 }
 
-fn program(name: &'static str, batch: usize, executable: &Executable) -> anyhow::Result<Program> {
+fn program(name: &'static str, batch: usize, executable: &Executable) -> Result<Program> {
     let costs = executable.compiled().cost_analysis()?.unwrap_or_default();
     let number = |key: &str| costs.get(key)?.as_f64();
     let memory = executable.compiled().memory_stats()?;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Usage;
 use super::sparse_files::{self, Conversion};
 use crate::checkpoint;
 use crate::checkpoint::sparse::Format;
 use crate::checkpoint::tf::{self, Array, Bundle, DataType, Role, Variable};
+use crate::cli::error::{Result, Usage};
 use crate::report::note;
 use crate::report::table::{Style, Table};
 
@@ -86,7 +86,7 @@ struct Listed {
 ///
 /// # Errors
 /// A checkpoint that cannot be read or has types that the other format lacks, or an output that cannot be written.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool) -> Result<()> {
     if args.to_tf {
         return to_tf(&args, json);
     }
@@ -129,7 +129,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
 }
 
 /// Converts a safetensors file of any format.
-fn from_safetensors(args: &Args, input: &Path, json: bool) -> anyhow::Result<()> {
+fn from_safetensors(args: &Args, input: &Path, json: bool) -> Result<()> {
     if args.list {
         let input = input.display();
         return Err(Usage(format!(
@@ -159,7 +159,7 @@ impl Args {
 }
 
 /// Converts to a TensorFlow checkpoint.
-fn to_tf(args: &Args, json: bool) -> anyhow::Result<()> {
+fn to_tf(args: &Args, json: bool) -> Result<()> {
     let Some(output) = &args.output else {
         return Err(Usage("--to-tf: no prefix to write".into()).into());
     };
@@ -237,7 +237,7 @@ impl Listed {
 }
 
 impl Report {
-    fn print(&self, json: bool) -> anyhow::Result<()> {
+    fn print(&self, json: bool) -> Result<()> {
         if json {
             return super::print_json(self);
         }

@@ -4,7 +4,8 @@ use serde::Serialize;
 use toml::{Table as Toml, Value};
 
 use super::run_args::RunArgs;
-use super::{Usage, compiled, paper};
+use super::{compiled, paper};
+use crate::cli::error::{Result, Usage};
 use crate::config::{Layers, Plan};
 use crate::cost::{PlanCost, both, counted};
 use crate::report::table::{Style, Table};
@@ -57,7 +58,7 @@ impl Args {
 ///
 /// # Errors
 /// [`crate::config::Error`] for a configuration that cannot run; with `--compiled` also errors of the device.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool) -> Result<()> {
     let style = args.style();
     if json && style != Style::Text {
         return Err(Usage("--json excludes --csv and --markdown: one form at a time".into()).into());

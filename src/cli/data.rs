@@ -8,10 +8,10 @@ mod sheet;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
 
+use crate::cli::error::Result;
 use crate::data::{Split, fetch, mnist};
 use crate::report::progress::Progress;
 use crate::signals::Stop;

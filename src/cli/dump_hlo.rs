@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use std::io::{self, IsTerminal};
 
-use anyhow::bail;
 use hlo::{Alias, Computation, text};
 
-use super::Usage;
 use super::run_args::RunArgs;
+use crate::cli::error::{Result, Usage, bail};
 use crate::config::Plan;
 use crate::engine::Pjrt;
 use crate::train::eval::{Inference, batch_evaluation, evaluation};
@@ -63,7 +62,7 @@ pub enum Format {
 ///
 /// # Errors
 /// A run that cannot be built or, with `--optimized`, compiled; an output that cannot be written.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool) -> Result<()> {
     args.output.as_deref().map_or(Ok(()), super::check_output)?;
     let plan = args.run.layers()?.plan()?;
     if json && args.output.is_none() {
@@ -99,7 +98,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
 }
 
 impl Args {
-    fn build(&self, plan: &Plan) -> anyhow::Result<(Computation, Vec<Alias>)> {
+    fn build(&self, plan: &Plan) -> Result<(Computation, Vec<Alias>)> {
         let model = plan.model()?;
         let generated = plan.run.generated_examples();
         let [train_examples, test_examples] = plan.run.data.set.examples([generated; 2]);
@@ -125,7 +124,7 @@ impl Args {
 }
 
 /// Returns the graph after compilation by the plugin.
-fn optimized(plan: &Plan, computation: &Computation, aliases: &[Alias], format: Format) -> anyhow::Result<Vec<u8>> {
+fn optimized(plan: &Plan, computation: &Computation, aliases: &[Alias], format: Format) -> Result<Vec<u8>> {
     plan.engine().only_pjrt("--optimized: the graph as compiled")?;
     let device = Pjrt::open(plan.run.device.kind, plan.plugin(), plan.replicas())?;
     let executable = device.executable(computation, aliases, plan.replicas())?;

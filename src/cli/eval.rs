@@ -2,18 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use hlo::Literal;
 use models::Layer;
 use models::cost::Kept;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::Usage;
 use super::cost::{Compared, Conventions, times};
 use super::execution_args::ExecutionArgs;
 use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, named_set, test_set};
 use crate::checkpoint;
+use crate::cli::error::{Context, Result, Usage};
 use crate::config::{MAX_CONFIG_BYTES, Run};
 use crate::cost::both;
 use crate::data::sets::{DataSet, Examples};
@@ -104,7 +103,7 @@ struct LayerReport {
 ///
 /// # Errors
 /// A checkpoint, data set or device that cannot be used.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool) -> Result<()> {
     // Load all checkpoints first: the device takes longest to start.
     let networks = match &args.checkpoint {
         Some(path) => vec![args.load(path)?],
@@ -144,7 +143,7 @@ impl Args {
     ///
     /// # Errors
     /// If all fail, the error of the last one.
-    fn load_all(&self) -> anyhow::Result<Vec<Loaded>> {
+    fn load_all(&self) -> Result<Vec<Loaded>> {
         let (mut loaded, mut failed) = (vec![], None);
         for path in &self.compare {
             match self.load(path) {
@@ -164,7 +163,7 @@ impl Args {
         Ok(loaded)
     }
 
-    fn load(&self, path: &Path) -> anyhow::Result<Loaded> {
+    fn load(&self, path: &Path) -> Result<Loaded> {
         let path = checkpoint::resolve(path)?;
         let (mut network, metadata) = self.network.load(&path)?;
         network.weight_decay = self.weight_decay.unwrap_or(network.weight_decay);
@@ -186,7 +185,7 @@ impl Args {
 }
 
 /// The data set, and its folder, of the run that a checkpoint is of: by the configuration beside it, else by its own.
-fn data_of_run(path: &Path, network: &Recognised) -> anyhow::Result<(&'static DataSet, String)> {
+fn data_of_run(path: &Path, network: &Recognised) -> Result<(&'static DataSet, String)> {
     let beside = path.with_file_name(checkpoint::CONFIG);
     let stored = match files::read_text(&beside, MAX_CONFIG_BYTES) {
         Ok(text) => Some(Run::from_toml(&text, &beside.display().to_string())?),
@@ -208,12 +207,7 @@ fn data_of_run(path: &Path, network: &Recognised) -> anyhow::Result<(&'static Da
 }
 
 /// By sparse kernels where there is a predictor, else on the device.
-fn scores(
-    args: &Args,
-    device: Option<&Device>,
-    predictor: Option<&SparsePredictor>,
-    of: &Loaded,
-) -> anyhow::Result<Scores> {
+fn scores(args: &Args, device: Option<&Device>, predictor: Option<&SparsePredictor>, of: &Loaded) -> Result<Scores> {
     let Loaded { network, data, .. } = of;
     let batch = args.batch_size as usize;
     let stream = args.stream.options(batch);

@@ -1,7 +1,7 @@
 //! How `eval` and `predict` compute masked layers.
 
-use super::Usage;
 use super::run_args::DeviceArgs;
+use crate::cli::error::{Result, Usage};
 use crate::config::{Execution, prediction_gains};
 use crate::engine::EngineKind;
 use crate::pjrt::DeviceKind;
@@ -31,7 +31,7 @@ impl ExecutionArgs {
     ///
     /// # Errors
     /// An unknown device or engine; when sparse execution is asked for and cannot be.
-    pub fn predictor(self, network: &Recognised, device: &DeviceArgs) -> anyhow::Result<Option<SparsePredictor>> {
+    pub fn predictor(self, network: &Recognised, device: &DeviceArgs) -> Result<Option<SparsePredictor>> {
         let sparse = match (self.execution, masked_only(network, device)?) {
             (Execution::Masked, _) => false,
             (Execution::Sparse, Some(reason)) => {
@@ -62,7 +62,7 @@ fn density(network: &Recognised) -> f64 {
 }
 
 /// What keeps a network from sparse kernels, if anything does.
-fn masked_only(network: &Recognised, device: &DeviceArgs) -> anyhow::Result<Option<String>> {
+fn masked_only(network: &Recognised, device: &DeviceArgs) -> Result<Option<String>> {
     let kind: DeviceKind = match &device.on.device {
         Some(kind) => kind.parse()?,
         None => DeviceKind::Cpu,

@@ -7,6 +7,7 @@ pub mod convert;
 pub mod cost;
 pub mod data;
 pub mod dump_hlo;
+mod error;
 pub mod eval;
 mod execution_args;
 mod paper;
@@ -22,11 +23,13 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
 use clap::Parser;
 
+use self::error::{Context, Usage, bail};
 use crate::report::escape;
 use crate::signals::{self, Stop};
+
+pub use self::error::{Error, Result};
 
 /// Train, evaluate, count and ship sparse neural networks as compiled XLA programs.
 #[derive(Parser, Debug)]
@@ -81,30 +84,25 @@ impl Command {
 /// Note for methods that rank layers globally.
 const RANKED_TOGETHER: &str = "(the method ranks all layers together: only their sum is fixed)";
 
-/// Parses and runs the command line. Exit codes: 0 success; 1 failure; 2 wrong usage or configuration; 130 and 143
-/// stopped by SIGINT and SIGTERM.
+/// Parses and runs the command line. The exit codes are those of [`Error::exit_code`].
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
     if cli.command.computes() {
         crate::pages::ask_for_huge();
     }
-    crate::report::set_verbose(cli.verbose);
+    crate::report::show_log(cli.verbose);
     let done = signals::watch()
         .context("signals cannot be handled")
         .and_then(|stop| run(cli.command, json, stop));
     let Err(error) = done else { return ExitCode::SUCCESS };
-    if let Some(Stopped(code)) = error.downcast_ref() {
-        return ExitCode::from(*code);
+    if let Some(error) = error.reported() {
+        report(error);
     }
-    if error.is::<Closed>() {
-        return ExitCode::SUCCESS;
-    }
-    report(&error);
-    ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+    error.exit_code()
 }
 
-fn run(command: Command, json: bool, stop: &Stop) -> anyhow::Result<()> {
+fn run(command: Command, json: bool, stop: &Stop) -> Result<()> {
     match command {
         Command::Train(args) => train::run(args, json, stop),
         Command::Eval(args) => eval::run(args, json),
@@ -120,22 +118,6 @@ fn run(command: Command, json: bool, stop: &Stop) -> anyhow::Result<()> {
     }
 }
 
-/// The command stopped cleanly on a signal; holds the exit code.
-#[derive(Debug, thiserror::Error)]
-#[error("stopped by a signal")]
-struct Stopped(u8);
-
-impl Stopped {
-    fn by(stop: &Stop) -> Self {
-        Stopped(signals::exit_code(stop.signal()))
-    }
-}
-
-/// Conflicting flags, or flags that do not fit the run.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Usage(String);
-
 /// Refuses an existing output without `--overwrite`. `file` is the path to check: the index file if `output` is a prefix.
 fn refuse_existing(output: &Path, file: &Path, overwrite: bool) -> Result<(), Usage> {
     match file.is_file() && !overwrite {
@@ -147,44 +129,21 @@ fn refuse_existing(output: &Path, file: &Path, overwrite: bool) -> Result<(), Us
     }
 }
 
-/// Whether the error is one of usage or configuration, whichever module found it.
-fn is_usage(error: &anyhow::Error) -> bool {
-    use crate::{aot, config, data, engine, pjrt, processes, train};
-    if error.is::<Usage>() {
-        return true;
-    }
-    if error.downcast_ref().is_some_and(aot::Error::is_usage)
-        || error.downcast_ref().is_some_and(processes::Error::is_usage)
-    {
-        return true;
-    }
-    let engine = match error.downcast_ref() {
-        Some(train::Error::Config(_)) => return true,
-        Some(train::Error::Data(data)) => return data.is_usage(),
-        Some(train::Error::Device(engine)) => Some(engine),
-        _ => error.downcast_ref(),
-    };
-    engine.is_some_and(engine::Error::is_usage)
-        || error.downcast_ref().is_some_and(pjrt::Error::is_usage)
-        || error.downcast_ref().is_some_and(data::Error::is_usage)
-        || error.is::<config::Error>()
-}
-
 /// Writes results to standard output, with control characters escaped ([`escape::text`]).
 ///
 /// # Errors
 /// I/O errors; `Closed` if the reader has closed the pipe.
-pub fn print(text: &str) -> anyhow::Result<()> {
+pub fn print(text: &str) -> Result<()> {
     write_output(escape::text(text).as_bytes())
 }
 
 /// As [`print()`], for bytes without escaping.
-fn write_output(bytes: &[u8]) -> anyhow::Result<()> {
+fn write_output(bytes: &[u8]) -> Result<()> {
     let mut output = io::stdout().lock();
     let written = output.write_all(bytes).and_then(|()| output.flush());
     written.map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Closed.into(),
-        _ => anyhow::Error::new(error).context("standard output cannot be written"),
+        io::ErrorKind::BrokenPipe => Error::Closed,
+        _ => Error::Failure(anyhow::Error::new(error).context("standard output cannot be written")),
     })
 }
 
@@ -192,18 +151,14 @@ fn write_output(bytes: &[u8]) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A folder, or a path in a folder that does not exist.
-fn check_output(path: &Path) -> anyhow::Result<()> {
+fn check_output(path: &Path) -> Result<()> {
     let shown = escape::path(path);
-    ensure!(
-        !path.is_dir(),
-        "{shown}: a folder, expected the path of a file to write"
-    );
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        ensure!(
-            folder.is_dir(),
-            "{shown}: there is no folder {}; make it first",
-            escape::path(folder)
-        );
+    if path.is_dir() {
+        bail!("{shown}: a folder, expected the path of a file to write");
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        bail!("{shown}: there is no folder {}; make it first", escape::path(folder));
     }
     Ok(())
 }
@@ -212,21 +167,16 @@ fn check_output(path: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// As [`check_output`], or I/O errors.
-fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     check_output(path)?;
-    std::fs::write(path, bytes).with_context(|| format!("{}: not written", escape::path(path)))
+    std::fs::write(path, bytes).context(format!("{}: not written", escape::path(path)))
 }
-
-/// The reader of standard output, e.g. `head`, has closed it. Not a failure.
-#[derive(Debug, thiserror::Error)]
-#[error("standard output is closed")]
-struct Closed;
 
 /// Prints `value` as the single JSON object of `--json`.
 ///
 /// # Errors
 /// As [`print()`].
-pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     print(&format!("{}\n", escape::json(&serde_json::to_string(value)?)))
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::cli::error::Result;
 use crate::cost::published::{COLUMNS, Row, like, rows};
 use crate::report::table::{Style, Table};
 
@@ -9,7 +10,7 @@ use crate::report::table::{Style, Table};
 ///
 /// # Errors
 /// I/O errors.
-pub fn run(style: Style, json: bool) -> anyhow::Result<()> {
+pub fn run(style: Style, json: bool) -> Result<()> {
     let rows = rows()?;
     if json {
         let rows: Vec<Shown> = rows.iter().map(Shown::new).collect();

@@ -28,7 +28,7 @@ pub struct Args {
 ///
 /// # Errors
 /// [`crate::config::Error`] for a configuration that cannot run.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool) -> super::Result<()> {
     let plan = plan(args)?;
     let report = Report::new(&plan);
     let text = match json {

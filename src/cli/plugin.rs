@@ -5,12 +5,12 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
 use hlo::{DType, Graph, Literal, Shape};
 use serde::Serialize;
 use serde_json::json;
 
 use super::run_args::PluginArgs;
+use crate::cli::error::{Context, Result, bail};
 use crate::pjrt::{
     self, Arg, Buffer, Candidate, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable, Holds,
     OptionValue, PACKAGES, Package, Plugin, SlotCoverage, Trust,
@@ -295,10 +295,9 @@ impl Product {
         };
         let result = product.execute()?.to_literal()?;
         let expected = Literal::new(&[m, n], &vec![k as f32; m * n]);
-        ensure!(
-            result == expected,
-            "a {m}x{k}x{n} product of ones is not {k} everywhere"
-        );
+        if result != expected {
+            bail!("a {m}x{k}x{n} product of ones is not {k} everywhere");
+        }
         Ok(product)
     }
 

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use hlo::Literal;
 use serde_json::json;
 
 use super::execution_args::ExecutionArgs;
 use super::run_args::{DeviceArgs, NetworkArgs};
 use crate::checkpoint::{self, Metadata};
+use crate::cli::error::{Result, bail};
 use crate::report::escape;
 use crate::train::inference::predict;
 
@@ -40,7 +40,7 @@ pub struct Args {
 ///
 /// # Errors
 /// A checkpoint, input or device that cannot be used, or an output that cannot be written.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool) -> Result<()> {
     super::check_output(&args.output)?;
     super::refuse_existing(&args.output, &args.output, args.overwrite)?;
     let path = checkpoint::resolve(&args.checkpoint)?;
@@ -64,7 +64,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
 }
 
 /// Reads the images of an input file.
-fn images(path: &std::path::Path) -> anyhow::Result<Literal> {
+fn images(path: &std::path::Path) -> Result<Literal> {
     let mut tensors = checkpoint::load(path)?.tensors;
     let names: Vec<String> = tensors.keys().cloned().collect();
     let name = match names.as_slice() {

@@ -7,6 +7,7 @@ use toml::{Table, Value};
 use models::Precision;
 
 use crate::checkpoint::{self, Metadata};
+use crate::cli::error::Result;
 use crate::config::{Error, Layers, Plan, preset_of};
 use crate::data::sets::{self, DataSet, ExampleSpec, Examples};
 use crate::data::{Split, folder, pipeline};
@@ -359,7 +360,7 @@ impl DeviceArgs {
     ///
     /// # Errors
     /// An unknown kind or engine, or a device that cannot be started.
-    pub fn open(&self) -> anyhow::Result<Device> {
+    pub fn open(&self) -> Result<Device> {
         let kind = self.on.device.as_deref().unwrap_or(DeviceKind::Cpu.name()).parse()?;
         let engine = self.engine.as_deref().map_or(Ok(EngineKind::default()), str::parse)?;
         Ok(Device::open_replicas(engine, kind, self.on.plugin.as_deref(), 1)?)
@@ -387,11 +388,7 @@ pub fn named_set(data: &str) -> crate::data::Result<(&'static DataSet, &str)> {
 ///
 /// # Errors
 /// Files that cannot be fetched or read.
-pub fn test_set(
-    (set, folder): (&DataSet, &str),
-    network: &Recognised,
-    skip_corrupt: usize,
-) -> anyhow::Result<Examples> {
+pub fn test_set((set, folder): (&DataSet, &str), network: &Recognised, skip_corrupt: usize) -> Result<Examples> {
     let (dims, classes) = (network.model.input_dims(), network.model.classes());
     let mut spec = match &network.run {
         Some(run) => run.example_spec(&dims, classes),
@@ -427,7 +424,7 @@ impl NetworkArgs {
     ///
     /// # Errors
     /// A checkpoint that cannot be read or whose network is unknown.
-    pub fn load(&self, path: &Path) -> anyhow::Result<(Recognised, Option<Metadata>)> {
+    pub fn load(&self, path: &Path) -> Result<(Recognised, Option<Metadata>)> {
         let checkpoint = checkpoint::load(path)?;
         let metadata = checkpoint.metadata.clone();
         let mut network = recognise(checkpoint, self.model.as_deref(), self.image_size)?;

@@ -3,14 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use super::Usage;
 use crate::checkpoint::sparse::{self, Arrays, Format};
 use crate::checkpoint::tf::{self, Bundle, Role};
 use crate::checkpoint::{self, Checkpoint, atomic};
+use crate::cli::error::{Error, Result, Usage};
 use crate::train::fold::fold;
 use crate::train::recognise::recognise;
 use crate::train::state::inference_specs;
@@ -60,7 +59,7 @@ pub struct Report {
 ///
 /// # Errors
 /// A checkpoint that cannot be read; an unknown network, if folding; or an output that cannot be written.
-pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> anyhow::Result<Report> {
+pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> Result<Report> {
     let Conversion { format, fold, strip } = conversion;
     refuse_input_as_output(input, output)?;
     let checkpoint = checkpoint::load(input)?;
@@ -112,14 +111,15 @@ pub(super) fn refuse_input_as_output(input: &Path, output: &Path) -> Result<(), 
 }
 
 /// Returns the arrays that inference needs, the folded normalisations, and the published size in bytes.
-fn folded(checkpoint: Checkpoint) -> anyhow::Result<(Arrays, Vec<String>, f64)> {
+fn folded(checkpoint: Checkpoint) -> Result<(Arrays, Vec<String>, f64)> {
     let path = checkpoint.path.clone();
     let network = recognise(checkpoint, None, None)?;
     let needs = network.model.declaration();
     let published_bytes = network.cost().sparse.total.published_bits / 8.0;
     let names = inference_specs(&needs).into_iter().map(|(name, _)| name);
     let mut arrays: Arrays = names.zip(network.weights).collect();
-    let folded = fold(&needs.layers, &mut arrays).map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
+    let folded =
+        fold(&needs.layers, &mut arrays).map_err(|reason| Error::failure(format!("{}: {reason}", path.display())))?;
     Ok((arrays, folded, published_bytes))
 }
 
@@ -134,7 +134,7 @@ pub fn safetensors(input: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// As [`convert`].
-pub fn convert_tensorflow(prefix: &Path, output: &Path, conversion: Conversion) -> anyhow::Result<Report> {
+pub fn convert_tensorflow(prefix: &Path, output: &Path, conversion: Conversion) -> Result<Report> {
     let bundle = Bundle::open(prefix)?;
     let numbers = bundle
         .variables()
@@ -153,7 +153,7 @@ pub fn convert_tensorflow(prefix: &Path, output: &Path, conversion: Conversion) 
 ///
 /// # Errors
 /// A file that cannot be read or written.
-pub fn complete(input: &Path, output: &Path) -> anyhow::Result<Option<NamedTempFile>> {
+pub fn complete(input: &Path, output: &Path) -> Result<Option<NamedTempFile>> {
     if !sparse::is_sparse(input)? {
         return Ok(None);
     }
@@ -163,10 +163,10 @@ pub fn complete(input: &Path, output: &Path) -> anyhow::Result<Option<NamedTempF
 }
 
 /// Creates a temporary file in the folder of an output.
-fn temporary(output: &Path) -> anyhow::Result<NamedTempFile> {
+fn temporary(output: &Path) -> Result<NamedTempFile> {
     let folder = atomic::folder(output);
     let file = tempfile::Builder::new().suffix(atomic::TEMPORARY).tempfile_in(folder);
-    file.map_err(|error| anyhow!("{}: not saved: {error}", output.display()))
+    file.map_err(|error| Error::failure(format!("{}: not saved: {error}", output.display())))
 }
 
 /// Whether both paths are the same existing file.
@@ -179,7 +179,7 @@ impl Report {
     ///
     /// # Errors
     /// As [`print`](super::print()).
-    pub fn print(&self, json: bool) -> anyhow::Result<()> {
+    pub fn print(&self, json: bool) -> Result<()> {
         if json {
             return super::print_json(self);
         }

@@ -3,6 +3,7 @@
 use super::process_args::ProcessArgs;
 use super::run_args::RunArgs;
 use crate::checkpoint::Mode;
+use crate::cli::error::{Error, Result};
 use crate::config::{Layers, Plan};
 use crate::processes::Group;
 use crate::report::table::{Style, Table};
@@ -34,7 +35,7 @@ pub struct Args {
 ///
 /// # Errors
 /// Anything that prevents the run from finishing.
-pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool, stop: &Stop) -> Result<()> {
     let plan = args.plan()?;
     plan.check_complete()?;
     plan.run.data.set.check(&plan.run.data.dir)?;
@@ -45,13 +46,13 @@ pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
     let Some(group) = group else { return done };
     // A process that stopped on a signal has not failed.
     let done = match done {
-        Err(error) if error.is::<super::Stopped>() => {
+        Err(error) if matches!(error, Error::Stopped(_)) => {
             group.end(None)?;
             return Err(error);
         }
         done => done,
     };
-    let failure = done.as_ref().err().map(|error| format!("{error:#}"));
+    let failure = done.as_ref().err().map(ToString::to_string);
     let ended = group.end(failure.as_deref());
     // Report the first error.
     done.and(ended.map_err(Into::into))
@@ -71,7 +72,7 @@ fn leave_on_signal(group: Arc<Group>) -> signals::Undone {
 }
 
 /// Trains. The process that writes the run folder prints the summary.
-fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool, stop: &Stop) -> anyhow::Result<()> {
+fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool, stop: &Stop) -> Result<()> {
     let mode = match (args.resume, args.overwrite) {
         (true, _) => Mode::Resume,
         (_, true) => Mode::Overwrite,
@@ -86,13 +87,13 @@ fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool, stop:
         tell(&summary, json)?;
     }
     match summary.interrupted {
-        true => Err(super::Stopped::by(stop).into()),
+        true => Err(Error::stopped(stop)),
         false => Ok(()),
     }
 }
 
 /// Prints the summary of a run.
-fn tell(summary: &Summary, json: bool) -> anyhow::Result<()> {
+fn tell(summary: &Summary, json: bool) -> Result<()> {
     if summary.interrupted {
         crate::report::note!(
             "stopped after {} iterations, saved in {}; go on with --resume",
@@ -160,7 +161,7 @@ fn own_sparsities(plan: &Plan) -> String {
 
 impl Args {
     /// Layers of the configuration. A resumed run uses its own, unless a preset or a file is given.
-    fn plan(&self) -> anyhow::Result<Plan> {
+    fn plan(&self) -> Result<Plan> {
         let asked = self.run.plan(self.run.layers()?)?;
         let stored = asked.output_dir.join("config.toml");
         if !self.resume || self.run.preset.is_some() || self.run.config.is_some() || !stored.is_file() {

@@ -69,6 +69,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Every error of a configuration is the user's.
+    pub fn is_usage(&self) -> bool {
+        true
+    }
+
     /// The same error with another origin.
     #[must_use]
     pub fn with_origin(mut self, new: String) -> Self {

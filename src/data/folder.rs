@@ -9,7 +9,8 @@ use super::records::{self, open_files};
 use super::sets::{self, DATA_SETS, DataSet, IMAGENET};
 use super::tfrecord::labelled::Labelled;
 use super::tfrecord::{Indexed, Options, Reader};
-use super::{Error, Result, Split, cores, parallel};
+use super::{Error, Result, Split, parallel};
+use crate::threads::cores;
 
 /// File with the list of classes next to the shards, in label order.
 pub const CLASSES_FILE: &str = "classes.txt";

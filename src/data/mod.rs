@@ -248,11 +248,6 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// 522 MiB.
 pub const MAX_SET_BYTES: u64 = 768 << 20;
 
-/// Number of processor cores of this machine.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// Formats names for a message: the first ones, and the total count.
 pub(crate) fn named(names: impl Iterator<Item = String>) -> String {
     const SHOWN: usize = 5;

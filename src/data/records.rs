@@ -13,8 +13,9 @@ use super::sets::ExampleSpec;
 use super::tfrecord::labelled::Labelled;
 use super::tfrecord::shards::{self, Role, Shards, file_name};
 use super::tfrecord::{self, Indexed, Problem, Record, Scratch};
-use super::{Error, Result, Split, cores, folder, named, parallel, stream};
+use super::{Error, Result, Split, folder, named, parallel, stream};
 use crate::report::escape;
+use crate::threads::cores;
 
 /// Number of examples in the published training and validation sets.
 pub const EXAMPLES: [usize; 2] = [1_281_167, 50_000];

@@ -87,5 +87,5 @@ unsafe extern "C" fn task(data: *mut c_void) {
 /// Threads that run at once on this machine. Asked for once: the answer takes reading of files.
 pub fn threads() -> usize {
     static THREADS: OnceLock<usize> = OnceLock::new();
-    *THREADS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+    *THREADS.get_or_init(crate::threads::cores)
 }

@@ -6,8 +6,8 @@ mod scores;
 
 pub use scores::score;
 
+use crate::threads::cores;
 use std::path::Path;
-use std::thread::available_parallelism;
 
 use cpu::{Network, Threads};
 use hlo::{DType, Literal};
@@ -76,7 +76,7 @@ impl SparsePredictor {
         )?;
         Ok(SparsePredictor {
             network: compile::compile(&graph, weights).map_err(refused)?,
-            threads: Threads::new(available_parallelism().map_or(1, usize::from)),
+            threads: Threads::new(cores()),
             preprocessing: network.preprocessing,
             dims: model.input_dims(),
             name: model.name().to_owned(),

@@ -9,22 +9,45 @@ pub mod units;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Prints a line to standard error, formatted as by `format!`, with control characters escaped ([`escape::text`]).
-/// Unlike `eprintln!` it does not panic if standard error is closed: a run continues and saves after its terminal is
-/// closed.
-macro_rules! note {
-    ($($message:tt)*) => {
-        $crate::report::write_note(format_args!($($message)*))
-    };
+/// Reports a line to the user, formatted as by `format!`. Library code reports through the facade [`log`]; the program shows the
+/// lines on standard error ([`show_log`]).
+pub(crate) use log::info as note;
+
+/// Shows reports on standard error, with control characters escaped ([`escape::text`]).
+struct Terminal;
+
+/// The crates of this program; others may log what no user asked for.
+const CRATES: [&str; 7] = ["rigl_xla", "pjrt", "cpu", "lowering", "models", "hlo", "sparse"];
+
+impl log::Log for Terminal {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        let name = metadata.target().split("::").next();
+        name.is_some_and(|name| CRATES.contains(&name))
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let message = record.args().to_string();
+            // A run continues and saves after its terminal is closed.
+            let _ = writeln!(std::io::stderr(), "{}", escape::text(&message));
+        }
+    }
+
+    fn flush(&self) {}
 }
-pub(crate) use note;
 
-/// Implements [`note`].
-pub(crate) fn write_note(message: std::fmt::Arguments<'_>) {
-    let message = message.to_string();
-    let _ = writeln!(std::io::stderr(), "{}", escape::text(&message));
+/// Shows what the library reports on standard error, with details if `verbose`.
+pub fn show_log(verbose: bool) {
+    let level = if verbose {
+        log::LevelFilter::Debug
+    } else {
+        log::LevelFilter::Info
+    };
+    // Another logger stays, if there is one.
+    if log::set_logger(&Terminal).is_ok() {
+        log::set_max_level(level);
+    }
 }
 
 /// Serialises a path as text; non-Unicode parts are replaced.
@@ -46,16 +69,9 @@ pub fn path_or_none<S: serde::Serializer>(of: &Option<PathBuf>, serializer: S) -
     }
 }
 
-static VERBOSE: AtomicBool = AtomicBool::new(false);
-
-/// Enables or disables [`detail`] (`-v`).
-pub fn set_verbose(verbose: bool) {
-    VERBOSE.store(verbose, Ordering::Relaxed);
-}
-
-/// Prints text to standard error if `-v` is set; otherwise the text is not computed.
+/// Reports a detail, shown with `-v`; otherwise the text is not computed.
 pub fn detail(text: impl FnOnce() -> String) {
-    if VERBOSE.load(Ordering::Relaxed) {
-        note!("{}", text().trim_end());
+    if log::log_enabled!(log::Level::Debug) {
+        log::debug!("{}", text().trim_end());
     }
 }

@@ -147,3 +147,15 @@ pub enum Error {
     #[error("the device gave no {0}")]
     Output(&'static str),
 }
+
+impl Error {
+    /// Whether flags or configuration are wrong.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Error::Config(config) => config.is_usage(),
+            Error::Data(data) => data.is_usage(),
+            Error::Device(engine) => engine.is_usage(),
+            _ => false,
+        }
+    }
+}

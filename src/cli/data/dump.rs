@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
 use hlo::{DType, Graph, Literal, Shape};
 use serde_json::json;
 
 use crate::checkpoint::{self, Metadata};
+use crate::cli::error::{Context, Result};
 use crate::cli::run_args::{StreamArgs, named_set};
 use crate::data::batches::BatchOrder;
 use crate::data::pipeline::{Order, Part, Source};
@@ -75,7 +75,7 @@ struct Dump {
 ///
 /// # Errors
 /// Examples that cannot be loaded, or an output that cannot be written.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool) -> Result<()> {
     crate::cli::check_output(&args.output)?;
     let (set, folder) = named_set(&args.data)?;
     let dims = args.dims(set);
@@ -142,7 +142,7 @@ impl Args {
         }
     }
 
-    fn whole(&self, set: &Dataset, n: usize) -> anyhow::Result<Dump> {
+    fn whole(&self, set: &Dataset, n: usize) -> Result<Dump> {
         let indices: Vec<usize> = match self.split() {
             Split::Train => {
                 let mut order = BatchOrder::new(set.len(), n, self.seed)?;
@@ -162,7 +162,7 @@ impl Args {
         })
     }
 
-    fn records(&self, records: &Arc<Records>, n: usize) -> anyhow::Result<Dump> {
+    fn records(&self, records: &Arc<Records>, n: usize) -> Result<Dump> {
         const BATCH: usize = 16;
         let batch = BATCH.min(n);
         let order = match self.split() {
@@ -201,7 +201,7 @@ impl Args {
     }
 
     /// Joins the images into one array, normalised if requested.
-    fn images(&self, set: &DataSet, image: &Shape, bytes: Vec<u8>) -> anyhow::Result<Literal> {
+    fn images(&self, set: &DataSet, image: &Shape, bytes: Vec<u8>) -> Result<Literal> {
         let n = bytes.len() / image.bytes();
         let of = |n: usize, dtype| Shape::new(dtype, [&[n][..], &image.dims[..]].concat());
         if !self.normalised {

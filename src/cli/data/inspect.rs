@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use anyhow::bail;
-
 use super::sheet;
+use crate::cli::error::{Result, bail};
 use crate::data::inspect::{self, Depth, Range, Set};
 use crate::data::{folder, named};
 use crate::report::escape;
@@ -38,9 +37,9 @@ pub struct Args {
 ///
 /// # Errors
 /// Files that cannot be read or a missing shard; after the report, damaged records or pictures.
-pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
+pub fn run(args: Args, json: bool) -> Result<()> {
     let depth = Depth {
-        threads: args.threads.unwrap_or_else(crate::data::cores),
+        threads: args.threads.unwrap_or_else(crate::threads::cores),
         records: args.records,
         decode: args.decode,
     };

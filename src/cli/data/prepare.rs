@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cli::{Stopped, Usage};
+use crate::cli::error::{Result, Usage};
 use crate::data::named;
 use crate::data::prepare::{Error, Plan, Request, Written};
 use crate::report::note;
@@ -64,8 +64,8 @@ label (from 0).";
 ///
 /// # Errors
 /// Sources that cannot be read or contradict each other, an existing folder, or I/O errors.
-pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
-    let threads = args.threads.unwrap_or_else(crate::data::cores);
+pub fn run(args: Args, json: bool, stop: &Stop) -> Result<()> {
+    let threads = args.threads.unwrap_or_else(crate::threads::cores);
     if threads == 0 {
         return Err(Usage("--threads 0: expected at least 1".into()).into());
     }
@@ -84,7 +84,7 @@ pub fn run(args: Args, json: bool, stop: &Stop) -> anyhow::Result<()> {
         match plan.write(&args.output, threads, stop, &|| progress.add()) {
             Err(Error::Stopped) => {
                 note!("stopped; nothing is left behind");
-                return Err(Stopped::by(stop).into());
+                return Err(crate::cli::Error::stopped(stop));
             }
             written => written?,
         }

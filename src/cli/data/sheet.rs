@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::Context;
-
 use crate::checkpoint::atomic;
+use crate::cli::error::{Context, Result};
 use crate::data::classes::Classes;
 use crate::data::inspect::{class_name, for_each};
 use crate::data::picture::{Format, Header};
@@ -26,7 +25,7 @@ figcaption { overflow-wrap: anywhere; }\n\
 ///
 /// # Errors
 /// Files that cannot be read, or I/O errors of the page.
-pub fn write(path: &Path, sets: &[Shards], classes: Option<&Classes>, pictures: usize) -> anyhow::Result<()> {
+pub fn write(path: &Path, sets: &[Shards], classes: Option<&Classes>, pictures: usize) -> Result<()> {
     let mut page = HEAD.to_owned();
     for set in sets {
         write!(page, "<h2>{}</h2>\n<section>\n", escaped(&set.name))?;
@@ -47,7 +46,7 @@ pub fn write(path: &Path, sets: &[Shards], classes: Option<&Classes>, pictures: 
         })?;
         page += "</section>\n";
     }
-    atomic::write(path, |out| out.write_all(page.as_bytes())).with_context(|| path.display().to_string())
+    atomic::write(path, |out| out.write_all(page.as_bytes())).context(path.display().to_string())
 }
 
 fn figure(labelled: &Labelled<'_>, class: &str, filename: &str) -> String {

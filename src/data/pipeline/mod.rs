@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 
 use hlo::{Literal, Shape};
 
-use super::{Result, cores};
+use super::Result;
+use crate::threads::cores;
 
 pub use order::{Order, Part};
 pub use workers::Pipeline;
