@@ -325,6 +325,61 @@ fn sizes_are_bounded_before_anything_is_allocated() {
     }
 }
 
+/// The start of a PNG: bits of a sample, type of colour (0 grey, 2 RGB, 3 palette, 6 RGB with alpha), whether interlaced.
+fn png_start([height, width]: [u32; 2], bits: u8, colour: u8, interlaced: bool) -> Vec<u8> {
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |name: &[u8], data: &[u8]| {
+        let sealed = [name, data].concat();
+        let mut sum = flate2::Crc::new();
+        sum.update(&sealed);
+        file.extend((data.len() as u32).to_be_bytes());
+        file.extend(sealed);
+        file.extend(sum.sum().to_be_bytes());
+    };
+    let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
+    chunk(
+        b"IHDR",
+        &[&size[..], &[bits, colour, 0, 0, u8::from(interlaced)]].concat(),
+    );
+    if colour == 3 {
+        chunk(b"PLTE", &[0, 0, 0]);
+    }
+    chunk(b"IDAT", &[]);
+    file
+}
+
+/// ImageNet's largest picture has 60 million pixels, but its one PNG is small.
+#[test]
+fn the_work_of_a_png_is_bounded() {
+    let whole = |size: [u32; 2], bits, colour| {
+        let bytes = png_start(size, bits, colour, bits == 16);
+        decoded(&bytes, Dct::Fast, window([0, 0, 1, 1])).unwrap_err()
+    };
+    for (size, bits, colour, found) in [
+        ([11_000, 11_000], 16, 0, 242_000_000),
+        ([8_000, 9_000], 8, 2, 216_000_000),
+        ([9_000, 8_000], 1, 3, 216_000_000),
+        ([6_000, 5_000], 16, 6, 240_000_000),
+    ] {
+        let [height, width] = size.map(|length| length as usize);
+        let want = Error::TooMuchUnpacked {
+            height,
+            width,
+            bytes: found,
+        };
+        assert_eq!(whole(size, bits, colour), want);
+    }
+    for (size, bits, colour) in [
+        ([6_700, 9_000], 8, 2),
+        ([10_000, 10_000], 16, 0),
+        ([6_600, 10_000], 1, 3),
+        ([5_000, 5_000], 16, 6),
+    ] {
+        let error = whole(size, bits, colour);
+        assert!(matches!(error, Error::TooFewBytes { .. }), "{error}");
+    }
+}
+
 #[test]
 fn antialiased_pictures_are_those_of_pillow_but_for_its_rounding() {
     const SIDE: usize = 40;

@@ -20,6 +20,9 @@ pub const LARGEST_DECODED: usize = 1 << 29;
 const MOST_SCANS: usize = 50;
 /// Maximum of scans times pixels; ImageNet's largest picture has 60 million pixels.
 const MOST_SCANNED: usize = 600_000_000;
+/// Maximum bytes of an unpacked PNG: 66 million pixels of 3 bytes, where ImageNet's largest picture has 60 million pixels.
+/// A PNG is decoded completely, whatever the window.
+const MOST_UNPACKED: usize = 200_000_000;
 
 const JPEG_START: &[u8] = &[0xff, 0xd8, 0xff];
 const PNG_START: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -52,6 +55,8 @@ pub enum Error {
          all of them"
     )]
     TooManyScans { height: usize, width: usize, scans: usize },
+    #[error("a PNG of {height} x {width} pixels, which unpacks to {bytes} bytes, expected at most {MOST_UNPACKED}")]
+    TooMuchUnpacked { height: usize, width: usize, bytes: usize },
     #[error("a picture of {height} x {width} pixels in {bytes} bytes, expected at least {expected} bytes for so many")]
     TooFewBytes {
         height: usize,
@@ -313,6 +318,7 @@ pub fn decode<E: From<Error>>(
         }),
         Format::Png => {
             let (reader, header) = png::open(bytes)?;
+            png::check(&reader)?;
             let window = chosen(header, pixels)?;
             Ok(png::read(reader, window, pixels)?)
         }

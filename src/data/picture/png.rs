@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use ::png::{ColorType, Decoder, DecodingError, Limits, Reader, Transformations};
 
-use super::{Error, Header, LARGEST_SAMPLES, Pixels, Result, Window};
+use super::{Error, Header, LARGEST_SAMPLES, MOST_UNPACKED, Pixels, Result, Window};
 
 type Open<'a> = Reader<Cursor<&'a [u8]>>;
 
@@ -24,6 +24,17 @@ pub(super) fn open(bytes: &[u8]) -> Result<(Open<'_>, Header)> {
         components: reader.output_color_type().0.samples(),
     };
     Ok((reader, header))
+}
+
+/// Checks the limit on decoding time: bytes in the file, before compression, or of the decoded picture, whichever are more.
+pub(super) fn check(reader: &Open<'_>) -> Result<()> {
+    let info = reader.info();
+    let (height, width) = (info.height as usize, info.width as usize);
+    let each = info.bytes_per_pixel().max(reader.output_color_type().0.samples());
+    match height.saturating_mul(width).saturating_mul(each) {
+        bytes if bytes > MOST_UNPACKED => Err(Error::TooMuchUnpacked { height, width, bytes }),
+        _ => Ok(()),
+    }
 }
 
 /// Reads the pixels of a window, which must lie within the picture.
