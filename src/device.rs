@@ -1,9 +1,9 @@
 //! Devices ready to run graphs.
 
 use crate::config::Plan;
+use crate::distributed::{self, Group};
 use crate::engine::{self, Arg, Buffer, Engine, EngineKind, Pjrt, Program, Result};
 use crate::pjrt::{DeviceKind, Profiler};
-use crate::processes::{self, Group};
 use hlo::{Alias, Computation, Literal};
 use std::ops::Range;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ impl Device {
     ///
     /// # Errors
     /// What keeps the processes from telling each other.
-    pub fn sums(&self, own: &[usize]) -> processes::Result<Vec<usize>> {
+    pub fn sums(&self, own: &[usize]) -> distributed::Result<Vec<usize>> {
         match &self.group {
             Some(group) => group.sums(own),
             None => Ok(own.to_vec()),

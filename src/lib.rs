@@ -1,7 +1,9 @@
 //! Sparse training as compiled XLA programs: the library behind the program `rigl-xla`.
 //!
 //! * [`config`], [`data`], [`train`], [`checkpoint`]: a run from its configuration to its files.
-//! * [`pjrt`], [`engine`], [`device`], [`processes`]: what executes programs.
+//! * [`pjrt`], [`engine`], [`device`]: compiles and executes programs.
+//! * [`distributed`]: several processes.
+//! * [`host_functions`]: functions that compiled programs call on the CPU.
 //! * [`prediction`]: sparse networks on the CPU, without a plugin.
 //! * [`cost`], [`aot`]: what a network costs, here and on devices that are not here.
 //!
@@ -22,14 +24,15 @@ pub mod config;
 pub mod cost;
 pub mod data;
 pub mod device;
+pub mod distributed;
 pub mod engine;
 pub mod files;
+pub mod host_functions;
+pub mod huge_pages;
 pub mod named;
 pub mod optimizer;
-pub mod pages;
 pub mod pjrt;
 pub mod prediction;
-pub mod processes;
 pub mod programs;
 pub mod report;
 mod scratch;

@@ -4,6 +4,7 @@
 use hlo::{Computation, Graph, Literal, Op, Padding, Tensor, grad};
 use lowering::{ConvForm, ConvLowering, DirectConvolution, Target, lower, lower_convolutions, prepare};
 use rigl_xla::engine::options;
+use rigl_xla::host_functions::register;
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
 use sparse::rng;
 
@@ -67,8 +68,8 @@ fn run(client: &Client, computation: &Computation, inputs: &[Literal]) -> Vec<Li
 fn every_form_matches_the_operator() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
-    let kernels = plugin.kernels().unwrap();
-    assert!(kernels.is_some_and(|name| name.starts_with("oneDNN 3.")));
+    let onednn = register(plugin).unwrap();
+    assert!(onednn.is_some_and(|name| name.starts_with("oneDNN 3.")));
     for row in &TABLE {
         let (built, inputs) = passes(row);
         let want = run(&client, &built, &inputs);
@@ -114,7 +115,7 @@ fn run_prepared(client: &Client, computation: &Computation, inputs: &[Literal]) 
 fn packed_kernels_give_identical_results() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
-    assert!(plugin.kernels().unwrap().is_some());
+    assert!(register(plugin).unwrap().is_some());
     let mut reordered = 0;
     // Kernels that the library pads on some processors.
     let wide = [128, 512].map(|filters| ([1, 28, 28, 128], [1, 1, 128, filters], 1, Padding::Same, 1));
@@ -144,7 +145,7 @@ fn packed_kernels_give_identical_results() {
 fn max_pooling_and_its_gradient_are_bit_identical() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
-    assert!(plugin.kernels().unwrap().is_some());
+    assert!(register(plugin).unwrap().is_some());
     let dims = [3, 7, 6, 5];
     let values: Vec<f32> = (0..dims.iter().product())
         .map(|i: usize| match (i * 7919) % 11 {
@@ -199,7 +200,7 @@ fn max_pooling_and_its_gradient_are_bit_identical() {
 fn column_sums_match_the_operator() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
-    assert!(plugin.kernels().unwrap().is_some());
+    assert!(register(plugin).unwrap().is_some());
     let mut stream = rng::stream(0, "sums_of_columns", "", 0);
     for dims in [[64, 16, 16, 24], [9, 7, 7, 512], [33, 1, 1, 2000]] {
         let mut values = |dims: &[usize], mean: f32| {

@@ -11,6 +11,7 @@ use models::layers::BatchNorm;
 use models::layers::sparse::{SparseKernel, Wanted, blocked, mask_key};
 use models::{Init, Mode, Net};
 use rigl_xla::engine::options;
+use rigl_xla::host_functions::register;
 use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
 use serde_json::Value;
 use sparse::rng;
@@ -117,7 +118,7 @@ fn passes(case: &Case) -> (Computation, Vec<Literal>) {
 fn sparse_layers_have_the_numbers_of_masked_ones() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
-    plugin.kernels().unwrap().unwrap();
+    register(plugin).unwrap().unwrap();
     for (number, case) in CASES.iter().enumerate() {
         let (built, inputs) = passes(case);
         let sparse = lower(&built, Target::CpuWithHostFunctions).unwrap();
@@ -145,7 +146,7 @@ fn sparse_layers_have_the_numbers_of_masked_ones() {
 fn normalisation_of_blocked_images_is_that_of_images() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
-    plugin.kernels().unwrap().unwrap();
+    register(plugin).unwrap().unwrap();
     let dims = [32, 5, 6, 19];
     let mut stream = rng::stream(2, "sparse_execution", "", 0);
     let mut values = |dims: &[usize]| {

@@ -14,6 +14,7 @@ use lowering::{ConvFacts, ConvForm, ConvLowering, Grouping, Target, lower, lower
 use models::layers::cross_entropy;
 use models::{Mode, Model, Net, Options};
 use rigl_xla::engine::{Pjrt, options};
+use rigl_xla::host_functions::register;
 use rigl_xla::pjrt::{Arg, Buffer, DeviceKind, Executable};
 use serde_json::json;
 use sparse::rng;
@@ -323,11 +324,7 @@ fn main() -> anyhow::Result<()> {
     let batch = batch.parse().context(usage)?;
     let model = Options::new(network.as_str(), false).build()?;
     let device = Pjrt::open(DeviceKind::Cpu, None, 1)?;
-    device
-        .client
-        .plugin()
-        .kernels()?
-        .context("no library of convolutions")?;
+    register(device.client.plugin())?.context("oneDNN is not available")?;
     match what.as_str() {
         "layers" => layers(&device, &*model, batch),
         "prepared" => prepared(&device, &*model, batch),

@@ -262,7 +262,7 @@ fn turn(mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
 }
 
 fn main() -> anyhow::Result<()> {
-    rigl_xla::pages::ask_for_huge();
+    rigl_xla::huge_pages::enable();
     // Cargo adds `--bench`.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let [what, preset, batch, steps, values @ ..] = &args[..] else {

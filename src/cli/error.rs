@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::signals::{self, Stop};
-use crate::{aot, checkpoint, config, data, engine, pjrt, processes, train};
+use crate::{aot, checkpoint, config, data, distributed, engine, host_functions, pjrt, train};
 
 /// Results of commands.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -126,9 +126,10 @@ know_their_kind!(
     aot::Error,
     config::Error,
     data::Error,
+    distributed::Error,
     engine::Error,
+    host_functions::Error,
     pjrt::Error,
-    processes::Error,
     train::Error,
 );
 failures!(

@@ -89,7 +89,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
     if cli.command.computes() {
-        crate::pages::ask_for_huge();
+        crate::huge_pages::enable();
     }
     crate::report::show_log(cli.verbose);
     let done = signals::watch()

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::run_args::PluginArgs;
 use crate::cli::error::{Context, Result, bail};
+use crate::host_functions;
 use crate::pjrt::{
     self, Arg, Buffer, Candidate, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable, Holds,
     OptionValue, PACKAGES, Package, Plugin, SlotCoverage, Trust,
@@ -70,7 +71,7 @@ fn list(json: bool) -> Result<()> {
                 .iter()
                 .find(|c| c.package == Some(package.name))
                 .map(|c| c.path.clone()),
-            Holds::Kernels | Holds::Program => pjrt::cached(package, Trust::Stamp)?,
+            Holds::HostFunctions | Holds::Program => pjrt::cached(package, Trust::Stamp)?,
         };
         let path = path.map(|path| path.display().to_string());
         let default = Package::of(package.device)
@@ -109,8 +110,8 @@ struct Findings {
     api_version: (i32, i32),
     coverage: SlotCoverage,
     extensions: Vec<String>,
-    /// Library that computes convolutions in CPU programs, if not the plugin.
-    kernels: Option<String>,
+    /// Library that computes convolutions in CPU programs; absent if the plugin compiles them.
+    host_functions: Option<String>,
     attributes: BTreeMap<String, OptionValue>,
     platform: String,
     platform_version: String,
@@ -132,7 +133,7 @@ struct Timings {
 
 fn doctor(device: DeviceKind, explicit: Option<&str>, json: bool) -> Result<()> {
     let search = pjrt::search(device, explicit, Trust::Nothing)?;
-    for package in PACKAGES.iter().filter(|package| package.holds == Holds::Kernels) {
+    for package in PACKAGES.iter().filter(|package| package.holds == Holds::HostFunctions) {
         // A damaged plugin is noted here and then downloaded again.
         pjrt::cached(package, Trust::Nothing)?;
     }
@@ -166,8 +167,8 @@ fn examine(
         api_version: plugin.api_version(),
         coverage: plugin.coverage(),
         extensions: plugin.extensions(),
-        kernels: match device {
-            DeviceKind::Cpu => plugin.kernels()?,
+        host_functions: match device {
+            DeviceKind::Cpu => host_functions::register(plugin)?,
             _ => None,
         },
         attributes: plugin.attributes()?,
@@ -219,8 +220,8 @@ fn text_of(found: &Findings) -> Result<String> {
     }
     writeln!(out, "extensions  {}", found.extensions.join(", "))?;
     if found.device == DeviceKind::Cpu {
-        let kernels = found.kernels.as_deref().unwrap_or("the plugin's own");
-        writeln!(out, "kernels     {kernels}")?;
+        let library = found.host_functions.as_deref().unwrap_or("none");
+        writeln!(out, "host calls  {library}")?;
     }
     for (name, value) in &found.attributes {
         writeln!(out, "attribute   {name} = {value}")?;

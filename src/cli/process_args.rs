@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Plan;
-use crate::processes::{Error, Group, Membership, Result};
+use crate::distributed::{Error, Group, Membership, Result};
 
 /// Identity of this process, and discovery of the others.
 #[derive(clap::Args, Clone, Debug)]

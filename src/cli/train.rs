@@ -5,7 +5,7 @@ use super::run_args::RunArgs;
 use crate::checkpoint::Mode;
 use crate::cli::error::{Error, Result};
 use crate::config::{Layers, Plan};
-use crate::processes::Group;
+use crate::distributed::Group;
 use crate::report::table::{Style, Table};
 use crate::signals::{self, Stop};
 use crate::train::{self, Summary, profile::Profile};

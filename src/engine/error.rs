@@ -1,4 +1,4 @@
-//! What can go wrong between this program and an engine.
+//! Errors of engines.
 
 use super::EngineKind;
 use crate::pjrt::{self, DeviceKind};
@@ -10,10 +10,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Failures of engines and of the choice of one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The plugin's or its device's.
+    /// A failure of the plugin or its device.
     #[error(transparent)]
     Pjrt(#[from] pjrt::Error),
-    /// The interpreter's, or a graph that cannot be rewritten for the device.
+    /// A failure of the host functions.
+    #[error(transparent)]
+    HostFunctions(#[from] crate::host_functions::Error),
+    /// A failure of the interpreter, or of lowering.
     #[error(transparent)]
     Graph(#[from] hlo::Error),
     /// No such engine.
@@ -25,16 +28,16 @@ pub enum Error {
          the C++ library xla_extension in the folder that XLA_EXTENSION_DIR names, a C++ compiler and libclang"
     )]
     NotBuilt,
-    /// What the processes that share devices do not agree on.
+    /// A failure of the other processes.
     #[error(transparent)]
-    Processes(#[from] crate::processes::Error),
-    /// Several processes, and an engine that knows of no others.
+    Distributed(#[from] crate::distributed::Error),
+    /// Several processes with an engine that supports one.
     #[error("engine {engine} runs in one process; expected engine pjrt where --num-processes is above 1")]
     OneProcess {
         /// The engine.
         engine: EngineKind,
     },
-    /// A plugin for an engine that has none.
+    /// A plugin given for an engine that has none.
     #[error("engine {engine}: the plugin '{plugin}' was given; expected none, or engine pjrt")]
     Plugin {
         /// The engine.
@@ -42,30 +45,30 @@ pub enum Error {
         /// The plugin as given.
         plugin: String,
     },
-    /// Another device than the only one that the interpreter is for.
+    /// A device other than the CPU for the interpreter.
     #[error("engine interpreter: the device is {device}; expected cpu")]
     NotTheCpu {
         /// The kind of device.
         device: DeviceKind,
     },
-    /// A command that only plugins can serve.
+    /// A command that needs a plugin.
     #[error("{what} comes from a PJRT plugin, and engine {engine} was asked for; expected engine pjrt")]
     OnlyPjrt {
-        /// What was to be done.
+        /// The command's result.
         what: &'static str,
         /// The engine.
         engine: EngineKind,
     },
-    /// Compiler options that the crate `xla` cannot pass on, and that are not in the environment.
+    /// Compiler options that must be in the environment, because the crate `xla` cannot pass them on.
     #[error(
         "engine xla: XLA_FLAGS is '{found}', without {missing}; expected XLA_FLAGS='{expected}' in the environment"
     )]
     Flags {
         /// The variable's value.
         found: String,
-        /// What it lacks.
+        /// The missing options.
         missing: String,
-        /// A value that lacks nothing.
+        /// The complete value.
         expected: String,
     },
     /// The C++ extension returned an error.
@@ -73,10 +76,10 @@ pub enum Error {
     Extension {
         /// The function of the crate `xla`.
         call: &'static str,
-        /// The library's own text.
+        /// The message of the library.
         message: String,
     },
-    /// An argument that is to stay, for a parameter whose memory becomes a result's.
+    /// An argument to keep, for a parameter that is donated.
     #[error("{program}: argument {index} is to be kept, but the program takes its memory; expected it to be donated")]
     Kept {
         /// Name of the program.
@@ -90,11 +93,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// True for what the user got wrong, as against an engine that does not work.
+    /// Whether the user made the error, rather than the engine.
     pub fn is_usage(&self) -> bool {
         match self {
-            Error::Pjrt(device) => device.is_usage(),
-            Error::Processes(processes) => processes.is_usage(),
+            Error::Pjrt(error) => error.is_usage(),
+            Error::HostFunctions(error) => error.is_usage(),
+            Error::Distributed(error) => error.is_usage(),
             Error::OneProcess { .. }
             | Error::Unknown(_)
             | Error::NotBuilt

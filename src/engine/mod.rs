@@ -3,6 +3,7 @@
 //! Training, evaluation and prediction know no more of an engine than this trait: PJRT plugins over [`crate::pjrt`], the
 //! C++ extension of the crate `xla`, or the reference interpreter of [`hlo`].
 
+mod device_assignment;
 mod error;
 #[cfg(feature = "xla-extension")]
 mod extension;
@@ -10,7 +11,6 @@ mod extension;
 mod extension_input;
 mod interpreter;
 mod kind;
-mod places;
 mod plugin;
 
 pub use error::{Error, Result};

@@ -1,11 +1,12 @@
 //! The engine that PJRT plugins are: plugin, client and the cache of compiled programs.
 
-use super::places::{assigned, in_order};
+use super::device_assignment::{assign, check_order};
 use super::{Arg, Array, Buffer, Engine, Program, Reading, Result, erased, own};
+use crate::distributed::Group;
+use crate::host_functions;
 use crate::pjrt::{
     self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
 };
-use crate::processes::Group;
 use crate::report::{self, note};
 use hlo::{Alias, Computation, Literal};
 use lowering::{Prepared, Target, lower, prepare};
@@ -43,7 +44,11 @@ impl Pjrt {
         report::detail(|| format!("plugin {} ready in {:.2?}", plugin.path().display(), started.elapsed()));
         Ok(Pjrt {
             kind,
-            ids: client.own_places()?.into_iter().map(|place| place.id).collect(),
+            ids: client
+                .addressable_devices()?
+                .into_iter()
+                .map(|place| place.id)
+                .collect(),
             client,
             cache: Cache::open().inspect_err(|e| note!("no compile cache: {e}")).ok(),
         })
@@ -64,9 +69,9 @@ impl Pjrt {
         }
         let store = Arc::clone(group) as Arc<dyn pjrt::KeyValueStore>;
         let client = plugin.client(&options.in_group(kind, pjrt::Group { process, count, store }))?;
-        let (platform, all, found) = (client.platform_name()?, client.all_places()?, client.process()?);
-        let ids = assigned(&platform, &all, found, (process, count), each)?;
-        in_order(&ids[each * process..][..each], &client.own_places()?)?;
+        let (platform, all, found) = (client.platform_name()?, client.global_devices()?, client.process()?);
+        let ids = assign(&platform, &all, found, (process, count), each)?;
+        check_order(&ids[each * process..][..each], &client.addressable_devices()?)?;
         Ok(Pjrt {
             kind,
             client,
@@ -80,12 +85,7 @@ impl Pjrt {
     ///
     /// # Errors
     /// The compiler's.
-    pub fn executable(
-        &self,
-        computation: &Computation,
-        aliases: &[Alias],
-        replicas: usize,
-    ) -> pjrt::Result<Executable> {
+    pub fn executable(&self, computation: &Computation, aliases: &[Alias], replicas: usize) -> Result<Executable> {
         self.lowered_executable(&lower(computation, self.target(computation)?)?, aliases, replicas)
     }
 
@@ -93,7 +93,7 @@ impl Pjrt {
     ///
     /// # Errors
     /// As when the user names a library of convolutions that is none.
-    pub fn prepared(&self, computation: &Computation, fixed: usize) -> pjrt::Result<Prepared> {
+    pub fn prepared(&self, computation: &Computation, fixed: usize) -> Result<Prepared> {
         Ok(prepare(&lower(computation, self.target(computation)?)?, fixed)?)
     }
 
@@ -106,12 +106,12 @@ impl Pjrt {
         computation: &Computation,
         aliases: &[Alias],
         replicas: usize,
-    ) -> pjrt::Result<Executable> {
+    ) -> Result<Executable> {
         let started = Instant::now();
         let bytes = in_format(computation, aliases)?;
         let options = self.options(replicas);
         let Some(cache) = &self.cache else {
-            return self.client.compile(&bytes, &options);
+            return Ok(self.client.compile(&bytes, &options)?);
         };
         let (executable, outcome) = self.client.compile_cached(cache, &bytes, &options)?;
         let name = &computation.name;
@@ -126,14 +126,16 @@ impl Pjrt {
         Ok(executable)
     }
 
-    /// What a graph is rewritten for. The library of convolutions is looked for, or fetched, only where there is one to compute.
-    fn target(&self, computation: &Computation) -> pjrt::Result<Target> {
+    /// The target that a graph is lowered for. Host functions are registered, and oneDNN is fetched, only if the graph uses them.
+    fn target(&self, computation: &Computation) -> Result<Target> {
         let calls = has_convolutions(computation) || computation.calls_host();
         let called = self.kind == DeviceKind::Cpu && calls && format() != STABLEHLO;
-        Ok(match called && self.client.plugin().kernels()?.is_some() {
-            true => Target::CpuWithHostFunctions,
-            false => target(self.kind),
-        })
+        Ok(
+            match called && host_functions::register(self.client.plugin())?.is_some() {
+                true => Target::CpuWithHostFunctions,
+                false => target(self.kind),
+            },
+        )
     }
 
     fn options(&self, replicas: usize) -> CompileOptions {

@@ -173,7 +173,7 @@ fn processor() -> String {
             .any(|key| line.starts_with(key))
     };
     let lines: Vec<&str> = first.lines().filter(stable).collect();
-    let cores = super::share::threads();
+    let cores = crate::threads::cores();
     format!("{} {cores}\n{}", std::env::consts::ARCH, lines.join("\n"))
 }
 

@@ -38,12 +38,12 @@ impl std::fmt::Debug for Group {
     }
 }
 
-/// Where a device is.
+/// A device of any process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The plugin's id of the device, unique over all processes.
+pub struct GlobalDevice {
+    /// Id of the device, unique over all processes.
     pub id: i64,
-    /// Process that may use it.
+    /// Process that can use it.
     pub process: usize,
 }
 
@@ -155,7 +155,7 @@ impl Client {
     pub(super) fn new(plugin: Plugin, options: &ClientOptions) -> Result<Client> {
         let api = plugin.api();
         let devices = options.cpu_device_count.unwrap_or(1);
-        Error::unless_threads("XLA", 4 * super::share::threads() + 2 * devices + 8)?;
+        Error::unless_threads("XLA", 4 * crate::threads::cores() + 2 * devices + 8)?;
         let bridge = options
             .group
             .as_ref()
@@ -263,15 +263,19 @@ impl Client {
     ///
     /// # Errors
     /// When the plugin fails to answer.
-    pub fn own_places(&self) -> Result<Vec<Place>> {
-        self.0.devices.iter().map(|&device| self.place(device)).collect()
+    pub fn addressable_devices(&self) -> Result<Vec<GlobalDevice>> {
+        self.0
+            .devices
+            .iter()
+            .map(|&device| self.global_device(device))
+            .collect()
     }
 
     /// The devices of all processes.
     ///
     /// # Errors
     /// When the plugin fails to answer.
-    pub fn all_places(&self) -> Result<Vec<Place>> {
+    pub fn global_devices(&self) -> Result<Vec<GlobalDevice>> {
         let mut args = PJRT_Client_Devices_Args {
             client: self.0.raw,
             ..new()
@@ -284,7 +288,7 @@ impl Client {
                 n => std::slice::from_raw_parts(args.devices, n),
             }
         };
-        all.iter().map(|&device| self.place(device)).collect()
+        all.iter().map(|&device| self.global_device(device)).collect()
     }
 
     /// A device's description and its id.
@@ -304,7 +308,7 @@ impl Client {
         }
     }
 
-    fn place(&self, device: *mut PJRT_Device) -> Result<Place> {
+    fn global_device(&self, device: *mut PJRT_Device) -> Result<GlobalDevice> {
         let (device_description, id) = self.described(device)?;
         // SAFETY: the device belongs to the living client, and the description to the device.
         unsafe {
@@ -313,7 +317,7 @@ impl Client {
                 ..new()
             };
             self.0.api.call(&mut process)?;
-            Ok(Place {
+            Ok(GlobalDevice {
                 id: i64::from(id),
                 process: number(process.process_index),
             })

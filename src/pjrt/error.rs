@@ -23,16 +23,6 @@ pub enum Error {
         /// The file's first bytes or the system loader's words.
         reason: String,
     },
-    /// What the user named for convolutions is not the library for them.
-    #[error("{variable}={path}: not oneDNN 3: {reason}; expected the path of its shared library, or off")]
-    NotKernels {
-        /// The environment variable that says so.
-        variable: &'static str,
-        /// Its value.
-        path: PathBuf,
-        /// The system loader's words, or what it is instead.
-        reason: String,
-    },
     /// The file is a shared library, but not a whole one.
     #[error(
         "PJRT plugin {path}: damaged: {found}, expected {expected}; delete it and run `rigl-xla plugin fetch` again"
@@ -251,8 +241,8 @@ impl Error {
         move |source| Error::Io { path, source }
     }
 
-    /// Makes sure that a library gets the threads that it starts.
-    pub(super) fn unless_threads(library: &'static str, needed: usize) -> Result<()> {
+    /// Fails unless a library can start `needed` threads.
+    pub(crate) fn unless_threads(library: &'static str, needed: usize) -> Result<()> {
         crate::threads::probe(needed).map_err(|(found, source)| Error::Threads {
             library,
             needed,

@@ -30,7 +30,7 @@ pub(super) fn fetch_for(package: &Package, purpose: Purpose) -> Result<PathBuf> 
     }
     let what = match package.holds {
         Holds::Program => package.holds.to_string(),
-        Holds::Plugin | Holds::Kernels => format!("{} {}", package.device, package.holds),
+        Holds::Plugin | Holds::HostFunctions => format!("{} {}", package.device, package.holds),
     };
     crate::report::note!(
         "fetching the {what}: {} (once, into {})",
@@ -44,7 +44,7 @@ pub(super) fn fetch_for(package: &Package, purpose: Purpose) -> Result<PathBuf> 
     std::fs::create_dir(&made).map_err(Error::io(&made))?;
     match package.holds {
         Holds::Plugin | Holds::Program => install(package, purpose, &scratch, &made)?,
-        Holds::Kernels => unpack(package, &scratch, &made)?,
+        Holds::HostFunctions => unpack(package, &scratch, &made)?,
     }
     let arrived = made.join(package.library);
     if !arrived.exists() {
@@ -157,7 +157,7 @@ fn failure(package: &Package, reason: String) -> Error {
         .map_or_else(|_| String::new(), |dir| format!(" --target {}", dir.display()));
     let command = match package.holds {
         Holds::Plugin | Holds::Program => format!("python3 -m pip install {}{needs}{target}", package.requirement()),
-        Holds::Kernels => format!("rigl-xla plugin fetch {}", package.name),
+        Holds::HostFunctions => format!("rigl-xla plugin fetch {}", package.name),
     };
     Error::Fetch {
         package: package.requirement(),

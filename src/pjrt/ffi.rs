@@ -336,11 +336,11 @@ fn array<T: Element>(values: &Values, index: usize) -> Option<(*mut T, usize)> {
     (array.dtype == T::TYPE && !array.data.is_null()).then_some((array.data.cast(), len))
 }
 
-/// What a [`Handler`] does: answers what XLA asks about it, else does `work`.
+/// Body of a [`Handler`]: answers metadata queries, runs `work` for calls.
 ///
 /// # Safety
 /// `frame` must be what XLA called the handler with.
-pub unsafe fn answer(frame: *mut CallFrame, work: fn(&Call<'_>) -> std::result::Result<(), String>) -> *mut c_void {
+pub unsafe fn handle(frame: *mut CallFrame, work: fn(&Call<'_>) -> std::result::Result<(), String>) -> *mut c_void {
     // SAFETY: XLA calls with a frame, whose functions live as long as the plugin.
     let (frame, functions) = unsafe { (&*frame, &*(*frame).api) };
     // SAFETY: a null or valid extension; one of this type is that struct, and its version is to be filled in.
@@ -373,12 +373,11 @@ pub unsafe fn answer(frame: *mut CallFrame, work: fn(&Call<'_>) -> std::result::
     unsafe { create(&raw mut args) }
 }
 
-/// Offers a function to the programs that a plugin for this processor compiles; false where the plugin has no interface for
-/// it.
+/// Registers a function for programs compiled for the host's processor. Returns false if the plugin has no interface for it.
 ///
 /// # Errors
-/// The plugin's.
-pub fn offer(api: &Api, name: &str, handler: Handler) -> Result<bool> {
+/// If the plugin refuses the function.
+pub fn register(api: &Api, name: &str, handler: Handler) -> Result<bool> {
     let Some(node) = api.extension(PJRT_Extension_Type_FFI) else {
         return Ok(false);
     };

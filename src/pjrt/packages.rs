@@ -53,12 +53,12 @@ impl FromStr for DeviceKind {
 
 /// What a package is fetched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Holds {
     /// A PJRT plugin.
     Plugin,
-    /// A library whose functions compiled programs call.
-    Kernels,
+    /// A library of functions that compiled programs call.
+    HostFunctions,
     /// A helper program ([`crate::programs`]).
     Program,
 }
@@ -67,7 +67,7 @@ impl std::fmt::Display for Holds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Holds::Plugin => "plugin",
-            Holds::Kernels => "kernels",
+            Holds::HostFunctions => "host functions",
             Holds::Program => "program",
         })
     }
@@ -185,7 +185,7 @@ pub const PACKAGES: &[Package] = &[
     Package {
         name: "onednn-cpu-gomp",
         device: DeviceKind::Cpu,
-        holds: Holds::Kernels,
+        holds: Holds::HostFunctions,
         version: "2023.2.0",
         library: "onednn_cpu_gomp-2023.2.0.data/data/lib/libdnnl.so.3",
         bytes: Some(54_569_528),

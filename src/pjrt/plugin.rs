@@ -16,7 +16,7 @@ use super::api::{Api, OptionValue, new, read_named_values};
 use super::client::{Client, ClientOptions};
 use super::elf;
 use super::error::{Error, Result};
-use super::kernels;
+use super::ffi;
 
 /// Lowest minor version of the C API (major 0) that is accepted: 0.57 reordered the table.
 pub const MINIMUM_MINOR: i32 = 58;
@@ -31,7 +31,6 @@ struct Loaded {
     api: Api,
     _library: ManuallyDrop<Library>,
     fingerprint: OnceLock<String>,
-    kernels: Mutex<Option<Option<String>>>,
 }
 
 /// Which functions of our header's table a plugin offers.
@@ -121,7 +120,6 @@ impl Plugin {
             api,
             _library: library,
             fingerprint: OnceLock::new(),
-            kernels: Mutex::default(),
         };
         Ok(Plugin(Box::leak(Box::new(loaded))))
     }
@@ -153,18 +151,16 @@ impl Plugin {
         Ok(self.0.fingerprint.get().map_or("", String::as_str))
     }
 
-    /// What computes [`lowering::DIRECT_CONVOLUTION`] in this plugin's programs for the processor; `None` where nothing does. Found,
-    /// or fetched, when it is first asked for.
+    /// Lets programs compiled for the host's processor call `handler` by `name`. Returns false if the plugin has no interface
+    /// for such calls.
     ///
     /// # Errors
-    /// As when the user names a library that is none.
-    pub fn kernels(&self) -> Result<Option<String>> {
-        let mut known = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernels) = &*known {
-            return Ok(kernels.clone());
-        }
-        let kernels = kernels::offer(&self.0.api)?;
-        Ok(known.insert(kernels).clone())
+    /// If the plugin refuses the function.
+    ///
+    /// # Safety
+    /// `handler` must be sound for every call frame that XLA passes.
+    pub(crate) unsafe fn register_host_function(&self, name: &str, handler: ffi::Handler) -> Result<bool> {
+        ffi::register(&self.0.api, name, handler)
     }
 
     /// What the plugin says of itself, such as `stablehlo_current_version`; empty where it says nothing.
@@ -231,14 +227,14 @@ impl std::fmt::Debug for Plugin {
 /// Keeps XLA's informational log lines off standard error, unless the user asks for them.
 const QUIET: (&str, &str) = ("TF_CPP_MIN_LOG_LEVEL", "1");
 
-/// Threads of kernels ([`Plugin::kernels`]) that wait for work do so awake for some ten microseconds, about what lies between
-/// two small convolutions, and then leave the processor to those of XLA: a WideResNet's prediction of one picture took 1.5
-/// times as long where they slept at once. More rounds change nothing, as XLA calls from several threads, each with helpers of
-/// its own, and GCC's runtime allows 1000 where those are more than the cores.
+/// OpenMP threads of host functions spin for about ten microseconds before they sleep, about the time between two small
+/// convolutions. If they sleep at once, the prediction of one picture by a WideResNet takes 1.5 times as long. More spinning
+/// has no effect: XLA calls from several threads, each with its own helpers, and GCC's runtime limits spinning to 1000 rounds
+/// if there are more threads than cores.
 const WAITING: [(&str, &str); 2] = [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "1000")];
 
-/// What libtpu is told on a machine without TPUs: to ask no metadata server, what that would have answered (of any
-/// machine: it does not decide what is compiled for), to mind no other process, and to keep its log to itself.
+/// Settings for libtpu on a machine without TPUs: no query of the metadata server, but a fixed answer (it does not affect
+/// compilation); no lock against other processes; no log output.
 const WITHOUT_TPU: [(&str, &str); 8] = [
     ("TPU_SKIP_MDS_QUERY", "1"),
     ("TPU_WORKER_HOSTNAMES", "localhost"),

@@ -1,6 +1,6 @@
 //! What can end a run early.
 
-use crate::{checkpoint, config, data, engine, processes};
+use crate::{checkpoint, config, data, distributed, engine};
 use std::io;
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub enum Error {
     Device(#[from] engine::Error),
     /// The other processes.
     #[error(transparent)]
-    Processes(#[from] processes::Error),
+    Processes(#[from] distributed::Error),
     /// The examples.
     #[error(transparent)]
     Data(#[from] data::Error),

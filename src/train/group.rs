@@ -4,7 +4,7 @@ use super::error::Result;
 use crate::checkpoint::Mode;
 use crate::config::Plan;
 use crate::data::sets::{Examples, first_bits};
-use crate::processes::Group;
+use crate::distributed::Group;
 use hlo::Literal;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Does this machine have the device at all? Asked before a plugin is fetched or loaded: the packages for GPUs are large, and
-//! the one for TPUs asks the network for minutes where there is none.
+//! Checks whether this machine has a device before its plugin is fetched or loaded: GPU packages are large, and the TPU plugin
+//! queries the network for minutes if there is no TPU.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use super::error::{Error, Result};
 use super::packages::{DeviceKind, Package};
 use super::whole::Trust;
 
-/// Folders and the beginnings of names in them that stand for devices of a kind; none for the processor itself.
-fn nodes(kind: DeviceKind) -> &'static [(&'static str, &'static str)] {
+/// Folders, and prefixes of names in them, of the device nodes of a kind. The CPU has none.
+fn patterns(kind: DeviceKind) -> &'static [(&'static str, &'static str)] {
     match kind {
         DeviceKind::Cpu => &[],
-        // The driver's files; the last is Windows' way into a Linux guest.
+        // The driver's files; the last is that of WSL.
         DeviceKind::Gpu => &[("dev", "nvidia"), ("proc/driver/nvidia/gpus", ""), ("dev", "dxg")],
         // v2 to v4, then v5e and newer.
         DeviceKind::Tpu => &[("dev", "accel"), ("dev/vfio", "")],
     }
 }
 
-/// Whether `root` holds a file of the kind's. A container may show the folder of a driver that has no devices, hence the
-/// digit: `nvidia0`, `accel0`, `vfio/0`.
+/// Whether `root` has a device node of the kind. Names must have a digit (`nvidia0`, `accel0`, `vfio/0`), because a container
+/// may show the folder of a driver without devices.
 fn present(root: &Path, kind: DeviceKind) -> bool {
     let has = |(folder, start): &(&str, &str)| {
         let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
@@ -31,14 +31,14 @@ fn present(root: &Path, kind: DeviceKind) -> bool {
                 .is_some_and(|rest| numbered(rest) || *start == "dxg")
         })
     };
-    nodes(kind).is_empty() || nodes(kind).iter().any(has)
+    patterns(kind).is_empty() || patterns(kind).iter().any(has)
 }
 
-/// Refuses a kind of device that this machine does not have. What the user names with `explicit` or `$RIGL_XLA_PLUGIN` is
-/// taken as it is, and so is every kind on systems other than Linux.
+/// Fails if this machine does not have this kind of device. Does not check if the user names a plugin with `explicit` or
+/// `$RIGL_XLA_PLUGIN`, or on systems other than Linux.
 ///
 /// # Errors
-/// With all that was looked for.
+/// [`Error::NoDevice`] with the paths that were checked.
 pub fn require(kind: DeviceKind, explicit: Option<&str>) -> Result<()> {
     let named = explicit.is_some() || std::env::var_os(super::discover::VARIABLE).is_some_and(|v| !v.is_empty());
     if named || !cfg!(target_os = "linux") || present(Path::new("/"), kind) {
@@ -50,7 +50,7 @@ pub fn require(kind: DeviceKind, explicit: Option<&str>) -> Result<()> {
     let name = Package::of(kind).next().map_or("", |package| package.name);
     Err(Error::NoDevice {
         kind,
-        nodes: wanted(kind),
+        nodes: describe(kind),
         package: match found {
             Some(candidate) => format!("{name} (in {})", candidate.path.display()),
             None => format!("{name} (not here either)"),
@@ -62,13 +62,13 @@ pub fn require(kind: DeviceKind, explicit: Option<&str>) -> Result<()> {
     })
 }
 
-/// What is looked for, for people.
-fn wanted(kind: DeviceKind) -> String {
+/// The checked paths, for messages.
+fn describe(kind: DeviceKind) -> String {
     let path = |(folder, start): &(&str, &str)| match *start {
         "dxg" => format!("/{folder}/{start}"),
         start => format!("/{folder}/{start}*"),
     };
-    nodes(kind).iter().map(path).collect::<Vec<_>>().join(", ")
+    patterns(kind).iter().map(path).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_known_by_their_files() {
+    fn finds_devices_by_their_nodes() {
         for (file, kind, expected) in [
             ("dev/accel0", DeviceKind::Tpu, true),
             ("dev/vfio/0", DeviceKind::Tpu, true),

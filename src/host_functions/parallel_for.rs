@@ -1,33 +1,34 @@
-//! Work of a function that a program calls, shared with the program's own threads.
+//! Parallel loops on the threads of the calling program.
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use super::ffi::Call;
+use crate::pjrt::ffi::Call;
+use crate::threads::cores;
 
-/// What does pieces of work, all of them before it returns.
-pub type Share<'a> = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + 'a;
+/// Runs a function for each of a number of pieces, and returns when all are done.
+pub type ParallelFor<'a> = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + 'a;
 
-/// Work that several threads take pieces of.
+/// A parallel loop whose pieces several threads take.
 struct Work {
     pieces: usize,
     next: AtomicUsize,
     done: AtomicUsize,
     failed: AtomicBool,
-    /// Lives until all pieces are done.
+    /// Valid until all pieces are done.
     run: *const (dyn Fn(usize) + Sync),
 }
 
-// SAFETY: what runs may be shared among threads, and is there as long as there is a piece to take.
+// SAFETY: `run` is `Sync`, and valid as long as there is a piece to take.
 unsafe impl Send for Work {}
 // SAFETY: as above.
 unsafe impl Sync for Work {}
 
 impl Work {
-    /// Does pieces until there are no more to take.
+    /// Takes and runs pieces until none is left.
     fn help(&self) {
         loop {
             let piece = self.next.fetch_add(1, Ordering::Relaxed);
@@ -44,13 +45,13 @@ impl Work {
     }
 }
 
-/// Runs `run` for each of so many pieces: on this thread, and on those of the running program that are free meanwhile. One that
-/// comes too late finds nothing to do.
+/// Runs `run` for each piece, on this thread and on idle threads of the calling program. A thread that comes too late finds
+/// nothing to do.
 ///
 /// # Panics
-/// When `run` does.
-pub fn share(call: &Call<'_>, pieces: usize, run: &(dyn Fn(usize) + Sync)) {
-    // SAFETY: of the pointer only, which is not used after all pieces are done, and they are before this returns.
+/// If `run` panics.
+pub fn parallel_for(call: &Call<'_>, pieces: usize, run: &(dyn Fn(usize) + Sync)) {
+    // SAFETY: extends the lifetime of the pointer, which is not used after this function returns: all pieces are done then.
     let run = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(run) };
     let work = Arc::new(Work {
         pieces,
@@ -59,17 +60,17 @@ pub fn share(call: &Call<'_>, pieces: usize, run: &(dyn Fn(usize) + Sync)) {
         failed: AtomicBool::new(false),
         run,
     });
-    for _ in 1..threads().min(pieces) {
+    for _ in 1..cores().min(pieces) {
         let data = Arc::into_raw(work.clone()).cast_mut().cast::<c_void>();
-        // SAFETY: the task takes this share of the work.
+        // SAFETY: the task takes ownership of this reference.
         if !unsafe { call.schedule(task, data) } {
-            // SAFETY: nobody took it.
+            // SAFETY: the task was not scheduled.
             drop(unsafe { Arc::from_raw(data.cast::<Work>()) });
             break;
         }
     }
     work.help();
-    // Others are within their last pieces.
+    // Other threads may still run their last pieces.
     while work.done.load(Ordering::Acquire) < pieces {
         thread::yield_now();
     }
@@ -77,15 +78,9 @@ pub fn share(call: &Call<'_>, pieces: usize, run: &(dyn Fn(usize) + Sync)) {
 }
 
 /// # Safety
-/// `data` must be a share of [`Work`], which this takes.
+/// `data` must come from `Arc::<Work>::into_raw`; this takes ownership.
 unsafe extern "C" fn task(data: *mut c_void) {
     // SAFETY: as the caller says.
     let work = unsafe { Arc::from_raw(data.cast::<Work>()) };
     work.help();
-}
-
-/// Threads that run at once on this machine. Asked for once: the answer takes reading of files.
-pub fn threads() -> usize {
-    static THREADS: OnceLock<usize> = OnceLock::new();
-    *THREADS.get_or_init(crate::threads::cores)
 }

@@ -1,4 +1,4 @@
-//! Convolutions made ready to run.
+//! Prepares convolutions.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -8,21 +8,20 @@ use lowering::{ConvPass, DirectConvolution};
 use super::abi::*;
 use super::{OneDnn, check};
 
-/// A convolution that is ready to run.
+/// A prepared convolution.
 pub(super) struct Ready {
     pub(super) primitive: Object,
     pub(super) x: Object,
-    /// The kernel as it comes: as the program has it, or packed.
+    /// Layout of the kernel argument: that of the program, or packed.
     pub(super) w: *const c_void,
     pub(super) y: Object,
-    /// The order of the kernel's elements that the primitive wants, and what brings them into it or back, where that is
-    /// another.
+    /// The primitive's layout of the kernel and the primitive that converts to or from it, if it differs from `w`.
     pub(super) reordered: Option<(*const c_void, Object)>,
-    /// Where the kernel comes packed in another order than the program had it in, that one, and what packs it.
+    /// If the kernel argument is packed: the layout of the program, and the primitive that packs it.
     pub(super) packed: Option<(*const c_void, Object)>,
     pub(super) scratchpad: *const c_void,
-    /// Elements of the window, where the kernel is to be turned back.
-    pub(super) turned: Option<usize>,
+    /// Number of elements of the window, if the kernel must be flipped.
+    pub(super) flipped: Option<usize>,
 }
 
 // SAFETY: primitives and descriptions may be used from any thread and are not changed once made.
@@ -30,11 +29,11 @@ unsafe impl Send for Ready {}
 // SAFETY: as above.
 unsafe impl Sync for Ready {}
 
-/// The descriptions of a convolution's arrays.
+/// Descriptions of a convolution's arrays.
 struct Arrays {
     x: Object,
     w: Object,
-    /// The kernel in whichever order is fastest.
+    /// The kernel in the layout that the library chooses.
     w_any: Object,
     y: Object,
 }
@@ -48,14 +47,14 @@ fn list(values: &[usize]) -> Dims {
 }
 
 impl OneDnn {
-    /// Makes a convolution ready: which of the library's implementations computes it, and its code.
+    /// Prepares a convolution: chooses an implementation and generates its code.
     pub(super) fn make(&self, what: &DirectConvolution) -> Result<Ready, String> {
         let f = &self.functions;
         let arrays = self.arrays(what)?;
         let description = self.described(what, &arrays)?;
         let gradient = what.pass == ConvPass::Kernel;
         let asked = if gradient { QUERY_DIFF_WEIGHTS } else { QUERY_WEIGHTS };
-        // SAFETY: what is asked of a description belongs to it and lives as long: for ever.
+        // SAFETY: results of a query live as long as the description, which is never freed.
         let (wanted, scratchpad) = unsafe {
             (
                 (f.query)(description, asked, 0),
@@ -78,7 +77,7 @@ impl OneDnn {
             packed,
             y: arrays.y,
             scratchpad,
-            turned: (what.pass == ConvPass::Input && elements > 1).then_some(elements),
+            flipped: (what.pass == ConvPass::Input && elements > 1).then_some(elements),
         })
     }
 
@@ -95,7 +94,7 @@ impl OneDnn {
             };
             check("a description of an array", status).map(|()| made)
         };
-        // Without groups the library wants no axis of them.
+        // The library expects no group axis if there is one group.
         let first = usize::from(what.w.sizes.first() == Some(&1));
         Ok(Arrays {
             x: described(&what.x.sizes, Some(&what.x.strides))?,
@@ -105,8 +104,8 @@ impl OneDnn {
         })
     }
 
-    /// The description of the pass, by the best implementation that there is.
-    #[rustfmt::skip] // a line for each argument would hide that the three calls say the same
+    /// Description of the pass, with the best implementation.
+    #[rustfmt::skip] // one line per argument would hide that the three calls are the same
     fn described(&self, what: &DirectConvolution, &Arrays { x, w_any, y, .. }: &Arrays) -> Result<Object, String> {
         let (f, engine) = (&self.functions, self.engine);
         let between: Vec<usize> = what.dilation.iter().map(|d| d.saturating_sub(1)).collect();
@@ -135,7 +134,7 @@ impl OneDnn {
         Ok(backward)
     }
 
-    /// What brings the kernel's elements from the program's order into the wanted one, or a gradient's back.
+    /// The primitive that converts the kernel from the program's layout to the wanted one, or a gradient back.
     fn reordered(
         &self,
         own: *const c_void,

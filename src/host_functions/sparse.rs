@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use cpu::{Epilogue, Gradients, Halo, Kernel, Layout, Options, SparseConv, Window};
 use models::layers::sparse::LANES;
 
-use super::ffi::{self, Call, CallFrame};
-use super::share::share;
+use super::parallel_for::parallel_for;
+use crate::pjrt::ffi::{self, Call, CallFrame};
 
 macro_rules! handlers {
     ($($(#[$doc:meta])* $name:ident => $run:ident;)*) => {
@@ -19,7 +19,7 @@ macro_rules! handlers {
             /// To be called by XLA only.
             pub unsafe extern "C" fn $name(frame: *mut CallFrame) -> *mut c_void {
                 // SAFETY: as the caller says.
-                unsafe { ffi::answer(frame, $run) }
+                unsafe { ffi::handle(frame, $run) }
             }
         )*
     };
@@ -208,7 +208,7 @@ fn run_forward(call: &Call<'_>) -> Result<(), String> {
     let run = |y: &mut [f32]| {
         let values = layer.gather(weights)?;
         layer.forward(&values, x, y, &Epilogue::default(), &|pieces, run| {
-            share(call, pieces, run)
+            parallel_for(call, pieces, run)
         })
     };
     let done = call.write(0, run).ok_or(LACKING)?;
@@ -220,7 +220,7 @@ fn run_input_gradient(call: &Call<'_>) -> Result<(), String> {
     let (dy, weights, layer) = operands(call, shapes)?;
     let run = |dx: &mut [f32]| {
         let values = layer.gather(weights)?;
-        layer.input_gradient(&values, dy, dx, &|pieces, run| share(call, pieces, run))
+        layer.input_gradient(&values, dy, dx, &|pieces, run| parallel_for(call, pieces, run))
     };
     let done = call.write(0, run).ok_or(LACKING)?;
     done.map_err(|error: cpu::Error| error.to_string())
@@ -231,7 +231,7 @@ fn run_kernel_gradient(call: &Call<'_>) -> Result<(), String> {
     let (x, dy, layer) = operands(call, shapes)?;
     let run = |gradient: &mut [f32]| {
         let mut values = vec![0.0; layer.connections()];
-        layer.kernel_gradient(x, dy, &mut values, &|pieces, run| share(call, pieces, run))?;
+        layer.kernel_gradient(x, dy, &mut values, &|pieces, run| parallel_for(call, pieces, run))?;
         gradient.fill(0.0);
         layer.structure().scatter(&values, gradient)
     };

@@ -1,4 +1,4 @@
-//! What is taken of oneDNN's C interface, version 3: the package that the library comes in has no header of it.
+//! The part of oneDNN's C interface, version 3, that is used here. The library's package has no header.
 
 use std::ffi::{c_int, c_uint, c_void};
 

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 use multiversion::multiversion;
 
-use super::ffi::{self, Call, CallFrame};
-use super::share::{Share, share};
+use super::parallel_for::{ParallelFor, parallel_for};
+use crate::pjrt::ffi::{self, Call, CallFrame};
 
 /// Parts of the rows that are summed apart: the same however many threads there are, so that the sums are too.
 const PIECES: usize = 32;
@@ -21,7 +21,7 @@ const PIECES: usize = 32;
 /// To be called by XLA only.
 pub unsafe extern "C" fn moments(frame: *mut CallFrame) -> *mut c_void {
     // SAFETY: as the caller says.
-    unsafe { ffi::answer(frame, run_moments) }
+    unsafe { ffi::handle(frame, run_moments) }
 }
 
 /// Runs [`models::layers::sparse::BLOCKED_PRODUCTS`].
@@ -30,7 +30,7 @@ pub unsafe extern "C" fn moments(frame: *mut CallFrame) -> *mut c_void {
 /// To be called by XLA only.
 pub unsafe extern "C" fn products(frame: *mut CallFrame) -> *mut c_void {
     // SAFETY: as the caller says.
-    unsafe { ffi::answer(frame, run_products) }
+    unsafe { ffi::handle(frame, run_products) }
 }
 
 fn run_moments(call: &Call<'_>) -> Result<(), String> {
@@ -41,7 +41,7 @@ fn run_moments(call: &Call<'_>) -> Result<(), String> {
         Images::of(dims),
         &|run, channel| moments_of(&x[run], channel),
         true,
-        &|n, run| share(call, n, run),
+        &|n, run| parallel_for(call, n, run),
     );
     write(call, &sums)
 }
@@ -61,7 +61,7 @@ fn run_products(call: &Call<'_>) -> Result<(), String> {
         return Err("the call's arguments do not fit each other".into());
     }
     let of = |run: Range<usize>, channel: usize| products_of(&a[run.clone()], &b[run], m[channel]);
-    write(call, &sums(images, &of, false, &|n, run| share(call, n, run)))
+    write(call, &sums(images, &of, false, &|n, run| parallel_for(call, n, run)))
 }
 
 fn write(call: &Call<'_>, sums: &[Sum]) -> Result<(), String> {
@@ -124,12 +124,12 @@ fn sums(
     images: Images,
     of: &(dyn Fn(Range<usize>, usize) -> [f64; 2] + Sync),
     about_mean: bool,
-    share: &Share<'_>,
+    parallel_for: &ParallelFor<'_>,
 ) -> Vec<Sum> {
     let Images { rows, channels, run } = images;
     let pieces = PIECES.min(rows);
     let parts: Vec<OnceLock<Vec<Sum>>> = (0..pieces).map(|_| OnceLock::new()).collect();
-    share(pieces, &|piece| {
+    parallel_for(pieces, &|piece| {
         let mut part = vec![Sum::default(); channels];
         for row in rows * piece / pieces..rows * (piece + 1) / pieces {
             for (channel, sum) in part.iter_mut().enumerate() {
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn sums_equal_those_in_f64_for_any_order_of_pieces() {
-        let mut stream = sparse::rng::stream(0, "blocked", "", 0);
+        let mut stream = ::sparse::rng::stream(0, "blocked", "", 0);
         for dims in [[1, 16, 1, 1, 1], [2, 16, 5, 3, 7], [1, 16, 40, 9, 4]] {
             let images = Images::of(dims);
             let floats = images.rows * images.channels * images.run;

@@ -1,13 +1,12 @@
-//! The process's memory pages.
+//! Transparent huge pages.
 
-/// Has large arrays lie in huge pages, where the system gives them to those who ask: a compiled program takes its temporary
-/// memory anew for every launch, a gigabyte of it, and touching that page by page is a tenth to a fifth of a launch of one
-/// training step (`scripts/bench/results/pages.md`). The C library of Linux reads this setting only when a program starts, so
-/// the program starts again as the same process; where that fails it goes on without. To be called before anything else
-/// happens.
-pub fn ask_for_huge() {
+/// Enables transparent huge pages for malloc. Each launch allocates about 1 GB of temporaries, and page faults would take
+/// 10-20 % of a training step (`scripts/bench/results/pages.md`). glibc reads the setting only at the start of a program, so
+/// this restarts the program in the same process. If that fails, the program continues without huge pages. Call it before
+/// anything else.
+pub fn enable() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    linux::ask();
+    linux::enable();
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -17,18 +16,18 @@ mod linux {
 
     const VARIABLE: &str = "GLIBC_TUNABLES";
     const SETTING: &str = "glibc.malloc.hugetlb";
-    /// How often the program has started again.
+    /// Environment variable with the number of restarts.
     const STARTS: &str = "RIGL_XLA_STARTS";
-    /// glibc 2.35 and 2.36 compare what the system says of huge pages with text that they forgot to end, so that every other
-    /// start does not heed the setting.
+    /// glibc 2.35 and 2.36 compare the system's mode with a string without terminator and ignore the setting in every other
+    /// start.
     const MOST_STARTS: u32 = 8;
 
-    pub(super) fn ask() {
+    pub(super) fn enable() {
         let starts = std::env::var(STARTS).ok().and_then(|n| n.parse().ok()).unwrap_or(0);
         let set = std::env::var(VARIABLE).unwrap_or_default();
-        // Whoever has set it, even to nothing, has decided.
+        // Respect a setting of the user, even an empty one.
         let decided = starts == 0 && set.contains(SETTING);
-        if decided || starts >= MOST_STARTS || !on_request() || (starts > 0 && heeded()) {
+        if decided || starts >= MOST_STARTS || !on_request() || (starts > 0 && active()) {
             return;
         }
         let Ok(program) = std::env::current_exe() else {
@@ -45,19 +44,19 @@ mod linux {
             command.arg0(name);
         }
         let environment = [(VARIABLE, set), (STARTS, (starts + 1).to_string())];
-        // Returns only when it fails.
+        // Returns only on failure.
         let _ = command.args(args).envs(environment).exec();
     }
 
-    /// Whether the system gives huge pages to those who ask, and to no others.
+    /// Whether the system gives huge pages only on request.
     fn on_request() -> bool {
         let mode = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
         mode.is_ok_and(|mode| mode.contains("[madvise]"))
     }
 
-    /// Whether memory is asked for in huge pages.
-    fn heeded() -> bool {
-        // Large enough to be asked for on its own.
+    /// Whether malloc requests huge pages.
+    fn active() -> bool {
+        // Large enough for a mapping of its own.
         let probe = vec![0u8; 64 << 20];
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
         drop(std::hint::black_box(probe));

@@ -1,33 +1,33 @@
-//! Sums of columns, as batch normalisation has them: what a compiled program's calls of [`lowering::COLUMN_SUMS`] run. The compiler
-//! makes code of its own for each of hundreds of such sums, and reads what they are of once for each.
+//! Column sums for batch normalisation: [`lowering::COLUMN_SUMS`]. XLA would compile code for each of hundreds of such sums, and
+//! read the operands once per sum.
 
 use std::ffi::c_void;
 use std::sync::OnceLock;
 
 use multiversion::multiversion;
 
-use super::ffi::{self, Call, CallFrame};
-use super::share::{Share, share};
+use super::parallel_for::{ParallelFor, parallel_for};
+use crate::pjrt::ffi::{self, Call, CallFrame};
 
-/// Numbers of a block, at most: its sums are in f32, and it stays in a core's own cache for a second look.
+/// Maximum number of elements of a block. It fits in a core's cache, and its sums are f32.
 const BLOCK: usize = 1 << 15;
 
-/// Rows of a block, at most.
+/// Maximum number of rows of a block.
 const ROWS: usize = 128;
 
-/// Numbers that one thread sums at a time, about so many: the same however many threads there are, so that the sums are too.
+/// Approximate number of elements of a piece of work. It does not depend on the number of threads, so neither do the sums.
 const PIECE: usize = 1 << 17;
 
-/// What programs call as [`lowering::COLUMN_SUMS`].
+/// Handler of [`lowering::COLUMN_SUMS`].
 ///
 /// # Safety
 /// To be called by XLA only.
-pub unsafe extern "C" fn columns(frame: *mut CallFrame) -> *mut c_void {
+pub unsafe extern "C" fn column_sums(frame: *mut CallFrame) -> *mut c_void {
     // SAFETY: as the caller says.
-    unsafe { ffi::answer(frame, run) }
+    unsafe { ffi::handle(frame, run) }
 }
 
-/// What is summed.
+/// The terms of the sums.
 #[derive(Clone, Copy)]
 enum Summand<'a> {
     /// `a`, and `(a - mean of a)²`.
@@ -48,7 +48,7 @@ fn run(call: &Call<'_>) -> Result<(), String> {
         [Some(a), Some(b), Some(m)] if a.len() == b.len() && m.len() == columns => Summand::Products(a, b, m),
         _ => return Err("the call's arguments do not fit each other".into()),
     };
-    let Part { first, second, .. } = sums(summand, columns, &|pieces, run| share(call, pieces, run));
+    let Part { first, second, .. } = sums(summand, columns, &|pieces, run| parallel_for(call, pieces, run));
     let results = [call.result(0), call.result(1)].into_iter().zip([first, second]);
     for (result, sums) in results {
         let Some((out, room)) = result else { continue };
@@ -62,7 +62,7 @@ fn run(call: &Call<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Of some rows the one or two sums of each column.
+/// One or two sums per column, over some of the rows.
 struct Part {
     rows: f64,
     first: Vec<f64>,
@@ -70,7 +70,7 @@ struct Part {
 }
 
 impl Part {
-    fn none(columns: usize) -> Part {
+    fn zero(columns: usize) -> Part {
         let [first, second] = [(); 2].map(|()| vec![0.0; columns]);
         Part {
             rows: 0.0,
@@ -79,8 +79,7 @@ impl Part {
         }
     }
 
-    /// Takes up the sums of further rows. Squares about a mean become those about the mean of all (Chan, Golub and LeVeque,
-    /// 1983).
+    /// Adds the sums of more rows. Squared deviations are combined as by Chan, Golub and LeVeque (1983).
     fn take<T: Copy + Into<f64>>(&mut self, rows: f64, [first, second]: [&[T]; 2], moments: bool) {
         let both = self.rows + rows;
         let between = if moments && self.rows > 0.0 {
@@ -103,15 +102,15 @@ impl Part {
     }
 }
 
-/// The sums of `columns` columns.
-fn sums(of: Summand<'_>, columns: usize, share: &Share<'_>) -> Part {
+/// Sums over `columns` columns.
+fn sums(of: Summand<'_>, columns: usize, parallel_for: &ParallelFor<'_>) -> Part {
     let (Summand::Moments(a) | Summand::Squares(a, _) | Summand::Products(a, ..)) = of;
     let moments = matches!(of, Summand::Moments(_));
     let block = (BLOCK / columns.max(1)).clamp(1, ROWS) * columns.max(1);
     let piece = block * (PIECE / block).max(1);
     let parts: Vec<OnceLock<Part>> = (0..a.len().div_ceil(piece)).map(|_| OnceLock::new()).collect();
-    share(parts.len(), &|index| {
-        let mut part = Part::none(columns);
+    parallel_for(parts.len(), &|index| {
+        let mut part = Part::zero(columns);
         let [mut first, mut second] = [(); 2].map(|()| vec![0.0f32; columns]);
         let end = ((index + 1) * piece).min(a.len());
         for start in (index * piece..end).step_by(block) {
@@ -132,15 +131,14 @@ fn sums(of: Summand<'_>, columns: usize, share: &Share<'_>) -> Part {
         }
         parts[index].get_or_init(|| part);
     });
-    let mut total = Part::none(columns);
+    let mut total = Part::zero(columns);
     for Part { rows, first, second } in parts.iter().filter_map(OnceLock::get) {
         total.take(*rows, [first, second], moments);
     }
     total
 }
 
-/// Adds to the sums what `term` makes of each row's numbers, of four rows at once as long as there are four. Closures that map
-/// arrays would say the same shorter, but are not compiled into the loop.
+/// Adds `term` of each row to the sums, four rows at a time. Shorter code with closures over arrays is not inlined into the loop.
 #[inline(always)]
 fn add(a: &[f32], b: &[f32], m: &[f32], sums: &mut [f32], term: impl Fn(f32, f32, f32) -> f32) {
     let columns = sums.len();
@@ -161,7 +159,7 @@ fn add(a: &[f32], b: &[f32], m: &[f32], sums: &mut [f32], term: impl Fn(f32, f32
     }
 }
 
-/// Four rows.
+/// Splits into four rows.
 #[inline(always)]
 fn rows(of: &[f32], columns: usize) -> [&[f32]; 4] {
     let (first, second) = of.split_at(2 * columns);
@@ -171,7 +169,7 @@ fn rows(of: &[f32], columns: usize) -> [&[f32]; 4] {
 
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn plain(a: &[f32], sums: &mut [f32]) {
-    // The first row stands for what the term leaves alone.
+    // The second and third operand are ignored.
     add(a, a, a, sums, |a, _, _| a);
 }
 
@@ -183,7 +181,7 @@ fn squares(a: &[f32], m: &[f32], sums: &mut [f32]) {
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn products(a: &[f32], b: &[f32], m: &[f32], products: &mut [f32], sums: &mut [f32]) {
     add(a, b, m, products, |a, b, m| a * (b - m));
-    // From the cache.
+    // `a` is in the cache now.
     add(a, a, a, sums, |a, _, _| a);
 }
 
@@ -191,7 +189,7 @@ fn products(a: &[f32], b: &[f32], m: &[f32], products: &mut [f32], sums: &mut [f
 mod tests {
     use super::*;
 
-    /// The sums in f64.
+    /// The sums computed in f64.
     fn expected(of: Summand<'_>, columns: usize) -> [Vec<f64>; 2] {
         let column = |of: &[f32], c: usize| {
             of.iter()
@@ -218,8 +216,8 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_those_of_f64_whatever_the_order() {
-        let mut stream = sparse::rng::stream(0, "sums", "", 0);
+    fn sums_match_f64_in_any_order() {
+        let mut stream = ::sparse::rng::stream(0, "sums", "", 0);
         let mut numbers = |count: usize| (0..count).map(|_| stream.normal() as f32 + 3.0).collect::<Vec<_>>();
         for (rows, columns) in [(0, 3), (1, 1), (3, 5), (130, 64), (1003, 7), (5000, 129), (40, 9000)] {
             let (a, b, m) = (numbers(rows * columns), numbers(rows * columns), numbers(columns));

@@ -1,5 +1,4 @@
-//! Convolutions by oneDNN, Intel's library of kernels for x86 processors: what a compiled program's calls of
-//! [`lowering::DIRECT_CONVOLUTION`] and [`lowering::PACK_KERNEL`] run.
+//! Convolutions by oneDNN, Intel's library for x86 processors: [`lowering::DIRECT_CONVOLUTION`] and [`lowering::PACK_KERNEL`].
 
 mod abi;
 mod ready;
@@ -15,17 +14,17 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use lowering::{ConvPass, DirectConvolution};
 
-use super::ffi::{self, Call, CallFrame};
+use crate::pjrt::ffi::{self, Call, CallFrame};
 use abi::*;
 use ready::Ready;
 
-/// The loaded library. What is made of it is kept for the life of the process, as compiled programs are.
+/// The loaded library. Its objects live as long as the process, like compiled programs.
 struct OneDnn {
     version: String,
     functions: Functions,
     _library: ManuallyDrop<Library>,
     engine: Object,
-    /// Ready convolutions, or why there is none.
+    /// Prepared convolutions, or why preparing failed.
     ready: Mutex<HashMap<DirectConvolution, Result<&'static Ready, String>>>,
 }
 
@@ -37,15 +36,15 @@ unsafe impl Sync for OneDnn {}
 
 static LOADED: OnceLock<OneDnn> = OnceLock::new();
 
-/// Loads the library at `path`, once; what it is.
+/// Loads the library at `path`, once. Returns its version.
 ///
 /// # Errors
-/// Why the file is not oneDNN 3.
+/// The reason why the file is not oneDNN 3.
 pub fn load(path: &Path) -> Result<String, String> {
     if let Some(loaded) = LOADED.get() {
         return Ok(loaded.version.clone());
     }
-    // SAFETY: running the library's initialisers is what whoever names it asks for; it is never unloaded.
+    // SAFETY: the user or the package asks for the library's initialisers to run; it is never unloaded.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| e.to_string())?;
     let library = ManuallyDrop::new(library);
     // SAFETY: the library stays; the version is asked before anything else is called.
@@ -70,22 +69,22 @@ pub fn load(path: &Path) -> Result<String, String> {
     Ok(loaded.version.clone())
 }
 
-/// What programs call as [`lowering::DIRECT_CONVOLUTION`].
+/// Handler of [`lowering::DIRECT_CONVOLUTION`].
 ///
 /// # Safety
 /// To be called by XLA only.
 pub unsafe extern "C" fn convolution(frame: *mut CallFrame) -> *mut c_void {
     // SAFETY: as the caller says.
-    unsafe { ffi::answer(frame, run) }
+    unsafe { ffi::handle(frame, run) }
 }
 
-/// What programs call as [`lowering::PACK_KERNEL`].
+/// Handler of [`lowering::PACK_KERNEL`].
 ///
 /// # Safety
 /// To be called by XLA only.
-pub unsafe extern "C" fn kernel(frame: *mut CallFrame) -> *mut c_void {
+pub unsafe extern "C" fn pack_kernel(frame: *mut CallFrame) -> *mut c_void {
     // SAFETY: as the caller says.
-    unsafe { ffi::answer(frame, pack) }
+    unsafe { ffi::handle(frame, pack) }
 }
 
 fn check(what: &str, status: Status) -> Result<(), String> {
@@ -95,16 +94,16 @@ fn check(what: &str, status: Status) -> Result<(), String> {
     }
 }
 
-/// Memory that a thread uses again in its next call.
+/// Memory that a thread reuses in its next call.
 #[derive(Default)]
 struct Workspace {
     stream: Option<Object>,
     kernel: Vec<Line>,
-    turned: Vec<Line>,
+    flipped: Vec<Line>,
     scratchpad: Vec<Line>,
 }
 
-/// As wide as processors like their data aligned.
+/// A cache line, for alignment.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
@@ -113,7 +112,7 @@ thread_local! {
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-/// At least so many bytes.
+/// Grows a buffer to at least `bytes`.
 fn room(of: &mut Vec<Line>, bytes: usize) -> *mut c_void {
     let lines = bytes.div_ceil(size_of::<Line>());
     if of.len() < lines {
@@ -122,8 +121,9 @@ fn room(of: &mut Vec<Line>, bytes: usize) -> *mut c_void {
     of.as_mut_ptr().cast()
 }
 
-/// A kernel with the `elements` of its window, its outermost axes ([`DirectConvolution::from_op`]), in the other order.
-fn turned(kernel: &[f32], elements: usize, into: &mut Vec<Line>) -> *const f32 {
+/// Copies a kernel with its window flipped. The `elements` of the window are its outermost axes
+/// ([`DirectConvolution::from_op`]).
+fn flipped(kernel: &[f32], elements: usize, into: &mut Vec<Line>) -> *const f32 {
     let to = room(into, size_of_val(kernel)).cast::<f32>();
     for (i, element) in kernel.rchunks_exact(kernel.len() / elements).enumerate() {
         // SAFETY: there is room for as many elements as the kernel has.
@@ -135,27 +135,27 @@ fn turned(kernel: &[f32], elements: usize, into: &mut Vec<Line>) -> *const f32 {
     to
 }
 
-/// The library, and what a call says of its convolution.
-fn told(call: &Call<'_>) -> Result<(&'static OneDnn, DirectConvolution), String> {
+/// The library, and the convolution that a call describes.
+fn from_call(call: &Call<'_>) -> Result<(&'static OneDnn, DirectConvolution), String> {
     let library = LOADED.get().ok_or("oneDNN is not loaded")?;
     let what = DirectConvolution::from_attributes(|name| call.numbers(name));
-    Ok((library, what.ok_or("the call says no convolution")?))
+    Ok((library, what.ok_or("the call describes no convolution")?))
 }
 
 fn pack(call: &Call<'_>) -> Result<(), String> {
-    let (library, what) = told(call)?;
+    let (library, what) = from_call(call)?;
     let (Some(own), Some((out, room))) = (call.argument(0), call.result(0)) else {
         return Err("the call lacks an argument and a result".into());
     };
     if [own.len(), room] != [what.kernel_elements(), what.packed_len()] {
-        return Err("the call's arrays have other sizes than it says".into());
+        return Err("the call's arrays do not have the sizes of its attributes".into());
     }
     let ready = library.ready(&what)?;
     WORKSPACE.with_borrow_mut(|workspace| library.pack(ready, own, out, workspace))
 }
 
 fn run(call: &Call<'_>) -> Result<(), String> {
-    let (library, what) = told(call)?;
+    let (library, what) = from_call(call)?;
     let (Some(left), Some(right), Some((out, room))) = (call.argument(0), call.argument(1), call.result(0)) else {
         return Err("the call lacks two arguments and a result".into());
     };
@@ -171,14 +171,14 @@ fn run(call: &Call<'_>) -> Result<(), String> {
         ConvPass::Kernel => [x, y, w],
     };
     if expected != [left.len(), right.len(), room] {
-        return Err("the call's arrays have other sizes than it says".into());
+        return Err("the call's arrays do not have the sizes of its attributes".into());
     }
     let ready = library.ready(&what)?;
     WORKSPACE.with_borrow_mut(|workspace| library.run(ready, &what, [left, right], out, workspace))
 }
 
 impl OneDnn {
-    /// The convolution, made when it is first asked for.
+    /// The prepared convolution. Prepares it at the first call.
     fn ready(&self, what: &DirectConvolution) -> Result<&'static Ready, String> {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = ready.get(what) {
@@ -189,7 +189,7 @@ impl OneDnn {
         made
     }
 
-    /// This thread's own stream.
+    /// The stream of this thread.
     fn stream(&self, workspace: &mut Workspace) -> Result<Object, String> {
         if let Some(stream) = workspace.stream {
             return Ok(stream);
@@ -201,13 +201,13 @@ impl OneDnn {
         Ok(*workspace.stream.insert(stream))
     }
 
-    /// Bytes of what is described.
+    /// Size in bytes of a described array.
     fn size(&self, of: *const c_void) -> usize {
-        // SAFETY: a description of the library's, which may be none at all.
+        // SAFETY: a description by the library, or null.
         unsafe { (self.functions.size)(of) }
     }
 
-    /// Brings a kernel into the order that `ready` takes it in.
+    /// Copies a kernel into the layout that `ready` uses.
     fn pack(&self, ready: &Ready, own: &[f32], out: *mut f32, workspace: &mut Workspace) -> Result<(), String> {
         let Some((from, reorder)) = ready.packed else {
             // SAFETY: there is room for as many elements.
@@ -221,7 +221,7 @@ impl OneDnn {
         self.wait(stream)
     }
 
-    /// Waits for all that was executed on this thread's own stream.
+    /// Waits for the stream of this thread.
     fn wait(&self, stream: Object) -> Result<(), String> {
         // SAFETY: the stream is this thread's own.
         check("dnnl_stream_wait", unsafe { (self.functions.stream_wait)(stream) })
@@ -237,8 +237,8 @@ impl OneDnn {
     ) -> Result<(), String> {
         let stream = self.stream(workspace)?;
         let memory = |of: *const c_void, data: *const c_void| Memory::new(self, of, data);
-        let right = match ready.turned {
-            Some(elements) => turned(right, elements, &mut workspace.turned),
+        let right = match ready.flipped {
+            Some(elements) => flipped(right, elements, &mut workspace.flipped),
             None => right.as_ptr(),
         };
         let scratchpad = room(&mut workspace.scratchpad, self.size(ready.scratchpad).max(1));
@@ -300,7 +300,7 @@ impl OneDnn {
     }
 }
 
-/// An array as the library takes it.
+/// An array in the library's form.
 struct Memory<'l> {
     library: &'l OneDnn,
     object: Object,
