@@ -150,7 +150,7 @@ fn elementwise_steps_keep_nan_and_clamp() {
 }
 
 #[test]
-fn a_scale_without_bound_stays_nan_of_a_channel_without_connections() {
+fn infinite_scale_of_an_empty_channel_gives_nan() {
     let weights = Weights {
         kernel: Kernel::new(1, 1, 1, 1),
         window: Window::unit(),

@@ -289,6 +289,47 @@ fn dense_layers_match_the_reference_in_every_batch() {
     }
 }
 
+/// The elements of `[batch, height, width, channels]` under each position of a window.
+fn pool_windows(size: [usize; 2], window: &Window, dims: [usize; 4]) -> Vec<Vec<usize>> {
+    let [batch, height, width, channels] = dims;
+    let [rows, columns] = window.output(size, height, width).unwrap();
+    let mut windows = Vec::new();
+    for position in 0..batch * rows * columns * channels {
+        let (c, pixel) = (position % channels, position / channels);
+        let (column, row, n) = (pixel % columns, pixel / columns % rows, pixel / columns / rows);
+        let element = |k: usize| {
+            let h = (row * window.stride[0] + k / size[1]).wrapping_sub(window.pads[0][0]);
+            let w = (column * window.stride[1] + k % size[1]).wrapping_sub(window.pads[1][0]);
+            (h < height && w < width).then(|| ((n * height + h) * width + w) * channels + c)
+        };
+        windows.push((0..size[0] * size[1]).filter_map(element).collect());
+    }
+    windows
+}
+
+/// The pooled values, and the gradient of `values` from that of the result.
+fn pool_reference(reduction: Reduction, windows: &[Vec<usize>], values: &[f32], dy: &[f32]) -> (Vec<f64>, Vec<f64>) {
+    let mut gradient = vec![0.0f64; values.len()];
+    let pool = |(elements, dy): (&Vec<usize>, &f32)| {
+        let (dy, n) = (f64::from(*dy), elements.len() as f64);
+        match reduction {
+            Reduction::Average => {
+                elements.iter().for_each(|&i| gradient[i] += dy / n);
+                elements.iter().map(|&i| f64::from(values[i])).sum::<f64>() / n
+            }
+            Reduction::Max => {
+                let larger = |a: usize, b: usize| if values[a] >= values[b] { a } else { b };
+                let largest = elements.iter().copied().reduce(larger).unwrap();
+                gradient[largest] += dy;
+                let nan = elements.iter().any(|&i| values[i].is_nan());
+                if nan { f64::NAN } else { f64::from(values[largest]) }
+            }
+        }
+    };
+    let pooled = windows.iter().zip(dy).map(pool).collect();
+    (pooled, gradient)
+}
+
 #[test]
 fn pooling_matches_the_reference() {
     let mut r = Random(17);
@@ -316,40 +357,8 @@ fn pooling_matches_the_reference() {
         values[0] = f32::NAN;
         let dy = r.floats(batch * oh * ow * channels);
         for reduction in [Reduction::Max, Reduction::Average] {
-            let mut expected = vec![0.0f64; dy.len()];
-            let mut slopes = vec![0.0f64; values.len()];
-            for o in 0..dy.len() {
-                let (c, w, h, n) = (
-                    o % channels,
-                    o / channels % ow,
-                    o / channels / ow % oh,
-                    o / channels / ow / oh,
-                );
-                let mut elements = Vec::new();
-                for i in 0..size[0] {
-                    for j in 0..size[1] {
-                        let ih = (h * stride[0] + i).wrapping_sub(window.pads[0][0]);
-                        let iw = (w * stride[1] + j).wrapping_sub(window.pads[1][0]);
-                        if ih < height && iw < width {
-                            elements.push(((n * height + ih) * width + iw) * channels + c);
-                        }
-                    }
-                }
-                let n = elements.len() as f64;
-                if reduction == Reduction::Average {
-                    expected[o] = elements.iter().map(|&i| f64::from(values[i])).sum::<f64>() / n;
-                    elements.iter().for_each(|&i| slopes[i] += f64::from(dy[o]) / n);
-                } else {
-                    let nan = elements.iter().any(|&i| values[i].is_nan());
-                    let chosen = elements
-                        .iter()
-                        .copied()
-                        .reduce(|a, b| if values[a] >= values[b] { a } else { b })
-                        .unwrap();
-                    expected[o] = if nan { f64::NAN } else { f64::from(values[chosen]) };
-                    slopes[chosen] += f64::from(dy[o]);
-                }
-            }
+            let windows = pool_windows(size, &window, [batch, height, width, channels]);
+            let (expected, slopes) = pool_reference(reduction, &windows, &values, &dy);
             for isa in available() {
                 let what = format!("{number} {isa:?} {reduction:?} {order:?} {size:?} {window:?} {x:?}");
                 let pool = Pool::new(reduction, size, window, x, y, Some(isa)).unwrap();
@@ -390,7 +399,7 @@ fn global_averages_change_the_order_of_lanes() {
 }
 
 #[test]
-fn rejects_what_does_not_fit() {
+fn rejects_mismatched_arrays() {
     let kernel = Kernel::new(3, 3, 2, 2);
     let window = Window::same([3, 3], [1, 1], 4, 4);
     let new = |x: Layout, y: Layout, mask: usize| {

@@ -1,7 +1,7 @@
 //! The emitted `HloModuleProto`: it round-trips, is well formed, and is deterministic.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use hlo::proto::{self, Module};
+use hlo::proto::{self, Instruction, Module};
 use hlo::{Alias, Computation, DType, Graph, Shape, grad};
 use hlo_cases as cases;
 use prost::Message;
@@ -69,6 +69,24 @@ fn the_same_graph_gives_the_same_bytes() {
     }
 }
 
+/// Checks the name of an instruction, that its operands are `before` it, and that the computations that it calls are
+/// `finished`.
+fn assert_instruction(what: &str, instruction: &Instruction, before: &BTreeSet<i64>, finished: &BTreeSet<i64>) {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    assert!(instruction.name.chars().all(allowed), "{what}");
+    let operands = &instruction.operand_ids;
+    assert!(
+        operands.iter().all(|id| before.contains(id)),
+        "{what}: operand after its user"
+    );
+    let called = &instruction.called_computation_ids;
+    assert!(
+        called.iter().all(|id| finished.contains(id)),
+        "{what}: calls a later one"
+    );
+    assert_laid_out(what, instruction.shape.as_ref().unwrap());
+}
+
 fn assert_well_formed(title: &str, module: &Module) {
     let mut ids = BTreeSet::new();
     let mut names = BTreeSet::new();
@@ -93,25 +111,7 @@ fn assert_well_formed(title: &str, module: &Module) {
                 instruction.id
             );
             assert!(names.insert(instruction.name.clone()), "{what} is named twice");
-            assert!(
-                instruction
-                    .name
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)),
-                "{what}"
-            );
-            assert!(
-                instruction.operand_ids.iter().all(|id| before.contains(id)),
-                "{what}: operand after its user"
-            );
-            assert!(
-                instruction
-                    .called_computation_ids
-                    .iter()
-                    .all(|id| finished.contains(id)),
-                "{what}: calls a later one"
-            );
-            assert_laid_out(&what, instruction.shape.as_ref().unwrap());
+            assert_instruction(&what, instruction, &before, &finished);
             before.insert(instruction.id);
         }
         assert!(

@@ -183,6 +183,7 @@ impl<'g> Conv<'g> {
         let mut order = vec![0; result.shape().rank()];
         order[self.dims.output_batch] = roles.batch;
         order[self.dims.output_feature] = roles.feature;
+        assert_eq!(self.dims.output_spatial.len(), roles.spatial.len());
         for (&axis, &from) in self.dims.output_spatial.iter().zip(&roles.spatial) {
             order[axis] = from;
         }

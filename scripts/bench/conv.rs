@@ -1,10 +1,12 @@
-//! Convolutions in each of their forms on the CPU, alternating in one process.
+//! Measures each form of convolutions on the CPU, in alternation in one process.
 //!
-//! `cargo bench --bench conv -- layers NETWORK BATCH` times every distinct convolution of a training step alone, in each
-//! form that it has; `… -- prepared NETWORK BATCH` those of an inference that have a matrix product's form, with their kernels
-//! made ready once; `… -- networks NETWORK BATCH` times one step (gradients and moved statistics) and one inference, as
-//! built and lowered. Both print JSON, one object a line. Of many short repetitions the least is kept, so that other
-//! programs on the machine count little.
+//! * `cargo bench --bench conv -- layers NETWORK BATCH`: every distinct convolution of a training step, in each form.
+//! * `… -- prepared NETWORK BATCH`: the 1×1 convolutions of an inference, with kernels packed ahead.
+//! * `… -- networks NETWORK BATCH`: one training step (gradients and updated statistics) and one inference, as built
+//!   and lowered.
+//!
+//! Prints one JSON object per line. Keeps the minimum of many short repetitions, so that other programs on the machine
+//! matter little.
 #![allow(missing_docs)]
 
 use anyhow::Context;
@@ -21,10 +23,10 @@ use sparse::rng;
 use std::cell::RefCell;
 use std::time::Instant;
 
-/// Most window elements, or positions, that are unrolled.
+/// Largest number of window elements or positions that is unrolled.
 const UNROLLED: usize = 49;
 
-/// Bytes of kernels that take turns in inference, so that none is found in the processor's cache.
+/// Bytes of the kernels used in turn in inference, so that none stays in the processor's cache.
 const KERNELS: usize = 64 << 20;
 
 /// Seconds spent on one convolution, and on one network.
@@ -63,7 +65,7 @@ fn inference(model: &dyn Model, batch: usize) -> hlo::Result<Computation> {
     g.build(&outputs)
 }
 
-/// Loss, gradients and moved statistics.
+/// Loss, gradients and updated statistics.
 fn step(model: &dyn Model, batch: usize) -> hlo::Result<Computation> {
     let g = Graph::new("step");
     let (net, params, logits) = forward(
@@ -85,7 +87,7 @@ fn step(model: &dyn Model, batch: usize) -> hlo::Result<Computation> {
     g.build(&outputs)
 }
 
-/// One convolution alone, of its kernel and its input.
+/// A computation of one convolution, with kernel and input as parameters.
 fn alone(computation: &Computation, node: &Node) -> hlo::Result<Computation> {
     let operand = |&id: &usize| ("x".to_string(), computation.nodes[id].shape().clone());
     let parameters: Vec<_> = node.operands.iter().rev().map(operand).collect();
@@ -100,7 +102,7 @@ fn alone(computation: &Computation, node: &Node) -> hlo::Result<Computation> {
     })
 }
 
-/// Each distinct convolution of a computation alone, and how often it is there.
+/// Each distinct convolution of a computation, and how often it occurs.
 fn distinct(computation: &Computation) -> hlo::Result<Vec<(Computation, usize)>> {
     let mut known: Vec<(String, Computation, usize)> = Vec::new();
     for node in &computation.nodes {
@@ -117,7 +119,7 @@ fn distinct(computation: &Computation) -> hlo::Result<Vec<(Computation, usize)>>
     Ok(known.into_iter().map(|(_, single, count)| (single, count)).collect())
 }
 
-/// Shape and work of the only convolution of `computation`, and the form that the rules choose.
+/// The properties of the only convolution of `computation`.
 fn facts(computation: &Computation) -> hlo::Result<Option<ConvFacts>> {
     let seen = RefCell::new(None);
     lower_convolutions(computation, &|facts| {
@@ -141,32 +143,33 @@ fn run<'b>(program: &Executable, inputs: impl IntoIterator<Item = &'b Buffer>) -
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Least seconds of each program, alternating; one that is hopelessly slower than another after a few rounds runs no more.
-fn least(programs: &[Executable], inputs: &[Buffer], budget_s: f64) -> anyhow::Result<Vec<f64>> {
-    let mut least = Vec::new();
+/// Minimum seconds of each program, run in alternation. Programs that are much slower than the fastest are dropped
+/// after a few rounds.
+fn minimum_seconds(programs: &[Executable], inputs: &[Buffer], budget_s: f64) -> anyhow::Result<Vec<f64>> {
+    let mut fastest = Vec::new();
     for program in programs {
         run(program, inputs)?;
-        least.push(run(program, inputs)?);
+        fastest.push(run(program, inputs)?);
     }
     let started = Instant::now();
     let mut round = 0;
     while started.elapsed().as_secs_f64() < budget_s {
-        let hopeless = if round < 4 { 50.0 } else { 4.0 };
+        let allowed_ratio = if round < 4 { 50.0 } else { 4.0 };
         round += 1;
-        let best = least.iter().copied().fold(f64::INFINITY, f64::min);
-        for (program, least) in programs.iter().zip(&mut least) {
-            if *least <= hopeless * best {
-                *least = least.min(run(program, inputs)?);
+        let best = fastest.iter().copied().fold(f64::INFINITY, f64::min);
+        for (program, fastest) in programs.iter().zip(&mut fastest) {
+            if *fastest <= allowed_ratio * best {
+                *fastest = fastest.min(run(program, inputs)?);
             }
         }
     }
-    Ok(least)
+    Ok(fastest)
 }
 
 fn inputs(device: &Pjrt, computation: &Computation) -> anyhow::Result<Vec<Buffer>> {
     let mut stream = rng::stream(0, "conv", "", 0);
     let mut input = |(_, shape): (String, Shape)| {
-        // Positive, because moving variances are among them, and small, because nothing is scaled for depth.
+        // Positive, because some are moving variances, and small, because no initialiser scales them.
         let values: Vec<f32> = (0..shape.elements())
             .map(|_| stream.normal().abs() as f32 * 0.1)
             .collect();
@@ -207,7 +210,7 @@ fn layers(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> 
             lower_convolutions(&single, &|_| lowering).is_ok_and(|l| l.to_bytes(&[]) == chosen)
         };
         let chosen = candidates(&facts).into_iter().find(is_chosen);
-        let seconds = least(&programs, &inputs(device, &single)?, BUDGETS_S[0])?;
+        let seconds = minimum_seconds(&programs, &inputs(device, &single)?, BUDGETS_S[0])?;
         let mut record = record(model, pass(&facts), &facts, count, names.into_iter().zip(seconds));
         record["chosen"] = json!(chosen.map(|l| format!("{:?}{}", l.form, if l.phases { "/phases" } else { "" })));
         println!("{record}");
@@ -215,7 +218,7 @@ fn layers(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// What is printed of a convolution.
+/// The printed record of a convolution.
 fn record(
     model: &dyn Model,
     pass: &str,
@@ -240,7 +243,7 @@ fn record(
     })
 }
 
-/// The convolutions of an inference for which a matrix product and the library compete, with their kernels made ready once.
+/// Compares matrix product and library for the 1×1 convolutions of an inference, with kernels packed ahead.
 fn prepared(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()> {
     for (single, count) in distinct(&inference(model, batch)?)? {
         let facts = facts(&single)?.context("a convolution without another form")?;
@@ -264,7 +267,7 @@ fn prepared(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()
         let mut round = 0;
         while started.elapsed().as_secs_f64() < BUDGETS_S[0] || round < 8 {
             for (_, rest, kernels, seconds) in &mut rivals {
-                // Some in a row, for the other's threads wait a while for more.
+                // Several in a row, because the other program's threads spin for a while.
                 for i in 0..8 {
                     let kernel = &kernels[(8 * round + i) % copies];
                     seconds.push(run(rest, kernel.iter().chain(&inputs[1..]))?);
@@ -281,7 +284,7 @@ fn prepared(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()
     Ok(())
 }
 
-/// What a convolution is in a training step, from its shape: gradients of kernels have a window as large as an image.
+/// Names the pass of a convolution by its shape: kernel gradients have a window as large as an image.
 fn pass(facts: &ConvFacts) -> &'static str {
     match facts.grouping {
         Grouping::PerExample => "depthwise kernel gradient",
@@ -298,7 +301,7 @@ fn networks(device: &Pjrt, model: &dyn Model, batch: usize) -> anyhow::Result<()
             compile(device, &lower(&computation, Target::Cpu)?)?,
             compile(device, &lower(&computation, Target::CpuWithHostFunctions)?)?,
         ];
-        let seconds = least(&programs, &inputs(device, &computation)?, BUDGETS_S[1])?;
+        let seconds = minimum_seconds(&programs, &inputs(device, &computation)?, BUDGETS_S[1])?;
         println!(
             "{}",
             json!({
