@@ -108,7 +108,7 @@ impl Device {
     }
 
     /// Compiles a graph for the first device and gives it its first arguments, for all launches: what depends on those alone
-    /// is computed here ([`Computation::prepared`]).
+    /// is computed here ([`lowering::prepare`]).
     ///
     /// # Errors
     /// The compiler's, and when the device refuses the arrays.

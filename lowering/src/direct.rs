@@ -32,7 +32,7 @@ pub struct StridedLayout {
 }
 
 /// A convolution operator as a pass of a convolution `y = x * w`, in the terms of convolution libraries. An operator
-/// that [`crate::grad`] emitted as a gradient maps back to that gradient's pass.
+/// that [`hlo::grad`] emitted as a gradient maps back to that gradient's pass.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DirectConvolution {
     /// The pass.

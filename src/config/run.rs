@@ -173,7 +173,7 @@ impl Run {
         })
     }
 
-    /// The run as TOML that [`Layers::file`] reads back to the same run.
+    /// The run as TOML that [`super::layers::Layers::file`] reads back to the same run.
     ///
     /// # Errors
     /// [`Error::Write`] when a value has no TOML form.
