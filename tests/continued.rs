@@ -105,7 +105,7 @@ fn assert_same(found: &BTreeMap<String, Literal>, want: &BTreeMap<String, Litera
 }
 
 #[test]
-fn runs_of_the_original_go_on_to_where_it_comes_to() {
+fn continues_runs_of_the_original_with_the_same_result() {
     let runs = Runs::new();
     let data = runs.path("data");
     fs::create_dir(&data).unwrap();
@@ -122,17 +122,17 @@ fn runs_of_the_original_go_on_to_where_it_comes_to() {
             ]
             .concat();
             let output = rigl_xla(&args);
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            (object(output), said)
+            let message = String::from_utf8_lossy(&output.stderr).into_owned();
+            (object(output), message)
         };
         let from = &["--init", start, "--init-state", "--allow-incomplete-schedule"];
         // With an interruption on the way.
-        let (part, said) = run("17", from);
+        let (part, message) = run("17", from);
         assert!(
-            said.contains(&format!(
+            message.contains(&format!(
                 "{midway} gradient steps done, which are 11 iterations of this run"
             )),
-            "{said}"
+            "{message}"
         );
         let (done, _) = run("24", &[from, &["--resume"][..]].concat());
         assert_eq!((&part["steps"], &done["steps"]), (&17.into(), &24.into()), "{method}");
@@ -148,7 +148,7 @@ fn runs_of_the_original_go_on_to_where_it_comes_to() {
 
 /// Everything of a checkpoint, taken by a new run, and the run that was never stopped.
 #[test]
-fn our_own_runs_go_on_to_the_same_bytes() {
+fn continues_own_runs_to_the_same_bytes() {
     let runs = Runs::new();
     for method in ["rigl", "snfs", "static", "snip", "dnw", "rigl-itop"] {
         let whole = format!("{method}-whole");
@@ -172,7 +172,7 @@ fn our_own_runs_go_on_to_the_same_bytes() {
 }
 
 #[test]
-fn weights_and_masks_are_taken_alone() {
+fn initialises_only_weights_or_masks() {
     let runs = Runs::new();
     runs.train("first", &["--steps", "25"]);
     let first = runs.tensors("first", 25);
@@ -206,13 +206,13 @@ fn weights_and_masks_are_taken_alone() {
 }
 
 #[test]
-fn what_does_not_go_on_is_refused() {
+fn rejects_checkpoints_that_cannot_continue() {
     let runs = Runs::new();
     runs.train("first", &["--steps", "25"]);
     let first = runs.checkpoint_path("first", 25);
     let first = first.to_str().unwrap();
     let [other, out] = ["other.safetensors", "out"].map(|name| runs.path(name).to_str().unwrap().to_owned());
-    let said = |file: &str, more: &[&str], code: i32| {
+    let failure = |file: &str, more: &[&str], code: i32| {
         let run = [
             "train",
             "--data",
@@ -242,27 +242,27 @@ fn what_does_not_go_on_is_refused() {
             "'layer1/weights/Adam' is missing",
         ),
     ] {
-        let said = said(first, more, 1);
+        let message = failure(first, more, 1);
         let expected = expected.replace("found ", "'global_step' has ");
         assert!(
-            said.contains(&expected) && said.contains("ckpt-25.safetensors"),
-            "{said}"
+            message.contains(&expected) && message.contains("ckpt-25.safetensors"),
+            "{message}"
         );
     }
     for step in [-5i64, i64::MAX] {
         let mut tensors = runs.tensors("first", 25);
         tensors.insert("global_step".into(), Literal::scalar(step));
         save(other.as_ref(), &tensors, &Metadata::new("mnist-fc", 25, "")).unwrap();
-        let said = said(&other, &["--init-state", "--steps", "100"], 1);
+        let message = failure(&other, &["--init-state", "--steps", "100"], 1);
         assert!(
-            said.contains(&format!("'global_step' has {step} gradient steps, expected from 0")),
-            "{said}"
+            message.contains(&format!("'global_step' has {step} gradient steps, expected from 0")),
+            "{message}"
         );
     }
     assert!(
-        said("nosuch", &[], 1).contains("nosuch: no such file, expected a file in safetensors form: check the path")
+        failure("nosuch", &[], 1).contains("nosuch: no such file, expected a file in safetensors form: check the path")
     );
-    said(first, &["--init-masks", "--init-state"], 2);
-    let said = failed(&["train", "--init-state", "--out", &out], 2);
-    assert!(said.contains("--init"), "{said}");
+    failure(first, &["--init-masks", "--init-state"], 2);
+    let message = failed(&["train", "--init-state", "--out", &out], 2);
+    assert!(message.contains("--init"), "{message}");
 }

@@ -58,7 +58,7 @@ fn eval_and_predict_agree_with_training() {
 }
 
 #[test]
-fn eval_tells_what_networks_cost_and_compares_them() {
+fn eval_reports_and_compares_costs() {
     let runs = Runs::new();
     let done = ["rigl", "dense"].map(|method| runs.train(method, &["--method", method, "--steps", "60"]));
     let checkpoints = ["rigl", "dense"].map(|method| runs.checkpoint_path(method, 60));
@@ -159,7 +159,7 @@ fn predictions_agree(runs: &Runs, run: &str, top1: f64) {
 }
 
 #[test]
-fn every_graph_is_written_in_every_form() {
+fn dumps_every_graph_in_every_format() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("graph");
     let output = path.to_str().unwrap();
@@ -172,13 +172,13 @@ fn every_graph_is_written_in_every_form() {
                 args
             };
             let [text, proto, dot] = ["text", "proto", "dot"].map(|format| {
-                let told = json(&[&args(format)[..], &["--output", output]].concat());
+                let report = json(&[&args(format)[..], &["--output", output]].concat());
                 let bytes = fs::read(&path).unwrap();
                 assert_eq!(
-                    (told["output"].as_str(), &told["bytes"]),
+                    (report["output"].as_str(), &report["bytes"]),
                     (Some(output), &bytes.len().into())
                 );
-                assert!(told["instructions"].as_u64().unwrap() > 20);
+                assert!(report["instructions"].as_u64().unwrap() > 20);
                 bytes
             });
             let text = String::from_utf8(text).unwrap();

@@ -132,9 +132,9 @@ impl Compared {
         let path = folder.path().join("passes.safetensors");
         let arrays = inputs.chain(names.into_iter().zip(outputs)).collect();
         save(&path, &arrays, &Metadata::new("", 0, "")).unwrap();
-        let told = common::python::run(PACKAGES, "networks.py", &[path.to_str().unwrap(), self.name]);
-        let told: BTreeMap<String, BTreeMap<String, f64>> = serde_json::from_str(&told).unwrap();
-        for (mode, errors) in &told {
+        let report = common::python::run(PACKAGES, "networks.py", &[path.to_str().unwrap(), self.name]);
+        let report: BTreeMap<String, BTreeMap<String, f64>> = serde_json::from_str(&report).unwrap();
+        for (mode, errors) in &report {
             for (kind, &error) in errors {
                 let holds = match (mode.as_str(), kind.as_str()) {
                     (_, "margin") => error > 1e-6,
@@ -142,7 +142,7 @@ impl Compared {
                     ("train", "gradient") => error < 1e-4,
                     _ => error < 1e-5,
                 };
-                assert!(holds, "{} {mode}: {kind} {error}; {told:?}", self.name);
+                assert!(holds, "{} {mode}: {kind} {error}; {report:?}", self.name);
             }
         }
     }

@@ -90,8 +90,8 @@ fn tensorflow_2_restores_ours_and_we_read_its_own() {
         json(&["convert", prefix, converted.to_str().unwrap()]);
     }
     let args = [folder.to_str().unwrap(), &old[0], &old[1]];
-    let said = python::run(PACKAGES, "tensorflow2.py", &args);
-    assert_eq!(said, "TensorFlow 2\n");
+    let output = python::run(PACKAGES, "tensorflow2.py", &args);
+    assert_eq!(output, "TensorFlow 2\n");
 
     let converted = |prefix: &str| {
         let out = folder.join("out.safetensors");
@@ -156,8 +156,8 @@ fn tensorflow_2_reads_our_records_and_we_read_its_own() {
         })
         .unwrap();
     }
-    let said = python::run(PACKAGES, "records.py", &[dir.path().to_str().unwrap()]);
-    assert_eq!(said, "TensorFlow 2\n");
+    let output = python::run(PACKAGES, "records.py", &[dir.path().to_str().unwrap()]);
+    assert_eq!(output, "TensorFlow 2\n");
 
     for name in names {
         let path = dir.path().join(format!("theirs.{name}"));

@@ -108,13 +108,13 @@ impl Case {
         let recipe = self.prepare(folder.path());
         let done = json(&["train", "--resume", "--out", run]);
         assert_eq!((&done["steps"], &done["mask_updates"]), (&2.into(), &1.into()));
-        let told = common::python::run(PACKAGES, "steps.py", &[run, &recipe]);
-        let told: BTreeMap<String, f64> = serde_json::from_str(&told).unwrap();
-        assert_eq!((told["steps"], told["updates"]), (1.0, 1.0));
-        assert!(told["replaced"] > 50.0, "{}: {told:?}", self.network);
+        let report = common::python::run(PACKAGES, "steps.py", &[run, &recipe]);
+        let report: BTreeMap<String, f64> = serde_json::from_str(&report).unwrap();
+        assert_eq!((report["steps"], report["updates"]), (1.0, 1.0));
+        assert!(report["replaced"] > 50.0, "{}: {report:?}", self.network);
         for kind in ["loss", "l2", "weights", "statistics", "gradient"] {
-            let error = told.get(kind).copied().unwrap_or_default(); // VGG has no statistics
-            assert!(error < 1e-5, "{}: {kind}; {told:?}", self.network);
+            let error = report.get(kind).copied().unwrap_or_default(); // VGG has no statistics
+            assert!(error < 1e-5, "{}: {kind}; {report:?}", self.network);
         }
     }
 }
@@ -207,7 +207,7 @@ fn vgg() {
 
 /// NumPy standardises, pads, crops and flips as the graph does, given where.
 #[test]
-fn images_are_changed_as_numpy_changes_them() {
+fn augmentation_matches_numpy() {
     let examples = synthetic::generate(&[32, 32, 3], 10, 24, Split::Train, 4);
     let g = Graph::new("augment");
     let key = Key::new(g.constant(Literal::new(&[2], &[9u32, 1])));
@@ -224,6 +224,6 @@ fn images_are_changed_as_numpy_changes_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("images.safetensors");
     save(&path, &arrays.collect(), &Metadata::new("", 0, "")).unwrap();
-    let told = common::python::run(PACKAGES, "augment.py", &[path.to_str().unwrap()]);
-    assert_eq!(told, "24 images\n");
+    let output = common::python::run(PACKAGES, "augment.py", &[path.to_str().unwrap()]);
+    assert_eq!(output, "24 images\n");
 }

@@ -68,12 +68,12 @@ fn refusal(path: &Path) -> String {
 }
 
 #[test]
-fn a_missing_file() {
+fn rejects_a_missing_file() {
     assert!(refusal(Path::new("/no/such/plugin.so")).starts_with("no such file"));
 }
 
 #[test]
-fn a_file_that_is_no_library() {
+fn rejects_a_file_that_is_not_a_library() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notes.so");
     std::fs::write(&path, "just some text").unwrap();
@@ -82,7 +82,7 @@ fn a_file_that_is_no_library() {
 }
 
 #[test]
-fn a_truncated_library() {
+fn rejects_a_truncated_library() {
     let Fake { dir: _dir, path } = fake(&[]);
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
@@ -100,7 +100,7 @@ fn a_truncated_library() {
 }
 
 #[test]
-fn a_library_with_an_unknown_dependency() {
+fn rejects_a_library_with_a_missing_dependency() {
     let Fake { dir: _dir, path } = compile("void absent(void); void GetPjrtApi(void) { absent(); }", &[]);
     let text = refusal(&path);
     assert!(
@@ -110,7 +110,7 @@ fn a_library_with_an_unknown_dependency() {
 }
 
 #[test]
-fn a_library_that_is_no_plugin() {
+fn rejects_a_library_that_is_not_a_plugin() {
     let Fake { dir: _dir, path } = compile("int unrelated(void) { return 1; }", &[]);
     assert!(refusal(&path).starts_with("not a PJRT plugin: it does not export GetPjrtApi"));
     let Fake { dir: _dir, path } = fake(&["-DTABLE=0"]);
@@ -120,7 +120,7 @@ fn a_library_that_is_no_plugin() {
 }
 
 #[test]
-fn versions_outside_the_range() {
+fn rejects_versions_outside_the_range() {
     for (major, minor) in [(0, 57), (0, 0), (1, 58), (-1, 81)] {
         let Fake { dir: _dir, path } = fake(&[&format!("-DMAJOR={major}"), &format!("-DMINOR={minor}")]);
         let text = refusal(&path);
@@ -134,7 +134,7 @@ fn versions_outside_the_range() {
 }
 
 #[test]
-fn a_failing_initialisation_keeps_its_text_and_frees_its_error() {
+fn failed_initialisation_keeps_its_message_and_frees_its_error() {
     let Fake { dir: _dir, path } = fake(&["-DFAILURE=\"no device here\""]);
     for _ in 0..2 {
         let text = Plugin::load(&path).unwrap_err().to_string();
@@ -147,7 +147,7 @@ fn a_failing_initialisation_keeps_its_text_and_frees_its_error() {
 }
 
 #[test]
-fn slots_that_are_null_or_past_the_end() {
+fn reports_missing_slots() {
     // 72 bytes: the head and the slots up to initialisation; in the other table the next slots are null.
     for (size, call) in [("-DSIZE=72", "past the end"), ("-DSIZE=sizeof(table)", "null")] {
         let Fake { dir: _dir, path } = fake(&[size]);
@@ -171,7 +171,7 @@ fn slots_that_are_null_or_past_the_end() {
 }
 
 #[test]
-fn names_that_are_neither_file_nor_package() {
+fn rejects_names_that_are_neither_file_nor_package() {
     let error = pjrt::open(DeviceKind::Cpu, Some("xla-cpu-pjr")).unwrap_err();
     assert!(
         matches!(&error, Error::UnknownPackage(unknown) if unknown.near == ["xla-cpu-pjrt"]),
@@ -182,7 +182,7 @@ fn names_that_are_neither_file_nor_package() {
 }
 
 #[test]
-fn a_file_with_another_digest_than_the_package() {
+fn rejects_a_file_with_another_digest() {
     let Fake { dir: _dir, path } = fake(&[]);
     let package = Package::named("xla-cpu-pjrt").unwrap();
     let text = pjrt::verify(package, &path).unwrap_err().to_string();
@@ -194,7 +194,7 @@ fn a_file_with_another_digest_than_the_package() {
 
 /// Each place holds a plugin with an old version of its own, so that the refusal tells which one was taken.
 #[test]
-fn the_flag_goes_before_the_environment_before_python_before_the_cache() {
+fn searches_flag_environment_python_and_cache_in_order() {
     let old = |minor: i32| fake(&[&format!("-DMINOR={minor}")]);
     let [flag, variable, python, cached] = [1, 2, 3, 4].map(old);
     let package = Package::named("xla-cpu-pjrt").unwrap();
@@ -239,7 +239,7 @@ fn the_flag_goes_before_the_environment_before_python_before_the_cache() {
 
 /// Runs the program with a cache of its own and no Python, as on a machine without one.
 #[test]
-fn without_pip_the_error_says_what_to_run() {
+fn missing_pip_error_says_what_to_run() {
     let (cache, empty) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let output = Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
         .args(["plugin", "fetch", "xla-cpu-pjrt"])
@@ -255,7 +255,7 @@ fn without_pip_the_error_says_what_to_run() {
 
 /// A package index that cannot be reached, and a half-written cache entry that must not be taken for the plugin.
 #[test]
-fn offline_a_damaged_cache_entry_is_not_used() {
+fn damaged_cache_entry_is_not_used_offline() {
     let cache = tempfile::tempdir().unwrap();
     let package = Package::named("xla-cpu-pjrt").unwrap();
     let entry = cache.path().join("plugins/xla-cpu-pjrt-0.0.1").join(package.library);
@@ -293,7 +293,7 @@ fn compiled(cache: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String, S
 }
 
 #[test]
-fn without_the_library_of_convolutions_the_compiler_makes_its_own() {
+fn compiles_convolutions_without_onednn() {
     const CALL: &str = "rigl_xla.convolution";
     let cache = tempfile::tempdir().unwrap();
     let package = Package::named("onednn-cpu-gomp").unwrap();

@@ -43,7 +43,7 @@ fn assert_close(what: &str, one: &BTreeMap<String, Literal>, other: &BTreeMap<St
 
 /// Updates at gradient steps 0, 10 and 20, evaluations and checkpoints across launches.
 #[test]
-fn replicas_of_mnist_train_like_one_device_and_go_on_with_another_number() {
+fn mnist_replicas_match_one_device_and_resume_with_another_number() {
     let runs = Runs::new();
     let train = |run: &str, replicas: &str, steps: &str, more: &[&str]| {
         let own = ["--batch-size", "24", "--replicas", replicas, "--steps", steps];
@@ -85,7 +85,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// What methods look at that prune at once is summed over replicas too: gradients, and products of the Hessian with them.
 #[test]
-fn replicas_prune_like_one_device() {
+fn pruning_replicas_match_one_device() {
     let runs = Runs::new();
     for method in ["snip", "grasp"] {
         let train = |replicas: &str| {
@@ -122,7 +122,7 @@ const WIDE: &[&str] = &[
 ];
 
 #[test]
-fn synchronised_batch_normalisation_is_that_of_one_device() {
+fn synchronised_batch_norm_matches_one_device() {
     let runs = Runs::new();
     let train = |run: &str, more: &[&str]| {
         let out = runs.path(run);
@@ -160,7 +160,7 @@ fn plan(args: &[(&str, toml::Value)]) -> Plan {
     layers.plan().unwrap()
 }
 
-/// `batches` are each replica's, `identities` what each is told to be.
+/// `batches` are each replica's, `identities` the number that each is given.
 fn launch(plan: &Plan, batches: &[Vec<i32>], identities: &[usize]) -> Launched {
     let device = Device::open_replicas(EngineKind::Pjrt, DeviceKind::Cpu, None, plan.replicas()).unwrap();
     let model = plan.model().unwrap();
@@ -231,7 +231,7 @@ fn small(replicas: i64, batch: i64, dropout: f64) -> Plan {
 
 /// Reference 3.1: statistics are per replica. The first replica's are the run's, and all have them after a launch.
 #[test]
-fn moving_statistics_are_those_of_the_first_part_of_the_batch() {
+fn moving_statistics_are_of_the_first_replica() {
     let indices: Vec<i32> = (0..8).collect();
     let parts: Vec<_> = (0..2).map(|replica| part(&indices, 8, 2, replica)).collect();
     let two = launch(&small(2, 8, 0.0), &parts, &[0, 1]);
@@ -247,9 +247,9 @@ fn moving_statistics_are_those_of_the_first_part_of_the_batch() {
     assert_eq!(two.cross_entropy[0], two.cross_entropy[1]);
 }
 
-/// Two replicas that see the same examples drop other activations; told to be the same one, they drop the same.
+/// Two replicas that see the same examples drop other activations; with the same number they drop the same.
 #[test]
-fn each_replica_draws_its_own_numbers() {
+fn replicas_draw_different_random_numbers() {
     let indices: Vec<i32> = (0..4).collect();
     let loss = |dropout, identities: [usize; 2]| {
         launch(&small(2, 8, dropout), &[indices.clone(), indices.clone()], &identities).cross_entropy[0]
@@ -262,7 +262,7 @@ fn each_replica_draws_its_own_numbers() {
 }
 
 #[test]
-fn numbers_of_replicas_are_checked() {
+fn rejects_impossible_numbers_of_replicas() {
     for (replicas, batch, expected) in [
         (
             "3",
@@ -280,8 +280,8 @@ fn numbers_of_replicas_are_checked() {
             "--replicas: device.replicas is 64, expected a number that divides train.batch_size, which is 32",
         ),
     ] {
-        let said = error(&["train", "--replicas", replicas, "--batch-size", batch], 2);
-        assert!(said.contains(expected), "{said}");
+        let message = error(&["train", "--replicas", replicas, "--batch-size", batch], 2);
+        assert!(message.contains(expected), "{message}");
     }
 }
 
@@ -298,7 +298,7 @@ fn all_reduced(computation: &Computation) -> Vec<(String, usize)> {
 /// Each gradient crosses once, growth and step share it; beside gradients only the loss and two hashes do, and once a
 /// launch the count of hits and the moving statistics.
 #[test]
-fn replicas_sum_up_what_the_plan_says() {
+fn all_reduced_bytes_match_the_plan() {
     let plan = Layers::preset("resnet50-rigl").unwrap();
     let plan = plan.set("test", &["device", "replicas"], 32).unwrap().plan().unwrap();
     let model = plan.model().unwrap();
@@ -320,7 +320,7 @@ fn replicas_sum_up_what_the_plan_says() {
 }
 
 #[test]
-fn a_plan_tells_what_replicas_share() {
+fn plan_reports_all_reduced_bytes() {
     let shared = json(&["plan", "resnet50-rigl", "--replicas", "32", "--batch-size", "4096"]);
     let parameters = shared["parameters"].as_u64().unwrap();
     let of = &shared["replicas"];

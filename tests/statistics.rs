@@ -30,7 +30,7 @@ fn plan() -> Plan {
 /// RigL's first iteration updates masks instead of taking a gradient step. Statistics follow the batch even then
 /// (reference 8.1).
 #[test]
-fn statistics_move_where_a_mask_update_replaces_the_gradient_step() {
+fn moving_statistics_change_in_mask_updates_too() {
     let plan = plan();
     let model = models::find("wrn-10-1", true).unwrap();
     let trainer = Trainer {

@@ -92,15 +92,15 @@ fn complaint(data: &Path, more: &[&str], code: i32) -> String {
 }
 
 fn refusal(output: Output, code: i32) -> String {
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(output.stdout.is_empty() && !said.contains("panicked"), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert!(output.stdout.is_empty() && !message.contains("panicked"), "{message}");
     assert_eq!(
-        said.lines().filter(|line| line.starts_with("error: ")).count(),
+        message.lines().filter(|line| line.starts_with("error: ")).count(),
         1,
-        "{said}"
+        "{message}"
     );
-    said
+    message
 }
 
 fn first_loss(runs: &Runs, run: &str) -> f64 {
@@ -109,7 +109,7 @@ fn first_loss(runs: &Runs, run: &str) -> f64 {
 
 /// Batches are functions of their numbers: threads, launches, stops and what is read ahead change no bit.
 #[test]
-fn threads_launches_and_resuming_change_no_bit() {
+fn threads_launches_and_resuming_do_not_change_results() {
     let runs = Runs::new();
     let three = ["--steps-per-launch", "3"];
     let with = |more: &[&'static str]| [&three[..], more].concat();
@@ -165,7 +165,7 @@ fn replicas_share_each_batch() {
 
 /// The network learns what it is shown, and `eval` and `predict` find what training found.
 #[test]
-fn pictures_are_learned_evaluated_and_predicted() {
+fn learns_evaluates_and_predicts_pictures() {
     let runs = Runs::new();
     let long = [
         "--steps-per-launch",
@@ -243,11 +243,11 @@ fn tensor(file: &str, name: &str) -> Literal {
 
 /// What is dumped is what the files hold, in the order of evaluation or of the first epoch.
 #[test]
-fn dumps_hold_what_a_network_is_given() {
+fn dumps_contain_the_inputs_of_the_network() {
     let runs = Runs::new();
     let path = |name: &str| runs.path(name).to_str().unwrap().to_owned();
-    let told = dump(pictures(), "validation", &path("test"), &["--image-size", "24"]);
-    assert_eq!((&told["examples"], &told["skipped"]), (&TESTING.into(), &0.into()));
+    let report = dump(pictures(), "validation", &path("test"), &["--image-size", "24"]);
+    assert_eq!((&report["examples"], &report["skipped"]), (&TESTING.into(), &0.into()));
     let fashion = mnist::load(&fetch::ensure("fashion-mnist").unwrap(), rigl_xla::data::Split::Test).unwrap();
     // The first file has the even ones.
     let order: Vec<usize> = (0..TESTING).step_by(2).chain((1..TESTING).step_by(2)).collect();
@@ -310,24 +310,24 @@ fn dumps_hold_what_a_network_is_given() {
         ])["images"],
         "u8[7,784]"
     );
-    let said = error(
+    let message = error(
         &["data", "dump", "--data", "mnist", "--split", "half", "--output", "x"],
         2,
     );
-    assert!(said.contains("train, test"), "{said}");
+    assert!(message.contains("train, test"), "{message}");
 }
 
 /// A record whose picture or checksum is damaged ends the run where it is, or is left out if that is allowed.
 #[test]
-fn corrupt_records_are_told_with_their_place_or_left_out() {
+fn reports_or_skips_corrupt_records() {
     let folder = copy();
     let file = folder.path().join("train-00002-of-00004");
     let place = offset(&file, 5);
     damage(&file, place + 40);
     let steps = ["--steps-per-launch", "3", "--steps", "14"];
-    let said = complaint(folder.path(), &steps, 1);
+    let message = complaint(folder.path(), &steps, 1);
     let wanted = format!("train-00002-of-00004: record at byte {place}: checksum of the data");
-    assert!(said.contains(&wanted), "{said}");
+    assert!(message.contains(&wanted), "{message}");
 
     let runs = Runs::new();
     let skip = |n| [&steps[..], &["--skip-corrupt", n]].concat();
@@ -360,14 +360,14 @@ fn corrupt_records_are_told_with_their_place_or_left_out() {
     let data = folder.path().to_str().unwrap();
     let run = runs.path("run");
     let evaluate = ["eval", "--checkpoint", run.to_str().unwrap(), "--data", data];
-    let said = error(&evaluate, 1);
+    let message = error(&evaluate, 1);
     let wanted = format!("validation-00001-of-00002: record at byte {place}: checksum of the length");
-    assert!(said.contains(&wanted), "{said}");
+    assert!(message.contains(&wanted), "{message}");
     damage(&test, 30);
-    let said = refusal(common::rigl_xla(&[&evaluate[..], &["--skip-corrupt", "1"]].concat()), 1);
+    let message = refusal(common::rigl_xla(&[&evaluate[..], &["--skip-corrupt", "1"]].concat()), 1);
     assert!(
-        said.contains("validation-00001-of-00002: record at byte 0: checksum of the data"),
-        "{said}"
+        message.contains("validation-00001-of-00002: record at byte 0: checksum of the data"),
+        "{message}"
     );
     let report = json(&[&evaluate[..], &["--skip-corrupt", "2"]].concat());
     assert_eq!(
@@ -385,7 +385,7 @@ fn with_training(training: &[Vec<u8>]) -> tempfile::TempDir {
 }
 
 #[test]
-fn what_is_wrong_with_records_is_told() {
+fn reports_invalid_records() {
     let good = |label| record(&records::png(&[9; 784], 32, 32), label);
     let set = |bad: Vec<u8>| [vec![good(1); 10], vec![bad; 2]].concat();
     let no_label = rigl_xla::data::tfrecord::example::encode(&[]);
@@ -404,38 +404,41 @@ fn what_is_wrong_with_records_is_told() {
         let folder = with_training(&set(bad));
         let data = folder.path().to_str().unwrap();
         let dump = ["data", "dump", "--split", "train", "--output", "never", "--data", data];
-        let said = error(&dump, 1);
+        let message = error(&dump, 1);
         let file = folder.path().join("train-00000-of-00001");
         assert!(
-            said.contains(wanted) && said.contains(file.to_str().unwrap()),
-            "{wanted}: {said}"
+            message.contains(wanted) && message.contains(file.to_str().unwrap()),
+            "{wanted}: {message}"
         );
     }
 }
 
 #[test]
-fn folders_without_their_files_are_told() {
+fn reports_missing_files() {
     let folder = copy();
     fs::remove_file(folder.path().join("train-00001-of-00004")).unwrap();
-    let said = complaint(folder.path(), &[], 1);
+    let message = complaint(folder.path(), &[], 1);
     assert!(
-        said.contains("shard train-00001-of-00004 is missing: 3 of 4 are there"),
-        "{said}"
+        message.contains("shard train-00001-of-00004 is missing: 3 of 4 are there"),
+        "{message}"
     );
 
     let empty = tempfile::tempdir().unwrap();
-    let said = complaint(empty.path(), &["--set", "data.name=imagenet"], 1);
-    assert!(said.contains("no TFRecord files named train-00000-of-00001"), "{said}");
+    let message = complaint(empty.path(), &["--set", "data.name=imagenet"], 1);
+    assert!(
+        message.contains("no TFRecord files named train-00000-of-00001"),
+        "{message}"
+    );
 
     let nothing = with_training(&[]);
-    let said = complaint(nothing.path(), &[], 1);
-    assert!(said.contains("found no record in 1 files"), "{said}");
+    let message = complaint(nothing.path(), &[], 1);
+    assert!(message.contains("found no record in 1 files"), "{message}");
 
     let few = with_training(&vec![record(&records::png(&[9; 784], 32, 32), 1); 7]);
-    let said = complaint(few.path(), &["--steps-per-launch", "3"], 1);
+    let message = complaint(few.path(), &["--steps-per-launch", "3"], 1);
     assert!(
-        said.contains("batch size 8, expected 1 to the number of examples, 7"),
-        "{said}"
+        message.contains("batch size 8, expected 1 to the number of examples, 7"),
+        "{message}"
     );
 
     let out = few.path().join("run");
@@ -446,36 +449,36 @@ fn folders_without_their_files_are_told() {
         "--out",
         out.to_str().unwrap(),
     ];
-    let said = refusal(common::rigl_xla(&plain), 1);
+    let message = refusal(common::rigl_xla(&plain), 1);
     assert!(
-        said.contains("examples of dimensions [784], expected [size, size, 3]"),
-        "{said}"
+        message.contains("examples of dimensions [784], expected [size, size, 3]"),
+        "{message}"
     );
-    let said = complaint(pictures(), &["--data-threads", "0"], 2);
+    let message = complaint(pictures(), &["--data-threads", "0"], 2);
     assert!(
-        said.contains("--data-threads: data.threads is 0, expected a whole number from 1"),
-        "{said}"
+        message.contains("--data-threads: data.threads is 0, expected a whole number from 1"),
+        "{message}"
     );
-    let said = complaint(pictures(), &["--set", "data.pictures=best"], 2);
-    assert!(said.contains("original, antialiased"), "{said}");
+    let message = complaint(pictures(), &["--set", "data.pictures=best"], 2);
+    assert!(message.contains("original, antialiased"), "{message}");
 }
 
 /// Folders within the folder, one per split, are found; `null` stands in for pictures.
 #[test]
-fn splits_may_have_folders_and_pictures_a_stand_in() {
+fn splits_may_have_their_own_folders() {
     let folder = tempfile::tempdir().unwrap();
     for set in ["train", "validation"] {
         let within: PathBuf = folder.path().join(set);
         fs::create_dir(&within).unwrap();
         write(&within, set, 1, 16);
     }
-    let told = dump(
+    let report = dump(
         folder.path(),
         "train",
         folder.path().join("x").to_str().unwrap(),
         &["--image-size", "8"],
     );
-    assert_eq!(told["images"], "f32[16,8,8,3]");
+    assert_eq!(report["images"], "f32[16,8,8,3]");
 
     let runs = Runs::new();
     let out = runs.path("null");

@@ -84,7 +84,7 @@ fn stopping_and_resuming_changes_no_byte() {
 
 /// The share of weights that were ever active starts at the density and grows with the updates.
 #[test]
-fn exploring_methods_tell_what_they_tried() {
+fn exploring_methods_report_the_explored_share() {
     let runs = Runs::new();
     let done = runs.train("itop", &["--method", "set-itop", "--steps", "60"]);
     let shares: Vec<f64> = runs
@@ -104,7 +104,7 @@ fn exploring_methods_tell_what_they_tried() {
 }
 
 #[test]
-fn a_killed_run_resumes_to_the_same_bytes() {
+fn killed_run_resumes_to_the_same_bytes() {
     let runs = Runs::new();
     let path = runs.path("killed");
     let mut child = start_until(runs.command("killed", &["--steps", "1000000"]), || {
@@ -167,7 +167,7 @@ fn ctrl_c_saves_and_resuming_changes_no_byte() {
 /// The whole of the README's first command, stopped early: results for people on standard output, the rest beside it.
 #[test]
 #[cfg(unix)]
-fn without_arguments_it_trains_rigl_on_mnist() {
+fn default_run_trains_rigl_on_mnist() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("runs/mnist-rigl-0.98-seed0");
     let mut command = Command::new(env!("CARGO_BIN_EXE_rigl-xla"));
@@ -181,13 +181,13 @@ fn without_arguments_it_trains_rigl_on_mnist() {
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     assert_eq!(output.status.code(), Some(130), "{stderr}");
     let at = *saved(&run).last().unwrap();
-    let said = |text: &str| assert!(stderr.contains(text), "{text}: {stderr}");
-    said(
+    let expect = |text: &str| assert!(stderr.contains(text), "{text}: {stderr}");
+    expect(
         "mnist-fc on mnist: rigl at sparsity 0.98, layer2 0.882, layer3 dense (sparsity.layers); in all 9244 of 266200",
     );
-    said("iteration 600: test top-1 9");
-    said(&format!("stopped after {at} iterations, saved in "));
-    said(&format!("ckpt-{at}.safetensors; go on with --resume"));
+    expect("iteration 600: test top-1 9");
+    expect(&format!("stopped after {at} iterations, saved in "));
+    expect(&format!("ckpt-{at}.safetensors; go on with --resume"));
     let shown: Vec<String> = stdout
         .lines()
         .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -203,7 +203,7 @@ fn without_arguments_it_trains_rigl_on_mnist() {
 }
 
 #[test]
-fn resuming_a_finished_run_changes_nothing_and_remembers_a_longer_one() {
+fn resuming_a_finished_run_changes_nothing_unless_it_is_longer() {
     let runs = Runs::new();
     runs.train("run", &["--steps", "20"]);
     let (bytes, metrics) = (runs.bytes("run", 20), runs.metrics("run"));
@@ -219,7 +219,7 @@ fn resuming_a_finished_run_changes_nothing_and_remembers_a_longer_one() {
 }
 
 #[test]
-fn launches_and_selection_do_not_change_the_numbers() {
+fn launch_length_and_selection_do_not_change_results() {
     let runs = Runs::new();
     let ways: [(&str, &[&str]); 5] = [
         ("seven", &[]),
@@ -235,7 +235,7 @@ fn launches_and_selection_do_not_change_the_numbers() {
 }
 
 #[test]
-fn seeds_decide_everything() {
+fn same_seed_gives_the_same_run() {
     let runs = Runs::new();
     for method in ["rigl", "set"] {
         let train = |run: &str, seed: &str| {
@@ -262,7 +262,7 @@ fn seeds_decide_everything() {
 
 /// Reference 1.2: the masks of the original's MNIST driver.
 #[test]
-fn numpy_compatible_masks_are_the_originals() {
+fn numpy_masks_match_the_original() {
     let runs = Runs::new();
     runs.train(
         "run",
@@ -304,7 +304,7 @@ fn counted(checkpoint: &Checkpoint) -> (Vec<usize>, Option<i64>, Option<i64>) {
 }
 
 #[test]
-fn training_does_what_plan_says() {
+fn training_matches_the_plan() {
     let runs = Runs::new();
     // Per method: global steps after 300 iterations, updates, and the step of the last one.
     let cases: [(&str, i64, Value, Option<i64>); 4] = [
@@ -364,7 +364,7 @@ fn training_does_what_plan_says() {
 }
 
 #[test]
-fn the_object_of_train_and_its_files() {
+fn json_summary_matches_the_files() {
     let runs = Runs::new();
     let done = runs.train("run", &["--steps", "60"]);
     let text = |key: &str| done[key].as_str().unwrap();
@@ -418,7 +418,7 @@ fn the_object_of_train_and_its_files() {
 
 /// One run of the whole MNIST: it learns, and fashion-mnist is as good a name.
 #[test]
-fn both_data_sets_train_from_the_cache() {
+fn trains_on_both_data_sets_from_the_cache() {
     let runs = Runs::new();
     for (data, top1) in [("mnist", 0.9), ("fashion-mnist", 0.7)] {
         let out = runs.path(data);
@@ -444,7 +444,7 @@ fn both_data_sets_train_from_the_cache() {
 }
 
 #[test]
-fn gzipped_files_are_the_same_data() {
+fn gzipped_files_give_the_same_data() {
     let runs = Runs::new();
     let zipped = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(small_mnist()).unwrap() {
@@ -471,7 +471,7 @@ fn gzipped_files_are_the_same_data() {
 }
 
 #[test]
-fn programs_given_as_stablehlo_train_to_the_same_bytes() {
+fn stablehlo_programs_give_the_same_bytes() {
     let runs = Runs::new();
     let train = |format: &str, replicas: &str| {
         let out = runs.path(&format!("{format}-{replicas}"));
@@ -491,10 +491,10 @@ fn programs_given_as_stablehlo_train_to_the_same_bytes() {
             .env("RIGL_XLA_PROGRAM_FORMAT", format)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         (
             output.status.code(),
-            said,
+            stderr,
             fs::read(out.join("ckpt-30.safetensors")).ok(),
         )
     };
@@ -503,10 +503,10 @@ fn programs_given_as_stablehlo_train_to_the_same_bytes() {
         assert_eq!((hlo.0, stablehlo.0), (Some(0), Some(0)), "{}{}", hlo.1, stablehlo.1);
         assert!(hlo.2.is_some() && hlo.2 == stablehlo.2, "{replicas}");
     }
-    let (code, said, _) = train("text", "1");
-    assert_eq!(code, Some(2), "{said}");
+    let (code, stderr, _) = train("text", "1");
+    assert_eq!(code, Some(2), "{stderr}");
     assert!(
-        said.contains("RIGL_XLA_PROGRAM_FORMAT=text: expected hlo or stablehlo"),
-        "{said}"
+        stderr.contains("RIGL_XLA_PROGRAM_FORMAT=text: expected hlo or stablehlo"),
+        "{stderr}"
     );
 }

@@ -14,16 +14,16 @@ use rigl_xla::checkpoint::{self, Metadata};
 
 /// What a failed command says; exactly one error, no result, no panic.
 fn complaint(output: Output, code: i32) -> String {
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{message}");
     assert!(output.stdout.is_empty(), "{:?}", output.stdout);
     assert_eq!(
-        said.lines().filter(|line| line.starts_with("error: ")).count(),
+        message.lines().filter(|line| line.starts_with("error: ")).count(),
         1,
-        "{said}"
+        "{message}"
     );
-    assert!(!said.contains("panicked"), "{said}");
-    said
+    assert!(!message.contains("panicked"), "{message}");
+    message
 }
 
 impl Runs {
@@ -46,14 +46,14 @@ fn files(path: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_folder_with_a_run_is_neither_mixed_nor_lost() {
+fn existing_run_is_neither_mixed_nor_lost() {
     let runs = Runs::new();
     runs.train("run", &["--steps", "10"]);
     let before = files(&runs.path("run"));
-    let said = runs.fails("run", &["--steps", "20"], 1);
+    let message = runs.fails("run", &["--steps", "20"], 1);
     assert!(
-        said.contains("holds another run") && said.contains("--resume") && said.contains("--overwrite"),
-        "{said}"
+        message.contains("holds another run") && message.contains("--resume") && message.contains("--overwrite"),
+        "{message}"
     );
     for (args, differences) in [
         (&["--seed", "1"][..], vec!["train.seed (it has 0, asked for 1)"]),
@@ -69,35 +69,44 @@ fn a_folder_with_a_run_is_neither_mixed_nor_lost() {
             vec!["sparsity.target (it has 0.98, asked for 0.9)"],
         ),
     ] {
-        let said = runs.fails("run", &[args, &["--resume", "--steps", "20"]].concat(), 1);
-        assert!(differences.iter().all(|d| said.contains(d)), "{said}");
-        let error = said.lines().find(|line| line.starts_with("error: ")).unwrap();
-        assert_eq!(error.contains("; "), differences.len() > 1, "{said}");
+        let message = runs.fails("run", &[args, &["--resume", "--steps", "20"]].concat(), 1);
+        assert!(differences.iter().all(|d| message.contains(d)), "{message}");
+        let error = message.lines().find(|line| line.starts_with("error: ")).unwrap();
+        assert_eq!(error.contains("; "), differences.len() > 1, "{message}");
     }
-    let said = runs.fails("run", &["--resume", "--steps", "5"], 1);
-    assert!(said.contains("done 10 iterations, expected at most the 5"), "{said}");
-    assert_eq!(files(&runs.path("run")), before);
-    let said = runs.fails("none", &["--resume"], 1);
+    let message = runs.fails("run", &["--resume", "--steps", "5"], 1);
     assert!(
-        said.contains("nothing to resume") && !runs.path("none").exists(),
-        "{said}"
+        message.contains("done 10 iterations, expected at most the 5"),
+        "{message}"
+    );
+    assert_eq!(files(&runs.path("run")), before);
+    let message = runs.fails("none", &["--resume"], 1);
+    assert!(
+        message.contains("nothing to resume") && !runs.path("none").exists(),
+        "{message}"
     );
     // Overwriting is starting anew, but only once the new run can start.
-    let said = runs.fails("run", &["--overwrite", "--steps", "7", "--batch-size", "1001"], 1);
-    assert!(said.contains("1001") && files(&runs.path("run")) == before, "{said}");
+    let message = runs.fails("run", &["--overwrite", "--steps", "7", "--batch-size", "1001"], 1);
+    assert!(
+        message.contains("1001") && files(&runs.path("run")) == before,
+        "{message}"
+    );
     runs.train("run", &["--overwrite", "--steps", "7", "--seed", "1"]);
     assert_eq!(saved(&runs.path("run")), [7]);
 }
 
 #[test]
-fn two_processes_do_not_share_a_folder() {
+fn rejects_a_second_process_in_a_folder() {
     let runs = Runs::new();
     let command = runs.command("run", &["--steps", "1000000"]);
     let mut child = start_until(command, || !saved(&runs.path("run")).is_empty());
-    let said = runs.fails("run", &["--resume"], 1);
+    let message = runs.fails("run", &["--resume"], 1);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(said.contains("another process is using this run folder"), "{said}");
+    assert!(
+        message.contains("another process is using this run folder"),
+        "{message}"
+    );
 }
 
 /// Damages done to a checkpoint, and what each is called.
@@ -149,7 +158,7 @@ fn damages(good: &Path) -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn bad_checkpoints_are_refused_by_every_reader() {
+fn every_reader_rejects_bad_checkpoints() {
     let runs = Runs::new();
     runs.train("run", &["--steps", "10"]);
     let path = runs.checkpoint_path("run", 10);
@@ -161,7 +170,7 @@ fn bad_checkpoints_are_refused_by_every_reader() {
     for (damage, bytes, expected) in damages(&path) {
         fs::write(&path, bytes).unwrap();
         let before = files(&runs.path("run"));
-        let said = [
+        let message = [
             program(&["eval", "--checkpoint", file, "--data", small_mnist()]),
             program(&[
                 "predict",
@@ -174,27 +183,30 @@ fn bad_checkpoints_are_refused_by_every_reader() {
             ]),
             runs.fails("run", &["--resume", "--steps", "20"], 1),
         ];
-        for said in said {
-            assert!(said.contains(file) && said.contains(expected), "{damage}: {said}");
+        for message in message {
+            assert!(
+                message.contains(file) && message.contains(expected),
+                "{damage}: {message}"
+            );
         }
         assert!(!output.exists());
         assert_eq!(files(&runs.path("run")), before, "{damage}");
     }
-    let said = program(&["eval", "--checkpoint", "no/such.safetensors", "--data", small_mnist()]);
-    assert!(said.contains("no/such.safetensors"), "{said}");
+    let message = program(&["eval", "--checkpoint", "no/such.safetensors", "--data", small_mnist()]);
+    assert!(message.contains("no/such.safetensors"), "{message}");
 }
 
 #[test]
-fn a_damaged_newest_checkpoint_is_not_skipped_in_silence() {
+fn reports_a_damaged_newest_checkpoint() {
     let runs = Runs::new();
     runs.train("run", &["--steps", "60"]);
     let newest = runs.checkpoint_path("run", 60);
     let bytes = fs::read(&newest).unwrap();
     fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
-    let said = runs.fails("run", &["--resume"], 1);
+    let message = runs.fails("run", &["--resume"], 1);
     assert!(
-        said.contains("ckpt-60.safetensors: damaged") && said.contains("ckpt-50.safetensors"),
-        "{said}"
+        message.contains("ckpt-60.safetensors: damaged") && message.contains("ckpt-50.safetensors"),
+        "{message}"
     );
     // Moved away as the message says, the run goes on from the one before.
     fs::remove_file(&newest).unwrap();
@@ -204,23 +216,23 @@ fn a_damaged_newest_checkpoint_is_not_skipped_in_silence() {
 
 /// Another program's file has the arrays but not where its run stood.
 #[test]
-fn a_foreign_checkpoint_is_not_gone_on_from() {
+fn rejects_resuming_from_a_foreign_checkpoint() {
     let runs = Runs::new();
     runs.train("run", &["--steps", "10"]);
     let path = runs.checkpoint_path("run", 10);
     let bytes = fs::read(&path).unwrap();
     let ours = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     safetensors::serialize_to_file(ours.tensors(), None, &path).unwrap();
-    let said = runs.fails("run", &["--steps", "20", "--resume"], 1);
+    let message = runs.fails("run", &["--steps", "20", "--resume"], 1);
     assert!(
-        said.contains("ckpt-10.safetensors: does not say after how many iterations"),
-        "{said}"
+        message.contains("ckpt-10.safetensors: does not say after how many iterations"),
+        "{message}"
     );
     common::json(&["eval", "--checkpoint", path.to_str().unwrap(), "--data", small_mnist()]);
 }
 
 #[test]
-fn predict_refuses_what_is_no_image() {
+fn predict_rejects_files_that_are_not_images() {
     let runs = Runs::new();
     runs.train("run", &["--steps", "10"]);
     let [input, output] = ["in", "out"].map(|name| runs.path(name));
@@ -245,13 +257,13 @@ fn predict_refuses_what_is_no_image() {
             "--output",
             output,
         ];
-        let said = complaint(common::rigl_xla(&[&["predict", "--checkpoint"], &args[..]].concat()), 1);
-        assert!(said.contains(expected) && !Path::new(output).exists(), "{said}");
+        let message = complaint(common::rigl_xla(&[&["predict", "--checkpoint"], &args[..]].concat()), 1);
+        assert!(message.contains(expected) && !Path::new(output).exists(), "{message}");
     }
 }
 
 #[test]
-fn bad_data_ends_a_run_before_it_leaves_anything() {
+fn bad_data_leaves_no_run_folder() {
     let bad = tempfile::tempdir().unwrap();
     let runs = Runs::new();
     let whole: BTreeMap<String, Vec<u8>> = files(small_mnist().as_ref());
@@ -295,12 +307,12 @@ fn bad_data_ends_a_run_before_it_leaves_anything() {
             command.args(&args).arg(data).arg("--out").arg(&out);
             complaint(command.output().unwrap(), 1)
         };
-        let said = train(bad.path());
-        assert!(said.contains(&format!("{name}: {expected}")), "{said}");
+        let message = train(bad.path());
+        assert!(message.contains(&format!("{name}: {expected}")), "{message}");
         assert!(!out.exists(), "{expected}");
     }
-    let said = runs.fails("large", &["--batch-size", "1001"], 1);
-    assert!(said.contains("1001") && said.contains("1000"), "{said}");
+    let message = runs.fails("large", &["--batch-size", "1001"], 1);
+    assert!(message.contains("1001") && message.contains("1000"), "{message}");
     // A folder that failed so holds no run: a good one needs no flag.
     runs.train("run", &["--steps", "10"]);
 }
@@ -314,7 +326,7 @@ fn is_finite(path: &Path) -> bool {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_the_run_and_nothing_bad_is_saved() {
+fn nan_loss_stops_the_run_and_is_not_saved() {
     let runs = Runs::new();
     // From gradient step 31 on, the learning rate is 2e29.
     let explode = [
@@ -325,16 +337,16 @@ fn a_loss_that_is_no_number_stops_the_run_and_nothing_bad_is_saved() {
         "--steps",
         "200",
     ];
-    let said = runs.fails("run", &explode, 1);
+    let message = runs.fails("run", &explode, 1);
     // Counted from 0, mask updates at iterations 0, 11, 22 and 33 take the place of steps: step 31 is that of iteration 35, and the loss
     // of the iteration after it is the first bad one.
     assert!(
-        said.contains("the loss is NaN at iteration 37 (gradient step 32); "),
-        "{said}"
+        message.contains("the loss is NaN at iteration 37 (gradient step 32); "),
+        "{message}"
     );
     assert!(
-        said.contains("the last good checkpoint is ") && said.contains("ckpt-25.safetensors"),
-        "{said}"
+        message.contains("the last good checkpoint is ") && message.contains("ckpt-25.safetensors"),
+        "{message}"
     );
     assert_eq!(saved(&runs.path("run")), [25]);
     assert!(is_finite(&runs.checkpoint_path("run", 25)));
@@ -355,20 +367,20 @@ fn a_loss_that_is_no_number_stops_the_run_and_nothing_bad_is_saved() {
         "--set",
         "train.checkpoint_interval=1",
     ];
-    let said = runs.fails("often", &[&explode[..], &often].concat(), 1);
+    let message = runs.fails("often", &[&explode[..], &often].concat(), 1);
     let path = runs.path("often");
     // A launch that ends at the bad step tells by the L2 term.
     assert!(
-        said.contains("at iteration 36 (gradient step 31); ") && said.contains("ckpt-35.safetensors"),
-        "{said}"
+        message.contains("at iteration 36 (gradient step 31); ") && message.contains("ckpt-35.safetensors"),
+        "{message}"
     );
     assert_eq!(saved(&path), (1..=35).collect::<Vec<_>>());
     assert!(is_finite(&runs.checkpoint_path("often", 35)));
 
-    let said = runs.fails("at-once", &["--lr", "1e30"], 1);
+    let message = runs.fails("at-once", &["--lr", "1e30"], 1);
     assert!(
-        said.contains("at iteration 3 (gradient step 1); no checkpoint was saved before"),
-        "{said}"
+        message.contains("at iteration 3 (gradient step 1); no checkpoint was saved before"),
+        "{message}"
     );
     assert!(saved(&runs.path("at-once")).is_empty());
 }
@@ -376,7 +388,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_nothing_bad_is_saved() {
 /// A limit on the size of files stops a save halfway, as a full disk does.
 #[test]
 #[cfg(unix)]
-fn a_full_disk_ends_the_run_and_the_checkpoint_before_stays_good() {
+fn full_disk_keeps_the_previous_checkpoint() {
     let runs = Runs::new();
     runs.train("straight", &["--steps", "60"]);
     runs.train("run", &["--steps", "25"]);
@@ -388,10 +400,10 @@ fn a_full_disk_ends_the_run_and_the_checkpoint_before_stays_good() {
         .args(inner.get_args())
         .output()
         .unwrap();
-    let said = complaint(output, 1);
+    let message = complaint(output, 1);
     assert!(
-        said.contains("ckpt-50.safetensors: not saved: File too large"),
-        "{said}"
+        message.contains("ckpt-50.safetensors: not saved: File too large"),
+        "{message}"
     );
     let left: Vec<String> = files(&runs.path("run")).into_keys().collect();
     assert_eq!(left, [".lock", "ckpt-25.safetensors", "config.toml", "metrics.jsonl"]);
@@ -403,7 +415,7 @@ fn a_full_disk_ends_the_run_and_the_checkpoint_before_stays_good() {
 }
 
 #[test]
-fn unknown_plugins_and_devices_are_told_as_usage() {
+fn unknown_plugins_and_devices_are_usage_errors() {
     let runs = Runs::new();
     runs.train("good", &["--steps", "10"]);
     let good = runs.path("good");
@@ -413,11 +425,11 @@ fn unknown_plugins_and_devices_are_told_as_usage() {
         ("--device", "gpuu", 2, "did you mean"),
     ] {
         let eval = ["eval", "--checkpoint", good.to_str().unwrap(), "--data", small_mnist()];
-        for said in [
+        for message in [
             runs.fails("new", &["--steps", "10", flag, value], code),
             complaint(common::rigl_xla(&[&eval[..], &[flag, value]].concat()), code),
         ] {
-            assert!(said.contains(expected), "{said}");
+            assert!(message.contains(expected), "{message}");
         }
     }
 }
@@ -425,7 +437,7 @@ fn unknown_plugins_and_devices_are_told_as_usage() {
 /// No plugin in the cache and no pip that works: one error with the command to run by hand.
 #[test]
 #[cfg(unix)]
-fn a_plugin_that_cannot_be_fetched_is_one_error() {
+fn failed_plugin_fetch_is_one_error() {
     use std::os::unix::fs::PermissionsExt;
     let runs = Runs::new();
     let [cache, bin] = ["cache", "bin"].map(|name| runs.path(name));
@@ -438,20 +450,26 @@ fn a_plugin_that_cannot_be_fetched_is_one_error() {
             .env_remove("RIGL_XLA_PLUGIN");
         complaint(command.output().unwrap(), 1)
     };
-    let said = train("pathless");
-    assert!(said.contains("python3 is not installed, or not on PATH"), "{said}");
-    assert!(said.contains("sudo apt-get install python3-pip"), "{said}");
+    let message = train("pathless");
+    assert!(
+        message.contains("python3 is not installed, or not on PATH"),
+        "{message}"
+    );
+    assert!(message.contains("sudo apt-get install python3-pip"), "{message}");
     let python = bin.join("python3");
     fs::write(&python, "#!/bin/sh\necho 'ERROR: no route to the index' >&2\nexit 1\n").unwrap();
     fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
-    let said = train("offline");
-    assert!(said.contains("pip failed: ERROR: no route to the index"), "{said}");
-    assert!(said.contains("python3 -m pip install xla-cpu-pjrt=="), "{said}");
+    let message = train("offline");
+    assert!(
+        message.contains("pip failed: ERROR: no route to the index"),
+        "{message}"
+    );
+    assert!(message.contains("python3 -m pip install xla-cpu-pjrt=="), "{message}");
     assert!(!runs.path("offline").join("config.toml").exists());
 }
 
 #[test]
-fn nobody_reading_the_notes_costs_nothing() {
+fn closed_stderr_does_not_stop_a_run() {
     let runs = Runs::new();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let output = runs.command("run", &["--steps", "30"]).stderr(full).output().unwrap();

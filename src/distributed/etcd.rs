@@ -256,7 +256,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn addresses_are_checked_before_anything_is_sent() {
+    fn rejects_invalid_addresses_before_connecting() {
         for given in [
             "",
             "localhost",
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn another_server_is_told_from_etcd() {
+    fn rejects_servers_other_than_etcd() {
         for (body, expected) in [
             ("hello", "HTTP status 200 OK, not etcd's answer: hello"),
             ("{}", "unexpected answer {}"),

@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_difference_is_told() {
+    fn reports_the_first_difference() {
         let said = |values: [(&str, &str); 2]| values.map(|(key, value)| (key.to_string(), value.to_string()));
         let first = said([("train.seed", "0"), ("data", "a")]);
         assert!(differs(1, &first, &first).is_none());
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_with_an_answer_or_in_time() {
+    fn waiting_ends_with_an_answer_or_a_timeout() {
         let mut asked = 0;
         let answer = wait(None, || {
             asked += 1;

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_module_is_in_a_snapshot() {
+    fn snapshot_contains_the_module() {
         // `predict`, read as a message, has the fields 14 and 12: a module of this name is a snapshot for all that its
         // first field tells.
         assert!(HloProto::decode(&b"predict"[..]).is_ok());
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_are_missing_are_asked_for() {
+    fn reports_missing_flags() {
         let exact = "--xla_cpu_enable_fast_min_max=false --xla_cpu_use_xnnpack=false";
         check_flags(exact, 1).unwrap();
         check_flags(&format!("{exact}\t--xla_force_host_platform_device_count=2"), 2).unwrap();

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn engines_run_programs_alike() {
+    fn engines_give_the_same_results() {
         let a = Literal::new(&[2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let b = Literal::new(&[2, 3], &[0.5f32; 6]);
         for engine in engines() {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn engines_compute_once_what_stays() {
+    fn prepared_programs_reuse_constant_parts() {
         let shapes = ["a", "b", "c"].map(|name| (name.to_owned(), Shape::new(DType::F32, [2])));
         let graph = Graph::function("sum", &shapes, |_, x| vec![x[0] * x[0] + x[2], x[1] + x[2]]).unwrap();
         let array = |values: [f32; 2]| Literal::new(&[2], &values);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn every_element_type_comes_back_as_it_went() {
+    fn every_element_type_survives_a_round_trip() {
         for engine in engines() {
             for dtype in DType::ALL {
                 let shape = Shape::new(dtype, [3, 2]);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_checked() {
+    fn rejects_wrong_arguments() {
         let engines: Vec<_> = engines().collect();
         let array = Literal::new(&[2, 3], &[0f32; 6]);
         let turned = Literal::new(&[3, 2], &[0f32; 6]);

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_entries_make_room() {
+    fn evicts_the_oldest_entries() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::in_dir(dir.path(), 25).unwrap();
         for (age_s, name) in [(300, "old"), (200, "middle"), (100, "young")] {

@@ -333,7 +333,7 @@ mod tests {
     const WHOLE: usize = PJRT_KeyValueGetCallback_Args::STRUCT_SIZE;
 
     #[test]
-    fn values_go_through_whole() {
+    fn values_survive_a_round_trip() {
         let mut caller = Caller::new();
         let large: Vec<u8> = (0..1_000_000).map(|i| (i % 251) as u8).collect();
         for (key, value) in [(&b"a"[..], &b"\0x\0"[..]), (b"\0\xff", b""), (b"", &large)] {
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_have_their_codes() {
+    fn failures_have_the_expected_codes() {
         let mut caller = Caller::new();
         let code = |answer: Answer| answer.unwrap_err().0;
         let (missing, text) = caller.try_get(b"node\x01").unwrap_err();

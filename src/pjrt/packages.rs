@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_and_packages_parse_or_offer_the_nearest() {
+    fn parses_devices_and_packages_or_suggests_names() {
         for kind in DeviceKind::ALL {
             assert_eq!(kind.name().parse::<DeviceKind>().unwrap(), kind);
             assert!(Package::of(kind).next().is_some());

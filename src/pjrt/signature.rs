@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signatures_are_read_from_modules_of_every_element_type() {
+    fn reads_signatures_with_every_element_type() {
         let g = Graph::new("types");
         let shapes = DType::ALL.map(|dtype| Shape::new(dtype, [2, 3]));
         let outputs: Vec<_> = shapes.iter().map(|s| g.parameter("p", s.clone()).output()).collect();

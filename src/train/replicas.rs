@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_of_a_batch_are_the_batch_in_order() {
+    fn parts_concatenate_to_the_batch() {
         let indices: Vec<i32> = (0..24).collect();
         let parts: Vec<_> = (0..3).map(|replica| part(&indices, 12, 3, replica)).collect();
         assert_eq!(parts[1], [4, 5, 6, 7, 16, 17, 18, 19]);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_tell_masks_apart() {
+    fn different_masks_have_different_hashes() {
         let shapes = [[3, 4], [2, 5]].map(|dims| ("mask".to_string(), Shape::new(DType::Pred, dims)));
         let computation = Graph::function("hash", &shapes, |g, masks| vec![hash(g, masks)]).unwrap();
         let of = |ones: [&[usize]; 2]| {

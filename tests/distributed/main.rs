@@ -28,7 +28,7 @@ fn pair(both: &[&str], own: [&[&str]; 2]) -> [Output; 2] {
     pair_of(["2", "2"], both, own)
 }
 
-/// [`pair`], where each process is told how many there are.
+/// [`pair`], where each process is given their number.
 fn pair_of(counts: [&str; 2], both: &[&str], own: [&[&str]; 2]) -> [Output; 2] {
     let start = |process: usize| {
         Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
@@ -44,15 +44,15 @@ fn pair_of(counts: [&str; 2], both: &[&str], own: [&[&str]; 2]) -> [Output; 2] {
     [start(0), start(1)].map(|child| child.wait_with_output().unwrap())
 }
 
-fn said(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Two processes of the program, a server, and between them a plugin in C that calls back: the bridge as a GPU plugin uses it.
 #[test]
-fn clients_of_a_plugin_find_each_other() {
+fn clients_find_each_other() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
-    let plugin = compile("tests/processes/exchange.c", dir.path());
+    let plugin = compile("tests/distributed/exchange.c", dir.path());
     let (plugin, out) = (plugin.to_str().unwrap(), dir.path().join("run"));
     let both = [
         "--etcd",
@@ -66,16 +66,16 @@ fn clients_of_a_plugin_find_each_other() {
     ];
     let outputs = pair(&[&both[..], &["--out", out.to_str().unwrap()]].concat(), [&[], &[]]);
     for (process, output) in outputs.iter().enumerate() {
-        let said = said(output);
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let stderr = stderr(output);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
         // 5: not found, 4: deadline exceeded, 8: resource exhausted, as etcd calls what is far above its limit.
         let expected = format!(
             "exchange: node {process}; of 2; put 0; again 0; get 0; try 0; get 0; try 0; empty 0; absent 5; late 4; \
              in time 1; too large 8; threads 0;"
         );
-        assert!(said.contains(&expected), "{process}: {said}");
-        // Its own failure, or that of the other, which it was told first.
-        assert!(said.contains("PJRT_Client_Create: node"), "{process}: {said}");
+        assert!(stderr.contains(&expected), "{process}: {stderr}");
+        // Its own failure, or that of the other, which it learned first.
+        assert!(stderr.contains("PJRT_Client_Create: node"), "{process}: {stderr}");
     }
     // Neither left anything: a run that failed before it saved removes its folder.
     assert!(!out.exists());
@@ -100,10 +100,10 @@ fn membership(address: &str, process: usize, count: usize) -> Membership {
 
 /// The child's group, whose loss ends it with exit code 3; `None` in the test itself.
 fn as_child(test: &str) -> Option<Group> {
-    let told = std::env::var(CHILD).ok()?;
-    let parts: Vec<&str> = told.split(' ').collect();
+    let parameters = std::env::var(CHILD).ok()?;
+    let parts: Vec<&str> = parameters.split(' ').collect();
     let &[of, address, process, count] = parts.as_slice() else {
-        panic!("{told}")
+        panic!("{parameters}")
     };
     let lost = |why: String| {
         eprintln!("lost: {why}");
@@ -127,13 +127,13 @@ fn child(test: &str, server: &Server, process: usize, count: usize) -> Child {
 fn succeed(children: Vec<Child>) {
     for child in children {
         let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", stderr(&output));
     }
 }
 
 #[test]
-fn processes_say_and_add_up() {
-    let test = "processes_say_and_add_up";
+fn processes_gather_and_sum() {
+    let test = "processes_gather_and_sum";
     let Some(group) = as_child(test) else {
         let server = Server::start();
         return succeed((0..3).map(|process| child(test, &server, process, 3)).collect());
@@ -145,14 +145,14 @@ fn processes_say_and_add_up() {
         assert_eq!(all, (0..3).map(|p| format!("{round} of {p}")).collect::<Vec<_>>());
     }
     assert_eq!(group.sums(&[process, 10]).unwrap(), [3, 30]);
-    let said = |seed: usize| {
+    let settings = |seed: usize| {
         [
             ("train.seed".to_string(), seed.to_string()),
             ("data".into(), "mnist".into()),
         ]
     };
-    group.agree(&said(7)).unwrap();
-    let differs = group.agree(&said(process / 2)).unwrap_err().to_string();
+    group.agree(&settings(7)).unwrap();
+    let differs = group.agree(&settings(process / 2)).unwrap_err().to_string();
     assert_eq!(
         differs,
         "processes differ in train.seed: it is 1 for process 2, and 0 for process 0"
@@ -168,17 +168,17 @@ fn processes_say_and_add_up() {
     group.stop_at(800).unwrap();
     assert_eq!(group.stops_at().unwrap(), Some(700));
 
-    // No process ends before the last has asked for what it said.
+    // No process ends before the last has read its values.
     std::thread::sleep(Duration::from_millis(400) * process as u32);
     assert_eq!(group.gather("last").unwrap(), ["last"; 3]);
     group.end(None).unwrap();
 }
 
-/// Process 1 is killed, which process 0 is told in the middle of waiting for it. Both are then started again at once, while the
+/// Process 1 is killed, which process 0 learns while it waits for it. Both are then started again at once, while the
 /// keys of the time before are still there.
 #[test]
-fn a_process_that_is_killed_is_missed_and_a_new_attempt_starts_afresh() {
-    let test = "a_process_that_is_killed_is_missed_and_a_new_attempt_starts_afresh";
+fn killed_process_is_noticed_and_a_new_attempt_starts() {
+    let test = "killed_process_is_noticed_and_a_new_attempt_starts";
     const AGAIN: &str = "RIGL_XLA_TEST_AGAIN";
     if let Some(group) = as_child(test) {
         group
@@ -205,11 +205,11 @@ fn a_process_that_is_killed_is_missed_and_a_new_attempt_starts_afresh() {
     second.kill().unwrap();
     second.wait().unwrap();
     let output = first.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(
-        said(&output).contains("lost: process 1 gave no sign of life for 20s"),
+        stderr(&output).contains("lost: process 1 gave no sign of life for 20s"),
         "{}",
-        said(&output)
+        stderr(&output)
     );
 
     // Process 0's keys remain for some seconds. Process 1 comes first and finds them.
@@ -229,8 +229,8 @@ fn a_process_that_is_killed_is_missed_and_a_new_attempt_starts_afresh() {
 }
 
 #[test]
-fn a_process_that_fails_tells_the_others_why() {
-    let test = "a_process_that_fails_tells_the_others_why";
+fn failing_process_sends_its_reason() {
+    let test = "failing_process_sends_its_reason";
     if let Some(group) = as_child(test) {
         if group.process() == 1 {
             return group.end(Some("its disk is full")).unwrap();
@@ -241,17 +241,17 @@ fn a_process_that_fails_tells_the_others_why() {
     let [first, second] = [0, 1].map(|process| child(test, &server, process, 2));
     succeed(vec![second]);
     let output = first.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(
-        said(&output).contains("lost: process 1 failed: its disk is full"),
+        stderr(&output).contains("lost: process 1 failed: its disk is full"),
         "{}",
-        said(&output)
+        stderr(&output)
     );
 }
 
 #[test]
-fn a_store_that_lost_its_data_is_named() {
-    let test = "a_store_that_lost_its_data_is_named";
+fn reports_a_store_that_lost_its_data() {
+    let test = "reports_a_store_that_lost_its_data";
     if let Some(group) = as_child(test) {
         group.put(b"key", b"value").unwrap();
         eprintln!("joined");
@@ -264,15 +264,15 @@ fn a_store_that_lost_its_data_is_named() {
     std::io::BufRead::read_line(&mut words, &mut line).unwrap();
     assert_eq!(line, "joined\n");
     server.restart_empty();
-    let mut told = String::new();
-    std::io::Read::read_to_string(&mut words, &mut told).unwrap();
-    assert_eq!(process.wait().unwrap().code(), Some(3), "{told}");
+    let mut stderr = String::new();
+    std::io::Read::read_to_string(&mut words, &mut stderr).unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(3), "{stderr}");
     let expected = format!("lost: etcd at {} lost the keys of this job", server.address());
-    assert!(told.contains(&expected), "{told}");
+    assert!(stderr.contains(&expected), "{stderr}");
 }
 
 #[test]
-fn a_store_that_is_gone_is_an_error_in_time() {
+fn reports_an_unreachable_store_in_time() {
     let server = Server::start();
     let lost = |why: String| panic!("{why}");
     let group = Group::join(&membership(server.address(), 0, 1), lost).unwrap();
@@ -288,7 +288,7 @@ fn a_store_that_is_gone_is_an_error_in_time() {
 }
 
 #[test]
-fn a_number_taken_twice_is_refused() {
+fn rejects_a_duplicate_process_id() {
     let server = Server::start();
     let lost = |why: String| panic!("{why}");
     let hasty = |process| Membership {
@@ -305,7 +305,7 @@ fn a_number_taken_twice_is_refused() {
 }
 
 #[test]
-fn flags_are_checked_before_anyone_is_waited_for() {
+fn checks_flags_before_waiting_for_others() {
     for (args, code, expected) in [
         (
             &["--num-processes", "2"][..],
@@ -353,13 +353,13 @@ fn flags_are_checked_before_anyone_is_waited_for() {
             "etcd at 127.0.0.1:1, maintenance/status: ",
         ),
     ] {
-        let said = error(&[&["train"], args].concat(), code);
-        assert!(said.contains(expected), "{args:?}: {said}");
+        let message = error(&[&["train"], args].concat(), code);
+        assert!(message.contains(expected), "{args:?}: {message}");
     }
 }
 
 #[test]
-fn processes_that_do_not_come_are_named() {
+fn reports_missing_processes() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     let out = dir.path().join("run");
     let out = out.to_str().unwrap();
@@ -374,13 +374,13 @@ fn processes_that_do_not_come_are_named() {
             "--join-timeout",
             "1",
         ];
-        let said = error(
+        let message = error(
             &[&["train", "--batch-size", "99", "--out", out], &flags[..]].concat(),
             1,
         );
         let expected =
             format!("error: process {process} of 3 waited 1s for {missing} in vain, as job '{out}' at etcd ");
-        assert!(said.starts_with(&expected), "{said}");
+        assert!(message.starts_with(&expected), "{message}");
     }
     assert!(!Path::new(out).exists());
 }
@@ -392,7 +392,7 @@ fn synthetic<'a>(server: &'a Server, out: &'a Path) -> [&'a str; 6] {
 }
 
 #[test]
-fn processes_that_are_asked_for_different_runs_are_refused() {
+fn rejects_processes_with_different_runs() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     let out = dir.path().join("run");
     let both = synthetic(&server, &out);
@@ -411,29 +411,29 @@ fn processes_that_are_asked_for_different_runs_are_refused() {
         ),
     ] {
         for output in pair(&both, [&[], own]) {
-            assert_eq!(output.status.code(), Some(1), "{own:?}: {}", said(&output));
-            assert!(said(&output).contains(expected), "{own:?}: {}", said(&output));
+            assert_eq!(output.status.code(), Some(1), "{own:?}: {}", stderr(&output));
+            assert!(stderr(&output).contains(expected), "{own:?}: {}", stderr(&output));
         }
     }
-    // One that waits for a third process is told.
+    // One that waits for a third process gets an error.
     for output in pair_of(["2", "3"], &both, [&["--batch-size", "96"]; 2]) {
         let expected = "processes differ in device.processes: it is 3 for process 1, and 2 for process 0";
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-        assert!(said(&output).contains(expected), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
     }
     assert!(!out.exists());
 }
 
 /// The CPU plugins take no notice of other processes: their client knows its own devices and no others.
 #[test]
-fn a_plugin_that_knows_no_other_processes_is_refused() {
+fn rejects_a_plugin_without_distributed_runtime() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     let out = dir.path().join("run");
     let both = synthetic(&server, &out);
     for output in pair(&both, [&[], &[]]) {
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
         let expected =
             "the cpu client knows devices of 1 process, expected those of 2: its plugin does not run over several";
-        assert!(said(&output).contains(expected), "{}", said(&output));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
     }
 }

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use super::common::runs::{last_iteration, object, saved, start_until};
 use super::common::stand_in::{compile, cpu_plugin};
 use super::records::{self, CLASSES, damage, offset};
-use super::said;
 use super::server::Server;
+use super::stderr;
 use hlo::Literal;
 use rigl_xla::checkpoint;
 use serde_json::Value;
@@ -28,7 +28,7 @@ struct Pair {
 impl Pair {
     fn new(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let plugin = compile("tests/processes/mirror.c", dir.path());
+        let plugin = compile("tests/distributed/mirror.c", dir.path());
         Pair {
             dir,
             server: Server::start(),
@@ -77,16 +77,16 @@ impl Pair {
             .processes(run, attempt, more)
             .map(|mut command| command.spawn().unwrap());
         let [first, second] = children.map(|child| child.wait_with_output().unwrap());
-        let told = said(&second);
+        let message = stderr(&second);
         let both = format!(
-            "process 0 {}: {}\nprocess 1 {}: {told}",
+            "process 0 {}: {}\nprocess 1 {}: {message}",
             first.status,
-            said(&first),
+            stderr(&first),
             second.status
         );
         assert!(first.status.success() && second.status.success(), "{both}");
         assert!(second.stdout.is_empty(), "{both}");
-        (object(first), told)
+        (object(first), message)
     }
 
     /// The summary of the same run in one process.
@@ -129,10 +129,10 @@ const SMALL: &[&str] = &[
     "train.checkpoint_interval=15",
 ];
 
-/// The process that does not write is told to stop; both do, at the same iteration, and go on together later.
+/// The process that does not write is stopped; both do, at the same iteration, and go on together later.
 #[cfg(unix)]
 #[test]
-fn two_processes_stop_together_and_go_on_as_one_would() {
+fn two_processes_stop_together_and_resume_like_one() {
     let pair = Pair::new(SMALL);
     let children = pair.under_way("run");
     let stopped = Command::new("kill")
@@ -140,15 +140,15 @@ fn two_processes_stop_together_and_go_on_as_one_would() {
         .status();
     assert!(stopped.unwrap().success());
     let outputs = children.map(|child| child.wait_with_output().unwrap());
-    let told = said(&outputs[1]);
+    let message = stderr(&outputs[1]);
     assert!(
-        outputs[1].status.code() == Some(130) && told.starts_with("stopping: "),
-        "{told}"
+        outputs[1].status.code() == Some(130) && message.starts_with("stopping: "),
+        "{message}"
     );
-    assert_eq!(told.lines().count(), 1, "{told}");
+    assert_eq!(message.lines().count(), 1, "{message}");
     let [first, _] = outputs;
     // Another process was stopped: as if by SIGTERM.
-    assert_eq!(first.status.code(), Some(143), "{}", said(&first));
+    assert_eq!(first.status.code(), Some(143), "{}", stderr(&first));
     let stopped: Value = serde_json::from_slice(&first.stdout).unwrap();
     assert_eq!(stopped["interrupted"], true);
     let done = stopped["steps"].as_u64().unwrap();
@@ -156,8 +156,8 @@ fn two_processes_stop_together_and_go_on_as_one_would() {
     assert_eq!(saved(&pair.out("run")).last(), Some(&done));
 
     let end = (done + 20).to_string();
-    let (shared, told) = pair.train("run", "on", &["--resume", "--steps", &end]);
-    assert_eq!(told, "", "process 1 is silent");
+    let (shared, message) = pair.train("run", "on", &["--resume", "--steps", &end]);
+    assert_eq!(message, "", "process 1 is silent");
     let alone = pair.alone("alone", &["--steps", &end]);
     for what in ["steps", "global_step", "mask_updates", "nonzeros", "eval"] {
         assert_eq!(shared[what], alone[what], "{what}");
@@ -175,17 +175,17 @@ fn two_processes_stop_together_and_go_on_as_one_would() {
 }
 
 #[test]
-fn a_process_that_is_lost_ends_the_run_which_goes_on_from_its_checkpoint() {
+fn lost_process_ends_the_run_which_resumes_from_its_checkpoint() {
     let pair = Pair::new(SMALL);
     let [first, mut second] = pair.under_way("run");
     second.kill().unwrap();
     second.wait().unwrap();
     let output = first.wait_with_output().unwrap();
-    let told = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(
-        told.contains("error: process 1 gave no sign of life for 20s; this process ends too"),
-        "{told}"
+        message.contains("error: process 1 gave no sign of life for 20s; this process ends too"),
+        "{message}"
     );
     let newest = *saved(&pair.out("run")).last().unwrap();
     let end = newest + 5;
@@ -196,7 +196,7 @@ fn a_process_that_is_lost_ends_the_run_which_goes_on_from_its_checkpoint() {
 /// Each process reads its own part of every batch of pictures. The test set's last batch is short, so that process 1 has nothing
 /// of it, and a record of either set is corrupt: they are counted once.
 #[test]
-fn two_processes_read_what_one_would() {
+fn two_processes_read_the_same_data_as_one() {
     let data = tempfile::tempdir().unwrap();
     let train = records::write(data.path(), "train", 3, 48);
     let test = records::write(data.path(), "validation", 2, 18);

@@ -89,7 +89,7 @@ impl Case {
                 .map(|settings| settings.iter().flat_map(|&s| ["--set", s]).collect::<Vec<_>>());
             rigl_xla(&[&["train"], &run[..], &under(&shared, &own), args].concat())
         };
-        let told = json!({
+        let parameters = json!({
             "method": self.method,
             "settings": settings().map(|s| setting(s)).collect::<Map<_, _>>(),
             "data": data(),
@@ -97,7 +97,7 @@ impl Case {
             "start_as": self.start,
             "iterations": self.iterations,
         });
-        let args = [folder.path().to_str().unwrap(), &told.to_string()];
+        let args = [folder.path().to_str().unwrap(), &parameters.to_string()];
         let name = format!("{} from {} with {:?}", self.method, self.start, self.settings);
         let done = if self.start == "drawn" {
             train(self.iterations, &[])
@@ -119,8 +119,8 @@ impl Case {
 }
 
 /// `key=value` with a TOML value that is JSON too, or else text.
-fn setting(said: &str) -> (String, Value) {
-    let (key, value) = said.split_once('=').unwrap();
+fn setting(text: &str) -> (String, Value) {
+    let (key, value) = text.split_once('=').unwrap();
     let parsed = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     (key.into(), parsed)
 }

@@ -68,12 +68,12 @@ fn given<'g>(g: &'g Graph, i: usize, arrays: &[Tensor<'g>], own: Key<'g>) -> (La
 }
 
 #[test]
-fn layers_together_are_each_as_alone() {
+fn bucket_updates_match_single_updates() {
     SIZES.into_iter().for_each(compare);
 }
 
 #[test]
-fn classes_hold_layers_of_about_one_size() {
+fn buckets_group_layers_of_similar_size() {
     assert_eq!(
         buckets(&[10, 100, 40, 39, 250, 101]),
         [vec![4, 5, 1], vec![2, 3], vec![0]]

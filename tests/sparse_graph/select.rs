@@ -110,7 +110,7 @@ fn check(program: &Program, dims: &[usize], kind: &str, k: usize) {
 }
 
 #[test]
-fn every_form_selects_what_the_reference_selects() {
+fn every_algorithm_matches_the_reference() {
     for backend in BACKENDS {
         for n in [1, 2, 3, 7, 8, 9, 31, 512, 513, 1000] {
             let program = backend.program(selections(&[n]));
@@ -127,7 +127,7 @@ fn every_form_selects_what_the_reference_selects() {
 
 /// More elements than 16 bits can count, one more than a power of two and than whole rows of packed counts.
 #[test]
-fn long_vectors_are_selected_from_alike() {
+fn algorithms_agree_on_long_vectors() {
     let n = (1 << 16) + 1;
     let plugin = Backend::Plugin.program(selections(&[n]));
     for kind in KINDS {
@@ -139,7 +139,7 @@ fn long_vectors_are_selected_from_alike() {
 
 /// Ties go to the lower index of the flattened array, whatever its shape.
 #[test]
-fn kernels_are_selected_from_in_row_major_order() {
+fn ties_follow_row_major_order() {
     let dims = [3, 2, 5, 4];
     for backend in BACKENDS {
         let program = backend.program(selections(&dims));

@@ -119,7 +119,7 @@ fn new_connections_start_at_zero() {
 
 /// Unit test 14 on the device's own counter: 1 where it was incremented.
 #[test]
-fn rigl_updates_take_the_place_of_gradient_steps() {
+fn rigl_updates_replace_gradient_steps() {
     for (schedule, expected) in [
         ([3, 7, 2], "11101101101"),
         ([1, 5, 3], "10111011111"),
@@ -149,7 +149,7 @@ fn rigl_updates_take_the_place_of_gradient_steps() {
 /// Unit test 13: input `gs` times ones, loss the sum of outputs times 0, 1, …; the gradient of the product tensor is then
 /// `gs * [0, 1, …]` at every entry, masked or not, and is what new connections take under `grad_scale`.
 #[test]
-fn rigl_sees_the_dense_gradient() {
+fn rigl_uses_the_dense_gradient() {
     for dims in [[3, 4], [5, 2], [2, 5]] {
         for (drop_fraction, backend) in [
             (0.0, Backend::Evaluator),
@@ -318,7 +318,7 @@ fn launches_of_any_length_give_the_same_state() {
 
 /// Evaluator and plugin on the whole program: masks exactly, numbers to a few roundings of f32.
 #[test]
-fn evaluator_and_plugin_train_alike() {
+fn evaluator_and_plugin_agree() {
     let model = Small(vec![64, 48, 32, 10]);
     for variant in VARIANTS {
         let plan = three_layers(variant, &model, 4);

@@ -84,7 +84,7 @@ fn check(updater: &Updater, layer: &Owned, given: &Given, tolerance: f32, case: 
 }
 
 #[test]
-fn updates_are_the_references_bit_for_bit() {
+fn updates_match_the_reference_bit_for_bit() {
     for backend in BACKENDS {
         for method in METHODS
             .iter()
@@ -161,7 +161,7 @@ fn ties_without_noise_go_to_the_lower_index() {
 
 /// Growing everywhere takes the entries without a number last; a slot scale of 0 keeps NaN out of the slots.
 #[test]
-fn gradients_that_are_not_numbers_rank_last() {
+fn nan_gradients_rank_last() {
     for backend in BACKENDS {
         for (scale, drop_fraction) in [(0.0, 0.5), (0.0, 1.0), (0.5, 0.5), (0.5, 1.0)] {
             let rule = Rule {
@@ -188,7 +188,7 @@ fn gradients_that_are_not_numbers_rank_last() {
 
 /// Layers that are ranked together, ties between them too: the earlier layer first.
 #[test]
-fn layers_are_ranked_together_as_the_reference_does() {
+fn ranking_across_layers_matches_the_reference() {
     let dims: [&[usize]; 3] = [&[5, 4], &[3], &[2, 2, 6]];
     let names = ["a", "b", "c"].map(str::to_owned);
     let shapes = dims.map(|d| Shape::new(DType::F32, d.to_vec()));
@@ -221,7 +221,7 @@ fn layers_are_ranked_together_as_the_reference_does() {
 
 /// Every value of new connections, with slots scaled from the gradient, whose signs are kept.
 #[test]
-fn new_connections_start_as_the_reference_says() {
+fn new_weights_match_the_reference() {
     let inits = [
         ("zeros", "rigl", 0.0),
         ("initial_dist", "set", 1e-6),
@@ -269,7 +269,7 @@ fn effective<'g>(layer: &Layer<'g>) -> Tensor<'g> {
 
 /// The worked example of reference 2.3: loss `sum(mask * weights * G)`, an update, then a step of momentum.
 #[test]
-fn the_worked_example_comes_out_of_the_graph() {
+fn matches_the_worked_example() {
     let array = Shape::new(DType::F32, [3, 4]);
     let parameters = [
         ("weights".to_string(), array.clone()),
@@ -360,7 +360,7 @@ fn smoothed_thresholds_match_the_reference() {
 
 /// The second half of the worked example: slots and weights of new connections from the gradient.
 #[test]
-fn the_worked_example_scales_gradients_into_new_connections() {
+fn matches_the_worked_example_with_scaled_slots() {
     let rule = Rule {
         grow_init: "grad_scale_10".parse().unwrap(),
         initial_acc_scale: 0.5,

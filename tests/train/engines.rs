@@ -29,9 +29,9 @@ fn tensors(runs: &Runs, run: &str, iteration: u64) -> BTreeMap<String, Literal> 
         .tensors
 }
 
-/// The masks to the bit, everything else within rounding, and what is told within rounding too.
+/// The masks to the bit, everything else within rounding, and reported values too, within rounding.
 #[test]
-fn the_interpreter_trains_as_a_plugin_does() {
+fn interpreter_matches_the_plugin() {
     let runs = Runs::new();
     let engines = ["pjrt", "interpreter"];
     let done = engines.map(|engine| runs.train(engine, &[SHORT, &["--engine", engine]].concat()));
@@ -64,7 +64,7 @@ fn the_interpreter_trains_as_a_plugin_does() {
 
 /// The engine is part of the configuration, and no part of what a run computes: another may go on with it, and tell of it.
 #[test]
-fn the_engine_is_recorded_and_may_change() {
+fn records_the_engine_which_may_change() {
     let runs = Runs::new();
     runs.train("run", &[SHORT, &["--engine", "pjrt"]].concat());
     let engine = || {
@@ -87,13 +87,13 @@ fn the_engine_is_recorded_and_may_change() {
 
 /// What an engine does not have is refused by its name, before anything is computed.
 #[test]
-fn engines_say_what_they_do_not_have() {
+fn engines_report_missing_features() {
     let runs = Runs::new();
     let refused = |args: &[&str], code, expected: &str| {
         let output = runs.command("refused", args).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        assert!(said.contains(expected), "{args:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains(expected), "{args:?}: {stderr}");
     };
     #[cfg(not(feature = "xla-extension"))]
     refused(
@@ -126,9 +126,9 @@ fn engines_say_what_they_do_not_have() {
         &["compile", "--topology", "v5e:2x2"],
     ] {
         let output = rigl_xla(&[command, &interpreter].concat());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {stderr}");
         let expected = "comes from a PJRT plugin, and engine interpreter was asked for; expected engine pjrt";
-        assert!(said.contains(expected), "{command:?}: {said}");
+        assert!(stderr.contains(expected), "{command:?}: {stderr}");
     }
 }

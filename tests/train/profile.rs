@@ -20,7 +20,7 @@ const PHASES: [&str; 7] = ["input", "transfer", "launch", "device", "host", "eva
 
 /// The clock of the profile against that of the metrics, which runs from before a launch to its record.
 #[test]
-fn a_profile_accounts_for_the_time_of_its_launches() {
+fn profile_accounts_for_the_time_of_its_launches() {
     let runs = Runs::new();
     let done = runs.train("run", &["--steps", "60", "--profile", "6"]);
     let records = lines(&runs.path("run").join("profile.jsonl"));
@@ -67,7 +67,7 @@ fn a_profile_accounts_for_the_time_of_its_launches() {
 }
 
 #[test]
-fn a_profile_is_of_one_session() {
+fn profile_covers_one_session() {
     let runs = Runs::new();
     let profile = runs.path("run").join("profile.jsonl");
     let iterations = || -> Vec<Value> { lines(&profile).iter().map(|r| r["iteration"].clone()).collect() };
@@ -90,9 +90,9 @@ fn a_profile_is_of_one_session() {
     assert!(!profile.exists());
 
     let refused = runs.command("run", &["--profile", "0"]).output().unwrap();
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let stderr = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(2));
-    assert!(said.contains("--profile <N>"), "{said}");
+    assert!(stderr.contains("--profile <N>"), "{stderr}");
     let (config, out) = (runs.path("run").join("config.toml"), runs.path("shown"));
     let args = [
         "train",
@@ -113,7 +113,7 @@ fn a_profile_is_of_one_session() {
 
 /// A profiler that counts executions: the recorded launches, and the two of the evaluation between them.
 #[test]
-fn what_the_plugins_profiler_records_is_kept() {
+fn keeps_the_trace_of_the_plugin() {
     let runs = Runs::new();
     let plugin = compile("tests/train/traced.c", runs.0.path());
     let train = |run: &str, refuses: &str, profile: &str| {
@@ -131,8 +131,8 @@ fn what_the_plugins_profiler_records_is_kept() {
             .env("TRACED_REFUSES", refuses)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (object(output)["profile"]["trace"].clone(), said)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (object(output)["profile"]["trace"].clone(), stderr)
     };
     // Launches end at 7, 14, 20, 25, 32, 39, 40, 47, 50, 54 and 60.
     let traced = |run: &str, iteration| {
@@ -147,15 +147,15 @@ fn what_the_plugins_profiler_records_is_kept() {
     let all = fs::read_to_string(traced("all", 60)).unwrap();
     assert_eq!([some, all], ["4 executions", "13 executions"]);
     for function in ["create", "start", "stop", "collect"] {
-        let (trace, said) = train(function, function, "2");
+        let (trace, stderr) = train(function, function, "2");
         assert!(
             trace.is_null() && !runs.path(function).join("plugins").exists(),
             "{function}"
         );
-        let told = "no profile of the devices: PLUGIN_Profiler_";
+        let expected = "no profile of the devices: PLUGIN_Profiler_";
         assert!(
-            said.contains(told) && said.contains(&format!(": {function} (unimplemented)")),
-            "{said}"
+            stderr.contains(expected) && stderr.contains(&format!(": {function} (unimplemented)")),
+            "{stderr}"
         );
         assert!(runs.bytes(function, 60) == runs.bytes("all", 60), "{function}");
     }

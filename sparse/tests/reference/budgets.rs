@@ -246,7 +246,7 @@ fn zeros_round_down_or_up() {
 }
 
 #[test]
-fn bad_distributions_are_refused() {
+fn rejects_invalid_options() {
     let refused =
         |shapes: &[&[usize]], options: &BudgetOptions| budgets(&layers(shapes), options).unwrap_err().to_string();
     let two: [&[usize]; 2] = [&[4, 4], &[4, 2]];

@@ -132,7 +132,7 @@ fn sizes_of_lenet_with_numpy_masks() {
 }
 
 #[test]
-fn compacted_networks_compute_the_same() {
+fn networks_without_dead_units_compute_the_same() {
     let mut rng = stream(0, "test", "compact", 0);
     for (sizes, sparsity) in [
         (&[784, 300, 100, 10][..], 0.995),
@@ -160,7 +160,7 @@ fn compacted_networks_compute_the_same() {
 }
 
 #[test]
-fn a_dense_network_stays_as_it_is() {
+fn dense_networks_do_not_change() {
     let mut rng = stream(0, "test", "dense", 0);
     let layers = random(&[6, 5, 4], 0.0, &mut rng);
     for passes in PASSES {
@@ -171,7 +171,7 @@ fn a_dense_network_stays_as_it_is() {
 
 /// Hidden unit 1 has something coming in and leads nowhere, 2 is led to by nothing and leads on, 3 has neither.
 #[test]
-fn units_without_one_side_go_and_constants_become_biases() {
+fn removes_units_and_folds_constants_into_biases() {
     let mut rng = stream(0, "test", "sides", 0);
     let first = connections(2, 4, &[[0, 0], [1, 1]]);
     let second = connections(4, 2, &[[0, 0], [2, 0], [2, 1]]);
@@ -192,7 +192,7 @@ fn units_without_one_side_go_and_constants_become_biases() {
 }
 
 #[test]
-fn an_empty_layer_leaves_constant_outputs() {
+fn empty_layer_gives_constant_outputs() {
     let mut rng = stream(0, "test", "empty", 0);
     let mut layers = random(&[9, 7, 5, 3], 0.2, &mut rng);
     layers[1].connections = connections(7, 5, &[]);

@@ -38,7 +38,7 @@ fn assert_keeps_largest(mask: &[bool], scores: &[f32], sparsity: f64) {
 
 /// Unit test 11, with what starts anew: the weakest connections, in a layer of ones too.
 #[test]
-fn static_masks_never_change_but_weak_weights_start_anew() {
+fn static_masks_never_change_but_weak_weights_are_reinitialised() {
     let method = Method::find("static").unwrap();
     for (n, ones, d) in [(375, 188, 0.5), (375, 188, 0.2), (15, 8, 0.2), (40, 40, 0.5)] {
         let first = random_mask(n, n - ones, &mut stream(0, "mask", "", n as u64));
@@ -224,7 +224,7 @@ fn gradual_sparsities() {
 
 /// Masks, thresholds and steps of three layers of one set of tied weights, made with TensorFlow 1.15's own pruning.
 #[test]
-fn gradual_pruning_as_tensorflow() {
+fn gradual_pruning_matches_tensorflow() {
     let method = Method::find("prune").unwrap();
     let gradual = GradualPruning {
         begin_step: 2,

@@ -75,7 +75,7 @@ fn anneal_names() {
 }
 
 #[test]
-fn bad_schedules_are_refused() {
+fn rejects_invalid_schedules() {
     let refused = |s: Schedule| s.validate().unwrap_err().to_string();
     assert!(refused(schedule(0, 10, 0, 0.3, Anneal::Constant)).contains("frequency_steps is 0"));
     for d in [-0.1, 1.1, f64::NAN] {
@@ -92,7 +92,7 @@ fn bad_schedules_are_refused() {
 }
 
 #[test]
-fn rigl_trace() {
+fn rigl_iterations() {
     let s = schedule(0, 8, 3, 0.3, Anneal::Cosine);
     let ticks: Vec<Tick> = simulate(UpdateTiming::Replaces, &s, 10).collect();
     let steps: Vec<(i64, i64, bool)> = ticks
@@ -125,7 +125,7 @@ fn rigl_trace() {
 }
 
 #[test]
-fn set_trace() {
+fn set_iterations() {
     let s = schedule(0, 8, 3, 0.3, Anneal::Cosine);
     let updates: Vec<(u64, i64, String)> = simulate(UpdateTiming::After, &s, 12)
         .inspect(|t| assert_eq!(t.step_after, t.step_before + 1))
@@ -180,7 +180,7 @@ fn whole_runs() {
 }
 
 #[test]
-fn traces_resume() {
+fn counters_resume() {
     let s = schedule(2, 50, 7, 0.3, Anneal::Cosine);
     for timing in [
         UpdateTiming::Replaces,

@@ -326,7 +326,7 @@ fn selection_breaks_ties_by_index_and_ranks_nan_last() {
 }
 
 #[test]
-fn all_equal_scores_choose_the_lowest_indices() {
+fn equal_scores_choose_the_lowest_indices() {
     let chosen = select(4, &[0.0; 8], &[0.0; 8], 0.5).unwrap();
     assert_eq!(chosen.kept, bits([1, 1, 0, 0, 0, 0, 0, 0]));
     assert_eq!(chosen.grown, bits([0, 0, 1, 1, 0, 0, 0, 0]));
@@ -421,7 +421,7 @@ fn degenerate_layers() {
 }
 
 #[test]
-fn bad_inputs_are_refused_and_change_nothing() {
+fn rejects_invalid_inputs_without_changes() {
     let refused = |method: &str, inputs: &UpdateInputs| {
         let mut layer = worked_example();
         let error = layer.update(method, inputs).unwrap_err();
@@ -481,7 +481,7 @@ fn bad_inputs_are_refused_and_change_nothing() {
 
 /// Random layers against the definition written out with full sorts and the lifted scores.
 #[test]
-fn selection_equals_the_sorted_form() {
+fn selection_matches_sorting() {
     let sorted = |scores: &[f32], k: usize| {
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap());

@@ -26,7 +26,7 @@ fn plan(out: &std::path::Path) -> Plan {
 
 /// Updates are at gradient steps 0 and 3, that is at iterations 1 and 5.
 #[test]
-fn replicas_with_other_weights_are_found_at_the_next_mask_update() {
+fn detects_diverged_replicas_at_the_next_mask_update() {
     let dir = tempfile::tempdir().unwrap();
     let plan = plan(&dir.path().join("run"));
     let mut session = Session::open(&plan, Mode::Fresh, None, &Stop::new()).unwrap();
