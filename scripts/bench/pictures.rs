@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rigl_xla::data::imagenet::{Kind, Preprocessor};
-use rigl_xla::data::picture::{self, Dct, Header, Pixels};
+use rigl_xla::data::picture::{self, Dct, Header, Image};
 
 const SIZE: usize = 224;
 
@@ -74,7 +74,7 @@ fn main() {
     let decode = |dct| {
         rate(&pictures, threads, seconds, move |bytes, _, _| {
             let whole = |header: Header| Ok::<_, picture::Error>(header.whole());
-            picture::decode(bytes, dct, whole, &mut Pixels::default()).unwrap();
+            picture::decode(bytes, dct, whole, &mut Image::default()).unwrap();
         })
     };
     let report = serde_json::json!({

@@ -1,4 +1,4 @@
-//! What the generations of TPU and GPU chips can do, and topologies of them.
+//! Properties of TPU and GPU chips, and topologies of them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,32 +8,32 @@ use super::gpu::{Gpu, KIB, MIB};
 use crate::pjrt::{DeviceKind, OptionValue};
 use sparse::names::Unknown;
 
-/// One generation of TPU chips, or one GPU. All figures are of a chip, not of a core.
+/// One generation of TPU chips, or one GPU. All figures are per chip, not per core.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Generation {
-    /// Name as the plugin's topologies have it.
+    /// Name in the plugin's topologies.
     pub name: &'static str,
-    /// Axes of a topology: 2 (a plane) or 3; 1 for the GPUs of a machine, which reach each other all alike.
+    /// Axes of a topology: 2 (a plane) or 3; 1 for the GPUs of a machine, all connected with each other.
     pub axes: usize,
     /// TensorCores of a TPU, multiprocessors of a GPU.
     pub cores: usize,
-    /// Memory (HBM), in bytes; of a GPU what its driver leaves.
+    /// Memory (HBM), in bytes; for a GPU, without the driver's share.
     pub memory_bytes: u64,
-    /// Operations per second in bf16, at most; of a GPU without structured sparsity.
+    /// Peak operations per second in bf16; for a GPU, without structured sparsity.
     pub flops: f64,
-    /// Bytes per second between memory and chip, at most.
+    /// Peak memory bandwidth, in bytes per second.
     pub memory_rate: f64,
-    /// Bytes per second that a chip sends to its neighbours over all its links together, at most.
+    /// Peak bytes per second that a chip sends over all its links together.
     pub link_rate: f64,
-    /// Where the figures are from, and which of them nobody looked up.
+    /// Source of the figures, and which of them are guesses.
     pub source: &'static str,
-    /// Of a GPU, what its compiler must be told; the one for TPUs knows them by name.
+    /// Description of a GPU for its compiler; the compiler for TPUs knows its chips by name.
     pub gpu: Option<Gpu>,
 }
 
 const GIB: u64 = 1 << 30;
 
-/// Bytes per second sent, where a document gives bits per second.
+/// Bytes per second from gigabits per second.
 const fn gbit(rate: f64) -> f64 {
     rate * 1e9 / 8.0
 }
@@ -60,7 +60,7 @@ const H100: Generation = Generation {
     gpu: Some(HOPPER),
 };
 
-/// Every generation, the oldest first. Link rates are for sending: half of what documents call bidirectional.
+/// Every generation, oldest first. Link rates are for sending: half of the documented bidirectional rates.
 pub const GENERATIONS: [Generation; 11] = [
     Generation {
         name: "v2",
@@ -201,14 +201,14 @@ impl Generation {
 /// Chips of one generation in a grid: `v5e:2x2`, `v4:2x2x1`, `h200:8`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
-    /// Of its chips.
+    /// Generation of the chips.
     pub generation: &'static Generation,
     /// Chips along each axis.
     pub sides: Vec<usize>,
 }
 
 impl Grid {
-    /// Most chips of a grid: the largest machine there is has fewer.
+    /// Maximum number of chips of a grid: more than the largest machine has.
     const MAX_CHIPS: usize = 1 << 16;
 
     /// Reads `GENERATION:A`, `GENERATION:AxB` or `GENERATION:AxBxC`.
@@ -237,7 +237,7 @@ impl Grid {
         self.sides.iter().product()
     }
 
-    /// What the plugin is told of chips beyond the grid's name.
+    /// Options that describe the chips to the plugin, besides the grid's name.
     pub fn options(&self) -> BTreeMap<String, OptionValue> {
         let Some(gpu) = self.generation.gpu else {
             return BTreeMap::new();
@@ -280,8 +280,8 @@ mod tests {
 
     #[test]
     fn wrong_grids_name_what_is_expected() {
-        let said = |text| Grid::parse(text).unwrap_err().to_string();
-        assert!(said("v5:2x2").contains("v5e, v5p"), "{}", said("v5:2x2"));
+        let message = |text| Grid::parse(text).unwrap_err().to_string();
+        assert!(message("v5:2x2").contains("v5e, v5p"), "{}", message("v5:2x2"));
         for text in [
             "v5e",
             "v5e:2x2x1",
@@ -292,7 +292,7 @@ mod tests {
             "v5e:99999999999x99999999999",
         ] {
             let example = if text.starts_with("v4") { "v4:2x2x1" } else { "v5e:2x2" };
-            assert!(said(text).contains(example), "{}", said(text));
+            assert!(message(text).contains(example), "{}", message(text));
         }
     }
 

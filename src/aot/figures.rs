@@ -1,4 +1,4 @@
-//! What the compiler says of a program, and what that means on a chip.
+//! The compiler's figures of a program, and the estimated time on a chip.
 
 use super::{Error, Machine};
 use crate::pjrt::{self, Compiled, MemoryStats};
@@ -11,18 +11,17 @@ use serde::Serialize;
 pub struct Figures {
     /// Memory that the program needs on a device, in bytes.
     pub memory: MemoryStats,
-    /// The most in use at any moment: as the compiler says, or all that there is together.
+    /// Peak memory: as the compiler reports, or else the sum of all buffers.
     pub peak_bytes: u64,
     /// Memory of a device: its share of the chip's.
     pub device_bytes: u64,
-    /// The compiler's count of operations; of a loop it counts one turn. `None` where the plugin makes no estimate, as
-    /// below.
+    /// The compiler's count of operations, with one iteration per loop. `None` if the plugin gives no estimate, as below.
     pub flops: Option<f64>,
     /// Its count of bytes that instructions read and write.
     pub bytes_accessed: Option<f64>,
     /// Operations per byte.
     pub intensity: Option<f64>,
-    /// Bytes that a device puts into collective operations, as the optimized program has them.
+    /// Bytes that a device contributes to collective operations, in the optimized program.
     pub collective_bytes: u64,
     /// Estimate of the time.
     pub estimate: Option<Roofline>,
@@ -30,8 +29,7 @@ pub struct Figures {
     pub instructions: usize,
 }
 
-/// The least time that a chip's limits allow, in seconds: an estimate, since neither compute nor memory is ever used
-/// without gaps.
+/// Lower bound of the time from a chip's limits, in seconds. Real programs use neither compute nor memory without gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Roofline {
     /// Operations at the chip's peak in bf16.
@@ -42,15 +40,15 @@ pub struct Roofline {
     pub collective_s: f64,
     /// The longest of the three, which overlap at best.
     pub time_s: f64,
-    /// Which one that is: `compute`, `memory` or `links`.
+    /// The limit that determines it: `compute`, `memory` or `links`.
     pub bound: &'static str,
 }
 
 impl Figures {
-    /// Asks a program that was compiled for `machine`.
+    /// Reads the figures of a program that was compiled for `machine`.
     ///
     /// # Errors
-    /// When the plugin cannot say, or returns something that is no program.
+    /// The plugin has no figures, or returns a malformed program.
     pub fn of(compiled: &Compiled, machine: &Machine) -> pjrt::Result<Self> {
         let costs = compiled.cost_analysis()?.unwrap_or_default();
         let number = |key: &str| costs.get(key)?.as_f64();
@@ -72,10 +70,10 @@ impl Figures {
         })
     }
 
-    /// Whether the program fits.
+    /// Checks that the program fits into memory.
     ///
     /// # Errors
-    /// When it does not.
+    /// It does not fit.
     pub fn check(&self, machine: &Machine) -> Result<(), Error> {
         match self.peak_bytes > self.device_bytes {
             true => Err(Error::Memory {
@@ -96,10 +94,10 @@ fn peak_bytes(memory: &MemoryStats) -> u64 {
 impl Roofline {
     fn new(machine: &Machine, flops: f64, bytes: f64, collective_bytes: f64) -> Self {
         let chip = machine.grid.generation;
-        // A device that is a core has its share of the chip.
+        // If a device is a core, it has its share of the chip.
         let share = 1.0 / machine.devices_per_chip() as f64;
         let devices = machine.devices as f64;
-        // A ring sends every byte but the device's own part, once to reduce and once to spread.
+        // A ring sends all bytes except the device's own part twice: to reduce and to gather.
         let sent = collective_bytes * 2.0 * (devices - 1.0) / devices;
         let times = [
             (flops / (chip.flops * share), "compute"),
@@ -128,7 +126,7 @@ fn collective_bytes(module: &Module) -> u64 {
         "all-to-all",
         "collective-permute",
     ];
-    // An asynchronous form starts with what the plain one takes.
+    // The start of an asynchronous operation has the operands of the plain one.
     let is_collective = |i: &Instruction| {
         let opcode = i.opcode.strip_suffix("-start").unwrap_or(&i.opcode);
         COLLECTIVES.contains(&opcode)

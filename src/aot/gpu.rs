@@ -1,34 +1,34 @@
-//! What XLA's compiler for GPUs must be told of a GPU that is not here; the one for TPUs knows its chips by name.
+//! Descriptions of GPUs for XLA's compiler, which compiles for GPUs that are not attached; the compiler for TPUs knows its chips by name.
 
 use super::chips::Generation;
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 
-/// What the compiler decides by, beyond the figures of a [`Generation`], as XLA's own descriptions of these GPUs have it.
+/// Properties that the compiler needs besides those of a [`Generation`], as in XLA's own descriptions of these GPUs.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Gpu {
     /// Vendor's name.
     pub model: &'static str,
     /// NVIDIA's compute capability, major and minor.
     pub capability: [u32; 2],
-    /// Units for f32 of a multiprocessor.
+    /// f32 units per multiprocessor.
     pub lanes: u32,
     /// Clock, in GHz.
     pub clock: f64,
-    /// Cache between multiprocessors and memory, in bytes.
+    /// L2 cache, in bytes.
     pub cache_bytes: u64,
-    /// Memory that the threads of a multiprocessor share, in bytes; a block of threads gets all but 1 KiB of it.
+    /// Shared memory per multiprocessor, in bytes; a thread block can use all but 1 KiB of it.
     pub shared_bytes: u64,
 }
 
-/// The same of every data centre's GPU of compute capability 8 and above (CUDA C++ Programming Guide, compute capabilities).
+/// The same for every data-centre GPU of compute capability 8 and above (CUDA C++ Programming Guide, compute capabilities).
 const THREADS: &str = "threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048 \
     block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535 \
     thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64 \
     registers_per_core_limit: 65536 registers_per_block_limit: 65536 shared_memory_per_block: 49152";
 
-/// Version of cuDNN that programs are to run with, at least.
+/// Minimum cuDNN version that programs run with.
 const CUDNN: &str = "dnn_version_info { major: 9 minor: 10 }";
 
 impl Gpu {

@@ -1,5 +1,4 @@
-//! Compiling ahead of time, for devices that are not here: whether a run's programs compile, what they need and what they
-//! would cost.
+//! Compiles a run's programs for devices that are not attached: checks that they compile and fit, and estimates their cost.
 
 pub mod chips;
 pub mod figures;
@@ -19,43 +18,43 @@ use std::time::{Duration, Instant};
 pub use figures::Figures;
 pub use programs::Graph;
 
-/// What can go wrong here.
+/// Error of compiling ahead of time.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No such chips.
+    /// Unknown chips.
     #[error("--topology: {0}")]
     Generation(Unknown),
-    /// No such grid of them.
+    /// A grid that these chips do not form.
     #[error(
         "--topology {found}: expected GENERATION:SIDES with a side for each axis, of at least one chip, such as {example}"
     )]
     Sides {
-        /// As given.
+        /// The grid given.
         found: String,
-        /// One that is right.
+        /// A valid example.
         example: String,
     },
-    /// A program that needs more memory than a device has, though the compiler let it pass.
+    /// A program that compiles, but needs more memory than a device has.
     #[error(
         "the program needs {} of memory on each device of {grid}; expected at most {}",
         units::bytes(*needed as f64),
         units::bytes(*available as f64)
     )]
     Memory {
-        /// Bytes that it needs at its peak.
+        /// Peak memory, in bytes.
         needed: u64,
-        /// Bytes that there are.
+        /// Available memory, in bytes.
         available: u64,
         /// The devices.
         grid: String,
     },
-    /// The device's.
+    /// Error of the device.
     #[error(transparent)]
     Device(#[from] pjrt::Error),
-    /// The run's.
+    /// Error of the configuration.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// The data set's.
+    /// Error of the data set.
     #[error(transparent)]
     Data(#[from] data::Error),
     /// A graph that cannot be built.
@@ -64,7 +63,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// True for a flag that the user got wrong.
+    /// Whether flags or configuration are wrong.
     pub fn is_usage(&self) -> bool {
         match self {
             Error::Generation(_) | Error::Sides { .. } | Error::Config(_) => true,
@@ -73,7 +72,7 @@ impl Error {
         }
     }
 
-    /// True for a program that does not fit, and would with a smaller batch.
+    /// Whether a program does not fit, but might with a smaller batch.
     pub fn is_out_of_memory(&self) -> bool {
         match self {
             Error::Memory { .. } => true,
@@ -83,22 +82,22 @@ impl Error {
     }
 }
 
-/// A compiler for devices that are not here.
+/// A compiler for devices that are not attached.
 pub struct Machine {
-    /// Which chips.
+    /// The chips.
     pub grid: Grid,
     /// Devices as programs see them: a chip, or each of its cores.
     pub devices: usize,
-    /// File of the plugin that compiles.
+    /// The plugin's file.
     pub plugin: PathBuf,
     topology: Topology,
 }
 
 impl Machine {
-    /// Finds, or fetches, the plugin for such chips and describes `grid` to it.
+    /// Finds or fetches the plugin for the chips, and describes `grid` to it.
     ///
     /// # Errors
-    /// What keeps the plugin from being found or loaded, or a grid that it does not know.
+    /// The plugin is not found or cannot be loaded, or does not know the grid.
     pub fn open(grid: Grid, plugin: Option<&str>) -> Result<Self, Error> {
         let started = Instant::now();
         let plugin = pjrt::open_compiler(grid.generation.device(), plugin)?;
@@ -130,11 +129,11 @@ impl Machine {
         self.grid.generation.memory_bytes / self.devices_per_chip() as u64
     }
 
-    /// Compiles a graph for all devices, a replica on each, and says how long that took. `effort` is how hard the
-    /// compiler tries, from 0 to 3; `None` leaves that to it.
+    /// Compiles a graph with a replica on each device; also returns the duration. `effort` is the compiler's optimization
+    /// effort from 0 to 3; `None` is its default.
     ///
     /// # Errors
-    /// The compiler's.
+    /// Errors of the compiler.
     pub fn compile(
         &self,
         computation: &Computation,

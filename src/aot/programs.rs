@@ -22,7 +22,7 @@ pub enum Graph {
 }
 
 impl Graph {
-    /// The graph for a plan, whose batch size is one device's; state is donated where there is any.
+    /// Builds the graph for a plan, whose batch size is per device. Donates the state, if any.
     ///
     /// # Errors
     /// None for the models and methods of this crate.
@@ -46,7 +46,7 @@ impl Graph {
     }
 }
 
-/// Training examples that a launch finds on the device: the whole set, or one launch's batches of one too large for that.
+/// Number of training examples on the device during a launch: the whole set, or the launch's batches if the set is streamed.
 fn resident_examples(plan: &Plan) -> usize {
     let batch = plan.run.train.batch_size;
     match plan.streams() {

@@ -1,13 +1,12 @@
 //! The largest batch that fits.
 
-/// The largest multiple of `grid` for which `fits` holds, and what it gave; `None` where not even `grid` itself fits.
+/// Finds the largest multiple of `grid` that fits, with the result of `fits`; `None` if not even `grid` fits.
 ///
-/// Doubles until one does not fit, or starts from `refused`, a batch that is known not to; then halves the gap until it is a
-/// sixteenth of the batch, or `grid`: a batch that is found is at most that much too small. Nothing above `limit` is tried.
-/// `fits` is taken to be monotonic.
+/// Doubles the batch until it does not fit, or starts from `refused`, which is known not to fit; then bisects until the gap is a
+/// sixteenth of the batch, or `grid`, which bounds the error. Tries nothing above `limit`. Assumes that `fits` is monotonic.
 ///
 /// # Errors
-/// The first of `fits`.
+/// The first error of `fits`.
 pub fn largest<T, E>(
     grid: usize,
     limit: usize,
@@ -39,7 +38,7 @@ pub fn largest<T, E>(
 mod tests {
     use super::*;
 
-    /// The batch found where at most `limit` fit, and the number of tries.
+    /// The batch found if at most `limit` fits, and the number of attempts.
     fn search(grid: usize, limit: usize) -> (Option<usize>, usize) {
         search_below(grid, limit, None)
     }

@@ -101,7 +101,7 @@ pub(super) fn refuse(path: &Path, start: &[u8]) -> Result<()> {
 }
 
 /// Describes a file of another kind by its first bytes, with advice.
-pub(super) fn recognise(start: &[u8]) -> Option<(&'static str, &'static str)> {
+pub(super) fn identify(start: &[u8]) -> Option<(&'static str, &'static str)> {
     let start = start.get(..LOOKED_AT as usize).unwrap_or(start);
     kind_of(start).map(|kind| (kind.is, kind.advice))
 }

@@ -18,7 +18,7 @@ use crate::device::Device;
 use crate::pjrt::DeviceKind;
 use crate::train::dead_units::{self, Arrays, Difference};
 use crate::train::inference::Predictor;
-use crate::train::recognise::{Recognised, recognise};
+use crate::train::loaded_network::{LoadedNetwork, infer_network};
 use crate::train::state::inference_specs;
 use sparse::dead_units::{Connections, MaskedLayer, Passes, format_sizes};
 use sparse::rng::{BoundedRng, stream};
@@ -181,7 +181,7 @@ pub fn run(args: Args, json: bool) -> Result<()> {
 
 /// A network loaded as `eval` and `predict` load it.
 struct Network {
-    network: Recognised,
+    network: LoadedNetwork,
     arrays: Arrays,
     layers: Vec<MaskedLayer>,
 }
@@ -189,7 +189,7 @@ struct Network {
 impl Network {
     fn of(checkpoint: Checkpoint) -> Result<Self> {
         let path = checkpoint.path.clone();
-        let network = recognise(checkpoint, None, None)?;
+        let network = infer_network(checkpoint, None, None)?;
         let (model, weights) = (&network.model, &network.weights);
         if model.name() != dead_units::MODEL {
             bail!(
@@ -231,7 +231,7 @@ fn small_metadata(large: Option<Metadata>, sizes: &[usize]) -> Metadata {
 }
 
 /// Returns test images of a data set, or one batch of random images.
-fn images(data: Option<&str>, network: &Recognised, batch: usize) -> Result<Literal> {
+fn images(data: Option<&str>, network: &LoadedNetwork, batch: usize) -> Result<Literal> {
     if let Some(data) = data {
         return match test_set(named_set(data)?, network, 0)? {
             Examples::Whole(set) => Ok(set.images),

@@ -211,15 +211,15 @@ impl Total {
 
 impl<'a> Report<'a> {
     fn new(plan: &'a Plan, cost: &'a PlanCost, compiled: Option<Vec<compiled::Program>>) -> Self {
-        let said = &plan.run.sparsity;
+        let config = &plan.run.sparsity;
         let counts = cost.sparse.layers.iter().zip(&cost.dense.layers);
         let layers = cost.layers.iter().zip(&cost.kept).zip(counts);
         Report {
             model: &plan.run.model.name,
             method: plan.method.name,
-            distribution: said.distribution.to_string(),
-            rounding: said.rounding.to_string(),
-            sparsity: said.target,
+            distribution: config.distribution.to_string(),
+            rounding: config.rounding.to_string(),
+            sparsity: config.target,
             multiplier: plan.run.train.multiplier,
             layers: layers
                 .map(|((layer, kept), (sparse, dense))| LayerReport::new(layer, kept.sparsity, sparse, dense))

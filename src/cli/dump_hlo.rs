@@ -87,8 +87,8 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     match &args.output {
         Some(path) => {
             super::write_file(path, &bytes)?;
-            let told = serde_json::json!({ "output": path.display().to_string(), "instructions": instructions, "bytes": bytes.len() });
-            if json { super::print_json(&told) } else { Ok(()) }
+            let report = serde_json::json!({ "output": path.display().to_string(), "instructions": instructions, "bytes": bytes.len() });
+            if json { super::print_json(&report) } else { Ok(()) }
         }
         None if matches!(args.format, Format::Proto) && io::stdout().is_terminal() => {
             bail!("--format proto is binary; give it --output")

@@ -22,7 +22,7 @@ use crate::prediction::{self, SparsePredictor};
 use crate::report::table::{Style, Table};
 use crate::report::{escape, note};
 use crate::train::inference::{Evaluator, Scores};
-use crate::train::recognise::Recognised;
+use crate::train::loaded_network::LoadedNetwork;
 
 /// Arguments of `eval`.
 #[derive(clap::Args, Debug)]
@@ -134,7 +134,7 @@ pub fn run(args: Args, json: bool) -> Result<()> {
 struct Loaded {
     path: PathBuf,
     iteration: Option<u64>,
-    network: Recognised,
+    network: LoadedNetwork,
     data: Examples,
 }
 
@@ -184,11 +184,11 @@ impl Args {
     }
 }
 
-/// The data set, and its folder, of the run that a checkpoint is of: by the configuration beside it, else by its own.
-fn data_of_run(path: &Path, network: &Recognised) -> Result<(&'static DataSet, String)> {
-    let beside = path.with_file_name(checkpoint::CONFIG);
-    let stored = match files::read_text(&beside, MAX_CONFIG_BYTES) {
-        Ok(text) => Some(Run::from_toml(&text, &beside.display().to_string())?),
+/// The data set, and its folder, of the run that a checkpoint belongs to, from the configuration next to it, else from its own metadata.
+fn data_of_run(path: &Path, network: &LoadedNetwork) -> Result<(&'static DataSet, String)> {
+    let config_path = path.with_file_name(checkpoint::CONFIG);
+    let stored = match files::read_text(&config_path, MAX_CONFIG_BYTES) {
+        Ok(text) => Some(Run::from_toml(&text, &config_path.display().to_string())?),
         Err(_) => network.run.clone(),
     };
     let Some(run) = stored else {
@@ -258,7 +258,7 @@ impl Report {
 }
 
 /// Figures of the original's `eval_once`; `global_step` only if the checkpoint has one.
-fn eval_once(network: &Recognised, scores: &Scores, layers: &[LayerReport]) -> Map<String, Value> {
+fn eval_once(network: &LoadedNetwork, scores: &Scores, layers: &[LayerReport]) -> Map<String, Value> {
     let (cross, l2) = (scores.smoothed_loss.unwrap_or(scores.loss), network.l2_term());
     let figures = [
         ("eval_accuracy", scores.top1.into()),

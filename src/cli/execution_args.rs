@@ -8,7 +8,7 @@ use crate::pjrt::DeviceKind;
 use crate::prediction::SparsePredictor;
 use crate::report;
 use crate::train::Error;
-use crate::train::recognise::Recognised;
+use crate::train::loaded_network::LoadedNetwork;
 use models::Precision;
 
 /// How masked layers are computed.
@@ -31,7 +31,7 @@ impl ExecutionArgs {
     ///
     /// # Errors
     /// An unknown device or engine; when sparse execution is asked for and cannot be.
-    pub fn predictor(self, network: &Recognised, device: &DeviceArgs) -> Result<Option<SparsePredictor>> {
+    pub fn predictor(self, network: &LoadedNetwork, device: &DeviceArgs) -> Result<Option<SparsePredictor>> {
         let sparse = match (self.execution, masked_only(network, device)?) {
             (Execution::Masked, _) => false,
             (Execution::Sparse, Some(reason)) => {
@@ -56,13 +56,13 @@ impl ExecutionArgs {
 }
 
 /// Share of the dense network's multiply-adds that its connections need.
-fn density(network: &Recognised) -> f64 {
+fn density(network: &LoadedNetwork) -> f64 {
     let cost = network.cost();
     cost.sparse.total.plain_flops / cost.dense.total.plain_flops
 }
 
-/// What keeps a network from sparse kernels, if anything does.
-fn masked_only(network: &Recognised, device: &DeviceArgs) -> Result<Option<String>> {
+/// The reason that prevents sparse kernels, if there is one.
+fn masked_only(network: &LoadedNetwork, device: &DeviceArgs) -> Result<Option<String>> {
     let kind: DeviceKind = match &device.on.device {
         Some(kind) => kind.parse()?,
         None => DeviceKind::Cpu,

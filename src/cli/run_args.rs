@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::engine::EngineKind;
 use crate::named;
 use crate::pjrt::DeviceKind;
-use crate::train::recognise::{Recognised, recognise};
+use crate::train::loaded_network::{LoadedNetwork, infer_network};
 
 /// Device and engine.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -388,7 +388,7 @@ pub fn named_set(data: &str) -> crate::data::Result<(&'static DataSet, &str)> {
 ///
 /// # Errors
 /// Files that cannot be fetched or read.
-pub fn test_set((set, folder): (&DataSet, &str), network: &Recognised, skip_corrupt: usize) -> Result<Examples> {
+pub fn test_set((set, folder): (&DataSet, &str), network: &LoadedNetwork, skip_corrupt: usize) -> Result<Examples> {
     let (dims, classes) = (network.model.input_dims(), network.model.classes());
     let mut spec = match &network.run {
         Some(run) => run.example_spec(&dims, classes),
@@ -424,10 +424,10 @@ impl NetworkArgs {
     ///
     /// # Errors
     /// A checkpoint that cannot be read or whose network is unknown.
-    pub fn load(&self, path: &Path) -> Result<(Recognised, Option<Metadata>)> {
+    pub fn load(&self, path: &Path) -> Result<(LoadedNetwork, Option<Metadata>)> {
         let checkpoint = checkpoint::load(path)?;
         let metadata = checkpoint.metadata.clone();
-        let mut network = recognise(checkpoint, self.model.as_deref(), self.image_size)?;
+        let mut network = infer_network(checkpoint, self.model.as_deref(), self.image_size)?;
         network.precision = self.precision.unwrap_or(network.precision);
         Ok((network, metadata))
     }

@@ -11,7 +11,7 @@ use crate::checkpoint::tf::{self, Bundle, Role};
 use crate::checkpoint::{self, Checkpoint, atomic};
 use crate::cli::error::{Error, Result, Usage};
 use crate::train::fold::fold;
-use crate::train::recognise::recognise;
+use crate::train::loaded_network::infer_network;
 use crate::train::state::inference_specs;
 
 /// Options of a conversion.
@@ -113,7 +113,7 @@ pub(super) fn refuse_input_as_output(input: &Path, output: &Path) -> Result<(), 
 /// Returns the arrays that inference needs, the folded normalisations, and the published size in bytes.
 fn folded(checkpoint: Checkpoint) -> Result<(Arrays, Vec<String>, f64)> {
     let path = checkpoint.path.clone();
-    let network = recognise(checkpoint, None, None)?;
+    let network = infer_network(checkpoint, None, None)?;
     let needs = network.model.declaration();
     let published_bytes = network.cost().sparse.total.published_bits / 8.0;
     let names = inference_specs(&needs).into_iter().map(|(name, _)| name);

@@ -84,7 +84,7 @@ fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool, stop:
     }
     let summary = train::train(plan, mode, args.profile, stop, group)?;
     if first {
-        tell(&summary, json)?;
+        print_summary(&summary, json)?;
     }
     match summary.interrupted {
         true => Err(Error::stopped(stop)),
@@ -93,7 +93,7 @@ fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool, stop:
 }
 
 /// Prints the summary of a run.
-fn tell(summary: &Summary, json: bool) -> Result<()> {
+fn print_summary(summary: &Summary, json: bool) -> Result<()> {
     if summary.interrupted {
         crate::report::note!(
             "stopped after {} iterations, saved in {}; go on with --resume",

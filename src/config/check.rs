@@ -6,10 +6,10 @@ use crate::named::Named;
 /// Bound on the examples of one launch, whose indices the host holds: 256 MB.
 const MAX_LAUNCH_EXAMPLES: u64 = 1 << 26;
 
-/// Longest run: a thousand times the published ones, and few enough for `plan` to walk through.
+/// Maximum length of a run: a thousand times the published ones, and short enough for `plan` to walk through.
 const MAX_ITERATIONS: u64 = 100_000_000;
 
-/// Most threads that data may be read by.
+/// Maximum number of threads that read data.
 const MAX_THREADS: usize = 1024;
 
 pub(super) fn numbers(run: &Run) -> Result<(), Error> {
@@ -37,19 +37,20 @@ pub(super) fn numbers(run: &Run) -> Result<(), Error> {
 }
 
 fn sparsity(run: &Run) -> Result<(), Error> {
-    let said = &run.sparsity;
-    share("sparsity.target", said.target)?;
+    let config = &run.sparsity;
+    share("sparsity.target", config.target)?;
     for (key, sparsity) in [
-        ("sparsity.first_layer", said.first_layer),
-        ("sparsity.last_layer", said.last_layer),
+        ("sparsity.first_layer", config.first_layer),
+        ("sparsity.last_layer", config.last_layer),
     ] {
         let Some(sparsity) = sparsity else { continue };
         let ok = sparsity == -1.0 || (0.0..1.0).contains(&sparsity);
         let expected = "-1 (as distributed), 0 (no mask) or a share of zeros below 1";
         within_range(key, sparsity, ok, expected)?;
     }
-    let own = |(layer, own): (&String, &LayerSparsity)| share(&format!("sparsity.layers.{layer}"), own.at(said.target));
-    said.layers.iter().try_for_each(own)
+    let own =
+        |(layer, own): (&String, &LayerSparsity)| share(&format!("sparsity.layers.{layer}"), own.at(config.target));
+    config.layers.iter().try_for_each(own)
 }
 
 /// Optimizer and method.
@@ -70,17 +71,20 @@ fn rule(run: &Run) -> Result<(), Error> {
     within_range(key, scale, scale.is_finite(), "a finite number")
 }
 
-fn rate(said: &LearningRate) -> Result<(), Error> {
-    from_zero("learning_rate.base", said.base)?;
+fn rate(config: &LearningRate) -> Result<(), Error> {
+    from_zero("learning_rate.base", config.base)?;
     let optional = |key: &str, v: Option<u64>| v.map_or(Ok(()), |v| whole(key, v));
-    optional("learning_rate.base_batch_size", said.base_batch_size.map(|n| n as u64))?;
-    optional("learning_rate.examples_per_epoch", said.examples_per_epoch)?;
-    let steps = said.decay_steps.map(|steps| u64::try_from(steps).unwrap_or(0));
+    optional(
+        "learning_rate.base_batch_size",
+        config.base_batch_size.map(|n| n as u64),
+    )?;
+    optional("learning_rate.examples_per_epoch", config.examples_per_epoch)?;
+    let steps = config.decay_steps.map(|steps| u64::try_from(steps).unwrap_or(0));
     optional("learning_rate.decay_steps", steps)?;
-    from_zero("learning_rate.warmup_epochs", said.warmup_epochs.unwrap_or(0.0))?;
-    above_zero("learning_rate.cycle_epochs", said.cycle_epochs.unwrap_or(5.0))?;
-    from_zero("learning_rate.m_mul", said.m_mul.unwrap_or(0.5))?;
-    let t_mul = said.t_mul.unwrap_or(1.5);
+    from_zero("learning_rate.warmup_epochs", config.warmup_epochs.unwrap_or(0.0))?;
+    above_zero("learning_rate.cycle_epochs", config.cycle_epochs.unwrap_or(5.0))?;
+    from_zero("learning_rate.m_mul", config.m_mul.unwrap_or(0.5))?;
+    let t_mul = config.t_mul.unwrap_or(1.5);
     let ok = (1.0..f64::INFINITY).contains(&t_mul);
     within_range("learning_rate.t_mul", t_mul, ok, "a number of at least 1")
 }
@@ -154,7 +158,7 @@ fn whole(key: &str, v: u64) -> Result<(), Error> {
     }
 }
 
-/// An error at `key`; whoever knows which flag or file set it puts that in the origin.
+/// An error at `key`, which `Layers` replaces in the origin by the flag or file that set it.
 pub(super) fn value(key: &str, found: impl ToString, expected: impl Into<String>) -> Error {
     Error::Value {
         origin: key.into(),
@@ -169,7 +173,7 @@ pub(super) fn at(key: &str) -> impl FnOnce(sparse::Error) -> Error {
     |source| Error::Sparse { origin, source }
 }
 
-/// An error at the key of this section that it tells of.
+/// An error at the key of `section` that it is about.
 pub(super) fn within(section: &str) -> impl FnOnce(sparse::Error) -> Error {
     move |source| {
         let key = match &source {

@@ -27,8 +27,8 @@ impl Plan {
         update_steps(self.method, &self.schedule, iterations)
     }
 
-    /// Iterations of a full launch: no launch goes past an evaluation or a checkpoint, or is sent more images than
-    /// `MAX_STREAMED_BYTES` unless a single batch has more.
+    /// Iterations of a full launch. A launch ends at an evaluation or a checkpoint, and receives at most `MAX_STREAMED_BYTES` of
+    /// images, unless a single batch has more.
     pub fn launch_length(&self) -> u64 {
         let train = &self.run.train;
         let rhythm = train.eval_interval.min(train.checkpoint_interval);
@@ -39,7 +39,7 @@ impl Plan {
         train.steps_per_launch.min(rhythm).min(sent.max(1) as u64)
     }
 
-    /// Whether examples are sent to the device launch by launch; others stay there all the while.
+    /// Whether examples are sent to the device launch by launch, not once.
     pub fn streams(&self) -> bool {
         self.run.data.set.is_streamed()
     }
@@ -54,27 +54,27 @@ impl Plan {
         self.run.device.engine.unwrap_or_default()
     }
 
-    /// Plugin file or package that is asked for.
+    /// Requested plugin file or package.
     pub fn plugin(&self) -> Option<&str> {
         Some(self.run.device.plugin.as_str()).filter(|plugin| !plugin.is_empty())
     }
 
-    /// Devices that train side by side, of all processes together.
+    /// Devices for data-parallel training, over all processes.
     pub fn replicas(&self) -> usize {
         self.run.device.replicas.unwrap_or(self.processes())
     }
 
-    /// Processes that share them.
+    /// Processes that share the replicas.
     pub fn processes(&self) -> usize {
         self.run.device.processes.unwrap_or(1)
     }
 
-    /// Examples of a batch that one replica sees.
+    /// Examples per batch and replica.
     pub fn replica_batch(&self) -> usize {
         self.run.train.batch_size / self.replicas()
     }
 
-    /// Bytes of gradients that the replicas sum up in every iteration: 4 for each parameter. 0 for a single replica.
+    /// Bytes of gradients in the all-reduce of each iteration: 4 per parameter. 0 for a single replica.
     pub fn all_reduced_bytes(&self) -> usize {
         match self.replicas() {
             1 => 0,
@@ -82,12 +82,12 @@ impl Plan {
         }
     }
 
-    /// Gradient steps of the whole run: iterations less the mask updates that take the place of a step.
+    /// Gradient steps of the whole run: iterations minus the mask updates that replace a step.
     pub fn gradient_steps(&self) -> u64 {
         gradient_steps(self.method, &self.schedule, self.iterations)
     }
 
-    /// Whether training changes images at random.
+    /// Whether training augments images.
     pub fn augments(&self) -> bool {
         self.preprocessing.is_random() && self.run.data.augment != Some(false)
     }
@@ -97,13 +97,13 @@ impl Plan {
         self.random || self.augments()
     }
 
-    /// The budget of a parameter; `None` when it is not maskable.
+    /// The budget of a parameter; `None` if it is not maskable.
     pub fn budget(&self, param: &Param) -> Option<&Budget> {
         let layer = layer_name(param)?;
         self.budgets.iter().find(|b| b.name == layer)
     }
 
-    /// What an update at global step `step` moves.
+    /// Connections replaced by an update at global step `step`.
     pub fn replacement(&self, step: i64) -> Replacement {
         let drop_fraction = self.schedule.drop_fraction_at(step);
         let moved = |b: &Budget| sparse::reference::n_prune(b.nonzeros, drop_fraction) as u64;
@@ -115,7 +115,7 @@ impl Plan {
         }
     }
 
-    /// What an update at global step `step` leaves; `None` for other methods than gradual pruning.
+    /// Result of an update at global step `step`; `None` unless the method is gradual pruning.
     pub fn pruned(&self, step: i64) -> Option<Pruned> {
         let gradual = self.gradual?;
         let kept = |b: &Budget| GradualPruning::kept(b.zeros + b.nonzeros, gradual.density_at(step, b.sparsity));

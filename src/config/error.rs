@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration; each message starts with the flag, file or preset that said it.
+//! Errors of a configuration; each message starts with the flag, file or preset that caused it.
 
 use std::{io, path::PathBuf};
 
@@ -21,7 +21,7 @@ pub enum Error {
     Toml {
         /// Flag, file or preset.
         origin: String,
-        /// What the parser found.
+        /// The parser's error.
         source: toml::de::Error,
     },
     /// A value outside its range.
@@ -33,7 +33,7 @@ pub enum Error {
         key: String,
         /// The value given.
         found: String,
-        /// What is accepted.
+        /// The accepted values.
         expected: String,
     },
     /// A name or sparsity that the sparse modules refuse.
@@ -41,10 +41,10 @@ pub enum Error {
     Sparse {
         /// Flag, file or preset.
         origin: String,
-        /// What they said.
+        /// Their error.
         source: sparse::Error,
     },
-    /// Two settings of one rank for one value.
+    /// Two settings of equal rank for one value.
     #[error("{first} and {second} both set {key}, expected one of them")]
     Conflict {
         /// Dotted key that both set.
@@ -60,7 +60,7 @@ pub enum Error {
          all the same"
     )]
     Incomplete {
-        /// What is reached, what was expected, and the keys that say so.
+        /// The reached and the expected sparsity, with their keys.
         problem: String,
     },
     /// A run that TOML cannot hold.
@@ -84,7 +84,7 @@ impl Error {
     }
 }
 
-/// What the parser found, with suggestions where it found an unknown name.
+/// The parser's message, with suggestions for unknown names.
 fn text(source: &toml::de::Error) -> String {
     let text = source.to_string();
     let lines = text.trim_end().lines();
@@ -92,7 +92,7 @@ fn text(source: &toml::de::Error) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The unknown name in a line of the parser, which has it only as text: "unknown field `a`, expected one of `b`, `c`".
+/// Parses an unknown name from a line of the parser, which gives it only as text: "unknown field `a`, expected one of `b`, `c`".
 fn unknown(line: &str) -> Option<Unknown> {
     let kinds = [("unknown field `", "key"), ("unknown variant `", "value")];
     let (rest, what) = kinds

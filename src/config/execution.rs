@@ -13,7 +13,7 @@ use crate::pjrt::DeviceKind;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Execution {
-    /// Each layer in the way that is expected to be faster (`Layer::gains`).
+    /// Each layer in the way that is expected to be faster.
     #[default]
     Auto,
     /// As dense layers with masked weights.
@@ -25,13 +25,13 @@ pub enum Execution {
 /// Largest share of connections at which a convolution is faster from its connections alone.
 const CONV_DENSITY: f64 = 0.25;
 
-/// The same of a dense layer.
+/// The same for a dense layer.
 const DENSE_DENSITY: f64 = 0.2;
 
-/// Fewest examples of a dense layer that fill a vector register well enough.
+/// Minimum batch size at which a dense layer fills a vector register well enough.
 const FEWEST_EXAMPLES: usize = 8;
 
-/// Shape and density of a layer, as far as they decide how it is computed.
+/// The properties of a layer that decide how it is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layer {
     /// Convolution or dense.
@@ -43,7 +43,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Whether the layer is expected to be faster when computed from its connections alone. The one place that decides it.
+    /// Whether the layer is expected to be faster from its connections alone. Only this function decides it.
     pub fn gains(&self) -> bool {
         match self.kind {
             Kind::Conv => self.density <= CONV_DENSITY && self.batch.is_multiple_of(LANES),
@@ -56,8 +56,8 @@ impl Layer {
 /// Largest share of a network's multiply-adds at which its prediction is faster from connections alone.
 const PREDICTION_DENSITY: f64 = 0.4;
 
-/// Whether the prediction of a network with this share of the dense one's multiply-adds is expected to be faster when computed from
-/// its connections alone.
+/// Whether prediction with a network is expected to be faster from its connections alone; `density` is the share of the dense
+/// network's multiply-adds.
 pub fn prediction_gains(density: f64) -> bool {
     density <= PREDICTION_DENSITY
 }
@@ -69,8 +69,8 @@ impl Plan {
     /// The layers that this run computes from their connections alone.
     ///
     /// # Errors
-    /// When sparse execution is asked for and this run has none: another device than a CPU, an engine that cannot call host
-    /// functions, bf16, or a method that trains all weights.
+    /// Sparse execution is requested, but impossible: another device than a CPU, an engine that cannot call host functions,
+    /// bf16, or a method that trains all weights.
     pub fn sparse_layers(&self) -> Result<SparseLayers, Error> {
         let asked = self.run.device.execution.unwrap_or_default();
         if asked == Execution::Masked {
@@ -101,7 +101,7 @@ impl Plan {
         of.is_some_and(|layer| self.sparse.contains(&layer.kernel))
     }
 
-    /// What keeps this run from sparse execution: a key, its value, and what it would have to be.
+    /// The setting that prevents sparse execution: a key, its value and the expected one.
     fn masked_only(&self) -> Option<(&'static str, String, &'static str)> {
         let engine = self.engine();
         let Run { device, train, .. } = &self.run;

@@ -1,4 +1,4 @@
-//! Fits a published recipe to other pictures: what the recipe says about ImageNet is replaced by what the folder holds.
+//! Fits a published recipe to other pictures: replaces values that depend on ImageNet by those of the folder.
 
 use std::path::Path;
 
@@ -11,18 +11,18 @@ use crate::data::records::{CLASSES, EXAMPLES};
 use crate::report::escape;
 use sparse::{KeepCount, Method};
 
-/// Batches of an epoch, at least, unless the batch size is given or the set is tiny.
+/// Minimum number of batches per epoch, unless the batch size is given or the set is tiny.
 const BATCHES_PER_EPOCH: usize = 16;
-/// Examples per batch, at least, where the set has as many.
+/// Minimum batch size, if the set has as many examples.
 const MIN_BATCH: usize = 8;
-/// Mask updates of a run, about; no interval is longer than the recipe's.
+/// Approximate number of mask updates of a run; no interval is longer than the recipe's.
 const UPDATES: i64 = 50;
-/// Gradient steps between two mask updates, at least.
+/// Minimum number of gradient steps between two mask updates.
 const MIN_INTERVAL: i64 = 10;
-/// Sides of images are multiples of this, and no smaller than two of them.
+/// Sides of images are multiples of this, and at least twice as long.
 const SIDE_STEP: usize = 32;
 
-/// Keys without any of which given by file or flag a run is the recipe as it stands, which is to be fitted.
+/// Keys of the length of a run. Unless a file or flag gives one of them, the recipe is fitted.
 const LENGTHS: [&str; 4] = [
     "train.iterations",
     "train.batch_size",
@@ -31,12 +31,12 @@ const LENGTHS: [&str; 4] = [
 ];
 
 impl Layers {
-    /// The layers with the values of the recipe that depend on its data set replaced by those for the training pictures of the
-    /// run's folder: classes, image size, batch size, length, boundaries, mask updates. Values from files and flags stay.
-    /// Other data sets, ImageNet itself, and folders that cannot be read leave the recipe as it is.
+    /// Replaces the values of the recipe that depend on its data set by those for the training pictures of the run's folder:
+    /// classes, image size, batch size, length, boundaries, mask updates. Keeps values from files and flags. Keeps the recipe
+    /// for other data sets, for ImageNet itself, and for folders that cannot be read.
     ///
     /// # Errors
-    /// A batch size that was given and is larger than the set.
+    /// A given batch size that is larger than the set.
     pub fn fitted(mut self) -> Result<Self, Error> {
         let run = self.run()?;
         let recipe_stands = LENGTHS.iter().any(|key| self.is_from_recipe(key));
@@ -71,7 +71,7 @@ impl Layers {
         Ok(self)
     }
 
-    /// What the recipe is to be for these pictures, less the values that were given.
+    /// Values of the recipe for these pictures, without those that were given.
     fn values_for(&self, run: &Run, contents: &Contents, dir: &Path) -> Result<Vec<(&'static str, Value)>, Error> {
         let recipe = &Layers::preset(&self.preset)?.run()?;
         let pictures = contents.examples[0];
@@ -83,7 +83,7 @@ impl Layers {
             let expected = format!("at most {pictures}, the training pictures in {}", escape::path(dir));
             return Err(self.located(value("train.batch_size", batch, expected)));
         }
-        // The recipe's number of epochs, whatever batches they consist of.
+        // Keeps the recipe's number of epochs.
         let steps = epochs(recipe) * pictures as f64 / batch as f64;
         let ratio = steps / recipe.train.iterations as f64;
         let mut values = vec![
@@ -100,7 +100,7 @@ impl Layers {
             values.push(("train.eval_batch_size", whole(batch as f64)));
         }
         values.extend(rate(run, recipe, pictures, ratio));
-        // A rate that was given is meant as it is, and so is the recipe's for a batch size that was given.
+        // A given rate is not scaled, nor the recipe's rate for a given batch size.
         let rate_stands = ["learning_rate.base", "train.batch_size"]
             .iter()
             .all(|key| self.is_from_recipe(key));
@@ -113,7 +113,7 @@ impl Layers {
         Ok(values)
     }
 
-    /// Whether no file or flag sets this key, or what it is part of.
+    /// Whether no file or flag sets this key or its section.
     fn is_from_recipe(&self, key: &str) -> bool {
         let parts: Vec<&str> = key.split('.').collect();
         let mut prefixes = (1..=parts.len()).rev().map(|n| parts[..n].join("."));
@@ -155,7 +155,7 @@ fn batch_size(run: &Run, recipe: usize, pictures: usize) -> usize {
     replicas << doublings
 }
 
-/// What an epoch is, and of a schedule over steps the boundaries.
+/// Examples per epoch, and the boundaries of a schedule over steps.
 fn rate(run: &Run, recipe: &Run, pictures: usize, ratio: f64) -> Vec<(&'static str, Value)> {
     let mut values = vec![];
     let counts_epochs = run.learning_rate.schedule.counts_epochs();
@@ -174,7 +174,7 @@ fn rate(run: &Run, recipe: &Run, pictures: usize, ratio: f64) -> Vec<(&'static s
     values
 }
 
-/// When masks are updated.
+/// Schedule of mask updates.
 fn updates(run: &Run, recipe: &Run, ratio: f64) -> Vec<(&'static str, Value)> {
     let Ok(method) = Method::find(&run.method.name) else {
         return vec![];
@@ -193,16 +193,16 @@ fn updates(run: &Run, recipe: &Run, ratio: f64) -> Vec<(&'static str, Value)> {
     if !method.replaces_connections() {
         return vec![];
     }
-    let said = &recipe.mask_update;
+    let config = &recipe.mask_update;
     let length = scaled(recipe.train.iterations as i64, ratio);
-    let end = match said.end_step {
+    let end = match config.end_step {
         end if end < 0 => end,
         end => scaled(end, ratio).max(1),
     };
     let range = if end < 0 { length } else { end };
-    let interval = (range / UPDATES).max(MIN_INTERVAL).min(said.frequency_steps.max(1));
+    let interval = (range / UPDATES).max(MIN_INTERVAL).min(config.frequency_steps.max(1));
     vec![
-        ("mask_update.begin_step", scaled(said.begin_step, ratio).into()),
+        ("mask_update.begin_step", scaled(config.begin_step, ratio).into()),
         ("mask_update.end_step", end.into()),
         ("mask_update.frequency_steps", interval.into()),
     ]

@@ -1,4 +1,4 @@
-//! Stacking: preset, under file, under flags, each value with the name of who said it.
+//! Stacks preset, file and flags, and records the origin of each value.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,7 +19,7 @@ pub struct Layers {
     pub(super) origins: BTreeMap<String, String>,
     /// Name of the preset.
     pub(super) preset: String,
-    /// What [`Layers::fitted`] did, for people.
+    /// Description of what [`Layers::fitted`] did.
     pub(super) fit: Option<String>,
     /// Keys that the command line set, as paths, with the flag and its value.
     given: BTreeMap<Vec<String>, String>,
@@ -106,7 +106,7 @@ impl Layers {
         })
     }
 
-    /// What the run means.
+    /// Plans the run.
     ///
     /// # Errors
     /// The first value that is out of range or contradicts another, with its origin.
@@ -161,7 +161,7 @@ impl Layers {
         for (section, value) in layer {
             match value {
                 Value::Table(keys) => {
-                    // Of an empty section the name is checked, too.
+                    // The name of an empty section is checked, too.
                     self.table
                         .entry(section.as_str())
                         .or_insert_with(|| Table::new().into());
@@ -206,7 +206,7 @@ impl Layers {
         }
     }
 
-    /// The error with the origin of the key that it carries in the origin's place.
+    /// Replaces the key in the error's origin by the origin of that key.
     pub(super) fn located(&self, mut error: Error) -> Error {
         if let Error::Value { origin, .. } | Error::Sparse { origin, .. } = &mut error {
             let parts: Vec<&str> = origin.split('.').collect();

@@ -27,21 +27,21 @@ pub struct Plan {
     pub layers: Vec<models::Layer>,
     /// Whether the model draws random numbers in training.
     pub random: bool,
-    /// Dimensions of an example, as the model takes it.
+    /// Dimensions of an example.
     pub input_dims: Vec<usize>,
     /// How pixels become the model's input.
     pub preprocessing: Preprocessing,
     /// Row of the method table.
     pub method: &'static sparse::Method,
-    /// Zeros and ones of every maskable layer, in the model's order; for an unmasked method all ones, for one that prunes
-    /// those at the end (for one that ranks layers together, only their sum).
+    /// Zeros and ones of every maskable layer, in the model's order. All ones for a method without masks; those at the end for
+    /// a method that prunes (if it ranks layers together, only their sum holds).
     pub budgets: Vec<Budget>,
     /// Zeros and ones of every maskable layer at the end of the run, as [`budgets`](Plan::budgets); they differ where
     /// gradual pruning stops before its end.
     pub reached: Vec<Budget>,
     /// Mask-update schedule, stretched by the multiplier.
     pub schedule: Schedule,
-    /// How sparsity grows, stretched by the multiplier; for gradual pruning only.
+    /// Growth of sparsity under gradual pruning, stretched by the multiplier; otherwise `None`.
     pub gradual: Option<GradualPruning>,
     /// Learning rate over gradient steps, stretched by the multiplier.
     pub learning_rate: Rate,
@@ -73,7 +73,7 @@ pub struct Pruned {
     pub step: i64,
     /// Share of zeros of a layer without a sparsity of its own.
     pub sparsity: f32,
-    /// Ones over all maskable layers, ties at the thresholds apart.
+    /// Ones over all maskable layers, not counting ties at the thresholds.
     pub nonzeros: usize,
 }
 
@@ -243,7 +243,7 @@ pub(super) fn update_steps(method: &sparse::Method, schedule: &Schedule, iterati
     sparse::simulate(method.timing, schedule, iterations).filter_map(|tick| tick.update_at)
 }
 
-/// Name of a parameter in distributions and custom maps: its mask variable's without `/mask`; `None` when not maskable.
+/// Name of a parameter in distributions and custom maps: its mask variable's without `/mask`; `None` if it is not maskable.
 pub fn layer_name(param: &Param) -> Option<&str> {
     let mask = param.mask.as_deref()?;
     Some(mask.strip_suffix("/mask").unwrap_or(mask))
@@ -307,7 +307,7 @@ fn budgets(run: &Run, params: &[Param]) -> Result<Vec<Budget>, Error> {
 }
 
 impl super::Sparsity {
-    /// BudgetOptions of the distribution.
+    /// Options of the distribution.
     pub fn options(&self) -> BudgetOptions {
         BudgetOptions {
             distribution: self.distribution,

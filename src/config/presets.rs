@@ -2,7 +2,7 @@
 
 use models::Family;
 
-/// The preset that runs when nothing else is asked for.
+/// The preset that runs by default.
 pub const DEFAULT_PRESET: &str = "mnist-rigl";
 
 /// The text of a file of presets.
@@ -12,7 +12,7 @@ macro_rules! text {
     };
 }
 
-/// A preset, which says only what it changes of those below it.
+/// A preset, which contains only its changes to those below it.
 macro_rules! preset {
     ($name:literal $(over $($below:literal),+)?) => {
         ($name, &[$($(text!($below),)+)? text!($name)])
@@ -72,8 +72,8 @@ pub const PRESETS: &[(&str, &[&str])] = &[
     preset!("vgg-16-dense" over "imagenet", "vgg-16-rigl"),
 ];
 
-/// The recipe for a network of this name (the default's, where none is given or known) and a method: the one that is
-/// named after both, or the network's for RigL.
+/// The recipe for a network of this name (by default, that of the default preset) and a method: the preset named after both, or
+/// else the network's preset for RigL.
 pub fn preset_of(model: Option<&str>, method: Option<&str>) -> &'static str {
     let recipe = match model.and_then(Family::from_name) {
         None | Some(Family::MnistFc) => "mnist",

@@ -1,11 +1,11 @@
-//! What a run reaches by its end, and which parts of its schedules lie beyond it.
+//! The sparsity that a run reaches by its end, and the parts of its schedules that lie beyond the end.
 
 use super::learning_rate::{Rate, Sgdr};
 use super::{Error, Plan, Run};
 use sparse::{Budget, GradualPruning, Method, Schedule};
 
-/// Connections above the target, as a share of the target, that count as reaching it: an interval that does not divide
-/// the pruning range leaves a few.
+/// Connections above the target, as a share of the target, that still count as reaching it: an interval that does not
+/// divide the pruning range leaves a few.
 const TOLERANCE: f64 = 0.05;
 
 /// Budgets after the last mask update of the run, at global step `last`: those planned, unless gradual pruning stops
@@ -43,8 +43,8 @@ impl Plan {
         share_of_zeros(self.target_nonzeros(), self.maskable())
     }
 
-    /// Why the run does not reach what it is asked for: gradual pruning that ends above its number of connections, or a
-    /// method that never updates its masks. `None` for a run that does.
+    /// Why the run does not reach its sparsity: gradual pruning ends above its number of connections, or the method never
+    /// updates its masks. `None` for a run that reaches it.
     pub fn incomplete(&self) -> Option<String> {
         let (reached, target) = (self.nonzeros(), self.target_nonzeros());
         let falls_short = reached as f64 > target as f64 * (1.0 + TOLERANCE);
@@ -66,7 +66,7 @@ impl Plan {
         ))
     }
 
-    /// Refuses a run that does not reach what it is asked for, unless it is allowed to.
+    /// Refuses a run that does not reach its sparsity, unless that is allowed.
     ///
     /// # Errors
     /// [`Error::Incomplete`].
@@ -79,8 +79,8 @@ impl Plan {
         }
     }
 
-    /// What deserves a note before training: values fitted to the data, and parts of the schedules that lie beyond the end of
-    /// the run.
+    /// Notes to show before training: values fitted to the data, and parts of the schedules that lie beyond the end of the
+    /// run.
     pub fn notes(&self) -> Vec<String> {
         let steps = self.gradient_steps();
         let notes = [

@@ -10,7 +10,7 @@ use crate::engine::EngineKind;
 use crate::named;
 use crate::pjrt::DeviceKind;
 
-/// A whole run, as said. Strings left empty mean "choose for me".
+/// The configuration of a run. Empty strings mean "choose for me".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
@@ -18,7 +18,7 @@ pub struct Run {
     pub model: Model,
     /// Examples.
     pub data: Data,
-    /// Rule of the gradient step.
+    /// Optimizer of the gradient step.
     pub optimizer: Optimizer,
     /// Learning rate over gradient steps.
     pub learning_rate: LearningRate,
@@ -33,12 +33,12 @@ pub struct Run {
     pub prune: Prune,
     /// Length and rhythm of training.
     pub train: Train,
-    /// What the state before the first iteration is taken from. Left out: it is drawn.
+    /// Checkpoint to start from. Default: a random state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,
     /// Where it runs.
     pub device: Device,
-    /// What it leaves behind.
+    /// Files that it writes.
     pub output: Output,
 }
 
@@ -46,15 +46,15 @@ pub struct Run {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// One of `models::NAMES`, or like one.
+    /// Name, in any spelling of `models::NAMES`.
     pub name: String,
-    /// Factor of the numbers of channels.
+    /// Factor of the channel counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<f64>,
-    /// Layers of a residual network, where the name does not say.
+    /// Layers of a residual network, if the name does not include it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<usize>,
-    /// Units of the layers between, of `mnist-fc`.
+    /// Units of the hidden layers of `mnist-fc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hidden: Option<Vec<usize>>,
     /// Number of classes.
@@ -63,10 +63,10 @@ pub struct Model {
     /// Height and width of an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
-    /// Channels inside a block over its input channels, of `mobilenet-v2`.
+    /// Ratio of the channels inside a block of `mobilenet-v2` to its input channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expansion: Option<f64>,
-    /// Share of activations that training drops, of a wide residual network.
+    /// Dropout rate of a wide residual network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
 }
@@ -80,27 +80,26 @@ pub struct Data {
     pub set: &'static DataSet,
     /// Folder with its files; empty for the cache.
     pub dir: String,
-    /// How pixels become the network's input: `mnist`, `cifar` or `imagenet`, as the original's driver of that name does
-    /// it. Left out: as the network's driver.
+    /// How pixels become the network's input: as in the original's driver of that name. Default: the network's driver.
     #[serde(default, with = "named::optional", skip_serializing_if = "Option::is_none")]
     pub preprocessing: Option<Preprocessing>,
-    /// Whether training changes images at random, where the preprocessing does. Left out: yes.
+    /// Whether training augments images, if the preprocessing does. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augment: Option<bool>,
-    /// Examples of `synthetic` or `null`, for training and again for testing. Left out: two batches.
+    /// Number of training and of test examples of `synthetic` and `null`. Default: two batches each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples: Option<usize>,
-    /// How pictures of `imagenet` are decoded and resized: `original`, or `antialiased`, as is usual today. Left out:
+    /// How pictures of `imagenet` are decoded and resized: `original`, or `antialiased`, which is common today. Default:
     /// `original`.
     #[serde(default, with = "named::optional", skip_serializing_if = "Option::is_none")]
     pub pictures: Option<imagenet::Kind>,
-    /// Threads that read and decode `imagenet`, at least 1. Left out: one per core.
+    /// Threads that read and decode `imagenet`, at least 1. Default: one per core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// Batches that they begin ahead, at least 1. Left out: as many as two launches have, or as keep them busy.
+    /// Batches prepared ahead, at least 1. Default: those of two launches, or as many as keep all threads busy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<usize>,
-    /// Corrupt records of `imagenet` that are left out before one is an error. Left out: none.
+    /// Corrupt records of `imagenet` to skip before one is an error. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_corrupt: Option<usize>,
 }
@@ -109,23 +108,23 @@ pub struct Data {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Init {
-    /// Checkpoint in safetensors form, or the folder of a run: its newest.
+    /// Checkpoint in safetensors format, or a run folder, whose newest checkpoint is used.
     pub file: String,
-    /// How much of it.
+    /// Parts of the checkpoint to use.
     #[serde(default)]
     pub take: Take,
 }
 
-/// How much of a checkpoint a run begins with; the rest is as in any new run.
+/// Parts of a checkpoint that a run starts with; everything else is initialised as in a new run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Take {
-    /// Weights, biases, and what normalisations hold.
+    /// Weights, biases and normalisation arrays.
     #[default]
     Weights,
-    /// These and masks.
+    /// Also the masks.
     Masks,
-    /// Everything: optimizer slots, averages and counters too, so that the run of the checkpoint goes on.
+    /// Everything, including optimizer slots, averages and counters: continues the run of the checkpoint.
     State,
 }
 
@@ -138,17 +137,16 @@ pub struct Device {
     pub kind: DeviceKind,
     /// Plugin file or package; empty to search.
     pub plugin: String,
-    /// What runs programs: `pjrt`, `xla` or `interpreter`. Left out: `pjrt`.
+    /// Engine that runs programs. Default: `pjrt`.
     #[serde(default, with = "named::optional", skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineKind>,
-    /// How masked layers are computed. Left out: `auto`.
+    /// How masked layers are computed. Default: `auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
-    /// Devices that train side by side, of all processes together, each on its part of every batch. Left out: one for each
-    /// process.
+    /// Devices for data-parallel training, over all processes; each trains on its part of every batch. Default: one per process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<usize>,
-    /// Processes that share the replicas, each with the devices of its machine or some of them. Left out: one.
+    /// Processes that share the replicas, each with devices of its machine. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<usize>,
 }
@@ -157,15 +155,15 @@ pub struct Device {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
-    /// Run folder; empty for a name made from the run, under `runs/`.
+    /// Run folder. If empty, a folder under `runs/` that is named after the run.
     pub dir: String,
 }
 
 impl Run {
-    /// The run that a text from [`Run::to_toml`] holds; `origin` is where the text stands, for messages.
+    /// Reads the text of [`Run::to_toml`]; `origin` is the source of the text, for messages.
     ///
     /// # Errors
-    /// [`Error::Toml`] when it is not TOML, lacks a key, or has an unknown one.
+    /// [`Error::Toml`] if it is not TOML, lacks a key, or has an unknown one.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
         toml::from_str(text).map_err(|source| Error::Toml {
             origin: origin.into(),
@@ -173,10 +171,10 @@ impl Run {
         })
     }
 
-    /// The run as TOML that [`super::layers::Layers::file`] reads back to the same run.
+    /// Writes the run as TOML. [`super::layers::Layers::file`] reads the same run back.
     ///
     /// # Errors
-    /// [`Error::Write`] when a value has no TOML form.
+    /// [`Error::Write`] if a value has no TOML form.
     pub fn to_toml(&self) -> Result<String, Error> {
         Ok(toml::to_string(self)?)
     }
@@ -200,7 +198,7 @@ mod tests {
             let plan = preset.plan().unwrap();
             let padded = format!("{name}-");
             assert!(padded.contains(&format!("-{}-", plan.method.name)), "{name}");
-            // Its network and method lead back to it, or to the recipe that it varies.
+            // Its network and method select it, or the recipe that it varies.
             let model = plan.model().unwrap();
             assert!(
                 name.starts_with(preset_of(Some(model.name()), Some(plan.method.name))),

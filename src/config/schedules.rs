@@ -11,33 +11,33 @@ fn scaled(step: i64, k: f64) -> i64 {
     (step as f64 * k) as i64
 }
 
-pub(super) fn schedule(said: &MaskUpdate, k: f64) -> Schedule {
+pub(super) fn schedule(config: &MaskUpdate, k: f64) -> Schedule {
     Schedule {
-        begin_step: scaled(said.begin_step, k),
+        begin_step: scaled(config.begin_step, k),
         // A negative end means none at every multiplier; int(-1 * 0.5) would be step 0.
-        end_step: if said.end_step < 0 {
-            said.end_step
+        end_step: if config.end_step < 0 {
+            config.end_step
         } else {
-            scaled(said.end_step, k)
+            scaled(config.end_step, k)
         },
-        frequency_steps: said.frequency_steps,
-        drop_fraction: said.drop_fraction,
-        anneal: said.anneal,
+        frequency_steps: config.frequency_steps,
+        drop_fraction: config.drop_fraction,
+        anneal: config.anneal,
     }
 }
 
 /// Sparsity over the steps of gradual pruning.
 pub(super) fn gradual(run: &Run, k: f64) -> Result<GradualPruning, Error> {
-    let said = &run.prune;
+    let config = &run.prune;
     let gradual = GradualPruning {
-        begin_step: scaled(said.begin_step, k),
-        end_step: scaled(said.end_step, k),
-        initial_sparsity: said.initial_sparsity,
+        begin_step: scaled(config.begin_step, k),
+        end_step: scaled(config.end_step, k),
+        initial_sparsity: config.initial_sparsity,
         target_sparsity: run.sparsity.target,
-        exponent: said.exponent,
+        exponent: config.exponent,
     };
     gradual.validate().map_err(within("prune"))?;
-    let decay = said.threshold_decay;
+    let decay = config.threshold_decay;
     within_range(
         "prune.threshold_decay",
         decay,
@@ -51,7 +51,7 @@ pub(super) fn gradual(run: &Run, k: f64) -> Result<GradualPruning, Error> {
     Ok(gradual)
 }
 
-/// When gradual pruning updates masks.
+/// Schedule of the mask updates of gradual pruning.
 pub(super) fn pruning_schedule(gradual: &GradualPruning, frequency_steps: i64) -> Result<Schedule, Error> {
     let schedule = Schedule {
         begin_step: gradual.begin_step,
@@ -64,7 +64,7 @@ pub(super) fn pruning_schedule(gradual: &GradualPruning, frequency_steps: i64) -
     Ok(schedule)
 }
 
-/// Gives a layer what gradual pruning leaves of it.
+/// Sets the budget of a layer to that at the end of gradual pruning.
 pub(super) fn at_the_end(budget: &mut Budget, gradual: &GradualPruning) {
     let n = budget.zeros + budget.nonzeros;
     let density = gradual.density_at(gradual.end_step, budget.sparsity);
@@ -72,7 +72,7 @@ pub(super) fn at_the_end(budget: &mut Budget, gradual: &GradualPruning) {
     budget.zeros = n - budget.nonzeros;
 }
 
-/// Gradients can be averaged over as many batches as there are between two updates that look at them.
+/// Checks that gradients are averaged over at most the batches between two updates.
 pub(super) fn check_averaging(run: &Run, method: &sparse::Method, schedule: &Schedule) -> Result<(), Error> {
     let n = run.method.gradient_batches;
     let most = match method.grows_by_gradient() {
@@ -91,49 +91,49 @@ pub(super) fn check_averaging(run: &Run, method: &sparse::Method, schedule: &Sch
 
 /// The learning-rate schedule; `gradient_steps` are those of the whole run.
 pub(super) fn learning_rate(run: &Run, gradient_steps: impl FnOnce() -> u64) -> Result<Rate, Error> {
-    let (said, k) = (&run.learning_rate, run.train.multiplier);
-    let per_batch = said
+    let (config, k) = (&run.learning_rate, run.train.multiplier);
+    let per_batch = config
         .base_batch_size
         .map_or(1.0, |n| run.train.batch_size as f64 / n as f64);
-    let base = said.base * per_batch;
+    let base = config.base * per_batch;
     if !(base as f32).is_finite() {
         return Err(value(
             "learning_rate.base",
-            said.base,
+            config.base,
             "rates within the range of float32",
         ));
     }
-    Ok(match said.schedule {
+    Ok(match config.schedule {
         ScheduleKind::Epochs => Rate::Epochs(Epochs {
             steps_per_epoch: steps_per_epoch(run)?,
-            warmup: (said.warmup_epochs.unwrap_or(0.0) * k) as f32,
+            warmup: (config.warmup_epochs.unwrap_or(0.0) * k) as f32,
             base: base as f32,
             drops: {
-                increasing(said, &said.boundaries)?;
-                let epochs = said.boundaries.iter().map(|&epoch| (epoch as f64 * k) as f32);
-                epochs.zip(drops(said, base)?).collect()
+                increasing(config, &config.boundaries)?;
+                let epochs = config.boundaries.iter().map(|&epoch| (epoch as f64 * k) as f32);
+                epochs.zip(drops(config, base)?).collect()
             },
         }),
         ScheduleKind::Cosine => Rate::Cosine {
             base: base as f32,
-            steps: match said.decay_steps {
+            steps: match config.decay_steps {
                 Some(steps) => scaled(steps, k).max(1),
                 None => gradient_steps().max(1) as i64,
             },
         },
-        // The multiplier leaves the cycles as they are, as the original's does.
+        // The multiplier does not stretch the cycles, as in the original.
         ScheduleKind::Sgdr => Rate::Sgdr(Sgdr {
             steps_per_epoch: steps_per_epoch(run)?,
             base: base as f32,
-            first_cycle: said.cycle_epochs.unwrap_or(5.0),
-            t_mul: said.t_mul.unwrap_or(1.5),
-            m_mul: said.m_mul.unwrap_or(0.5),
+            first_cycle: config.cycle_epochs.unwrap_or(5.0),
+            t_mul: config.t_mul.unwrap_or(1.5),
+            m_mul: config.m_mul.unwrap_or(0.5),
         }),
-        ScheduleKind::Piecewise => Rate::Piecewise(piecewise(said, base, k)?),
+        ScheduleKind::Piecewise => Rate::Piecewise(piecewise(config, base, k)?),
     })
 }
 
-/// Gradient steps per epoch, as far as the schedule is concerned.
+/// Gradient steps per epoch of the schedule.
 fn steps_per_epoch(run: &Run) -> Result<f32, Error> {
     match run.learning_rate.examples_per_epoch {
         Some(examples) => Ok((examples as f64 / run.train.batch_size as f64) as f32),
@@ -148,19 +148,19 @@ fn steps_per_epoch(run: &Run) -> Result<f32, Error> {
 }
 
 /// `int(step * k)` of each boundary.
-fn piecewise(said: &LearningRate, base: f64, k: f64) -> Result<Piecewise, Error> {
-    let boundaries: Vec<i64> = said.boundaries.iter().map(|&step| scaled(step, k)).collect();
-    increasing(said, &boundaries)?;
-    let values = [base as f32].into_iter().chain(drops(said, base)?).collect();
+fn piecewise(config: &LearningRate, base: f64, k: f64) -> Result<Piecewise, Error> {
+    let boundaries: Vec<i64> = config.boundaries.iter().map(|&step| scaled(step, k)).collect();
+    increasing(config, &boundaries)?;
+    let values = [base as f32].into_iter().chain(drops(config, base)?).collect();
     Ok(Piecewise { boundaries, values })
 }
 
 /// Checks boundaries, which the multiplier may have stretched.
-fn increasing(said: &LearningRate, boundaries: &[i64]) -> Result<(), Error> {
+fn increasing(config: &LearningRate, boundaries: &[i64]) -> Result<(), Error> {
     if boundaries.iter().all(|&at| at >= 0) && boundaries.is_sorted_by(|a, b| a < b) {
         return Ok(());
     }
-    let stretched = if boundaries == said.boundaries {
+    let stretched = if boundaries == config.boundaries {
         ""
     } else {
         ", with the multiplier"
@@ -174,8 +174,8 @@ fn increasing(said: &LearningRate, boundaries: &[i64]) -> Result<(), Error> {
 }
 
 /// The value after each boundary.
-fn drops(said: &LearningRate, base: f64) -> Result<Vec<f32>, Error> {
-    let (factors, n) = (&said.factors, said.boundaries.len());
+fn drops(config: &LearningRate, base: f64) -> Result<Vec<f32>, Error> {
+    let (factors, n) = (&config.factors, config.boundaries.len());
     if factors.len() != n || !factors.iter().all(|f| (0.0..f64::INFINITY).contains(f)) {
         let expected = format!("{n} numbers of at least 0, one per boundary");
         return Err(value("learning_rate.factors", format!("{factors:?}"), expected));
@@ -185,7 +185,7 @@ fn drops(said: &LearningRate, base: f64) -> Result<Vec<f32>, Error> {
         true => Ok(values),
         false => Err(value(
             "learning_rate.base",
-            said.base,
+            config.base,
             "rates within the range of float32",
         )),
     }

@@ -22,10 +22,10 @@ pub struct Method {
     /// Decay of SNFS's moving average of dense gradients, in `[0, 1]`.
     #[serde(default = "ema_momentum")]
     pub ema_momentum: f64,
-    /// Batches over which the growth score averages the dense gradient, up to the update's own; at most the interval.
+    /// Number of batches over which the growth score averages the dense gradient, ending with the update's own; at most the interval.
     #[serde(default = "gradient_batches")]
     pub gradient_batches: u64,
-    /// What GraSP divides logits by.
+    /// Temperature of GraSP, which divides the logits.
     #[serde(default = "temperature")]
     pub temperature: f64,
 }
@@ -46,19 +46,19 @@ fn temperature() -> f64 {
 pub struct Sparsity {
     /// Share of zeros, in `[0, 1)`.
     pub target: f64,
-    /// How it is shared among layers.
+    /// Distribution over layers.
     pub distribution: Distribution,
     /// Rounding of counts of zeros.
     pub rounding: Rounding,
     /// Exponent of the ERK factor.
     pub power_scale: f64,
-    /// Generator of the first masks.
+    /// Generator of the initial masks.
     pub mask_seed_compat: MaskSeedCompat,
-    /// The first layer's: -1 as distributed, 0 for no mask, else its own share of zeros. Left out: as published (reference
-    /// 1.8), which for most networks is no mask, and for a ResNet with an Erdős–Rényi distribution -1.
+    /// Sparsity of the first layer: -1 by the distribution, 0 for no mask, else its own share of zeros. Default: as published
+    /// (reference 1.8), which is -1 for a ResNet with an Erdős–Rényi distribution, and no mask for most other networks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_layer: Option<f64>,
-    /// The classifier's, likewise.
+    /// Sparsity of the classifier, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_layer: Option<f64>,
     /// Layers with a sparsity of their own.
@@ -106,7 +106,7 @@ pub struct MaskUpdate {
     pub end_step: i64,
     /// Gradient steps from one update to the next.
     pub frequency_steps: i64,
-    /// Share of a layer's connections replaced, in `[0, 1]`, at first.
+    /// Initial share of a layer's connections to replace, in `[0, 1]`.
     pub drop_fraction: f64,
     /// How the drop fraction changes.
     pub anneal: Anneal,
@@ -120,16 +120,16 @@ pub struct MaskUpdate {
 pub struct Prune {
     /// Gradient step at which sparsity starts to grow.
     pub begin_step: i64,
-    /// Gradient step at which it has reached the target; the last with an update.
+    /// Gradient step at which sparsity reaches the target: the last one with an update.
     pub end_step: i64,
     /// Gradient steps from one update to the next.
     pub frequency_steps: i64,
-    /// Share of zeros at the beginning, in `[0, 1)`.
+    /// Initial share of zeros, in `[0, 1)`.
     pub initial_sparsity: f64,
-    /// Power of the remaining share of the way.
+    /// Exponent of the remaining fraction of the schedule.
     pub exponent: f64,
-    /// Share of a layer's previous threshold in the next, in `[0, 1)`. Above 0 layers keep more weights than `sparsity` asks
-    /// for until their thresholds catch up.
+    /// Weight of a layer's previous threshold in the next one, in `[0, 1)`. Above 0, layers keep more weights than `sparsity`
+    /// requires until their thresholds catch up.
     pub threshold_decay: f64,
 }
 

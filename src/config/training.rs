@@ -12,33 +12,33 @@ use crate::named;
 pub struct LearningRate {
     /// Value before the first boundary.
     pub base: f64,
-    /// Examples per batch that `base` is for: another batch size scales it in proportion. Left out: for any.
+    /// Batch size that `base` is for; other batch sizes scale it in proportion. Default: no scaling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_batch_size: Option<usize>,
     /// Shape of the schedule.
     #[serde(with = "named")]
     pub schedule: ScheduleKind,
-    /// Of `piecewise`: gradient steps, increasing; the value changes at the step after each. Of `epochs`: epochs; the value
-    /// changes at the first step in each.
+    /// `piecewise`: increasing gradient steps; the value changes at the step after each. `epochs`: epochs; the value changes at
+    /// the first step in each.
     pub boundaries: Vec<i64>,
-    /// Share of `base` that holds after each boundary.
+    /// Factor of `base` after each boundary.
     pub factors: Vec<f64>,
-    /// Of `epochs`: how many the rate takes to rise from 0 to `base`.
+    /// `epochs`: length of the warm-up from 0 to `base`, in epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warmup_epochs: Option<f64>,
-    /// Of `epochs` and `sgdr`: what an epoch is, whatever the data set has.
+    /// `epochs`, `sgdr`: examples per epoch, independent of the data set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples_per_epoch: Option<u64>,
-    /// Of `cosine`: gradient steps from `base` to 0. Left out: those of the run.
+    /// `cosine`: gradient steps from `base` to 0. Default: those of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay_steps: Option<i64>,
-    /// Of `sgdr`: epochs of the first cycle.
+    /// `sgdr`: epochs of the first cycle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle_epochs: Option<f64>,
-    /// Of `sgdr`: length of a cycle over that of the one before, at least 1.
+    /// `sgdr`: ratio of the lengths of successive cycles, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub t_mul: Option<f64>,
-    /// Of `sgdr`: height of a cycle over that of the one before.
+    /// `sgdr`: ratio of the heights of successive cycles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub m_mul: Option<f64>,
 }
@@ -54,14 +54,14 @@ fn eval_batch_size() -> usize {
 pub struct Train {
     /// Length of the run, in `unit`.
     pub iterations: u64,
-    /// What `iterations` counts.
+    /// Unit of `iterations`.
     #[serde(default)]
     pub unit: Unit,
     /// Extended training: multiplies iterations, learning-rate boundaries, first and last mask update.
     pub multiplier: f64,
     /// Examples per batch, over all replicas together.
     pub batch_size: usize,
-    /// Whether batch normalisation takes its moments over all replicas. Left out: each over its own part of the batch.
+    /// Whether batch normalisation computes moments over all replicas. Default: each replica over its own part of the batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync_bn: Option<bool>,
     /// Examples per batch of an evaluation.
@@ -70,7 +70,7 @@ pub struct Train {
     /// Precision of activations; weights, statistics and loss are in f32.
     #[serde(default, with = "named")]
     pub precision: Precision,
-    /// Share of a target that goes to all classes alike.
+    /// Share of a target that is spread evenly over all classes.
     #[serde(default)]
     pub label_smoothing: f64,
     /// Iterations per launch of the device program.
@@ -81,21 +81,20 @@ pub struct Train {
     pub checkpoint_interval: u64,
     /// Newest checkpoints kept, at least 1.
     pub keep_checkpoints: usize,
-    /// Whether a run may end before it reaches its sparsity, or without a mask update. Left out: no.
+    /// Whether a run may end before it reaches its sparsity, or without a mask update. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_incomplete_schedule: Option<bool>,
     /// Seed of masks, weights, data order and noise.
     pub seed: u64,
 }
 
-/// What the length of a run is counted in.
+/// Unit of the length of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// Batches seen, as the original's MNIST driver counts: gradient steps, and mask updates that take the place of one
-    /// (reference 4.4).
+    /// Batches: gradient steps, and mask updates that replace one. The original's MNIST driver counts them (reference 4.4).
     #[default]
     Iterations,
-    /// Gradient steps, as its other drivers count: mask updates come on top (reference 2.3).
+    /// Gradient steps, without mask updates. The original's other drivers count them (reference 2.3).
     GradientSteps,
 }

@@ -1,4 +1,4 @@
-//! The values of a run by key: which of them change what it computes, and its default folder, which is named after them.
+//! The values of a run by key: those that change its numbers, and its default folder, which is named after them.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::{Error, Layers, Run, preset_of};
 use crate::named::Named;
 use sparse::Method;
 
-/// Keys that do not change what an iteration computes: length and rhythm of the run, where it runs, where it writes.
+/// Keys that do not change the numbers of an iteration: length and rhythm of the run, device, folder.
 pub const FREE_KEYS: [&str; 20] = [
     "data.dir",
     "data.threads",
@@ -33,10 +33,10 @@ pub const FREE_KEYS: [&str; 20] = [
     "output.dir",
 ];
 
-/// Those of [`FREE_KEYS`] that make another run all the same.
+/// Members of [`FREE_KEYS`] that distinguish runs nevertheless.
 const TELLING_KEYS: [&str; 3] = ["data.dir", "train.iterations", "train.unit"];
 
-/// Keys that every folder's name has a place for.
+/// Keys that every folder's name contains.
 const NAMED_KEYS: [&str; 4] = ["data.name", "method.name", "sparsity.target", "train.seed"];
 
 /// Keys that are shown first in a folder's name, with their short names.
@@ -49,7 +49,7 @@ const SHORT_NAMES: [(&str, &str); 6] = [
     ("train.batch_size", "batch"),
 ];
 
-/// Most values in a folder's name; others are told apart by a digest.
+/// Maximum number of values in a folder's name; a digest distinguishes the rest.
 const SHOWN: usize = 4;
 /// Longest value in a folder's name.
 const SHOWN_LENGTH: usize = 16;
@@ -98,8 +98,8 @@ fn flatten(prefix: &str, table: &Table, out: &mut Vec<(String, String)>) {
     }
 }
 
-/// `runs/<data>-<method>-<sparsity>-seed<seed>` unless the run names its folder, and then what differs from the recipe for its
-/// network and method: a few values, and a digest of all of them where these are not all.
+/// The run's folder: as configured, or `runs/<data>-<method>-<sparsity>-seed<seed>`, followed by the differences from the recipe
+/// for its network and method: a few values, and a digest of all if there are more.
 pub(super) fn output_dir(run: &Run, method: &Method) -> PathBuf {
     if !run.output.dir.is_empty() {
         return run.output.dir.clone().into();
@@ -142,7 +142,7 @@ fn tells_runs_apart(key: &str) -> bool {
     !free && !NAMED_KEYS.contains(&key)
 }
 
-/// A value as a part of a name; `None` where it is none that a folder's name should have.
+/// A value as a part of a folder's name; `None` if it is unsuitable.
 fn shown(key: &str, value: &str) -> Option<String> {
     let value = value.trim_matches('"');
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);

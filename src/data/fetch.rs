@@ -367,9 +367,9 @@ fn run(program: &str, command: &mut Command, folder: &Path) -> std::result::Resu
     if output.status.success() {
         return Ok(());
     }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let lines: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed);
+    let lines: Vec<_> = printed.lines().filter(|line| !line.trim().is_empty()).collect();
     let end = lines[lines.len().saturating_sub(6)..].join("\n  ");
     Err(format!("{program} failed ({}):\n  {end}", output.status))
 }

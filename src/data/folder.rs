@@ -97,7 +97,7 @@ fn whole(set: &'static DataSet, size: [usize; 2], count: impl Fn(Split) -> Resul
 }
 
 fn record_contents(dir: &Path) -> Result<Contents> {
-    // What is left out is reported by the reader of the examples.
+    // The reader of the examples reports skipped records.
     let open = |split| match open_files(dir, split, usize::MAX, |_| ()) {
         Ok((files, _)) => Ok(files),
         Err(Error::TfRecord(super::tfrecord::Error::NoShards { .. }) | Error::NoRecords { .. }) => Ok(vec![]),

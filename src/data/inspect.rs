@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::classes::Classes;
 use super::parallel;
-use super::picture::{self, Dct, Format, Header, Pixels};
+use super::picture::{self, Dct, Format, Header, Image};
 use super::tfrecord::example::{Feature, Kind};
 use super::tfrecord::labelled::Labelled;
 use super::tfrecord::shards::{self, Shards, file_name};
@@ -240,14 +240,14 @@ pub fn for_each(files: &[PathBuf], take: &mut dyn FnMut(Record<'_>) -> bool) -> 
 fn tally(path: &Path, decode: bool) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut reader = Reader::open(path, Options::default())?;
-    let mut pixels = decode.then(Pixels::default);
+    let mut pixels = decode.then(Image::default);
     loop {
         match reader.next() {
             Ok(None) => return Ok(tally),
             Ok(Some(record)) => tally.add(&record, pixels.as_mut()),
             Err(error @ (tfrecord::Error::Record { .. } | tfrecord::Error::Read { .. })) => {
                 tally.damaged_records += 1;
-                tally.tell(&error);
+                tally.record(&error);
             }
             Err(error) => return Err(error),
         }
@@ -255,7 +255,7 @@ fn tally(path: &Path, decode: bool) -> Result<Tally> {
 }
 
 impl Tally {
-    fn add(&mut self, record: &Record<'_>, pixels: Option<&mut Pixels>) {
+    fn add(&mut self, record: &Record<'_>, pixels: Option<&mut Image>) {
         self.records += 1;
         self.bytes += record.bytes.len() as u64;
         let example = record.example();
@@ -264,7 +264,7 @@ impl Tally {
             Ok(labelled) => labelled,
             Err(error) => {
                 self.no_examples += 1;
-                return self.tell(&error);
+                return self.record(&error);
             }
         };
         *self.labels.entry(labelled.label).or_default() += 1;
@@ -272,12 +272,12 @@ impl Tally {
         self.picture_bytes.add(labelled.encoded.len());
         if let Err(problem) = self.add_picture(labelled.encoded, pixels) {
             self.damaged_pictures += 1;
-            self.tell(&record.error(tfrecord::Problem::Other(problem.to_string())));
+            self.record(&record.error(tfrecord::Problem::Other(problem.to_string())));
         }
     }
 
     /// Reads the header, and decodes the picture if `pixels` is given.
-    fn add_picture(&mut self, encoded: &[u8], pixels: Option<&mut Pixels>) -> picture::Result<()> {
+    fn add_picture(&mut self, encoded: &[u8], pixels: Option<&mut Image>) -> picture::Result<()> {
         let (format, header) = (Format::of(encoded)?, Header::of(encoded)?);
         self.pictures += 1;
         match format {
@@ -298,7 +298,7 @@ impl Tally {
         }
     }
 
-    fn tell(&mut self, error: &tfrecord::Error) {
+    fn record(&mut self, error: &tfrecord::Error) {
         if self.damages.len() < TOLD {
             self.damages.push(error.to_string());
         }

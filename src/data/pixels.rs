@@ -39,7 +39,7 @@ const FAR_BELOW: f64 = 1.0 / (1 << 16) as f64;
 /// Factor of a pixel of MNIST.
 const MNIST_SCALE: f32 = 1.0 / 255.0;
 
-/// What is taken from each colour of ImageNet, and the factor after it.
+/// The mean of each colour of ImageNet, and the factor after its subtraction.
 fn imagenet() -> [[f32; 3]; 2] {
     let mean = IMAGENET_MEAN.map(|share| (255.0 * share) as f32);
     let scale = IMAGENET_STD.map(|share| ((255.0 * share) as f32).recip());

@@ -18,7 +18,7 @@ use crate::config::SparseLayers;
 use crate::data::pixels::Preprocessing;
 use crate::train::eval::{Inference, prediction};
 use crate::train::inference::{check_input, wrong_input};
-use crate::train::recognise::recognise;
+use crate::train::loaded_network::infer_network;
 use crate::train::{Error, Result};
 
 /// Images that are made ready at a time.
@@ -44,7 +44,7 @@ impl SparsePredictor {
     /// # Errors
     /// A checkpoint that cannot be read or is of no known network; [`Error::NotSparse`].
     pub fn load(path: &Path) -> Result<Self> {
-        let network = recognise(checkpoint::load(&checkpoint::resolve(path)?)?, None, None)?;
+        let network = infer_network(checkpoint::load(&checkpoint::resolve(path)?)?, None, None)?;
         Self::new(network.inference(), &network.weights)
     }
 

@@ -53,7 +53,7 @@ pub fn show_log(verbose: bool) {
 /// Serialises a path as text; non-Unicode parts are replaced.
 ///
 /// # Errors
-/// Those of the serializer.
+/// The serializer's errors.
 pub fn path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
@@ -61,7 +61,7 @@ pub fn path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S
 /// As [`path()`], for an optional path.
 ///
 /// # Errors
-/// Those of the serializer.
+/// The serializer's errors.
 pub fn path_or_none<S: serde::Serializer>(of: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     match of {
         Some(of) => path(of, serializer),

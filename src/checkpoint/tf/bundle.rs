@@ -389,7 +389,7 @@ fn read_index(path: &Path) -> Result<Index> {
             reason: format!("more than {MAX_INDEX_BYTES} bytes"),
         });
     }
-    match foreign::recognise(&bytes) {
+    match foreign::identify(&bytes) {
         Some((found, advice)) => Err(Error::OtherKind {
             path: path.into(),
             found,

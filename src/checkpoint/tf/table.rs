@@ -394,11 +394,11 @@ mod tests {
     #[test]
     fn damage_is_told() {
         let file = table(&[(b"key".to_vec(), b"value".to_vec())], Layout::default());
-        let said = |file: &[u8]| all(file).unwrap_err().0;
-        assert!(said(&file[..47]).contains("no table in 47 bytes"));
+        let message_of = |file: &[u8]| all(file).unwrap_err().0;
+        assert!(message_of(&file[..47]).contains("no table in 47 bytes"));
         let mut flipped = file.clone();
         flipped[4] ^= 1;
-        assert_eq!(said(&flipped), "the block at 0 does not match its checksum");
+        assert_eq!(message_of(&flipped), "the block at 0 does not match its checksum");
         for (block, compression, expected) in [
             (&b""[..], 0, "block too short"),
             (b"\0\0\0\0", 2, "block compression \\x02, expected 0 or 1"),
@@ -416,8 +416,8 @@ mod tests {
             (b"\xff\xff\xff\x7f\0", 1, "claim to be 268435455"),
             (b"\x0a\xff", 1, "snappy: "),
         ] {
-            let said = said(&file_of(block, compression));
-            assert!(said.contains(expected), "{block:?}: {said}");
+            let message = message_of(&file_of(block, compression));
+            assert!(message.contains(expected), "{block:?}: {message}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Resizing as Pillow and torchvision do it: half-pixel centres, and antialiasing (a wider kernel) when shrinking.
 
-use crate::data::picture::Pixels;
+use crate::data::picture::Image;
 
 /// Keys' cubic kernel with the constant that Pillow and torchvision use.
 fn kernel(x: f32) -> f32 {
@@ -44,7 +44,7 @@ pub struct Antialiased {
 
 impl Antialiased {
     /// Writes `out`, `f32[size, size, 3]`, with whole numbers from 0 to 255. `mirrored` swaps left and right.
-    pub fn resize(&mut self, pixels: &Pixels, size: usize, mirrored: bool, out: &mut [f32]) {
+    pub fn resize(&mut self, pixels: &Image, size: usize, mirrored: bool, out: &mut [f32]) {
         let mut columns: Vec<Taps> = taps(pixels.width(), size).collect();
         if mirrored {
             columns.reverse();

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use multiversion::multiversion;
 
-use crate::data::picture::Pixels;
+use crate::data::picture::Image;
 
 const STEPS: usize = 1024;
 const A: f64 = -0.75;
@@ -59,7 +59,7 @@ pub struct Bicubic {
 
 impl Bicubic {
     /// Writes `out`, `f32[size, size, 3]`. `mirrored` swaps left and right.
-    pub fn resize(&mut self, pixels: &Pixels, size: usize, mirrored: bool, out: &mut [f32]) {
+    pub fn resize(&mut self, pixels: &Image, size: usize, mirrored: bool, out: &mut [f32]) {
         let (height, width) = (pixels.height(), pixels.width());
         let scale = |length: usize| length as f32 / size as f32;
         self.columns.clear();

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::antialiased::Antialiased;
 use self::bicubic::Bicubic;
-use super::picture::{self, Dct, Header, Pixels, Window};
+use super::picture::{self, Dct, Header, Image, Window};
 use crate::named::Named;
 
 pub use self::crop::{Bits, Bounds, WHOLE, central, distorted};
@@ -26,8 +26,8 @@ pub enum Error {
     TooSmall { height: usize, width: usize },
     #[error("an object's bounds are {found:?}, expected shares of the picture, 0 to 1")]
     Bounds { found: Bounds },
-    #[error("room for {found} numbers, expected {expected}, of one picture")]
-    Room { found: usize, expected: usize },
+    #[error("a buffer of {found} numbers, expected {expected} for one picture")]
+    Length { found: usize, expected: usize },
 }
 
 /// Results of this module.
@@ -75,14 +75,14 @@ pub struct Preprocessor {
 
 /// Buffers of a thread, reused for each picture.
 #[derive(Default)]
-struct Room {
-    pixels: Pixels,
+struct Scratch {
+    pixels: Image,
     bicubic: Bicubic,
     antialiased: Antialiased,
 }
 
 thread_local! {
-    static ROOM: RefCell<Room> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 impl Preprocessor {
@@ -145,15 +145,15 @@ impl Preprocessor {
     ) -> Result<()> {
         if out.len() != self.values() {
             let (found, expected) = (out.len(), self.values());
-            return Err(Error::Room { found, expected });
+            return Err(Error::Length { found, expected });
         }
-        ROOM.with_borrow_mut(|room| {
-            picture::decode(bytes, self.kind.dct(), choose, &mut room.pixels)?;
+        SCRATCH.with_borrow_mut(|scratch| {
+            picture::decode(bytes, self.kind.dct(), choose, &mut scratch.pixels)?;
             match self.kind {
-                Kind::Original => room.bicubic.resize(&room.pixels, self.size, mirrored, out),
-                Kind::Antialiased => room.antialiased.resize(&room.pixels, self.size, mirrored, out),
+                Kind::Original => scratch.bicubic.resize(&scratch.pixels, self.size, mirrored, out),
+                Kind::Antialiased => scratch.antialiased.resize(&scratch.pixels, self.size, mirrored, out),
             }
-            room.pixels.free_large();
+            scratch.pixels.free_large();
             Ok(())
         })
     }

@@ -17,7 +17,7 @@ use mozjpeg_sys::{
     jpeg_source_mgr, jpeg_start_decompress, jpeg_std_error,
 };
 
-use super::{Dct, Error, Header, Pixels, Result, Window, scans};
+use super::{Dct, Error, Header, Image, Result, Window, scans};
 
 /// The library's success value, also of `jpeg_read_header`.
 const TRUE: c_int = 1;
@@ -85,7 +85,7 @@ impl Session<'_> {
     }
 
     /// Decodes a window, which must lie within the picture, to RGB.
-    pub(super) fn read(&mut self, window: Window, dct: Dct, pixels: &mut Pixels) -> Result<()> {
+    pub(super) fn read(&mut self, window: Window, dct: Dct, pixels: &mut Image) -> Result<()> {
         use J_COLOR_SPACE::{JCS_CMYK, JCS_RGB, JCS_YCCK};
         let info = &mut *self.info;
         let four_colours = matches!(info.jpeg_color_space, JCS_CMYK | JCS_YCCK);
@@ -123,7 +123,7 @@ impl Session<'_> {
             }
         }
         if self.info.output_scanline == self.info.output_height {
-            // What follows the last row may be wrong too. TensorFlow stops at errors there, not at what is missing.
+            // Data after the last row may be wrong too. TensorFlow fails at errors there, but not at missing data.
             // SAFETY: every row has been read, which is the state this call wants.
             unsafe { jpeg_finish_decompress(self.info) };
         }

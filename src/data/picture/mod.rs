@@ -246,7 +246,7 @@ impl std::fmt::Display for Window {
 
 /// Decoded RGB pixels. Reuses its buffer.
 #[derive(Debug, Default)]
-pub struct Pixels {
+pub struct Image {
     bytes: Vec<u8>,
     height: usize,
     width: usize,
@@ -256,7 +256,7 @@ pub struct Pixels {
     permit: Option<Permit>,
 }
 
-impl Pixels {
+impl Image {
     /// Height in pixels.
     pub fn height(&self) -> usize {
         self.height
@@ -276,7 +276,7 @@ impl Pixels {
     /// Frees the memory of a large picture. Call it after use, as other threads may wait for the budget.
     pub fn free_large(&mut self) {
         if self.permit.is_some() {
-            *self = Pixels::default();
+            *self = Image::default();
         }
     }
 
@@ -301,11 +301,11 @@ pub fn decode<E: From<Error>>(
     bytes: &[u8],
     dct: Dct,
     choose: impl FnOnce(Header) -> std::result::Result<Window, E>,
-    pixels: &mut Pixels,
+    pixels: &mut Image,
 ) -> std::result::Result<(), E> {
     let format = Format::of(bytes)?;
     pixels.free_large();
-    let chosen = |header: Header, pixels: &mut Pixels| -> std::result::Result<Window, E> {
+    let chosen = |header: Header, pixels: &mut Image| -> std::result::Result<Window, E> {
         header.check(bytes, format)?;
         let window = header.part(choose(header)?)?;
         pixels.permit = PIXELS.take(header.cost(bytes, format, window)? as u64);

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use ::png::{ColorType, Decoder, DecodingError, Limits, Reader, Transformations};
 
-use super::{Error, Header, LARGEST_SAMPLES, MOST_UNPACKED, Pixels, Result, Window};
+use super::{Error, Header, Image, LARGEST_SAMPLES, MOST_UNPACKED, Result, Window};
 
 type Open<'a> = Reader<Cursor<&'a [u8]>>;
 
@@ -38,7 +38,7 @@ pub(super) fn check(reader: &Open<'_>) -> Result<()> {
 }
 
 /// Reads the pixels of a window, which must lie within the picture.
-pub(super) fn read(mut reader: Open<'_>, window: Window, pixels: &mut Pixels) -> Result<()> {
+pub(super) fn read(mut reader: Open<'_>, window: Window, pixels: &mut Image) -> Result<()> {
     let size = reader.output_buffer_size().unwrap_or(usize::MAX);
     if size > LARGEST_SAMPLES {
         return Err(Error::DamagedPng(format!("{size} bytes of pixels")));

@@ -42,9 +42,9 @@ impl Source for Numbers {
         if (index as u64 + *calls).is_multiple_of(7) {
             thread::sleep(Duration::from_micros(300));
         }
-        assert!(self.panics != Some(index), "told to");
+        assert!(self.panics != Some(index), "asked to");
         if self.corrupt.contains(&index) {
-            let problem = tfrecord::Problem::Other("told to".into());
+            let problem = tfrecord::Problem::Other("asked to".into());
             let (path, offset) = ("numbers".into(), 10 * index as u64);
             return Err(tfrecord::Error::Record { path, offset, problem }.into());
         }
@@ -184,7 +184,7 @@ fn an_error_comes_when_its_batch_does_and_ends_the_pipeline() {
         let mut pipeline = Pipeline::start(Arc::new(source), order, options, 0).unwrap();
         assert!(pipeline.take().is_ok() && pipeline.take().is_ok());
         let message = pipeline.take().unwrap_err().to_string();
-        assert_eq!(message, "numbers: record at byte 170: told to");
+        assert_eq!(message, "numbers: record at byte 170: asked to");
         assert!(matches!(pipeline.take(), Err(Error::Workers)));
     }
 }
@@ -259,7 +259,7 @@ fn a_set_with_nothing_good_in_it_ends() {
         skip_corrupt: 1000,
     };
     let mut pipeline = Pipeline::start(Arc::new(source), training(10, 5), options, 0).unwrap();
-    assert!(pipeline.take().unwrap_err().to_string().contains("told to"));
+    assert!(pipeline.take().unwrap_err().to_string().contains("asked to"));
 }
 
 #[test]

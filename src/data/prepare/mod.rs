@@ -30,7 +30,7 @@ use super::{Split, parallel, picture};
 use crate::checkpoint::atomic;
 use crate::scratch::Scratch;
 use crate::signals::Stop;
-use pixels::Pixels;
+use pixels::PixelSet;
 use source::Source;
 use sparse::rng::{BoundedRng, stream};
 
@@ -84,7 +84,7 @@ struct Set {
 enum Examples {
     /// Pictures, each with the index of its class.
     Files(Source, Vec<usize>),
-    Pixels(Pixels),
+    Pixels(PixelSet),
 }
 
 /// Summary of a written split.
@@ -281,7 +281,7 @@ fn examples(path: &Path, split: Split, list: Option<&Path>, classes: &mut Classe
         Split::Train => ["train", "train"],
         Split::Test => ["test", "validation"],
     };
-    if let Some(pixels) = Pixels::open(path, split)? {
+    if let Some(pixels) = PixelSet::open(path, split)? {
         return Ok((names[0], Examples::Pixels(pixels)));
     }
     let mut source = Source::open(path)?;

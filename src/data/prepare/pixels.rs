@@ -10,14 +10,14 @@ use crate::data::{Dataset, Split, cifar, mnist};
 
 /// A data set and the colour type of its images.
 #[derive(Debug)]
-pub(super) struct Pixels {
+pub(super) struct PixelSet {
     pub set: Dataset,
     height: usize,
     width: usize,
     colour: ColorType,
 }
 
-impl Pixels {
+impl PixelSet {
     /// Reads a split from a folder; `None` if the folder has neither kind of set.
     ///
     /// # Errors
@@ -27,7 +27,7 @@ impl Pixels {
             let set = cifar::load(dir, split)?;
             let [height, width] = [cifar::SIDE; 2];
             let colour = ColorType::Rgb;
-            return Ok(Some(Pixels {
+            return Ok(Some(PixelSet {
                 set,
                 height,
                 width,
@@ -38,7 +38,7 @@ impl Pixels {
             let set = mnist::load(dir, split)?;
             let [height, width] = [mnist::SIDE; 2];
             let colour = ColorType::Grayscale;
-            return Ok(Some(Pixels {
+            return Ok(Some(PixelSet {
                 set,
                 height,
                 width,

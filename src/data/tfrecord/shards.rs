@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn recognises_the_names_that_people_give() {
+    fn accepts_common_file_names() {
         assert_eq!(name("train", 7, 1024), "train-00007-of-01024");
         for (train, validation) in [
             ("train-00000-of-00001", "validation-00000-of-00001"),

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A network out of a checkpoint.
-pub struct Recognised {
+pub struct LoadedNetwork {
     /// The network.
     pub model: Box<dyn Model>,
     /// The arrays that inference needs, in the order of [`inference_specs`].
@@ -35,7 +35,7 @@ pub struct Recognised {
     pub sparse: SparseLayers,
 }
 
-impl Recognised {
+impl LoadedNetwork {
     /// The network as it is run.
     pub fn inference(&self) -> Inference<'_> {
         Inference {
@@ -75,7 +75,11 @@ impl Recognised {
 ///
 /// # Errors
 /// A checkpoint that fits no network: the error lists what is wrong with the one asked for, else with the one it names.
-pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>, image_size: Option<usize>) -> Result<Recognised> {
+pub fn infer_network(
+    mut checkpoint: Checkpoint,
+    asked: Option<&str>,
+    image_size: Option<usize>,
+) -> Result<LoadedNetwork> {
     let run = checkpoint.metadata.as_ref();
     let run = run.and_then(|m| Run::from_toml(&m.config, &checkpoint.path.display().to_string()).ok());
     let image_size = image_size.or(run.as_ref().and_then(|run| run.model.image_size));
@@ -92,7 +96,7 @@ pub fn recognise(mut checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
     let mut arrays = checkpoint.take(told.as_deref().unwrap_or(model.name()), &specs)?;
     check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
     let family = Family::from_name(model.name()).unwrap_or(Family::MnistFc);
-    Ok(Recognised {
+    Ok(LoadedNetwork {
         weights: specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect(),
         precision: run.as_ref().map(|run| run.train.precision).unwrap_or_default(),
         preprocessing: match &run {
