@@ -205,9 +205,9 @@ fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_j
     Ok(json!({ "compile_s": compile_s, "seconds": seconds[1..] }))
 }
 
-/// Predictions of the same pictures from masked kernels and from connections alone, in turns of about a second: median seconds
-/// of a call per turn, and the largest difference of logits over the largest one.
-fn executions(device: &Device, plan: &Plan, rounds: usize) -> anyhow::Result<serde_json::Value> {
+/// Predictions of the same pictures from masked kernels and from connections alone. Prints what both have in common, then, for every
+/// line `masked` or `sparse` of standard input, the median seconds of a call within about a second: several engines can take turns.
+fn executions(device: &Device, plan: &Plan) -> anyhow::Result<()> {
     let model = plan.model()?;
     let batch = plan.run.train.batch_size;
     let arrays = state::initial(plan)?;
@@ -229,15 +229,21 @@ fn executions(device: &Device, plan: &Plan, rounds: usize) -> anyhow::Result<ser
     let largest = logits[0].iter().fold(0f32, |most, logit| most.max(logit.abs()));
     let apart = logits[0].iter().zip(&logits[1]).map(|(a, b)| (a - b).abs());
     let apart = apart.fold(0f32, f32::max);
-    let mut seconds = [vec![], vec![]];
-    for _ in 0..rounds {
-        seconds[0].push(turn(|| masked.run(&uploaded).map(|_| ()).map_err(Into::into))?);
-        seconds[1].push(turn(|| sparse.logits(pixels).map(|_| ()).map_err(Into::into))?);
+    println!(
+        "{}",
+        json!({
+            "batch": batch, "difference": apart / largest, "density": sparse.density(), "ready_s": [masked_s, sparse_s],
+        })
+    );
+    for line in std::io::stdin().lines() {
+        let seconds = match line?.as_str() {
+            "masked" => turn(|| masked.run(&uploaded).map(|_| ()).map_err(Into::into))?,
+            "sparse" => turn(|| sparse.logits(pixels).map(|_| ()).map_err(Into::into))?,
+            other => bail!("found {other}, expected masked or sparse"),
+        };
+        println!("{seconds}");
     }
-    Ok(json!({
-        "masked": seconds[0], "sparse": seconds[1], "difference": apart / largest, "density": sparse.density(),
-        "ready_s": [masked_s, sparse_s],
-    }))
+    Ok(())
 }
 
 /// Scales that start at zero would make the logits of a residual network trivial.
@@ -265,8 +271,15 @@ fn main() -> anyhow::Result<()> {
     rigl_xla::huge_pages::enable();
     // Cargo adds `--bench`.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [what, preset, batch, values @ ..] = &args[..]
+        && what == "executions"
+    {
+        let values = [values, &["device.execution=masked".into()]].concat();
+        let plan = plan(preset, batch.parse()?, &values)?;
+        return executions(&Device::of(&plan, None)?, &plan);
+    }
     let [what, preset, batch, steps, values @ ..] = &args[..] else {
-        bail!("usage: train|predict|pair|executions PRESET BATCH STEPS [KEY=VALUE]…");
+        bail!("usage: train|predict|pair PRESET BATCH STEPS [KEY=VALUE]…, or executions PRESET BATCH [KEY=VALUE]…");
     };
     let batch = batch.parse()?;
     let plan_with = |more: &[String]| plan(preset, batch, &[values, more].concat());
@@ -279,11 +292,6 @@ fn main() -> anyhow::Result<()> {
         "pair" => pair(
             &device,
             &[plan.clone(), plan_with(&["method.name=static".into()])?],
-            steps.parse()?,
-        )?,
-        "executions" => executions(
-            &device,
-            &plan_with(&["device.execution=masked".into()])?,
             steps.parse()?,
         )?,
         other => bail!("found {other}, expected train, predict, pair or executions"),

@@ -4,7 +4,7 @@ use serde::Serialize;
 use toml::{Table as Toml, Value};
 
 use super::run_args::RunArgs;
-use super::{compiled, paper};
+use super::{compiled, measured, paper};
 use crate::cli::error::{Result, Usage};
 use crate::config::{Layers, Plan};
 use crate::cost::{PlanCost, both, counted};
@@ -29,9 +29,13 @@ pub struct Args {
     /// Add XLA's figures of the compiled programs: operations, bytes, memory
     #[arg(long, conflicts_with = "paper")]
     compiled: bool,
+    /// Time every masked layer on this machine's processor, masked and from its connections alone: a training step of
+    /// the run's batch, and a prediction of one example
+    #[arg(long, conflicts_with = "paper")]
+    measured: bool,
     /// Count as the published notebooks do: every kernel may be sparse, also the first and depthwise ones, and --width
     /// scales shapes to int(channels x FACTOR) with the sparsities of width 1, to which ratios refer
-    #[arg(long, conflicts_with_all = ["paper", "compiled"])]
+    #[arg(long, conflicts_with_all = ["paper", "compiled", "measured"])]
     as_published: bool,
     /// Sparsity of depthwise kernels [default: by the distribution]
     #[arg(long, value_name = "SHARE", requires = "as_published")]
@@ -66,8 +70,9 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     if args.paper {
         return paper::run(style, json);
     }
-    if args.compiled && style == Style::Csv {
-        return Err(Usage("--csv holds the layers alone: take --json or --markdown with --compiled".into()).into());
+    if (args.compiled || args.measured) && style == Style::Csv {
+        let message = "--csv holds the layers alone: take --json or --markdown with --compiled and --measured";
+        return Err(Usage(message.into()).into());
     }
     let layers = layers(&args.run)?.fitted()?;
     let (plan, cost) = if args.as_published {
@@ -81,7 +86,14 @@ pub fn run(args: Args, json: bool) -> Result<()> {
         true => Some(compiled::programs(&plan)?),
         false => None,
     };
-    let report = Report::new(&plan, &cost, compiled);
+    let measured = match args.measured {
+        true => Some(measured::layers(&plan)?),
+        false => None,
+    };
+    let report = Report {
+        measured,
+        ..Report::new(&plan, &cost, compiled)
+    };
     if json {
         return super::print_json(&report);
     }
@@ -118,6 +130,8 @@ struct Report<'a> {
     total: Total,
     #[serde(skip_serializing_if = "Option::is_none")]
     compiled: Option<Vec<compiled::Program>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured: Option<Vec<measured::MeasuredLayer>>,
 }
 
 #[derive(Serialize)]
@@ -228,6 +242,7 @@ impl<'a> Report<'a> {
             incomplete: plan.incomplete(),
             total: Total::new(plan, cost),
             compiled,
+            measured: None,
         }
     }
 
@@ -254,6 +269,10 @@ impl<'a> Report<'a> {
         if let Some(programs) = &self.compiled {
             text.push('\n');
             text.push_str(&compiled::table(programs, style).write(style));
+        }
+        if let Some(layers) = &self.measured {
+            text.push('\n');
+            text.push_str(&measured::table(layers, style).write(style));
         }
         text
     }

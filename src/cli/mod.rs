@@ -10,6 +10,7 @@ pub mod dump_hlo;
 mod error;
 pub mod eval;
 mod execution_args;
+mod measured;
 mod paper;
 pub mod plan;
 pub mod plugin;
