@@ -66,7 +66,7 @@ def peers(args, network, sparsity, batch, folder):
 
 def measure(args, network, preset, distribution, sparsity, batch, folder):
     settings = [f"sparsity.target={sparsity}", f"sparsity.distribution={distribution}"]
-    command = [args.binary, "executions", preset, str(batch), *(settings if sparsity else ["method.name=dense"])]
+    command = [args.binary, "executions", preset, str(batch), *settings, *([] if sparsity else ["method.name=dense"])]
     ours = Engine(command)
     others = {name: Engine(words) for name, words in peers(args, network, sparsity, batch, folder).items()}
     seconds = {name: [] for name in ("masked", "sparse", *others)}

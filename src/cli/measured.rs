@@ -6,7 +6,8 @@ use std::time::Instant;
 use cpu::{
     After, Epilogue, Gradients, Halo, Kernel, Layout, NetworkBuilder, Options, SparseConv, Threads, Weights, Window,
 };
-use hlo::{DType, Graph, Literal, Prepared, Shape, Tensor, grad};
+use hlo::{DType, Graph, Literal, Shape, Tensor, grad};
+use lowering::Prepared;
 use models::{Kind, Layer};
 use serde::Serialize;
 
@@ -48,7 +49,7 @@ pub struct MeasuredLayer {
     pub density: f64,
     /// Multiply-adds of a forward pass of one example, of the connections and of all weights.
     pub multiply_adds: [f64; 2],
-    /// XLA's estimate of the operations of `training`'s masked program, per example.
+    /// XLA's estimate of the operations of the masked training program, per example.
     pub compiled_flops: Option<f64>,
     /// Forward pass and both gradients of the run's batch (of a replica). `None` for batches that sparse training does not take.
     pub training: Option<Seconds>,
@@ -292,10 +293,10 @@ impl<'a> Bench<'a> {
             Literal::new(&output, &noise("cotangent", output.iter().product())),
         ];
         let program = device.executable(&graph, &[], 1)?;
-        let flops = program
-            .compiled()
-            .cost_analysis()?
-            .and_then(|costs| costs.get("flops")?.as_f64());
+        // XLA does not count calls of host functions, so the program that it estimates has none.
+        let plain = device.lowered_executable(&graph, &[], 1)?;
+        let costs = plain.compiled().cost_analysis()?;
+        let flops = costs.and_then(|costs| costs.get("flops")?.as_f64());
         let arrays = arrays.iter().map(|array| Ok(device.upload(array, 0)?));
         let arrays = arrays.collect::<anyhow::Result<_>>()?;
         Ok((timed(program, arrays), flops))
