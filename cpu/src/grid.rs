@@ -126,6 +126,8 @@ impl Grid {
                 keep_from: 0,
             };
         }
+        // A phase without columns has no rows: 0 vectors mean something else.
+        let rows = if columns == 0 { 0 } else { rows };
         let last = y.filled(blocks - 1);
         if rows == 1 && columns == 1 {
             // The blocks are the vectors of a row.

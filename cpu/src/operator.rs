@@ -72,7 +72,7 @@ impl Operator {
     pub(crate) fn transposed(kernel: Kernel, window: Window, x: Layout, y: Layout, options: &Options) -> Result<Self> {
         check_shapes(&kernel, &window, &y, &x)?;
         check_equal("order of the gradients", y.order, x.order)?;
-        let single = y.height * y.width * x.height * x.width == 1;
+        let single = kernel.rows * kernel.columns * y.height * y.width * x.height * x.width == 1;
         check_equal(
             "gradients by lanes, or of single pixels",
             x.order == Order::Lanes || single,

@@ -16,7 +16,7 @@ use crate::engine::{Arg, Buffer, Engine, Pjrt, Program};
 use crate::pjrt::{DeviceKind, Executable};
 use crate::report::table::{Style, Table};
 use crate::report::units;
-use crate::rng::{BoundedRng, stream};
+use sparse::rng::{BoundedRng, stream};
 
 /// Turns of either execution; the median counts.
 const TURNS: usize = 5;

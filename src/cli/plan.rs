@@ -123,6 +123,9 @@ struct Layer<'a> {
     custom: bool,
     /// Whether it is computed from its connections alone.
     sparse: bool,
+    /// How many times as fast the layer is expected to be from its connections alone, if it can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_gain: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -228,6 +231,7 @@ impl<'a> Layer<'a> {
             saturated: budget.saturated,
             custom: budget.custom,
             sparse: plan.is_sparse(&budget.name),
+            expected_gain: plan.expected_gain(&budget.name),
         }
     }
 }
@@ -282,7 +286,16 @@ impl std::fmt::Display for Report<'_> {
 
 impl Report<'_> {
     fn layer_table(&self) -> Table {
-        let mut table = Table::new(&["layer", "shape", "sparsity", "zeros", "nonzeros", "execution", ""]);
+        let mut table = Table::new(&[
+            "layer",
+            "shape",
+            "sparsity",
+            "zeros",
+            "nonzeros",
+            "execution",
+            "sparse gain",
+            "",
+        ]);
         for layer in &self.layers {
             let note = match layer {
                 Layer { custom: true, .. } => "custom",
@@ -296,6 +309,7 @@ impl Report<'_> {
                 layer.zeros.to_string(),
                 layer.nonzeros.to_string(),
                 if layer.sparse { "sparse" } else { "masked" }.to_owned(),
+                layer.expected_gain.map_or("-".to_owned(), |gain| format!("{gain:.1}x")),
                 note.to_owned(),
             ]);
         }

@@ -22,20 +22,35 @@ pub enum Execution {
     Sparse,
 }
 
-/// Largest share of connections at which a convolution is faster from its connections alone.
-const CONV_DENSITY: f64 = 0.25;
+/// Time of a layer's training step from its connections alone, over that of the masked layer: `fixed + each * density`. Fitted to
+/// `cost --measured` at densities from 0.05 to 0.5 (`scripts/bench/results/sparse_density.md`).
+struct RelativeTime {
+    fixed: f64,
+    each: f64,
+}
 
-/// The same for a dense layer.
-const DENSE_DENSITY: f64 = 0.2;
+/// Convolutions of one position, which oneDNN computes as matrix products.
+const MATRIX_CONV: RelativeTime = RelativeTime { fixed: 0.2, each: 2.1 };
+
+/// Other convolutions.
+const WINDOW_CONV: RelativeTime = RelativeTime { fixed: 0.12, each: 1.3 };
+
+/// Dense layers.
+const DENSE: RelativeTime = RelativeTime { fixed: 0.1, each: 3.5 };
+
+/// Least expected gain: below it the change of layout between layers of different execution takes what is won.
+const LEAST_GAIN: f64 = 1.2;
 
 /// Minimum batch size at which a dense layer fills a vector register well enough.
 const FEWEST_EXAMPLES: usize = 8;
 
-/// The properties of a layer that decide how it is computed.
+/// Properties of a layer that decide how it is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layer {
     /// Convolution or dense.
     pub kind: Kind,
+    /// Height and width of the kernel; 1 x 1 for a dense layer.
+    pub window: [usize; 2],
     /// Share of weights that are connections.
     pub density: f64,
     /// Examples of a batch.
@@ -43,13 +58,23 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Whether the layer is expected to be faster from its connections alone. Only this function decides it.
+    /// How many times as fast a training step of the layer is expected to be when computed from its connections alone; `None` where
+    /// it cannot be.
+    pub fn expected_gain(&self) -> Option<f64> {
+        let time = match self.kind {
+            Kind::Conv if !self.batch.is_multiple_of(LANES) => return None,
+            Kind::Conv if self.window == [1, 1] => MATRIX_CONV,
+            Kind::Conv => WINDOW_CONV,
+            Kind::Dense if self.batch < FEWEST_EXAMPLES => return None,
+            Kind::Dense => DENSE,
+            Kind::Depthwise => return None,
+        };
+        Some(1.0 / (time.fixed + time.each * self.density))
+    }
+
+    /// Whether `auto` computes the layer from its connections alone. The one place that decides it.
     pub fn gains(&self) -> bool {
-        match self.kind {
-            Kind::Conv => self.density <= CONV_DENSITY && self.batch.is_multiple_of(LANES),
-            Kind::Dense => self.density <= DENSE_DENSITY && self.batch >= FEWEST_EXAMPLES,
-            Kind::Depthwise => false,
-        }
+        self.expected_gain().is_some_and(|gain| gain >= LEAST_GAIN)
     }
 }
 
@@ -83,16 +108,39 @@ impl Plan {
             };
         }
         let batch = self.replica_batch();
+        let convolves = self.layers.iter().any(|layer| layer.masked && layer.kind == Kind::Conv);
+        if asked == Execution::Sparse && convolves && !batch.is_multiple_of(LANES) {
+            let expected = format!("multiples of {LANES} per replica for convolutions, as device.execution is sparse");
+            return Err(value("train.batch_size", batch, expected));
+        }
         let sparse = self.layers.iter().filter(|layer| layer.masked).filter_map(|layer| {
-            let budget = self.budgets.iter().find(|budget| budget.name == layer.name)?;
-            let facts = Layer {
-                kind: layer.kind,
-                density: budget.nonzeros as f64 / layer.weights().max(1) as f64,
-                batch,
-            };
+            let facts = self.execution_of(layer)?;
             (asked == Execution::Sparse || facts.gains()).then(|| layer.kernel.clone())
         });
         Ok(sparse.collect())
+    }
+
+    /// The properties of a layer that decide how it is computed; `None` without a budget.
+    fn execution_of(&self, layer: &models::Layer) -> Option<Layer> {
+        let budget = self.budgets.iter().find(|budget| budget.name == layer.name)?;
+        Some(Layer {
+            kind: layer.kind,
+            window: match layer.dims[..] {
+                [height, width, _, _] => [height, width],
+                _ => [1, 1],
+            },
+            density: budget.nonzeros as f64 / layer.weights().max(1) as f64,
+            batch: self.replica_batch(),
+        })
+    }
+
+    /// [`Layer::expected_gain`] of the layer of this name, where the run could compute layers from their connections alone.
+    pub fn expected_gain(&self, layer: &str) -> Option<f64> {
+        let layer = self.layers.iter().find(|known| known.name == layer)?;
+        match self.masked_only() {
+            Some(_) => None,
+            None => self.execution_of(layer)?.expected_gain(),
+        }
     }
 
     /// Whether the layer of this name is computed from its connections alone.

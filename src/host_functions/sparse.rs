@@ -67,6 +67,8 @@ struct Shapes {
     pad_low: [usize; 2],
     /// Height and width of the output.
     output: [usize; 2],
+    /// Whether arrays are matrices `[units][examples]`, not blocked images.
+    dense: bool,
 }
 
 /// Prepared layers by key of the mask and shapes, with the number of the call that used each last.
@@ -124,6 +126,7 @@ fn layer(shapes: Shapes, mask: &[u8]) -> cpu::Result<SparseConv> {
         stride,
         pad_low,
         output,
+        dense,
     } = shapes;
     let pad = |axis: usize, size: usize| {
         let covered = output[axis].saturating_sub(1) * stride[axis] + size;
@@ -133,7 +136,7 @@ fn layer(shapes: Shapes, mask: &[u8]) -> cpu::Result<SparseConv> {
         stride,
         pads: [pad(0, rows), pad(1, columns)],
     };
-    let layout = |[height, width]: [usize; 2], channels| match [image, output] == [[1; 2]; 2] {
+    let layout = |[height, width]: [usize; 2], channels| match dense {
         true => Layout::features(batch, channels),
         false => Layout::lanes(batch, height, width, channels, Halo::default()),
     };
@@ -164,6 +167,7 @@ fn shapes(call: &Call<'_>, [x, kernel, y]: [Option<usize>; 3]) -> Result<Shapes,
             stride: pair("stride")?,
             pad_low: pair("pad_low")?,
             output: [high, wide],
+            dense: false,
         })
     };
     let dense = || {
@@ -175,6 +179,7 @@ fn shapes(call: &Call<'_>, [x, kernel, y]: [Option<usize>; 3]) -> Result<Shapes,
             stride: [1; 2],
             pad_low: [0; 2],
             output: [1; 2],
+            dense: true,
         })
     };
     let found = conv()
