@@ -145,16 +145,16 @@ fn the_published_recipe_stays_without_other_pictures() {
     assert_eq!(published["config"]["train"]["batch_size"], 4096);
     let empty = tempfile::tempdir().unwrap();
     fs::write(empty.path().join("train-00000-of-00001"), "").unwrap();
-    let plan = json(&["plan", "resnet50-rigl", "--data", empty.path().to_str().unwrap()]);
-    assert_eq!(plan["config"]["train"], published["config"]["train"]);
-    assert!(
-        plan["notes"][0]
-            .as_str()
-            .unwrap()
-            .contains("not fitted: no training pictures in"),
-        "{}",
-        plan["notes"]
-    );
+    let missing = empty.path().join("missing");
+    for (folder, reason) in [
+        (empty.path(), "not fitted: no training pictures in"),
+        (&missing, "missing: no such folder"),
+    ] {
+        let plan = json(&["plan", "resnet50-rigl", "--data", folder.to_str().unwrap()]);
+        assert_eq!(plan["config"]["train"], published["config"]["train"]);
+        let note = plan["notes"][0].as_str().unwrap();
+        assert!(note.contains(reason), "{note}");
+    }
 }
 
 #[test]

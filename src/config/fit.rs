@@ -43,8 +43,14 @@ impl Layers {
         if !run.data.set.is_streamed() || !recipe_stands {
             return Ok(self);
         }
-        let Ok(dir) = run.data.set.folder(&run.data.dir) else {
-            return Ok(self);
+        let dir = match run.data.set.folder(&run.data.dir) {
+            Ok(dir) => dir,
+            Err(problem) => {
+                if !run.data.dir.is_empty() {
+                    self.fit = Some(format!("the recipe is not fitted to the training pictures: {problem}"));
+                }
+                return Ok(self);
+            }
         };
         let contents = match folder::contents(&dir) {
             Ok(contents) => contents,
