@@ -1,4 +1,4 @@
-//! What can end a run early.
+//! Errors of training and evaluation.
 
 use crate::{checkpoint, config, data, distributed, engine};
 use std::io;
@@ -17,33 +17,33 @@ fn saved_before(path: Option<&PathBuf>) -> String {
 /// Why training or evaluation stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The device.
+    /// A failure of the device.
     #[error(transparent)]
     Device(#[from] engine::Error),
-    /// The other processes.
+    /// A failure of the other processes.
     #[error(transparent)]
     Processes(#[from] distributed::Error),
-    /// The examples.
+    /// An error in the examples.
     #[error(transparent)]
     Data(#[from] data::Error),
-    /// A checkpoint or the run folder.
+    /// An error in a checkpoint or the run folder.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
-    /// A graph that does not build: a defect of this program.
+    /// A graph that cannot be built: a bug of this program.
     #[error(transparent)]
     Graph(#[from] hlo::Error),
-    /// Masks or their schedule.
+    /// An error in masks or their schedule.
     #[error(transparent)]
     Sparse(#[from] sparse::Error),
-    /// The configuration, kept with the run or asked for.
+    /// An error in the configuration of the run or of the user.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// `metrics.jsonl`, `profile.jsonl` or what the profiler of the devices recorded.
+    /// `metrics.jsonl`, `profile.jsonl` or a trace cannot be written.
     #[error("{}: {source}", path.display())]
     Metrics {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// The loss is infinite or not a number.
@@ -52,32 +52,32 @@ pub enum Error {
         saved_before(last_good.as_ref())
     )]
     Diverged {
-        /// Which iteration it was, the first being 1.
+        /// Number of the iteration, from 1.
         iteration: u64,
-        /// Value of the step counter at it.
+        /// Its global step.
         step: i64,
-        /// What the loss was.
+        /// The loss.
         loss: f32,
-        /// Newest checkpoint, all of whose numbers are finite.
+        /// Newest checkpoint; all its numbers are finite.
         last_good: Option<PathBuf>,
     },
-    /// Replicas that no longer train the same network.
+    /// The replicas have different masks.
     #[error(
         "the {replicas} replicas have different masks after the update at iteration {iteration} (gradient step {step}), \
          expected the same on all: their devices do not compute alike; {}",
         saved_before(last_good.as_ref())
     )]
     MasksDiffer {
-        /// Which iteration it was, the first being 1.
+        /// Number of the iteration, from 1.
         iteration: u64,
-        /// Value of the step counter at it.
+        /// Its global step.
         step: i64,
-        /// How many replicas there are.
+        /// Number of replicas.
         replicas: usize,
         /// Newest checkpoint, from before the difference.
         last_good: Option<PathBuf>,
     },
-    /// `--resume` with another configuration than the run has.
+    /// `--resume` with a configuration that differs from the run's.
     #[error("{}: the run to resume differs in {}", path.display(), differences.join("; "))]
     OtherRun {
         /// Run folder.
@@ -109,28 +109,28 @@ pub enum Error {
     Unrecognised {
         /// The checkpoint.
         path: PathBuf,
-        /// What it has instead.
+        /// Description of its content.
         found: String,
     },
-    /// Examples that the model does not take.
+    /// Examples that do not fit the model.
     #[error("{what} has {found}, expected {expected}")]
     Shape {
         /// File, tensor or data set.
         what: String,
-        /// What it has.
+        /// The value found.
         found: String,
-        /// What the model takes.
+        /// The value expected.
         expected: String,
     },
-    /// A network that sparse kernels do not compute.
+    /// A network that sparse execution does not support.
     #[error("{model} cannot be predicted from its connections alone: {reason}; use --execution masked")]
     NotSparse {
         /// The network.
         model: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A network and a data set with different numbers of classes: labels of one mean nothing to the other.
+    /// A network and a data set with different numbers of classes.
     #[error(
         "the data set has {of_data} classes, but the network {network} has {of_network}; expected the same number: train \
          with model.classes={of_data}, or give the data set that the network is for"

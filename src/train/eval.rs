@@ -9,16 +9,16 @@ use hlo::{Computation, DType, Graph, Reducer, Shape, Tensor};
 use models::layers::sparse::Wanted;
 use models::{Declaration, Mode, Model, Net, Precision, layers};
 
-/// A network, and how it is run but for training.
+/// A network with its settings for inference.
 #[derive(Clone, Copy)]
 pub struct Inference<'a> {
     /// The network.
     pub model: &'a dyn Model,
-    /// How pixels become its input.
+    /// Preprocessing of pixels.
     pub preprocessing: Preprocessing,
     /// Precision of activations.
     pub precision: Precision,
-    /// Of the loss that is told beside the one without; 0 for none.
+    /// Label smoothing of the additional loss; 0 for none.
     pub label_smoothing: f64,
     /// Replicas that share the examples of an evaluation.
     pub replicas: usize,
@@ -27,7 +27,7 @@ pub struct Inference<'a> {
 }
 
 impl<'a> Inference<'a> {
-    /// As a run has it.
+    /// The settings of a run.
     pub fn new(plan: &'a Plan, model: &'a dyn Model) -> Self {
         Inference {
             model,
@@ -61,12 +61,12 @@ pub struct Part {
     pub start: usize,
     /// Number of rows.
     pub rows: usize,
-    /// Rows at the front that are not to be counted.
+    /// Number of rows at the front that are not counted.
     pub seen: usize,
 }
 
 impl Part {
-    /// Replica `replica`'s of `examples` (at least 1) shared among `replicas`.
+    /// The part of `replica` in `examples` (at least 1) examples shared by `replicas`.
     pub fn of(examples: usize, replicas: usize, replica: usize) -> Self {
         let rows = examples.div_ceil(replicas);
         let wanted = rows * replica;
@@ -79,11 +79,10 @@ impl Part {
     }
 }
 
-/// Counts over a whole data set of `examples` that lies on the device, `batch` at a time over all replicas together, in one
-/// launch.
+/// Counts over a data set of `examples` on the device, in one launch, with `batch` examples at a time over all replicas.
 ///
-/// Inputs: those of [`inference_specs`], `images` `u8[examples, ..]`, `labels` `s32[examples]`; of several replicas the rows
-/// of this one's [`Part`] and how many of them are `seen` (s32). Each replica gets the counts of all.
+/// Inputs: those of [`inference_specs`], `images` `u8[examples, ..]`, `labels` `s32[examples]`; with several replicas the rows
+/// of this one's [`Part`] and how many of them are `seen` (s32). Each replica returns the counts of all.
 ///
 /// # Errors
 /// None for the models of this crate.
@@ -125,11 +124,11 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
     })
 }
 
-/// Counts over one batch that is sent to the device, over all replicas together.
+/// Counts over one batch that is sent to the device.
 ///
 /// Inputs: those of [`inference_specs`], `images` `f32[batch, ..]` from 0 to 255, `labels` `s32[batch]`, `present`
-/// `pred[batch]`: rows where it does not hold count nothing; of several replicas each has a batch of its own. Outputs:
-/// [`EVAL_OUTPUTS`], of all.
+/// `pred[batch]`, which is false for padding. With several replicas each has a batch of its own. Outputs: [`EVAL_OUTPUTS`] over
+/// all replicas.
 ///
 /// # Errors
 /// None for the models of this crate.
@@ -154,7 +153,7 @@ pub fn batch_evaluation(network: Inference, batch: usize) -> hlo::Result<Computa
     })
 }
 
-/// Counts of batch `i`. The last batch may be short: its window then starts earlier, and rows seen before count nothing.
+/// Counts of batch `i`. If the last batch is short, its window starts earlier, and rows of the previous batch are not counted.
 fn count_batch<'g>(
     g: &'g Graph,
     network: Inference,
@@ -197,7 +196,7 @@ fn counts<'g>(network: Inference, logits: Tensor<'g>, labels: Tensor<'g>, counte
         .collect()
 }
 
-/// [`EVAL_OUTPUTS`] of one batch, of its logits.
+/// [`EVAL_OUTPUTS`] of one batch from its logits.
 ///
 /// Inputs: `logits` `f32[batch, classes]`, `labels` `s32[batch]`, `present` `pred[batch]`, as in [`batch_evaluation`].
 ///
@@ -235,9 +234,9 @@ fn logits<'g>(
 
 /// Logits `f32[batch, classes]` of one batch.
 ///
-/// Inputs: those of [`inference_specs`], `images` of `dtype`: `u8` pixels, or `f32` as the model takes them. Meant to be compiled
-/// in two ([`crate::device::Device::prepared`]): masking all kernels anew for every batch takes as long as a third of
-/// ResNet-50's pass over one picture.
+/// Inputs: those of [`inference_specs`], and `images` of `dtype`: `u8` pixels, or preprocessed `f32`. Compile it with
+/// [`crate::device::Device::prepared`], which masks kernels once: masking takes a third of the time of ResNet-50's pass over one
+/// picture.
 ///
 /// # Errors
 /// None for the models of this crate.

@@ -1,4 +1,4 @@
-//! Where the examples of a launch come from: they stay on the devices, or each launch is sent its own.
+//! Feeds examples to launches: they stay on the devices, or are sent with each launch.
 
 use super::error::{Error, Result};
 use super::inference::rows;
@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 /// The training examples of a run, launch by launch.
 pub struct Feed {
-    /// Examples per iteration, over all replicas, and those of one replica.
+    /// Examples per iteration, over all replicas and of one replica.
     batch: usize,
     own: usize,
     /// Iterations of a full launch.
@@ -25,29 +25,30 @@ pub struct Feed {
 }
 
 enum Kind {
-    /// The whole set, on the device of each replica here: images and labels. A launch is told which examples it takes.
+    /// Images and labels of the whole set, on the device of each local replica. Launches get the indices of their examples.
     Resident {
         data: Vec<[Rc<Buffer>; 2]>,
         order: BatchOrder,
     },
-    /// Images of a launch in the order in which it takes them, of each batch this process's part; a launch's indices just count.
+    /// Images are sent with each launch in the order of use, of each batch this process's part. Indices just count.
     Stream {
         pipeline: Pipeline,
         indices: Vec<Rc<Buffer>>,
-        /// Files of which a part is left out, and corrupt examples told of.
+        /// Number of damaged files.
         damaged: usize,
-        told: usize,
+        /// Number of corrupt examples reported so far.
+        reported: usize,
     },
 }
 
-/// What a launch is given on one device: `images`, `labels` and `indices` (see [`super::step::Trainer::launch`]).
-pub type Fed = [Rc<Buffer>; 3];
+/// Inputs of a launch on one device: `images`, `labels` and `indices` (see [`super::step::Trainer::launch`]).
+pub type LaunchInputs = [Rc<Buffer>; 3];
 
 impl Feed {
-    /// The examples of `plan` from iteration `first` on, for the replicas of this process.
+    /// Starts with iteration `first`, for the replicas of this process.
     ///
     /// # Errors
-    /// A set smaller than a batch, or what the device or the system refuses.
+    /// A set smaller than a batch, and errors of the device or the system.
     pub fn new(plan: &Plan, device: &Device, examples: Examples, first: u64) -> Result<Self> {
         let (batch, launch) = (plan.run.train.batch_size, plan.launch_length() as usize);
         let (n, seed, own) = (examples.len(), plan.run.train.seed, batch / device.replicas);
@@ -68,7 +69,7 @@ impl Feed {
                     damaged: records.damaged(),
                     pipeline: records.pipeline(order, options, first)?,
                     indices: to_all(&Literal::new(&[launch, own], &counted))?,
-                    told: 0,
+                    reported: 0,
                 }
             }
         };
@@ -80,17 +81,17 @@ impl Feed {
         })
     }
 
-    /// Examples of iterations `at .. at + count`, of each replica here. Those of a stream follow each other without a gap.
-    /// `clock` is left in [`Phase::Transfer`].
+    /// Examples of iterations `at .. at + count` for each local replica. Calls must be consecutive for streams. Leaves `clock` in
+    /// [`Phase::Transfer`].
     ///
     /// # Errors
-    /// A corrupt or unreadable example, or the device's.
-    pub fn next(&mut self, device: &Device, at: u64, count: usize, clock: &mut Clock) -> Result<Vec<Fed>> {
+    /// A corrupt or unreadable example, and errors of the device.
+    pub fn next(&mut self, device: &Device, at: u64, count: usize, clock: &mut Clock) -> Result<Vec<LaunchInputs>> {
         clock.enter(Phase::Input);
         let (k, batch, own) = (self.launch, self.batch, self.own);
         match &mut self.kind {
             Kind::Resident { data, order } => {
-                // Arrays have the length of a full launch; entries past `count` are not used.
+                // Arrays have the length of a full launch; the program ignores entries past `count`.
                 let mut indices = order.indices(at, count);
                 indices.resize(k * batch, 0);
                 clock.enter(Phase::Transfer);
@@ -104,7 +105,7 @@ impl Feed {
             Kind::Stream {
                 pipeline,
                 indices,
-                told,
+                reported,
                 ..
             } => {
                 let mut images = Vec::with_capacity(count);
@@ -115,10 +116,10 @@ impl Feed {
                     labels.extend(next.labels);
                     images.push(next.images);
                 }
-                for fault in pipeline.skipped().values().skip(*told) {
+                for fault in pipeline.skipped().values().skip(*reported) {
                     note!("left out: {fault}");
                 }
-                *told = pipeline.skipped().len();
+                *reported = pipeline.skipped().len();
                 labels.resize(k * own * here, 0);
                 let images = parts(images, own, here, k).ok_or(Error::Output("batch"))?;
                 clock.enter(Phase::Transfer);
@@ -136,10 +137,10 @@ impl Feed {
         }
     }
 
-    /// Corrupt examples, and files without their end, left out so far by all processes, which all ask.
+    /// Number of corrupt examples and damaged files skipped so far by all processes. All processes must call it.
     ///
     /// # Errors
-    /// What keeps the processes from telling each other.
+    /// Failures of the communication between processes.
     pub fn skipped(&self, device: &Device) -> Result<usize> {
         match &self.kind {
             Kind::Resident { .. } => Ok(0),
@@ -151,7 +152,7 @@ impl Feed {
     }
 }
 
-/// What this process reads of every batch.
+/// The part of every batch that this process reads.
 pub(super) fn share(device: &Device) -> Part {
     let here = device.own.len();
     Part {
@@ -160,14 +161,14 @@ pub(super) fn share(device: &Device) -> Part {
     }
 }
 
-/// Images of a launch of `launch` batches, of which the last ones may be missing, for each replica: its `own` of each batch.
+/// Images of a launch for each replica: its `own` of each batch. There may be fewer than `launch` batches.
 fn parts(batches: Vec<Literal>, own: usize, replicas: usize, launch: usize) -> Option<Vec<Literal>> {
     if replicas == 1 {
         return Some(vec![pipeline::joined(batches, launch)?]);
     }
-    let of = |replica: usize| {
+    let images_of = |replica: usize| {
         let part = |batch: &Literal| rows(batch, own * replica..own * (replica + 1));
         pipeline::joined(batches.iter().map(part).collect::<Option<_>>()?, launch)
     };
-    (0..replicas).map(of).collect()
+    (0..replicas).map(images_of).collect()
 }

@@ -1,4 +1,4 @@
-//! Batch normalisation folded into the kernels before it, for inference.
+//! Folds batch normalisation into the preceding kernels, for inference.
 
 use super::dead_units::Arrays;
 use crate::checkpoint::sparse::FOLDED;
@@ -9,10 +9,10 @@ use models::layers::BatchNorm;
 /// Folds the normalisation of each layer that has a [`norm`](Layer::norm) into its kernel: `w · gamma / sqrt(variance +
 /// epsilon)` per output channel, computed in f64. What remains of the normalisation adds `beta - mean · gamma / sqrt(variance +
 /// epsilon)`, stored as `beta`; the other three arrays become those of [`FOLDED`], so the network stays one of its family.
-/// Folding twice changes nothing. The scopes of the normalisations.
+/// Folding twice changes nothing. Returns the scopes of the normalisations.
 ///
 /// # Errors
-/// Which array is missing, or which channel has no finite scale, shift or weight.
+/// A missing array, or a channel without a finite scale, shift or weight.
 pub fn fold(layers: &[Layer], arrays: &mut Arrays) -> Result<Vec<String>, String> {
     let mut folded = vec![];
     for (layer, norm) in layers.iter().filter_map(|layer| Some((layer, layer.norm.as_ref()?))) {
@@ -45,7 +45,7 @@ fn f32s(arrays: &Arrays, name: &str) -> Result<Vec<f32>, String> {
     array.ok_or_else(|| format!("'{name}' is missing or not f32"))
 }
 
-/// What a normalisation does to each channel.
+/// The effect of a normalisation on each channel.
 struct Affine {
     scale: Vec<f64>,
     shift: Vec<f32>,
@@ -53,7 +53,7 @@ struct Affine {
 
 impl Affine {
     fn new(gamma: &[f32], beta: &[f32], mean: &[f32], variance: &[f32]) -> Result<Self, String> {
-        // The sum in f32, as the network has it: for a folded normalisation it is 1.
+        // The sum is f32 as in the network; for a folded normalisation it is 1.
         let epsilon = BatchNorm::EPSILON as f32;
         let scale = |(&gamma, &variance): (&f32, &f32)| f64::from(gamma) / f64::from(variance + epsilon).sqrt();
         let scale: Vec<f64> = gamma.iter().zip(variance).map(scale).collect();
@@ -70,7 +70,7 @@ impl Affine {
         Ok(Affine { scale, shift })
     }
 
-    /// A kernel whose output channels vary fastest, scaled: `[.., channels]`, or `[.., channels, 1]` of a depthwise one.
+    /// Scales a kernel `[.., channels]`, or a depthwise kernel `[.., channels, 1]`.
     fn apply(&self, kernel: &[f32]) -> Result<Vec<f32>, String> {
         let scaled = kernel.iter().zip(self.scale.iter().cycle());
         let scaled = scaled.map(|(&w, &scale)| {

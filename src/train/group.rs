@@ -1,4 +1,4 @@
-//! What the processes of a run make sure of together, beside what their devices compute.
+//! Agreement between the processes of a run: same configuration, same start, common stop.
 
 use super::error::Result;
 use crate::checkpoint::Mode;
@@ -9,7 +9,7 @@ use hlo::Literal;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// Keys of which each process may have a value of its own: what is where on its machine.
+/// Keys that may differ between processes: paths and settings of their machines.
 const OWN: [&str; 5] = [
     "data.dir",
     "data.threads",
@@ -18,10 +18,10 @@ const OWN: [&str; 5] = [
     "output.dir",
 ];
 
-/// Refuses processes that are not asked for the same run by the same version of this program.
+/// Checks that all processes run the same version of this program with the same configuration.
 ///
 /// # Errors
-/// The first difference, or what keeps the processes from telling each other.
+/// The first difference, and failures of the communication.
 pub fn same_run(group: &Group, plan: &Plan, mode: Mode) -> Result<()> {
     let mode = match mode {
         Mode::Fresh => "neither --resume nor --overwrite",
@@ -32,14 +32,14 @@ pub fn same_run(group: &Group, plan: &Plan, mode: Mode) -> Result<()> {
         ("the version of rigl-xla", env!("CARGO_PKG_VERSION")),
         ("what to do", mode),
     ];
-    let mut said: Vec<_> = program.map(|(what, value)| (what.into(), value.into())).into();
+    let mut settings: Vec<_> = program.map(|(what, value)| (what.into(), value.into())).into();
     let values = plan.run.values()?.into_iter();
-    said.extend(values.filter(|(key, _)| !OWN.contains(&key.as_str())));
-    Ok(group.agree(&said)?)
+    settings.extend(values.filter(|(key, _)| !OWN.contains(&key.as_str())));
+    Ok(group.agree(&settings)?)
 }
 
-/// Refuses processes that have other examples, or start from another state. Of examples in files the layout of the
-/// files is compared.
+/// Checks that all processes have the same examples and start from the same state. Compares the layout of files instead of the
+/// examples in them.
 ///
 /// # Errors
 /// As [`same_run`].
@@ -55,7 +55,7 @@ pub fn same_start(
         state.update(name);
         state.update(array.bytes());
     }
-    let said = [
+    let digests = [
         ("the training set", set(train)),
         ("the test set", set(test)),
         ("the iteration to start from", iteration.to_string()),
@@ -64,15 +64,15 @@ pub fn same_start(
             format!("one with digest {:016x}", first_bits(state)),
         ),
     ];
-    Ok(group.agree(&said.map(|(what, value)| (what.to_owned(), value)))?)
+    Ok(group.agree(&digests.map(|(what, value)| (what.to_owned(), value)))?)
 }
 
-/// Whether a run that has done `done` iterations is to stop now, where this process is `asked` to. A launch ends only once all
-/// processes have begun it: so whoever is asked after one has the word out before any process ends the next, which ends at
-/// `next`, and there all of them stop.
+/// Whether a run stops after `done` iterations, given that this process is `asked` to stop or not. A launch ends only after all
+/// processes have begun it. So a request that is published after one launch reaches all processes before the end of the next
+/// one, at iteration `next`, where all stop.
 ///
 /// # Errors
-/// The store's.
+/// Failures of the store.
 pub fn stops(group: Option<&Group>, asked: bool, done: u64, next: Option<u64>) -> Result<bool> {
     let Some(group) = group else { return Ok(asked) };
     if let (true, Some(next)) = (asked, next) {

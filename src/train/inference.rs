@@ -28,16 +28,16 @@ pub struct Scores {
     pub top5: f64,
     /// Mean cross entropy, without the L2 term and label smoothing.
     pub loss: f64,
-    /// Mean cross entropy with smoothed labels, which is the original's for ImageNet; absent without smoothing.
+    /// Mean cross entropy with smoothed labels, as the original reports for ImageNet; absent without smoothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smoothed_loss: Option<f64>,
-    /// Corrupt examples, and files without their end, which none of the others counts; absent where there are none.
+    /// Number of skipped corrupt examples and damaged files; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<usize>,
 }
 
 impl Scores {
-    /// From sums over `examples`, of which the last is with smoothed labels where there are any.
+    /// From sums over `examples`; the last sum is with smoothed labels, if there are any.
     pub(crate) fn of(sums: &Sums, examples: usize, smoothed: bool, skipped: usize) -> Self {
         let mean = |i: usize| sums[i] / examples as f64;
         Scores {
@@ -51,7 +51,7 @@ impl Scores {
     }
 }
 
-/// A data set, shared among the replicas of a run, and the program that evaluates it.
+/// Evaluates a data set that the replicas of a run share.
 pub struct Evaluator {
     program: Box<dyn Program>,
     inputs: Vec<String>,
@@ -59,11 +59,11 @@ pub struct Evaluator {
     smoothed: bool,
 }
 
-/// Where the examples are.
+/// Storage of the examples.
 enum TestData {
-    /// On the devices: the inputs of each replica here, after its weights.
+    /// On the devices: the inputs of each local replica after its weights.
     Resident { inputs: Vec<Vec<Buffer>>, examples: usize },
-    /// In files: read and sent a batch at a time, anew for each evaluation.
+    /// In files: every evaluation reads and sends them batch by batch.
     Stream(Stream),
 }
 
@@ -79,11 +79,11 @@ struct Stream {
 type Sums = [f64; EVAL_OUTPUTS.len()];
 
 impl Evaluator {
-    /// For `examples`, `batch` at a time over all replicas together. What fits in memory is put on the devices; `stream` says
-    /// how the rest is read.
+    /// Evaluates `examples`, `batch` at a time over all replicas. Examples in memory are uploaded; `stream` configures reading of
+    /// others.
     ///
     /// # Errors
-    /// Images that the model does not take, or the device's.
+    /// Images that do not fit the model, and errors of the device.
     pub fn new(
         device: &Device,
         network: Inference,
@@ -122,20 +122,20 @@ impl Evaluator {
         })
     }
 
-    /// Names of the arrays that [`Evaluator::run`] takes, in order.
+    /// Names of the inputs of [`Evaluator::run`], in order.
     pub fn inputs(&self) -> &[String] {
         &self.inputs
     }
 
-    /// Evaluates weights, masks and whatever else [`inference_specs`] lists, in its order.
+    /// Evaluates a network with the arrays of [`inference_specs`], in its order.
     ///
     /// # Errors
-    /// The device's; examples that cannot be read.
+    /// Errors of the device, and examples that cannot be read.
     pub fn run(&self, weights: &[&Buffer]) -> Result<Scores> {
         self.run_replicas(&[weights.to_vec()])
     }
 
-    /// [`Evaluator::run`] on all replicas, with the weights on the device of each.
+    /// [`Evaluator::run`] on all replicas, with weights on each device.
     ///
     /// # Errors
     /// As [`Evaluator::run`].
@@ -150,8 +150,8 @@ impl Evaluator {
         Ok(Scores::of(&sums, examples, self.smoothed, skipped))
     }
 
-    /// Sums over all batches, numbers of examples counted and left out. A batch is sent while the device evaluates the one
-    /// before. All processes launch as often, whether they have a share of the last batch or not.
+    /// Sums over all batches, and the numbers of counted and skipped examples. Sends a batch while the device evaluates the
+    /// previous one. All processes launch equally often, even without a share of the last batch.
     fn run_stream(&self, weights: &[Vec<&Buffer>], stream: &Stream) -> Result<(Sums, usize, usize)> {
         let records = &stream.records;
         let batch = stream.rows * stream.device.replicas;
@@ -177,7 +177,7 @@ impl Evaluator {
         Ok((sums, counts[0], records.damaged() + counts[1]))
     }
 
-    /// The outputs of one replica, which are those of all.
+    /// The outputs of the first replica; all replicas have the same.
     fn launch(&self, weights: &[Vec<&Buffer>], data: &[Vec<Buffer>]) -> Result<Vec<Buffer>> {
         let each = weights.iter().zip(data);
         let args = each.map(|(weights, data)| weights.iter().copied().chain(data).map(Arg::Keep).collect());
@@ -186,8 +186,8 @@ impl Evaluator {
     }
 
     fn add(&self, outputs: &[Buffer], mut sums: Sums) -> Result<Sums> {
-        let told = if self.smoothed { sums.len() } else { sums.len() - 1 };
-        for (i, sum) in sums[..told].iter_mut().enumerate() {
+        let outputs_len = if self.smoothed { sums.len() } else { sums.len() - 1 };
+        for (i, sum) in sums[..outputs_len].iter_mut().enumerate() {
             *sum += scalar(outputs, i, EVAL_OUTPUTS[i])?;
         }
         Ok(sums)
@@ -195,7 +195,7 @@ impl Evaluator {
 }
 
 impl Stream {
-    /// Images, labels and presence of the rows of each replica here, on its device.
+    /// Sends each local replica the images, labels and presence of its rows.
     fn send(&self, batch: Batch) -> Result<Vec<Vec<Buffer>>> {
         let n = batch.labels.len();
         let whole = [
@@ -218,7 +218,7 @@ impl Stream {
     }
 }
 
-/// A replica's inputs from a data set in memory, on its device, `at`.
+/// Uploads a replica's part of a data set to its device, `at`.
 fn resident(device: &Device, set: &Dataset, replica: usize, at: usize) -> Result<Vec<Buffer>> {
     let to = |l: &Literal| Ok(device.upload(l, at)?);
     if device.replicas == 1 {
@@ -234,7 +234,7 @@ fn resident(device: &Device, set: &Dataset, replica: usize, at: usize) -> Result
     inputs.iter().map(to).collect()
 }
 
-/// Some rows of an array.
+/// A range of rows of an array.
 pub(crate) fn rows(of: &Literal, range: Range<usize>) -> Option<Literal> {
     let mut shape = of.shape().clone();
     let row = shape.bytes() / shape.dims.first().copied().unwrap_or(1).max(1);
@@ -260,7 +260,7 @@ fn check_images(model: &dyn Model, what: &str, dims: &[usize]) -> Result<()> {
     })
 }
 
-/// Refuses examples of another form, or of another number of classes, than `model` has.
+/// Checks that the examples have the shape and the number of classes of the model.
 pub(crate) fn check_set(model: &dyn Model, data: &Examples) -> Result<()> {
     check_images(model, "the data set", &data.image().dims)?;
     match data.classes() == model.classes() {
@@ -273,10 +273,10 @@ pub(crate) fn check_set(model: &dyn Model, data: &Examples) -> Result<()> {
     }
 }
 
-/// Examples per launch of a prediction.
+/// Maximum number of examples per launch of a prediction.
 const PREDICT_BATCH: usize = 256;
 
-/// A network on a device that takes batches of one size.
+/// A network on a device, compiled for a batch size.
 pub struct Predictor<'a> {
     device: &'a Device,
     program: Prepared,
@@ -286,11 +286,11 @@ pub struct Predictor<'a> {
 }
 
 impl<'a> Predictor<'a> {
-    /// For `batch` (at least 1) images at a time of `dtype`: `u8` pixels, or `f32` as the model takes them. The weights are
-    /// in the order of [`inference_specs`].
+    /// Compiles for `batch` (at least 1) images of `dtype`: `u8` pixels, or preprocessed `f32`. The weights are in the order of
+    /// [`inference_specs`].
     ///
     /// # Errors
-    /// The device's.
+    /// Errors of the device.
     pub fn new(
         device: &'a Device,
         network: Inference,
@@ -310,7 +310,7 @@ impl<'a> Predictor<'a> {
     /// Logits `f32[n, classes]` of `n` images, row-major in `images`.
     ///
     /// # Errors
-    /// The device's.
+    /// Errors of the device.
     pub fn logits(&self, images: &Literal) -> Result<Literal> {
         let n = images.dims().first().copied().unwrap_or(0);
         let mut logits: Vec<f32> = Vec::with_capacity(n * self.classes);
@@ -321,10 +321,10 @@ impl<'a> Predictor<'a> {
         Ok(Literal::new(&[n, self.classes], &logits))
     }
 
-    /// The first batch of images, row-major, on the device; where there are fewer, zeros fill it up.
+    /// Uploads the first batch of images, row-major, padded with zeros.
     ///
     /// # Errors
-    /// The device's.
+    /// Errors of the device.
     pub fn upload(&self, images: &[u8]) -> Result<Buffer> {
         let n = self.batch.bytes();
         let mut bytes = images.get(..n).unwrap_or(images).to_vec();
@@ -336,7 +336,7 @@ impl<'a> Predictor<'a> {
     /// Logits of one batch, row-major.
     ///
     /// # Errors
-    /// The device's.
+    /// Errors of the device.
     pub fn run(&self, images: &Buffer) -> Result<Vec<f32>> {
         let outputs = self.program.execute(&[images])?;
         let logits = outputs.first().ok_or(Error::Output("logits"))?.to_literal()?;
@@ -344,11 +344,11 @@ impl<'a> Predictor<'a> {
     }
 }
 
-/// Logits `f32[n, classes]` of `n` images: `u8` pixels, or `f32` as the model takes them; their dimensions after the
-/// first may be grouped in any way (`[n, 28, 28]` for `[n, 784]`).
+/// Logits `f32[n, classes]` of `n` images: `u8` pixels, or preprocessed `f32`. Dimensions after the first may be grouped in any
+/// way (`[n, 28, 28]` for `[n, 784]`).
 ///
 /// # Errors
-/// Images that the model does not take, or the device's.
+/// Images that do not fit the model, and errors of the device.
 pub fn predict(device: &Device, network: Inference, weights: &[Literal], images: &Literal) -> Result<Literal> {
     let model = network.model;
     let n = check_input(model.name(), &model.input_dims(), images)?;
@@ -356,7 +356,7 @@ pub fn predict(device: &Device, network: Inference, weights: &[Literal], images:
     Predictor::new(device, network, weights, batch, images.dtype())?.logits(images)
 }
 
-/// How many images these are, for the network called `name` with images of these dimensions.
+/// Checks images against the input dimensions of network `name` and returns their number.
 pub(crate) fn check_input(name: &str, dims: &[usize], images: &Literal) -> Result<usize> {
     let elements: usize = dims.iter().product();
     match images.dims() {

@@ -1,4 +1,4 @@
-//! The state before a run's first iteration: drawn, or taken from a checkpoint.
+//! The state of a new run: random, or from a checkpoint.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,29 +12,34 @@ use crate::config::{Init, Plan, Take};
 use crate::report::note;
 use sparse::{Counters, InitialMask, UpdateTiming};
 
-/// Named arrays, and the counters that go with them.
-pub type Begin = (BTreeMap<String, Literal>, Counters);
+/// Named arrays and the counters of their schedule.
+pub type Start = (BTreeMap<String, Literal>, Counters);
 
-/// The state that a new run begins with; `specs` are its arrays.
+/// Initialises the state of a new run; `specs` are its arrays.
 ///
 /// # Errors
-/// A checkpoint that cannot be read, lacks what is asked of it, or is of another run than this configuration's.
-pub fn begin(plan: &Plan, specs: &[(String, Shape)]) -> Result<Begin> {
+/// A checkpoint that cannot be read, lacks arrays, or does not fit the configuration.
+pub fn begin(plan: &Plan, specs: &[(String, Shape)]) -> Result<Start> {
     let drawn = state::initial(plan)?;
     match &plan.run.init {
         None => Ok((drawn, Counters::start(plan.method.timing, &plan.schedule))),
-        Some(init) => taken(plan, specs, drawn, init),
+        Some(init) => from_checkpoint(plan, specs, drawn, init),
     }
 }
 
-fn taken(plan: &Plan, specs: &[(String, Shape)], mut arrays: BTreeMap<String, Literal>, init: &Init) -> Result<Begin> {
+fn from_checkpoint(
+    plan: &Plan,
+    specs: &[(String, Shape)],
+    mut arrays: BTreeMap<String, Literal>,
+    init: &Init,
+) -> Result<Start> {
     let mut file = checkpoint::load(&checkpoint::resolve(Path::new(&init.file))?)?;
     file.rename(specs, original::name_of);
     let wanted = wanted(plan, specs, &file, init.take);
     if let Some(conversions) = file.conversions(&wanted) {
         note!("note: {conversions}");
     }
-    // A network's name may be spelt in several ways: names and dimensions decide.
+    // A network may have several names, so only names and dimensions of arrays are compared.
     let model = file
         .metadata
         .as_ref()
@@ -53,12 +58,12 @@ fn taken(plan: &Plan, specs: &[(String, Shape)], mut arrays: BTreeMap<String, Li
         Take::State => counters(plan, &arrays, &file.path)?,
         Take::Weights | Take::Masks => Counters::start(plan.method.timing, &plan.schedule),
     };
-    note!("{}", told(&file.path, init.take, counters));
+    note!("{}", describe(&file.path, init.take, counters));
     Ok((arrays, counters))
 }
 
-/// What the run begins with, in words.
-fn told(path: &Path, take: Take, at: Counters) -> String {
+/// Describes the start of the run, for the user.
+fn describe(path: &Path, take: Take, at: Counters) -> String {
     let path = path.display();
     match take {
         Take::Weights => format!("begins with the weights of {path}"),
@@ -70,7 +75,7 @@ fn told(path: &Path, take: Take, at: Counters) -> String {
     }
 }
 
-/// The arrays to take. A checkpoint may lack thresholds, which nothing reads before they are written, and marks of what was
+/// The arrays to read. A checkpoint may lack thresholds, which are written before they are read, and marks of weights that were
 /// ever active.
 fn wanted(plan: &Plan, specs: &[(String, Shape)], file: &Checkpoint, take: Take) -> Vec<(String, Shape)> {
     let trained = |name: &str| {
@@ -90,7 +95,7 @@ fn wanted(plan: &Plan, specs: &[(String, Shape)], file: &Checkpoint, take: Take)
     specs.iter().filter(|(name, _)| taken(name)).cloned().collect()
 }
 
-/// What is active was ever active, where the checkpoint does not say.
+/// Marks active weights as explored if the checkpoint has no marks.
 fn mark_explored(
     plan: &Plan,
     arrays: &mut BTreeMap<String, Literal>,
@@ -109,8 +114,8 @@ fn mark_explored(
     }
 }
 
-/// Refuses masks of another sparsity than the run's, which would be trained under its name. Both roundings of a number of
-/// zeros pass: the original's changed.
+/// Rejects masks whose sparsity differs from the run's. Accepts both roundings of the number of zeros, because the original
+/// changed its rounding.
 fn check_masks(plan: &Plan, path: &Path, found: &BTreeMap<String, Literal>) -> Result<()> {
     let masks = plan
         .params
@@ -133,7 +138,7 @@ fn check_masks(plan: &Plan, path: &Path, found: &BTreeMap<String, Literal>) -> R
     Ok(())
 }
 
-/// The counters of a checkpoint's state, and the iteration of this run's schedule that has them.
+/// Counters of a checkpoint, with the iteration of this run's schedule that has the same ones.
 fn counters(plan: &Plan, arrays: &BTreeMap<String, Literal>, path: &Path) -> Result<Counters> {
     let found = state::counters(plan, arrays, 0);
     let timing = plan.method.timing;

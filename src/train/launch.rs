@@ -1,15 +1,15 @@
-//! The device loop: many iterations per launch, so that the host is not in the way.
+//! The device loop: many iterations per launch, so that the device does not wait for the host.
 
 use super::state::{State, specs};
 use super::step::{Row, Scheduled, Trainer, draw_key};
-use super::update::Evidence;
+use super::update::UpdateInputs;
 use crate::config::Plan;
 use hlo::random::Key;
 use hlo::{Alias, Computation, DType, Graph, Shape, Tensor};
 use models::layers;
 
-/// Names of a launch's inputs after the state; `iteration` only where iterations draw random numbers, `replica` only where
-/// there are several.
+/// Names of a launch's inputs after the state. `iteration` is present only if iterations draw random numbers, `replica` only
+/// with several replicas.
 const INPUTS: [&str; 8] = [
     "images",
     "labels",
@@ -20,8 +20,9 @@ const INPUTS: [&str; 8] = [
     "seed",
     "replica",
 ];
-/// Names of a launch's outputs after the state: mean cross entropy of the last iteration and its sum over all, correct
-/// predictions, the L2 term at the end, iterations done (fewer than asked for when the loss stopped being a number).
+/// Names of a launch's outputs after the state: mean cross entropy of the last iteration and its sum over all iterations,
+/// correct predictions, the L2 term at the end, and the number of iterations (less than requested if the loss became NaN or
+/// infinite).
 pub const LAUNCH_OUTPUTS: [&str; 5] = ["last_cross_entropy", "cross_entropy_sum", "correct", "l2", "done"];
 
 /// Names of the inputs of a plan's launches, after the state.
@@ -35,25 +36,25 @@ fn input_names(plan: &Plan) -> impl Iterator<Item = &'static str> {
     INPUTS.into_iter().filter(taken)
 }
 
-/// What the loop carries from iteration to iteration, as one list of tensors.
+/// The loop's state.
 struct Carry<'g> {
     /// Iterations done (s32), last cross entropy and sum of all (f32), correct predictions (s32).
     measured: [Tensor<'g>; 4],
-    /// The schedule's row of the iteration just done, as far as a mask update looks at it: whether there is one (0 or 1),
-    /// its drop fraction, and the densities of gradual pruning.
+    /// The part of the last iteration's schedule that a mask update uses: whether there is one (0 or 1), its drop fraction, and
+    /// the densities of gradual pruning.
     pending: Vec<Tensor<'g>>,
-    /// The schedule's row of the next iteration. Read ahead: read where it is used, each look-up would be fused into the
-    /// elementwise loops over the weights and done again for every element.
+    /// The next iteration's row of the schedule. It is read one iteration ahead: otherwise XLA fuses the look-ups into the
+    /// elementwise loops over the weights and repeats them for every element.
     row: Vec<Tensor<'g>>,
-    /// Gradients of the iteration just done, where mask updates look at them.
+    /// Gradients of the last iteration, if mask updates use them.
     gradients: Vec<Tensor<'g>>,
-    /// Whether the masks of all replicas are the same (pred); none for a single one.
+    /// Whether the masks of all replicas are equal (pred); empty for a single replica.
     agree: Vec<Tensor<'g>>,
     /// Keys of the masks of sparse layers ([`Trainer::mask_keys`]).
     mask_keys: Vec<Tensor<'g>>,
     /// The training state.
     state: Vec<Tensor<'g>>,
-    /// The launch's other inputs, which stay as they are.
+    /// The launch's other inputs, which do not change.
     inputs: Vec<Tensor<'g>>,
 }
 
@@ -104,7 +105,7 @@ impl<'g> Carry<'g> {
     }
 }
 
-/// The first `n` outputs take the place of the first `n` parameters.
+/// Aliases the first `n` outputs to the first `n` parameters.
 pub(super) fn in_place(n: usize) -> Vec<Alias> {
     let alias = |i| Alias {
         output: i,
@@ -114,15 +115,21 @@ pub(super) fn in_place(n: usize) -> Vec<Alias> {
 }
 
 impl Trainer<'_> {
-    /// The program of one launch: up to `steps_per_launch` iterations on data that stays on the device, or that the launch is
-    /// sent; of several replicas ([`Plan::replicas`]) what each of them runs.
+    /// The program of one launch: up to K = `steps_per_launch` iterations, on data that stays on the device or is sent with the
+    /// launch. With several replicas ([`Plan::replicas`]) each runs it.
     ///
-    /// Inputs: the state, `images` `u8[examples, ..]`, `labels` `s32[examples]` (of a plan that [streams](Plan::streams) the
-    /// launch's own K * batch, whatever `examples` is, and images of f32, from 0 to 255), per iteration of the launch `indices`
-    /// `s32[K, batch]` (of a replica its part) and `schedule` `f32[K, columns]` ([`Row`]); how many of the K to run (`count`,
-    /// s32), the number of the first (`iteration`, s64, where [`Plan::draws`]), the `seed` `u32[2]` and, of several replicas,
-    /// which one it is (`replica`, s32). Outputs: the state, in place, and [`LAUNCH_OUTPUTS`]; of several replicas also
-    /// [`AGREE`](super::replicas::AGREE).
+    /// Inputs after the state:
+    ///
+    /// * `images` `u8[examples, ..]` and `labels` `s32[examples]`; if the plan [streams](Plan::streams), the K * batch examples
+    ///   of the launch, with images in f32 from 0 to 255
+    /// * `indices` `s32[K, batch]`: the examples of each iteration, with several replicas those of this one
+    /// * `schedule` `f32[K, columns]` ([`Row`])
+    /// * `count` (s32): the number of iterations to run
+    /// * `iteration` (s64): the number of the first iteration, if [`Plan::draws`]
+    /// * `seed` `u32[2]`
+    /// * `replica` (s32): the number of this replica, if there are several
+    ///
+    /// Outputs: the state, in place, and [`LAUNCH_OUTPUTS`]; with several replicas also [`AGREE`](super::replicas::AGREE).
     ///
     /// # Errors
     /// None for the models and methods of this crate.
@@ -151,8 +158,7 @@ impl Trainer<'_> {
     fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let (state, inputs) = inputs.split_at(specs.len());
         let needed = self.updated_params().filter(|_| self.updates_need_gradients());
-        // Nobody looks at gradients before the first iteration made them. Given the weights for them, XLA would copy those
-        // on the way into the loop and out of it.
+        // Placeholders: the first iteration overwrites them. XLA would copy weights used in their place into and out of the loop.
         let before = State::new(specs, state);
         let gradients = needed.map(|(p, _)| before.get(&p.name).zeros_like());
         let row = self.read_row(inputs, g.scalar(0i32));
@@ -177,13 +183,12 @@ impl Trainer<'_> {
         };
         let end = g.while_loop(
             &start.pack(),
-            |_, s| self.runs_on(&Carry::unpack(s, sizes)),
+            |_, s| self.continues(&Carry::unpack(s, sizes)),
             |g, s| {
                 let carry = Carry::unpack(s, sizes);
-                // In stretches that end with a mask update: beside the ordinary iterations, not within them, it costs
-                // those nothing.
+                // Mask updates are outside the inner loop, so they cost ordinary iterations nothing.
                 let after = match self.plan.method.updates_masks() {
-                    true => self.stretch(g, specs, carry, sizes),
+                    true => self.advance_to_update(g, specs, carry, sizes),
                     false => self.advance(g, specs, carry),
                 };
                 after.pack()
@@ -202,43 +207,56 @@ impl Trainer<'_> {
         [&after.tensors(specs)[..], &measured, &end.agree].concat()
     }
 
-    /// Whether there are iterations left. A loss that is no longer a number ends the launch, and so do masks that are not
-    /// the same on all replicas: the host reports where. Replicas come to the same answer, or they would wait for each
-    /// other for ever.
-    fn runs_on<'g>(&self, carry: &Carry<'g>) -> Tensor<'g> {
+    /// Whether the launch continues. It ends after `count` iterations, or if the loss is not finite or the masks of replicas
+    /// differ; the host then reports the iteration. All replicas must get the same answer, or they would wait for each other
+    /// forever.
+    fn continues<'g>(&self, carry: &Carry<'g>) -> Tensor<'g> {
         let going = carry.measured[0].lt(self.input(&carry.inputs, "count")) & carry.measured[1].is_finite();
         carry.agree.iter().fold(going, |going, &agree| going & agree)
     }
 
-    /// Iterations up to and including the next with a mask update, and the update.
-    fn stretch<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], mut carry: Carry<'g>, sizes: Sizes) -> Carry<'g> {
+    /// Runs iterations up to and including the next one with a mask update, then the update.
+    fn advance_to_update<'g>(
+        &self,
+        g: &'g Graph,
+        specs: &[(String, Shape)],
+        mut carry: Carry<'g>,
+        sizes: Sizes,
+    ) -> Carry<'g> {
         carry.pending[0] = g.scalar(0f32);
         let ordinary = g.while_loop(
             &carry.pack(),
             |_, s| {
                 let carry = Carry::unpack(s, sizes);
-                self.runs_on(&carry) & carry.pending[0].eq(0.0)
+                self.continues(&carry) & carry.pending[0].eq(0.0)
             },
             |g, s| self.advance(g, specs, Carry::unpack(s, sizes)).pack(),
         );
         let mut carry = Carry::unpack(&ordinary, sizes);
-        let evidence = self.evidence(g, &carry).pack();
+        let update_inputs = self.update_inputs(g, &carry).pack();
         let (update, states, agree) = (carry.pending[0], specs.len(), carry.agree.len());
         let mask_keys = carry.mask_keys.len();
-        // A loop of one round or none. Through the branch of a conditional that does nothing XLA copies the state.
+        // A loop of zero or one round instead of a conditional: in the empty branch of a conditional XLA copies the state.
         let mut after = g.while_loop(
-            &[&[update], &carry.state[..], &carry.agree, &carry.mask_keys, &evidence].concat(),
+            &[
+                &[update],
+                &carry.state[..],
+                &carry.agree,
+                &carry.mask_keys,
+                &update_inputs,
+            ]
+            .concat(),
             |_, s| s[0].gt(0.0),
             |g, s| {
-                let (due, evidence) = (s[0].gt(0.0), &s[1 + states + agree + mask_keys..]);
-                // What stays the same in a loop XLA computes before it, whether the loop has a round or not. The flag does
-                // not stay the same, and so nothing that depends on it.
-                let held: Vec<_> = evidence
+                let (due, update_inputs) = (s[0].gt(0.0), &s[1 + states + agree + mask_keys..]);
+                // XLA hoists loop invariants out of the loop, even if it has no round. Values that depend on the flag are not
+                // invariant.
+                let held: Vec<_> = update_inputs
                     .iter()
                     .map(|tensor| due.broadcast_to(&tensor.dims()).select(*tensor, tensor.zeros_like()))
                     .collect();
                 let mut state = State::new(specs, &s[1..=states]);
-                self.mask_update(g, &mut state, &Evidence::new(self, &held));
+                self.mask_update(g, &mut state, &UpdateInputs::new(self, &held));
                 let agree = self.agreement(g, &state).into_iter().collect();
                 let mask_keys = self.mask_keys(&state);
                 [
@@ -246,7 +264,7 @@ impl Trainer<'_> {
                     state.tensors(specs),
                     agree,
                     mask_keys,
-                    evidence.to_vec(),
+                    update_inputs.to_vec(),
                 ]
                 .concat()
             },
@@ -258,15 +276,15 @@ impl Trainer<'_> {
         carry
     }
 
-    /// What the mask update of the iteration just done looks at.
-    fn evidence<'g>(&self, g: &'g Graph, carry: &Carry<'g>) -> Evidence<'g> {
+    /// Inputs of the mask update after the last iteration.
+    fn update_inputs<'g>(&self, g: &'g Graph, carry: &Carry<'g>) -> UpdateInputs<'g> {
         let batch = match self.updates_need_batch() {
             true => self
                 .batch(g, carry.measured[0] - g.scalar(1i32), &carry.inputs)
                 .to_vec(),
             false => vec![],
         };
-        Evidence {
+        UpdateInputs {
             drop_fraction: carry.pending[1],
             seed: self.input(&carry.inputs, "seed"),
             replica: self
@@ -300,7 +318,7 @@ impl Trainer<'_> {
         carry
     }
 
-    /// Images, as the model takes them, and labels of iteration `i` of the launch.
+    /// Preprocessed images and labels of iteration `i` of the launch.
     fn batch<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> [Tensor<'g>; 2] {
         let _scope = g.scope("batch");
         let batch = self.plan.replica_batch();
@@ -313,7 +331,7 @@ impl Trainer<'_> {
         [images, self.input(inputs, "labels").take_rows(rows)]
     }
 
-    /// Key of what iteration `i` of the launch draws for `purpose`, if it draws at all.
+    /// Key of the random numbers of iteration `i` of the launch for `purpose`.
     fn key<'g>(&self, i: Tensor<'g>, inputs: &[Tensor<'g>], purpose: &str) -> Key<'g> {
         let i = i.convert(DType::S64);
         let number = match self.plan.draws() {
@@ -324,7 +342,7 @@ impl Trainer<'_> {
         draw_key(self.input(inputs, "seed"), purpose, number, replica)
     }
 
-    /// The values of row `i` of `schedule`, `f32[K, columns]`; of the last row past the end.
+    /// The values of row `i` of `schedule`, `f32[K, columns]`; past the end those of the last row.
     fn read_row<'g>(&self, inputs: &[Tensor<'g>], i: Tensor<'g>) -> Vec<Tensor<'g>> {
         let schedule = self.input(inputs, "schedule");
         let g = schedule.graph();
@@ -332,7 +350,7 @@ impl Trainer<'_> {
         (0..Row::columns(self.plan) as i32).map(at).collect()
     }
 
-    /// The input of this name, which is one of [`input_names`].
+    /// The input with this name, one of [`input_names`].
     fn input<'g>(&self, inputs: &[Tensor<'g>], name: &str) -> Tensor<'g> {
         let position = input_names(self.plan).position(|n| n == name);
         inputs[position.unwrap_or(inputs.len())]

@@ -1,4 +1,4 @@
-//! From a checkpoint to a network that can be run.
+//! Loads a network from a checkpoint.
 
 use super::error::{Error, Result};
 use super::eval::Inference;
@@ -13,30 +13,30 @@ use models::{Family, INPUT_INDICES, MnistFc, Model, Naming, Options, Precision};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A network out of a checkpoint.
+/// A network loaded from a checkpoint.
 pub struct LoadedNetwork {
     /// The network.
     pub model: Box<dyn Model>,
     /// The arrays that inference needs, in the order of [`inference_specs`].
     pub weights: Vec<Literal>,
-    /// Precision of activations: the run's.
+    /// Precision of activations, that of the run.
     pub precision: Precision,
-    /// How pixels become the network's input: as in the run, or as the network's driver does it.
+    /// Preprocessing of the run, else the default of the family.
     pub preprocessing: Preprocessing,
-    /// Label smoothing of the loss: the run's, or the driver's.
+    /// Label smoothing of the run, else the default of the family.
     pub label_smoothing: f64,
-    /// L2 coefficient of the loss: the run's, or the driver's.
+    /// L2 coefficient of the run, else the default of the family.
     pub weight_decay: f64,
-    /// Gradient steps that the checkpoint counts, where it does.
+    /// Global step of the checkpoint, if it has one.
     pub global_step: Option<i64>,
-    /// The run that the checkpoint is of, when it says so.
+    /// Configuration of the run that saved the checkpoint, if known.
     pub run: Option<Run>,
     /// Layers that are computed from their connections alone.
     pub sparse: SparseLayers,
 }
 
 impl LoadedNetwork {
-    /// The network as it is run.
+    /// The network with its settings for inference.
     pub fn inference(&self) -> Inference<'_> {
         Inference {
             model: &*self.model,
@@ -48,7 +48,7 @@ impl LoadedNetwork {
         }
     }
 
-    /// The L2 term of the loss, over the raw weights, those that masks drop among them (reference 0).
+    /// The L2 term of the loss over the raw weights, masked ones included (reference 0).
     pub fn l2_term(&self) -> f64 {
         let needs = self.model.declaration();
         let weights = needs.params.iter().zip(&self.weights);
@@ -57,7 +57,7 @@ impl LoadedNetwork {
         self.weight_decay / 2.0 * squares.sum::<f64>()
     }
 
-    /// What it costs, by its masks.
+    /// Cost of the network with its masks.
     pub fn cost(&self) -> NetworkCost {
         let needs = self.model.declaration();
         let specs = inference_specs(&needs);
@@ -69,12 +69,12 @@ impl LoadedNetwork {
     }
 }
 
-/// The network that a checkpoint's arrays are of, by their names and dimensions; `asked` is its name where these must not
-/// decide. The size of images, which they do not tell, is as given, or the run's where the checkpoint says, or the network's
-/// default.
+/// Loads the network that the names and dimensions of a checkpoint's arrays belong to, or the network `asked` for by name. The
+/// image size is `image_size`, else that of the run, else the default of the network.
 ///
 /// # Errors
-/// A checkpoint that fits no network: the error lists what is wrong with the one asked for, else with the one it names.
+/// A checkpoint that fits no network. The error lists the differences to the network asked for, else to the one that the
+/// checkpoint names.
 pub fn infer_network(
     mut checkpoint: Checkpoint,
     asked: Option<&str>,
@@ -86,14 +86,14 @@ pub fn infer_network(
     let model = network(&checkpoint, asked, image_size)?;
     let specs = inference_specs(&model.declaration());
     check_names(&checkpoint, &specs)?;
-    // A network's name may be spelt in several ways: as found is as expected.
-    let told = checkpoint.metadata.as_ref().map(|m| m.model.clone());
-    let told = told.filter(|name| Family::from_name(name).is_some());
+    // A network may have several names; accept the one in the checkpoint.
+    let named = checkpoint.metadata.as_ref().map(|m| m.model.clone());
+    let named = named.filter(|name| Family::from_name(name).is_some());
     if let Some(conversions) = checkpoint.conversions(&specs) {
         note!("note: {conversions}");
     }
     let global_step = checkpoint.tensors.get(GLOBAL_STEP).and_then(Literal::item::<i64>);
-    let mut arrays = checkpoint.take(told.as_deref().unwrap_or(model.name()), &specs)?;
+    let mut arrays = checkpoint.take(named.as_deref().unwrap_or(model.name()), &specs)?;
     check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
     let family = Family::from_name(model.name()).unwrap_or(Family::MnistFc);
     Ok(LoadedNetwork {
@@ -118,7 +118,7 @@ pub fn infer_network(
     })
 }
 
-/// Label smoothing of a family's driver (reference 4.1, 4.3, 4.4).
+/// Label smoothing of the original for a family (reference 4.1, 4.3, 4.4).
 fn smoothing(family: Family) -> f64 {
     match family {
         Family::ResNet | Family::MobileNet | Family::Vgg => 0.1,
@@ -126,7 +126,7 @@ fn smoothing(family: Family) -> f64 {
     }
 }
 
-/// L2 coefficient of a family's driver, likewise.
+/// L2 coefficient of the original for a family.
 fn weight_decay(family: Family) -> f64 {
     match family {
         Family::ResNet | Family::MobileNet | Family::Vgg | Family::MnistFc => 1e-4,
@@ -137,9 +137,9 @@ fn weight_decay(family: Family) -> f64 {
 fn network(checkpoint: &Checkpoint, asked: Option<&str>, image_size: Option<usize>) -> Result<Box<dyn Model>> {
     let arrays = &checkpoint.tensors;
     let masked = arrays.keys().any(|name| name.ends_with("/mask"));
-    let told = checkpoint.metadata.as_ref().map(|m| m.model.as_str());
-    let told = told.filter(|name| Family::from_name(name).is_some());
-    let name = asked.or(told);
+    let named = checkpoint.metadata.as_ref().map(|m| m.model.as_str());
+    let named = named.filter(|name| Family::from_name(name).is_some());
+    let name = asked.or(named);
     if image_size.is_none()
         && name.is_none_or(|name| Family::from_name(name) == Some(Family::MnistFc))
         && let Some(sized) = sized(arrays, masked)
@@ -153,7 +153,7 @@ fn network(checkpoint: &Checkpoint, asked: Option<&str>, image_size: Option<usiz
             name: name.into(),
             ..found
         },
-        // For a message that tells what is missing.
+        // Continue for an error that lists the missing arrays.
         _ => Options::new(name.unwrap_or(models::NAMES[0]), masked),
     };
     options.image_size = image_size;
@@ -166,7 +166,7 @@ fn network(checkpoint: &Checkpoint, asked: Option<&str>, image_size: Option<usiz
     })
 }
 
-/// Refuses a checkpoint that has nothing of the network: what is missing would then be a list of all that the network has.
+/// Rejects a checkpoint without any array of the network; a list of missing arrays would contain all of them.
 fn check_names(checkpoint: &Checkpoint, specs: &[(String, Shape)]) -> Result<()> {
     const SHOWN: usize = 3;
     let names = || {
@@ -197,10 +197,10 @@ fn check_names(checkpoint: &Checkpoint, specs: &[(String, Shape)]) -> Result<()>
     Err(Error::Unrecognised { path, found })
 }
 
-/// Bound on the units of a layer: an array without elements may claim any number.
+/// Maximum number of units of a layer, because an array without elements may have any dimension.
 const MAX_UNITS: usize = 1 << 16;
 
-/// `mnist-fc` in the sizes of these arrays; `None` where a layer is missing, for the published sizes make a better message.
+/// `mnist-fc` with the sizes of these arrays; `None` if a layer is missing, because the published sizes give a better message.
 fn sized(arrays: &BTreeMap<String, Literal>, masked: bool) -> Option<MnistFc> {
     let naming = if masked { Naming::Masked } else { Naming::Plain };
     let columns = |i: usize| match arrays.get(&naming.kernel(&format!("layer{i}")))?.dims() {
@@ -220,7 +220,7 @@ fn sized(arrays: &BTreeMap<String, Literal>, masked: bool) -> Option<MnistFc> {
     })
 }
 
-/// A graph would take the nearest pixel for one that there is not.
+/// Checks that the indices of pixels are in range. A graph would clamp them.
 fn check_pixels(path: &Path, model: &dyn Model, indices: Option<&Literal>) -> Result<()> {
     let pixels: usize = model.input_dims().iter().product();
     let taken: Vec<i32> = indices.and_then(Literal::to_vec).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where the time of training goes: the seconds of each launch by phase (`train --profile`).
+//! Profile of training: the time of each launch by phase (`train --profile`).
 
 use super::error::{Error, Result};
 use super::trace::Trace;
@@ -10,28 +10,28 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// What the thread that drives a run does, or waits for. The device works on a launch from [`Phase::Launch`] to the end of
-/// [`Phase::Device`]; the input and the transfers in between are those of the next launch.
+/// Activity of the main thread of a run. The device works on a launch from [`Phase::Launch`] to the end of [`Phase::Device`]. The
+/// input and transfers in between are those of the next launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Waiting for examples, and putting those of a launch together.
+    /// Waiting for examples and assembling a launch.
     Input,
-    /// Sending them to the devices: until the plugin has taken them, not until they are there.
+    /// Sending examples to the devices, until the plugin has accepted them.
     Transfer,
-    /// The call that starts the program; the default CPU plugin returns from it only when the program is done.
+    /// The call that starts the program. The default CPU plugin returns only when the program is done.
     Launch,
-    /// Waiting for what the program measured.
+    /// Waiting for the outputs of the program.
     Device,
-    /// All else: schedule, metrics, progress.
+    /// Everything else: schedule, metrics, progress.
     Host,
-    /// Scores on the test set.
+    /// Evaluation on the test set.
     Evaluation,
     /// Checkpoints.
     Saving,
 }
 
 impl Phase {
-    /// In the order of their numbers.
+    /// All phases, in order.
     pub const ALL: [Phase; 7] = [
         Phase::Input,
         Phase::Transfer,
@@ -59,7 +59,7 @@ impl Phase {
 /// Time by phase, in the order of [`Phase::ALL`].
 pub type Spent = [Duration; Phase::ALL.len()];
 
-/// A stopwatch that is in one phase at any time, so that the phases add up to all the time that passed.
+/// A stopwatch that is always in one phase, so the phases add up to the total time.
 #[derive(Debug)]
 pub struct Clock {
     phase: Phase,
@@ -77,32 +77,32 @@ impl Clock {
         }
     }
 
-    /// Ends the present phase and begins another.
+    /// Ends the current phase and begins another.
     pub fn enter(&mut self, phase: Phase) {
         let now = Instant::now();
         self.spent[self.phase as usize] += now - self.since;
         (self.phase, self.since) = (phase, now);
     }
 
-    /// The time since the start or the last lap; goes on in [`Phase::Host`].
+    /// Returns the time since the start or the last lap, and continues in [`Phase::Host`].
     pub fn lap(&mut self) -> Spent {
         self.enter(Phase::Host);
         std::mem::take(&mut self.spent)
     }
 }
 
-/// Where the time of the recorded launches went.
+/// Time of the recorded launches.
 #[derive(Clone, Debug, Serialize)]
 pub struct Profile {
-    /// Launches recorded: fewer than asked for where the session has fewer after its first.
+    /// Number of recorded launches: fewer than requested if the session is short.
     pub launches: u64,
-    /// Iterations in them.
+    /// Number of iterations in them.
     pub iterations: u64,
-    /// Seconds they took, which the phases share.
+    /// Total seconds.
     pub wall_s: f64,
     /// In the order of [`Phase::ALL`].
     pub phases: Vec<PhaseTime>,
-    /// What the profiler of the devices recorded meanwhile; absent where the plugin brings none.
+    /// Trace of the plugin's profiler; absent if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(serialize_with = "crate::report::path_or_none")]
     pub trace: Option<PathBuf>,
@@ -121,30 +121,29 @@ pub struct PhaseTime {
     pub share: f64,
 }
 
-/// Writes the profile of a session, `profile.jsonl`, launch by launch, and has the devices recorded.
+/// Writes the profile of a session, `profile.jsonl`, launch by launch, and records a trace of the devices.
 pub struct Recorder {
     writer: Writer,
     path: PathBuf,
-    /// Launches to record.
+    /// Number of launches to record.
     asked: u64,
-    /// Launches of this session, and iterations of the run, done so far.
+    /// Launches of this session and iterations of the run so far.
     launch: u64,
     iteration: u64,
-    /// Of the launches recorded.
+    /// Time of the recorded launches.
     launches: u64,
     iterations: u64,
     spent: Spent,
-    /// What records the devices, and its file.
+    /// The running trace of the devices, and the file of a finished one.
     trace: Option<Trace>,
     traced: Option<PathBuf>,
 }
 
 impl Recorder {
-    /// Of `launches` launches after the first of a session that goes on from `iteration`. A profile that the folder holds
-    /// is replaced.
+    /// Records `launches` launches after the first of a session that starts at `iteration`. Replaces a profile in the folder.
     ///
     /// # Errors
-    /// I/O.
+    /// I/O errors.
     pub fn create(dir: &RunDir, launches: u64, iteration: u64, device: &Device) -> Result<Self> {
         let (path, file) = dir.profile()?;
         Ok(Recorder {
@@ -161,8 +160,8 @@ impl Recorder {
         })
     }
 
-    /// Takes note of a launch that ended at `iteration`. The first leaves no record, for it warms up the device and has
-    /// its own input beside the next one's; neither do those beyond the launches asked for.
+    /// Records a launch that ended at `iteration`. Ignores the first, which warms up the device and waits for two inputs, and
+    /// launches beyond the requested number.
     ///
     /// # Errors
     /// [`Error::Metrics`].
@@ -199,7 +198,7 @@ impl Recorder {
         }
     }
 
-    /// Ends what records the devices, if it goes on.
+    /// Ends the trace of the devices, if it is running.
     ///
     /// # Errors
     /// [`Error::Metrics`].
@@ -210,7 +209,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// What was recorded.
+    /// The profile so far.
     pub fn profile(&self) -> Profile {
         let wall_s = seconds(&self.spent);
         let over = |total: f64, of: f64| if of > 0.0 { total / of } else { 0.0 };

@@ -1,26 +1,25 @@
-//! Data parallelism: what the replicas of a training program add up, what each has of its own, and how they are held to
-//! the same masks.
+//! Data parallelism.
 //!
-//! Every replica runs the same program on its part of each batch (the batch size is that of all parts together, as in the
-//! original). Weights, masks and slots are the same on all, because all apply the same sums of gradients. Each replica's
-//! loss is divided by their number first and the gradients are summed (reference 2.10), dense, so that growth, SNFS's
-//! averages and saliencies see the same sums (2.3, 2.5, 2.7).
+//! Every replica runs the same program on its part of each batch; the batch size is the total, as in the original. Weights,
+//! masks and slots are the same on all replicas, because all apply the same sums of gradients. Each replica's loss is divided by
+//! the number of replicas and the dense gradients are summed (reference 2.10), so that growth, SNFS's averages and saliencies
+//! use the same sums (2.3, 2.5, 2.7).
 //!
-//! Dropout and augmentation draw by replica; mask updates draw the same everywhere. Batch normalisation is each replica's
-//! own (3.1) unless the run says `sync_bn`, and so are the moving statistics: those of the first replica are the run's, as
-//! the original saves them, and every launch ends with them on all replicas. So a state of the run is that of any replica
-//! between launches, and says nothing of how many there are.
+//! Dropout and augmentation differ by replica; mask updates use the same random numbers everywhere. Batch normalisation and its
+//! moving statistics are per replica (3.1) unless the run has `sync_bn`. At the end of every launch all replicas take the moving
+//! statistics of the first, which the original saves. So between launches the state is the same on all replicas and does not
+//! depend on their number.
 
 use super::state::State;
 use super::step::Trainer;
 use crate::config::Plan;
 use hlo::{DType, Graph, Literal, Reducer, Shape, Tensor};
 
-/// Name of the last output of a launch of several replicas, after [`super::launch::LAUNCH_OUTPUTS`]: whether their masks were
-/// the same after every update (pred).
+/// Name of the last output of a launch with several replicas, after [`super::launch::LAUNCH_OUTPUTS`]: whether their masks were
+/// equal after every update (pred).
 pub const AGREE: &str = "agree";
 
-/// The last inputs of a launch of replica `replica`: the run's seed, and of several replicas which one it is.
+/// The last inputs of a launch on `replica`: the seed, and with several replicas its number.
 pub fn identity(plan: &Plan, replica: usize) -> Vec<Literal> {
     let seed = plan.run.train.seed;
     let seed = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
@@ -28,8 +27,7 @@ pub fn identity(plan: &Plan, replica: usize) -> Vec<Literal> {
     [seed].into_iter().chain(replica).collect()
 }
 
-/// The part of replica `replica` of the batches in `indices`, row-major `s32[_, batch]`: of each batch the next
-/// `batch / replicas` examples.
+/// The part of `replica` in the batches of `indices`, row-major `s32[_, batch]`: `batch / replicas` consecutive examples of each.
 pub fn part(indices: &[i32], batch: usize, replicas: usize, replica: usize) -> Vec<i32> {
     let own = batch / replicas;
     let first = own * replica;
@@ -38,7 +36,7 @@ pub fn part(indices: &[i32], batch: usize, replicas: usize, replica: usize) -> V
 }
 
 impl Trainer<'_> {
-    /// Replicas that batch normalisation takes its moments over.
+    /// Number of replicas over which batch normalisation computes its moments.
     pub(super) fn normalised_over(&self) -> usize {
         match self.plan.run.train.sync_bn {
             Some(true) => self.plan.replicas(),
@@ -46,7 +44,7 @@ impl Trainer<'_> {
         }
     }
 
-    /// What this replica's mean over its part of a batch has in the mean over the batch.
+    /// Contribution of this replica's mean to the mean over the batch.
     pub(super) fn part_of_mean<'g>(&self, own: Tensor<'g>) -> Tensor<'g> {
         match self.plan.replicas() {
             1 => own,
@@ -68,7 +66,7 @@ impl Trainer<'_> {
         own.into_iter().map(|own| self.sum(own)).collect()
     }
 
-    /// Whether all replicas have the same masks (pred scalar): none for a single replica.
+    /// Whether all replicas have the same masks (pred scalar); `None` for a single replica.
     pub(super) fn agreement<'g>(&self, g: &'g Graph, state: &State<'g>) -> Option<Tensor<'g>> {
         if self.plan.replicas() == 1 {
             return None;
@@ -80,7 +78,7 @@ impl Trainer<'_> {
         Some(hash.all_reduce(Reducer::Max).eq(hash.all_reduce(Reducer::Min)))
     }
 
-    /// Puts the first replica's moving statistics in the place of this one's.
+    /// Replaces moving statistics by those of the first replica.
     pub(super) fn share_statistics<'g>(&self, g: &'g Graph, state: &mut State<'g>, replica: Tensor<'g>) {
         let _scope = g.scope("statistics");
         let first = replica.eq(0.0);
@@ -92,8 +90,7 @@ impl Trainer<'_> {
     }
 }
 
-/// A hash (u32 scalar) of masks: for each the sum of a number for every position with a one, which tells apart any two
-/// masks but for one pair in 2^32.
+/// A hash (u32 scalar) of masks: the sum of a number per position of the ones. Different masks collide with probability 2^-32.
 fn hash<'g>(g: &'g Graph, masks: &[Tensor<'g>]) -> Tensor<'g> {
     let add = |sum: Tensor<'g>, mask: &Tensor<'g>| {
         let n = mask.shape().elements();
@@ -132,7 +129,7 @@ mod tests {
             let masks = [mask([3, 4], ones[0]), mask([2, 5], ones[1])];
             computation.evaluate(&masks).unwrap()[0].item::<u32>().unwrap()
         };
-        // One connection moved, swapped between layers, moved against another: with as many ones each time.
+        // Moves one connection, swaps two between layers, exchanges two: the number of ones is the same.
         let masks: [[&[usize]; 2]; 6] = [
             [&[1, 5, 9], &[0, 7]],
             [&[1, 5, 10], &[0, 7]],

@@ -1,14 +1,14 @@
-//! Whether a run folder's run may be gone on with as now asked for.
+//! Checks whether a run can be resumed with the current configuration.
 
 use super::error::{Error, Result};
 use crate::checkpoint::{Checkpoint, Mode, RunDir};
 use crate::config::{self, FREE_KEYS, Plan, Run, ScheduleKind};
 use crate::report::escape;
 
-/// The checkpoint to go on from, `None` to start anew.
+/// The checkpoint to resume from; `None` for a new run.
 ///
 /// # Errors
-/// A run that differs in anything that changes its numbers, one that is longer already, or a damaged checkpoint.
+/// A configuration that changes results, a run that is longer already, or a damaged checkpoint.
 pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>> {
     let (Mode::Resume, Some(text)) = (mode, dir.stored_config()) else {
         return Ok(None);
@@ -30,7 +30,7 @@ pub fn check(plan: &Plan, dir: &RunDir, mode: Mode) -> Result<Option<Checkpoint>
     Ok(Some(found))
 }
 
-/// Where a resumed run goes on, for people.
+/// Describes where a resumed run continues, for the user.
 pub fn describe(plan: &Plan, dir: &RunDir, found: Option<&Checkpoint>) -> String {
     let Some(found) = found else {
         let folder = escape::path(dir.path());
@@ -46,15 +46,15 @@ pub fn describe(plan: &Plan, dir: &RunDir, found: Option<&Checkpoint>) -> String
     }
 }
 
-/// Keys that say how long the run is.
+/// Keys of the length of the run.
 const LENGTH: [&str; 2] = ["train.iterations", "train.unit"];
 
 fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
-    // Half a cosine over the whole run is another one over a longer run.
+    // A cosine over the whole run changes with the length of the run.
     let ends_with_run =
         asked.learning_rate.schedule == ScheduleKind::Cosine && asked.learning_rate.decay_steps.is_none();
     let free = |key: &str| FREE_KEYS.contains(&key) && !(ends_with_run && LENGTH.contains(&key));
     let all = config::differences(stored, asked)?.into_iter();
-    let tell = |(key, [has, asked]): (String, [String; 2])| format!("{key} (it has {has}, asked for {asked})");
-    Ok(all.filter(|(key, _)| !free(key)).map(tell).collect())
+    let describe = |(key, [has, asked]): (String, [String; 2])| format!("{key} (it has {has}, asked for {asked})");
+    Ok(all.filter(|(key, _)| !free(key)).map(describe).collect())
 }

@@ -1,9 +1,9 @@
-//! A run from start to end: launches, metrics, evaluations, checkpoints.
+//! Runs training from start to end: launches, metrics, evaluations, checkpoints.
 
 use super::dead_units;
 use super::error::{Error, Result};
 use super::eval::Inference;
-use super::feed::{Fed, Feed};
+use super::feed::{Feed, LaunchInputs};
 use super::group::{same_run, same_start, stops};
 use super::inference::{Evaluator, Scores, check_set, scalar};
 use super::init;
@@ -42,14 +42,14 @@ struct Session<'a> {
     launch: Box<dyn Program>,
     evaluator: Evaluator,
     specs: Vec<(String, Shape)>,
-    /// Of each replica, as the inputs below.
+    /// The state of each local replica.
     state: Vec<Vec<Buffer>>,
-    /// Seed, and of several replicas the number of each.
+    /// The seed, and with several replicas the number of each.
     identity: Vec<Vec<Buffer>>,
     feed: Feed,
     counters: Counters,
     mask_updates: u64,
-    /// `None` for a process that writes nothing, because another one does.
+    /// `None` if another process writes.
     metrics: Option<Writer>,
     progress: Progress,
     train_time: Duration,
@@ -60,18 +60,17 @@ struct Session<'a> {
 
 /// The inputs of one launch, on the device of each replica, and the counters after it.
 struct Launch {
-    fed: Vec<Fed>,
+    fed: Vec<LaunchInputs>,
     buffers: Vec<Vec<Buffer>>,
     ticks: Vec<Tick>,
     after: Counters,
 }
 
-/// Trains as planned, and records where the time of `profile` launches after the first goes. `stop` is heeded once the run is
-/// set up, and looked at between launches: after a signal, to any process of the `group`, the run saves and ends. Process 0 alone
-/// writes; the others return the same summary, their own times apart.
+/// Trains as planned, and profiles `profile` launches after the first. Checks `stop` between launches: after a signal to any
+/// process of the `group` the run saves and ends. Only process 0 writes. The others return the same summary, except for times.
 ///
 /// # Errors
-/// [`Error`]; whatever was saved before stays good.
+/// [`Error`]. Earlier checkpoints stay valid.
 pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &Stop, group: Option<Arc<Group>>) -> Result<Summary> {
     let started = Instant::now();
     let mut session = Session::open(plan, mode, group.clone(), stop)?;
@@ -129,13 +128,13 @@ impl<'a> Session<'a> {
         });
         let [train_set, test_set] = data?.unwrap_or(Err(Error::Output("data set")))?;
         let device = device?;
-        // Before the compiler starts, which takes minutes for large networks.
+        // Check now: compiling takes minutes for large networks.
         check_set(&*model, &train_set)?;
         if let Some(group) = &device.group {
             same_start(group, &arrays, counters.iteration, [&train_set, &test_set])?;
         }
         let examples = train_set.len();
-        // Pictures are read while the compiler is at work.
+        // Reads pictures while the compiler works.
         let feed = Feed::new(plan, &device, train_set, counters.iteration)?;
         let launch = compile_launch(plan, &*model, &device, examples)?;
         let network = Inference::new(plan, &*model);
@@ -152,7 +151,7 @@ impl<'a> Session<'a> {
         })?;
         let progress = Progress::new(counters.iteration, plan.iterations);
         stop.heed("stopping: saving the run (Ctrl-C again ends it without saving)");
-        // Only now, when nothing of the new run can fail any more but its training, may an old one go.
+        // Overwrite an old run only now, when everything but training itself has succeeded.
         let (metrics, progress) = match device.writes() {
             true => (Some(begin(plan, &dir, mode, counters.iteration)?), progress),
             false => (None, progress.silent()),
@@ -178,7 +177,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The next launch: as many iterations as fit before the next evaluation, checkpoint or the end. `None` at the end.
+    /// Prepares the next launch, up to the next evaluation, checkpoint or the end of the run. `None` at the end.
     fn prepare(&mut self) -> Result<Option<Launch>> {
         let train = &self.plan.run.train;
         let at = self.counters.iteration;
@@ -200,7 +199,7 @@ impl<'a> Session<'a> {
         let (ticks, rows): (Vec<Tick>, Vec<Row>) = schedule(plan, &mut after, count).into_iter().unzip();
         let fed = self.feed.next(&self.device, at, count, &mut self.clock)?;
         self.clock.enter(Phase::Host);
-        // It has the length of a full launch; entries past `count` are not used.
+        // Arrays have the length of a full launch; the program ignores entries past `count`.
         let k = plan.launch_length() as usize;
         let columns = Row::columns(plan);
         let mut schedule: Vec<f32> = rows.iter().flat_map(Row::values).collect();
@@ -240,7 +239,7 @@ impl<'a> Session<'a> {
             .iter_mut()
             .map(|of| of.split_off(states.min(of.len())))
             .collect();
-        // All replicas measure the same.
+        // Outputs are the same on all replicas.
         let measured = measured.into_iter().next().unwrap_or_default();
         self.state = outputs;
         let before = std::mem::replace(&mut self.counters, launch.after);
@@ -286,7 +285,7 @@ impl<'a> Session<'a> {
         Ok(next)
     }
 
-    /// Closes the account of a launch, with the evaluation and the checkpoint that came after it.
+    /// Records the times of a launch and of the evaluation and checkpoint after it.
     fn end_launch(&mut self) -> Result<()> {
         let spent = self.clock.lap();
         match &mut self.profile {
@@ -303,7 +302,7 @@ impl<'a> Session<'a> {
         metrics.write(record).map_err(|source| Error::Metrics { path, source })
     }
 
-    /// An array of the state, which all replicas have.
+    /// An array of the state, from the first local replica.
     fn buffer(&self, name: &str) -> Option<&Buffer> {
         let i = self.specs.iter().position(|(n, _)| n == name)?;
         self.state.first()?.get(i)
@@ -344,7 +343,7 @@ impl<'a> Session<'a> {
         Ok(scores)
     }
 
-    /// Saves the state unless this iteration is saved already, or another process saves it.
+    /// Saves the state, unless this iteration is saved already or another process writes.
     fn save(&mut self) -> Result<()> {
         let iteration = self.counters.iteration;
         if self.last_saved.as_ref().is_some_and(|(at, _)| *at == iteration) {
@@ -366,7 +365,7 @@ impl<'a> Session<'a> {
         for ((name, _), array) in self.specs.iter().zip(pending) {
             arrays.insert(name.clone(), array()?);
         }
-        // The run's folder and what it was allowed are no part of its state: equal runs save equal bytes.
+        // The folder and the allowances are not part of the state: equal runs save equal bytes.
         let mut run = self.plan.run.clone();
         run.output.dir.clear();
         run.train.allow_incomplete_schedule = None;
@@ -414,7 +413,7 @@ impl<'a> Session<'a> {
         mask.to_bools().ok_or(Error::Output("mask"))
     }
 
-    /// Share of the maskable weights that were ever active; `None` where the method does not keep track.
+    /// Share of the maskable weights that were ever active; `None` if the method does not track it.
     fn explored(&self) -> Result<Option<f64>> {
         let names = self.plan.params.iter().filter_map(|p| state::explored(self.plan, p));
         let marks = names.map(|name| self.mask(&name)).collect::<Result<Vec<_>>>()?.concat();
@@ -422,7 +421,7 @@ impl<'a> Session<'a> {
         Ok((!marks.is_empty()).then(|| ever as f64 / marks.len() as f64))
     }
 
-    /// Ones and entries of the masks on the device; without masks every weight counts as one.
+    /// Number of ones and of entries of the masks on the device. Without masks every weight counts as one.
     fn count_ones(&self) -> Result<(usize, usize)> {
         if !self.plan.method.masked {
             return Ok((self.plan.maskable(), self.plan.maskable()));
@@ -437,7 +436,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The run folder, for a run that all processes are asked for alike: for one that does not write as it is.
+/// Opens the run folder, read-only if another process writes. Checks that all processes have the same configuration.
 fn folder(plan: &Plan, mode: Mode, group: Option<&Group>) -> Result<RunDir> {
     if let Some(group) = group {
         same_run(group, plan, mode)?;
@@ -448,12 +447,12 @@ fn folder(plan: &Plan, mode: Mode, group: Option<&Group>) -> Result<RunDir> {
     Ok(RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints))
 }
 
-/// Makes the folder that of this run, which goes on after `iterations` iterations.
+/// Prepares the folder for this run, which starts after `iterations` iterations.
 fn begin(plan: &Plan, dir: &RunDir, mode: Mode, iterations: u64) -> Result<Writer> {
     if mode == Mode::Overwrite {
         dir.clear()?;
     }
-    // First: it makes the folder that of a run. A resumed run may be longer than it was, and its next resumption is to know that.
+    // The configuration comes first: it marks the folder as a run's. A resumed run may be longer than before.
     dir.write_config(&plan.run.to_toml()?)?;
     Ok(Writer::new(dir.metrics(iterations)?))
 }
@@ -463,14 +462,14 @@ fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usi
     Ok(device.replicated(&computation, &aliases)?)
 }
 
-/// Both splits of the run's data set, fetched if absent, in the shape that the model takes.
+/// Loads both splits of the run's data set, fetched if absent, in the shape of the model's input.
 fn load(plan: &Plan, spec: &ExampleSpec) -> Result<[Examples; 2]> {
     let set = plan.run.data.set;
     let load = |split| set.open(&plan.run.data.dir, split, spec);
     Ok([load(Split::Train)?, load(Split::Test)?])
 }
 
-/// Arrays and counters to go on from: those of the checkpoint, or new ones.
+/// Arrays and counters to start from: those of the checkpoint, or new ones.
 #[allow(clippy::type_complexity)]
 fn start(
     plan: &Plan,

@@ -1,4 +1,4 @@
-//! Training state: named arrays and nothing else, under the original's variable names.
+//! Training state: arrays under the original's variable names.
 
 use crate::config::{Plan, layer_name};
 use hlo::{DType, Literal, Shape, Tensor};
@@ -16,8 +16,8 @@ pub const LAST_PRUNING: &str = "model_pruning/last_mask_update_step";
 /// Whether one-shot pruning is done, `pred[]`.
 pub const IS_PRUNED: &str = "is_snipped";
 
-/// Name of a layer's average of dense gradients: SNFS's moving one, or that of the batches before an update. The original's
-/// name of the first holds internals of its graph (reference 3).
+/// Name of a layer's average of dense gradients: SNFS's moving average, or the average over the batches before an update. The
+/// original's name of the former contains internals of its graph (reference 3).
 pub fn average(plan: &Plan, param: &Param) -> Option<String> {
     let masked = param.mask.is_some();
     let suffix = match plan.method.grow {
@@ -34,13 +34,13 @@ pub fn threshold(plan: &Plan, param: &Param) -> Option<String> {
     (plan.method.keep == KeepCount::Gradual).then(|| format!("{layer}/threshold"))
 }
 
-/// Name of the array that marks the weights of a layer that were ever active, where a method keeps track of them.
+/// Name of the array that marks the weights of a layer that were ever active, if the method tracks them.
 pub fn explored(plan: &Plan, param: &Param) -> Option<String> {
     let layer = layer_name(param)?;
     plan.method.tracks_exploration.then(|| format!("{layer}/explored"))
 }
 
-/// Name and shape of the array that says when masks were last updated.
+/// Name and type of the counter of the last mask update.
 fn last_update(timing: UpdateTiming) -> Option<(&'static str, DType)> {
     match timing {
         UpdateTiming::None | UpdateTiming::Every => None,
@@ -50,7 +50,7 @@ fn last_update(timing: UpdateTiming) -> Option<(&'static str, DType)> {
     }
 }
 
-/// Name and shape of every array of the state, in the order in which device programs take them.
+/// Name and shape of every array of the state, in the order of the inputs of device programs.
 pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
     let of = |name: String, dtype, p: &Param| (name, Shape::new(dtype, p.dims.clone()));
     let params = plan.params.iter().map(|p| of(p.name.clone(), DType::F32, p));
@@ -95,7 +95,7 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
         .collect()
 }
 
-/// The arrays that evaluation needs: parameters, masks, statistics and what stays as it is.
+/// The arrays that inference needs: parameters, masks, statistics and fixed arrays.
 pub fn inference_specs(needs: &Declaration) -> Vec<(String, Shape)> {
     let f32s = |name: &String, dims: &[usize]| (name.clone(), Shape::new(DType::F32, dims));
     let weights = needs.params.iter().map(|p| f32s(&p.name, &p.dims));
@@ -108,10 +108,10 @@ pub fn inference_specs(needs: &Declaration) -> Vec<(String, Shape)> {
     weights.chain(masks).chain(statistics).chain(fixed).collect()
 }
 
-/// The state before the first iteration, a pure function of plan and seed.
+/// The initial state, a pure function of plan and seed.
 ///
 /// # Errors
-/// A seed that the chosen mask generator does not take.
+/// A seed that the mask generator does not support.
 pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> {
     let seed = plan.run.train.seed;
     let zeros = |(name, shape): (String, Shape)| (name, Literal::zeros(shape));
@@ -144,11 +144,11 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
     Ok(state)
 }
 
-/// The masks before the first iteration, of the maskable layers in order.
+/// Initial masks of the maskable layers, in order.
 fn initial_masks(plan: &Plan) -> Result<Vec<Vec<bool>>, sparse::Error> {
-    let said = &plan.run.sparsity;
+    let settings = &plan.run.sparsity;
     match plan.method.initial_mask {
-        InitialMask::Random => sparse::initial_masks(&plan.budgets, plan.run.train.seed, said.mask_seed_compat),
+        InitialMask::Random => sparse::initial_masks(&plan.budgets, plan.run.train.seed, settings.mask_seed_compat),
         InitialMask::Ones => Ok(plan.budgets.iter().map(|b| vec![true; b.zeros + b.nonzeros]).collect()),
     }
 }
@@ -159,7 +159,7 @@ pub fn counters(plan: &Plan, arrays: &BTreeMap<String, Literal>, iteration: u64)
     let number = |name: &str| Some(arrays.get(name)?.to_f64_vec().first().copied()? as i64);
     let last = last_update(plan.method.timing).and_then(|(name, _)| number(name));
     let last = match plan.method.timing {
-        // Only whether it happened is stored; it can have happened at step 0 alone.
+        // One-shot pruning happens at step 0; the state stores only whether it happened.
         UpdateTiming::Once if last == Some(1) => Some(0),
         UpdateTiming::Once => None,
         _ => last,
@@ -171,7 +171,7 @@ pub fn counters(plan: &Plan, arrays: &BTreeMap<String, Literal>, iteration: u64)
     }
 }
 
-/// Draws an array from its initialiser: a function of seed and name alone.
+/// Draws an array from its initialiser; depends only on seed and name.
 fn draw(init: Init, name: &str, dims: &[usize], seed: u64) -> Vec<f32> {
     let n = dims.iter().product();
     let mut stream = rng::stream(seed, "init", name, 0);
@@ -184,12 +184,12 @@ fn draw(init: Init, name: &str, dims: &[usize], seed: u64) -> Vec<f32> {
     }
 }
 
-/// The state within a graph.
+/// The state as tensors of a graph.
 #[derive(Clone)]
 pub struct State<'g>(BTreeMap<String, Tensor<'g>>);
 
 impl<'g> State<'g> {
-    /// From `tensors` in the order of `specs`.
+    /// Takes `tensors` in the order of `specs`.
     pub fn new(specs: &[(String, Shape)], tensors: &[Tensor<'g>]) -> Self {
         State(
             specs
@@ -200,20 +200,20 @@ impl<'g> State<'g> {
         )
     }
 
-    /// The array of a name that [`specs`] lists.
+    /// The array with this name.
     ///
     /// # Panics
-    /// On any other name.
+    /// If [`specs`] does not have the name.
     pub fn get(&self, name: &str) -> Tensor<'g> {
         self.0[name]
     }
 
-    /// The arrays of these names.
+    /// The arrays with these names.
     pub fn get_all(&self, names: &[impl AsRef<str>]) -> Vec<Tensor<'g>> {
         names.iter().map(|name| self.get(name.as_ref())).collect()
     }
 
-    /// Replaces the arrays of these names.
+    /// Replaces the arrays with these names.
     pub fn set_all(&mut self, names: &[impl AsRef<str>], values: Vec<Tensor<'g>>) {
         for (name, value) in names.iter().zip(values) {
             self.set(name.as_ref(), value);

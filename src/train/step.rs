@@ -1,11 +1,11 @@
-//! One iteration of training as a graph, and the mask update.
+//! One training iteration and the mask update as graphs.
 //!
-//! The host says when (learning rate, drop fraction and whether to update masks, per iteration: exact float32 values that
-//! are the same on every device and in `plan`, see [`Row`]); the device says which.
+//! The host computes the schedule: learning rate, drop fraction and whether to update masks, per iteration, as float32 values
+//! that are the same on every device and in `plan` (see [`Row`]). The device chooses the connections.
 
 use super::launch::in_place;
 use super::state::{self, GLOBAL_STEP, IS_PRUNED, LAST_PRUNING, LAST_UPDATE, State, specs};
-use super::update::Evidence;
+use super::update::UpdateInputs;
 use crate::config::Plan;
 use crate::optimizer::{Coefficients, Parameter, Step};
 use hlo::random::Key;
@@ -14,7 +14,7 @@ use models::{Mode, Model, Net, Param, layers};
 use sparse::rng;
 use sparse::{Counters, KeepCount, Tick};
 
-/// Everything that the graphs of a run are made of.
+/// Builds the graphs of a run: training step, mask update, launch.
 pub struct Trainer<'a> {
     /// The checked run.
     pub plan: &'a Plan,
@@ -22,26 +22,26 @@ pub struct Trainer<'a> {
     pub model: &'a dyn Model,
 }
 
-/// What the host decides for one iteration: a row of a launch's `schedule`.
+/// The schedule of one iteration: a row of a launch's `schedule`.
 ///
-/// Where a mask update replaces the gradient step, the step is still computed, but by coefficients that leave everything
-/// as it is: `V <- 1 V + 0 g`, `W <- W - 0 (..)`. Choosing between old and new arrays instead would need both at once,
-/// that is a copy of every array on every iteration.
+/// If a mask update replaces the gradient step, the step is still computed, with coefficients that change nothing:
+/// `V <- 1 V + 0 g`, `W <- W - 0 (..)`. Selecting between old and new arrays instead would copy every array in every
+/// iteration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Learning rate; 0 where the step is replaced.
+    /// Learning rate; 0 if the step is replaced.
     pub rate: f32,
-    /// Factor of the velocity; 1 where the step is replaced.
+    /// Factor of the velocity; 1 if the step is replaced.
     pub decay: f32,
-    /// What the step adds to `global_step`, and the gradient's factor in the velocity: 1, or 0 where it is replaced.
+    /// Increment of `global_step`, and factor of the gradient in the velocity: 1, or 0 if the step is replaced.
     pub advance: f32,
-    /// 1 where masks are updated.
+    /// 1 if masks are updated, else 0.
     pub update: f32,
     /// Drop fraction of the update.
     pub drop_fraction: f32,
-    /// Factors of the average of gradients so far and of this iteration's, where gradients are averaged for the update.
+    /// Factors of the previous average and of this iteration's gradient, if gradients are averaged for updates.
     pub average: Option<[f32; 2]>,
-    /// Share of its weights that each layer whose mask is updated keeps, under gradual pruning.
+    /// Gradual pruning only: share of the weights that each updated layer keeps.
     pub densities: Vec<f32>,
 }
 
@@ -56,7 +56,7 @@ impl Row {
         Row::COMMON + averages + densities
     }
 
-    /// The row of an iteration; gradients that are averaged are those of `window`.
+    /// The row of an iteration, whose gradients are averaged over `window`.
     fn new(plan: &Plan, tick: &Tick, window: Option<Window>) -> Self {
         let update = tick.update_at.is_some();
         let replaced = update && plan.method.timing.replaces_step();
@@ -95,21 +95,21 @@ fn averages(plan: &Plan) -> bool {
 pub fn schedule(plan: &Plan, counters: &mut Counters, count: usize) -> Vec<(Tick, Row)> {
     let advance = |counters: &mut Counters| counters.advance(plan.method.timing, &plan.schedule);
     let ticks: Vec<Tick> = (0..count).map(|_| advance(counters)).collect();
-    // An iteration's gradient counts for the next update, which may lie beyond these iterations.
+    // Gradients are averaged for the next update, which may come after these iterations.
     let batches = plan.run.method.gradient_batches;
     let mut beyond = *counters;
     let further: Vec<Tick> = (1..batches).map(|_| advance(&mut beyond)).collect();
     let updates = ticks.iter().chain(&further).filter(|t| t.update_at.is_some());
     let windows: Vec<Window> = updates.map(|t| Window::before(t.iteration, batches)).collect();
     let row = |tick: Tick| {
-        let window = windows.iter().copied().find(|w| w.holds(tick.iteration));
+        let window = windows.iter().copied().find(|w| w.contains(tick.iteration));
         let row = Row::new(plan, &tick, window);
         (tick, row)
     };
     ticks.into_iter().map(row).collect()
 }
 
-/// The iterations whose gradients are averaged for an update: up to its own, first and last inclusive.
+/// The iterations whose gradients are averaged for an update; the last one is the update's. Bounds are inclusive.
 #[derive(Clone, Copy)]
 struct Window {
     first: u64,
@@ -125,11 +125,11 @@ impl Window {
         }
     }
 
-    fn holds(&self, iteration: u64) -> bool {
+    fn contains(&self, iteration: u64) -> bool {
         (self.first..=self.last).contains(&iteration)
     }
 
-    /// What the average so far and an iteration's gradient are multiplied by. Outside any window the average stays.
+    /// Factors of the previous average and of an iteration's gradient. Outside a window the average does not change.
     fn factors(window: Option<Window>, iteration: u64) -> [f32; 2] {
         match window {
             None => [1.0, 0.0],
@@ -141,7 +141,7 @@ impl Window {
     }
 }
 
-/// [`Row`] within a graph, all f32 scalars.
+/// [`Row`] as f32 scalars of a graph.
 pub(super) struct Scheduled<'g> {
     pub rate: Tensor<'g>,
     pub decay: Tensor<'g>,
@@ -175,20 +175,20 @@ impl<'g> Scheduled<'g> {
     }
 }
 
-/// What one iteration measures and leaves for a mask update.
+/// Results of one iteration.
 pub(super) struct Outcome<'g> {
     /// Mean over the batch of all replicas, f32 scalar.
     pub cross_entropy: Tensor<'g>,
     /// Correct predictions of this replica, s32 scalar.
     pub correct: Tensor<'g>,
-    /// With respect to the masked kernels of [`Trainer::updated_params`]: dense, and free of weight decay.
+    /// Dense gradients of the masked kernels of [`Trainer::updated_params`], without weight decay.
     pub gradients: Vec<Tensor<'g>>,
 }
 
 impl Trainer<'_> {
     /// One iteration without its mask update: forward and backward pass, gradient step (reference 2.3, 2.4).
     ///
-    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`; dropout goes by `key`. `mask_keys` are those of
+    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`; `key` is for dropout. `mask_keys` are those of
     /// sparse layers ([`Trainer::mask_keys`]).
     pub(super) fn iteration<'g>(
         &self,
@@ -207,7 +207,7 @@ impl Trainer<'_> {
             let sparse = self.sparse_kernels(state, mask_keys, scheduled);
             let net = self.net(g, state, &effective, key).with_sparse(sparse);
             let logits = self.model.apply(&net, images);
-            // They move on every iteration, also where a mask update replaces the gradient step.
+            // Statistics also change in iterations whose gradient step is replaced.
             let statistics = net.updated_statistics();
             statistics.into_iter().for_each(|(name, value)| state.set(&name, value));
             logits
@@ -221,7 +221,7 @@ impl Trainer<'_> {
             let hits = layers::in_top_k(logits, labels, 1);
             hits.convert(DType::S32).reduce_sum(&[0])
         };
-        // Dense, so that the sums serve step and growth alike, and masks of all replicas grow by the same.
+        // Sum dense gradients: they serve both the step and growth, so masks grow alike on all replicas.
         let part = self.part_of_mean(cross_entropy);
         let gradients = self.sums(g, grad(part, &effective));
         let cross_entropy = self.sum(part);
@@ -235,7 +235,7 @@ impl Trainer<'_> {
         }
     }
 
-    /// Pixels of a training batch as the model takes them, changed at random by `key` where the run does that.
+    /// Preprocesses the pixels of a training batch, with augmentation by `key` if the run uses it.
     pub(super) fn prepared<'g>(&self, pixels: Tensor<'g>, key: impl FnOnce() -> Key<'g>) -> Tensor<'g> {
         match self.plan.augments() {
             true => self.plan.preprocessing.augment(pixels, key()),
@@ -243,7 +243,7 @@ impl Trainer<'_> {
         }
     }
 
-    /// A training pass by the masked kernels `effective` of all parameters, with dropout by `key`.
+    /// The network in training mode, with the masked kernels `effective` and dropout by `key`.
     pub(super) fn net<'g>(&self, g: &'g Graph, state: &State<'g>, effective: &[Tensor<'g>], key: Key<'g>) -> Net<'g> {
         let plan = self.plan;
         let kernels = plan
@@ -256,7 +256,7 @@ impl Trainer<'_> {
         net.with_batch_norm_over(self.normalised_over())
     }
 
-    /// Takes this iteration's dense gradients into their averages, where there are any (reference 2.5).
+    /// Updates the averages of dense gradients, if the method has any (reference 2.5).
     fn average_gradients<'g>(
         &self,
         g: &'g Graph,
@@ -271,9 +271,9 @@ impl Trainer<'_> {
             };
             let before = state.get(&name);
             let after = match scheduled.average {
-                // As TensorFlow's moving average rounds it; see `sparse::update_average`.
+                // Rounded like TensorFlow's moving average; see `sparse::update_average`.
                 None => before - (before - gradient) * (1.0 - self.plan.run.method.ema_momentum),
-                // A window starts from 0, whatever came before.
+                // The first iteration of a window ignores the previous average.
                 Some([kept, added]) => kept.gt(0.0).select(before, before.zeros_like()) + gradient * added,
             };
             state.set(&name, after);
@@ -290,8 +290,8 @@ impl Trainer<'_> {
     ) {
         let _scope = g.scope("optimizer");
         let (plan, settings) = (self.plan, &self.plan.run.optimizer);
-        // Of a step that is replaced not even an infinite gradient may leave a trace, and 0 times that is no number. Where
-        // none ever is, this lets XLA's CPU compiler make the gradient where it is used, without an array for it.
+        // Select instead of multiplying by zero: 0 × inf is NaN. This also lets XLA's CPU compiler fuse the gradient into the
+        // step, without an array for it.
         let taken = scheduled.advance.gt(0.0);
         let (optimizer, shared) = (settings.rule, settings.rule.scalar_names());
         let scalars = state.get_all(&shared);
@@ -307,11 +307,11 @@ impl Trainer<'_> {
             let mask = param.mask.as_deref();
             let through = mask.is_some() && plan.method.straight_through;
             let active = mask.filter(|_| !through).map(|mask| state.get(mask));
-            let mut gradient = active.map_or(gradient, |active| where_true(active, gradient));
+            let mut gradient = active.map_or(gradient, |active| select_or_zero(active, gradient));
             if param.decayed && settings.weight_decay != 0.0 && !through {
                 gradient = gradient + weights * settings.weight_decay;
             }
-            let gradient = where_true(taken, gradient);
+            let gradient = select_or_zero(taken, gradient);
             let slots = optimizer.slots_of(&param.name);
             let (weights, after) = step.apply(Parameter {
                 weights,
@@ -328,13 +328,13 @@ impl Trainer<'_> {
         );
     }
 
-    /// Updates the mask of every layer that updates touch, and notes when.
-    pub(super) fn mask_update<'g>(&self, g: &'g Graph, state: &mut State<'g>, evidence: &Evidence<'g>) {
+    /// Updates the masks and stores the step of the update.
+    pub(super) fn mask_update<'g>(&self, g: &'g Graph, state: &mut State<'g>, update_inputs: &UpdateInputs<'g>) {
         let _scope = g.scope("mask_update");
         let step = state.get(GLOBAL_STEP);
         match self.plan.method.keep {
-            KeepCount::TotalBudget => self.prune_across_layers(state, evidence),
-            _ => self.update_layers(g, state, evidence),
+            KeepCount::TotalBudget => self.prune_across_layers(state, update_inputs),
+            _ => self.update_layers(g, state, update_inputs),
         }
         match self.plan.method.timing {
             sparse::UpdateTiming::None | sparse::UpdateTiming::Every => {}
@@ -344,22 +344,23 @@ impl Trainer<'_> {
         }
     }
 
-    /// Parameters whose masks an update may change, or whose weights it may start anew, with the names of the masks.
+    /// Parameters whose masks or weights an update may change, with the names of the masks.
     pub(super) fn updated_params(&self) -> impl Iterator<Item = (&Param, &str)> {
         let updated = self.plan.params.iter().filter(|p| self.is_updated(p));
         updated.filter_map(|p| Some((p, p.mask.as_deref()?)))
     }
 
-    /// A layer without zeros stays as it is under most methods.
+    /// Most methods do not change layers without zeros.
     fn is_updated(&self, param: &Param) -> bool {
         let all = self.plan.method.updates_dense_layers();
         self.plan.budget(param).is_some_and(|b| all || b.zeros > 0)
     }
 
-    /// One iteration alone, without device loop and mask update, on a batch that is given: what an iteration costs.
+    /// One iteration on a given batch, without the device loop and the mask update.
     ///
     /// Inputs: the state, `images` `u8[batch, ..]`, `labels` `s32[batch]`, a row of the schedule, `schedule`
-    /// `f32[columns]`, the `iteration` (s64), the `seed` `u32[2]` and, of several replicas, which it is (`replica`, s32).
+    /// `f32[columns]`, the `iteration` (s64), the `seed` `u32[2]` and, with several replicas, the number of this one
+    /// (`replica`, s32).
     /// Outputs: the state, in place, mean cross entropy (f32) and correct predictions (s32).
     ///
     /// # Errors
@@ -397,41 +398,41 @@ impl Trainer<'_> {
         Ok((computation, in_place(specs.len())))
     }
 
-    /// The mask update alone, as `dump-hlo` shows it: state, what the update looks at, seed and gradients in, state out.
+    /// The mask update alone, for `dump-hlo`. Inputs: the state and [`UpdateInputs`]; output: the state.
     ///
     /// # Errors
     /// As [`Trainer::launch`].
     pub fn update(&self) -> hlo::Result<Computation> {
         let specs = specs(self.plan);
-        let extra = Evidence::specs(self);
+        let extra = UpdateInputs::specs(self);
         let parameters: Vec<_> = specs.iter().cloned().chain(extra).collect();
         let n = specs.len();
         Graph::function("mask_update", &parameters, |g, s| {
             let mut state = State::new(&specs, s);
             if self.plan.method.updates_masks() {
-                self.mask_update(g, &mut state, &Evidence::new(self, &s[n..]));
+                self.mask_update(g, &mut state, &UpdateInputs::new(self, &s[n..]));
             }
             state.tensors(&specs)
         })
     }
 }
 
-/// The weights that a layer computes with: masked where it has a mask.
+/// The weights of a layer, masked if it has a mask.
 pub(super) fn effective<'g>(param: &Param, state: &State<'g>) -> Tensor<'g> {
     let weights = state.get(&param.name);
     match &param.mask {
-        Some(mask) => where_true(state.get(mask), weights),
+        Some(mask) => select_or_zero(state.get(mask), weights),
         None => weights,
     }
 }
 
-/// `value`, and 0 where `pred`, of its shape or a scalar, is false.
-fn where_true<'g>(pred: Tensor<'g>, value: Tensor<'g>) -> Tensor<'g> {
+/// Selects `value` where `pred` (of the same shape or a scalar) is true, else 0.
+fn select_or_zero<'g>(pred: Tensor<'g>, value: Tensor<'g>) -> Tensor<'g> {
     pred.select(value, value.zeros_like())
 }
 
-/// Key of what an iteration draws for `purpose`, and of several replicas this one. The iteration, not the gradient step,
-/// counts: where a mask update takes a step's place, two iterations have one gradient step.
+/// Key of an iteration's random numbers for `purpose`, with several replicas also by replica. It depends on the iteration, not
+/// on the global step: if a mask update replaces a gradient step, two iterations have the same global step.
 pub(super) fn draw_key<'g>(
     seed: Tensor<'g>,
     purpose: &str,

@@ -1,4 +1,4 @@
-//! What is told of a run at its end.
+//! Summary of a run.
 
 use super::inference::Scores;
 use super::profile::Profile;
@@ -6,16 +6,16 @@ use serde::Serialize;
 use sparse::dead_units::LiveSize;
 use std::path::PathBuf;
 
-/// How a run ended.
+/// Result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
-    /// Network.
+    /// Name of the network.
     pub model: String,
-    /// Row of the method table.
+    /// Name of the method.
     pub method: String,
     /// Share of zeros over all maskable layers, dense ones included, counted in the masks.
     pub sparsity: f64,
-    /// Share of zeros asked for (`sparsity.target`), which single layers may differ from.
+    /// Requested share of zeros (`sparsity.target`); single layers may differ.
     pub target_sparsity: f64,
     /// Iterations done, in all sessions of the run.
     pub steps: u64,
@@ -27,13 +27,13 @@ pub struct Summary {
     pub nonzeros: usize,
     /// Weights of all maskable layers.
     pub maskable: usize,
-    /// What is left without unused units (reference 3.6); absent without masks and for networks with convolutions.
+    /// Size without dead units (reference 3.6); absent without masks and for networks with convolutions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compressed: Option<LiveSize>,
-    /// Corrupt records of the training set left out in this session; absent where there are none.
+    /// Corrupt records of the training set skipped in this session; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped_records: Option<usize>,
-    /// Share of the maskable weights that were ever active, where the method keeps track of it.
+    /// Share of the maskable weights that were ever active, if the method tracks it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explored: Option<f64>,
     /// Seconds spent in training launches in this session.
@@ -42,10 +42,10 @@ pub struct Summary {
     pub steps_per_s: f64,
     /// Seconds from the start of this session to its first launch.
     pub startup_s: f64,
-    /// Where the time of the launches to profile went; absent unless asked for.
+    /// Profile of launches; absent unless requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
-    /// Scores on the test set at the end.
+    /// Final scores on the test set.
     pub eval: Scores,
     /// Whether it was stopped before its last iteration.
     pub interrupted: bool,

@@ -1,4 +1,4 @@
-//! What the profiler of the devices records (`train --profile`), where the plugin brings one.
+//! Traces of the plugin's profiler (`train --profile`), if it has one.
 
 use super::error::{Error, Result};
 use crate::checkpoint::{RunDir, atomic};
@@ -9,33 +9,33 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// A recording, as TensorBoard's profile plugin finds it when it is given the run folder: `plugins/profile`, a folder for
-/// each recording, in it a file for each host.
+/// A trace in the layout of TensorBoard's profile plugin: below the run folder, `plugins/profile` has a folder for each trace
+/// with a file for each host.
 pub struct Trace {
     profiler: Profiler,
     dir: PathBuf,
 }
 
 impl Trace {
-    /// Of devices that have a profiler. What goes wrong with it is told and keeps no run from going on.
+    /// Opens the profiler of the devices, if there is one. Its failures are reported, and the run continues.
     pub fn new(device: &Device, dir: &RunDir) -> Option<Self> {
         Some(Trace {
-            profiler: told(device.profiler())??,
+            profiler: report_failure(device.profiler())??,
             dir: dir.path().join("plugins/profile"),
         })
     }
 
-    /// Begins, if the profiler does.
+    /// Starts the profiler; `None` if that fails.
     pub fn start(mut self) -> Option<Self> {
-        told(self.profiler.start()).map(|()| self)
+        report_failure(self.profiler.start()).map(|()| self)
     }
 
-    /// Ends and writes what was recorded, named after the `iteration` it ends with. The file; `None` where the profiler fails.
+    /// Stops and writes the trace, named after its last `iteration`. Returns the file, or `None` if the profiler fails.
     ///
     /// # Errors
     /// A file that cannot be written.
     pub fn save(mut self, iteration: u64) -> Result<Option<PathBuf>> {
-        let Some(data) = told(self.profiler.stop().and_then(|()| self.profiler.collect())) else {
+        let Some(data) = report_failure(self.profiler.stop().and_then(|()| self.profiler.collect())) else {
             return Ok(None);
         };
         let dir = self.dir.join(format!("iteration-{iteration}"));
@@ -48,6 +48,6 @@ impl Trace {
     }
 }
 
-fn told<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Option<T> {
+fn report_failure<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Option<T> {
     result.inspect_err(|e| note!("no profile of the devices: {e}")).ok()
 }

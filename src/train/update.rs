@@ -1,4 +1,4 @@
-//! The mask update within the training program: what it looks at, and what it does to the state (reference 2.3-2.9).
+//! The mask update in the training program: its inputs, and its effect on the state (reference 2.3-2.9).
 
 use super::state::{self, State};
 use super::step::{Trainer, draw_key, effective};
@@ -10,24 +10,24 @@ use sparse::rng;
 use sparse::update::{Inputs, Layer, Rule, drop_scores, prune_across_layers};
 use sparse::{DropScore, GrowInit, GrowScore, KeepCount};
 
-/// What a mask update looks at besides the state. Lists are empty where the method does not look at them.
-pub(super) struct Evidence<'g> {
+/// Inputs of a mask update besides the training state. Lists are empty if the method does not use them.
+pub(super) struct UpdateInputs<'g> {
     /// Drop fraction, f32 scalar.
     pub drop_fraction: Tensor<'g>,
     /// The run's seed, `u32[2]`.
     pub seed: Tensor<'g>,
-    /// Which of several replicas it is, s32 scalar, where the batch is looked at.
+    /// Number of this replica, s32 scalar; `None` for a single replica, or if the batch is not used.
     pub replica: Option<Tensor<'g>>,
-    /// Share of its weights that each layer keeps, f32 scalars.
+    /// Share of the weights that each layer keeps, f32 scalars.
     pub densities: Vec<Tensor<'g>>,
-    /// Of the update's batch, with respect to the masked kernels of [`Trainer::updated_params`].
+    /// Gradients of the update's batch with respect to the masked kernels of [`Trainer::updated_params`].
     pub gradients: Vec<Tensor<'g>>,
-    /// Images, as the model takes them, and labels of the update's batch.
+    /// Preprocessed images and labels of the update's batch.
     pub batch: Vec<Tensor<'g>>,
 }
 
-impl<'g> Evidence<'g> {
-    /// Names and shapes of [`Evidence::pack`].
+impl<'g> UpdateInputs<'g> {
+    /// Names and shapes of [`UpdateInputs::pack`].
     pub fn specs(trainer: &Trainer<'_>) -> Vec<(String, Shape)> {
         let plan = trainer.plan;
         let scalar = |name: String| (name, Shape::scalar(DType::F32));
@@ -54,14 +54,14 @@ impl<'g> Evidence<'g> {
             .collect()
     }
 
-    /// From tensors in the order of [`Evidence::specs`].
+    /// The inverse of [`UpdateInputs::pack`].
     pub fn new(trainer: &Trainer<'_>, tensors: &[Tensor<'g>]) -> Self {
         let densities = trainer.plan.gradual.map_or(0, |_| trainer.plan.budgets.len());
         let batch = if trainer.updates_need_batch() { 2 } else { 0 };
         let (replica, rest) = tensors[2..].split_at(usize::from(trainer.updates_need_replica()));
         let (densities, rest) = rest.split_at(densities);
         let (gradients, batch) = rest.split_at(rest.len() - batch);
-        Evidence {
+        UpdateInputs {
             drop_fraction: tensors[0],
             seed: tensors[1],
             replica: replica.first().copied(),
@@ -95,7 +95,7 @@ impl Trainer<'_> {
         }
     }
 
-    /// Whether mask updates look at the gradients of their own batch.
+    /// Whether mask updates use the gradients of their batch.
     pub(super) fn updates_need_gradients(&self) -> bool {
         let (plan, method) = (self.plan, self.plan.method);
         let averaged = plan.run.method.gradient_batches > 1;
@@ -103,18 +103,18 @@ impl Trainer<'_> {
         (grows && !averaged) || method.drop == DropScore::Saliency
     }
 
-    /// Whether mask updates look at their batch itself.
+    /// Whether mask updates use the examples of their batch.
     pub(super) fn updates_need_batch(&self) -> bool {
         self.plan.method.drop == DropScore::GradientFlow
     }
 
-    /// Whether mask updates look at which replica they are part of.
+    /// Whether mask updates use the number of the replica.
     pub(super) fn updates_need_replica(&self) -> bool {
         self.updates_need_batch() && self.plan.replicas() > 1
     }
 
     /// Updates the masks of all layers, in buckets of similar size.
-    pub(super) fn update_layers<'g>(&self, g: &'g Graph, state: &mut State<'g>, evidence: &Evidence<'g>) {
+    pub(super) fn update_layers<'g>(&self, g: &'g Graph, state: &mut State<'g>, update_inputs: &UpdateInputs<'g>) {
         let rule = self.rule();
         let updated: Vec<_> = self.updated_params().enumerate().collect();
         if updated.is_empty() {
@@ -125,7 +125,7 @@ impl Trainer<'_> {
         let buckets: Vec<Vec<_>> = buckets(&sizes).into_iter().map(members).collect();
         let purposes = buckets.iter().flatten();
         let purposes = purposes.map(|(_, (param, _))| rng::hash64("mask_update", &param.name));
-        let keys = Key::new(evidence.seed).fold_each(&purposes.collect::<Vec<_>>());
+        let keys = Key::new(update_inputs.seed).fold_each(&purposes.collect::<Vec<_>>());
         let seeds = keys.fold_step(state.get(state::GLOBAL_STEP)).seeds();
         let mut from = 0;
         for bucket in buckets {
@@ -135,7 +135,7 @@ impl Trainer<'_> {
             let layers = bucket.iter().enumerate().map(|(row, &(i, (param, mask)))| {
                 let layer = self.layer(state, param, mask);
                 let key = Key::new(seeds.slice(&[row, 0], &[row + 1, 2]).reshape(&[2]));
-                let inputs = self.inputs(g, state, evidence, i, (param, &layer), key);
+                let inputs = self.inputs(g, state, update_inputs, i, (param, &layer), key);
                 (layer, inputs)
             });
             let layers: Vec<_> = layers.collect();
@@ -169,12 +169,12 @@ impl Trainer<'_> {
         }
     }
 
-    /// What the update of the `i`th updated layer looks at.
+    /// Inputs of the update of the `i`th updated layer.
     fn inputs<'g>(
         &self,
         g: &'g Graph,
         state: &State<'g>,
-        evidence: &Evidence<'g>,
+        update_inputs: &UpdateInputs<'g>,
         i: usize,
         (param, layer): (&Param, &Layer<'g>),
         key: Key<'g>,
@@ -183,7 +183,7 @@ impl Trainer<'_> {
         let average = state::average(plan, param).map(|name| state.get(&name));
         let gradient = match method.grow {
             GrowScore::Momentum => None,
-            _ => average.or(evidence.gradients.get(i).copied()),
+            _ => average.or(update_inputs.gradients.get(i).copied()),
         };
         let gradient = gradient.unwrap_or_else(|| layer.weights.zeros_like());
         let decay = if param.decayed {
@@ -195,8 +195,8 @@ impl Trainer<'_> {
         let keep = || match method.keep {
             KeepCount::Connections | KeepCount::TotalBudget => None,
             KeepCount::Budget => plan.budget(param).map(|b| g.scalar(b.nonzeros as i32)),
-            KeepCount::Gradual => evidence.densities.get(i).map(|&density| {
-                // `Gradual::kept`, which the host uses.
+            KeepCount::Gradual => update_inputs.densities.get(i).map(|&density| {
+                // As in `GradualPruning::kept`.
                 let kept = (elements * density).round_nearest_even().convert(DType::S32);
                 kept.max(1.0).min(param.elements() as f64)
             }),
@@ -207,7 +207,7 @@ impl Trainer<'_> {
                 DropScore::Saliency => Some(gradient + layer.weights * decay),
                 _ => average,
             },
-            drop_fraction: evidence.drop_fraction,
+            drop_fraction: update_inputs.drop_fraction,
             keep: keep(),
             key,
             initial_draw: initial_draw(param, plan.run.method.grow_init, key),
@@ -215,11 +215,11 @@ impl Trainer<'_> {
         }
     }
 
-    /// Prunes layers that are ranked together (GraSP).
-    pub(super) fn prune_across_layers<'g>(&self, state: &mut State<'g>, evidence: &Evidence<'g>) {
-        let g = evidence.seed.graph();
+    /// Prunes by a ranking across layers (GraSP).
+    pub(super) fn prune_across_layers<'g>(&self, state: &mut State<'g>, update_inputs: &UpdateInputs<'g>) {
+        let g = update_inputs.seed.graph();
         let rule = self.rule();
-        let products = self.hessian_gradients(g, state, evidence);
+        let products = self.hessian_gradients(g, state, update_inputs);
         let scores = self
             .updated_params()
             .zip(products)
@@ -228,9 +228,9 @@ impl Trainer<'_> {
                 let inputs = Inputs {
                     gradient: product,
                     score: Some(product),
-                    drop_fraction: evidence.drop_fraction,
+                    drop_fraction: update_inputs.drop_fraction,
                     keep: None,
-                    key: Key::new(evidence.seed),
+                    key: Key::new(update_inputs.seed),
                     initial_draw: None,
                     valid: None,
                 };
@@ -247,21 +247,26 @@ impl Trainer<'_> {
 
     /// Products of the Hessian of the batch's cross entropy, at the run's temperature, with its gradient, for the masked
     /// kernels of updated layers (GraSP, algorithm 2). Both are taken over all masked kernels.
-    fn hessian_gradients<'g>(&self, g: &'g Graph, state: &State<'g>, evidence: &Evidence<'g>) -> Vec<Tensor<'g>> {
+    fn hessian_gradients<'g>(
+        &self,
+        g: &'g Graph,
+        state: &State<'g>,
+        update_inputs: &UpdateInputs<'g>,
+    ) -> Vec<Tensor<'g>> {
         let params = &self.plan.params;
-        let &[images, labels] = &evidence.batch[..] else {
+        let &[images, labels] = &update_inputs.batch[..] else {
             return vec![];
         };
         let kernels: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
-        // At step 0 alone, which is also the first iteration's number.
+        // The update is at step 0, so the step is the iteration.
         let step = state.get(state::GLOBAL_STEP);
-        let key = draw_key(evidence.seed, "dropout", step, evidence.replica);
+        let key = draw_key(update_inputs.seed, "dropout", step, update_inputs.replica);
         let net = self.net(g, state, &kernels, key);
         let logits = self.model.apply(&net, images) / self.plan.run.method.temperature;
         let loss = layers::cross_entropy(logits, labels, self.plan.run.train.label_smoothing).reduce_mean(&[0]);
         let masked = params.iter().zip(&kernels).filter(|(p, _)| p.mask.is_some());
         let masked: Vec<Tensor<'g>> = masked.map(|(_, &kernel)| kernel).collect();
-        // The Hessian of the mean over replicas times its gradient is the mean of each replica's Hessian times that.
+        // The product for the mean over replicas is the mean of each replica's Hessian times the gradient of the mean.
         let own = grad(self.part_of_mean(loss), &masked);
         let mean = self.sums(g, own.clone());
         let product = |(mean, own): (Tensor<'g>, Tensor<'g>)| (mean.stop_gradient() * own).reduce_sum_all();
@@ -274,7 +279,7 @@ impl Trainer<'_> {
     }
 }
 
-/// A fresh sample of the layer's initialiser, where new connections start from one.
+/// A fresh sample of the layer's initialiser, if new connections start from one.
 fn initial_draw<'g>(param: &Param, grow_init: GrowInit, key: Key<'g>) -> Option<Tensor<'g>> {
     let GrowInit::InitialDist(_) = grow_init else {
         return None;

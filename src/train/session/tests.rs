@@ -1,4 +1,4 @@
-//! What only a run that goes wrong inside can show.
+//! Failures that only a manipulated session can show.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
