@@ -50,9 +50,11 @@ impl Computation {
     pub fn parameter_specs(&self) -> Vec<(String, Shape)> {
         self.parameters
             .iter()
-            .map(|&id| match &self.nodes[id].op {
-                Op::Parameter { name, .. } => (name.clone(), self.nodes[id].shape().clone()),
-                _ => unreachable!("parameters are parameter nodes"),
+            .map(|&id| {
+                let Op::Parameter { name, .. } = &self.nodes[id].op else {
+                    unreachable!("parameters are parameter nodes")
+                };
+                (name.clone(), self.nodes[id].shape().clone())
             })
             .collect()
     }

@@ -122,12 +122,9 @@ impl Split<'_> {
 
     /// Outputs of the first part that are unchanged parameters.
     fn aliases(&self, parts: &[Part]) -> Vec<Alias> {
-        let unchanged = |(output, part): (usize, &Part)| match (&self.whole.nodes[part.value].op, &part.packed_for) {
-            (Op::Parameter { index, .. }, None) => Some(Alias {
-                output,
-                parameter: *index,
-            }),
-            _ => None,
+        let unchanged = |(output, part): (usize, &Part)| {
+            let parameter = self.whole.parameters.iter().position(|&id| id == part.value)?;
+            part.packed_for.is_none().then_some(Alias { output, parameter })
         };
         parts.iter().enumerate().filter_map(unchanged).collect()
     }
