@@ -224,7 +224,7 @@ fn a_masked_network_of_the_original_is_evaluated() {
 }
 
 #[test]
-fn our_own_checkpoint_there_and_back() {
+fn our_checkpoint_survives_a_round_trip() {
     let runs = Runs::new();
     runs.train("run", &["--steps", "25"]);
     let ours = runs.checkpoint_path("run", 25);
@@ -327,13 +327,13 @@ fn our_writer_and_reader_agree_in_every_layout() {
 }
 
 #[test]
-fn what_cannot_be_converted_is_named() {
+fn names_variables_that_cannot_be_converted() {
     let dir = tempfile::tempdir().unwrap();
     let out = within(&dir, "out.safetensors");
-    let said = error(&["convert", &fixture("complex"), &out], 1);
+    let message = error(&["convert", &fixture("complex"), &out], 1);
     assert!(
-        said.contains("tensor 'fourier' is complex64, expected a real number"),
-        "{said}"
+        message.contains("tensor 'fourier' is complex64, expected a real number"),
+        "{message}"
     );
     assert!(!Path::new(&out).exists());
     let listed = json(&["convert", &fixture("complex"), "--list"]);
@@ -342,16 +342,19 @@ fn what_cannot_be_converted_is_named() {
         (&"complex64".into(), &value!(null))
     );
     for name in ["v1", "v1/model.ckpt-5"] {
-        let said = error(&["convert", &fixture(name), &out], 1);
+        let message = error(&["convert", &fixture(name), &out], 1);
         assert!(
-            said.contains("model.ckpt-5: a checkpoint of version 1, expected version 2"),
-            "{said}"
+            message.contains("model.ckpt-5: a checkpoint of version 1, expected version 2"),
+            "{message}"
         );
     }
-    let said = error(&["convert", &fixture("grid"), &out], 1);
-    assert!(said.contains("no file 'checkpoint' there"), "{said}");
-    let said = error(&["convert", &fixture("grid/model"), &out], 1);
-    assert!(said.contains("no file ") && said.contains("grid/model.index"), "{said}");
+    let message = error(&["convert", &fixture("grid"), &out], 1);
+    assert!(message.contains("no file 'checkpoint' there"), "{message}");
+    let message = error(&["convert", &fixture("grid/model"), &out], 1);
+    assert!(
+        message.contains("no file ") && message.contains("grid/model.index"),
+        "{message}"
+    );
 
     let [float8, misnamed] = ["float8", "misnamed"].map(|name| within(&dir, &format!("{name}.safetensors")));
     let header = br#"{"w":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}"#;
@@ -360,12 +363,12 @@ fn what_cannot_be_converted_is_named() {
         [&(header.len() as u64).to_le_bytes()[..], header, &[0, 0]].concat(),
     )
     .unwrap();
-    let said = error(&["convert", "--to-tf", &float8, &out], 1);
-    assert!(said.contains("tensor 'w' has type F8_E4M3"), "{said}");
+    let message = error(&["convert", "--to-tf", &float8, &out], 1);
+    assert!(message.contains("tensor 'w' has type F8_E4M3"), "{message}");
     let empty = [(String::new(), Literal::scalar(1f32))];
     save(misnamed.as_ref(), &empty.into(), &Metadata::new("", 0, "")).unwrap();
-    let said = error(&["convert", "--to-tf", &misnamed, &out], 1);
-    assert!(said.contains("array '': name taken or reserved"), "{said}");
+    let message = error(&["convert", "--to-tf", &misnamed, &out], 1);
+    assert!(message.contains("array '': name taken or reserved"), "{message}");
 }
 
 #[test]
@@ -376,39 +379,39 @@ fn a_run_folder_stands_for_its_newest_checkpoint_and_a_missing_folder_is_named()
     let [run, prefix, nowhere] = [&run, &prefix, &nowhere].map(|path| path.to_str().unwrap());
     let report = json(&["convert", run, "--to-tf", prefix]);
     assert!(report["input"].as_str().unwrap().ends_with("run/ckpt-25.safetensors"));
-    let said = error(&["convert", run, "--to-tf", nowhere], 1);
+    let message = error(&["convert", run, "--to-tf", nowhere], 1);
     assert!(
-        said.contains("/gone: make it first") && !said.contains("/.model.ckpt"),
-        "{said}"
+        message.contains("/gone: make it first") && !message.contains("/.model.ckpt"),
+        "{message}"
     );
     fs::create_dir(runs.path("empty")).unwrap();
-    let said = error(
+    let message = error(
         &["convert", runs.path("empty").to_str().unwrap(), "--to-tf", nowhere],
         1,
     );
-    assert!(said.contains("no checkpoint there"), "{said}");
+    assert!(message.contains("no checkpoint there"), "{message}");
 }
 
 #[test]
-fn wrong_usage_is_told_apart() {
+fn distinguishes_wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().to_str().unwrap();
     fs::copy(fixture("complex/model.ckpt.index"), dir.path().join("m.index")).unwrap();
-    let said = error(
+    let message = error(
         &["convert", &fixture("mnist"), &fixture("mnist/model.ckpt-32000.index")],
         2,
     );
-    assert!(said.contains("is a file of the checkpoint itself"), "{said}");
-    let said = error(&["convert", "--to-tf", &within(&dir, "x.safetensors"), folder], 2);
-    assert!(said.contains("is a folder, expected a prefix"), "{said}");
+    assert!(message.contains("is a file of the checkpoint itself"), "{message}");
+    let message = error(&["convert", "--to-tf", &within(&dir, "x.safetensors"), folder], 2);
+    assert!(message.contains("is a folder, expected a prefix"), "{message}");
     error(&["convert", &fixture("mnist")], 2);
     let there = within(&dir, "m");
     let ours = within(&dir, "there.safetensors");
     fs::write(&ours, "kept").unwrap();
     let bundle = fixture("mnist");
     for arguments in [&["convert", &bundle, &ours][..], &["convert", "--to-tf", &ours, &there]] {
-        let said = error(arguments, 2);
-        assert!(said.contains("exists: give --overwrite to replace it"), "{said}");
+        let message = error(arguments, 2);
+        assert!(message.contains("exists: give --overwrite to replace it"), "{message}");
     }
     assert_eq!(fs::read(&ours).unwrap(), b"kept");
     error(&["convert", &fixture("mnist"), "--list", "--to-tf"], 2);

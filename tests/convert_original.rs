@@ -96,7 +96,7 @@ fn every_variable_of_the_original_is_written() {
 }
 
 #[test]
-fn each_method_has_the_variables_that_the_original_has_for_it() {
+fn each_method_has_the_variables_of_the_original() {
     let dir = tempfile::tempdir().unwrap();
     let average =
         |layer: &str| format!("gradients_1/{layer}/MatMul_grad/tuple/control_dependency_1/ExponentialMovingAverage");
@@ -125,7 +125,7 @@ fn each_method_has_the_variables_that_the_original_has_for_it() {
 
 /// The original builds ImageNet's networks with masks of ones for its baseline, those for MNIST and CIFAR-10 without masks.
 #[test]
-fn a_dense_network_gets_the_masks_that_the_original_gives_it() {
+fn a_dense_network_gets_the_masks_of_the_original() {
     let dir = tempfile::tempdir().unwrap();
     let (found, bundle) = converted(dir.path(), "mobilenet-v1-dense", &[]);
     let mut want = original("mobilenet_v1", "");

@@ -77,7 +77,7 @@ fn resnet50_costs_what_the_readme_says() {
     );
 }
 
-/// 3.2e18 operations for a dense run of the recipe, whatever the sparse run beside it.
+/// 3.2e18 operations for a dense run of the recipe, independent of the sparse run.
 #[test]
 fn a_dense_run_costs_what_the_readme_says() {
     for preset in ["resnet50-dense", "resnet50-rigl-erk-0.8"] {
@@ -91,7 +91,7 @@ fn a_dense_run_costs_what_the_readme_says() {
 
 /// Training costs of the methods, relative to the dense run (reference 5.5), by their own formula.
 #[test]
-fn methods_spend_by_their_formulas() {
+fn costs_of_methods_follow_their_formulas() {
     let costs = |method: &str, settings: &[&str]| {
         let flags = [
             "cost",
@@ -173,7 +173,7 @@ fn layers_add_up_in_every_form() {
 
 /// A dense program executes what the plain convention counts, and little more.
 #[test]
-fn the_compiler_counts_alike() {
+fn the_compiler_counts_the_same() {
     let cost = json(&["cost", "--method", "dense", "--compiled"]);
     let plain = number(&cost, "/total/inference_flops/plain/dense");
     let compiled = number(&cost, "/compiled/0/flops_per_example");
@@ -185,7 +185,7 @@ fn the_compiler_counts_alike() {
 }
 
 #[test]
-fn every_published_row_is_there_and_marked() {
+fn lists_and_marks_every_published_row() {
     let paper = json(&["cost", "--paper"]);
     let rows = paper["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 109);
@@ -210,8 +210,8 @@ fn every_published_row_is_there_and_marked() {
 }
 
 #[test]
-fn wrong_requests_are_told() {
-    for (args, said) in [
+fn rejects_wrong_requests() {
+    for (args, expected) in [
         (&["cost", "--json", "--csv"][..], "one form at a time"),
         (&["cost", "--model", "resnet-51"], "resnet50"),
         (&["cost", "--model", "resnet50", "--set", "model.width=100"], "width"),
@@ -241,13 +241,13 @@ fn wrong_requests_are_told() {
             "ResNet-50",
         ),
     ] {
-        assert!(error(args, 2).contains(said), "{args:?}: {}", error(args, 2));
+        assert!(error(args, 2).contains(expected), "{args:?}: {}", error(args, 2));
     }
 }
 
 /// Outputs of the MobileNet notebook (reference 5.3, 5.4): operations in millions, size in megabytes.
 #[test]
-fn counts_mobilenet_as_the_notebook() {
+fn counts_mobilenet_as_the_notebook_does() {
     const FIRST_DENSE: &[&str] = &["--first-layer-sparsity", "0"];
     const DEPTHWISE_DENSE: &[&str] = &["--depthwise-sparsity", "0"];
     const BOTH_DENSE: &[&str] = &["--first-layer-sparsity", "0", "--depthwise-sparsity", "0"];

@@ -5,8 +5,9 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use common::folder::Folder;
 use common::{error, json, rigl_xla};
 use rigl_xla::data::folder;
 use rigl_xla::data::sets;
@@ -33,21 +34,7 @@ fn write(path: &Path, compression: Compression, labels: &[i64]) {
     .unwrap();
 }
 
-struct Folder(tempfile::TempDir);
-
 impl Folder {
-    fn new() -> Self {
-        Folder(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
     /// `data dump` of a split of the data in `name`.
     fn dump(&self, name: &str, split: &str) -> Vec<String> {
         let (data, output) = (self.text(name), self.text("dump.safetensors"));
@@ -290,7 +277,7 @@ fn incomplete_cifar_is_an_error_or_noted() {
 }
 
 #[test]
-fn files_of_other_programs_are_named_with_what_to_do() {
+fn names_files_of_other_programs_with_advice() {
     let folder = Folder::new();
     let ubyte = |name: &str| name.replace("t10k", "test");
     for (file, bytes) in mnist_files() {
@@ -337,7 +324,7 @@ fn files_of_other_programs_are_named_with_what_to_do() {
 }
 
 #[test]
-fn unknown_data_is_told_with_both_readings_before_the_run() {
+fn reports_unknown_data_as_name_or_folder_before_the_run() {
     let folder = Folder::new();
     let out = folder.text("run");
     let missing = folder.text("nosuch");

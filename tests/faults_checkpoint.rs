@@ -42,7 +42,7 @@ fn file_with(header: &str, data_bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_truncation_is_an_error_that_names_the_file() {
+fn names_a_truncated_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.safetensors");
     checkpoint::save(&path, &state(1.0), &metadata(3)).unwrap();
@@ -64,7 +64,7 @@ fn every_truncation_is_an_error_that_names_the_file() {
 }
 
 #[test]
-fn no_garbled_byte_panics() {
+fn garbled_bytes_do_not_panic() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.safetensors");
     checkpoint::save(&path, &state(1.0), &metadata(3)).unwrap();
@@ -81,7 +81,7 @@ fn no_garbled_byte_panics() {
 }
 
 #[test]
-fn claims_beyond_the_file_are_refused_without_taking_memory() {
+fn rejects_sizes_beyond_the_file_without_allocating() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.safetensors");
     let entry = |dtype: &str, shape: &str, end: u64| {
@@ -118,7 +118,7 @@ fn claims_beyond_the_file_are_refused_without_taking_memory() {
 }
 
 #[test]
-fn newer_formats_and_foreign_files() {
+fn rejects_newer_formats_and_foreign_files() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.safetensors");
     let newer = r#"{"__metadata__":{"rigl-xla":"{\"format\":2,\"other\":[]}"}}"#;
@@ -133,7 +133,7 @@ fn newer_formats_and_foreign_files() {
 }
 
 #[test]
-fn another_model_and_missing_arrays_are_told_together() {
+fn reports_model_and_missing_arrays_together() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.safetensors");
     checkpoint::save(&path, &state(1.0), &metadata(3)).unwrap();
@@ -239,9 +239,12 @@ fn a_full_disk_while_saving_leaves_the_previous_checkpoint_good() {
         .env(CHILD, &path)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success(), "{said}");
-    assert!(said.contains("ckpt.safetensors: not saved: File too large"), "{said}");
+    let message = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{message}");
+    assert!(
+        message.contains("ckpt.safetensors: not saved: File too large"),
+        "{message}"
+    );
     assert_eq!(names(dir.path()), ["ckpt.safetensors"], "the temporary file is gone");
     let kept = checkpoint::load(&path).unwrap();
     assert_eq!((kept.tensors, kept.metadata), (state(1.0), Some(metadata(1))));
@@ -251,7 +254,7 @@ fn a_full_disk_while_saving_leaves_the_previous_checkpoint_good() {
 }
 
 #[test]
-fn a_folder_that_is_gone_is_named() {
+fn names_a_missing_folder() {
     let error = checkpoint::save(Path::new("no/such/c.safetensors"), &state(0.0), &metadata(0)).unwrap_err();
     assert!(
         error.to_string().starts_with("no/such/c.safetensors: not saved: "),
@@ -263,7 +266,7 @@ fn a_folder_that_is_gone_is_named() {
 
 #[cfg(unix)]
 #[test]
-fn links_are_followed_and_what_is_no_file_is_refused() {
+fn follows_links_and_rejects_special_files() {
     let dir = tempfile::tempdir().unwrap();
     let [file, link, folder] = ["file", "link", "folder"].map(|name| dir.path().join(name));
     std::os::unix::fs::symlink(&file, &link).unwrap();
@@ -274,10 +277,10 @@ fn links_are_followed_and_what_is_no_file_is_refused() {
 
     fs::create_dir(&folder).unwrap();
     for path in [folder.as_path(), Path::new("/dev/null")] {
-        let said = checkpoint::save(path, &state(1.0), &metadata(1))
+        let message = checkpoint::save(path, &state(1.0), &metadata(1))
             .unwrap_err()
             .to_string();
-        assert!(said.contains("it exists and is not a regular file"), "{said}");
+        assert!(message.contains("it exists and is not a regular file"), "{message}");
         assert!(!path.is_file());
     }
 }

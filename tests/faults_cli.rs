@@ -1,4 +1,4 @@
-//! Bad flags and configurations: exit code 2, and a message with the flag or file, what it said and what it may say.
+//! Bad flags and configurations: exit code 2, and a message with the flag or file, its value and the accepted values.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use common::{error, json};
 
 #[test]
-fn unknown_names_come_with_the_nearest() {
+fn suggests_the_nearest_name() {
     for (args, near) in [
         (
             &["plan", "mnist-rigle"][..],
@@ -39,18 +39,18 @@ fn unknown_names_come_with_the_nearest() {
         (&["dump-hlo", "--optimiser", "x"], "--optimized"),
         (&["trian"], "'train'"),
     ] {
-        let said = error(args, 2);
-        assert!(said.contains(near), "{args:?}: {said}");
+        let message = error(args, 2);
+        assert!(message.contains(near), "{args:?}: {message}");
     }
 }
 
 #[test]
 fn numbers_out_of_range_name_flag_value_and_range() {
     for sparsity in ["1", "1.5", "-0.1", "nan"] {
-        let said = error(&["plan", "--sparsity", sparsity], 2);
+        let message = error(&["plan", "--sparsity", sparsity], 2);
         assert!(
-            said.contains("--sparsity: sparsity.target is ") && said.contains("[0, 1)"),
-            "{said}"
+            message.contains("--sparsity: sparsity.target is ") && message.contains("[0, 1)"),
+            "{message}"
         );
     }
     for (setting, expected) in [
@@ -75,14 +75,17 @@ fn numbers_out_of_range_name_flag_value_and_range() {
         ("sparsity.layers.layer2={ scale = 2 }", "sparsity.layers.layer2 is 1.96"),
         ("sparsity.power_scale=inf", "inf"),
     ] {
-        let said = error(&["plan", "--set", setting], 2);
+        let message = error(&["plan", "--set", setting], 2);
         let flag = format!("error: --set {}: ", setting.split_once('=').unwrap().0);
-        assert!(said.starts_with(&flag) && said.contains(expected), "{setting}: {said}");
+        assert!(
+            message.starts_with(&flag) && message.contains(expected),
+            "{setting}: {message}"
+        );
     }
 }
 
 #[test]
-fn values_of_the_wrong_kind_are_refused() {
+fn rejects_values_of_the_wrong_type() {
     for args in [
         ["plan", "--sparsity", "lots"],
         ["plan", "--seed", "1.5"],
@@ -152,7 +155,7 @@ fn rejects_settings_given_twice() {
 }
 
 #[test]
-fn layers_that_do_not_exist_or_cannot_be_planned_are_refused() {
+fn rejects_unknown_and_impossible_layers() {
     let message = error(&["plan", "--custom", "nolayer=0.5"], 2);
     assert!(
         message.contains("`nolayer`") && message.contains("layer1, layer2, layer3"),
@@ -174,22 +177,22 @@ fn layers_that_do_not_exist_or_cannot_be_planned_are_refused() {
 }
 
 #[test]
-fn contradictions_are_refused() {
-    let said = error(&["plan", "mnist-rigl", "--method", "dense"], 2);
+fn rejects_contradictions() {
+    let message = error(&["plan", "mnist-rigl", "--method", "dense"], 2);
     assert!(
-        said.contains("sparsity.target is 0.98, expected 0, as method dense keeps every weight"),
-        "{said}"
+        message.contains("sparsity.target is 0.98, expected 0, as method dense keeps every weight"),
+        "{message}"
     );
-    let said = error(&["plan", "--method", "set", "--set", "method.grow_init=grad_sign"], 2);
+    let message = error(&["plan", "--method", "set", "--set", "method.grow_init=grad_sign"], 2);
     assert!(
-        said.contains("method.grow_init") && said.contains("method `set`"),
-        "{said}"
+        message.contains("method.grow_init") && message.contains("method `set`"),
+        "{message}"
     );
     error(&["train", "--resume", "--overwrite"], 2);
 }
 
 #[test]
-fn files_are_named_with_the_fault_in_them() {
+fn names_the_file_and_its_fault() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("run.toml");
     let path = file.to_str().unwrap();
@@ -206,10 +209,10 @@ fn files_are_named_with_the_fault_in_them() {
         ("[sparsity.layers]\nlayer9 = 0.5\n", "`layer9`"),
     ] {
         std::fs::write(&file, text).unwrap();
-        let said = error(&["plan", "--config", path], 2);
+        let message = error(&["plan", "--config", path], 2);
         assert!(
-            said.starts_with(&format!("error: {path}: ")) && said.contains(expected),
-            "{text}: {said}"
+            message.starts_with(&format!("error: {path}: ")) && message.contains(expected),
+            "{text}: {message}"
         );
     }
     std::fs::write(&file, [0xff, 0xfe]).unwrap();

@@ -22,7 +22,7 @@ fn copy(dir: &tempfile::TempDir) -> PathBuf {
     dir.path().join("model.ckpt")
 }
 
-/// Converts everything; the error as it is told.
+/// Converts everything; returns the error text.
 fn convert(prefix: &Path) -> Result<(), String> {
     let bundle = Bundle::open(prefix).map_err(|e| e.to_string())?;
     let all: Vec<_> = bundle.variables().iter().collect();
@@ -30,7 +30,7 @@ fn convert(prefix: &Path) -> Result<(), String> {
 }
 
 #[test]
-fn no_damaged_byte_of_a_checkpoint_goes_unnoticed() {
+fn detects_every_damaged_byte() {
     let dir = tempfile::tempdir().unwrap();
     let prefix = copy(&dir);
     convert(&prefix).unwrap();
@@ -43,35 +43,35 @@ fn no_damaged_byte_of_a_checkpoint_goes_unnoticed() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << (at % 8);
             fs::write(&path, bytes).unwrap();
-            let said = convert(&prefix).unwrap_err();
+            let message = convert(&prefix).unwrap_err();
             assert!(
-                said.contains(": damaged") && said.contains("model.ckpt"),
-                "{name} {at}: {said}"
+                message.contains(": damaged") && message.contains("model.ckpt"),
+                "{name} {at}: {message}"
             );
         }
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
-            let said = convert(&prefix).unwrap_err();
+            let message = convert(&prefix).unwrap_err();
             assert!(
-                said.contains(": damaged") && said.contains(name),
-                "{name} of {length}: {said}"
+                message.contains(": damaged") && message.contains(name),
+                "{name} of {length}: {message}"
             );
         }
         fs::write(&path, whole).unwrap();
     }
     assert_eq!(fs::read(dir.path().join("out.safetensors")).unwrap(), good);
     fs::remove_file(dir.path().join(&shards[1])).unwrap();
-    let said = convert(&prefix).unwrap_err();
+    let message = convert(&prefix).unwrap_err();
     assert!(
-        said.contains(&format!("{}: missing, of 2 shards: variable 'grid'", shards[1])),
-        "{said}"
+        message.contains(&format!("{}: missing, of 2 shards: variable 'grid'", shards[1])),
+        "{message}"
     );
 }
 
 /// Runs itself again with memory for little more than the program: beyond it, an allocation ends the process.
 #[test]
 #[cfg(target_os = "linux")]
-fn thousands_of_mutants_are_refused_or_read_in_little_memory() {
+fn rejects_or_reads_mutants_in_little_memory() {
     const CHILD: &str = "FAULTS_CONVERT_CHILD";
     const INPUTS: u64 = 4000;
     if env::var_os(CHILD).is_some() {
@@ -96,19 +96,19 @@ fn thousands_of_mutants_are_refused_or_read_in_little_memory() {
         .env(CHILD, "1")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&child.stdout);
+    let message = String::from_utf8_lossy(&child.stdout);
     let failed = String::from_utf8_lossy(&child.stderr);
-    assert!(child.status.success(), "{said}{failed}");
+    assert!(child.status.success(), "{message}{failed}");
     // Checksums catch nearly everything; past them, mutants of every kind reach what lies behind.
     let refused = |kind: Kind| {
-        let line = said
+        let line = message
             .lines()
             .find_map(|line| line.split_once(&format!("child: {kind:?} ")));
         line.unwrap().1.parse::<u64>().unwrap()
     };
-    assert!(refused(Kind::Bytes) > INPUTS * 9 / 10, "{said}");
+    assert!(refused(Kind::Bytes) > INPUTS * 9 / 10, "{message}");
     for kind in [Kind::Sealed, Kind::Entries, Kind::Header, Kind::Bitmask, Kind::State] {
-        assert!((INPUTS / 10..INPUTS * 99 / 100).contains(&refused(kind)), "{said}");
+        assert!((INPUTS / 10..INPUTS * 99 / 100).contains(&refused(kind)), "{message}");
     }
 }
 
@@ -149,7 +149,7 @@ fn index(entries: &[(&[u8], Vec<u8>)]) -> Vec<u8> {
 }
 
 #[test]
-fn entries_that_cannot_be_are_refused_before_memory_is_taken() {
+fn rejects_impossible_entries_before_allocating() {
     let parse = |bytes: &[u8]| Index::parse("m.index".as_ref(), bytes);
     let good = [(&b"w"[..], entry(&[2, 3], 0, 24))];
     assert_eq!(parse(&index(&good)).unwrap().variables()[0].dims, [2, 3]);
@@ -200,10 +200,10 @@ fn entries_that_cannot_be_are_refused_before_memory_is_taken() {
             "or listed twice",
         ),
     ] {
-        let said = parse(&index(&entries)).unwrap_err().to_string();
+        let message = parse(&index(&entries)).unwrap_err().to_string();
         assert!(
-            said.contains("m.index: damaged") && said.contains(expected),
-            "{expected}: {said}"
+            message.contains("m.index: damaged") && message.contains(expected),
+            "{expected}: {message}"
         );
     }
     let with_header = |fields: &[Vec<u8>]| table::write([(&b""[..], &fields.concat()[..])], Layout::default());
@@ -223,25 +223,25 @@ fn entries_that_cannot_be_are_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn claims_beyond_the_shards_are_refused() {
+fn rejects_sizes_beyond_the_shards() {
     let dir = tempfile::tempdir().unwrap();
     let prefix = dir.path().join("m");
     fs::write(dir.path().join("m.data-00000-of-00001"), [0; 24]).unwrap();
-    let said = |entries: &[(&[u8], Vec<u8>)]| {
+    let error_of = |entries: &[(&[u8], Vec<u8>)]| {
         fs::write(dir.path().join("m.index"), index(entries)).unwrap();
         Bundle::open(&prefix).unwrap_err().to_string()
     };
-    let beyond = said(&[(b"w", entry(&[1 << 40], 0, 1 << 42))]);
+    let beyond = error_of(&[(b"w", entry(&[1 << 40], 0, 1 << 42))]);
     assert!(
         beyond.contains("damaged: 24 bytes, expected at least 4398046511104"),
         "{beyond}"
     );
-    let beyond = said(&[(b"w", entry(&[6], i64::MAX, 24))]);
+    let beyond = error_of(&[(b"w", entry(&[6], i64::MAX, 24))]);
     assert!(
         beyond.contains("damaged: 24 bytes, expected at least 9223372036854775831"),
         "{beyond}"
     );
-    let shared = said(&[(b"v", entry(&[6], 0, 24)), (b"w", entry(&[6], 0, 24))]);
+    let shared = error_of(&[(b"v", entry(&[6], 0, 24)), (b"w", entry(&[6], 0, 24))]);
     assert!(shared.contains("variables of 48 bytes in shards of 24"), "{shared}");
     fs::write(dir.path().join("m.index"), vec![0; (1 << 24) + 1]).unwrap();
     let huge = Bundle::open(&prefix).unwrap_err().to_string();
@@ -262,10 +262,10 @@ fn a_boolean_is_zero_or_one() {
         out.write_all(&[0, 1, 2])
     })
     .unwrap();
-    let said = convert(&prefix).unwrap_err();
+    let message = convert(&prefix).unwrap_err();
     assert!(
-        said.contains("variable 'mask' holds a boolean of value 2, expected 0 or 1"),
-        "{said}"
+        message.contains("variable 'mask' holds a boolean of value 2, expected 0 or 1"),
+        "{message}"
     );
     assert!(!dir.path().join("out.safetensors").exists());
 }

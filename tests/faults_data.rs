@@ -35,7 +35,7 @@ impl Folder {
     }
 
     /// Loads, and gives the error's message less the folder.
-    fn complaint(&self) -> String {
+    fn error_text(&self) -> String {
         let message = mnist::load(self.0.path(), Split::Train).unwrap_err().to_string();
         message.replace(&format!("{}/", self.0.path().display()), "")
     }
@@ -53,7 +53,7 @@ fn the_undamaged_folder_loads() {
 }
 
 #[test]
-fn each_fault_names_file_found_and_expected() {
+fn faults_name_file_found_and_expected() {
     type Edit = fn(&mut Vec<u8>);
     let cases: [(&str, Edit, &str); 11] = [
         (
@@ -103,20 +103,20 @@ fn each_fault_names_file_found_and_expected() {
     for (name, edit, expected) in cases {
         let folder = Folder::new();
         folder.edit(name, edit);
-        assert_eq!(folder.complaint(), format!("{name}: {expected}"));
+        assert_eq!(folder.error_text(), format!("{name}: {expected}"));
         // Gzipped, the same fault has the same message.
         folder.edit(name, |bytes| *bytes = gzip(bytes));
-        assert_eq!(folder.complaint(), format!("{name}: {expected}"));
+        assert_eq!(folder.error_text(), format!("{name}: {expected}"));
     }
 }
 
 #[test]
-fn an_empty_set_is_no_set() {
+fn rejects_an_empty_set() {
     let folder = Folder::new();
     idx::write(&folder.path(IMAGES), &hlo::Literal::new::<u8>(&[0, 28, 28], &[])).unwrap();
     assert!(
         folder
-            .complaint()
+            .error_text()
             .contains("images of [0, 28, 28], expected at least one")
     );
 }
@@ -126,13 +126,13 @@ fn counts_must_agree() {
     let folder = Folder::new();
     idx::write(&folder.path(LABELS), &hlo::Literal::new(&[2], &[1u8, 2])).unwrap();
     assert_eq!(
-        folder.complaint(),
+        folder.error_text(),
         format!("{IMAGES} has 3 images, but {LABELS} has 2 labels; expected as many")
     );
 }
 
 #[test]
-fn no_memory_is_taken_for_what_is_not_there() {
+fn does_not_allocate_for_absent_data() {
     // Dimensions of 2^32-1: beyond 64 bits in all, and a claim of 16 EiB that fits into 64 bits.
     for dims in [[u32::MAX; 3], [u32::MAX, u32::MAX, 1]] {
         let header: Vec<_> = [0, 0, 8, 3]
@@ -155,25 +155,25 @@ fn no_memory_is_taken_for_what_is_not_there() {
 }
 
 #[test]
-fn damaged_gzip_is_told() {
+fn rejects_corrupt_gzip() {
     let whole = gzip(&fs::read(Folder::new().path(IMAGES)).unwrap());
     for cut in 2..whole.len() {
         let folder = Folder::new();
         folder.edit(IMAGES, |file| *file = whole[..cut].to_vec());
-        assert!(folder.complaint().starts_with(IMAGES), "cut at {cut}");
+        assert!(folder.error_text().starts_with(IMAGES), "cut at {cut}");
     }
     let folder = Folder::new();
     let sum = whole.len() - 8;
     folder.edit(IMAGES, |file| *file = whole.clone());
     folder.edit(IMAGES, |file| file[sum] ^= 1);
-    assert!(folder.complaint().contains("corrupt"), "{}", folder.complaint());
+    assert!(folder.error_text().contains("corrupt"), "{}", folder.error_text());
 }
 
 #[test]
-fn absent_files_and_folders_are_named_with_what_was_looked_for() {
+fn names_absent_files_and_the_expected_ones() {
     let folder = Folder::new();
     fs::remove_file(folder.path(LABELS)).unwrap();
-    let message = folder.complaint();
+    let message = folder.error_text();
     assert!(message.ends_with(&format!(
         "found none of {LABELS}, {LABELS}.gz, train-labels.idx1-ubyte, train-labels.idx1-ubyte.gz"
     )));

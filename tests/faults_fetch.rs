@@ -74,7 +74,7 @@ fn cpu() -> &'static Package {
     Package::named("xla-cpu-pjrt").unwrap()
 }
 
-fn said(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -95,7 +95,7 @@ fn left(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn nothing_of_the_working_directory_is_run_or_read() {
+fn ignores_the_working_directory() {
     let machine = Machine::new();
     let marker = machine.path("marker");
     let python = format!("open({:?}, 'a').write(__file__)\n", marker.to_str().unwrap());
@@ -131,13 +131,16 @@ fn nothing_of_the_working_directory_is_run_or_read() {
         command
             .env("PYTHONPATH", ".:")
             .env("npm_config_registry", "http://127.0.0.1:9/");
-        let told = said(&command.output().unwrap());
+        let message = stderr(&command.output().unwrap());
         assert!(
             !marker.exists(),
-            "{args:?} ran {}: {told}",
+            "{args:?} ran {}: {message}",
             fs::read_to_string(&marker).unwrap()
         );
-        assert!(!told.contains("not a loadable shared library"), "{args:?}: {told}");
+        assert!(
+            !message.contains("not a loadable shared library"),
+            "{args:?}: {message}"
+        );
     }
     assert!(
         left(&machine.path("cache")).is_empty(),
@@ -158,13 +161,13 @@ fn flip(path: &Path) {
 }
 
 #[test]
-fn a_damaged_plugin_is_named_not_loaded_and_replaced() {
+fn names_and_replaces_a_damaged_plugin() {
     let machine = Machine::new();
     let path = machine.place(cpu());
     machine.pip("echo 'ERROR: no route' >&2; exit 1");
     let list = |machine: &Machine| {
         let output = machine.command(&["plugin", "list", "--json"]).output().unwrap();
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", stderr(&output));
         String::from_utf8(output.stdout)
             .unwrap()
             .contains(path.to_str().unwrap())
@@ -184,11 +187,11 @@ fn a_damaged_plugin_is_named_not_loaded_and_replaced() {
     ];
     for args in [&["plugin", "doctor"][..], &[&["train"], &synthetic[..]].concat()] {
         let output = machine.command(args).output().unwrap();
-        let told = said(&output);
-        assert_eq!(output.status.code(), Some(1), "{told}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(
-            told.contains("xla_cpu_pjrt.so: damaged: SHA-256 ") && told.contains("no route"),
-            "{told}"
+            message.contains("xla_cpu_pjrt.so: damaged: SHA-256 ") && message.contains("no route"),
+            "{message}"
         );
     }
     assert!(!machine.path("work/runs").exists());
@@ -197,7 +200,7 @@ fn a_damaged_plugin_is_named_not_loaded_and_replaced() {
     let package = real.ancestors().nth(3).unwrap();
     machine.pip(&format!("cp -r {}/. \"$to\"", package.display()));
     let output = machine.command(&["plugin", "fetch"]).output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", stderr(&output));
     assert!(fs::read(&path).unwrap() == fs::read(&real).unwrap());
     flip(&path);
     let output = machine
@@ -205,7 +208,7 @@ fn a_damaged_plugin_is_named_not_loaded_and_replaced() {
         .env("RIGL_XLA_ONEDNN", "off")
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", stderr(&output));
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(
         report.contains("damaged cache") && report.contains("the plugin works"),
@@ -219,7 +222,7 @@ fn a_damaged_plugin_is_named_not_loaded_and_replaced() {
 }
 
 #[test]
-fn fetches_that_are_killed_or_stopped_leave_nothing() {
+fn killed_fetches_leave_no_files() {
     let machine = Machine::new();
     let begun = machine.path("begun");
     let slow = format!(
@@ -244,7 +247,7 @@ fn fetches_that_are_killed_or_stopped_leave_nothing() {
             machine.command(&["plugin", "fetch"]).output().unwrap();
         } else {
             let code = 128 + signal.as_raw();
-            assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+            assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
         }
         assert!(
             left(&machine.path("cache")).is_empty(),

@@ -26,7 +26,7 @@ fn small(out: &Path, more: &[&str]) -> Command {
     command
 }
 
-fn said(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -46,12 +46,12 @@ fn continued(out: &Path, at: usize) -> Vec<u8> {
     let resume = small(out, &["--resume"]).output().unwrap();
     if !resume.status.success() {
         assert!(
-            said(&resume).contains("nothing to resume"),
+            stderr(&resume).contains("nothing to resume"),
             "{at} {before:?}: {}",
-            said(&resume)
+            stderr(&resume)
         );
         let fresh = small(out, &[]).output().unwrap();
-        assert!(fresh.status.success(), "{at} {before:?}: {}", said(&fresh));
+        assert!(fresh.status.success(), "{at} {before:?}: {}", stderr(&fresh));
     }
     let kept = [
         ".lock",
@@ -100,7 +100,7 @@ fn kill_before_each_change(mode: &[&str], before: impl Fn(&Path)) {
             .env("CRASH_AT", at.to_string());
         let output = command.output().unwrap();
         if output.status.signal() != Some(9) {
-            assert!(output.status.success(), "{at}: {}", said(&output));
+            assert!(output.status.success(), "{at}: {}", stderr(&output));
             // Fewer would mean that changes go unseen.
             assert!(at > 15, "{at}");
             return;
@@ -110,17 +110,17 @@ fn kill_before_each_change(mode: &[&str], before: impl Fn(&Path)) {
 }
 
 #[test]
-fn a_new_run_killed_before_any_change_of_its_folder_goes_on() {
+fn continues_a_new_run_killed_before_any_change() {
     kill_before_each_change(&[], |_| {});
 }
 
 #[test]
-fn an_overwriting_run_killed_before_any_change_of_its_folder_goes_on() {
+fn continues_an_overwriting_run_killed_before_any_change() {
     kill_before_each_change(&["--overwrite"], |out| drop(continued(out, 0)));
 }
 
 #[test]
-fn a_folder_that_earlier_versions_left_half_made_is_free() {
+fn reuses_a_half_made_folder_of_earlier_versions() {
     let dir = tempfile::tempdir().unwrap();
     for name in [".lock", "metrics.jsonl"] {
         fs::write(dir.path().join(name), "").unwrap();
@@ -146,7 +146,7 @@ fn a_failed_run_leaves_no_folder() {
             "--out",
         ]);
         let output = command.arg(out).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     };
     fails(&out);
     assert!(names(dir.path()).is_empty(), "{:?}", names(dir.path()));
@@ -158,7 +158,7 @@ fn a_failed_run_leaves_no_folder() {
 }
 
 #[test]
-fn an_out_that_is_no_folder_is_named() {
+fn names_an_out_that_is_not_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let [file, link, to_file] = ["file", "link", "to-file"].map(|name| dir.path().join(name));
     fs::write(&file, "text").unwrap();
@@ -179,7 +179,7 @@ fn an_out_that_is_no_folder_is_named() {
         for mode in [&[][..], &["--resume"], &["--overwrite"]] {
             let output = small(&out, mode).output().unwrap();
             assert_eq!(output.status.code(), Some(1));
-            assert!(said(&output).contains(expected), "{}", said(&output));
+            assert!(stderr(&output).contains(expected), "{}", stderr(&output));
         }
     }
     assert_eq!(fs::read(file).unwrap(), b"text");
@@ -189,7 +189,7 @@ fn an_out_that_is_no_folder_is_named() {
 const LATIN: &[u8] = b"gr\xfc\xdfe";
 
 #[test]
-fn paths_that_are_not_utf_8_work() {
+fn accepts_paths_that_are_not_utf_8() {
     let dir = tempfile::tempdir().unwrap();
     let [out, cache] =
         ["out-", "cache-"].map(|stem| dir.path().join(OsStr::from_bytes(&[stem.as_bytes(), LATIN].concat())));
@@ -212,7 +212,7 @@ fn paths_that_are_not_utf_8_work() {
             .env("RIGL_XLA_CACHE", &cache)
             .env("PIP_NO_INDEX", "1");
         let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", stderr(&output));
     }
     let path: PathBuf = checkpoint::resolve(&out).unwrap();
     checkpoint::load(&path).unwrap();
@@ -221,7 +221,7 @@ fn paths_that_are_not_utf_8_work() {
         .arg(&out)
         .env("RIGL_XLA_CACHE", &cache);
     let output = eval.output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 /// Runs a command as a user with at most so many processes and threads. Root has no such limit, so it becomes another user.
@@ -239,7 +239,7 @@ fn limited(limit: usize, inner: &Command, dir: &Path) -> Output {
 }
 
 #[test]
-fn threads_that_cannot_be_made_are_an_error() {
+fn reports_refused_threads() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -260,7 +260,7 @@ fn threads_that_cannot_be_made_are_an_error() {
             .arg("--out")
             .arg(&out);
         let output = limited(limit, &command, dir.path());
-        let text = said(&output);
+        let text = stderr(&output);
         if output.status.success() {
             continue;
         }

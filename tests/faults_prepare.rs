@@ -6,10 +6,10 @@ mod common;
 use std::fs;
 use std::io::{Read, Seek};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::folder::Folder;
 use common::{error, json, rigl_xla};
 use rigl_xla::data::tfrecord::labelled::Picture;
 use rigl_xla::data::tfrecord::{self, Compression};
@@ -21,26 +21,7 @@ fn picture(name: &str) -> Vec<u8> {
     fs::read(format!("{}/tests/data/pictures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-struct Folder(tempfile::TempDir);
-
 impl Folder {
-    fn new() -> Self {
-        Folder(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) {
-        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        fs::write(self.path(name), bytes).unwrap();
-    }
-
     /// `train` with two pictures in each of three classes.
     fn classes(&self) -> String {
         for class in ["n00", "n01", "n02"] {
@@ -160,7 +141,7 @@ fn rejects_tar_files_cut_anywhere() {
 }
 
 #[test]
-fn empty_classes_keep_their_labels_and_are_named() {
+fn names_empty_classes_and_keeps_their_labels() {
     let folder = Folder::new();
     let train = folder.classes();
     fs::create_dir_all(folder.path("val/n02")).unwrap();
@@ -238,7 +219,7 @@ fn bad_pictures_are_skipped_up_to_a_limit_and_named() {
 }
 
 #[test]
-fn special_files_are_refused_by_type() {
+fn rejects_special_files_by_type() {
     let folder = Folder::new();
     let train = folder.classes();
     let fifo = |name: &str| {
@@ -291,7 +272,7 @@ fn special_files_are_refused_by_type() {
 }
 
 #[test]
-fn long_texts_are_refused() {
+fn rejects_long_texts() {
     let folder = Folder::new();
     let train = folder.classes();
     folder.write("deep.toml", format!("a={}", "[".repeat(500_000)).as_bytes());
@@ -432,7 +413,7 @@ fn rejects_jpegs_with_hundreds_of_scans() {
 }
 
 #[test]
-fn control_characters_of_names_are_escaped() {
+fn escapes_control_characters_of_names() {
     let folder = Folder::new();
     let train = folder.classes();
     folder.write("train/n0\n\u{1b}[31mx\u{202e}/p.jpg", &picture("small.jpg"));

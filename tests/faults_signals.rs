@@ -23,14 +23,14 @@ fn send(child: &Child, signal: Signal) {
 
 fn ended(child: Child, code: i32) -> String {
     let Output { status, stderr, .. } = child.wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&stderr).into_owned();
-    assert_eq!(status.code(), Some(code), "{status}: {told}");
-    told
+    let message = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(code), "{status}: {message}");
+    message
 }
 
 /// As `timeout` of coreutils sends it: to the process, then to its group.
 #[test]
-fn sigterm_that_comes_twice_saves_the_run() {
+fn a_second_sigterm_still_saves_the_run() {
     let runs = Runs::new();
     let path = runs.path("run");
     let mut command = runs.command("run", &["--steps", "1000000"]);
@@ -38,11 +38,11 @@ fn sigterm_that_comes_twice_saves_the_run() {
     let child = start_until(command, || last_iteration(&path) > 10);
     send(&child, Signal::TERM);
     kill_process_group(pid(&child), Signal::TERM).unwrap();
-    let told = ended(child, 143);
+    let message = ended(child, 143);
     let at = *saved(&path).last().unwrap();
     assert!(
-        told.contains(&format!("saved in {}", runs.checkpoint_path("run", at).display())),
-        "{told}"
+        message.contains(&format!("saved in {}", runs.checkpoint_path("run", at).display())),
+        "{message}"
     );
     assert_eq!(last_iteration(&path), at);
     let done = runs.train("run", &["--resume", "--steps", &(at + 5).to_string()]);
@@ -70,16 +70,16 @@ fn a_second_ctrl_c_ends_a_long_launch_at_once() {
     std::thread::sleep(Duration::from_millis(700));
     let started = Instant::now();
     send(&child, Signal::INT);
-    let told = ended(child, 130);
-    assert!(started.elapsed() < Duration::from_secs(5), "{told}");
+    let message = ended(child, 130);
+    assert!(started.elapsed() < Duration::from_secs(5), "{message}");
     assert!(
-        told.contains("stopping: ") && told.ends_with("stopped by a second SIGINT\n"),
-        "{told}"
+        message.contains("stopping: ") && message.ends_with("stopped by a second SIGINT\n"),
+        "{message}"
     );
 }
 
 #[test]
-fn a_signal_in_start_up_leaves_no_folder_or_a_saved_run() {
+fn a_signal_during_start_up_leaves_no_folder_or_a_saved_run() {
     let runs = Runs::new();
     for (i, delay) in [30, 100, 200, 400, 800].into_iter().enumerate() {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
@@ -91,10 +91,10 @@ fn a_signal_in_start_up_leaves_no_folder_or_a_saved_run() {
             let Output { status, stderr, .. } = child.wait_with_output().unwrap();
             // One that comes before the program has begun to run is answered by the system.
             let by_system = std::os::unix::process::ExitStatusExt::signal(&status) == Some(signal.as_raw());
-            let told = String::from_utf8_lossy(&stderr);
-            assert!(status.code() == Some(code) || by_system, "{status}: {told}");
+            let message = String::from_utf8_lossy(&stderr);
+            assert!(status.code() == Some(code) || by_system, "{status}: {message}");
             let path = runs.path(&run);
-            assert!(!path.exists() || !saved(&path).is_empty(), "{delay} ms: {told}");
+            assert!(!path.exists() || !saved(&path).is_empty(), "{delay} ms: {message}");
         }
     }
 }
@@ -106,7 +106,7 @@ fn count(dir: &Path) -> usize {
 }
 
 #[test]
-fn stopped_preparation_of_data_leaves_nothing() {
+fn stopped_preparation_of_data_leaves_no_files() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rigl-xla"));
     command
@@ -116,7 +116,7 @@ fn stopped_preparation_of_data_leaves_nothing() {
     let child = start_until(command, || count(dir.path()) > 1);
     send(&child, Signal::TERM);
     send(&child, Signal::TERM);
-    let told = ended(child, 143);
-    assert!(told.contains("nothing is left behind"), "{told}");
-    assert_eq!(count(dir.path()), 0, "{told}");
+    let message = ended(child, 143);
+    assert!(message.contains("nothing is left behind"), "{message}");
+    assert_eq!(count(dir.path()), 0, "{message}");
 }

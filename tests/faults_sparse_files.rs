@@ -179,7 +179,7 @@ fn rejects_layouts_and_arrays_that_disagree() {
 }
 
 #[test]
-fn no_damaged_byte_of_a_sparse_file_panics() {
+fn damaged_bytes_do_not_panic() {
     let runs = Runs::new();
     let path = runs.path("a.safetensors");
     let (arrays, layout) = good();
@@ -197,7 +197,7 @@ fn no_damaged_byte_of_a_sparse_file_panics() {
 }
 
 #[test]
-fn rejects_masks_that_are_none_and_names_that_are_taken() {
+fn rejects_invalid_masks_and_taken_names() {
     let runs = Runs::new();
     let path = runs.path("a.safetensors");
     let arrays = |mask: Literal, other: &str| -> Arrays {

@@ -125,13 +125,13 @@ fn the_cifar_recipe_learns_clothes() {
     }
 }
 
-/// What is wrong with a folder is told before anything is compiled.
+/// Faults of a folder are reported before anything is compiled.
 #[test]
-fn faults_of_files_are_told() {
+fn reports_faults_of_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     let out = folder.path().join("run");
-    let complaint = || {
+    let message_of = || {
         let args = [
             "train",
             "cifar10-rigl",
@@ -145,11 +145,11 @@ fn faults_of_files_are_told() {
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stderr).unwrap()
     };
-    assert!(complaint().contains("found none of data_batch_1.bin, data_batch_2.bin"));
+    assert!(message_of().contains("found none of data_batch_1.bin, data_batch_2.bin"));
     let good = fs::read(pictures().join("cifar/test_batch.bin")).unwrap();
     let write = |bytes: &[u8]| fs::write(folder.path().join("data_batch_1.bin"), bytes).unwrap();
     write(&good);
-    assert!(complaint().contains("found none of test_batch.bin"));
+    assert!(message_of().contains("found none of test_batch.bin"));
     fs::write(folder.path().join("test_batch.bin"), &good).unwrap();
     let records = "expected at least one record and nothing but whole records of 3073 bytes";
     let mut wrong = good.clone();
@@ -166,13 +166,13 @@ fn faults_of_files_are_told() {
         ),
     ] {
         write(bytes);
-        let said = complaint();
-        assert!(said.contains(&expected), "{said}");
+        let message = message_of();
+        assert!(message.contains(&expected), "{message}");
     }
 }
 
 #[test]
-fn data_sets_that_cannot_be_had_say_so() {
+fn reports_data_sets_that_cannot_be_fetched() {
     let cache = tempfile::tempdir().unwrap();
     let run = |preset: &str, more: &[&str]| {
         let out = cache.path().join("run");
@@ -190,25 +190,25 @@ fn data_sets_that_cannot_be_had_say_so() {
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stderr).unwrap()
     };
-    let said = run("cifar10-rigl", &[]);
+    let message = run("cifar10-rigl", &[]);
     assert!(
-        said.contains("cifar10: no package has it") && said.contains("data/cifar10"),
-        "{said}"
+        message.contains("cifar10: no package has it") && message.contains("data/cifar10"),
+        "{message}"
     );
-    let said = run("resnet50-rigl", &[]);
+    let message = run("resnet50-rigl", &[]);
     assert!(
-        said.contains("imagenet: no package has it") && said.contains("data/imagenet"),
-        "{said}"
+        message.contains("imagenet: no package has it") && message.contains("data/imagenet"),
+        "{message}"
     );
     // MNIST's own images are not made as large as ImageNet's.
     let idx = format!("data.dir={}", pictures().join("idx").display());
-    let said = run(
+    let message = run(
         "resnet50-rigl",
         &["--data", "mnist", "--set", &idx, "--batch-size", "8"],
     );
     assert!(
-        said.contains("images of dimensions [784], expected [224, 224, 3] for resnet50"),
-        "{said}"
+        message.contains("images of dimensions [784], expected [224, 224, 3] for resnet50"),
+        "{message}"
     );
 }
 
@@ -235,10 +235,10 @@ fn a_cosine_over_the_run_fixes_its_length() {
     let cosine = ["--set", "learning_rate.schedule=cosine"];
     assert!(train(&[&cosine[..], &["--steps", "5"]].concat()).status.success());
     let longer = train(&[&cosine[..], &["--steps", "9", "--resume"]].concat());
-    let said = String::from_utf8(longer.stderr).unwrap();
+    let message = String::from_utf8(longer.stderr).unwrap();
     assert!(
-        !longer.status.success() && said.contains("train.iterations (it has 5, asked for 9)"),
-        "{said}"
+        !longer.status.success() && message.contains("train.iterations (it has 5, asked for 9)"),
+        "{message}"
     );
     assert!(
         train(&[&cosine[..], &["--steps", "5", "--resume"]].concat())

@@ -46,7 +46,7 @@ fn lists_the_presets_in_lines_that_fit_after_the_suggestion() {
 }
 
 #[test]
-fn suggests_names_of_which_a_part_was_given() {
+fn suggests_names_that_contain_the_given_part() {
     for (args, expected) in [
         (
             &["plan", "itop"][..],

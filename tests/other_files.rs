@@ -78,7 +78,7 @@ fn commands(checkpoint: &str, out: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn files_of_other_kinds_are_named() {
+fn names_files_of_other_kinds() {
     let dir = tempfile::tempdir().unwrap();
     let [path, out] = ["model.safetensors", "out"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
     for (bytes, found, advice) in [
@@ -106,28 +106,28 @@ fn files_of_other_kinds_are_named() {
     ] {
         fs::write(&path, bytes).unwrap();
         for command in commands(&path, &out) {
-            let said = failed(&command.iter().map(String::as_str).collect::<Vec<_>>(), 1);
+            let message = failed(&command.iter().map(String::as_str).collect::<Vec<_>>(), 1);
             let shape = format!("{path}: {found}");
             assert!(
-                said.contains(&shape)
-                    && said.contains("expected a checkpoint in safetensors form: ")
-                    && said.contains(advice),
-                "{command:?}: {said}"
+                message.contains(&shape)
+                    && message.contains("expected a checkpoint in safetensors form: ")
+                    && message.contains(advice),
+                "{command:?}: {message}"
             );
         }
         fs::copy(&path, dir.path().join("bundle.index")).unwrap();
         let bundle = dir.path().join("bundle");
-        let said = error(&["convert", bundle.to_str().unwrap(), &out], 1);
+        let message = error(&["convert", bundle.to_str().unwrap(), &out], 1);
         assert!(
-            said.contains(found) && said.contains("expected the index of a TensorFlow checkpoint"),
-            "{said}"
+            message.contains(found) && message.contains("expected the index of a TensorFlow checkpoint"),
+            "{message}"
         );
     }
 }
 
 /// The prefix, a file and the folder of a TensorFlow checkpoint, where safetensors are expected, and the other way round.
 #[test]
-fn checkpoints_of_the_other_form_are_named() {
+fn names_checkpoints_in_the_other_format() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out").to_str().unwrap().to_owned();
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tf1/mnist");
@@ -139,17 +139,18 @@ fn checkpoints_of_the_other_form_are_named() {
     ] {
         let given = fixture.join(name);
         for command in commands(given.to_str().unwrap(), &out) {
-            let said = failed(&command.iter().map(String::as_str).collect::<Vec<_>>(), 1);
+            let message = failed(&command.iter().map(String::as_str).collect::<Vec<_>>(), 1);
             assert!(
-                said.contains("TensorFlow checkpoint") && said.contains("rigl-xla convert PREFIX OUT.safetensors"),
-                "{command:?}: {said}"
+                message.contains("TensorFlow checkpoint")
+                    && message.contains("rigl-xla convert PREFIX OUT.safetensors"),
+                "{command:?}: {message}"
             );
         }
     }
 }
 
 #[test]
-fn arrays_that_nobody_needs_may_have_any_type_and_metadata_any_form() {
+fn unused_arrays_may_have_any_type_and_metadata_any_form() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.safetensors");
     let text = path.to_str().unwrap();
@@ -177,10 +178,10 @@ fn arrays_that_nobody_needs_may_have_any_type_and_metadata_any_form() {
     let mut needed = plain();
     needed[0] = ("layer1/kernel".into(), "F8_E4M3".into(), vec![784, 4], vec![0; 784 * 4]);
     fs::write(&path, file(&needed, None)).unwrap();
-    let said = error(&["eval", "--checkpoint", text, "--data", small_mnist()], 1);
+    let message = error(&["eval", "--checkpoint", text, "--data", small_mnist()], 1);
     assert!(
-        said.contains("'layer1/kernel' is F8_E4M3[784,4], a type that this program does not read"),
-        "{said}"
+        message.contains("'layer1/kernel' is F8_E4M3[784,4], a type that this program does not read"),
+        "{message}"
     );
 }
 
@@ -191,31 +192,31 @@ fn floating_point_numbers_of_other_types_are_converted_with_a_note() {
     let text = path.to_str().unwrap();
     let eval = || {
         let output = rigl_xla(&["eval", "--json", "--checkpoint", text, "--data", small_mnist()]);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{said}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{message}");
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        (report["loss"].clone(), said)
+        (report["loss"].clone(), message)
     };
     fs::write(&path, file(&plain(), None)).unwrap();
-    let (loss, said) = eval();
-    assert!(!said.contains("converted"), "{said}");
+    let (loss, message) = eval();
+    assert!(!message.contains("converted"), "{message}");
     // Values that each of these types has.
     let f16 = network("F16", |value| half::f16::from_f32(value).to_le_bytes().to_vec());
     let bf16 = network("BF16", |value| half::bf16::from_f32(value).to_le_bytes().to_vec());
     let f64 = network("F64", |value| f64::from(value).to_le_bytes().to_vec());
     for (arrays, name) in [(f16, "f16"), (bf16, "bf16"), (f64, "f64")] {
         fs::write(&path, file(&arrays, None)).unwrap();
-        let (found, said) = eval();
+        let (found, message) = eval();
         assert_eq!(found, loss, "{name}");
         assert!(
-            said.contains(&format!("c.safetensors: {name} converted to f32")),
-            "{said}"
+            message.contains(&format!("c.safetensors: {name} converted to f32")),
+            "{message}"
         );
     }
 }
 
 #[test]
-fn damaged_headers_say_which_array_and_how() {
+fn names_the_array_of_a_damaged_header() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.safetensors");
     let entry = |name: &str, shape: &str, from: usize, to: usize| {
@@ -249,13 +250,13 @@ fn damaged_headers_say_which_array_and_how() {
         ),
     ] {
         fs::write(&path, with_header(header.as_bytes(), &[0; 8])).unwrap();
-        let said = rigl_xla::checkpoint::load(&path).unwrap_err().to_string();
-        assert!(said.contains(expected), "{header}: {said}");
+        let message = rigl_xla::checkpoint::load(&path).unwrap_err().to_string();
+        assert!(message.contains(expected), "{header}: {message}");
     }
 }
 
 #[test]
-fn names_of_others_are_said_to_be_theirs() {
+fn reports_names_of_other_programs() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.safetensors");
     let text = path.to_str().unwrap();
@@ -291,31 +292,34 @@ fn names_of_others_are_said_to_be_theirs() {
     ] {
         named(names);
         for asked in [&[][..], &["--model", "resnet50"]] {
-            let said = error(
+            let message = error(
                 &[&["eval", "--checkpoint", text, "--data", small_mnist()], asked].concat(),
                 1,
             );
-            assert!(said.contains(expected) && said.contains("c.safetensors: "), "{said}");
-            assert!(!said.contains("mnist-fc"), "{said}");
+            assert!(
+                message.contains(expected) && message.contains("c.safetensors: "),
+                "{message}"
+            );
+            assert!(!message.contains("mnist-fc"), "{message}");
         }
     }
 }
 
 #[test]
-fn compare_goes_on_past_a_folder_without_a_checkpoint() {
+fn compare_continues_past_a_folder_without_a_checkpoint() {
     let runs = Runs::new();
     runs.train("good", &["--steps", "25"]);
     fs::create_dir(runs.path("empty")).unwrap();
     let [good, empty] = ["good", "empty"].map(|run| runs.path(run).to_str().unwrap().to_owned());
     let output = rigl_xla(&["eval", "--json", "--data", small_mnist(), "--compare", &empty, &good]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{message}");
     assert!(
-        said.contains("/empty: no checkpoint there") && said.contains("left out"),
-        "{said}"
+        message.contains("/empty: no checkpoint there") && message.contains("left out"),
+        "{message}"
     );
     let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(rows.as_array().unwrap().len(), 1);
-    let said = error(&["eval", "--data", small_mnist(), "--compare", &empty], 1);
-    assert!(said.contains("no checkpoint there"), "{said}");
+    let message = error(&["eval", "--data", small_mnist(), "--compare", &empty], 1);
+    assert!(message.contains("no checkpoint there"), "{message}");
 }

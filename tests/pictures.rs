@@ -139,7 +139,7 @@ fn pictures_decode_to_the_same_bytes() {
 }
 
 #[test]
-fn evaluation_sees_the_same_numbers() {
+fn evaluation_gets_the_same_numbers() {
     for picture in expected().pictures {
         let (name, bytes) = (&picture.name, read(&picture.name));
         for Eval {
@@ -176,7 +176,7 @@ fn evaluation_sees_the_same_numbers() {
 }
 
 #[test]
-fn training_sees_the_same_numbers_of_the_same_part() {
+fn training_gets_the_same_numbers_of_the_same_crop() {
     for picture in expected().pictures {
         let (name, bytes) = (&picture.name, read(&picture.name));
         for (i, recorded) in picture.parts.into_iter().enumerate() {
@@ -189,7 +189,7 @@ fn training_sees_the_same_numbers_of_the_same_part() {
 }
 
 #[test]
-fn damaged_files_are_refused_where_tensorflow_refuses_them() {
+fn rejects_damaged_files_as_tensorflow_does() {
     let (mut same, mut other, mut refused) = (0, 0, 0);
     for Damaged(name, changes, length, part, want) in expected().damaged {
         let mut bytes = read(&name);
@@ -259,7 +259,7 @@ fn the_same_bits_draw_the_same_parts() {
 }
 
 #[test]
-fn thousands_of_mutants_are_refused_or_made_ready() {
+fn rejects_or_decodes_mutants() {
     let pictures = picture_mutations::Pictures::new();
     let taken = (0..2000).filter(|&number| pictures.run(number)).count();
     assert!((300..1700).contains(&taken), "{taken}");
@@ -287,7 +287,7 @@ fn a_png_is_decoded_where_the_original_stops() {
 }
 
 #[test]
-fn sizes_are_bounded_before_anything_is_allocated() {
+fn bounds_sizes_before_allocating() {
     let whole = |bytes: &[u8]| decoded(bytes, Dct::Fast, window([0, 0, 1, 1])).unwrap_err();
     let mut bytes = read("small.jpg");
     let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
@@ -381,7 +381,7 @@ fn the_work_of_a_png_is_bounded() {
 }
 
 #[test]
-fn antialiased_pictures_are_those_of_pillow_but_for_its_rounding() {
+fn antialiased_pictures_equal_pillows_up_to_rounding() {
     const SIDE: usize = 40;
     let preprocessor = Preprocessor {
         size: SIDE,
@@ -412,7 +412,7 @@ fn antialiased_pictures_are_those_of_pillow_but_for_its_rounding() {
 }
 
 #[test]
-fn training_depends_on_its_random_numbers_alone() {
+fn training_depends_only_on_its_random_numbers() {
     use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
     let preprocessor = original(16);
     let train = |name: &str, seed, objects: &[Bounds]| {
@@ -439,9 +439,9 @@ fn training_depends_on_its_random_numbers_alone() {
     assert!(wides.iter().all(|out| *out == middle || *out == mirrored));
     let found = [0.0, 0.0, 1.5, 1.0];
     assert_eq!(train("small.jpg", 0, &[found]), Err(imagenet::Error::Bounds { found }));
-    let said = original(8)
+    let message = original(8)
         .eval(&read("small.jpg"), &mut [0.0; 5])
         .unwrap_err()
         .to_string();
-    assert_eq!(said, "room for 5 numbers, expected 192, of one picture");
+    assert_eq!(message, "a buffer of 5 numbers, expected 192 for one picture");
 }

@@ -197,7 +197,7 @@ fn other_schedules() {
 }
 
 #[test]
-fn what_does_not_go_together_is_told() {
+fn rejects_conflicting_settings() {
     for (args, expected) in [
         (
             &["--set", "data.examples=5"][..],
@@ -233,7 +233,7 @@ fn what_does_not_go_together_is_told() {
         ),
         (&["--width", "2"], "expected nothing: the network has no such option"),
     ] {
-        let said = error(&[&["plan"], args].concat(), 2);
-        assert!(said.contains(expected), "{args:?}: {said}");
+        let message = error(&[&["plan"], args].concat(), 2);
+        assert!(message.contains(expected), "{args:?}: {message}");
     }
 }

@@ -11,9 +11,10 @@ mod record_mutations;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::folder::Folder;
 use common::{error, json, rigl_xla};
 use mutations::Outcome;
 use record_mutations::{Kind, Subject};
@@ -52,7 +53,7 @@ fn png(width: u32, height: u32) -> Vec<u8> {
     file
 }
 
-/// Pictures by class and name; each is told from the others by its bytes, as what follows a picture is not looked at.
+/// Pictures by class and name. Bytes after the picture, which readers ignore, make each one unique.
 fn pictures() -> BTreeMap<(String, String), Vec<u8>> {
     let mut pictures = BTreeMap::new();
     for (class, count) in [("n02", 5), ("n01", 7), ("n03", 1)] {
@@ -69,21 +70,7 @@ fn pictures() -> BTreeMap<(String, String), Vec<u8>> {
     pictures
 }
 
-struct Folder(tempfile::TempDir);
-
 impl Folder {
-    fn new() -> Self {
-        Folder(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
     /// A folder of classes, with files that are none of its pictures.
     fn classes(&self, name: &str) -> String {
         for ((class, file), bytes) in pictures() {
@@ -98,7 +85,7 @@ impl Folder {
 
     /// Names of what is in it.
     fn names(&self) -> Vec<String> {
-        let names = fs::read_dir(self.0.path()).unwrap();
+        let names = fs::read_dir(self.root()).unwrap();
         let mut names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
@@ -186,9 +173,9 @@ fn folders_and_tar_files_of_classes_become_the_same_shards() {
             "--threads",
             threads,
         ];
-        let said = json(&args);
-        assert_eq!(said["sets"][0]["examples"], 13);
-        assert_eq!(said["sets"][0]["classes"], 3);
+        let report = json(&args);
+        assert_eq!(report["sets"][0]["examples"], 13);
+        assert_eq!(report["sets"][0]["classes"], 3);
         let found = examples(Path::new(&output), Role::Train);
         let mut sorted = found.clone();
         sorted.sort();
@@ -242,8 +229,8 @@ fn validation_pictures_get_their_classes_from_a_list() {
     ];
     let prepare = |output: &str, more: &[&str]| json(&[&["data", "prepare", output], &both[..], more].concat());
     let output = folder.text("out");
-    let said = prepare(&output, &["--synsets", &folder.text("synsets.txt"), "--gzip"]);
-    assert_eq!(said["sets"][1]["set"], "validation");
+    let report = prepare(&output, &["--synsets", &folder.text("synsets.txt"), "--gzip"]);
+    assert_eq!(report["sets"][1]["set"], "validation");
     let mut found = examples(Path::new(&output), Role::Validation);
     found.sort_by(|a, b| a.2.cmp(&b.2));
     let labels: Vec<_> = found
@@ -261,16 +248,19 @@ fn validation_pictures_get_their_classes_from_a_list() {
     assert_eq!(found.iter().map(|(label, ..)| *label).collect::<Vec<_>>(), [3, 1, 3]);
 
     fs::write(folder.path("list.txt"), "n03\nn01\n").unwrap();
-    let said = error(&[&["data", "prepare", &folder.text("x")], &both[..]].concat(), 1);
+    let message = error(&[&["data", "prepare", &folder.text("x")], &both[..]].concat(), 1);
     assert!(
-        said.contains("list.txt: 2 classes, but ") && said.contains("has 3 pictures"),
-        "{said}"
+        message.contains("list.txt: 2 classes, but ") && message.contains("has 3 pictures"),
+        "{message}"
     );
     fs::write(folder.path("list.txt"), "n03\nn09\nn01\n").unwrap();
-    let said = error(&[&["data", "prepare", &folder.text("x")], &both[..]].concat(), 1);
-    assert!(said.contains("class 'n09' of v_2.JPEG is none of the 3"), "{said}");
-    let said = error(&["data", "prepare", &folder.text("x"), "--validation", &validation], 1);
-    assert!(said.contains("v_1.JPEG is in no class"), "{said}");
+    let message = error(&[&["data", "prepare", &folder.text("x")], &both[..]].concat(), 1);
+    assert!(
+        message.contains("class 'n09' of v_2.JPEG is none of the 3"),
+        "{message}"
+    );
+    let message = error(&["data", "prepare", &folder.text("x"), "--validation", &validation], 1);
+    assert!(message.contains("v_1.JPEG is in no class"), "{message}");
     assert!(!folder.path("x").exists());
 }
 
@@ -285,8 +275,8 @@ fn small_data_sets_become_pngs() {
         idx::write(&folder.path(&format!("{part}-labels-idx1-ubyte")), &labels).unwrap();
     }
     let (source, output) = (folder.text(""), folder.text("out"));
-    let said = json(&["data", "prepare", &output, "--train", &source, "--validation", &source]);
-    let sets = [&said["sets"][0], &said["sets"][1]].map(|set| (set["set"].as_str(), set["examples"].as_u64()));
+    let report = json(&["data", "prepare", &output, "--train", &source, "--validation", &source]);
+    let sets = [&report["sets"][0], &report["sets"][1]].map(|set| (set["set"].as_str(), set["examples"].as_u64()));
     assert_eq!(sets, [(Some("train"), Some(3)), (Some("test"), Some(2))]);
     let file = shards::find(&folder.path("out"), &[Role::Train])
         .unwrap()
@@ -319,16 +309,16 @@ fn small_data_sets_become_pngs() {
 }
 
 #[test]
-fn nothing_is_left_of_a_set_that_cannot_be_whole() {
+fn an_incomplete_set_leaves_no_files() {
     let folder = Folder::new();
     let source = folder.classes("classes");
     let bad = folder.path("classes").join("n02/n02_9.JPEG");
     fs::write(&bad, b"GIF89a").unwrap();
-    let said = error(&["data", "prepare", &folder.text("out"), "--train", &source], 1);
-    assert!(said.contains("n02_9.JPEG: no picture: it starts with"), "{said}");
+    let message = error(&["data", "prepare", &folder.text("out"), "--train", &source], 1);
+    assert!(message.contains("n02_9.JPEG: no picture: it starts with"), "{message}");
     assert_eq!(folder.names(), ["classes"]);
     fs::remove_file(&bad).unwrap();
-    let said = error(
+    let message = error(
         &[
             "data",
             "prepare",
@@ -340,34 +330,37 @@ fn nothing_is_left_of_a_set_that_cannot_be_whole() {
         ],
         1,
     );
-    assert!(said.contains("14 shards of train for 13 pictures"), "{said}");
-    let said = error(&["data", "prepare", &source, "--train", &source], 1);
-    assert!(said.contains("it exists"), "{said}");
+    assert!(message.contains("14 shards of train for 13 pictures"), "{message}");
+    let message = error(&["data", "prepare", &source, "--train", &source], 1);
+    assert!(message.contains("it exists"), "{message}");
     fs::create_dir(folder.path("empty")).unwrap();
-    let said = error(
+    let message = error(
         &["data", "prepare", &folder.text("out"), "--train", &folder.text("empty")],
         1,
     );
-    assert!(said.contains("no pictures"), "{said}");
+    assert!(message.contains("no pictures"), "{message}");
     fs::write(folder.path("x.tar"), [0x1f, 0x8b, 8, 0, 0]).unwrap();
-    let said = error(
+    let message = error(
         &["data", "prepare", &folder.text("out"), "--train", &folder.text("x.tar")],
         1,
     );
-    assert!(said.contains("x.tar: compressed; expected a plain tar file"), "{said}");
+    assert!(
+        message.contains("x.tar: compressed; expected a plain tar file"),
+        "{message}"
+    );
     let mut cut = tar([("a/b.jpg".to_owned(), jpeg(GREY))]);
     cut.truncate(600);
     fs::write(folder.path("x.tar"), cut).unwrap();
-    let said = error(
+    let message = error(
         &["data", "prepare", &folder.text("out"), "--train", &folder.text("x.tar")],
         1,
     );
-    assert!(said.contains("x.tar"), "{said}");
+    assert!(message.contains("x.tar"), "{message}");
     assert!(!folder.path("out").exists());
 }
 
 #[test]
-fn a_stopped_preparation_leaves_nothing() {
+fn a_stopped_preparation_leaves_no_files() {
     let folder = Folder::new();
     let plan = Plan::new(&Request {
         train: Some(folder.classes("classes").into()),
@@ -389,12 +382,12 @@ fn a_stopped_preparation_leaves_nothing() {
 }
 
 #[test]
-fn inspection_counts_what_is_there() {
+fn inspection_counts_examples() {
     let folder = Folder::new();
     let (source, output) = (folder.classes("classes"), folder.text("out"));
     json(&["data", "prepare", &output, "--train", &source, "--train-shards", "3"]);
     let page = folder.text("page.html");
-    let said = json(&[
+    let report = json(&[
         "data",
         "inspect",
         &output,
@@ -404,7 +397,7 @@ fn inspection_counts_what_is_there() {
         "--sheet",
         &page,
     ]);
-    let set = &said["sets"][0];
+    let set = &report["sets"][0];
     for (key, want) in [
         ("files", 3),
         ("records", 13),
@@ -434,16 +427,16 @@ fn inspection_counts_what_is_there() {
 
     // A file on its own, for people.
     let file = folder.text("out/train-00000-of-00003");
-    let said = rigl_xla(&["data", "inspect", &file]);
-    let said = String::from_utf8(said.stdout).unwrap();
+    let output = rigl_xla(&["data", "inspect", &file]);
+    let message = String::from_utf8(output.stdout).unwrap();
     assert!(
-        said.starts_with("train-00000-of-00003\n  files") && said.contains("image/class/synset"),
-        "{said}"
+        message.starts_with("train-00000-of-00003\n  files") && message.contains("image/class/synset"),
+        "{message}"
     );
 }
 
 #[test]
-fn inspection_finds_what_is_damaged_and_missing() {
+fn inspection_finds_damaged_and_missing_files() {
     let folder = Folder::new();
     let (source, output) = (folder.classes("classes"), folder.text("out"));
     json(&["data", "prepare", &output, "--train", &source, "--train-shards", "2"]);
@@ -452,28 +445,31 @@ fn inspection_finds_what_is_damaged_and_missing() {
     bytes[100] ^= 1;
     bytes.truncate(bytes.len() - 3);
     fs::write(&file, &bytes).unwrap();
-    let said = rigl_xla(&["data", "inspect", &output, "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
-    assert_eq!(said.status.code(), Some(1));
+    let inspected = rigl_xla(&["data", "inspect", &output, "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    assert_eq!(inspected.status.code(), Some(1));
     let set = &report["sets"][0];
     assert_eq!((&set["damaged_records"], &set["records"]), (&2.into(), &11.into()));
-    let told = set["damages"][0].as_str().unwrap();
+    let damage = set["damages"][0].as_str().unwrap();
     assert!(
-        told.contains("train-00001-of-00002: record at byte 0: checksum of the data"),
-        "{told}"
+        damage.contains("train-00001-of-00002: record at byte 0: checksum of the data"),
+        "{damage}"
     );
     fs::remove_file(file).unwrap();
-    let said = error(&["data", "inspect", &output], 1);
+    let message = error(&["data", "inspect", &output], 1);
     assert!(
-        said.contains("shard train-00001-of-00002 is missing: 1 of 2 are there"),
-        "{said}"
+        message.contains("shard train-00001-of-00002 is missing: 1 of 2 are there"),
+        "{message}"
     );
-    let said = error(&["data", "inspect", &source], 1);
-    assert!(said.contains("no TFRecord files named train-00000-of-00001"), "{said}");
+    let message = error(&["data", "inspect", &source], 1);
+    assert!(
+        message.contains("no TFRecord files named train-00000-of-00001"),
+        "{message}"
+    );
 }
 
 #[test]
-fn each_fault_of_a_file_names_it_and_the_byte() {
+fn faults_name_the_file_and_the_byte() {
     let folder = Folder::new();
     let path = folder.path("file");
     let records = [vec![1; 50], vec![2; 70]];
@@ -541,16 +537,16 @@ fn each_fault_of_a_file_names_it_and_the_byte() {
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
     let mut reader = Reader::open(&path, Options::default()).unwrap();
-    let said = std::iter::from_fn(|| Some(reader.next().map(drop).err()))
+    let message = std::iter::from_fn(|| Some(reader.next().map(drop).err()))
         .take(4)
         .flatten()
         .next()
         .unwrap();
-    assert!(said.to_string().contains("file: byte "), "{said}");
+    assert!(message.to_string().contains("file: byte "), "{message}");
 }
 
 #[test]
-fn mutated_records_are_refused_or_read() {
+fn rejects_or_reads_mutated_records() {
     let dir = tempfile::tempdir().unwrap();
     let subject = Subject::new(dir.path());
     for kind in Kind::ALL {
@@ -563,7 +559,7 @@ fn mutated_records_are_refused_or_read() {
 }
 
 #[test]
-fn mutated_sets_lists_and_configurations_are_refused_or_read() {
+fn rejects_or_reads_mutated_sets_lists_and_configurations() {
     let dir = tempfile::tempdir().unwrap();
     let subject = data_mutations::Subject::new(dir.path());
     for kind in data_mutations::Kind::ALL {

@@ -105,7 +105,7 @@ fn plan_and_cost_show_what_is_reached() {
 }
 
 #[test]
-fn parts_of_schedules_beyond_the_run_are_noted() {
+fn notes_schedules_beyond_the_run() {
     let noted = |args: &[&str], part: &str| {
         let plan = json(&[&["plan"], args].concat());
         let notes: Vec<_> = plan["notes"].as_array().into_iter().flatten().collect();
@@ -144,7 +144,7 @@ fn parts_of_schedules_beyond_the_run_are_noted() {
 }
 
 #[test]
-fn an_incomplete_run_is_trained_and_resumed_once_it_is_allowed() {
+fn trains_and_resumes_an_allowed_incomplete_run() {
     let runs = Runs::new();
     let refused = runs
         .command("run", &[PRUNE, &["--steps", "8"]].concat())
@@ -193,7 +193,7 @@ fn the_header_and_the_result_count_the_same_weights() {
 }
 
 #[test]
-fn a_resumed_run_says_where_it_goes_on() {
+fn a_resumed_run_reports_its_start() {
     let runs = Runs::new();
     runs.train("run", &["--steps", "30"]);
     let ended = notes(&runs, "run", &["--steps", "30", "--resume"]);
@@ -221,7 +221,7 @@ fn a_resumed_run_says_where_it_goes_on() {
 }
 
 #[test]
-fn the_default_folder_is_named_after_what_differs_from_the_recipe() {
+fn the_default_folder_is_named_after_differences_from_the_recipe() {
     let folder = |args: &[&str]| {
         let plan = json(&[&["plan"], args].concat());
         plan["run_dir"].as_str().unwrap().to_owned()
@@ -249,7 +249,7 @@ fn the_default_folder_is_named_after_what_differs_from_the_recipe() {
         "train.eval_interval=50",
     ];
     assert_eq!(folder(&elsewhere), folder(&[]));
-    // Values that a name cannot show are told apart by a digest.
+    // A digest distinguishes values that a name cannot show.
     let different: [&[&str]; 6] = [
         &[],
         &["--set", "learning_rate.boundaries=[1, 2]"],
@@ -264,12 +264,12 @@ fn the_default_folder_is_named_after_what_differs_from_the_recipe() {
 }
 
 #[test]
-fn eval_takes_the_data_of_the_run() {
+fn eval_uses_the_data_of_the_run() {
     let runs = Runs::new();
     let done = runs.train("run", &["--steps", "10"]);
     let [run, alone] = ["run", "alone.safetensors"].map(|name| runs.path(name));
     std::fs::copy(runs.checkpoint_path("run", 10), &alone).unwrap();
-    // By the configuration beside the checkpoint, and by the one in it.
+    // From the configuration next to the checkpoint, and from the one in it.
     for checkpoint in [&run, &alone] {
         let report = json(&["eval", "--checkpoint", checkpoint.to_str().unwrap()]);
         assert_eq!(

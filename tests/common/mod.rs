@@ -1,6 +1,7 @@
 //! The real program, run as a user runs it.
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod folder;
 pub mod python;
 pub mod runs;
 pub mod stand_in;
@@ -15,8 +16,8 @@ pub fn rigl_xla(args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// The flags of `base`, pairs of a flag and its value, that `args` do not give themselves; of `--set` by key. Both are given in
-/// the order of the result, as a value given twice is a usage error.
+/// `base`, pairs of a flag and its value, followed by `args`, without the pairs that `args` override: a value given twice is a usage
+/// error. Pairs of `--set` are compared by key.
 pub fn under<'a>(base: &[&'a str], args: &[&'a str]) -> Vec<&'a str> {
     let key = |pair: &[&'a str]| match pair {
         ["--set", value] => value.split_once('=').map(|(key, _)| key),
@@ -41,32 +42,31 @@ pub fn json(args: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What `compile` with these arguments says of a program that compiles and fits.
+/// The report of `compile` with these arguments on a program that compiles and fits.
 pub fn compiles(args: &[&str]) -> serde_json::Value {
-    let told = json(&[&["compile"], args].concat());
-    assert_eq!(told["compiles"], true, "{args:?}");
-    let bytes = |key: &str| told[key].as_f64().unwrap();
+    let report = json(&[&["compile"], args].concat());
+    assert_eq!(report["compiles"], true, "{args:?}");
+    let bytes = |key: &str| report[key].as_f64().unwrap();
     assert!(
         0.0 < bytes("peak_bytes") && bytes("peak_bytes") <= bytes("device_bytes"),
-        "{told}"
+        "{report}"
     );
-    told
+    report
 }
 
-/// What `rigl-xla ARGS` says on standard error, first of all an error, when it ends with this exit code and nothing on standard
-/// output.
+/// Standard error of `rigl-xla ARGS`, which starts with an error. The command must end with this exit code and print nothing.
 pub fn error(args: &[&str], code: i32) -> String {
-    let said = failed(args, code);
-    assert!(said.starts_with("error: "), "{args:?}: {said}");
-    said
+    let message = failed(args, code);
+    assert!(message.starts_with("error: "), "{args:?}: {message}");
+    message
 }
 
-/// What `rigl-xla ARGS` says on standard error when it ends with this exit code and nothing on standard output.
+/// Standard error of `rigl-xla ARGS`, which contains an error. The command must end with this exit code and print nothing.
 pub fn failed(args: &[&str], code: i32) -> String {
     let output = rigl_xla(args);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {message}");
     assert!(output.stdout.is_empty(), "{args:?}: {:?}", output.stdout);
-    assert!(said.contains("error: "), "{args:?}: {said}");
-    said
+    assert!(message.contains("error: "), "{args:?}: {message}");
+    message
 }
