@@ -1,4 +1,4 @@
-//! Devices ready to run graphs.
+//! The devices of a run.
 
 use crate::config::Plan;
 use crate::distributed::{self, Group};
@@ -8,35 +8,33 @@ use hlo::{Alias, Computation, Literal};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The devices that a run uses, one of them or one for each of its replicas, and the engine that drives them. Clones share
-/// it.
+/// The devices of a run, one for each replica, and their engine. Clones share it.
 #[derive(Clone)]
 pub struct Device {
-    /// Which kind they are.
+    /// Kind of the devices.
     pub kind: DeviceKind,
-    /// Replicas of programs that run on all devices, of all processes together.
+    /// Number of replicas over all processes.
     pub replicas: usize,
-    /// Which of them are on this process's devices, in the order of the devices.
+    /// The replicas of this process, in the order of its devices.
     pub own: Range<usize>,
-    /// The processes that share the replicas; `None` for one that is alone.
+    /// The group of processes; `None` for a single process.
     pub group: Option<Arc<Group>>,
     engine: Arc<dyn Engine>,
 }
 
 impl Device {
-    /// Finds, or fetches, the plugin for `kind` and starts it with one device.
+    /// Finds or fetches the plugin for `kind` and starts it with one device.
     ///
     /// # Errors
-    /// What keeps the plugin from being found, loaded or started.
+    /// If the plugin cannot be found, loaded or started.
     pub fn open(kind: DeviceKind, plugin: Option<&str>) -> Result<Self> {
         Device::open_replicas(EngineKind::Pjrt, kind, plugin, 1)
     }
 
-    /// What a run asks for. Of a group of processes each has as many of the replicas, the first ones process 0; all of them
-    /// open their devices together.
+    /// Opens the devices of a run. The processes of a group share the replicas equally and must open their devices together.
     ///
     /// # Errors
-    /// As [`Device::open_replicas`]; of several processes, an engine or a plugin that runs in one alone.
+    /// As [`Device::open_replicas`], and for several processes an engine or plugin that does not support them.
     pub fn of(plan: &Plan, group: Option<Arc<Group>>) -> Result<Self> {
         let (engine, kind, replicas) = (plan.engine(), plan.run.device.kind, plan.replicas());
         let Some(group) = group else {
@@ -55,10 +53,10 @@ impl Device {
         })
     }
 
-    /// Starts an engine, as [`engine::open`] does, with a device for each of `replicas`; a CPU pretends to have that many.
+    /// Starts an engine ([`engine::open`]) with a device for each replica. A CPU simulates them.
     ///
     /// # Errors
-    /// What keeps the engine from being started, and fewer devices.
+    /// If the engine cannot be started or has fewer devices.
     pub fn open_replicas(engine: EngineKind, kind: DeviceKind, plugin: Option<&str>, replicas: usize) -> Result<Self> {
         let engine = engine::open(engine, kind, plugin, replicas)?;
         engine::enough(&*engine, replicas)?;
@@ -71,10 +69,10 @@ impl Device {
         })
     }
 
-    /// What `make` makes for each replica of this process, which it is told the number of, with that of its device.
+    /// Calls `make` with the number of each replica of this process and of its device.
     ///
     /// # Errors
-    /// The first of `make`.
+    /// The first error of `make`.
     pub fn each<T, E>(
         &self,
         make: impl Fn(usize, usize) -> std::result::Result<T, E>,
@@ -83,10 +81,10 @@ impl Device {
         own.map(|(device, replica)| make(replica, device)).collect()
     }
 
-    /// Sums over all processes, which all ask for them in the same order.
+    /// Sums over all processes, which must make the same sequence of calls.
     ///
     /// # Errors
-    /// What keeps the processes from telling each other.
+    /// Failures of the communication between processes.
     pub fn sums(&self, own: &[usize]) -> distributed::Result<Vec<usize>> {
         match &self.group {
             Some(group) => group.sums(own),
@@ -94,24 +92,24 @@ impl Device {
         }
     }
 
-    /// Whether this process is the one that writes what the run leaves behind.
+    /// Whether this process writes the files of the run.
     pub fn writes(&self) -> bool {
         self.own.start == 0
     }
 
-    /// Compiles a graph for all replicas, which run it together. With `aliases` parameters may be donated to outputs.
+    /// Compiles a graph for all replicas. With `aliases` parameters may be donated to outputs.
     ///
     /// # Errors
-    /// The compiler's.
+    /// Errors of the compiler.
     pub fn replicated(&self, computation: &Computation, aliases: &[Alias]) -> Result<Box<dyn Program>> {
         self.engine.compile(computation, aliases, self.replicas)
     }
 
-    /// Compiles a graph for the first device and gives it its first arguments, for all launches: what depends on those alone
-    /// is computed here ([`lowering::prepare`]).
+    /// Compiles a graph for the first device with its first arguments fixed. Computes everything that depends only on them
+    /// ([`lowering::prepare`]).
     ///
     /// # Errors
-    /// The compiler's, and when the device refuses the arrays.
+    /// Errors of the compiler, or if the device refuses the arrays.
     pub fn prepared(&self, computation: &Computation, fixed: &[Literal]) -> Result<Prepared> {
         let [first, program] = self.engine.compile_prepared(computation, fixed.len())?;
         let upload = |array| Ok(Arg::Donate(self.upload(array, 0)?));
@@ -124,36 +122,36 @@ impl Device {
     /// Copies an array to a device of this process.
     ///
     /// # Errors
-    /// When the device refuses the array.
+    /// If the device refuses the array.
     pub fn upload(&self, array: &Literal, device: usize) -> Result<Buffer> {
         self.engine.upload(array, device)
     }
 
-    /// [`Device::upload`] without waiting, where the engine can: what the device takes is read in the background.
+    /// [`Device::upload`] without waiting, if the engine supports it.
     ///
     /// # Errors
-    /// As [`Device::upload`]; a failure of the transfer itself may show only where the array is read.
+    /// As [`Device::upload`]; a failure of the transfer may surface only when the array is read.
     pub fn send(&self, array: Literal, device: usize) -> Result<Buffer> {
         self.engine.send(array, device)
     }
 
-    /// The profiler of the devices, not started; `None` where the engine has none.
+    /// The profiler of the devices, not started; `None` if the engine has none.
     ///
     /// # Errors
-    /// When the engine refuses to make it.
+    /// If the engine cannot create it.
     pub fn profiler(&self) -> Result<Option<Profiler>> {
         self.engine.profiler()
     }
 }
 
-/// A program on a device, with those of its arguments that stay.
+/// A program on a device with some arguments fixed.
 pub struct Prepared {
     program: Box<dyn Program>,
     fixed: Vec<Buffer>,
 }
 
 impl Prepared {
-    /// Runs it on the other arguments.
+    /// Runs it with the remaining arguments.
     ///
     /// # Errors
     /// As [`Program::execute`].

@@ -1,4 +1,4 @@
-//! What keeps processes from working together.
+//! Errors of distributed runs.
 
 use std::time::Duration;
 
@@ -7,64 +7,62 @@ use crate::pjrt::StoreError;
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why the processes of a run cannot start, or go on, together.
+/// Failures of the group of processes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Flags that do not go together.
+    /// Conflicting flags.
     #[error("{0}")]
     Usage(String),
-    /// Not the address of a server.
+    /// An invalid address.
     #[error("--etcd {given}: expected HOST:PORT of an etcd server, reached without TLS")]
     Address {
-        /// As given.
+        /// The value given.
         given: String,
     },
-    /// The store cannot be reached, or refuses.
+    /// The store cannot be reached, or refuses a request.
     #[error("etcd at {address}, {method}: {source}")]
     Store {
         /// Host and port.
         address: String,
-        /// Of the server's interface.
+        /// Method of the server's interface.
         method: &'static str,
-        /// What it says.
+        /// The server's error.
         source: StoreError,
     },
-    /// Some process did not come.
+    /// Some processes did not join in time.
     #[error(
-        "process {process} of {count} waited {waited:.0?} for {missing} in vain, as job '{job}' at etcd {address}; expected as \
+        "process {process} of {count} waited {waited:.0?} for {missing}, as job '{job}' at etcd {address}; expected as \
          many processes, each with a number of its own and the same --etcd, --num-processes and --out"
     )]
     Alone {
         /// This process.
         process: usize,
-        /// How many there are to be.
+        /// Expected number of processes.
         count: usize,
-        /// Whom it waited for.
+        /// The missing processes.
         missing: String,
-        /// How long.
+        /// Time waited.
         waited: Duration,
         /// Name of the job.
         job: String,
-        /// Of the store.
+        /// Host and port of the store.
         address: String,
     },
-    /// The store is there, but lost what it held.
-    #[error("etcd at {address} lost the keys of this job: it was started again without its data")]
+    /// The store lost its data.
+    #[error("etcd at {address} lost the keys of this job: it was restarted without its data")]
     Forgotten {
         /// Host and port.
         address: String,
     },
-    /// The number of this process is another's.
-    #[error(
-        "process {process} started twice, or anew before the others ended: another one took its place in job '{job}'"
-    )]
+    /// Another process has the number of this one.
+    #[error("process {process} of job '{job}' is already running; wait for the job to end or use another --process-id")]
     Replaced {
         /// Its number.
         process: usize,
         /// Name of the job.
         job: String,
     },
-    /// The processes are not to do the same.
+    /// The processes have different values.
     #[error("processes differ in {what}: it is {found} for process {process}, and {expected} for process 0")]
     Differ {
         /// Key of the configuration, or file.
@@ -73,29 +71,29 @@ pub enum Error {
         process: usize,
         /// Its value.
         found: String,
-        /// That of process 0.
+        /// The value of process 0.
         expected: String,
     },
-    /// What another process said is not of this program's form.
-    #[error("process {process} said '{found}', expected what this version says")]
-    Words {
-        /// Which one.
+    /// A message of another version of this program.
+    #[error("process {process} sent '{found}', which this version does not understand; use the same version for all")]
+    Message {
+        /// Number of the process.
         process: usize,
-        /// Its words.
+        /// Its message.
         found: String,
     },
-    /// The system gives no thread to watch the others.
+    /// The system refuses a thread.
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
 
 impl Error {
-    /// True for flags that are wrong.
+    /// Whether flags are wrong.
     pub fn is_usage(&self) -> bool {
         matches!(self, Error::Usage(_) | Error::Address { .. })
     }
 
-    /// Whether the store may be there later.
+    /// Whether a later request may succeed.
     pub(super) fn is_unavailable(&self) -> bool {
         matches!(self, Error::Store { source, .. } if source.code == StoreError::UNAVAILABLE)
     }

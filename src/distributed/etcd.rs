@@ -1,4 +1,4 @@
-//! etcd, version 3, by the JSON gateway that each of its servers has at the address for clients.
+//! A client of etcd 3 over its JSON gateway.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,49 +11,49 @@ use ureq::Agent;
 use super::{Error, Result};
 use crate::pjrt::StoreError;
 
-/// Longest that a request may take.
+/// Timeout of a request.
 const REQUEST: Duration = Duration::from_secs(10);
-/// How long a server that is gone, or has no leader, is asked again.
+/// How long requests to an unavailable server are repeated.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
-/// Most bytes of an answer; a server's own limit of a request is 1.5 MB by default.
+/// Maximum bytes of an answer. The server limits requests to 1.5 MB by default.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
-/// What became of a lease.
+/// Result of renewing a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// It lasts.
+    /// The lease was renewed.
     Alive,
-    /// It was not kept alive in time.
+    /// The lease had expired.
     RanOut,
-    /// The store no longer holds what it held: it was started without its data.
+    /// The store lost its data.
     Forgotten,
 }
 
-/// A client of one server. Every call blocks; one that fails to reach the server is tried again for a few seconds.
+/// A client of one server. Calls block; if the server is unavailable they are repeated for a few seconds.
 pub struct Etcd {
     agent: Agent,
     address: String,
-    /// The highest revision that the store has named: it never falls, unless the store lost what it held.
+    /// Highest revision seen. It decreases only if the store loses its data.
     revision: AtomicU64,
 }
 
-/// A lease: keys that are bound to it go when it runs out.
+/// A lease. Its keys are deleted when it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease(i64);
 
 impl Lease {
-    /// A text that no other lease of the store has.
+    /// A name, unique in the store.
     pub fn name(self) -> String {
         format!("{:x}", self.0)
     }
 }
 
 impl Etcd {
-    /// The server at `HOST:PORT`, with or without `http://` before it.
+    /// Connects to the server at `HOST:PORT`, with an optional `http://`.
     ///
     /// # Errors
-    /// An address of another form, or a server that does not answer as etcd does.
+    /// An invalid address, or a server other than etcd.
     pub fn connect(address: &str) -> Result<Self> {
         let host = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
         let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
@@ -63,7 +63,7 @@ impl Etcd {
         let config = Agent::config_builder()
             .timeout_global(Some(REQUEST))
             .http_status_as_error(false)
-            // The server is a neighbour: what is set for the way out does not hold for it.
+            // The server is local; proxies are for the internet.
             .proxy(None)
             .build();
         let etcd = Etcd {
@@ -87,18 +87,18 @@ impl Etcd {
     /// The value of a key, if it has one.
     ///
     /// # Errors
-    /// The server's.
+    /// Failures of the server.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let answer = self.call("kv/range", &json!({ "key": BASE64.encode(key) }))?;
         Ok(self.pairs(&answer)?.pop().map(|(_, value)| value))
     }
 
-    /// All keys that begin with `prefix` (not empty), with their values, in the order of the keys.
+    /// All keys with a non-empty `prefix` and their values, ordered by key.
     ///
     /// # Errors
-    /// The server's.
+    /// Failures of the server.
     pub fn get_all(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        // Up to the first key that does not begin so, which exists for text.
+        // The end of the range is the next prefix, which exists for text.
         let mut end = prefix.to_vec();
         if let Some(last) = end.last_mut() {
             *last += 1;
@@ -108,18 +108,18 @@ impl Etcd {
         self.pairs(&answer)
     }
 
-    /// Sets a key, for as long as the lease lasts.
+    /// Sets a key until the lease expires.
     ///
     /// # Errors
-    /// The server's: a value above its limit, 1.5 MB by default.
+    /// Failures of the server, such as a value above its limit of 1.5 MB.
     pub fn put(&self, key: &[u8], value: &[u8], lease: Lease) -> Result<()> {
         self.call("kv/put", &put(key, value, lease)).map(|_| ())
     }
 
-    /// Sets a key that is not set. Whether it has this value afterwards: a value should be one that nobody else sets.
+    /// Sets a key unless it exists. Returns whether it has this value afterwards, so values should be unique.
     ///
     /// # Errors
-    /// The server's.
+    /// Failures of the server.
     pub fn create(&self, key: &[u8], value: &[u8], lease: Lease) -> Result<bool> {
         let absent =
             json!({ "key": BASE64.encode(key), "target": "CREATE", "result": "EQUAL", "create_revision": "0" });
@@ -134,25 +134,25 @@ impl Etcd {
         if answer["succeeded"] == true {
             return Ok(true);
         }
-        // An earlier try of this call may have got through, although its answer did not.
+        // An earlier try of this call may have succeeded although its answer was lost.
         let found = self.pairs(&answer["responses"][0]["response_range"])?;
         Ok(found.first().is_some_and(|(_, found)| found == value))
     }
 
-    /// A lease of so many seconds.
+    /// Creates a lease.
     ///
     /// # Errors
-    /// The server's.
+    /// Failures of the server.
     pub fn grant(&self, seconds: u64) -> Result<Lease> {
         let answer = self.call("lease/grant", &json!({ "TTL": seconds }))?;
         let id = answer["ID"].as_str().and_then(|id| id.parse().ok());
         id.map(Lease).ok_or_else(|| self.odd("lease/grant", &answer))
     }
 
-    /// Lets the lease last as long again, from now.
+    /// Renews a lease.
     ///
     /// # Errors
-    /// The server's.
+    /// Failures of the server.
     pub fn keep_alive(&self, lease: Lease) -> Result<Kept> {
         let answer = self.call("lease/keepalive", &json!({ "ID": lease.0.to_string() }))?;
         let result = &answer["result"];
@@ -167,16 +167,16 @@ impl Etcd {
         })
     }
 
-    /// Ends a lease, with its keys.
+    /// Revokes a lease and deletes its keys.
     ///
     /// # Errors
-    /// The server's.
+    /// Failures of the server.
     pub fn revoke(&self, lease: Lease) -> Result<()> {
         let id = json!({ "ID": lease.0.to_string() });
         self.call("lease/revoke", &id).map(|_| ())
     }
 
-    /// Keys and values in an answer.
+    /// The keys and values of an answer.
     fn pairs(&self, answer: &Value) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let bytes = |text: &Value| BASE64.decode(text.as_str().unwrap_or_default()).ok();
         let pair = |pair: &Value| bytes(&pair["key"]).zip(bytes(&pair["value"]));
@@ -184,7 +184,7 @@ impl Etcd {
         pairs.collect::<Option<_>>().ok_or_else(|| self.odd("kv/range", answer))
     }
 
-    /// One request, tried again while the server cannot be reached or has no leader.
+    /// Sends a request, repeatedly while the server is unavailable or has no leader.
     fn call(&self, method: &'static str, request: &Value) -> Result<Value> {
         let started = Instant::now();
         loop {
@@ -192,7 +192,7 @@ impl Etcd {
                 Err(error) if error.is_unavailable() && started.elapsed() < PATIENCE => error,
                 done => return done,
             };
-            crate::report::detail(|| format!("again: {error}"));
+            crate::report::detail(|| format!("retrying: {error}"));
             std::thread::sleep(PAUSE);
         }
     }
@@ -203,7 +203,7 @@ impl Etcd {
             method,
             source: StoreError::new(code, message),
         };
-        // Names of hosts are looked up on a thread.
+        // Host names are resolved on another thread.
         if let Err((_, error)) = crate::threads::probe(1) {
             return Err(Error::Io(error));
         }
@@ -223,7 +223,7 @@ impl Etcd {
             self.revision.fetch_max(revision, Ordering::Relaxed);
             return Ok(answer);
         }
-        // The gateway's codes are gRPC's.
+        // The codes are those of gRPC.
         let code = answer["code"].as_u64().and_then(|code| u32::try_from(code).ok());
         let message = answer["message"].as_str().or(answer["error"].as_str());
         let message = message.map_or_else(|| format!("HTTP status {status}"), str::to_owned);
@@ -239,7 +239,7 @@ impl Etcd {
     }
 }
 
-/// The revision of the store that an answer names.
+/// The revision of the store in an answer.
 fn revision(answer: &Value) -> Option<u64> {
     answer["header"]["revision"].as_str()?.parse().ok()
 }

@@ -1,14 +1,14 @@
-//! How processes find each other.
+//! How processes join an attempt.
 //!
-//! Process 0 names the attempt after its lease, which etcd gives to nobody else. The others put the names of theirs under it; once
-//! all are there it lists them, and whoever finds its own name in the list has joined. What was left by processes that are gone,
-//! but whose leases have not run out, lists other names: those are passed over until process 0 is there anew.
+//! Process 0 names the attempt after its lease, whose id is unique. The others store the names of their leases below it. Once all
+//! are there, process 0 publishes the list. A process that finds its name in the list has joined. Keys of earlier processes whose
+//! leases have not expired contain other names; they are ignored until process 0 starts a new attempt.
 
 use std::time::Instant;
 
 use super::{Error, Etcd, Kept, Lease, Membership, Result, members, wait};
 
-/// Joins the attempt under way, or as process 0 makes one. What its keys begin with.
+/// Joins the current attempt; process 0 starts a new one. Returns the prefix of its keys.
 pub(super) fn join(etcd: &Etcd, asked: &Membership, lease: Lease) -> Result<String> {
     let joining = Joining {
         etcd,
@@ -31,12 +31,12 @@ struct Joining<'a> {
     started: Instant,
     /// Key of the attempt's name.
     attempt: String,
-    /// Of this process.
+    /// Name of this process's lease.
     name: String,
 }
 
 impl Joining<'_> {
-    /// Process 0.
+    /// Joins as process 0.
     fn first(&self) -> Result<String> {
         self.etcd
             .put(self.attempt.as_bytes(), self.name.as_bytes(), self.lease)?;
@@ -68,7 +68,7 @@ impl Joining<'_> {
         Ok(prefix)
     }
 
-    /// Any other process.
+    /// Joins as any other process.
     fn other(&self) -> Result<String> {
         let mut taken = false;
         let joined = wait(Some(self.asked.patience), || {
@@ -99,19 +99,19 @@ impl Joining<'_> {
         self.etcd.put(key.as_bytes(), self.name.as_bytes(), self.lease)
     }
 
-    /// The attempt under way.
+    /// The current attempt.
     fn current(&self) -> Result<Option<String>> {
         let found = self.etcd.get(self.attempt.as_bytes())?;
         Ok(found.map(|name| String::from_utf8_lossy(&name).into_owned()))
     }
 
-    /// Waiting may take longer than a lease.
+    /// Renews the lease, because waiting may take longer.
     fn keep(&self) -> Result<()> {
         match self.etcd.keep_alive(self.lease)? {
             Kept::Forgotten => Err(Error::Forgotten {
                 address: self.etcd.address().into(),
             }),
-            // One that ran out is found out by the others, whose keys are there.
+            // The others notice an expired lease.
             Kept::Alive | Kept::RanOut => Ok(()),
         }
     }

@@ -1,11 +1,11 @@
-//! Several processes that train one network together, each on its own devices, on one machine or on several.
+//! Distributed training: several processes, each with its own devices, on one machine or several.
 //!
-//! The devices exchange gradients by themselves; this is how their processes find each other and what they agree on besides: by
-//! way of etcd, a key-value store that runs beside them. All keys of a run begin with its job's name and the attempt that it is:
-//! a run that is started again finds nothing of the time before. They are bound to leases, so that they go with their process.
+//! The devices exchange gradients through XLA. This module lets the processes find each other and agree on everything else, by
+//! etcd, a key-value store. All keys start with the job and the attempt, so a restarted run sees no keys of earlier attempts.
+//! Keys are bound to leases and disappear with their process.
 //!
-//! A collective that waits for a process that is gone waits for ever, and nothing can call it off. So each process watches the
-//! others and is told when one is lost; the program then ends, and the run goes on from its last checkpoint.
+//! A collective that waits for a lost process waits forever and cannot be cancelled. So each process watches the others; if one
+//! is lost, the program ends, and the run can be resumed from its last checkpoint.
 
 mod error;
 mod etcd;
@@ -21,56 +21,55 @@ use crate::pjrt::{KeyValueStore, StoreError};
 pub use error::{Error, Result};
 pub use etcd::{Etcd, Kept, Lease};
 
-/// Seconds for which is known how a process ended.
+/// Seconds for which the end of a process stays in the store.
 const END_SECONDS: u64 = 600;
-/// Between two questions for a key that is not there yet, from the first to the longest.
+/// Pauses between two requests for an absent key: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
-/// Which process this is to be, and how it finds the others.
+/// Settings of a process: its number, and how it finds the others.
 #[derive(Clone, Debug)]
 pub struct Membership {
     /// Number of the process, from 0.
     pub process: usize,
-    /// How many there are.
+    /// Number of processes.
     pub count: usize,
     /// Address of the store.
     pub etcd: String,
-    /// What the run is called there, the same for all.
+    /// Name of the run in the store, the same for all processes.
     pub job: String,
-    /// How long the others may take to come.
+    /// Maximum time to wait for the others to join.
     pub patience: Duration,
-    /// How long a process may give no sign of life before it is lost, in whole seconds; a few at least, as etcd takes one to
-    /// find a new leader.
+    /// Time without a sign of life after which a process is lost, in whole seconds. Use several: etcd needs one to elect a new
+    /// leader.
     pub heartbeat: Duration,
 }
 
-/// The processes of a run, as one of them sees them.
+/// The group of processes of a run, seen from one of them.
 pub struct Group {
     process: usize,
     count: usize,
     shared: Arc<Shared>,
-    /// How often all have said something.
-    said: AtomicU64,
-    /// Until this process ends.
+    /// Number of calls of [`Group::gather`].
+    rounds: AtomicU64,
+    /// Watches the others until this process ends.
     watch: Mutex<Option<watch::Watch>>,
 }
 
-/// What the thread that watches needs too.
+/// State shared with the watching thread.
 struct Shared {
     etcd: Etcd,
-    /// What all keys of this attempt begin with.
+    /// Prefix of all keys of this attempt.
     prefix: String,
     lease: Lease,
-    /// That of the lease.
+    /// Time to live of the lease.
     heartbeat: Duration,
 }
 
 impl Group {
-    /// Waits for the other processes. Once one of them is lost or has failed, `lost` is called, on a thread of its own, with
-    /// what became of it.
+    /// Waits for the other processes. If one of them is lost or fails later, calls `lost` with a description, on another thread.
     ///
     /// # Errors
-    /// A store that cannot be reached, processes that do not come, or another with this one's number.
+    /// The store cannot be reached, processes are missing, or another process has this one's number.
     pub fn join(asked: &Membership, lost: impl FnOnce(String) + Send + 'static) -> Result<Self> {
         let etcd = Etcd::connect(&asked.etcd)?;
         let lease = etcd.grant(asked.heartbeat.as_secs())?;
@@ -90,7 +89,7 @@ impl Group {
                 lost,
             )?)),
             shared,
-            said: AtomicU64::new(0),
+            rounds: AtomicU64::new(0),
         })
     }
 
@@ -99,32 +98,31 @@ impl Group {
         self.process
     }
 
-    /// How many there are.
+    /// Number of processes.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// What every process says, in their order, once all have: a call that all of them make, in the same order among such
-    /// calls.
+    /// Returns the values of all processes, in the order of the processes. All must make the same sequence of calls.
     ///
     /// # Errors
-    /// The store's.
+    /// Failures of the store.
     pub fn gather(&self, own: &str) -> Result<Vec<String>> {
         let Shared {
             etcd, prefix, lease, ..
         } = &*self.shared;
-        let said = format!("{prefix}/said/{}/", self.said.fetch_add(1, Ordering::Relaxed));
-        etcd.put(format!("{said}{}", self.process).as_bytes(), own.as_bytes(), *lease)?;
+        let round = format!("{prefix}/gather/{}/", self.rounds.fetch_add(1, Ordering::Relaxed));
+        etcd.put(format!("{round}{}", self.process).as_bytes(), own.as_bytes(), *lease)?;
         let all = wait(None, || {
-            Ok(Some(members(etcd, &said)?).filter(|all| all.len() >= self.count))
+            Ok(Some(members(etcd, &round)?).filter(|all| all.len() >= self.count))
         })?;
         Ok(all.unwrap_or_default().into_iter().map(|(_, words)| words).collect())
     }
 
-    /// Sums over all processes, as [`Group::gather`].
+    /// Sums over all processes; see [`Group::gather`].
     ///
     /// # Errors
-    /// The store's.
+    /// Failures of the store.
     pub fn sums(&self, own: &[usize]) -> Result<Vec<usize>> {
         let mut sums = vec![0; own.len()];
         let words = serde_json::json!(own).to_string();
@@ -133,21 +131,21 @@ impl Group {
                 .ok()
                 .filter(|p| p.len() == own.len())
             else {
-                return Err(Error::Words { process, found });
+                return Err(Error::Message { process, found });
             };
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         }
         Ok(sums)
     }
 
-    /// Makes sure that all processes have the same values, as [`Group::gather`].
+    /// Checks that all processes have the same values; see [`Group::gather`].
     ///
     /// # Errors
-    /// [`Error::Differ`], the same for all, or the store's.
+    /// [`Error::Differ`], the same in all processes, and failures of the store.
     pub fn agree(&self, own: &[(String, String)]) -> Result<()> {
         let words = serde_json::json!(own).to_string();
         let read = |(process, found): (usize, String)| {
-            serde_json::from_str(&found).map_err(|_| Error::Words { process, found })
+            serde_json::from_str(&found).map_err(|_| Error::Message { process, found })
         };
         let all = self.gather(&words)?.into_iter().enumerate().map(read);
         let all: Vec<Vec<(String, String)>> = all.collect::<Result<_>>()?;
@@ -155,15 +153,14 @@ impl Group {
             return Ok(());
         };
         let mut others = others.iter().zip(1..);
-        let different = others.find_map(|(said, process)| differs(process, said, first));
+        let different = others.find_map(|(values, process)| differs(process, values, first));
         different.map_or(Ok(()), Err)
     }
 
-    /// Lets all processes stop at iteration `at`, unless one of them has already said at which. It must be one that no other
-    /// process can have passed.
+    /// Requests that all processes stop at iteration `at`, unless an iteration is set already. No process may have passed it.
     ///
     /// # Errors
-    /// The store's.
+    /// Failures of the store.
     pub fn stop_at(&self, at: u64) -> Result<()> {
         let Shared {
             etcd, prefix, lease, ..
@@ -173,10 +170,10 @@ impl Group {
             .map(|_| ())
     }
 
-    /// The iteration at which all are to stop, once one has said so.
+    /// The iteration at which all processes stop, if one has requested it.
     ///
     /// # Errors
-    /// The store's.
+    /// Failures of the store.
     pub fn stops_at(&self) -> Result<Option<u64>> {
         let found = self
             .shared
@@ -185,11 +182,11 @@ impl Group {
         Ok(found.and_then(|at| String::from_utf8(at).ok()?.parse().ok()))
     }
 
-    /// Tells the others how this process ended, and without a failure waits until all have: until then they may ask for what it
-    /// said. The last call.
+    /// Publishes the end of this process. Without a failure, waits for the end of all others, which may still read its keys. No
+    /// other call may follow.
     ///
     /// # Errors
-    /// The store's.
+    /// Failures of the store.
     pub fn end(&self, failure: Option<&str>) -> Result<()> {
         let Shared {
             etcd, prefix, lease, ..
@@ -203,10 +200,10 @@ impl Group {
         etcd.revoke(*lease)
     }
 
-    /// Tells the others that this process has ended, with this failure; without a text, well.
+    /// Publishes that this process has ended, with a failure unless `failure` is empty.
     ///
     /// # Errors
-    /// The store's.
+    /// Failures of the store.
     pub fn leave(&self, failure: &str) -> Result<()> {
         let Shared { etcd, prefix, .. } = &*self.shared;
         let key = format!("{prefix}/ended/{}", self.process);
@@ -219,13 +216,12 @@ impl Group {
     }
 }
 
-/// What the clients of a plugin tell each other.
+/// The store of the plugin's clients.
 impl KeyValueStore for Group {
     fn get(&self, key: &[u8], timeout: Duration) -> std::result::Result<Vec<u8>, StoreError> {
         wait(Some(timeout), || self.shared.etcd.get(&self.plugin_key(key)))?.ok_or_else(|| {
             let (process, key) = (self.process, key.escape_ascii());
-            let message =
-                format!("process {process} waited {timeout:.1?} for the key {key} of another process in vain");
+            let message = format!("process {process} waited {timeout:.1?} for the key {key} of another process");
             StoreError::new(StoreError::DEADLINE_EXCEEDED, message)
         })
     }
@@ -240,13 +236,13 @@ impl KeyValueStore for Group {
 }
 
 /// The first value in which a process differs from process 0.
-fn differs(process: usize, said: &[(String, String)], first: &[(String, String)]) -> Option<Error> {
+fn differs(process: usize, own: &[(String, String)], first: &[(String, String)]) -> Option<Error> {
     let find = |values: &[(String, String)], what: &str| {
         let found = values.iter().find(|(key, _)| key == what);
         found.map_or("nothing".to_owned(), |(_, value)| value.clone())
     };
-    let keys = first.iter().chain(said).map(|(key, _)| key);
-    let values = keys.map(|what| (what, find(said, what), find(first, what)));
+    let keys = first.iter().chain(own).map(|(key, _)| key);
+    let values = keys.map(|what| (what, find(own, what), find(first, what)));
     let (what, found, expected) = values.into_iter().find(|(_, found, expected)| found != expected)?;
     Some(Error::Differ {
         what: what.clone(),
@@ -256,7 +252,7 @@ fn differs(process: usize, said: &[(String, String)], first: &[(String, String)]
     })
 }
 
-/// Asks again and again until there is an answer; `None` once `timeout` has passed.
+/// Polls until there is an answer; returns `None` after `timeout`.
 fn wait<T>(timeout: Option<Duration>, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
     let started = Instant::now();
     let mut pause = PAUSES.0;
@@ -273,7 +269,7 @@ fn wait<T>(timeout: Option<Duration>, mut ask: impl FnMut() -> Result<Option<T>>
     }
 }
 
-/// What processes have put under `prefix`, in their order.
+/// Values of processes below `prefix`, in the order of the processes.
 fn members(etcd: &Etcd, prefix: &str) -> Result<Vec<(usize, String)>> {
     let read = |(key, value): (Vec<u8>, Vec<u8>)| {
         let process = std::str::from_utf8(key.get(prefix.len()..)?).ok()?.parse().ok()?;
@@ -290,15 +286,15 @@ mod tests {
 
     #[test]
     fn reports_the_first_difference() {
-        let said = |values: [(&str, &str); 2]| values.map(|(key, value)| (key.to_string(), value.to_string()));
-        let first = said([("train.seed", "0"), ("data", "a")]);
+        let values = |values: [(&str, &str); 2]| values.map(|(key, value)| (key.to_string(), value.to_string()));
+        let first = values([("train.seed", "0"), ("data", "a")]);
         assert!(differs(1, &first, &first).is_none());
-        let error = differs(3, &said([("train.seed", "0"), ("data", "b")]), &first).expect("b is not a");
+        let error = differs(3, &values([("train.seed", "0"), ("data", "b")]), &first).expect("b is not a");
         assert_eq!(
             error.to_string(),
             "processes differ in data: it is b for process 3, and a for process 0"
         );
-        let error = differs(1, &said([("train.seed", "0"), ("more", "c")]), &first).expect("no data");
+        let error = differs(1, &values([("train.seed", "0"), ("more", "c")]), &first).expect("no data");
         assert_eq!(
             error.to_string(),
             "processes differ in data: it is nothing for process 1, and a for process 0"

@@ -1,4 +1,4 @@
-//! A thread that keeps this process's lease alive and looks whether the others are.
+//! A thread that renews the lease of this process and watches the others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use super::{Error, Kept, Result, Shared, members};
 
-/// Longest between two looks.
+/// Maximum time between two checks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Ends its thread when it is dropped.
+/// A running watch; dropping it ends the thread.
 pub(super) struct Watch {
-    /// Dropped, it lets the thread end.
+    /// Dropping it ends the thread.
     until: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
-    /// Calls `lost` once another process is lost, or this one for the others.
+    /// Calls `lost` once another process is lost, or the others have lost this one.
     pub(super) fn start(
         shared: Arc<Shared>,
         process: usize,
@@ -48,7 +48,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         drop(self.until.take());
         if let Some(thread) = self.thread.take() {
-            // A panic in it was told already.
+            // A panic was reported already.
             let _ = thread.join();
         }
     }
@@ -61,15 +61,15 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Until the group is dropped (`None`), or what was lost.
+    /// Returns what was lost, or `None` once the watch is dropped.
     fn run(mut self, ended: &Receiver<()>) -> Option<String> {
-        // Several within a lease, so that one that is late ends nothing.
+        // Several checks per lease, so that a late one does no harm.
         let interval = (self.shared.heartbeat / 5).min(INTERVAL);
         while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             match self.look() {
                 Ok(None) => {}
                 Ok(lost) => return lost,
-                // A store that stays away lets the lease run out, which is told once it is back.
+                // If the store stays unavailable the lease expires, which is reported once it is back.
                 Err(error) => crate::report::detail(|| error.to_string()),
             }
         }
@@ -96,7 +96,7 @@ impl Watcher {
                 return Ok(Some(Error::Forgotten { address }.to_string()));
             }
         }
-        // In this order: who is no longer in the first list and ended well is in the second.
+        // In this order: a process that ended normally and is missing in the first list is in the second.
         let joined = members(etcd, &format!("{prefix}/joined/"))?;
         for (process, failure) in members(etcd, &format!("{prefix}/ended/"))? {
             if self.others.remove(&process) && !failure.is_empty() {

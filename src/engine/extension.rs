@@ -1,4 +1,4 @@
-//! The engine that the C++ extension of the crate `xla` is. CI checks only its types; `scripts/link_extension.py` links and
+//! The C++ extension of the crate `xla` as an engine. CI checks only its types; `scripts/link_extension.py` links and
 //! runs it.
 
 use super::extension_input::{check_flags, snapshot};
@@ -7,7 +7,7 @@ use crate::pjrt::{self, DeviceKind};
 use hlo::{Alias, Computation, DType, Literal, Shape};
 use xla::{ElementType, HloModuleProto, PjRtBuffer, PjRtClient, PjRtLoadedExecutable, XlaComputation};
 
-/// Most of a GPU's memory that is taken: XLA's own default.
+/// Share of a GPU's memory to allocate: XLA's default.
 const GPU_MEMORY: f64 = 0.75;
 
 /// The engine.
@@ -17,11 +17,10 @@ pub(super) struct Xla {
 }
 
 impl Xla {
-    /// Starts the extension's own client for a kind of device. One for CPUs pretends to have as many devices as the
-    /// environment says.
+    /// Starts the extension's client for a kind of device. The number of CPU devices comes from the environment.
     ///
     /// # Errors
-    /// For CPUs an environment that does not say what is needed, and what keeps the client from starting.
+    /// For CPUs an environment without the needed options, or if the client cannot start.
     pub(super) fn open(kind: DeviceKind, replicas: usize) -> Result<Self> {
         let client = match kind {
             DeviceKind::Cpu => {
@@ -88,7 +87,7 @@ struct Compiled {
     replicas: usize,
     parameters: Vec<Shape>,
     results: Vec<Shape>,
-    /// Positions of the parameters whose memory becomes a result's. The crate cannot ask for an exception.
+    /// Positions of the donated parameters. The crate cannot keep them.
     taken: Vec<usize>,
 }
 

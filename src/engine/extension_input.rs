@@ -1,4 +1,4 @@
-//! What the extension is given, as far as it can be made, and tested, without the extension.
+//! Inputs of the extension that can be built and tested without it.
 
 use super::plugin::INEXACT;
 use super::{Error, Result};
@@ -7,13 +7,13 @@ use hlo::{Alias, Computation};
 use lowering::lower;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
-/// A graph as a serialized `HloSnapshot` that holds its `HloModuleProto`, in the form that suits a kind of device.
+/// Lowers a graph for a kind of device and serialises its `HloModuleProto` in an `HloSnapshot`.
 ///
 /// The crate reads bytes as the first of `HloSnapshot`, `HloProto` and `HloModuleProto` as which they happen to parse. The
 /// last of these, whose first field is a name, can be mistaken for one of the others; the first cannot.
 ///
 /// # Errors
-/// A graph that cannot be rewritten: none of this crate's.
+/// A graph that cannot be lowered.
 pub(super) fn snapshot(kind: DeviceKind, computation: &Computation, aliases: &[Alias]) -> Result<Vec<u8>> {
     let module = lower(computation, super::plugin::target(kind))?.to_bytes(aliases);
     // `HloProto.hlo_module` and `HloSnapshot.hlo`.
@@ -29,8 +29,8 @@ fn first_field(inner: &[u8]) -> Vec<u8> {
     outer
 }
 
-/// Checks that the environment variable `XLA_FLAGS`, of which `found` is the value, says what programs for CPUs need: the
-/// crate compiles with no other options, and starts as many CPU devices as stand there.
+/// Checks that `found`, the value of `XLA_FLAGS`, has the options that CPU programs need. The crate uses no other compile
+/// options, and takes the number of CPU devices from them.
 ///
 /// # Errors
 /// [`Error::Flags`].
@@ -111,7 +111,7 @@ mod tests {
             message("", 1),
             format!("engine xla: XLA_FLAGS is '', without {exact}; expected XLA_FLAGS='{exact}' in the environment")
         );
-        // The wrong value of a flag is not the flag, and what else is said stays.
+        // A flag with another value is missing; other flags stay.
         let wrong = "--xla_cpu_use_xnnpack=true --xla_dump_to=d --xla_cpu_enable_fast_min_max=false";
         assert_eq!(
             message(wrong, 1),

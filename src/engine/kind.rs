@@ -4,7 +4,7 @@ use super::Error;
 use crate::named::Named;
 use std::str::FromStr;
 
-/// Which engine runs programs.
+/// The engine that runs programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
@@ -13,7 +13,7 @@ pub enum EngineKind {
     Pjrt,
     /// The C++ extension that the crate `xla` links, in builds with the feature `xla-extension`.
     Xla,
-    /// The interpreter of [`hlo`]: on the host, slow, needs nothing. What the others are compared with.
+    /// The interpreter of [`hlo`]: slow, on the host, without dependencies. The reference for the other engines.
     Interpreter,
 }
 
@@ -31,7 +31,7 @@ impl Named for EngineKind {
 }
 
 impl EngineKind {
-    /// Refuses any engine but [`EngineKind::Pjrt`], for `what` only a plugin gives.
+    /// Fails for engines other than [`EngineKind::Pjrt`]; `what` needs a plugin.
     ///
     /// # Errors
     /// [`Error::OnlyPjrt`].

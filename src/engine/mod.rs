@@ -1,7 +1,5 @@
-//! Engines: what compiles and runs programs.
-//!
-//! Training, evaluation and prediction know no more of an engine than this trait: PJRT plugins over [`crate::pjrt`], the
-//! C++ extension of the crate `xla`, or the reference interpreter of [`hlo`].
+//! Engines compile and run programs: PJRT plugins ([`crate::pjrt`]), the C++ extension of the crate `xla`, or the interpreter of
+//! [`hlo`]. Training, evaluation and prediction use only the trait [`Engine`].
 
 mod device_assignment;
 mod error;
@@ -23,29 +21,29 @@ use lowering::{Prepared, prepare};
 use std::any::Any;
 use std::sync::Arc;
 
-/// An engine that was started on some devices, which are numbered from 0.
+/// A running engine; its devices are numbered from 0.
 pub trait Engine: Send + Sync {
     /// Name of the platform, such as `cpu`.
     ///
     /// # Errors
-    /// When the engine fails to answer.
+    /// If the engine fails to answer.
     fn platform(&self) -> Result<String>;
 
     /// Number of devices.
     fn device_count(&self) -> usize;
 
-    /// Compiles a graph for devices `0..replicas`, of several processes for those of all, which run it together. With
-    /// `aliases` parameters may be donated to outputs.
+    /// Compiles a graph for devices `0..replicas`, counted over all processes. With `aliases` parameters may be donated to
+    /// outputs.
     ///
     /// # Errors
-    /// The compiler's.
+    /// Errors of the compiler.
     fn compile(&self, computation: &Computation, aliases: &[Alias], replicas: usize) -> Result<Box<dyn Program>>;
 
-    /// [`Engine::compile`] for the first device in two programs, of which the first computes what depends on the `fixed` first
-    /// parameters alone ([`lowering::prepare`]). It may be given these for good.
+    /// [`Engine::compile`] for the first device as two programs. The first computes everything that depends only on the first
+    /// `fixed` parameters ([`lowering::prepare`]), which may be donated to it.
     ///
     /// # Errors
-    /// The compiler's.
+    /// Errors of the compiler.
     fn compile_prepared(&self, computation: &Computation, fixed: usize) -> Result<[Box<dyn Program>; 2]> {
         let Prepared { first, aliases, rest } = prepare(computation, fixed)?;
         Ok([self.compile(&first, &aliases, 1)?, self.compile(&rest, &[], 1)?])
@@ -54,21 +52,21 @@ pub trait Engine: Send + Sync {
     /// Copies an array to a device.
     ///
     /// # Errors
-    /// When the device does not exist or refuses the array.
+    /// If the device does not exist or refuses the array.
     fn upload(&self, array: &Literal, device: usize) -> Result<Buffer>;
 
-    /// [`Engine::upload`] without waiting, where the engine can.
+    /// [`Engine::upload`] without waiting, if the engine supports it.
     ///
     /// # Errors
-    /// As [`Engine::upload`]; a failure of the transfer itself may show only where the array is read.
+    /// As [`Engine::upload`]; a failure of the transfer may surface only when the array is read.
     fn send(&self, array: Literal, device: usize) -> Result<Buffer> {
         self.upload(&array, device)
     }
 
-    /// The profiler of the devices, not started; `None` where the engine has none.
+    /// The profiler of the devices, not started; `None` if the engine has none.
     ///
     /// # Errors
-    /// When the engine refuses to make it.
+    /// If the engine cannot create it.
     fn profiler(&self) -> Result<Option<pjrt::Profiler>> {
         Ok(None)
     }
@@ -76,33 +74,32 @@ pub trait Engine: Send + Sync {
 
 /// A compiled graph on its devices.
 pub trait Program: Send + Sync {
-    /// Runs it, with arguments and results as `[replica][position]`. An argument is donated where it is donated on every
-    /// replica. May return at once: an error of the execution itself then shows where one of the results is read.
+    /// Runs the program with arguments and results as `[replica][position]`. An argument is donated only if it is donated on all
+    /// replicas. May return before the results exist; an error of the execution then surfaces when a result is read.
     ///
     /// # Errors
-    /// When the arguments are not the program's, or the engine refuses to start.
+    /// If the arguments do not fit the program, or the engine refuses to start.
     fn execute_replicated(&self, args: Vec<Vec<Arg<'_>>>) -> Result<Vec<Vec<Buffer>>>;
 
-    /// [`Program::execute_replicated`] on the one device of a program without replicas.
+    /// [`Program::execute_replicated`] for a program without replicas.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Program::execute_replicated`].
     fn execute(&self, args: Vec<Arg<'_>>) -> Result<Vec<Buffer>> {
         Ok(self.execute_replicated(vec![args])?.pop().unwrap_or_default())
     }
 }
 
-/// An engine's own handle of an array on a device, which frees it on drop.
+/// An engine's handle of an array on a device; dropping it frees the array.
 pub trait Array: Any + Send + Sync {
     /// Starts copying the array to the host, in C order.
     ///
     /// # Errors
-    /// When the engine refuses to start.
+    /// If the engine refuses to start.
     fn read(&self) -> Result<Reading>;
 }
 
-/// Waits for the array that is being copied to the host; fails with the error of the copy, or of the execution that was to
-/// produce the array.
+/// Waits for an array that is being copied to the host. Fails with the error of the copy or of the execution.
 pub type Reading = Box<dyn FnOnce() -> Result<Literal>>;
 
 /// The only handle to one array on one device.
@@ -115,7 +112,7 @@ impl Buffer {
     /// Copies the array to the host, blocking until it is there.
     ///
     /// # Errors
-    /// The error of the transfer, or of the execution that was to produce the array.
+    /// The error of the transfer or of the execution.
     pub fn to_literal(&self) -> Result<Literal> {
         self.read()?()
     }
@@ -123,13 +120,13 @@ impl Buffer {
     /// [`Array::read`].
     ///
     /// # Errors
-    /// When the engine refuses to start.
+    /// If the engine refuses to start.
     pub fn read(&self) -> Result<Reading> {
         self.0.read()
     }
 }
 
-/// Arguments as the engine's own arrays.
+/// Converts arguments to the engine's arrays.
 fn own<T: Array>(args: Vec<Vec<Arg<'_>>>) -> Result<Vec<Vec<pjrt::Arg<'_, T>>>> {
     let one = |arg| {
         let own = match arg {
@@ -145,17 +142,17 @@ fn own<T: Array>(args: Vec<Vec<Arg<'_>>>) -> Result<Vec<Vec<pjrt::Arg<'_, T>>>> 
     args.into_iter().map(of_replica).collect()
 }
 
-/// An engine's results as arrays of any engine.
+/// Converts an engine's results to arrays of any engine.
 fn erased<T: Array>(results: Vec<Vec<T>>) -> Vec<Vec<Buffer>> {
     let erase = |array| Buffer(Box::new(array));
     let of_replica = |results: Vec<T>| results.into_iter().map(erase).collect();
     results.into_iter().map(of_replica).collect()
 }
 
-/// Starts an engine with a device for each of `replicas`. `plugin` is for [`EngineKind::Pjrt`] alone.
+/// Starts an engine with a device for each replica. `plugin` is for [`EngineKind::Pjrt`] only.
 ///
 /// # Errors
-/// What keeps the engine from being found or started.
+/// If the engine cannot be found or started.
 pub fn open(engine: EngineKind, device: DeviceKind, plugin: Option<&str>, replicas: usize) -> Result<Arc<dyn Engine>> {
     match (engine, plugin) {
         (EngineKind::Pjrt, _) => Ok(Arc::new(Pjrt::open(device, plugin, replicas)?)),
@@ -195,14 +192,14 @@ mod tests {
     use crate::named::Named;
     use hlo::{DType, Graph, Shape};
 
-    /// Those of this build.
+    /// The engines of this build.
     fn engines() -> impl Iterator<Item = Arc<dyn Engine>> {
         let built = |engine: &EngineKind| *engine != EngineKind::Xla || cfg!(feature = "xla-extension");
         let open = |engine| open(engine, DeviceKind::Cpu, None, 1).unwrap();
         EngineKind::ALL.iter().copied().filter(built).map(open)
     }
 
-    /// The sum, and the first array again as one of another shape; the first parameter's memory becomes the sum's.
+    /// Returns the sum and the reshaped first array. The first parameter is donated to the sum.
     fn program(engine: &dyn Engine) -> Box<dyn Program> {
         let shapes = ["a", "b"].map(|name| (name.to_owned(), Shape::new(DType::F32, [2, 3])));
         let graph = Graph::function("sum", &shapes, |_, x| vec![x[0] + x[1], x[0].reshape(&[3, 2])]);
@@ -262,7 +259,7 @@ mod tests {
         for engine in engines() {
             for dtype in DType::ALL {
                 let shape = Shape::new(dtype, [3, 2]);
-                // Zeros and ones as predicates, and nothing that is not a number.
+                // Predicates are 0 or 1; avoid NaN.
                 let bytes = (0..shape.bytes()).map(|i| (i % 2) as u8).collect();
                 let array = Literal::from_bytes(shape, bytes).unwrap();
                 assert_eq!(engine.upload(&array, 0).unwrap().to_literal().unwrap(), array);

@@ -1,4 +1,4 @@
-//! The engine that PJRT plugins are: plugin, client and the cache of compiled programs.
+//! PJRT plugins as an engine: plugin, client and the cache of compiled programs.
 
 use super::device_assignment::{assign, check_order};
 use super::{Arg, Array, Buffer, Engine, Program, Reading, Result, erased, own};
@@ -13,25 +13,24 @@ use lowering::{Prepared, Target, lower, prepare};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A plugin's devices, and what is needed to put programs on them.
+/// A plugin's devices.
 pub struct Pjrt {
-    /// Which kind they are.
+    /// Kind of the devices.
     pub kind: DeviceKind,
     /// The plugin's client.
     pub client: Client,
-    /// The plugin's ids of all devices, of several processes those of each in turn.
+    /// Ids of the devices of all replicas, process by process.
     ids: Vec<i64>,
-    /// `None` where there is no folder for it, and where processes share the devices: their compilers help each other, so that
-    /// one that took its program from the cache would let the others wait.
+    /// `None` without a cache folder, and for several processes: their compilers exchange data, so a process that loads its
+    /// program from the cache would let the others wait.
     cache: Option<Cache>,
 }
 
 impl Pjrt {
-    /// Finds, or fetches, the plugin for `kind` and starts it with a device for each of `replicas`; a CPU pretends to have
-    /// that many.
+    /// Finds or fetches the plugin for `kind` and starts it with a device for each replica. A CPU simulates them.
     ///
     /// # Errors
-    /// What keeps the plugin from being found, loaded or started, and fewer devices.
+    /// If the plugin cannot be found, loaded or started, or has fewer devices.
     pub fn open(kind: DeviceKind, plugin: Option<&str>, replicas: usize) -> pjrt::Result<Self> {
         let started = Instant::now();
         pjrt::require(kind, plugin)?;
@@ -54,10 +53,10 @@ impl Pjrt {
         })
     }
 
-    /// [`Pjrt::open`] with a device for each of `each` replicas in every process of a group, which all do so together.
+    /// [`Pjrt::open`] with a device for each of `each` replicas in every process of a group. All processes must call it.
     ///
     /// # Errors
-    /// As [`Pjrt::open`], and for a plugin that does not run over several processes, or is not the same in all.
+    /// As [`Pjrt::open`], and for a plugin that does not support several processes or differs between them.
     pub fn open_shared(kind: DeviceKind, plugin: Option<&str>, each: usize, group: &Arc<Group>) -> Result<Self> {
         pjrt::require(kind, plugin)?;
         let plugin = pjrt::open(kind, plugin)?;
@@ -80,27 +79,27 @@ impl Pjrt {
         })
     }
 
-    /// Compiles a graph for devices `0..replicas`, or loads it from the cache, in the form that suits the device
-    /// ([`lowering::lower`]). With `aliases` parameters may be donated to outputs.
+    /// Lowers a graph for the device ([`lowering::lower`]) and compiles it for devices `0..replicas`, or loads it from the cache.
+    /// With `aliases` parameters may be donated to outputs.
     ///
     /// # Errors
-    /// The compiler's.
+    /// Errors of the compiler.
     pub fn executable(&self, computation: &Computation, aliases: &[Alias], replicas: usize) -> Result<Executable> {
         self.lowered_executable(&lower(computation, self.target(computation)?)?, aliases, replicas)
     }
 
-    /// [`lowering::prepare`] of a graph in the form that suits the device.
+    /// [`lowering::prepare`] of a graph that is lowered for the device.
     ///
     /// # Errors
-    /// As when the user names a library of convolutions that is none.
+    /// Failures of the host functions.
     pub fn prepared(&self, computation: &Computation, fixed: usize) -> Result<Prepared> {
         Ok(prepare(&lower(computation, self.target(computation)?)?, fixed)?)
     }
 
-    /// [`Pjrt::executable`] of a graph that has the form for the device already.
+    /// [`Pjrt::executable`] of a lowered graph.
     ///
     /// # Errors
-    /// The compiler's.
+    /// Errors of the compiler.
     pub fn lowered_executable(
         &self,
         computation: &Computation,
@@ -195,33 +194,32 @@ impl Array for pjrt::Buffer {
     }
 }
 
-/// Environment variable that says in which form plugins are given programs: `hlo` (default) or `stablehlo`, for a plugin
-/// that takes nothing else.
+/// Environment variable with the format of programs for plugins: `hlo` (default) or `stablehlo`.
 const FORMAT: &str = "RIGL_XLA_PROGRAM_FORMAT";
 
-/// The format that no function of ours can be called in.
+/// The format without calls of host functions.
 const STABLEHLO: &str = "stablehlo";
 
 fn format() -> String {
     std::env::var(FORMAT).unwrap_or_default()
 }
 
-/// Whether a computation, or one that it calls, has any.
+/// Whether a computation, or one that it calls, has convolutions.
 fn has_convolutions(computation: &Computation) -> bool {
     computation.nodes.iter().any(|node| {
         matches!(node.op, hlo::Op::Convolution { .. }) || node.op.called().iter().any(|called| has_convolutions(called))
     })
 }
 
-/// A graph as a program for a plugin, in the form that suits what it is compiled for.
+/// Lowers a graph and serialises it for a plugin.
 ///
 /// # Errors
-/// A graph that cannot be rewritten (none of this crate's), or an unknown format.
+/// A graph that cannot be lowered, or an unknown format.
 pub fn module(target: Target, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
     in_format(&lower(computation, target)?, aliases)
 }
 
-/// A graph as it is, as a program for a plugin.
+/// Serialises a graph for a plugin.
 fn in_format(computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
     let format = format();
     match format.as_str() {
@@ -234,7 +232,7 @@ fn in_format(computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u
     }
 }
 
-/// What graphs are rewritten for, without functions of ours.
+/// The target of lowering without host functions.
 pub(super) fn target(kind: DeviceKind) -> Target {
     match kind {
         DeviceKind::Cpu => Target::Cpu,
@@ -242,11 +240,11 @@ pub(super) fn target(kind: DeviceKind) -> Target {
     }
 }
 
-/// Options of XLA's compiler for CPUs that are turned off. Otherwise maximum and minimum may drop a NaN, and a matrix product
-/// whose right operand is an argument may be computed from what was at its address in an earlier launch.
+/// Options of XLA's CPU compiler that are turned off. Otherwise maximum and minimum may lose a NaN, and a matrix product may use
+/// an outdated copy of a right operand that is an argument.
 pub(super) const INEXACT: [&str; 2] = ["xla_cpu_enable_fast_min_max", "xla_cpu_use_xnnpack"];
 
-/// What every program of a kind of device is compiled with.
+/// Compile options for a kind of device.
 pub fn options(kind: DeviceKind) -> CompileOptions {
     let mut options = CompileOptions::default();
     if kind == DeviceKind::Cpu {

@@ -41,7 +41,7 @@ impl Client {
     /// on, that goes on in the background.
     ///
     /// # Errors
-    /// When the device does not exist or the plugin refuses the array.
+    /// If the device does not exist or the plugin refuses the array.
     pub fn to_device(&self, literal: &Literal, device: usize) -> Result<Buffer> {
         let semantics = PJRT_HostBufferSemantics_kImmutableOnlyDuringCall;
         // SAFETY: these semantics let the plugin read the bytes during the call only, and they are borrowed for it.
@@ -54,7 +54,7 @@ impl Client {
     /// made where the plugin can do without.
     ///
     /// # Errors
-    /// When the device does not exist or the plugin refuses the array. A failure of the transfer itself shows when the
+    /// If the device does not exist or the plugin refuses the array. A failure of the transfer itself shows when the
     /// buffer is waited for or read.
     pub fn to_device_async(&self, literal: Literal, device: usize) -> Result<Buffer> {
         let semantics = PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes;
@@ -161,7 +161,7 @@ impl Buffer {
     /// Bytes that the array takes on the device, padding included.
     ///
     /// # Errors
-    /// When the plugin fails to answer.
+    /// If the plugin fails to answer.
     pub fn device_bytes(&self) -> Result<usize> {
         let mut args = PJRT_Buffer_OnDeviceSizeInBytes_Args {
             buffer: self.raw,
@@ -187,7 +187,7 @@ impl Buffer {
     /// True once the contents are there, or known to be never.
     ///
     /// # Errors
-    /// When the plugin fails to answer.
+    /// If the plugin fails to answer.
     pub fn ready(&self) -> Result<bool> {
         self.ready_event()?.is_ready()
     }
@@ -211,7 +211,7 @@ impl Buffer {
     /// Starts copying the array to the host, in C order.
     ///
     /// # Errors
-    /// When the plugin refuses to start.
+    /// If the plugin refuses to start.
     pub fn to_literal_async(&self) -> Result<PendingLiteral> {
         let mut bytes = vec![0u8; self.shape.bytes()];
         let minor_to_major: Vec<i64> = (0..self.shape.rank() as i64).rev().collect();

@@ -42,7 +42,7 @@ impl Cache {
     /// The program's own cache: `executables` in [`crate::cache::dir`].
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// If the folder cannot be made.
     pub fn open() -> Result<Cache> {
         let dir = crate::cache::dir().map_err(Error::io(Path::new("cache folder")))?;
         Cache::in_dir(&dir.join("executables"), Cache::LIMIT_BYTES)
@@ -51,7 +51,7 @@ impl Cache {
     /// A cache in a folder of its own, of at most `limit_bytes`.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// If the folder cannot be made.
     pub fn in_dir(dir: &Path, limit_bytes: u64) -> Result<Cache> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
         Ok(Cache {
@@ -109,7 +109,7 @@ impl Client {
     /// fail the compilation.
     ///
     /// # Errors
-    /// The compiler's.
+    /// Errors of the compiler.
     pub fn compile_cached(
         &self,
         cache: &Cache,

@@ -203,7 +203,7 @@ impl Client {
     /// Name of the platform, such as `cpu`, `cuda` or `tpu`.
     ///
     /// # Errors
-    /// When the plugin fails to answer.
+    /// If the plugin fails to answer.
     pub fn platform_name(&self) -> Result<String> {
         let mut args = PJRT_Client_PlatformName_Args {
             client: self.0.raw,
@@ -219,7 +219,7 @@ impl Client {
     /// Version of the platform's software, in the plugin's words.
     ///
     /// # Errors
-    /// When the plugin fails to answer.
+    /// If the plugin fails to answer.
     pub fn platform_version(&self) -> Result<String> {
         let mut args = PJRT_Client_PlatformVersion_Args {
             client: self.0.raw,
@@ -240,7 +240,7 @@ impl Client {
     /// The devices that this process may use.
     ///
     /// # Errors
-    /// When the plugin fails to describe one.
+    /// If the plugin fails to describe one.
     pub fn devices(&self) -> Result<Vec<DeviceInfo>> {
         self.0.devices.iter().map(|&device| self.describe(device)).collect()
     }
@@ -248,7 +248,7 @@ impl Client {
     /// Number of this process among those whose clients know each other; 0 for one that is alone.
     ///
     /// # Errors
-    /// When the plugin fails to answer.
+    /// If the plugin fails to answer.
     pub fn process(&self) -> Result<usize> {
         let mut args = PJRT_Client_ProcessIndex_Args {
             client: self.0.raw,
@@ -262,7 +262,7 @@ impl Client {
     /// The devices that this process may use, in the order of their numbers.
     ///
     /// # Errors
-    /// When the plugin fails to answer.
+    /// If the plugin fails to answer.
     pub fn addressable_devices(&self) -> Result<Vec<GlobalDevice>> {
         self.0
             .devices
@@ -274,7 +274,7 @@ impl Client {
     /// The devices of all processes.
     ///
     /// # Errors
-    /// When the plugin fails to answer.
+    /// If the plugin fails to answer.
     pub fn global_devices(&self) -> Result<Vec<GlobalDevice>> {
         let mut args = PJRT_Client_Devices_Args {
             client: self.0.raw,

@@ -90,7 +90,7 @@ impl Compiled {
     /// Device memory that the program needs.
     ///
     /// # Errors
-    /// When the plugin cannot say.
+    /// If the plugin cannot say.
     pub fn memory_stats(&self) -> Result<MemoryStats> {
         let mut args = PJRT_Executable_GetCompiledMemoryStats_Args {
             executable: self.raw,
@@ -112,7 +112,7 @@ impl Compiled {
     /// the plugin makes none.
     ///
     /// # Errors
-    /// When the plugin fails to answer.
+    /// If the plugin fails to answer.
     pub fn cost_analysis(&self) -> Result<Option<BTreeMap<String, OptionValue>>> {
         let mut args = PJRT_Executable_GetCostAnalysis_Args {
             executable: self.raw,
@@ -130,7 +130,7 @@ impl Compiled {
     /// The program after optimization, as a serialized `HloModuleProto`.
     ///
     /// # Errors
-    /// When the plugin cannot give it, or gives another format.
+    /// If the plugin cannot give it, or gives another format.
     pub fn optimized_hlo(&self) -> Result<Vec<u8>> {
         let mut program = new::<PJRT_Program>();
         let mut args = PJRT_Executable_OptimizedProgram_Args {
@@ -164,7 +164,7 @@ impl Compiled {
     /// The plugin's own fingerprint of program, options and compiler; `None` where it makes none.
     ///
     /// # Errors
-    /// When the plugin fails to answer.
+    /// If the plugin fails to answer.
     pub fn fingerprint(&self) -> Result<Option<String>> {
         let mut args = PJRT_Executable_Fingerprint_Args {
             executable: self.raw,
@@ -185,7 +185,7 @@ impl Compiled {
     /// program's signature, and the plugin's own bytes.
     ///
     /// # Errors
-    /// When the plugin cannot serialize.
+    /// If the plugin cannot serialize.
     pub fn serialize(&self) -> Result<Vec<u8>> {
         let mut args = PJRT_Executable_Serialize_Args {
             executable: self.raw,

@@ -68,7 +68,7 @@ impl Candidate {
 /// Python packages, our cache; then the device's default package is fetched into the cache, with a note on standard error.
 ///
 /// # Errors
-/// When what was named does not exist or does not load, or when nothing was found and nothing can be fetched.
+/// If what was named does not exist or does not load, or when nothing was found and nothing can be fetched.
 pub fn open(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
     Plugin::load(&locate(device, explicit, Purpose::Run)?)
 }
@@ -123,7 +123,7 @@ fn default_package(device: DeviceKind) -> Result<&'static Package> {
 /// that were read before.
 ///
 /// # Errors
-/// When the name is neither a path nor a package, or there is no cache folder.
+/// If the name is neither a path nor a package, or there is no cache folder.
 pub fn search(device: DeviceKind, explicit: Option<&str>, trust: Trust) -> Result<Vec<Candidate>> {
     let packages: Vec<&'static Package> = match named(explicit) {
         None => Package::of(device).collect(),
@@ -212,7 +212,7 @@ fn cached_path(package: &Package) -> Result<PathBuf> {
 /// The package's library in our cache, if it is there; a damaged one is not, which is noted.
 ///
 /// # Errors
-/// When there is no cache folder, or the file cannot be read.
+/// If there is no cache folder, or the file cannot be read.
 pub fn cached(package: &Package, trust: Trust) -> Result<Option<PathBuf>> {
     let path = cached_path(package)?;
     if !path.exists() {

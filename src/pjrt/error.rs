@@ -122,7 +122,7 @@ pub enum Error {
         package: String,
         /// Why.
         reason: String,
-        /// When and where to run which command instead.
+        /// If and where to run which command instead.
         remedy: String,
     },
     /// A device number outside the client's devices.

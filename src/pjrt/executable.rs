@@ -92,7 +92,7 @@ impl Client {
     /// Loads what [`Compiled::serialize`] wrote, on the same build of the same plugin.
     ///
     /// # Errors
-    /// When the bytes are damaged or another build of the plugin wrote them.
+    /// If the bytes are damaged or another build of the plugin wrote them.
     pub fn deserialize(&self, serialized: &[u8]) -> Result<Executable> {
         let (head, code) = unpack(serialized)?;
         let mut args = PJRT_Executable_DeserializeAndLoad_Args {
@@ -182,7 +182,7 @@ impl Executable {
     /// execution itself then shows when one of them is waited for or read.
     ///
     /// # Errors
-    /// When the number of arguments, a shape or an element type is not the program's, or the plugin refuses to start.
+    /// If the number of arguments, a shape or an element type is not the program's, or the plugin refuses to start.
     pub fn execute(&self, args: Vec<Arg<'_>>) -> Result<Vec<Buffer>> {
         Ok(self.execute_replicated(vec![args])?.pop().unwrap_or_default())
     }

@@ -15,7 +15,7 @@ use crate::{cache, child};
 /// another. Notes go to standard error.
 ///
 /// # Errors
-/// When pip is missing or fails (with the command to run by hand), or what came has the wrong digest.
+/// If pip is missing or fails (with the command to run by hand), or what came has the wrong digest.
 pub fn fetch(package: &Package) -> Result<PathBuf> {
     fetch_for(package, Purpose::Run)
 }

@@ -142,7 +142,7 @@ impl Plugin {
     /// evenly spaced pages of it (the whole of a small file), so that starting does not read hundreds of megabytes.
     ///
     /// # Errors
-    /// When the file can no longer be read.
+    /// If the file can no longer be read.
     pub fn fingerprint(&self) -> Result<&str> {
         if self.0.fingerprint.get().is_none() {
             let digest = sampled_digest(&self.0.path, self.api_version()).map_err(Error::io(&self.0.path))?;
@@ -166,7 +166,7 @@ impl Plugin {
     /// What the plugin says of itself, such as `stablehlo_current_version`; empty where it says nothing.
     ///
     /// # Errors
-    /// When the plugin fails to answer.
+    /// If the plugin fails to answer.
     pub fn attributes(&self) -> Result<BTreeMap<String, OptionValue>> {
         let mut args = new::<PJRT_Plugin_Attributes_Args>();
         // SAFETY: no pointers go in.
@@ -211,7 +211,7 @@ impl Plugin {
     /// Starts a client on the plugin's devices. Use one per process.
     ///
     /// # Errors
-    /// When the plugin refuses the options or finds no device.
+    /// If the plugin refuses the options or finds no device.
     pub fn client(&self, options: &ClientOptions) -> Result<Client> {
         Client::new(*self, options)
     }

@@ -134,7 +134,7 @@ impl Profiler {
     /// Ends recording.
     ///
     /// # Errors
-    /// The plugin's.
+    /// Errors of the plugin.
     pub fn stop(&mut self) -> Result<()> {
         self.tell("PLUGIN_Profiler_Stop", self.functions.stop)
     }
@@ -152,7 +152,7 @@ impl Profiler {
     /// What was recorded: a serialized `XSpace`, as TensorBoard's profile plugin and XProf read it. After [`Profiler::stop`].
     ///
     /// # Errors
-    /// The plugin's.
+    /// Errors of the plugin.
     pub fn collect(&mut self) -> Result<Vec<u8>> {
         let mut args = CollectArgs {
             struct_size: size_of::<CollectArgs>(),

@@ -36,7 +36,7 @@ impl Plugin {
     /// The devices of this name, such as `v5e:2x2` with the plugin for TPUs, or those that the plugin's own options tell.
     ///
     /// # Errors
-    /// When the plugin does not know the name or an option, or describes no devices at all.
+    /// If the plugin does not know the name or an option, or describes no devices at all.
     pub fn topology(&self, name: &str, options: &BTreeMap<String, OptionValue>) -> Result<Topology> {
         let options = named_values(options);
         let mut args = PJRT_TopologyDescription_Create_Args {
@@ -59,7 +59,7 @@ impl Topology {
     /// The vendor's names of the devices, such as `TPU v5 lite`, in the order of their ids.
     ///
     /// # Errors
-    /// When the plugin fails to describe them.
+    /// If the plugin fails to describe them.
     pub fn device_kinds(&self) -> Result<Vec<String>> {
         let api = self.plugin.api();
         let mut args = PJRT_TopologyDescription_GetDeviceDescriptions_Args {

@@ -97,7 +97,7 @@ fn forget(package: &Package, stamp: Option<&Path>) {
 /// Compares a file with the package's pinned digest; a package without one always passes.
 ///
 /// # Errors
-/// When the file cannot be read or its digest differs.
+/// If the file cannot be read or its digest differs.
 pub fn verify(package: &Package, path: &Path) -> Result<()> {
     let Some(expected) = package.sha256 else { return Ok(()) };
     compare(package, path, &digest(path)?, expected)
