@@ -12,7 +12,7 @@ use super::signature::{buffer_type, from_buffer_type};
 
 /// The only handle to one array on one device; the memory is freed on drop.
 ///
-/// The contents may still be on their way (a transfer, an execution): reading waits for them.
+/// A transfer or execution may still be writing it; reading waits.
 pub struct Buffer {
     pub(super) raw: *mut PJRT_Buffer,
     shape: Shape,
@@ -37,8 +37,7 @@ impl Drop for Buffer {
 }
 
 impl Client {
-    /// Copies a host array to a device. The plugin takes its copy of the bytes before this returns; where it sends them
-    /// on, that goes on in the background.
+    /// Copies a host array to a device. The plugin copies the bytes before this returns; a transfer continues in the background.
     ///
     /// # Errors
     /// If the device does not exist or the plugin refuses the array.
@@ -50,12 +49,12 @@ impl Client {
         Ok(buffer)
     }
 
-    /// Sends a host array to a device without waiting: the bytes are kept until the plugin has read them, and no copy is
-    /// made where the plugin can do without.
+    /// Sends a host array to a device without waiting. Keeps the bytes until the plugin has read them, and avoids a copy if
+    /// possible.
     ///
     /// # Errors
-    /// If the device does not exist or the plugin refuses the array. A failure of the transfer itself shows when the
-    /// buffer is waited for or read.
+    /// If the device does not exist or the plugin refuses the array. A failure of the transfer surfaces when the
+    /// buffer is awaited or read.
     pub fn to_device_async(&self, literal: Literal, device: usize) -> Result<Buffer> {
         let semantics = PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes;
         // SAFETY: the bytes are on the heap, unchanged, and freed only after the `done` event, which holds the literal.
@@ -65,7 +64,7 @@ impl Client {
     }
 
     /// # Safety
-    /// The literal's bytes must stay readable and unchanged for as long as `semantics` says.
+    /// The literal's bytes must stay readable and unchanged as long as `semantics` requires.
     unsafe fn start_transfer(
         &self,
         literal: &Literal,
@@ -102,7 +101,7 @@ impl Client {
 }
 
 impl Buffer {
-    /// Takes over a buffer; without a known shape the plugin is asked for it.
+    /// Takes ownership of a buffer. Asks the plugin for an unknown shape.
     ///
     /// # Safety
     /// `raw` must be a buffer of this client that nobody else destroys.
@@ -158,7 +157,7 @@ impl Buffer {
         &self.shape
     }
 
-    /// Bytes that the array takes on the device, padding included.
+    /// Size on the device in bytes, padding included.
     ///
     /// # Errors
     /// If the plugin fails to answer.
@@ -184,7 +183,7 @@ impl Buffer {
         }
     }
 
-    /// True once the contents are there, or known to be never.
+    /// Whether the contents exist, or have failed.
     ///
     /// # Errors
     /// If the plugin fails to answer.
@@ -192,18 +191,18 @@ impl Buffer {
         self.ready_event()?.is_ready()
     }
 
-    /// Blocks until the contents are there.
+    /// Blocks until the contents exist.
     ///
     /// # Errors
-    /// The error of the transfer or execution that was to produce them.
+    /// The error of the transfer or execution.
     pub fn wait(&self) -> Result<()> {
         self.ready_event()?.wait()
     }
 
-    /// Copies the array to the host, blocking until it is there.
+    /// Copies the array to the host and waits for it.
     ///
     /// # Errors
-    /// The error of the transfer, or of the execution that was to produce the array.
+    /// The error of the transfer or of the execution.
     pub fn to_literal(&self) -> Result<Literal> {
         self.to_literal_async()?.wait()
     }
@@ -253,7 +252,7 @@ impl std::fmt::Debug for Buffer {
     }
 }
 
-/// A host array that is still being filled from a device.
+/// A host array that a transfer is filling.
 pub struct PendingLiteral {
     event: Option<Event>,
     bytes: Vec<u8>,
@@ -262,10 +261,10 @@ pub struct PendingLiteral {
 }
 
 impl PendingLiteral {
-    /// Blocks until the array is there.
+    /// Waits for the array.
     ///
     /// # Errors
-    /// The error of the transfer, or of the execution that was to produce the array.
+    /// The error of the transfer or of the execution.
     pub fn wait(mut self) -> Result<Literal> {
         if let Some(event) = self.event.take() {
             event.wait()?;

@@ -14,44 +14,43 @@ use super::options::CompileOptions;
 use super::plugin::hex;
 use crate::signals;
 
-/// A folder of serialized executables, each under the digest of all that went into it; the least recently used go first
-/// when the folder outgrows its bound.
+/// A folder of serialised executables, named by the digest of everything they depend on. Evicts the least recently used.
 #[derive(Clone, Debug)]
 pub struct Cache {
     dir: PathBuf,
     limit_bytes: u64,
 }
 
-/// What the cache did for one compilation.
+/// Outcome of a cached compilation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheOutcome {
-    /// Loaded; nothing was compiled.
+    /// Loaded from the cache.
     Hit,
     /// Compiled and saved.
     Miss,
-    /// There was an entry that did not load (why); compiled, and the entry replaced.
+    /// The entry did not load, for this reason; compiled and replaced.
     Damaged(String),
-    /// Compiled, but not saved (why).
+    /// Compiled, but not saved, for this reason.
     NotSaved(String),
 }
 
 impl Cache {
-    /// The default bound on the folder's size: 2 GiB.
+    /// Default limit of the folder's size: 2 GiB.
     pub const LIMIT_BYTES: u64 = 2 << 30;
 
     /// The program's own cache: `executables` in [`crate::cache::dir`].
     ///
     /// # Errors
-    /// If the folder cannot be made.
+    /// If the folder cannot be created.
     pub fn open() -> Result<Cache> {
         let dir = crate::cache::dir().map_err(Error::io(Path::new("cache folder")))?;
         Cache::in_dir(&dir.join("executables"), Cache::LIMIT_BYTES)
     }
 
-    /// A cache in a folder of its own, of at most `limit_bytes`.
+    /// Opens a cache in this folder, of at most `limit_bytes`.
     ///
     /// # Errors
-    /// If the folder cannot be made.
+    /// If the folder cannot be created.
     pub fn in_dir(dir: &Path, limit_bytes: u64) -> Result<Cache> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
         Ok(Cache {
@@ -70,7 +69,7 @@ impl Cache {
         Ok(self.dir.join(hex(&hash.finalize())))
     }
 
-    /// Writes an entry whole or not at all, then makes room.
+    /// Writes an entry atomically, then evicts old ones.
     fn save(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let (mut file, _undone) = signals::temporary(|| tempfile::NamedTempFile::new_in(&self.dir))?;
         file.write_all(bytes)?;
@@ -104,9 +103,8 @@ impl Cache {
 }
 
 impl Client {
-    /// Compiles, or loads what an earlier process compiled from the same program and options with the same build of the
-    /// plugin for the same devices. A damaged entry is recompiled and replaced; a cache that cannot be written does not
-    /// fail the compilation.
+    /// Compiles a program, or loads it if the cache has it for the same options, build of the plugin and devices. Replaces damaged
+    /// entries. Succeeds even if the cache cannot be written.
     ///
     /// # Errors
     /// Errors of the compiler.
@@ -144,8 +142,8 @@ impl Client {
         Ok((executable, outcome))
     }
 
-    /// All that a compiled program depends on besides graph and options: the plugin's build, the platform, its devices,
-    /// and, since CPU programs are compiled for this very processor, its model, features and number of cores.
+    /// Everything that a compiled program depends on besides graph and options: the plugin's build, the platform, its devices, and
+    /// for CPU programs the processor's model, features and number of cores.
     fn cache_identity(&self) -> Result<String> {
         let kinds: Vec<String> = self
             .devices()?
@@ -163,7 +161,7 @@ impl Client {
     }
 }
 
-/// Model and feature lines of the first processor, and the number of processors in use.
+/// Model and features of the first processor, and the number of cores.
 fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let first = text.split("\n\n").next().unwrap_or_default();

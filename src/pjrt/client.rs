@@ -13,7 +13,7 @@ use super::plugin::Plugin;
 /// Options for starting a client.
 #[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
-    /// Number of devices that a CPU client pretends to have; `None` leaves it to the plugin (four, as seen).
+    /// Number of devices that a CPU client simulates; `None` for the default of the plugin.
     pub cpu_device_count: Option<usize>,
     /// Further options of the plugin by name.
     pub extra: BTreeMap<String, OptionValue>,
@@ -21,14 +21,14 @@ pub struct ClientOptions {
     pub group: Option<Group>,
 }
 
-/// One of several processes whose clients, started together, know each other's devices. Starting one waits for the others.
+/// A process of a group whose clients know each other's devices. Starting a client waits for the others.
 #[derive(Clone)]
 pub struct Group {
     /// Number of this process, from 0.
     pub process: usize,
-    /// How many there are.
+    /// Number of processes.
     pub count: usize,
-    /// Through which they find each other.
+    /// The store through which they find each other.
     pub store: Arc<dyn KeyValueStore>,
 }
 
@@ -61,7 +61,7 @@ impl ClientOptions {
         options
     }
 
-    /// Makes the client one of several. GPU clients are told which; the runtime of TPUs knows by itself.
+    /// Makes the client one of a group. GPU clients need its number; the TPU runtime knows it.
     pub fn in_group(mut self, kind: DeviceKind, group: Group) -> Self {
         if kind == DeviceKind::Gpu {
             for (name, value) in [("node_id", group.process), ("num_nodes", group.count)] {
@@ -96,7 +96,7 @@ pub(super) struct ClientInner {
     pub(super) raw: *mut PJRT_Client,
     pub(super) plugin: Plugin,
     pub(super) devices: Vec<*mut PJRT_Device>,
-    /// What the plugin may call back, until it is destroyed.
+    /// Callbacks of the plugin; must outlive the client.
     _bridge: Option<Bridge>,
 }
 
@@ -130,24 +130,24 @@ impl ClientInner {
 /// One device of a client.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct DeviceInfo {
-    /// The plugin's id of the device, unique over all hosts.
+    /// Id of the device, unique over all hosts.
     pub id: i32,
-    /// Vendor's name of the device type, such as `cpu` or `TPU v5 lite`.
+    /// The vendor's name of the device type, such as `cpu` or `TPU v5 lite`.
     pub kind: String,
-    /// The plugin's longest description.
+    /// Description by the plugin.
     pub description: String,
-    /// Memory in use, where the plugin counts it.
+    /// Memory in use, if the plugin reports it.
     pub memory: Option<DeviceMemory>,
 }
 
 /// Memory of one device, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct DeviceMemory {
-    /// Allocated now.
+    /// Currently allocated.
     pub in_use_bytes: i64,
-    /// The most that was ever allocated.
+    /// Peak allocation.
     pub peak_bytes: Option<i64>,
-    /// The most that may be allocated.
+    /// Limit of allocation.
     pub limit_bytes: Option<i64>,
 }
 
@@ -216,7 +216,7 @@ impl Client {
         }
     }
 
-    /// Version of the platform's software, in the plugin's words.
+    /// Version of the platform's software.
     ///
     /// # Errors
     /// If the plugin fails to answer.
@@ -232,12 +232,12 @@ impl Client {
         }
     }
 
-    /// Number of devices that this process may use; they are numbered from 0.
+    /// Number of devices of this process; they are numbered from 0.
     pub fn device_count(&self) -> usize {
         self.0.devices.len()
     }
 
-    /// The devices that this process may use.
+    /// The devices of this process.
     ///
     /// # Errors
     /// If the plugin fails to describe one.
@@ -245,7 +245,7 @@ impl Client {
         self.0.devices.iter().map(|&device| self.describe(device)).collect()
     }
 
-    /// Number of this process among those whose clients know each other; 0 for one that is alone.
+    /// Number of this process in its group; 0 for a single process.
     ///
     /// # Errors
     /// If the plugin fails to answer.
@@ -259,7 +259,7 @@ impl Client {
         Ok(number(args.process_index))
     }
 
-    /// The devices that this process may use, in the order of their numbers.
+    /// The devices of this process, in the order of their numbers.
     ///
     /// # Errors
     /// If the plugin fails to answer.
@@ -363,7 +363,7 @@ impl Client {
     }
 }
 
-/// The number of a process; negative ones, which stand for none, are a process that does not exist.
+/// The number of a process. Negative numbers mean none and become a number that no process has.
 fn number(process: i32) -> usize {
     usize::try_from(process).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! What the compiler made of a program, whether or not a device is there to run it.
+//! Compiled programs, with or without a device.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::api::{Api, OptionValue, bytes, new, read_named_values, string};
 use super::error::{Error, Result};
 use super::signature::{Signature, strip_config};
 
-/// A compiled program: its size, cost and form. To run it takes an [`Executable`](super::Executable).
+/// A compiled program: its size, cost and code. Run it as an [`Executable`](super::Executable).
 pub struct Compiled {
     pub(super) raw: *mut PJRT_Executable,
     pub(super) signature: Option<Signature>,
@@ -37,17 +37,17 @@ impl Drop for Compiled {
 /// Device memory that a program needs, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryStats {
-    /// Its parameters.
+    /// Parameters.
     pub argument_bytes: i64,
-    /// Its results.
+    /// Results.
     pub output_bytes: i64,
-    /// The part of the results that takes over parameters' memory.
+    /// The part of the results that reuses the memory of parameters.
     pub alias_bytes: i64,
-    /// Scratch memory while it runs.
+    /// Temporary memory.
     pub temp_bytes: i64,
     /// Machine code.
     pub generated_code_bytes: i64,
-    /// The most in use at any moment, where the plugin says so.
+    /// Peak memory, if the plugin reports it.
     pub peak_bytes: Option<i64>,
 }
 
@@ -90,7 +90,7 @@ impl Compiled {
     /// Device memory that the program needs.
     ///
     /// # Errors
-    /// If the plugin cannot say.
+    /// If the plugin fails to answer.
     pub fn memory_stats(&self) -> Result<MemoryStats> {
         let mut args = PJRT_Executable_GetCompiledMemoryStats_Args {
             executable: self.raw,
@@ -108,8 +108,7 @@ impl Compiled {
         })
     }
 
-    /// The compiler's own estimate of operations, bytes and more, by its names (`flops`, `bytes accessed`); `None` where
-    /// the plugin makes none.
+    /// The compiler's estimates, such as `flops` and `bytes accessed`; `None` if the plugin has none.
     ///
     /// # Errors
     /// If the plugin fails to answer.
@@ -161,7 +160,7 @@ impl Compiled {
         })
     }
 
-    /// The plugin's own fingerprint of program, options and compiler; `None` where it makes none.
+    /// The plugin's fingerprint of program, options and compiler; `None` if it has none.
     ///
     /// # Errors
     /// If the plugin fails to answer.
@@ -181,8 +180,8 @@ impl Compiled {
         }
     }
 
-    /// The compiled program as bytes, for the same build of the same plugin: our magic number, a digest of the rest, the
-    /// program's signature, and the plugin's own bytes.
+    /// Serialises the program for the same build of the plugin: a magic number, a digest of the rest, the program's signature, and
+    /// the plugin's bytes.
     ///
     /// # Errors
     /// If the plugin cannot serialize.
@@ -206,8 +205,7 @@ impl Compiled {
     }
 }
 
-/// A program as the C API takes it, with its format: text that begins like a module is StableHLO, anything else HLO. It
-/// borrows `code`.
+/// A program for the C API with its format: text that begins like a module is StableHLO, anything else HLO. Borrows `code`.
 pub(super) fn program(code: &[u8]) -> PJRT_Program {
     let format = if code.starts_with(b"module ") { "mlir" } else { "hlo" };
     PJRT_Program {
@@ -219,7 +217,7 @@ pub(super) fn program(code: &[u8]) -> PJRT_Program {
     }
 }
 
-/// Begins every serialized executable of ours.
+/// Magic number of serialised executables.
 const MAGIC: &[u8; 8] = b"RIGLEXE1";
 const DIGEST_BYTES: usize = 32;
 
@@ -231,7 +229,7 @@ fn pack(signature: Option<&Signature>, code: &[u8]) -> Vec<u8> {
     [MAGIC.as_slice(), &Sha256::digest(&body), &body].concat()
 }
 
-/// Checks the digest, so that a plugin never sees damaged bytes; returns signature and code.
+/// Checks the digest, so that plugins never read damaged bytes. Returns signature and code.
 pub(super) fn unpack(serialized: &[u8]) -> Result<(&[u8], &[u8])> {
     let damaged = |what: &str| Error::Serialized(format!("{what} ({} bytes)", serialized.len()));
     let rest = serialized

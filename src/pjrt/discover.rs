@@ -1,4 +1,4 @@
-//! Finding a plugin: named by the user, installed as a Python package, in our cache, or fetched into it.
+//! Finds plugins: named by the user, installed as Python packages, in the cache, or fetched into it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -27,23 +27,23 @@ pub enum Origin {
     Environment,
     /// An installed Python package.
     Python,
-    /// Our cache folder.
+    /// The cache folder.
     Cache,
 }
 
-/// One place where a plugin may be.
+/// A possible location of a plugin.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Candidate {
-    /// How we came to look there.
+    /// Kind of location.
     pub origin: Origin,
     /// The package, unless the user named a file.
     pub package: Option<&'static str>,
     /// The library.
     #[serde(serialize_with = "crate::report::path")]
     pub path: PathBuf,
-    /// True when there is a file, not damaged.
+    /// Whether there is an undamaged file.
     pub found: bool,
-    /// How the file differs from the package's.
+    /// Difference between the file and the package's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
 }
@@ -64,18 +64,17 @@ impl Candidate {
     }
 }
 
-/// Opens the plugin for a device. Order: `explicit` (a path or a package name), `$RIGL_XLA_PLUGIN` (the same), installed
-/// Python packages, our cache; then the device's default package is fetched into the cache, with a note on standard error.
+/// Opens the plugin for a device. Searches in this order: `explicit` (a path or a package name), `$RIGL_XLA_PLUGIN` (the same),
+/// installed Python packages, the cache. If there is none, fetches the device's default package into the cache and reports it.
 ///
 /// # Errors
-/// If what was named does not exist or does not load, or when nothing was found and nothing can be fetched.
+/// If the named plugin does not exist or load, or no plugin was found and none can be fetched.
 pub fn open(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
     Plugin::load(&locate(device, explicit, Purpose::Run)?)
 }
 
-/// As [`open`], but only to compile for devices that are described, not here ([`Plugin::topology`]): of a package that needs
-/// others to run programs only those are fetched that compile them, into a folder of their own. Must be the first plugin of
-/// the process.
+/// As [`open`], but only to compile for absent devices ([`Plugin::topology`]). Fetches only the dependencies for compiling, into
+/// a separate folder. Must be the first plugin of the process.
 ///
 /// # Errors
 /// As [`open`].
@@ -83,7 +82,7 @@ pub fn open_compiler(device: DeviceKind, explicit: Option<&str>) -> Result<Plugi
     Plugin::load_compiler(&locate(device, explicit, Purpose::Compile)?)
 }
 
-/// The plugin's file, fetched where there is none or a damaged one.
+/// The file of the plugin; fetches it if it is absent or damaged.
 fn locate(device: DeviceKind, explicit: Option<&str>, purpose: Purpose) -> Result<PathBuf> {
     for candidate in search(device, explicit, Trust::Stamp)? {
         if let Some(damage) = &candidate.damaged {
@@ -91,7 +90,7 @@ fn locate(device: DeviceKind, explicit: Option<&str>, purpose: Purpose) -> Resul
         }
         match (candidate.found, candidate.package) {
             (true, _) | (_, None) => return Ok(candidate.path),
-            // Replaced, not passed over for another package.
+            // Fetch a damaged package again instead of using another one.
             (false, Some(name)) if candidate.damaged.is_some() && candidate.origin == Origin::Cache => {
                 return fetch_for(Package::named(name)?, purpose);
             }
@@ -105,7 +104,7 @@ fn locate(device: DeviceKind, explicit: Option<&str>, purpose: Purpose) -> Resul
     )
 }
 
-/// What the user names, and where.
+/// The plugin that the user names, and where.
 fn named(explicit: Option<&str>) -> Option<(String, Origin)> {
     let variable = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
     explicit
@@ -119,8 +118,8 @@ fn default_package(device: DeviceKind) -> Result<&'static Package> {
         .map_or_else(|| Package::named(device.name()), Ok)
 }
 
-/// Every place where [`open`] looks, in its order; what the user names leaves no other choice. `trust`: whether files are read
-/// that were read before.
+/// The locations that [`open`] searches, in order. A plugin that the user names is the only one. `trust`: whether to verify files
+/// again.
 ///
 /// # Errors
 /// If the name is neither a path nor a package, or there is no cache folder.
@@ -143,9 +142,9 @@ pub fn search(device: DeviceKind, explicit: Option<&str>, trust: Trust) -> Resul
     for folder in python_folders() {
         for package in &packages {
             let path = folder.join(package.library);
-            // Only what is there: the product of folders and packages would say nothing more.
+            // List only existing files, not all combinations of folders and packages.
             if path.exists() {
-                // Another version may be installed, whose digest is not known.
+                // The digest of another installed version is unknown.
                 let same_size = path.metadata().is_ok_and(|m| Some(m.len()) == package.bytes);
                 let checked = same_size.then(|| whole::check(package, &path, trust)).transpose();
                 candidates.push(Candidate::new(Origin::Python, package, path, checked.map(|_| true))?);
@@ -163,7 +162,7 @@ pub fn search(device: DeviceKind, explicit: Option<&str>, trust: Trust) -> Resul
     Ok(candidates)
 }
 
-/// An unknown name that came from the environment tells the variable.
+/// Names the environment variable if an unknown name comes from it.
 fn said_by(origin: Origin, error: Error) -> Error {
     match (origin, error) {
         (Origin::Environment, Error::UnknownPackage(unknown)) => Error::UnknownPackage(Unknown {
@@ -174,12 +173,12 @@ fn said_by(origin: Origin, error: Error) -> Error {
     }
 }
 
-/// A path has a separator, or names a file and no package: a file of the working directory does not take a package's place.
+/// Whether a name is a path: it has a separator, or is a file and not the name of a package.
 fn is_path(name: &str) -> bool {
     name.contains(std::path::MAIN_SEPARATOR) || (Package::plugin(name).is_err() && Path::new(name).exists())
 }
 
-/// The folders that `python3` imports packages from; none where there is no Python.
+/// The folders from which `python3` imports packages; none without Python.
 fn python_folders() -> Vec<PathBuf> {
     const SCRIPT: &str = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(os.fsencode(p) for p in sys.path if p))";
     let run = || {
@@ -209,7 +208,7 @@ fn cached_path(package: &Package) -> Result<PathBuf> {
     Ok(cached_folder(package, Purpose::Run)?.join(package.library))
 }
 
-/// The package's library in our cache, if it is there; a damaged one is not, which is noted.
+/// The package's library in the cache. Reports and ignores a damaged one.
 ///
 /// # Errors
 /// If there is no cache folder, or the file cannot be read.

@@ -1,5 +1,4 @@
-//! Is this file a whole shared library? Asked before the system's loader sees it: mapping a truncated library kills the
-//! process with SIGBUS instead of returning an error.
+//! Checks that a file is a complete shared library before it is loaded: loading a truncated one kills the process with SIGBUS.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -10,8 +9,8 @@ use super::error::{Error, Result};
 /// Bytes of a 64-bit ELF header.
 const HEADER_BYTES: usize = 64;
 
-/// Refuses a missing file, a file that is no 64-bit little-endian ELF library, and one shorter than its header says.
-/// Other systems' formats are left to their loaders.
+/// Rejects a missing file, a file that is not a 64-bit little-endian ELF library, and a truncated one. Does not check the formats
+/// of other systems.
 pub(super) fn check(path: &Path) -> Result<()> {
     let file = File::open(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => Error::Missing { path: path.to_owned() },

@@ -1,9 +1,9 @@
-//! What can go wrong between this program and a device.
+//! Errors of plugins and devices.
 
 use sparse::names::Unknown;
 use std::path::{Path, PathBuf};
 
-/// Result of everything in this module.
+/// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Failures of plugins, devices and compiled programs. Each names the file, call or argument, and what was expected.
@@ -20,10 +20,10 @@ pub enum Error {
     NotALibrary {
         /// The path as given.
         path: PathBuf,
-        /// The file's first bytes or the system loader's words.
+        /// The file's first bytes, or the message of the system's loader.
         reason: String,
     },
-    /// The file is a shared library, but not a whole one.
+    /// The shared library is damaged.
     #[error(
         "PJRT plugin {path}: damaged: {found}, expected {expected}; delete it and run `rigl-xla plugin fetch` again"
     )]
@@ -40,7 +40,7 @@ pub enum Error {
     NotAPlugin {
         /// The path as given.
         path: PathBuf,
-        /// What was missing.
+        /// The reason.
         reason: String,
     },
     /// The plugin's C API is outside the supported range.
@@ -55,7 +55,7 @@ pub enum Error {
         /// Lowest minor version accepted.
         minimum: i32,
     },
-    /// The plugin's function table does not hold a function that is needed.
+    /// The plugin's function table lacks a function.
     #[error("the PJRT plugin (API {}.{}) lacks {slot}", version.0, version.1)]
     Unsupported {
         /// Name of the slot.
@@ -63,7 +63,7 @@ pub enum Error {
         /// API version of the plugin.
         version: (i32, i32),
     },
-    /// The graph could not be rewritten for the device.
+    /// The graph could not be lowered for the device.
     #[error(transparent)]
     Graph(#[from] hlo::Error),
     /// The plugin returned an error.
@@ -73,17 +73,17 @@ pub enum Error {
         call: &'static str,
         /// `PJRT_Error_Code`, as in gRPC.
         code: u32,
-        /// The plugin's own text.
+        /// The message of the plugin.
         message: String,
     },
-    /// The plugin returned something that no array of ours can hold.
+    /// The plugin returned an unsupported value.
     #[error("{call}: the plugin returned {found}; expected {expected}")]
     Unexpected {
         /// The C API function.
         call: &'static str,
-        /// What came back.
+        /// The value found.
         found: String,
-        /// What was expected.
+        /// The value expected.
         expected: String,
     },
     /// No such device kind.
@@ -97,22 +97,22 @@ pub enum Error {
     NoDevice {
         /// Kind of device.
         kind: super::packages::DeviceKind,
-        /// The system's files for such devices.
+        /// Paths of device nodes.
         nodes: String,
-        /// The plugin that would drive them, and where it is.
+        /// The plugin for the device, and its location.
         package: String,
-        /// What else can be done.
+        /// An alternative, if any.
         hint: &'static str,
     },
-    /// No such form of a program.
+    /// An unknown program format.
     #[error("{variable}={given}: expected hlo or stablehlo")]
     UnknownFormat {
-        /// The environment variable that says so.
+        /// The environment variable.
         variable: &'static str,
         /// Its value.
         given: String,
     },
-    /// Neither a file nor a package of the table.
+    /// Neither a file nor a known package.
     #[error(transparent)]
     UnknownPackage(Unknown),
     /// A package could not be fetched.
@@ -120,7 +120,7 @@ pub enum Error {
     Fetch {
         /// Name and version.
         package: String,
-        /// Why.
+        /// The reason.
         reason: String,
         /// If and where to run which command instead.
         remedy: String,
@@ -133,7 +133,7 @@ pub enum Error {
         /// Number of devices.
         count: usize,
     },
-    /// Fewer devices than replicas that were asked for.
+    /// Fewer devices than replicas.
     #[error("{asked} replicas: the {platform} client has {count} addressable devices; expected one for each replica")]
     TooFewDevices {
         /// Number of replicas.
@@ -143,7 +143,7 @@ pub enum Error {
         /// Number of devices.
         count: usize,
     },
-    /// Several processes, of which the plugin knows another number.
+    /// The plugin knows another number of processes.
     #[error(
         "the {platform} client knows devices of {known} process{}, expected those of {count}: its plugin does not run over several \
          processes, or was not started on all of them",
@@ -152,12 +152,12 @@ pub enum Error {
     OtherProcesses {
         /// Name of the platform.
         platform: String,
-        /// Of how many it has devices.
+        /// Number of processes that the plugin knows.
         known: usize,
-        /// How many there are.
+        /// Number of processes.
         count: usize,
     },
-    /// A process that has another number for the plugin.
+    /// The plugin has another number for this process.
     #[error(
         "the {platform} client is process {found} for its plugin, expected --process-id {process}: give each process the \
          plugin's number"
@@ -167,10 +167,10 @@ pub enum Error {
         platform: String,
         /// The plugin's number.
         found: usize,
-        /// The one given.
+        /// The number given.
         process: usize,
     },
-    /// A process with fewer devices than it is to have replicas.
+    /// A process with fewer devices than replicas.
     #[error(
         "process {process} has {found} devices, expected at least {each}: --replicas counts those of all processes together"
     )]
@@ -206,22 +206,22 @@ pub enum Error {
         /// The program's parameter.
         expected: hlo::Shape,
     },
-    /// Fewer threads than a library starts, which would end the process.
+    /// Too few threads for a library, which would abort the process.
     #[error(
         "{library} needs {needed} more threads, and the system gives this process {found} ({source}): raise its limit of \
          processes (`ulimit -u`) or of memory"
     )]
     Threads {
-        /// What starts them.
+        /// Name of the library.
         library: &'static str,
-        /// How many it may start.
+        /// Number of threads that it may start.
         needed: usize,
-        /// How many there can be.
+        /// Number of threads that the system allows.
         found: usize,
         /// The system's error.
         source: std::io::Error,
     },
-    /// Bytes that are not a serialized executable of ours.
+    /// Not a valid serialised executable.
     #[error("serialized executable: {0}")]
     Serialized(String),
     /// A file or folder of the plugin or executable cache.
@@ -251,7 +251,7 @@ impl Error {
         })
     }
 
-    /// True for a name that the user got wrong, as against a device that does not work.
+    /// Whether the user made the error.
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
@@ -259,12 +259,12 @@ impl Error {
         )
     }
 
-    /// True when a plugin says that memory, of the device it compiles for among others, does not suffice.
+    /// Whether a plugin ran out of memory, on a device or while compiling.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Error::Plugin { code: 8, .. })
     }
 
-    /// True when a plugin says that it does not offer the function at all.
+    /// Whether the plugin does not implement the function.
     pub fn is_unimplemented(&self) -> bool {
         matches!(self, Error::Unsupported { .. } | Error::Plugin { code: 12, .. })
     }

@@ -51,8 +51,8 @@ unsafe fn destroy(client: &ClientInner, loaded: *mut PJRT_LoadedExecutable) -> R
 pub enum Arg<'a, B = Buffer> {
     /// Read only; the buffer stays valid.
     Keep(&'a B),
-    /// Given away: where the program aliases this parameter with a result, its memory becomes the result's. The handle
-    /// is consumed, also when the execution fails.
+    /// Donated: if the program aliases this parameter with a result, the result reuses its memory. The handle is consumed even
+    /// if the execution fails.
     Donate(B),
 }
 
@@ -70,7 +70,7 @@ impl Client {
     /// Compiles a program: a serialized `HloModuleProto`, or the text of a StableHLO module.
     ///
     /// # Errors
-    /// The compiler's own message, for instance for bytes that are no module.
+    /// The compiler's message, for instance for bytes that are not a module.
     pub fn compile(&self, code: &[u8], options: &CompileOptions) -> Result<Executable> {
         let program = program(code);
         let options = options.to_proto();
@@ -153,7 +153,7 @@ impl Client {
 }
 
 impl Executable {
-    /// What the compiler made of the program.
+    /// The compiled program.
     pub fn compiled(&self) -> &Compiled {
         &self.compiled
     }
@@ -173,16 +173,16 @@ impl Executable {
         self.num_devices
     }
 
-    /// Shapes of the parameters, where the module states them.
+    /// Shapes of the parameters, if the module has them.
     pub fn parameters(&self) -> Option<&[Shape]> {
         self.compiled.signature.as_ref().map(|s| s.parameters.as_slice())
     }
 
-    /// Runs a program on its one device. Returns at once; the results may still be under way, and an error of the
-    /// execution itself then shows when one of them is waited for or read.
+    /// Runs a program on its single device. Returns before the results exist; an error of the execution then surfaces when a
+    /// result is awaited or read.
     ///
     /// # Errors
-    /// If the number of arguments, a shape or an element type is not the program's, or the plugin refuses to start.
+    /// If the number, a shape or an element type of the arguments does not fit, or the plugin refuses to start.
     pub fn execute(&self, args: Vec<Arg<'_>>) -> Result<Vec<Buffer>> {
         Ok(self.execute_replicated(vec![args])?.pop().unwrap_or_default())
     }
@@ -191,7 +191,7 @@ impl Executable {
     /// [`Executable::execute`] does on one. An argument is donated where it is donated on every device.
     ///
     /// # Errors
-    /// As [`Executable::execute`], and when the number of devices is not the program's.
+    /// As [`Executable::execute`], and if the number of devices does not fit.
     pub fn execute_replicated(&self, args: Vec<Vec<Arg<'_>>>) -> Result<Vec<Vec<Buffer>>> {
         self.check_arguments(&args)?;
         let num_args = args.first().map_or(0, Vec::len);

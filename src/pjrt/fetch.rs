@@ -1,4 +1,4 @@
-//! Plugin packages fetched into our cache, by `pip`.
+//! Fetches plugin packages into the cache with `pip`.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,10 @@ use super::whole::{self, Trust};
 use crate::scratch::Scratch;
 use crate::{cache, child};
 
-/// The package's library in our cache, installed there by `pip` if it is not there yet; several processes wait for one
-/// another. Notes go to standard error.
+/// The package's library in the cache. Installs it with `pip` if it is absent; other processes wait.
 ///
 /// # Errors
-/// If pip is missing or fails (with the command to run by hand), or what came has the wrong digest.
+/// If pip is missing or fails (with the command to run by hand), or the digest is wrong.
 pub fn fetch(package: &Package) -> Result<PathBuf> {
     fetch_for(package, Purpose::Run)
 }
@@ -54,7 +53,7 @@ pub(super) fn fetch_for(package: &Package, purpose: Purpose) -> Result<PathBuf> 
         ));
     }
     whole::verify(package, &arrived)?;
-    // A folder cannot be renamed onto another one: what is damaged moves away first, and goes with the rest.
+    // A folder cannot be renamed onto another one, so move a damaged one away first.
     if folder.exists() {
         std::fs::rename(&folder, scratch.path().join("damaged")).map_err(Error::io(&folder))?;
     }
@@ -81,13 +80,13 @@ fn install(package: &Package, purpose: Purpose, scratch: &Scratch, target: &Path
     finish(package, command, scratch)
 }
 
-/// Name, version and digests in the form of pip's requirement files.
+/// Name, version and digests in the format of pip's requirement files.
 fn hashed_requirement(package: &Package) -> String {
     let hashes = package.archives.iter().map(|sha256| format!(" --hash=sha256:{sha256}"));
     package.requirement() + &hashes.collect::<String>() + "\n"
 }
 
-/// Of a package whose library lies beside its modules, where `install` with a target leaves it out: all files.
+/// Unpacks all files of a package whose library is outside its modules; `pip install --target` omits it.
 fn unpack(package: &Package, scratch: &Scratch, target: &Path) -> Result<()> {
     let archives = scratch.path().join("archives");
     let mut command = pip("download");
@@ -134,7 +133,7 @@ fn finish(package: &Package, mut command: Command, scratch: &Scratch) -> Result<
     if text.contains("No module named pip") {
         return Err(without_pip("python3 has no pip"));
     }
-    // pip's last error is often only advice; the first is the cause.
+    // The last error of pip is often advice; the first is the cause.
     let error = text.lines().find(|line| line.starts_with("ERROR"));
     let reason = match error.or(text.lines().last()) {
         Some(line) => format!("pip failed: {line}"),
@@ -143,7 +142,7 @@ fn finish(package: &Package, mut command: Command, scratch: &Scratch) -> Result<
     Err(failure(package, reason))
 }
 
-/// How the names of folders begin that packages are fetched into.
+/// Prefix of the folders into which packages are fetched.
 const STAGING: &str = ".fetching-";
 
 /// Installs Python with pip, on Debian and Ubuntu.
@@ -152,7 +151,7 @@ const INSTALL_PIP: &str = "Run this, or your system's own command to install Pyt
 
 fn failure(package: &Package, reason: String) -> Error {
     let needs = package.needs.iter().map(|need| format!(" {need}")).collect::<String>();
-    // Into the cache: system Pythons refuse to install anywhere else than into a folder that is named.
+    // System Pythons install only into an explicit folder.
     let target = cached_folder(package, Purpose::Run)
         .map_or_else(|_| String::new(), |dir| format!(" --target {}", dir.display()));
     let command = match package.holds {

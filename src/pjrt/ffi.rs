@@ -1,6 +1,5 @@
-//! Functions of this program that compiled programs call: XLA's foreign function interface, version 0, offered through the FFI
-//! extension of the C API. The package that [`super::abi`] is generated from has no header of either, so their few structs
-//! stand here.
+//! Calls of host functions by compiled programs: XLA's foreign function interface, version 0, through the FFI extension of the C
+//! API. The package that [`super::abi`] is generated from lacks their headers, so their few structs are defined here.
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr::null_mut;
@@ -9,10 +8,10 @@ use super::abi::{PJRT_Error, PJRT_Extension_Base, PJRT_Extension_Type_FFI};
 use super::api::Api;
 use super::error::Result;
 
-/// A function as XLA calls it; null is success.
+/// A host function; returns null on success.
 pub type Handler = unsafe extern "C" fn(*mut CallFrame) -> *mut c_void;
 
-/// XLA's name for the host's own processor.
+/// XLA's name of the host platform.
 const HOST: &str = "Host";
 
 // Numbers of the interface's enumerations.
@@ -74,7 +73,7 @@ struct Functions {
     error_create: Option<unsafe extern "C" fn(*mut ErrorArgs) -> *mut c_void>,
 }
 
-/// `XLA_FFI_Api` as far as the function that hands work to a program's threads.
+/// `XLA_FFI_Api` up to the function that schedules tasks.
 #[repr(C)]
 struct MoreFunctions {
     head: Functions,
@@ -173,7 +172,7 @@ struct Array {
     dims: *const i64,
 }
 
-/// `XLA_FFI_CallFrame`, without what follows the attributes.
+/// `XLA_FFI_CallFrame` up to the attributes.
 #[repr(C)]
 pub struct CallFrame {
     struct_size: usize,
@@ -186,10 +185,10 @@ pub struct CallFrame {
     attributes: Attributes,
 }
 
-/// One call of a function by a running program.
+/// A call of a host function.
 pub struct Call<'a>(&'a CallFrame);
 
-/// A type of elements.
+/// An element type.
 pub trait Element: Copy {
     /// XLA's number for it.
     const TYPE: c_int;
@@ -209,24 +208,24 @@ impl Element for u8 {
 }
 
 impl Call<'_> {
-    /// The elements of argument `index`, an array of `f32`, in the order that the call lays down.
+    /// The elements of argument `index`, an array of `f32`, in the layout of the call.
     pub fn argument(&self, index: usize) -> Option<&[f32]> {
         self.argument_of(index)
     }
 
-    /// The elements of argument `index`, an array of `T`, in the order that the call lays down.
+    /// The elements of argument `index`, an array of `T`, in the layout of the call.
     pub fn argument_of<T: Element>(&self, index: usize) -> Option<&[T]> {
         let (data, len) = array(&self.0.args, index)?;
         // SAFETY: an argument's elements are not written during the call.
         Some(unsafe { std::slice::from_raw_parts(data, len) })
     }
 
-    /// Where the elements of result `index` go, an array of `f32`, and how many there are.
+    /// Pointer to the elements of result `index`, an array of `f32`, and their number.
     pub fn result(&self, index: usize) -> Option<(*mut f32, usize)> {
         array(&self.0.rets, index)
     }
 
-    /// Runs `write` on the elements of result `index`, an array of `T`; `None` where there is no such result.
+    /// Runs `write` on the elements of result `index`, an array of `T`; `None` if it does not exist.
     pub fn write<T: Element, R>(&self, index: usize, write: impl FnOnce(&mut [T]) -> R) -> Option<R> {
         let (data, len) = array(&self.0.rets, index)?;
         // SAFETY: a result's elements are this call's alone, and any bytes are numbers. `write` cannot keep them.
@@ -243,7 +242,7 @@ impl Call<'_> {
         dims(&self.0.rets, index)
     }
 
-    /// The list of numbers of this name.
+    /// The attribute with this name, an array of integers.
     pub fn numbers(&self, name: &str) -> Option<Vec<i64>> {
         let attributes = &self.0.attributes;
         let count = usize::try_from(attributes.count).ok()?;
@@ -264,8 +263,7 @@ impl Call<'_> {
         })
     }
 
-    /// Has a thread of the running program run `task` with `data` when one is free, be it this one at once; false where it
-    /// never will.
+    /// Schedules `task` with `data` on the threads of the calling program; may run it at once. Returns false if it will not run.
     ///
     /// # Safety
     /// `data` must be what `task` takes, at any time and on any thread.
@@ -329,7 +327,7 @@ fn dims<const RANK: usize>(values: &Values, index: usize) -> Option<[usize; RANK
     Some(dims.map(|dim| usize::try_from(dim).unwrap_or(0)))
 }
 
-/// Elements of an array of `T`, and how many there are.
+/// Pointer to the elements of an array of `T`, and their number.
 fn array<T: Element>(values: &Values, index: usize) -> Option<(*mut T, usize)> {
     let (array, dims) = buffer(values, index)?;
     let len = usize::try_from(dims.iter().product::<i64>()).ok()?;

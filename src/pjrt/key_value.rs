@@ -1,4 +1,4 @@
-//! The bridge from a plugin's key-value callbacks to a store: how the clients of several processes find each other.
+//! Connects a plugin's key-value callbacks to a store, through which the clients of several processes find each other.
 
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,45 +10,45 @@ use std::time::Duration;
 use super::abi::*;
 use super::api::{ApiStruct, bytes};
 
-/// A store that all processes of a program share. Keys are any bytes; a key is put once.
+/// A store that all processes share. Keys are arbitrary bytes and are put once.
 pub trait KeyValueStore: Send + Sync {
-    /// The value of a key, as soon as it has one.
+    /// Waits for the value of a key.
     ///
     /// # Errors
-    /// [`StoreError::DEADLINE_EXCEEDED`] once `timeout` has passed; whatever the store reports.
+    /// [`StoreError::DEADLINE_EXCEEDED`] after `timeout`, and failures of the store.
     fn get(&self, key: &[u8], timeout: Duration) -> Result<Vec<u8>, StoreError>;
 
-    /// The value of a key, if it has one now.
+    /// The value of a key, if it has one.
     ///
     /// # Errors
-    /// Whatever the store reports.
+    /// Failures of the store.
     fn try_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Gives a key its value.
+    /// Sets the value of a key.
     ///
     /// # Errors
-    /// Whatever the store reports.
+    /// Failures of the store.
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
 }
 
-/// What a plugin is told when a store fails.
+/// A failure of a store, for the plugin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct StoreError {
     /// `PJRT_Error_Code`, as in gRPC.
     pub code: u32,
-    /// Why, for people.
+    /// The message.
     pub message: String,
 }
 
 impl StoreError {
-    /// Nothing came before the timeout.
+    /// The timeout has passed.
     pub const DEADLINE_EXCEEDED: u32 = PJRT_Error_Code_DEADLINE_EXCEEDED;
-    /// There is no such key.
+    /// The key does not exist.
     pub const NOT_FOUND: u32 = PJRT_Error_Code_NOT_FOUND;
     /// The store cannot be reached.
     pub const UNAVAILABLE: u32 = PJRT_Error_Code_UNAVAILABLE;
-    /// Nothing more is known.
+    /// Any other failure.
     pub const UNKNOWN: u32 = PJRT_Error_Code_UNKNOWN;
 
     /// An error of this code.
@@ -62,7 +62,7 @@ impl StoreError {
 
 type Shared = Arc<dyn KeyValueStore>;
 
-/// A store as a client knows it. Must live until the client is destroyed.
+/// A store for a client. Must outlive the client.
 pub(super) struct Bridge(Arc<Shared>);
 
 impl Bridge {
@@ -136,7 +136,7 @@ unsafe extern "C" fn put(args: *mut PJRT_KeyValuePutCallback_Args) -> *mut PJRT_
     )
 }
 
-/// Does `work` on arguments of `found` bytes. Nothing unwinds into the plugin.
+/// Runs `work` on arguments of `found` bytes; catches panics.
 fn guarded<T>(found: usize, expected: usize, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     if found < expected {
         let message = format!("the callback's arguments have {found} bytes, expected at least {expected}");
@@ -149,7 +149,7 @@ fn guarded<T>(found: usize, expected: usize, work: impl FnOnce() -> Result<T, St
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
 }
 
-/// Lends the plugin the value that was found, by `lent`, or tells why there is none.
+/// Lends the plugin the value through `lent`, or reports the error.
 ///
 /// # Safety
 /// As [`refuse`].
@@ -168,8 +168,7 @@ unsafe fn answer(
     }
 }
 
-/// The plugin's error for ours. Without one the plugin would read a value that is not there, so where it brings no function to
-/// make errors with, this is the end.
+/// Converts an error to the plugin's. If the plugin provides no function for that it would read a missing value, so this aborts.
 ///
 /// # Safety
 /// `callback` must be null or point to the plugin's function.
@@ -182,10 +181,10 @@ unsafe fn refuse(callback: *mut PJRT_CallbackError, error: &StoreError) -> *mut 
     unsafe { make(error.code, error.message.as_ptr().cast(), error.message.len()) }
 }
 
-/// Bytes in front of a lent value that hold its length, which its deleter is not told.
+/// Size of the header before a lent value. It stores the length, which the deleter does not get.
 const HEAD: usize = size_of::<usize>();
 
-/// A copy of `value` for the plugin, which gives it back to [`take_back`].
+/// Copies `value` for the plugin, which returns it to [`take_back`].
 fn lend(value: &[u8]) -> *mut c_char {
     let copy: Box<[u8]> = [&value.len().to_ne_bytes(), value].concat().into_boxed_slice();
     Box::into_raw(copy).cast::<c_char>().wrapping_add(HEAD)
@@ -233,7 +232,7 @@ mod tests {
         }
     }
 
-    /// A plugin's error is whatever it wants; here code and text.
+    /// The error type of the test's plugin: code and text.
     unsafe extern "C" fn error(code: PJRT_Error_Code, text: *const c_char, size: usize) -> *mut PJRT_Error {
         // SAFETY: the bridge passes a text and its length.
         let text = unsafe { super::super::api::string(text, size) };
@@ -242,14 +241,14 @@ mod tests {
 
     /// # Safety
     /// `raw` must be null or come from [`error`].
-    unsafe fn told(raw: *mut PJRT_Error) -> Option<(PJRT_Error_Code, String)> {
+    unsafe fn take_error(raw: *mut PJRT_Error) -> Option<(PJRT_Error_Code, String)> {
         // SAFETY: as the caller says.
         (!raw.is_null()).then(|| *unsafe { Box::from_raw(raw.cast::<(PJRT_Error_Code, String)>()) })
     }
 
     type Answer = Result<Vec<u8>, (PJRT_Error_Code, String)>;
 
-    /// What a plugin does with the callbacks.
+    /// Calls the callbacks like a plugin.
     struct Caller {
         args: PJRT_Client_Create_Args,
         error: PJRT_CallbackError,
@@ -279,7 +278,7 @@ mod tests {
                 ..new()
             };
             // SAFETY: pointers and lengths are those of living slices, and the bridge is alive.
-            unsafe { told(self.args.kv_put_callback.unwrap()(&mut args)) }
+            unsafe { take_error(self.args.kv_put_callback.unwrap()(&mut args)) }
         }
 
         fn get(&mut self, key: &[u8], timeout_in_ms: i32, struct_size: usize) -> Answer {
@@ -294,7 +293,7 @@ mod tests {
             };
             // SAFETY: as in `put`; the value is copied before it is given back.
             unsafe {
-                match told(self.args.kv_get_callback.unwrap()(&mut args)) {
+                match take_error(self.args.kv_get_callback.unwrap()(&mut args)) {
                     Some(error) => Err(error),
                     None => Ok(copied(args.value, args.value_size, args.value_deleter_callback)),
                 }
@@ -311,7 +310,7 @@ mod tests {
             };
             // SAFETY: as in `get`.
             unsafe {
-                match told(self.args.kv_try_get_callback.unwrap()(&mut args)) {
+                match take_error(self.args.kv_try_get_callback.unwrap()(&mut args)) {
                     Some(error) => Err(error),
                     None => Ok(copied(args.value, args.value_size, args.value_deleter_callback)),
                 }

@@ -6,14 +6,14 @@ use prost::Message;
 
 use super::api::OptionValue;
 
-/// How a program is to be compiled.
+/// Compile options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompileOptions {
-    /// Data-parallel copies of the program; each runs on its own device with its own arguments.
+    /// Number of data-parallel copies of the program, each with its own device and arguments.
     pub num_replicas: usize,
-    /// Parts that the SPMD partitioner splits one program into.
+    /// Number of partitions of the SPMD partitioner.
     pub num_partitions: usize,
-    /// Device ids, replica by replica and in each by partition; `None` leaves the choice to the plugin.
+    /// Device ids by replica, then by partition; `None` for the default of the plugin.
     pub device_ids: Option<Vec<i64>>,
     /// XLA's debug options by name, such as `xla_cpu_enable_fast_math`.
     pub xla_flags: BTreeMap<String, OptionValue>,

@@ -1,4 +1,4 @@
-//! The plugin packages we know, by the names that the ordinary client of the Python package index takes.
+//! The known plugin packages, by their names in the Python package index.
 
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use sparse::names::Unknown;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
-    /// The host's own processor.
+    /// The host's processor.
     Cpu,
     /// NVIDIA GPUs.
     Gpu,
@@ -51,7 +51,7 @@ impl FromStr for DeviceKind {
     }
 }
 
-/// What a package is fetched for.
+/// Content of a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Holds {
@@ -73,37 +73,37 @@ impl std::fmt::Display for Holds {
     }
 }
 
-/// What a plugin is wanted for.
+/// Use of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Devices of this machine.
+    /// To run programs on devices of this machine.
     Run,
-    /// To compile for devices that are not here.
+    /// To compile for absent devices.
     Compile,
 }
 
-/// A Python package that holds a PJRT plugin, a library that programs call, or a helper program.
+/// A Python package with a PJRT plugin, a library of host functions, or a helper program.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Package {
     /// Name in the package index.
     pub name: &'static str,
-    /// What it drives.
+    /// Kind of device.
     pub device: DeviceKind,
-    /// What it holds.
+    /// Its content.
     pub holds: Holds,
     /// The version that `fetch` installs.
     pub version: &'static str,
-    /// The shared library, or the program, inside the installed package.
+    /// Path of the shared library or program in the installed package.
     pub library: &'static str,
-    /// Size of the library in that version, where pinned.
+    /// Size of the library in that version, if pinned.
     pub bytes: Option<u64>,
-    /// SHA-256 of the library in that version, where pinned.
+    /// SHA-256 of the library in that version, if pinned.
     pub sha256: Option<&'static str>,
-    /// SHA-256 of the package's archives, one per platform, where pinned; pip accepts no others.
+    /// SHA-256 of the package's archives, one per platform, if pinned; pip accepts no others.
     pub archives: &'static [&'static str],
-    /// Packages that it needs beside it.
+    /// Its dependencies.
     pub needs: &'static [&'static str],
-    /// Those of them that suffice to compile for devices that are not here.
+    /// Dependencies for compiling only.
     pub needs_to_compile: &'static [&'static str],
 }
 
@@ -231,18 +231,18 @@ pub const PACKAGES: &[Package] = &[
 ];
 
 impl Package {
-    /// The package of a name.
+    /// Finds a package by name.
     ///
     /// # Errors
-    /// With all names and the nearest one.
+    /// An unknown name, with suggestions.
     pub fn named(given: &str) -> Result<&'static Package, Error> {
         Package::find("package", given, |_| true).map_err(Error::UnknownPackage)
     }
 
-    /// The plugin package of a name.
+    /// Finds a plugin package by name.
     ///
     /// # Errors
-    /// With the names of all plugins and the nearest one.
+    /// An unknown name, with suggestions.
     pub(super) fn plugin(given: &str) -> Result<&'static Package, Error> {
         Package::find("plugin", given, |package| package.holds == Holds::Plugin).map_err(|mut unknown| {
             unknown.known.push("or the path of a shared library".into());
@@ -263,7 +263,7 @@ impl Package {
         PACKAGES.iter().filter(of)
     }
 
-    /// What it needs beside it for a purpose.
+    /// Dependencies for a purpose.
     pub(super) fn needs_for(&self, purpose: Purpose) -> &'static [&'static str] {
         match purpose {
             Purpose::Run => self.needs,
@@ -271,7 +271,7 @@ impl Package {
         }
     }
 
-    /// Name and version as the package client takes them.
+    /// Requirement for pip: name and version.
     pub fn requirement(&self) -> String {
         format!("{}=={}", self.name, self.version)
     }

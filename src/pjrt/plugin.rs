@@ -33,12 +33,12 @@ struct Loaded {
     fingerprint: OnceLock<String>,
 }
 
-/// Which functions of our header's table a plugin offers.
+/// Functions of the header's table that a plugin offers.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct SlotCoverage {
-    /// Bytes in the plugin's table.
+    /// Size of the plugin's table in bytes.
     pub plugin_bytes: usize,
-    /// Bytes in the table of the header that this program was built with.
+    /// Size of the header's table in bytes.
     pub header_bytes: usize,
     /// Slots of the header.
     pub slots: usize,
@@ -47,21 +47,19 @@ pub struct SlotCoverage {
 }
 
 impl Plugin {
-    /// Loads the library at `path`, checks its version and initialises it; a path that is already loaded gives the same
-    /// plugin again.
+    /// Loads the library at `path`, checks its version and initialises it. A path that is loaded already returns the same plugin.
     ///
     /// # Errors
-    /// One each for a missing file, a file that is no library, a damaged library, a library that is no plugin, a version
-    /// outside the range, and a failed initialisation.
+    /// A missing file, a file that is not a library, a damaged library, a library that is not a plugin, an unsupported version, or
+    /// a failed initialisation.
     pub fn load(path: &Path) -> Result<Plugin> {
-        // Rounds would outdo a policy that the user has set.
+        // Respect a policy that the user has set.
         let waiting = std::env::var_os(WAITING[0].0).map_or(&WAITING[..], |_| &[]);
         Plugin::load_with(path, &[&[QUIET], waiting].concat())
     }
 
-    /// As [`Plugin::load`], but only to compile for devices that are not here. Without this the plugin for TPUs asks the
-    /// network for minutes what machine it is on, and refuses to be loaded by two processes at once. Has no effect when
-    /// a plugin is loaded already.
+    /// As [`Plugin::load`], but only to compile for absent devices. Otherwise the TPU plugin queries the network for minutes and
+    /// cannot be loaded by two processes at once. Has no effect if a plugin is loaded already.
     ///
     /// # Errors
     /// As [`Plugin::load`].
@@ -163,7 +161,7 @@ impl Plugin {
         ffi::register(&self.0.api, name, handler)
     }
 
-    /// What the plugin says of itself, such as `stablehlo_current_version`; empty where it says nothing.
+    /// Attributes of the plugin, such as `stablehlo_current_version`.
     ///
     /// # Errors
     /// If the plugin fails to answer.
@@ -256,7 +254,7 @@ fn set_unless_set(variables: &[(&str, &str)]) {
     }
 }
 
-/// The loader's own words, without the wrapper's.
+/// The message of the system's loader.
 fn loader_message(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }

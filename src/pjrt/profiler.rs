@@ -1,5 +1,5 @@
-//! The profiler that a plugin brings, where it does: those of TPUs and NVIDIA GPUs, by the profiler extension of the C API
-//! (version 1). The package that [`super::abi`] is generated from has no header of it, so its few structs stand here.
+//! The profiler of a plugin (TPUs and NVIDIA GPUs have one), through the profiler extension of the C API, version 1. The package
+//! that [`super::abi`] is generated from lacks its header, so its few structs are defined here.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
@@ -19,7 +19,7 @@ type Function<A> = Option<unsafe extern "C" fn(*mut A) -> Failure>;
 #[repr(C)]
 struct Extension {
     base: PJRT_Extension_Base,
-    /// Null where the extension only tells a call of its context.
+    /// Null if the extension provides only the context of a call.
     profiler: *const Functions,
 }
 
@@ -65,13 +65,13 @@ struct CodeArgs {
 #[repr(C)]
 struct CreateArgs {
     struct_size: usize,
-    /// A serialized message of options, of which none are the defaults.
+    /// Serialised options; empty for the defaults.
     options: *const c_char,
     options_size: usize,
     profiler: *mut c_void,
 }
 
-/// Of the functions that destroy, start and stop.
+/// Arguments of the functions that destroy, start and stop.
 #[repr(C)]
 struct HandleArgs {
     struct_size: usize,
@@ -86,11 +86,11 @@ struct CollectArgs {
     size: usize,
 }
 
-/// A profiler of all devices of a client's plugin, for one recording: started, stopped, collected.
+/// A profiler of all devices of a plugin, for one trace: start, stop, collect.
 pub struct Profiler {
     functions: &'static Functions,
     handle: *mut c_void,
-    /// Whose devices are recorded: lives at least as long.
+    /// The client of the devices; must outlive the profiler.
     _client: Client,
 }
 
@@ -98,7 +98,7 @@ pub struct Profiler {
 unsafe impl Send for Profiler {}
 
 impl Client {
-    /// The plugin's profiler, not started; `None` where it brings none.
+    /// The plugin's profiler, not started; `None` if it has none.
     ///
     /// # Errors
     /// The plugin's, and one that lacks a function.
@@ -123,7 +123,7 @@ impl Client {
 }
 
 impl Profiler {
-    /// Begins to record.
+    /// Starts recording.
     ///
     /// # Errors
     /// The plugin's, such as that another recording is going on.
@@ -131,7 +131,7 @@ impl Profiler {
         self.tell("PLUGIN_Profiler_Start", self.functions.start)
     }
 
-    /// Ends recording.
+    /// Stops recording.
     ///
     /// # Errors
     /// Errors of the plugin.
@@ -139,7 +139,7 @@ impl Profiler {
         self.tell("PLUGIN_Profiler_Stop", self.functions.stop)
     }
 
-    /// Calls a function that wants nothing but the profiler.
+    /// Calls a function whose only argument is the profiler.
     fn tell(&mut self, name: &'static str, function: Function<HandleArgs>) -> Result<()> {
         let mut args = HandleArgs {
             struct_size: size_of::<HandleArgs>(),
@@ -149,7 +149,7 @@ impl Profiler {
         unsafe { call(self.functions, name, function, &mut args) }
     }
 
-    /// What was recorded: a serialized `XSpace`, as TensorBoard's profile plugin and XProf read it. After [`Profiler::stop`].
+    /// Returns the trace after [`Profiler::stop`]: a serialised `XSpace`, the format of TensorBoard's profile plugin and XProf.
     ///
     /// # Errors
     /// Errors of the plugin.

@@ -1,11 +1,11 @@
-//! What goes into a program and what comes out, read from its module; and the element types' numbers.
+//! Signatures of programs, read from their modules, and numbers of element types.
 
 use hlo::{DType, Shape, proto};
 use prost::Message;
 
 use super::abi::*;
 
-/// Element type, its number as a PJRT buffer and its number in XLA's shapes.
+/// Element type, its number in PJRT and its number in XLA's shapes.
 const ELEMENT_TYPES: [(DType, PJRT_Buffer_Type, i32); 10] = [
     (DType::Pred, PJRT_Buffer_Type_PRED, 1),
     (DType::S32, PJRT_Buffer_Type_S32, 4),
@@ -28,12 +28,12 @@ pub(super) fn buffer_type(dtype: DType) -> PJRT_Buffer_Type {
     row.map_or(PJRT_Buffer_Type_INVALID, |row| row.1)
 }
 
-/// The element type of PJRT's number, where we have one.
+/// The element type of a PJRT number, if it is supported.
 pub(super) fn from_buffer_type(number: PJRT_Buffer_Type) -> Option<DType> {
     ELEMENT_TYPES.iter().find(|row| row.1 == number).map(|row| row.0)
 }
 
-/// The part of `xla.HloModuleProto` that says what goes in and what comes out.
+/// The part of `xla.HloModuleProto` with the signature.
 #[derive(Clone, PartialEq, Message)]
 struct ModuleHead {
     #[prost(string, tag = "1")]
@@ -48,13 +48,13 @@ pub(super) struct Signature {
     pub(super) name: String,
     pub(super) parameters: Vec<Shape>,
     pub(super) results: Vec<Shape>,
-    /// The part of the module that all this was read from, as a module of its own.
+    /// The serialised part of the module with the signature.
     pub(super) module_head: Vec<u8>,
 }
 
 impl Signature {
-    /// Reads the signature of a serialized `HloModuleProto`; `None` where there is none, or where it holds nested tuples
-    /// or element types that no array of ours has.
+    /// Reads the signature of a serialised `HloModuleProto`; `None` if it is missing or has nested tuples or unsupported element
+    /// types.
     pub(super) fn of_module(module: &[u8]) -> Option<Signature> {
         let head = ModuleHead::decode(module).ok()?;
         let program = head.host_program_shape.as_ref()?;
@@ -78,7 +78,7 @@ fn shape(proto: &proto::Shape) -> Option<Shape> {
     Some(Shape::new(dtype, dims?))
 }
 
-/// Takes the serialized `HloModuleProto` out of a serialized `HloModuleProtoWithConfig`.
+/// Extracts the serialised `HloModuleProto` from a serialised `HloModuleProtoWithConfig`.
 pub(super) fn strip_config(with_config: &[u8]) -> Option<Vec<u8>> {
     #[derive(Clone, PartialEq, Message)]
     struct WithConfig {

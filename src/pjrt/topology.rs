@@ -1,4 +1,4 @@
-//! Devices that are only described: programs are compiled for them on a machine that has none.
+//! Descriptions of absent devices, to compile programs for them.
 
 use super::abi::*;
 use super::api::{OptionValue, named_values, new, string};
@@ -33,7 +33,7 @@ impl Drop for Topology {
 }
 
 impl Plugin {
-    /// The devices of this name, such as `v5e:2x2` with the plugin for TPUs, or those that the plugin's own options tell.
+    /// The devices with this name, such as `v5e:2x2` with the TPU plugin, or those of the plugin's options.
     ///
     /// # Errors
     /// If the plugin does not know the name or an option, or describes no devices at all.
@@ -85,7 +85,7 @@ impl Topology {
     /// Compiles a program for these devices, as [`Client::compile`](super::Client::compile) does.
     ///
     /// # Errors
-    /// The compiler's own message.
+    /// The compiler's message.
     pub fn compile(&self, code: &[u8], options: &CompileOptions) -> Result<Compiled> {
         let program = program(code);
         let options = options.to_proto();

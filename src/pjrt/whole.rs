@@ -1,8 +1,7 @@
-//! Whether a library is, to the last bit, the one of its package: a damaged one crashes the process that loads it.
+//! Verifies that a library is exactly the one of its package; a damaged one would crash the process that loads it.
 //!
-//! Reading 250 MB at each start would take a fifth of it. So a stamp in the cache remembers the digest with what the system says
-//! of the file: size, place, and the times at which content and file changed, the latter of which nobody can set. The file is
-//! read again where any of these differs.
+//! Reading 250 MB at each start would take a fifth of the start. So a stamp in the cache stores the digest with the file's size,
+//! path, modification time and change time; programs cannot set the latter. If any of these differs the file is read again.
 
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -18,16 +17,16 @@ use super::plugin::hex;
 use crate::cache;
 use crate::checkpoint::atomic;
 
-/// What is taken for the digest of a file.
+/// Source of the digest of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// The stamp, as long as the system says that the file has not changed since.
+    /// The stamp, if the file has not changed since.
     Stamp,
-    /// Nothing: the file is read.
+    /// The file itself.
     Nothing,
 }
 
-/// A digest, and what the file was like when it was taken.
+/// A digest, with the metadata of the file at that time.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
     bytes: u64,
@@ -52,12 +51,12 @@ impl Stamp {
     }
 }
 
-/// Compares a library with its package by size and digest; one without a pinned digest with itself when it was first read.
+/// Compares a library with its package by size and digest. Without a pinned digest, compares with the first reading.
 ///
 /// # Errors
-/// [`Error::Damaged`], and when the file cannot be read.
+/// [`Error::Damaged`], or if the file cannot be read.
 pub(super) fn check(package: &Package, path: &Path, trust: Trust) -> Result<()> {
-    // Before the digest, so that a change meanwhile makes the stamp differ.
+    // Read metadata before the digest, so that a concurrent change invalidates the stamp.
     let metadata = path.metadata().map_err(Error::io(path))?;
     if let Some(expected) = package.bytes.filter(|&bytes| bytes != metadata.len()) {
         return Err(Error::Damaged {
@@ -80,14 +79,14 @@ pub(super) fn check(package: &Package, path: &Path, trust: Trust) -> Result<()> 
     if let Some(expected) = expected {
         compare(package, path, &found, expected).inspect_err(|_| forget(package, place.as_deref()))?;
     }
-    // A cache that cannot be written costs the reading, no more.
+    // If the stamp cannot be written the file is read again next time.
     if let (Some(place), Ok(text)) = (place, serde_json::to_vec(&Stamp::new(&metadata, found))) {
         let _ = atomic::write(&place, |out| std::io::Write::write_all(out, &text));
     }
     Ok(())
 }
 
-/// Without the stamp the file is read again. That of a package without a pinned digest is all that is known of it.
+/// Removes the stamp, so that the file is read again. For a package without a pinned digest it is the only reference.
 fn forget(package: &Package, stamp: Option<&Path>) {
     if let (Some(_), Some(stamp)) = (package.sha256, stamp) {
         let _ = fs::remove_file(stamp);
@@ -126,7 +125,7 @@ fn digest(path: &Path) -> Result<String> {
     }
 }
 
-/// Where the stamp of a library lies.
+/// Path of a library's stamp.
 fn place(path: &Path) -> std::io::Result<PathBuf> {
     let folder = cache::dir()?.join("verified");
     fs::create_dir_all(&folder)?;
