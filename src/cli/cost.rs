@@ -104,7 +104,7 @@ pub fn run(args: Args, json: bool) -> Result<()> {
 fn layers(run: &RunArgs) -> Result<Layers, crate::config::Error> {
     let base = run.base()?;
     let own = base.run()?.model.name;
-    if run.model.as_ref().is_none_or(|model| *model == own) {
+    if run.keys.model.as_ref().is_none_or(|model| *model == own) {
         return run.flags_over(base);
     }
     let none = Value::Table(Toml::new());

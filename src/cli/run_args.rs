@@ -40,6 +40,133 @@ pub struct PluginArgs {
     pub plugin: Option<String>,
 }
 
+/// Flags that set one key of the configuration each: one row per flag.
+macro_rules! key_flags {
+    ($($(#[$attribute:meta])* $flag:ident: $type:ty = $key:expr,)+) => {
+        /// Flags that set one key of the configuration each.
+        #[derive(clap::Args, Clone, Debug, Default)]
+        pub struct KeyFlags {
+            $($(#[$attribute])* pub $flag: Option<$type>,)+
+        }
+
+        impl KeyFlags {
+            /// Every given flag with its key and value.
+            fn given(&self) -> Vec<GivenFlag> {
+                let all = [$((stringify!($flag), $key, self.$flag.clone().map(Value::from)),)+];
+                let name = |field: &str| format!("--{}", field.replace('_', "-"));
+                all.into_iter()
+                    .filter_map(|(field, key, value)| Some((name(field), key, value?)))
+                    .collect()
+            }
+        }
+    };
+}
+
+/// A flag with its key and value.
+type GivenFlag = (String, [&'static str; 2], Value);
+
+key_flags! {
+    /// Network: mnist-fc, resnet50, wrn-22-2, mobilenet-v1, …
+    #[arg(long)]
+    model: String = ["model", "name"],
+    /// Factor of the network's channel counts
+    #[arg(long, value_name = "FACTOR")]
+    width: f64 = ["model", "width"],
+    /// Number of layers of a residual network
+    #[arg(long, value_name = "N")]
+    depth: i64 = ["model", "depth"],
+    /// Sparse training method
+    #[arg(long, help = method_help())]
+    method: String = ["method", "name"],
+    /// Fraction of zeros, in [0, 1)
+    #[arg(long, value_name = "SHARE")]
+    sparsity: f64 = ["sparsity", "target"],
+    /// Distribution of sparsity over layers: uniform, er, erk or str
+    #[arg(long, value_name = "NAME")]
+    distribution: String = ["sparsity", "distribution"],
+    /// Sparsity of the first layer: -1 by the distribution, 0 for no mask, or a fraction of zeros
+    #[arg(long, value_name = "SHARE")]
+    first_layer_sparsity: f64 = ["sparsity", "first_layer"],
+    /// Sparsity of the classifier: -1 by the distribution, 0 for no mask, or a fraction of zeros
+    #[arg(long, value_name = "SHARE")]
+    last_layer_sparsity: f64 = ["sparsity", "last_layer"],
+    /// Exponent of the erk factor
+    #[arg(long, value_name = "POWER")]
+    power_scale: f64 = ["sparsity", "power_scale"],
+    /// Rounding of the number of zeros: floor or ceil
+    #[arg(long, value_name = "NAME")]
+    rounding: String = ["sparsity", "rounding"],
+    /// Random generator of the initial masks: native, or numpy as in the original
+    #[arg(long, value_name = "NAME")]
+    mask_seed_compat: String = ["sparsity", "mask_seed_compat"],
+    /// Threads that read and decode TFRecords [default: one per core]
+    #[arg(long, value_name = "N")]
+    data_threads: i64 = ["data", "threads"],
+    /// Number of corrupt records to skip before one is an error [default: 0]
+    #[arg(long, value_name = "N")]
+    skip_corrupt: i64 = ["data", "skip_corrupt"],
+    /// Precision of activations: f32 or bf16
+    #[arg(long, value_name = "NAME")]
+    precision: String = ["train", "precision"],
+    /// Computation of masked layers: masked (as dense layers), sparse (only the connections, on CPUs), or auto (per layer,
+    /// whichever measured faster) [default: auto]
+    #[arg(long, value_name = "NAME")]
+    execution: String = ["device", "execution"],
+    /// Devices for data-parallel training, over all processes; each trains on its part of every batch [default: one per
+    /// process]
+    #[arg(long, value_name = "N")]
+    replicas: i64 = ["device", "replicas"],
+    /// Processes that share the devices, on one or several machines, each started separately [default: 1]
+    #[arg(long, value_name = "N", env = "RIGL_XLA_NUM_PROCESSES")]
+    num_processes: i64 = ["device", "processes"],
+    /// Compute batch statistics over the whole batch, not per replica
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    sync_bn: bool = ["train", "sync_bn"],
+    /// Iterations, before --multiplier; gradient steps in the recipes for CIFAR-10 and ImageNet
+    #[arg(long, value_name = "N")]
+    steps: i64 = ["train", "iterations"],
+    /// Stretch training and its schedules
+    #[arg(long, value_name = "K")]
+    multiplier: f64 = ["train", "multiplier"],
+    /// Seed of masks, weights, data order and noise
+    #[arg(long, value_name = "N")]
+    seed: i64 = ["train", "seed"],
+    /// Examples per batch, over all replicas
+    #[arg(long, value_name = "N")]
+    batch_size: i64 = ["train", "batch_size"],
+    /// Initial learning rate
+    #[arg(long, value_name = "RATE")]
+    lr: f64 = ["learning_rate", "base"],
+    /// Train even if the run ends before it reaches its sparsity, or has no mask update
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    allow_incomplete_schedule: bool = ["train", "allow_incomplete_schedule"],
+    /// Selection of the k-th largest score: bits, sort or topk
+    #[arg(long, value_name = "NAME")]
+    select: String = ["mask_update", "select"],
+    /// Iterations per launch of the device program
+    #[arg(long, value_name = "N")]
+    steps_per_launch: i64 = ["train", "steps_per_launch"],
+}
+
+/// Help of `--method`.
+fn method_help() -> String {
+    let names: Vec<&str> = sparse::METHODS.iter().map(|method| method.name).collect();
+    format!("Sparse training method: {}", names.join(", "))
+}
+
+/// Help of `--data`.
+fn data_help() -> String {
+    format!(
+        "{}, or a folder with the files of the recipe's data set, or with TFRecords",
+        set_names()
+    )
+}
+
+/// The names of all data sets.
+fn set_names() -> String {
+    sets::DATA_SETS.map(|set| set.name).join(", ")
+}
+
 /// Configuration of a run: a preset, overridden by a file, overridden by flags.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(allow_negative_numbers = true)]
@@ -49,56 +176,15 @@ pub struct RunArgs {
     /// TOML file that overrides the preset, e.g. the config.toml of a run
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Network: mnist-fc, resnet50, wrn-22-2, mobilenet-v1, …
-    #[arg(long)]
-    pub model: Option<String>,
-    /// Factor of the network's channel counts
-    #[arg(long, value_name = "FACTOR")]
-    pub width: Option<f64>,
-    /// Number of layers of a residual network
-    #[arg(long, value_name = "N")]
-    pub depth: Option<i64>,
-    /// Sparse training method: rigl, set, snfs, static, scratch, dense, prune, snip, grasp, dnw, rigl-inverted,
-    /// rigl-itop or set-itop
-    #[arg(long)]
-    pub method: Option<String>,
-    /// Fraction of zeros, in [0, 1)
-    #[arg(long, value_name = "SHARE")]
-    pub sparsity: Option<f64>,
-    /// Distribution of sparsity over layers: uniform, er, erk or str
-    #[arg(long, value_name = "NAME")]
-    pub distribution: Option<String>,
+    /// Values of the configuration
+    #[command(flatten)]
+    pub keys: KeyFlags,
     /// Sparsity of one layer, e.g. layer3=0; may be repeated
     #[arg(long, value_name = "LAYER=SHARE", value_parser = pair::<f64>)]
     pub custom: Vec<(String, f64)>,
-    /// Sparsity of the first layer: -1 by the distribution, 0 for no mask, or a fraction of zeros
-    #[arg(long, value_name = "SHARE")]
-    pub first_layer_sparsity: Option<f64>,
-    /// Sparsity of the classifier: -1 by the distribution, 0 for no mask, or a fraction of zeros
-    #[arg(long, value_name = "SHARE")]
-    pub last_layer_sparsity: Option<f64>,
-    /// Exponent of the erk factor
-    #[arg(long, value_name = "POWER")]
-    pub power_scale: Option<f64>,
-    /// Rounding of the number of zeros: floor or ceil
-    #[arg(long, value_name = "NAME")]
-    pub rounding: Option<String>,
-    /// Random generator of the initial masks: native, or numpy as in the original
-    #[arg(long, value_name = "NAME")]
-    pub mask_seed_compat: Option<String>,
-    /// mnist, fashion-mnist, cifar10, synthetic, null (black images), or a folder with the files of the recipe's data set,
-    /// or with TFRecords
-    #[arg(long, value_name = "NAME|DIR")]
+    /// Data set or folder
+    #[arg(long, value_name = "NAME|DIR", help = data_help())]
     pub data: Option<String>,
-    /// Threads that read and decode TFRecords [default: one per core]
-    #[arg(long, value_name = "N")]
-    pub data_threads: Option<i64>,
-    /// Number of corrupt records to skip before one is an error [default: 0]
-    #[arg(long, value_name = "N")]
-    pub skip_corrupt: Option<i64>,
-    /// Precision of activations: f32 or bf16
-    #[arg(long, value_name = "NAME")]
-    pub precision: Option<String>,
     /// Where to run
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -115,47 +201,9 @@ pub struct RunArgs {
     /// with these counters; random numbers come from this run's seed
     #[arg(long, requires = "init")]
     pub init_state: bool,
-    /// Computation of masked layers: masked (as dense layers), sparse (only the connections, on CPUs), or auto (per layer,
-    /// whichever measured faster) [default: auto]
-    #[arg(long, value_name = "NAME")]
-    pub execution: Option<String>,
-    /// Devices for data-parallel training, over all processes; each trains on its part of every batch [default: one per
-    /// process]
-    #[arg(long, value_name = "N")]
-    pub replicas: Option<i64>,
-    /// Processes that share the devices, on one or several machines, each started separately [default: 1]
-    #[arg(long, value_name = "N", env = "RIGL_XLA_NUM_PROCESSES")]
-    pub num_processes: Option<i64>,
-    /// Compute batch statistics over the whole batch, not per replica
-    #[arg(long)]
-    pub sync_bn: bool,
     /// Run folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Iterations, before --multiplier; gradient steps in the recipes for CIFAR-10 and ImageNet
-    #[arg(long, value_name = "N")]
-    pub steps: Option<i64>,
-    /// Stretch training and its schedules
-    #[arg(long, value_name = "K")]
-    pub multiplier: Option<f64>,
-    /// Seed of masks, weights, data order and noise
-    #[arg(long, value_name = "N")]
-    pub seed: Option<i64>,
-    /// Examples per batch, over all replicas
-    #[arg(long, value_name = "N")]
-    pub batch_size: Option<i64>,
-    /// Initial learning rate
-    #[arg(long, value_name = "RATE")]
-    pub lr: Option<f64>,
-    /// Train even if the run ends before it reaches its sparsity, or has no mask update
-    #[arg(long)]
-    pub allow_incomplete_schedule: bool,
-    /// Selection of the k-th largest score: bits, sort or topk
-    #[arg(long, value_name = "NAME")]
-    pub select: Option<String>,
-    /// Iterations per launch of the device program
-    #[arg(long, value_name = "N")]
-    pub steps_per_launch: Option<i64>,
     /// Any other configuration value, e.g. mask_update.frequency_steps=50; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair::<String>)]
     pub set: Vec<(String, String)>,
@@ -191,7 +239,7 @@ impl RunArgs {
     /// # Errors
     /// As [`RunArgs::layers`].
     pub fn flags_over(&self, mut layers: Layers) -> Result<Layers, Error> {
-        if let Some(model) = &self.model
+        if let Some(model) = &self.keys.model
             && layers.run()?.model.name != *model
         {
             // Options and layers from below belong to another network.
@@ -204,7 +252,7 @@ impl RunArgs {
             layers = layers.set("--data", &["data", "dir"], "")?;
         }
         for (flag, key, value) in self.flags() {
-            layers = layers.give(flag, flag, &key, value)?;
+            layers = layers.give(&flag, &flag, &key, value)?;
         }
         for (layer, sparsity) in &self.custom {
             let given = format!("--custom {layer}={sparsity}");
@@ -232,17 +280,15 @@ impl RunArgs {
 
     /// The requested preset, else the recipe for the requested network and method.
     fn preset_name(&self) -> String {
-        let method = self.method.as_deref();
+        let method = self.keys.method.as_deref();
         let method = method.and_then(|name| Some(sparse::Method::find(name).ok()?.name));
-        let recipe = || preset_of(self.model.as_deref(), method).to_owned();
+        let recipe = || preset_of(self.keys.model.as_deref(), method).to_owned();
         self.preset.clone().unwrap_or_else(recipe)
     }
 
-    /// Every given flag with its configuration key.
-    fn flags(&self) -> Vec<(&'static str, [&'static str; 2], Value)> {
-        let text = |value: &Option<String>| value.clone().map(Value::String);
-        let float = |value: Option<f64>| value.map(Value::Float);
-        let whole = |value: Option<i64>| value.map(Value::Integer);
+    /// Every given flag with its key and value.
+    fn flags(&self) -> Vec<GivenFlag> {
+        let text = |value: &Option<String>| value.clone().map(Value::from);
         let (data_name, data_dir) = self.data_keys();
         // An absolute path, so that the run can be resumed from elsewhere.
         let absolute = |path: &String| std::path::absolute(path).map_or(path.clone(), |p| p.to_string_lossy().into());
@@ -254,66 +300,20 @@ impl RunArgs {
         };
         // The configuration is text; it holds a lossy copy of a non-Unicode path, see `RunArgs::plan`.
         let out = self.out.as_ref().map(|dir| dir.to_string_lossy().into_owned().into());
-        let flags = [
-            ("--model", ["model", "name"], text(&self.model)),
-            ("--width", ["model", "width"], float(self.width)),
-            ("--depth", ["model", "depth"], whole(self.depth)),
-            ("--method", ["method", "name"], text(&self.method)),
-            ("--sparsity", ["sparsity", "target"], float(self.sparsity)),
-            ("--distribution", ["sparsity", "distribution"], text(&self.distribution)),
-            (
-                "--first-layer-sparsity",
-                ["sparsity", "first_layer"],
-                float(self.first_layer_sparsity),
-            ),
-            (
-                "--last-layer-sparsity",
-                ["sparsity", "last_layer"],
-                float(self.last_layer_sparsity),
-            ),
-            ("--power-scale", ["sparsity", "power_scale"], float(self.power_scale)),
-            ("--rounding", ["sparsity", "rounding"], text(&self.rounding)),
-            (
-                "--mask-seed-compat",
-                ["sparsity", "mask_seed_compat"],
-                text(&self.mask_seed_compat),
-            ),
+        let several = [
             ("--data", ["data", "name"], data_name),
             ("--data", ["data", "dir"], data_dir),
-            ("--data-threads", ["data", "threads"], whole(self.data_threads)),
-            ("--skip-corrupt", ["data", "skip_corrupt"], whole(self.skip_corrupt)),
-            ("--precision", ["train", "precision"], text(&self.precision)),
             ("--init", ["init", "file"], text(&init)),
-            ("--init", ["init", "take"], self.init.as_ref().map(|_| take.into())),
+            ("--init", ["init", "take"], init.as_ref().map(|_| take.into())),
             ("--device", ["device", "kind"], text(&self.device.on.device)),
             ("--plugin", ["device", "plugin"], text(&self.device.on.plugin)),
             ("--engine", ["device", "engine"], text(&self.device.engine)),
-            ("--execution", ["device", "execution"], text(&self.execution)),
-            ("--replicas", ["device", "replicas"], whole(self.replicas)),
-            ("--num-processes", ["device", "processes"], whole(self.num_processes)),
-            ("--sync-bn", ["train", "sync_bn"], self.sync_bn.then(|| true.into())),
             ("--out", ["output", "dir"], out),
-            ("--steps", ["train", "iterations"], whole(self.steps)),
-            ("--multiplier", ["train", "multiplier"], float(self.multiplier)),
-            ("--seed", ["train", "seed"], whole(self.seed)),
-            ("--batch-size", ["train", "batch_size"], whole(self.batch_size)),
-            ("--lr", ["learning_rate", "base"], float(self.lr)),
-            (
-                "--allow-incomplete-schedule",
-                ["train", "allow_incomplete_schedule"],
-                self.allow_incomplete_schedule.then(|| true.into()),
-            ),
-            ("--select", ["mask_update", "select"], text(&self.select)),
-            (
-                "--steps-per-launch",
-                ["train", "steps_per_launch"],
-                whole(self.steps_per_launch),
-            ),
         ];
-        flags
+        let given = several
             .into_iter()
-            .filter_map(|(flag, key, value)| Some((flag, key, value?)))
-            .collect()
+            .filter_map(|(flag, key, value)| Some((flag.to_owned(), key, value?)));
+        self.keys.given().into_iter().chain(given).collect()
     }
 
     /// Data set name and folder that `--data` sets. A folder keeps the configured name, unless its files are another
