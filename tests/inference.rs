@@ -1,4 +1,4 @@
-//! What is done with a trained network and with graphs: `eval`, `predict` and `dump-hlo` with the real program.
+//! `eval`, `predict` and `dump-hlo` with the real program.
 #![allow(clippy::unwrap_used)]
 
 mod common;

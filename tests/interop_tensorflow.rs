@@ -135,7 +135,7 @@ fn tensorflow_2_reads_our_records_and_we_read_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let compressions = [Compression::None, Compression::Gzip, Compression::Zlib];
     let names = ["plain", "gzip", "zlib"];
-    // Of 1 byte to beyond what is read at a time.
+    // From 1 byte to more than one read buffer.
     let picture = |i: usize| (0..1 + 90_000 * i).map(|at| ((at * at) >> 5) as u8).collect::<Vec<_>>();
     for (name, compression) in names.into_iter().zip(compressions) {
         tfrecord::write(&dir.path().join(format!("ours.{name}")), compression, |out| {

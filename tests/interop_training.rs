@@ -42,7 +42,7 @@ struct Case {
     preset: &'static str,
     /// As the script calls it.
     network: &'static str,
-    /// Of the network.
+    /// Settings of the network.
     settings: &'static [&'static str],
     /// One for which no activation lies so near to zero that rounding decides on which side, and so on gradients: the
     /// script tells the margin.
@@ -187,7 +187,7 @@ fn mobilenet() {
     let case = Case {
         preset: "mobilenet-v1-rigl",
         network: "mobilenet-v1",
-        // Of smaller pictures the last layers would normalise over 16 numbers, and rounding alone reach 1e-5 of a gradient.
+        // With smaller pictures the last layers would normalise over 16 numbers, and rounding would reach 1e-5 of a gradient.
         settings: &["model={name='mobilenet-v1',width=0.125,image_size=64,classes=10}"],
         seed: 12,
     };

@@ -301,24 +301,27 @@ fn compiles_convolutions_without_onednn() {
     let (code, graph, _) = compiled(cache.path(), &[("RIGL_XLA_ONEDNN", library.to_str().unwrap())]);
     assert!(code == Some(0) && graph.contains(CALL), "{code:?}");
 
-    let (code, graph, said) = compiled(cache.path(), &[("RIGL_XLA_ONEDNN", "off")]);
-    assert!(code == Some(0) && !graph.contains(CALL), "{said}");
-    assert!(!said.contains("slower"), "{said}");
+    let (code, graph, stderr) = compiled(cache.path(), &[("RIGL_XLA_ONEDNN", "off")]);
+    assert!(code == Some(0) && !graph.contains(CALL), "{stderr}");
+    assert!(!stderr.contains("slower"), "{stderr}");
 
     // A package index that cannot be reached.
-    let (code, graph, said) = compiled(cache.path(), &[]);
-    assert!(code == Some(0) && !graph.contains(CALL), "{said}");
+    let (code, graph, stderr) = compiled(cache.path(), &[]);
+    assert!(code == Some(0) && !graph.contains(CALL), "{stderr}");
     assert!(
-        said.contains("convolutions will be slower: cannot fetch the package onednn-cpu-gomp==2023.2.0"),
-        "{said}"
+        stderr.contains("convolutions will be slower: cannot fetch the package onednn-cpu-gomp==2023.2.0"),
+        "{stderr}"
     );
-    assert!(said.contains("rigl-xla plugin fetch onednn-cpu-gomp"), "{said}");
+    assert!(stderr.contains("rigl-xla plugin fetch onednn-cpu-gomp"), "{stderr}");
 
-    let (code, _, said) = compiled(cache.path(), &[("RIGL_XLA_ONEDNN", "/no/such.so")]);
+    let (code, _, stderr) = compiled(cache.path(), &[("RIGL_XLA_ONEDNN", "/no/such.so")]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("RIGL_XLA_ONEDNN=/no/such.so: not oneDNN 3: "), "{said}");
     assert!(
-        said.contains("expected the path of its shared library, or off"),
-        "{said}"
+        stderr.contains("RIGL_XLA_ONEDNN=/no/such.so: not oneDNN 3: "),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("expected the path of its shared library, or off"),
+        "{stderr}"
     );
 }

@@ -83,7 +83,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What methods look at that prune at once is summed over replicas too: gradients, and products of the Hessian with them.
+/// One-shot pruning sums its inputs over replicas too: gradients, and products of the Hessian with them.
 #[test]
 fn pruning_replicas_match_one_device() {
     let runs = Runs::new();
@@ -295,7 +295,7 @@ fn all_reduced(computation: &Computation) -> Vec<(String, usize)> {
     computation.nodes.iter().flat_map(of).collect()
 }
 
-/// Each gradient crosses once, growth and step share it; beside gradients only the loss and two hashes do, and once a
+/// Each gradient is reduced once, for growth and step. Besides gradients only the loss and two hashes are, and once a
 /// launch the count of hits and the moving statistics.
 #[test]
 fn all_reduced_bytes_match_the_plan() {

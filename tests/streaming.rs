@@ -84,7 +84,7 @@ fn train(runs: &Runs, run: &str, data: &Path, more: &[&str]) -> Value {
     object(common::rigl_xla(&arguments(data, &runs.path(run), more)))
 }
 
-/// What a run says that fails with this exit code: one error, no result, no panic.
+/// Standard error of a run that fails with this exit code, with one error, no result and no panic.
 fn complaint(data: &Path, more: &[&str], code: i32) -> String {
     let runs = Runs::new();
     let output = common::rigl_xla(&arguments(data, &runs.path("run"), more));
@@ -241,7 +241,7 @@ fn tensor(file: &str, name: &str) -> Literal {
     checkpoint::load(file.as_ref()).unwrap().tensors[name].clone()
 }
 
-/// What is dumped is what the files hold, in the order of evaluation or of the first epoch.
+/// Dumps contain the examples of the files, in the order of evaluation or of the first epoch.
 #[test]
 fn dumps_contain_the_inputs_of_the_network() {
     let runs = Runs::new();

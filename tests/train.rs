@@ -164,7 +164,7 @@ fn ctrl_c_saves_and_resuming_changes_no_byte() {
     }
 }
 
-/// The whole of the README's first command, stopped early: results for people on standard output, the rest beside it.
+/// The README's first command, stopped early: results on standard output, everything else on standard error.
 #[test]
 #[cfg(unix)]
 fn default_run_trains_rigl_on_mnist() {

@@ -1,4 +1,4 @@
-//! What goes wrong while training, evaluating or predicting: one clear error, and whatever was saved before stays good.
+//! Failures of training, evaluation and prediction: one clear error each, and saved files stay valid.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -12,7 +12,7 @@ use common::runs::{Runs, saved, small_mnist, start_until};
 use hlo::Literal;
 use rigl_xla::checkpoint::{self, Metadata};
 
-/// What a failed command says; exactly one error, no result, no panic.
+/// Standard error of a failed command, with exactly one error and no panic.
 fn complaint(output: Output, code: i32) -> String {
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{message}");
@@ -85,7 +85,7 @@ fn existing_run_is_neither_mixed_nor_lost() {
         message.contains("nothing to resume") && !runs.path("none").exists(),
         "{message}"
     );
-    // Overwriting is starting anew, but only once the new run can start.
+    // An old run is overwritten only once the new one can start.
     let message = runs.fails("run", &["--overwrite", "--steps", "7", "--batch-size", "1001"], 1);
     assert!(
         message.contains("1001") && files(&runs.path("run")) == before,

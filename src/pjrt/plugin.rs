@@ -285,9 +285,9 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Opens the CUDA libraries of `nvidia-*` packages installed beside a GPU plugin, so that the plugin's own dependencies
-/// are found without a library path. They depend on one another in no fixed order, hence the passes. What fails here is
-/// reported by the plugin's own loading.
+/// Loads the CUDA libraries of the `nvidia-*` packages installed with a GPU plugin, so that the plugin finds its dependencies
+/// without a library path. They depend on each other in no fixed order, so this makes several passes. Failures surface when the
+/// plugin is loaded.
 fn preload_cuda(plugin: &Path) {
     let Some(site) = plugin
         .ancestors()

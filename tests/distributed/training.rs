@@ -165,7 +165,7 @@ fn two_processes_stop_together_and_resume_like_one() {
     assert!(pair.tensors("run", done + 20) == pair.tensors("alone", done + 20));
     let config = fs::read_to_string(pair.out("run").join("config.toml")).unwrap();
     assert!(config.contains("processes = 2"), "{config}");
-    // What two processes left, one goes on from.
+    // One process resumes the run of two.
     let [shared, alone] = ["run", "alone"].map(|run| {
         let end = (done + 25).to_string();
         pair.alone(run, &["--resume", "--num-processes", "1", "--steps", &end]);

@@ -18,7 +18,7 @@ use rigl_xla::checkpoint::{Metadata, save};
 use rigl_xla::data::{Split, mnist as files};
 use serde_json::Value;
 
-/// What the scripts import, at versions with wheels for every Python from 3.10 on.
+/// Packages of the scripts, at versions with wheels for Python 3.10 and newer.
 const PACKAGES: &[&str] = &["numpy==2.2.6", "safetensors==0.5.3"];
 
 /// Runs a script of `tests/interop`; its assertions must hold.

@@ -11,7 +11,7 @@ use super::common::runs::write_split;
 use super::common::{json as rigl_xla, under};
 use super::python;
 
-/// What the runs share; a case's own settings come after these.
+/// Settings of all runs; those of a case come after these.
 const SETTINGS: &[&str] = &[
     // Runs from kernels of our choice stop after one step first.
     "train.allow_incomplete_schedule=true",
@@ -32,7 +32,7 @@ const SETTINGS: &[&str] = &[
 /// A run, and what its schedule makes of it.
 struct Case {
     method: &'static str,
-    /// What the kernels are at the start, by a name of `starts.py`; `drawn` leaves the run's own start.
+    /// Initial kernels, by a name of `starts.py`; `drawn` keeps those of the run.
     start: &'static str,
     /// `key=value`, as for `--set`.
     settings: &'static [&'static str],
@@ -113,7 +113,7 @@ impl Case {
         assert_eq!(found["updates"], json!(self.updates), "{name}");
         let fixed = ["dense", "scratch"].contains(&self.method);
         let still = self.start == "drawn" && (fixed || self.settings.contains(&"mask_update.drop_fraction=0"));
-        // Static masks move where weights that start anew at 0, without a gradient, tie with inactive ones.
+        // Static masks change where re-initialised weights without a gradient tie with inactive ones at 0.
         assert!(self.method == "static" || (found["moved"] == 0) == still, "{name}");
     }
 }

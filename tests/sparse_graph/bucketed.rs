@@ -1,4 +1,4 @@
-//! Layers that are updated together against each of them alone: bit for bit.
+//! Updates of a bucket against updates of single layers, bit for bit.
 
 use crate::layer::rule;
 use crate::{BACKENDS, normals, random};
@@ -8,7 +8,7 @@ use sparse::bucketed::{buckets, update_bucket};
 use sparse::update::{Inputs, Layer, Rule, update};
 use sparse::{GrowInit, KeepCount};
 
-/// Layers of one size, and of several.
+/// Layers of the same size, and of several sizes.
 const SIZES: [[&[usize]; 4]; 2] = [
     [&[6, 200], &[1200], &[2, 3, 4, 50], &[1200, 1]],
     [&[501], &[6, 200], &[2, 3, 4, 50], &[7, 1, 100]],
@@ -16,7 +16,7 @@ const SIZES: [[&[usize]; 4]; 2] = [
 const KEYS: [u64; 4] = [3, 1 << 40, 0, u64::MAX];
 const STEP: i64 = (1 << 33) + 5;
 
-/// The updates of all layers, together or one by one.
+/// The updates of all layers, as a bucket or one by one.
 fn graph(dims: [&[usize]; 4], rule: &Rule, together: bool) -> Computation {
     let kinds = [DType::F32, DType::Pred, DType::F32, DType::F32, DType::F32];
     let arrays = dims.iter().flat_map(|&dims| kinds.map(|dtype| Shape::new(dtype, dims)));
@@ -108,7 +108,7 @@ fn compare(dims: [&[usize]; 4]) {
     ];
     let methods = methods.map(|method| (method, GrowInit::Zeros));
     let one_size = dims.iter().all(|dims| dims.iter().product::<usize>() == 1200);
-    // What the loop does of layers of several sizes: each way to rank and each thing that it carries.
+    // Layers of several sizes, with every algorithm and every optional input.
     let wanted = |(method, _): &(&str, GrowInit)| one_size || ["rigl-inverted", "set", "prune"].contains(method);
     for (method, grow_init) in methods.into_iter().chain(inits).filter(wanted) {
         let rule = Rule {

@@ -43,18 +43,18 @@ impl Owned {
     }
 }
 
-/// What an update looks at besides the layer.
+/// Inputs of an update besides the layer.
 pub struct Given {
     pub gradient: Vec<f32>,
     pub drop_fraction: f32,
     pub seed: [u32; 2],
     /// A sample of the initialiser.
     pub initial_draw: Vec<f32>,
-    /// What SNFS, SNIP and GraSP make their scores of.
+    /// Basis of the scores of SNFS, SNIP and GraSP.
     pub score: Vec<f32>,
     /// How many entries a method that prunes keeps.
     pub keep: usize,
-    /// Of gradual pruning, before the update.
+    /// Threshold of gradual pruning before the update.
     pub threshold: f32,
 }
 

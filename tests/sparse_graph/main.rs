@@ -22,10 +22,10 @@ static DEVICE: LazyLock<Pjrt> = LazyLock::new(|| Pjrt::open(DeviceKind::Cpu, Non
 /// A program that one test compiles and others may wait for.
 type Compiled = Arc<OnceLock<Executable>>;
 
-/// What the plugin has compiled, by serialized graph.
+/// Compiled programs by serialised graph.
 static PROGRAMS: LazyLock<Mutex<HashMap<Vec<u8>, Compiled>>> = LazyLock::new(Default::default);
 
-/// What runs a graph.
+/// Executes graphs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Backend {
     Evaluator,

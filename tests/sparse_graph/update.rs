@@ -262,7 +262,7 @@ const WEIGHTS_23: [f32; 12] = [0.9, -0.05, 0.4, 0.7, -0.3, 0.2, -0.8, 0.1, 0.6, 
 const MASK_23: [u8; 12] = [1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0];
 const GRADIENT_23: [f32; 12] = [0.1, 0.2, 0.9, 0.3, 0.05, 0.8, 0.0, 0.6, 0.7, -1.0, 0.4, -0.65];
 
-/// What the layer computes with.
+/// The masked weights of a layer.
 fn effective<'g>(layer: &Layer<'g>) -> Tensor<'g> {
     layer.mask.select(layer.weights, layer.weights.zeros_like())
 }

@@ -85,7 +85,7 @@ fn records_the_engine_which_may_change() {
     assert_eq!(interpreter["top1"], done["eval"]["top1"]);
 }
 
-/// What an engine does not have is refused by its name, before anything is computed.
+/// Missing features are reported with the engine's name, before anything is computed.
 #[test]
 fn engines_report_missing_features() {
     let runs = Runs::new();

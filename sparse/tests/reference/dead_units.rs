@@ -1,4 +1,4 @@
-//! Removal of unused units (reference 3.6): sizes beside a separate program's, and networks that stay the same function.
+//! Removal of dead units (reference 3.6): sizes from a separate program, and networks that compute the same function.
 
 use sparse::dead_units::*;
 use sparse::rng::{Stream, stream};

@@ -1,4 +1,4 @@
-//! The methods beside RigL and SET on arrays: static, SNFS, SNIP, DNW and gradual pruning (reference 2.5-2.9; unit tests
+//! Methods other than RigL and SET on arrays: static, SNFS, SNIP, DNW and gradual pruning (reference 2.5-2.9; unit tests
 //! 11, 12, 15 and 16).
 
 use sparse::reference::{DROP_NOISE_STD, LayerState, UpdateInputs, UpdateReport, mask_update, update_average};
@@ -36,7 +36,7 @@ fn assert_keeps_largest(mask: &[bool], scores: &[f32], sparsity: f64) {
     assert!(of(true).fold(f32::INFINITY, f32::min) >= of(false).fold(0.0, f32::max));
 }
 
-/// Unit test 11, with what starts anew: the weakest connections, in a layer of ones too.
+/// Unit test 11, with re-initialisation of the weakest connections, in a layer without zeros too.
 #[test]
 fn static_masks_never_change_but_weak_weights_are_reinitialised() {
     let method = Method::find("static").unwrap();
@@ -70,12 +70,16 @@ fn static_masks_never_change_but_weak_weights_are_reinitialised() {
                 ..Default::default()
             };
             let report = mask_update(method, layer, &inputs).unwrap();
-            let anew = (ones as f32 * d) as usize;
-            assert_eq!((report.n_regrown, report.n_grown, report.n_revived), (anew, 0, 0));
+            let regrown = (ones as f32 * d) as usize;
+            assert_eq!((report.n_regrown, report.n_grown, report.n_revived), (regrown, 0, 0));
             let mut active: Vec<usize> = (0..n).filter(|&i| mask[i]).collect();
             active.sort_by(|&a, &b| (before[a].abs() + noise[a]).total_cmp(&(before[b].abs() + noise[b])));
             for (rank, i) in active.into_iter().enumerate() {
-                let expected = if rank < anew { [0.0; 3] } else { [before[i], 1.0, 2.0] };
+                let expected = if rank < regrown {
+                    [0.0; 3]
+                } else {
+                    [before[i], 1.0, 2.0]
+                };
                 assert_eq!([weights[i], slots[0][i], slots[1][i]], expected);
             }
             assert!((0..n).all(|i| mask[i] || weights[i] == before[i]));
