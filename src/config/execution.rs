@@ -134,7 +134,7 @@ impl Plan {
         })
     }
 
-    /// [`Layer::expected_gain`] of the layer of this name, where the run could compute layers from their connections alone.
+    /// `Layer::expected_gain` of the layer of this name, where the run could compute layers from their connections alone.
     pub fn expected_gain(&self, layer: &str) -> Option<f64> {
         let layer = self.layers.iter().find(|known| known.name == layer)?;
         match self.masked_only() {

@@ -398,7 +398,7 @@ impl Trainer<'_> {
         Ok((computation, in_place(specs.len())))
     }
 
-    /// The mask update alone, for `dump-hlo`. Inputs: the state and [`UpdateInputs`]; output: the state.
+    /// The mask update alone, for `dump-hlo`. Inputs: the state and `UpdateInputs`; output: the state.
     ///
     /// # Errors
     /// As [`Trainer::launch`].
