@@ -38,10 +38,10 @@ fn assert_close(found: &Literal, want: &Literal, what: &str) {
     }
 }
 
-/// A layer's input, kernel, stride and padding, and its density in percent.
+/// A layer's input, kernel, stride and padding, and its density in percent. A kernel with a last axis of 1 is depthwise.
 struct Case(&'static [usize], &'static [usize], usize, Padding, u64);
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 17] = [
     Case(&[16, 8, 8, 24], &[3, 3, 24, 40], 1, Padding::Same, 10),
     Case(&[32, 9, 7, 5], &[3, 3, 5, 33], 2, Padding::Same, 30),
     Case(&[16, 8, 10, 3], &[7, 7, 3, 8], 2, Padding::Explicit([(3, 3); 2]), 50),
@@ -54,6 +54,9 @@ const CASES: [Case; 14] = [
     Case(&[32, 1, 1, 8], &[3, 3, 8, 9], 1, Padding::Same, 40),
     Case(&[32, 2, 2, 8], &[1, 1, 8, 9], 2, Padding::Valid, 40),
     Case(&[32, 2, 2, 8], &[3, 3, 8, 9], 2, Padding::Same, 40),
+    Case(&[32, 9, 8, 24], &[3, 3, 24, 1], 1, Padding::Same, 100),
+    Case(&[16, 9, 8, 7], &[3, 3, 7, 1], 2, Padding::Same, 60),
+    Case(&[32, 2, 1, 7], &[3, 3, 7, 1], 2, Padding::Same, 100),
     Case(&[100, 70], &[70, 30], 1, Padding::Valid, 5),
     Case(&[16, 33], &[33, 7], 1, Padding::Valid, 60),
 ];
@@ -69,10 +72,13 @@ fn passes(case: &Case) -> (Computation, Vec<Literal>) {
     let [x, weights] = [values(input), values(kernel)];
     let output = Graph::function("shape", &[], |g, _| {
         let [x, w] = [x.shape(), weights.shape()].map(|shape| g.full(shape, 0.0));
-        vec![if input.len() == 4 {
-            x.conv2d(w, [stride; 2], padding, 1)
-        } else {
-            x.matmul(w)
+        vec![match (input, kernel) {
+            (&[.., channels], &[height, width, _, 1]) => {
+                let kernel = w.reshape(&[height, width, 1, channels]);
+                x.conv2d(kernel, [stride; 2], padding, channels)
+            }
+            (_, [_, _, _, _]) => x.conv2d(w, [stride; 2], padding, 1),
+            _ => x.matmul(w),
         }]
     });
     let cotangent = values(&output.unwrap().output_shapes()[0].dims);
@@ -102,12 +108,12 @@ fn passes(case: &Case) -> (Computation, Vec<Literal>) {
                 key,
                 dense_gradient,
             };
-            let y = match input.len() {
-                4 => kernel
-                    .conv2d(blocked(x), effective, [stride; 2], padding)
-                    .reshape(&cotangent.dims()),
+            let y = match weights.dims()[..] {
+                [_, _, _, 1] => kernel.depthwise(blocked(x), effective, [stride; 2], padding),
+                [_, _, _, _] => kernel.conv2d(blocked(x), effective, [stride; 2], padding),
                 _ => kernel.matmul(x, effective),
             };
+            let y = y.reshape(&cotangent.dims());
             [vec![y], grad((y * cotangent).reduce_sum_all(), &[x, effective])].concat()
         };
         let no = g.number(hlo::DType::Pred, 0.0);

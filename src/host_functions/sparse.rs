@@ -55,6 +55,17 @@ fn run_mask_key(call: &Call<'_>) -> Result<(), String> {
         .ok_or(LACKING.into())
 }
 
+/// Kind of a sparse layer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    /// Of blocked images.
+    Conv,
+    /// Of blocked images, with a kernel `[height, width, channels, multiplier]`.
+    Depthwise,
+    /// Of matrices `[units][examples]`.
+    Dense,
+}
+
 /// Shapes of a sparse layer. A dense layer is a convolution of one pixel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Shapes {
@@ -67,8 +78,7 @@ struct Shapes {
     pad_low: [usize; 2],
     /// Height and width of the output.
     output: [usize; 2],
-    /// Whether arrays are matrices `[units][examples]`, not blocked images.
-    dense: bool,
+    kind: Kind,
 }
 
 /// Prepared layers by key of the mask and shapes, with the number of the call that used each last.
@@ -126,7 +136,7 @@ fn layer(shapes: Shapes, mask: &[u8]) -> cpu::Result<SparseConv> {
         stride,
         pad_low,
         output,
-        dense,
+        kind,
     } = shapes;
     let pad = |axis: usize, size: usize| {
         let covered = output[axis].saturating_sub(1) * stride[axis] + size;
@@ -136,13 +146,17 @@ fn layer(shapes: Shapes, mask: &[u8]) -> cpu::Result<SparseConv> {
         stride,
         pads: [pad(0, rows), pad(1, columns)],
     };
-    let layout = |[height, width]: [usize; 2], channels| match dense {
-        true => Layout::features(batch, channels),
-        false => Layout::lanes(batch, height, width, channels, Halo::default()),
+    let layout = |[height, width]: [usize; 2], channels| match kind {
+        Kind::Dense => Layout::features(batch, channels),
+        Kind::Conv | Kind::Depthwise => Layout::lanes(batch, height, width, channels, Halo::default()),
     };
-    let (x, y) = (layout(image, inputs), layout(output, outputs));
+    let kernel = match kind {
+        Kind::Conv | Kind::Dense => Kernel::new(rows, columns, inputs, outputs),
+        Kind::Depthwise => Kernel::depthwise(rows, columns, inputs, outputs),
+    };
+    let (x, y) = (layout(image, kernel.inputs), layout(output, kernel.outputs));
     let mask: Vec<bool> = mask.iter().map(|&one| one != 0).collect();
-    let (kernel, options) = (Kernel::new(rows, columns, inputs, outputs), Options::default());
+    let options = Options::default();
     let gradients = Gradients { output: y, input: x };
     SparseConv::new(kernel, window, x, y, &mask, &options)?.with_gradients(gradients, &options)
 }
@@ -167,7 +181,10 @@ fn shapes(call: &Call<'_>, [x, kernel, y]: [Option<usize>; 3]) -> Result<Shapes,
             stride: pair("stride")?,
             pad_low: pair("pad_low")?,
             output: [high, wide],
-            dense: false,
+            kind: match call.numbers("depthwise")?[..] {
+                [0] => Kind::Conv,
+                _ => Kind::Depthwise,
+            },
         })
     };
     let dense = || {
@@ -179,7 +196,7 @@ fn shapes(call: &Call<'_>, [x, kernel, y]: [Option<usize>; 3]) -> Result<Shapes,
             stride: [1; 2],
             pad_low: [0; 2],
             output: [1; 2],
-            dense: true,
+            kind: Kind::Dense,
         })
     };
     let found = conv()

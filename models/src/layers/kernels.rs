@@ -1,8 +1,8 @@
 //! Layers with a kernel: convolutions and the dense layer.
 
-use super::sparse::{blocked, can_be_blocked, unblocked};
+use super::sparse::{SparseKernel, Wanted, blocked, can_be_blocked, is_blocked, mask_key, unblocked};
 use crate::{Init, Kind, Layer, Naming, Net, Param};
-use hlo::{Padding, Tensor};
+use hlo::{DType, Padding, Shape, Tensor};
 
 /// A square window that slides over an image.
 #[derive(Clone, Copy, Debug)]
@@ -119,9 +119,22 @@ impl<'g> Net<'g> {
             groups: channels,
             ..Layer::new(scope, Kind::Depthwise, &kernel)
         };
-        let kernel = self.compute(self.param(kernel));
-        let kernel = kernel.reshape(&[window.size, window.size, 1, channels]);
-        self.apply_conv(unblocked(x), kernel, window, layer)
+        let weights = self.param(kernel);
+        if is_blocked(x) {
+            // All connections are there; as a sparse layer it keeps the layout of its neighbours.
+            let mask = weights.graph().full(&Shape::new(DType::Pred, weights.dims()), 1.0);
+            let kernel = SparseKernel {
+                weights,
+                mask,
+                key: mask_key(mask),
+                dense_gradient: Wanted::Never,
+            };
+            let y = kernel.depthwise(x, weights, [window.stride; 2], window.padding);
+            self.record_conv(window, layer, x, y);
+            return y;
+        }
+        let kernel = self.compute(weights).reshape(&[window.size, window.size, 1, channels]);
+        self.apply_conv(x, kernel, window, layer)
     }
 
     /// Applies the convolution of `layer` and records the layer with its input and output sizes.

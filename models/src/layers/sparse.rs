@@ -15,8 +15,8 @@ pub const MASK_KEY: &str = "rigl_xla.mask_key";
 
 /// Host function: the forward pass of a sparse layer, on `(x, weights, mask, key)`.
 ///
-/// Of a convolution, `x` and the result are blocked images, and the attributes are `stride`, `pad_low` and `pad_high`, of height and
-/// width each. Of a dense layer they are matrices `[examples, units]` with the examples contiguous, and there are no attributes.
+/// Of a convolution, `x` and the result are blocked images, and the attributes are `depthwise` (0 or 1), and `stride` and `pad_low`
+/// of height and width. Of a dense layer they are matrices `[examples, units]` with the examples contiguous, and there are no attributes.
 pub const SPARSE_FORWARD: &str = "rigl_xla.sparse_forward";
 
 /// Host function: the gradient of [`SPARSE_FORWARD`] with respect to `x`, on `(cotangent, weights, mask, key)`.
@@ -97,6 +97,8 @@ enum Layer {
     Conv {
         strides: [usize; 2],
         edges: [(usize, usize); 2],
+        /// Whether each channel has a kernel of its own: `[height, width, channels, 1]`.
+        depthwise: bool,
     },
     /// A matrix product.
     Dense,
@@ -106,12 +108,35 @@ impl<'g> SparseKernel<'g> {
     /// The convolution of blocked images `x` with this kernel. Gradients go to `x` and to `effective`, the masked weights.
     #[track_caller]
     pub fn conv2d(&self, x: Tensor<'g>, effective: Tensor<'g>, strides: [usize; 2], padding: Padding) -> Tensor<'g> {
+        self.convolution(x, effective, strides, padding, false)
+    }
+
+    /// The depthwise convolution of blocked images `x` with this kernel `[height, width, channels, 1]`. Gradients go to `x` and to
+    /// `effective`, the masked weights.
+    #[track_caller]
+    pub fn depthwise(&self, x: Tensor<'g>, effective: Tensor<'g>, strides: [usize; 2], padding: Padding) -> Tensor<'g> {
+        self.convolution(x, effective, strides, padding, true)
+    }
+
+    #[track_caller]
+    fn convolution(
+        &self,
+        x: Tensor<'g>,
+        effective: Tensor<'g>,
+        strides: [usize; 2],
+        padding: Padding,
+        depthwise: bool,
+    ) -> Tensor<'g> {
         let axis = |of: &Tensor<'g>, axis: usize| of.dims().get(axis).copied().unwrap_or(1);
         let size = [0, 1].map(|i| axis(&self.weights, i));
         let extents = [2, 3].map(|i| axis(&x, i));
         let windows = padding.windows(size, strides, extents);
-        let edges = windows.map(|w| (w.pad_low as usize, w.pad_high as usize));
-        self.apply(x, effective, Layer::Conv { strides, edges })
+        let layer = Layer::Conv {
+            strides,
+            edges: windows.map(|w| (w.pad_low as usize, w.pad_high as usize)),
+            depthwise,
+        };
+        self.apply(x, effective, layer)
     }
 
     /// `[examples, in] -> [examples, out]`. Gradients go to `x` and to `effective`, the masked weights.
@@ -175,9 +200,16 @@ impl Layer {
     #[track_caller]
     fn dense<'g>(self, x: Tensor<'g>, kernel: Tensor<'g>) -> Tensor<'g> {
         match self {
-            Layer::Conv { strides, edges } => {
-                let y = unblocked(x).conv2d(kernel, strides, Padding::Explicit(edges), 1);
-                in_blocks(y)
+            Layer::Conv {
+                strides,
+                edges,
+                depthwise,
+            } => {
+                let (kernel, groups) = match (depthwise, &kernel.dims()[..]) {
+                    (true, &[height, width, channels, _]) => (kernel.reshape(&[height, width, 1, channels]), channels),
+                    _ => (kernel, 1),
+                };
+                in_blocks(unblocked(x).conv2d(kernel, strides, Padding::Explicit(edges), groups))
             }
             Layer::Dense => x.matmul(kernel),
         }
@@ -233,7 +265,12 @@ impl Layer {
         let numbers = |values: [usize; 2]| values.map(|value| value as i64).to_vec();
         match self {
             Layer::Dense => vec![],
-            Layer::Conv { strides, edges } => vec![
+            Layer::Conv {
+                strides,
+                edges,
+                depthwise,
+            } => vec![
+                ("depthwise", vec![i64::from(depthwise)]),
                 ("pad_low", numbers(edges.map(|(low, _)| low))),
                 ("stride", numbers(strides)),
             ],
