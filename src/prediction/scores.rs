@@ -8,8 +8,9 @@ use super::SparsePredictor;
 use crate::data::pipeline::{Options, Order, Part, Source};
 use crate::data::sets::Examples;
 use crate::report::note;
-use crate::train::eval::{EVAL_OUTPUTS, Inference, counting};
+use crate::train::eval::{Inference, counting};
 use crate::train::inference::{Scores, check_set, rows};
+use crate::train::metrics::{Sums, metrics};
 use crate::train::{Error, Result};
 
 /// What [`crate::train::inference::Evaluator`] computes on a device, here by `predictor`, `batch` examples at a time.
@@ -24,7 +25,7 @@ pub fn score(
     stream: Options,
 ) -> Result<Scores> {
     check_set(network.model, examples)?;
-    let mut sums = [0.0; EVAL_OUTPUTS.len()];
+    let mut sums = Sums::default();
     let (count, skipped) = match examples {
         Examples::Whole(set) => {
             for start in (0..set.len()).step_by(batch.max(1)) {
@@ -51,21 +52,17 @@ pub fn score(
             (seen, records.damaged() + skipped.len())
         }
     };
-    Ok(Scores::of(&sums, count, network.label_smoothing > 0.0, skipped))
+    Ok(Scores::of(&sums, count, skipped))
 }
 
-/// Adds [`EVAL_OUTPUTS`] of a batch, by the graph that devices run.
-fn add(
-    sums: &mut [f64; EVAL_OUTPUTS.len()],
-    network: Inference,
-    [logits, labels]: [Literal; 2],
-    present: &[bool],
-) -> Result<()> {
+/// Adds the sums of [`metrics`] over a batch, by the graph that devices run.
+fn add(sums: &mut Sums, network: Inference, [logits, labels]: [Literal; 2], present: &[bool]) -> Result<()> {
     let present = Literal::from_bools(&[present.len()], present);
     let graph = counting(network, present.shape().elements())?;
     let counts = graph.evaluate(&[logits, labels, present])?;
-    for (sum, count) in sums.iter_mut().zip(counts) {
-        *sum += count.to_f64_vec().first().copied().unwrap_or(f64::NAN);
+    for (metric, count) in metrics(&network).into_iter().zip(counts) {
+        let sum = count.to_f64_vec().first().copied().ok_or(Error::Output(metric.name))?;
+        sums.add(metric, sum);
     }
     Ok(())
 }

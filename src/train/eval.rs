@@ -1,5 +1,6 @@
 //! Evaluation and prediction as graphs.
 
+use super::metrics::{metrics, sums};
 use super::sparse::{kernels, mask_keys};
 use super::state::{State, inference_specs};
 use super::step::effective;
@@ -7,7 +8,7 @@ use crate::config::{Plan, SparseLayers};
 use crate::data::pixels::Preprocessing;
 use hlo::{Computation, DType, Graph, Reducer, Shape, Tensor};
 use models::layers::sparse::Wanted;
-use models::{Declaration, Mode, Model, Net, Precision, layers};
+use models::{Declaration, Mode, Model, Net, Precision};
 
 /// A network with its settings for inference.
 #[derive(Clone, Copy)]
@@ -48,10 +49,6 @@ impl<'a> Inference<'a> {
         own.iter().map(sum).collect()
     }
 }
-
-/// Names of the outputs of [`evaluation`]: correct predictions (s32), labels among the five largest logits (s32), sum of
-/// cross entropies (f32); with label smoothing the same sum with smoothed labels (f32).
-pub const EVAL_OUTPUTS: [&str; 4] = ["top1", "top5", "cross_entropy_sum", "smoothed_cross_entropy_sum"];
 
 /// The part of one replica in a data set: rows `start..start + rows`, the first `seen` of which are another replica's.
 /// All parts have the same number of rows.
@@ -104,10 +101,7 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
     let parameters: Vec<_> = specs.iter().cloned().chain(data).chain(seen).collect();
     let (n, batches) = (specs.len(), examples.div_ceil(batch));
     Graph::function("eval", &parameters, |g, inputs| {
-        let mut start = vec![g.scalar(0i32), g.scalar(0i32), g.scalar(0f32)];
-        if network.label_smoothing > 0.0 {
-            start.push(g.scalar(0f32));
-        }
+        let start: Vec<_> = metrics(&network).iter().map(|metric| (metric.zero)(g)).collect();
         let counted = start.len();
         let mask_keys = mask_keys(&needs.params, network.sparse, &State::new(&specs, inputs));
         let (start, sparse) = ([&start, &mask_keys[..]].concat(), mask_keys.len());
@@ -127,8 +121,8 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
 /// Counts over one batch that is sent to the device.
 ///
 /// Inputs: those of [`inference_specs`], `images` `f32[batch, ..]` from 0 to 255, `labels` `s32[batch]`, `present`
-/// `pred[batch]`, which is false for padding. With several replicas each has a batch of its own. Outputs: [`EVAL_OUTPUTS`] over
-/// all replicas.
+/// `pred[batch]`, which is false for padding. With several replicas each has a batch of its own. Outputs: the sums
+/// of [`metrics`] over all replicas.
 ///
 /// # Errors
 /// None for the models of this crate.
@@ -149,7 +143,7 @@ pub fn batch_evaluation(network: Inference, batch: usize) -> hlo::Result<Computa
         let state = State::new(&specs, state);
         let mask_keys = mask_keys(&needs.params, network.sparse, &state);
         let logits = logits(g, network, &needs, &state, &mask_keys, images);
-        network.over_replicas(&counts(network, logits, data[1], data[2]))
+        network.over_replicas(&sums(network, logits, data[1], data[2]))
     })
 }
 
@@ -176,27 +170,10 @@ fn count_batch<'g>(
     let rows = g.iota(Shape::new(DType::S32, [batch]), 0) + first;
     let unseen = rows.ge(wanted);
     let unseen = data.get(2).map_or(unseen, |&seen| unseen & rows.ge(seen));
-    counts(network, logits, labels, unseen)
+    sums(network, logits, labels, unseen)
 }
 
-/// [`EVAL_OUTPUTS`] of the rows that count.
-fn counts<'g>(network: Inference, logits: Tensor<'g>, labels: Tensor<'g>, counted: Tensor<'g>) -> Vec<Tensor<'g>> {
-    let count = |k| {
-        (layers::in_top_k(logits, labels, k) & counted)
-            .convert(DType::S32)
-            .reduce_sum(&[0])
-    };
-    let smoothed = Some(network.label_smoothing).filter(|&smoothing| smoothing > 0.0);
-    let losses = [Some(0.0), smoothed].map(|smoothing| Some(layers::cross_entropy(logits, labels, smoothing?)));
-    let sum = |losses: Tensor<'g>| counted.select(losses, losses.zeros_like()).reduce_sum(&[0]);
-    let counts = [count(1), count(5)];
-    counts
-        .into_iter()
-        .chain(losses.into_iter().flatten().map(sum))
-        .collect()
-}
-
-/// [`EVAL_OUTPUTS`] of one batch from its logits.
+/// The sums of [`metrics`] over one batch, from its logits.
 ///
 /// Inputs: `logits` `f32[batch, classes]`, `labels` `s32[batch]`, `present` `pred[batch]`, as in [`batch_evaluation`].
 ///
@@ -211,7 +188,7 @@ pub fn counting(network: Inference, batch: usize) -> hlo::Result<Computation> {
     ];
     let parameters = parameters.map(|(name, shape)| (name.to_string(), shape));
     Graph::function("counts", &parameters, |_, inputs| {
-        counts(network, inputs[0], inputs[1], inputs[2])
+        sums(network, inputs[0], inputs[1], inputs[2])
     })
 }
 

@@ -1,8 +1,9 @@
 //! Evaluation and prediction on a device.
 
 use super::error::{Error, Result};
-use super::eval::{EVAL_OUTPUTS, Inference, Part, batch_evaluation, evaluation, prediction};
+use super::eval::{Inference, Part, batch_evaluation, evaluation, prediction};
 use super::feed::share;
+use super::metrics::{LOSS, Metric, SMOOTHED_LOSS, Sums, TOP1, TOP5, metrics};
 use super::state::inference_specs;
 use crate::data::Dataset;
 use crate::data::pipeline::{Batch, Options, Order, Source};
@@ -37,15 +38,15 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// From sums over `examples`; the last sum is with smoothed labels, if there are any.
-    pub(crate) fn of(sums: &Sums, examples: usize, smoothed: bool, skipped: usize) -> Self {
-        let mean = |i: usize| sums[i] / examples as f64;
+    /// From sums over `examples`.
+    pub(crate) fn of(sums: &Sums, examples: usize, skipped: usize) -> Self {
+        let mean = |metric| sums.mean(metric, examples);
         Scores {
             examples,
-            top1: mean(0),
-            top5: mean(1),
-            loss: mean(2),
-            smoothed_loss: smoothed.then(|| mean(3)),
+            top1: mean(&TOP1).unwrap_or(f64::NAN),
+            top5: mean(&TOP5).unwrap_or(f64::NAN),
+            loss: mean(&LOSS).unwrap_or(f64::NAN),
+            smoothed_loss: mean(&SMOOTHED_LOSS),
             skipped: Some(skipped).filter(|&n| n > 0),
         }
     }
@@ -56,7 +57,7 @@ pub struct Evaluator {
     program: Box<dyn Program>,
     inputs: Vec<String>,
     data: TestData,
-    smoothed: bool,
+    metrics: Vec<&'static Metric>,
 }
 
 /// Storage of the examples.
@@ -74,9 +75,6 @@ struct Stream {
     /// Rows of a batch that each replica evaluates.
     rows: usize,
 }
-
-/// Sums of [`EVAL_OUTPUTS`].
-type Sums = [f64; EVAL_OUTPUTS.len()];
 
 impl Evaluator {
     /// Evaluates `examples`, `batch` at a time over all replicas. Examples in memory are uploaded; `stream` configures reading of
@@ -118,7 +116,7 @@ impl Evaluator {
             program: device.replicated(&graph, &[])?,
             inputs: specs.into_iter().map(|(name, _)| name).collect(),
             data,
-            smoothed: network.label_smoothing > 0.0,
+            metrics: metrics(&network),
         })
     }
 
@@ -143,11 +141,13 @@ impl Evaluator {
         let (sums, examples, skipped) = match &self.data {
             TestData::Resident { inputs, examples } => {
                 let outputs = self.launch(weights, inputs)?;
-                (self.add(&outputs, Sums::default())?, *examples, 0)
+                let mut sums = Sums::default();
+                self.add(&outputs, &mut sums)?;
+                (sums, *examples, 0)
             }
             TestData::Stream(stream) => self.run_stream(weights, stream)?,
         };
-        Ok(Scores::of(&sums, examples, self.smoothed, skipped))
+        Ok(Scores::of(&sums, examples, skipped))
     }
 
     /// Sums over all batches, and the numbers of counted and skipped examples. Sends a batch while the device evaluates the
@@ -166,13 +166,13 @@ impl Evaluator {
             examples += batch.present.iter().filter(|&&p| p).count();
             let sent = stream.send(batch)?;
             if let Some(outputs) = pending.take() {
-                sums = self.add(&outputs, sums)?;
+                self.add(&outputs, &mut sums)?;
             }
             pending = Some(self.launch(weights, &sent)?);
         }
         let skipped = pipeline.skipped();
         skipped.values().for_each(|fault| note!("left out: {fault}"));
-        let sums = pending.map_or(Ok(sums), |outputs| self.add(&outputs, sums))?;
+        pending.map_or(Ok(()), |outputs| self.add(&outputs, &mut sums))?;
         let counts = stream.device.sums(&[examples, skipped.len()])?;
         Ok((sums, counts[0], records.damaged() + counts[1]))
     }
@@ -185,12 +185,12 @@ impl Evaluator {
         Ok(outputs.into_iter().next().unwrap_or_default())
     }
 
-    fn add(&self, outputs: &[Buffer], mut sums: Sums) -> Result<Sums> {
-        let outputs_len = if self.smoothed { sums.len() } else { sums.len() - 1 };
-        for (i, sum) in sums[..outputs_len].iter_mut().enumerate() {
-            *sum += scalar(outputs, i, EVAL_OUTPUTS[i])?;
+    /// Adds the outputs of an evaluation.
+    fn add(&self, outputs: &[Buffer], sums: &mut Sums) -> Result<()> {
+        for (i, metric) in self.metrics.iter().enumerate() {
+            sums.add(metric, scalar(outputs, i, metric.name)?);
         }
-        Ok(sums)
+        Ok(())
     }
 }
 

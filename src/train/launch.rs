@@ -38,8 +38,8 @@ fn input_names(plan: &Plan) -> impl Iterator<Item = &'static str> {
 
 /// The loop's state.
 struct Carry<'g> {
-    /// Iterations done (s32), last cross entropy and sum of all (f32), correct predictions (s32).
-    measured: [Tensor<'g>; 4],
+    /// Figures of the iterations so far.
+    measured: Measured<'g>,
     /// The part of the last iteration's schedule that a mask update uses: whether there is one (0 or 1), its drop fraction, and
     /// the densities of gradual pruning.
     pending: Vec<Tensor<'g>>,
@@ -56,6 +56,19 @@ struct Carry<'g> {
     state: Vec<Tensor<'g>>,
     /// The launch's other inputs, which do not change.
     inputs: Vec<Tensor<'g>>,
+}
+
+/// Figures of the iterations of a launch, scalars.
+#[derive(Clone, Copy)]
+struct Measured<'g> {
+    /// Number of iterations, s32.
+    done: Tensor<'g>,
+    /// Cross entropy of the last iteration, f32.
+    last: Tensor<'g>,
+    /// Sum of the cross entropies of all iterations, f32.
+    sum: Tensor<'g>,
+    /// Correct predictions, s32.
+    correct: Tensor<'g>,
 }
 
 /// Lengths of the lists in a [`Carry`].
@@ -79,21 +92,35 @@ impl<'g> Carry<'g> {
             &self.state,
             &self.inputs,
         ];
-        let scalars = self.measured.iter().chain(&self.pending);
+        let Measured {
+            done,
+            last,
+            sum,
+            correct,
+        } = &self.measured;
+        let scalars = [done, last, sum, correct].into_iter().chain(&self.pending);
         scalars.chain(lists.into_iter().flatten()).copied().collect()
     }
 
     fn unpack(tensors: &[Tensor<'g>], sizes: Sizes) -> Self {
-        let mut rest = tensors.iter().copied();
+        let &[done, last, sum, correct, ref lists @ ..] = tensors else {
+            panic!("{} tensors, expected those of a loop", tensors.len())
+        };
+        let mut rest = lists.iter().copied();
         let mut take = |n: usize| -> Vec<Tensor<'g>> { rest.by_ref().take(n).collect() };
-        let (measured, pending) = (take(4), take(sizes.pending));
+        let pending = take(sizes.pending);
         let (row, gradients, agree) = (take(sizes.columns), take(sizes.gradients), take(sizes.agree));
         let mask_keys = take(sizes.mask_keys);
-        let lists = [&pending, &row, &gradients, &agree, &mask_keys];
-        let before = measured.len() + lists.iter().map(|list| list.len()).sum::<usize>();
-        let state = take(tensors.len() - before - sizes.inputs);
+        let before = [&pending, &row, &gradients, &agree, &mask_keys];
+        let before = before.iter().map(|list| list.len()).sum::<usize>();
+        let state = take(lists.len() - before - sizes.inputs);
         Carry {
-            measured: [measured[0], measured[1], measured[2], measured[3]],
+            measured: Measured {
+                done,
+                last,
+                sum,
+                correct,
+            },
             pending,
             row,
             gradients,
@@ -164,7 +191,12 @@ impl Trainer<'_> {
         let row = self.read_row(inputs, g.scalar(0i32));
         let densities = Scheduled::new(self.plan, &row).densities.len();
         let start = Carry {
-            measured: [g.scalar(0i32), g.scalar(0f32), g.scalar(0f32), g.scalar(0i32)],
+            measured: Measured {
+                done: g.scalar(0i32),
+                last: g.scalar(0f32),
+                sum: g.scalar(0f32),
+                correct: g.scalar(0i32),
+            },
             pending: vec![g.scalar(0f32); 2 + densities],
             row,
             gradients: gradients.collect(),
@@ -202,8 +234,22 @@ impl Trainer<'_> {
         let decayed = self.plan.params.iter().filter(|p| p.decayed);
         let l2 = decayed.map(|p| layers::l2(after.get(&p.name)));
         let l2 = l2.fold(g.scalar(0f32), |a, b| a + b) * self.plan.run.optimizer.weight_decay;
-        let [done, last, sum, correct] = end.measured;
-        let measured = [last, sum, self.sum(correct), l2, done];
+        let Measured {
+            done,
+            last,
+            sum,
+            correct,
+        } = end.measured;
+        let correct = self.sum(correct);
+        let output = |name| match name {
+            "last_cross_entropy" => last,
+            "cross_entropy_sum" => sum,
+            "correct" => correct,
+            "l2" => l2,
+            "done" => done,
+            other => panic!("no output '{other}'"),
+        };
+        let measured = LAUNCH_OUTPUTS.map(output);
         [&after.tensors(specs)[..], &measured, &end.agree].concat()
     }
 
@@ -211,7 +257,7 @@ impl Trainer<'_> {
     /// differ; the host then reports the iteration. All replicas must get the same answer, or they would wait for each other
     /// forever.
     fn continues<'g>(&self, carry: &Carry<'g>) -> Tensor<'g> {
-        let going = carry.measured[0].lt(self.input(&carry.inputs, "count")) & carry.measured[1].is_finite();
+        let going = carry.measured.done.lt(self.input(&carry.inputs, "count")) & carry.measured.last.is_finite();
         carry.agree.iter().fold(going, |going, &agree| going & agree)
     }
 
@@ -280,7 +326,7 @@ impl Trainer<'_> {
     fn update_inputs<'g>(&self, g: &'g Graph, carry: &Carry<'g>) -> UpdateInputs<'g> {
         let batch = match self.updates_need_batch() {
             true => self
-                .batch(g, carry.measured[0] - g.scalar(1i32), &carry.inputs)
+                .batch(g, carry.measured.done - g.scalar(1i32), &carry.inputs)
                 .to_vec(),
             false => vec![],
         };
@@ -299,18 +345,19 @@ impl Trainer<'_> {
     /// One iteration without its mask update.
     fn advance<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], mut carry: Carry<'g>) -> Carry<'g> {
         let mut state = State::new(specs, &carry.state);
-        let [i, _, sum, correct] = carry.measured;
+        let before = carry.measured;
+        let i = before.done;
         let scheduled = Scheduled::new(self.plan, &carry.row);
         let batch = self.batch(g, i, &carry.inputs);
         let key = self.key(i, &carry.inputs, "dropout");
         let outcome = self.iteration(g, &mut state, batch, key, &scheduled, &carry.mask_keys);
         let next = i + g.scalar(1i32);
-        carry.measured = [
-            next,
-            outcome.cross_entropy,
-            sum + outcome.cross_entropy,
-            correct + outcome.correct,
-        ];
+        carry.measured = Measured {
+            done: next,
+            last: outcome.cross_entropy,
+            sum: before.sum + outcome.cross_entropy,
+            correct: before.correct + outcome.correct,
+        };
         carry.pending = [&[scheduled.update, scheduled.drop_fraction], &scheduled.densities[..]].concat();
         carry.row = self.read_row(&carry.inputs, next);
         carry.gradients = outcome.gradients[..carry.gradients.len()].to_vec();

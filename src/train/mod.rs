@@ -10,6 +10,7 @@ pub mod inference;
 mod init;
 pub mod launch;
 pub mod loaded_network;
+pub mod metrics;
 pub mod profile;
 pub mod replicas;
 mod resume;

@@ -245,8 +245,12 @@ impl<'a> Session<'a> {
         let before = std::mem::replace(&mut self.counters, launch.after);
         let next = self.prepare()?;
         self.clock.enter(Phase::Device);
-        let read = |i: usize| scalar(&measured, i, LAUNCH_OUTPUTS[i]);
-        let (last, sum, correct, l2, done) = (read(0)?, read(1)?, read(2)?, read(3)?, read(4)? as u64);
+        let read = |name: &'static str| {
+            let position = LAUNCH_OUTPUTS.iter().position(|known| *known == name);
+            scalar(&measured, position.ok_or(Error::Output(name))?, name)
+        };
+        let (last, sum) = (read("last_cross_entropy")?, read("cross_entropy_sum")?);
+        let (correct, l2, done) = (read("correct")?, read("l2")?, read("done")? as u64);
         self.clock.enter(Phase::Host);
         self.train_time += started.elapsed();
         let tick = &launch.ticks[(done.max(1) - 1) as usize % launch.ticks.len()];

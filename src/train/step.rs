@@ -155,7 +155,10 @@ pub(super) struct Scheduled<'g> {
 impl<'g> Scheduled<'g> {
     /// From the values of a row, in the order of the columns.
     pub fn new(plan: &Plan, values: &[Tensor<'g>]) -> Self {
-        let mut rest = &values[Row::COMMON..];
+        let &[rate, decay, advance, update, drop_fraction, ref rest @ ..] = values else {
+            panic!("{} columns, expected at least {}", values.len(), Row::COMMON)
+        };
+        let mut rest = rest;
         let average = match (averages(plan), rest) {
             (true, &[kept, added, ref others @ ..]) => {
                 rest = others;
@@ -164,11 +167,11 @@ impl<'g> Scheduled<'g> {
             _ => None,
         };
         Scheduled {
-            rate: values[0],
-            decay: values[1],
-            advance: values[2],
-            update: values[3],
-            drop_fraction: values[4],
+            rate,
+            decay,
+            advance,
+            update,
+            drop_fraction,
             average,
             densities: rest.to_vec(),
         }
