@@ -155,7 +155,21 @@ impl Error {
             Error::Config(config) => config.is_usage(),
             Error::Data(data) => data.is_usage(),
             Error::Device(engine) => engine.is_usage(),
-            _ => false,
+            Error::Processes(_)
+            | Error::Checkpoint(_)
+            | Error::Graph(_)
+            | Error::Sparse(_)
+            | Error::Metrics { .. }
+            | Error::Diverged { .. }
+            | Error::MasksDiffer { .. }
+            | Error::OtherRun { .. }
+            | Error::Beyond { .. }
+            | Error::NoIteration { .. }
+            | Error::Unrecognised { .. }
+            | Error::Shape { .. }
+            | Error::NotSparse { .. }
+            | Error::Classes { .. }
+            | Error::Output(_) => false,
         }
     }
 }
