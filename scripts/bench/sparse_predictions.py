@@ -125,9 +125,35 @@ def table(record):
             ready, f"{row['difference']:.0e}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lines += ["", "![images per second by sparsity](sparse_predictions.svg)"]
     lines += ["", "Commands, each asked for its turns on standard input:", ""]
     lines += [f"    {row['command']}" for row in record["rows"]]
     return "\n".join(lines) + "\n"
+
+
+def draw(name, record):
+    """Images per second over sparsity at a batch of 1, a network per panel."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "rigl-xla"
+    import matplotlib.pyplot as plt
+
+    networks = list(dict.fromkeys(row["network"] for row in record["rows"]))
+    figure, axes = plt.subplots(1, len(networks), figsize=(4.2 * len(networks), 4), squeeze=False)
+    for axis, network in zip(axes[0], networks):
+        rows = [row for row in record["rows"] if row["network"] == network and row["batch"] == 1]
+        for engine in dict.fromkeys(engine for row in rows for engine in row["images_per_s"]):
+            points = [(100 * row["sparsity"], row["images_per_s"][engine]) for row in rows if engine in row["images_per_s"]]
+            axis.plot(*zip(*points), marker="o", label={"masked": "ours, masked", "sparse": "ours, sparse"}.get(engine, engine))
+        axis.set_title(f"{network}, batch 1")
+        axis.set_xlabel("sparsity, %")
+        axis.set_ylim(bottom=0)
+        axis.grid(True, alpha=0.3)
+    axes[0][0].set_ylabel("images/s")
+    axes[0][-1].legend()
+    figure.tight_layout()
+    figure.savefig(os.path.join(bench.RESULTS, f"{name}.svg"), metadata={"Date": None, "Creator": None})
 
 
 def main():
@@ -143,7 +169,12 @@ def main():
     parser.add_argument("--onnx", default=sys.executable, help="Python with onnx, for the peers' networks")
     parser.add_argument("--note", default="", help="a sentence for the results, such as what else ran")
     parser.add_argument("--name", default="sparse_predictions")
+    parser.add_argument("--draw", action="store_true", help="draw what was measured, with matplotlib")
     args = parser.parse_args()
+    if args.draw:
+        with open(os.path.join(bench.RESULTS, f"{args.name}.json")) as file:
+            draw(args.name, json.load(file))
+        return
     if args.binary is None:
         parser.error("build with cargo build --release --bench networks, or give --binary")
     machine = bench.machine()
