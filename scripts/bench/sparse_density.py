@@ -3,7 +3,7 @@
 
 Runs `rigl-xla cost --measured` of networks with uniform sparsity. Writes results/sparse_density.json and .md with the median gain of
 every kind of layer beside the rule's, and sparse_density.svg with the sum over all layers of each network. Build with `cargo build
---release`; the plot needs matplotlib (requirements.txt). `--draw` draws again what was measured.
+--release`; the plot needs matplotlib (requirements.txt). `--draw` writes table and plot again from what was measured.
 """
 import argparse
 import json
@@ -22,7 +22,7 @@ NETWORKS = {
 }
 SPARSITIES = (0.0, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99)
 # Kind of layer: time of a sparse training step over a masked one, as src/config/execution.rs has it, as (fixed, per density).
-RULES = {"1x1": (0.2, 2.1), "window": (0.12, 1.3), "dense": (0.1, 3.5)}
+RULES = {"1x1": (0.12, 2.3), "window": (0.09, 1.85), "dense": (0.04, 4.4)}
 
 
 def command(preset, batch, sparsity):
@@ -130,8 +130,9 @@ def main():
     args = parser.parse_args()
     if args.draw:
         with open(os.path.join(bench.RESULTS, "sparse_density.json")) as file:
-            draw(json.load(file))
-        return
+            record = json.load(file)
+        bench.save("sparse_density", record, table(record))
+        return draw(record)
     record = {"machine": bench.machine(), "note": args.note, "rows": []}
     for network, (preset, batch) in NETWORKS.items():
         for sparsity in SPARSITIES:

@@ -23,20 +23,23 @@ pub enum Execution {
 }
 
 /// Time of a layer's training step from its connections alone, over that of the masked layer: `fixed + each * density`. Fitted to
-/// `cost --measured` at densities from 0.05 to 0.5 (`scripts/bench/results/sparse_density.md`).
+/// `cost --measured` at densities from 0.01 to 0.5 (`scripts/bench/results/sparse_density.md`).
 struct RelativeTime {
     fixed: f64,
     each: f64,
 }
 
 /// Convolutions of one position, which oneDNN computes as matrix products.
-const MATRIX_CONV: RelativeTime = RelativeTime { fixed: 0.2, each: 2.1 };
+const MATRIX_CONV: RelativeTime = RelativeTime { fixed: 0.12, each: 2.3 };
 
 /// Other convolutions.
-const WINDOW_CONV: RelativeTime = RelativeTime { fixed: 0.12, each: 1.3 };
+const WINDOW_CONV: RelativeTime = RelativeTime {
+    fixed: 0.09,
+    each: 1.85,
+};
 
 /// Dense layers.
-const DENSE: RelativeTime = RelativeTime { fixed: 0.1, each: 3.5 };
+const DENSE: RelativeTime = RelativeTime { fixed: 0.04, each: 4.4 };
 
 /// Least expected gain: below it the change of layout between layers of different execution takes what is won.
 const LEAST_GAIN: f64 = 1.2;
