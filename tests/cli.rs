@@ -294,7 +294,7 @@ fn the_human_form_has_the_same_figures() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.stderr.is_empty());
     for line in [
-        "layer2  300x100  0.882000  26460  3540  sparse  1.9x  custom",
+        "layer2  300x100  0.882000  26460  3540  sparse  1.8x  custom",
         "mask updates  501 from step 0 to 50000",
     ] {
         let words: Vec<_> = line.split_whitespace().collect();

@@ -177,7 +177,7 @@ fn tables_have_a_line_per_row_in_a_pipe_and_names_above_figures_on_a_narrow_term
     let piped = output(&["plan", "resnet50-rigl"], None);
     let line = |text: &str| text.lines().position(|line| line.starts_with(LAYER)).unwrap();
     let row: Vec<&str> = piped.lines().nth(line(&piped)).unwrap().split_whitespace().collect();
-    assert_eq!(row, [LAYER, "7x7x3x64", "0.579962", "5456", "3952", "sparse", "1.5x"]);
+    assert_eq!(row, [LAYER, "7x7x3x64", "0.579962", "5456", "3952", "masked", "1.2x"]);
     let narrow = output(&["plan", "resnet50-rigl"], Some("80"));
     let at = line(&narrow);
     let lines: Vec<&str> = narrow.lines().collect();
