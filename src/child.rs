@@ -55,7 +55,7 @@ fn start(command: &mut Command, folder: &Path) -> io::Result<(Child, Undone)> {
     signals::undone(|| command.spawn(), kill)
 }
 
-/// What ends a program and all its children.
+/// Ends a program and all its children.
 fn kill(child: &Child) -> impl FnOnce() + Send + use<> {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     move || {

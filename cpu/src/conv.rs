@@ -11,9 +11,9 @@ use crate::window::{Kernel, Window};
 /// Layouts of the gradients, which may have another halo than the arrays that they are gradients of.
 #[derive(Clone, Copy, Debug)]
 pub struct Gradients {
-    /// Of the output; its halo covers [`Window::gradient_halo`].
+    /// Layout of the output gradient; its halo covers [`Window::gradient_halo`].
     pub output: Layout,
-    /// Of the input.
+    /// Layout of the input gradient.
     pub input: Layout,
 }
 
@@ -30,7 +30,7 @@ pub struct Gradients {
 /// ```
 /// use cpu::{Epilogue, Halo, Kernel, Layout, Options, SparseConv, Window, on_this_thread};
 ///
-/// // A 3 x 3 kernel, 1 -> 1 channels, with two connections, on a picture of 4 x 4.
+/// // A 3 x 3 kernel, 1 -> 1 channels, with two connections, on a image of 4 x 4.
 /// let kernel = Kernel::new(3, 3, 1, 1);
 /// let mut mask = [false; 9];
 /// (mask[1], mask[4]) = (true, true); // above, and the pixel itself
@@ -39,9 +39,9 @@ pub struct Gradients {
 /// let conv = SparseConv::new(kernel, window, x, x, &mask, &Options::default())?;
 /// let values = conv.gather(&[0.0, 10.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])?;
 ///
-/// let picture: Vec<f32> = (0..16).map(|i| i as f32).collect();
+/// let image: Vec<f32> = (0..16).map(|i| i as f32).collect();
 /// let (mut input, mut output) = (vec![0.0; x.len], vec![0.0; x.len]);
-/// x.from_nhwc(&picture, &mut input, on_this_thread())?;
+/// x.from_nhwc(&image, &mut input, on_this_thread())?;
 /// conv.forward(&values, &input, &mut output, &Epilogue::default(), on_this_thread())?;
 /// let mut result = vec![0.0; 16];
 /// x.to_nhwc(&output, &mut result, on_this_thread())?;

@@ -1,4 +1,4 @@
-//! What happens to an output while it is in registers.
+//! Operations on an output while it is in registers.
 
 use crate::error::{Result, check_length};
 
@@ -54,7 +54,7 @@ pub(crate) struct Raw {
     pub activation: Activation,
 }
 
-/// Sums over all pictures, rows and columns of a convolution's output before its epilogue, per output channel: what batch
+/// Sums over all images, rows and columns of a convolution's output before its epilogue, per output channel: what batch
 /// normalisation needs, computed while the output is in registers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sums {

@@ -18,19 +18,19 @@ pub enum Error {
     /// Two things that do not fit together.
     #[error("{what}: found {found}, expected {expected}")]
     Mismatch {
-        /// What was compared.
+        /// The compared property.
         what: &'static str,
-        /// What was given.
+        /// The given value.
         found: String,
-        /// What fits.
+        /// The expected value.
         expected: String,
     },
     /// A shape that is too large for 32-bit offsets, or empty where it may not be.
     #[error("{what}: {found} is out of range, expected {expected}")]
     Range {
-        /// What was checked.
+        /// The checked property.
         what: &'static str,
-        /// What was given.
+        /// The given value.
         found: i128,
         /// The range.
         expected: &'static str,

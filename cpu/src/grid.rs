@@ -1,11 +1,11 @@
-//! Where a kernel walks: the vectors of an output and what they read.
+//! The vectors of an output that a kernel visits, and the inputs they read.
 
 use crate::error::{Result, check_equal};
 use crate::layout::{Layout, Order};
 use crate::simd::LANES;
 use crate::window::{Kernel, Tap, Window};
 
-/// Distances in floats between the vectors of an array that a kernel walks over.
+/// Strides, in floats, between the vectors that a kernel visits in an array.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk {
     pub start: usize,
@@ -20,21 +20,21 @@ impl Walk {
     }
 }
 
-/// The vectors of an output (or of one phase of it), and those of the input that an offset of 0 means.
+/// The vectors of an output (or of one phase of it), and the input vectors at offset 0.
 #[derive(Clone, Debug)]
 pub(crate) struct Grid {
     pub blocks: usize,
     pub rows: usize,
-    /// Vectors of a row. 0: the output has one value per picture and is computed without vectors.
+    /// Vectors per row. 0 if the output has one value per image and is computed without vectors.
     pub vectors: usize,
     pub x: Walk,
     pub y: Walk,
-    /// Lanes of each vector of a row that hold elements, in the blocks from `keep_from` on; all lanes before.
+    /// Valid lanes of each vector of a row, in blocks from `keep_from` on; earlier blocks use all lanes.
     pub keep: Vec<u16>,
     pub keep_from: usize,
 }
 
-/// What an offset is made of, in floats per row, column and input channel of the array that is read.
+/// Strides of the array that is read, in floats per row, column and input channel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strides {
     pub row: usize,
@@ -70,7 +70,7 @@ fn walk(layout: &Layout) -> Walk {
 }
 
 impl Grid {
-    /// The grid of a convolution of pictures that lie by lanes, or of one value per picture.
+    /// The grid of a convolution of images that lie by lanes, or of one value per image.
     pub fn forward(window: &Window, x: &Layout, y: &Layout) -> Self {
         let [[top, _], [left, _]] = window.pads;
         let mut from = walk(x);
@@ -126,7 +126,7 @@ impl Grid {
                 keep_from: 0,
             };
         }
-        // A phase without columns has no rows: 0 vectors mean something else.
+        // A phase without columns gets no rows, as `vectors: 0` means one value per image.
         let rows = if columns == 0 { 0 } else { rows };
         let last = y.filled(blocks - 1);
         if rows == 1 && columns == 1 {
@@ -156,7 +156,7 @@ impl Grid {
         }
     }
 
-    /// The lanes to keep of each vector of a block's rows; `None`: all.
+    /// Valid lanes of each vector of a block's rows; `None` for all.
     pub fn keep(&self, block: usize) -> Option<&[u16]> {
         (block >= self.keep_from).then_some(&self.keep)
     }

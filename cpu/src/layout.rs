@@ -5,16 +5,16 @@ use crate::parallel::ParallelFor;
 use crate::shared::SharedMut;
 use crate::simd::LANES;
 
-/// What the lanes of a vector are.
+/// The meaning of a vector's lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// 16 pictures: `[batch / 16][height][channels][width][16]`, the batch filled up to a multiple of 16.
+    /// 16 images: `[batch / 16][height][channels][width][16]`, the batch filled up to a multiple of 16.
     Lanes,
-    /// 16 neighbouring pixels of one picture: `[batch][channels][height × width]`, rows flattened.
+    /// 16 neighbouring pixels of one image: `[batch][channels][height × width]`, rows flattened.
     Pixels,
 }
 
-/// Zeros kept around each picture, so that a window may reach over its edges. In pixels.
+/// Zero padding stored around each image, in pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Halo {
     /// Rows above.
@@ -38,33 +38,33 @@ impl Halo {
         }
     }
 
-    /// Whether each side is at least as wide as that of `other`.
+    /// Whether every side is at least as wide as that of `other`.
     pub fn covers(self, other: Self) -> bool {
         self.top >= other.top && self.bottom >= other.bottom && self.left >= other.left && self.right >= other.right
     }
 }
 
-/// The place of each element of a batch of pictures in a flat array. Distances are in floats.
+/// How a batch of images is stored in a flat array. Strides are in floats.
 ///
-/// Everything that is no element is zero and must stay zero (the halo), or is never used (lanes beyond the batch). In
+/// The halo is zero and must stay zero; lanes beyond the batch are never used. In
 /// [`Order::Pixels`] neighbouring rows share the columns between them, and planes are whole vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// What the lanes of a vector are.
+    /// The meaning of a vector's lanes.
     pub order: Order,
-    /// Pictures.
+    /// Images.
     pub batch: usize,
-    /// Rows of a picture.
+    /// Rows of a image.
     pub height: usize,
-    /// Columns of a picture.
+    /// Columns of a image.
     pub width: usize,
-    /// Channels of a picture.
+    /// Channels of a image.
     pub channels: usize,
-    /// Zeros around each picture.
+    /// Zeros around each image.
     pub halo: Halo,
-    /// Place of element (0, 0, 0, 0).
+    /// Index of element (0, 0, 0, 0).
     pub start: usize,
-    /// From 16 pictures to the next 16 (lanes), or from a picture to the next (pixels).
+    /// From 16 images to the next 16 (lanes), or from a image to the next (pixels).
     pub block: usize,
     /// From a row to the next.
     pub row: usize,
@@ -72,7 +72,7 @@ pub struct Layout {
     pub channel: usize,
     /// From a column to the next.
     pub column: usize,
-    /// Floats in all.
+    /// Total number of floats.
     pub len: usize,
 }
 
@@ -131,7 +131,7 @@ impl Layout {
         let vectors = (start + (height + halo.bottom) * row + halo.right).div_ceil(LANES) | 1;
         let channel = vectors * LANES;
         let block = channels * channel;
-        // Kernels read whole vectors beyond the last plane.
+        // Kernels may read whole vectors past the last plane.
         let slack = (halo.bottom * row + halo.right).next_multiple_of(LANES) + LANES;
         Self {
             order: Order::Pixels,
@@ -169,7 +169,7 @@ impl Layout {
         }
     }
 
-    /// Blocks of 16 pictures, or pictures.
+    /// Blocks of 16 images, or images.
     pub fn blocks(&self) -> usize {
         match self.order {
             Order::Lanes => self.batch.div_ceil(LANES),
@@ -177,7 +177,7 @@ impl Layout {
         }
     }
 
-    /// The place of an element.
+    /// Index of an element.
     pub fn at(&self, picture: usize, row: usize, column: usize, channel: usize) -> usize {
         let (block, lane) = match self.order {
             Order::Lanes => (picture / LANES, picture % LANES),
@@ -186,7 +186,7 @@ impl Layout {
         self.start + block * self.block + lane + row * self.row + column * self.column + channel * self.channel
     }
 
-    /// Lanes of block `block` that hold pictures, as bits. For [`Order::Lanes`].
+    /// Lanes of block `block` that hold images, as bits. For [`Order::Lanes`].
     pub(crate) fn filled(&self, block: usize) -> u16 {
         let filled = self.batch - (block * LANES).min(self.batch);
         if filled >= LANES { u16::MAX } else { (1 << filled) - 1 }
@@ -266,7 +266,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Calls `f` with each row of each picture; the pictures of a block one after the other, as they share cache lines.
+    /// Calls `f` with each row of each image; the images of a block one after the other, as they share cache lines.
     fn each_row(&self, parallel: &ParallelFor<'_>, f: impl Fn(usize, usize) + Sync) {
         let share = match self.order {
             Order::Lanes => LANES,

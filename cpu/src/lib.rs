@@ -13,12 +13,12 @@
 //!
 //! # Layouts
 //!
-//! A vector of 16 is either 16 pictures ([`Order::Lanes`]: `[batch / 16][height][channels][width][16]`, for training and for large
+//! A vector of 16 is either 16 images ([`Order::Lanes`]: `[batch / 16][height][channels][width][16]`, for training and for large
 //! batches) or 16 neighbouring pixels ([`Order::Pixels`]: `[batch][channels][height × width]`, for prediction). In both, each
 //! connection is one constant offset from the position that the kernel is at: per connection and tile of vectors there is a
 //! broadcast of the weight, and one multiply-add from memory per vector.
 //!
-//! A *halo* of zeros around pictures keeps windows inside the array. Layouts without one are copied row by row while they are
+//! A *halo* of zeros around images keeps windows inside the array. Layouts without one are copied row by row while they are
 //! used (lanes) or as a whole (pixels).
 //!
 //! # Example

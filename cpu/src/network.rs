@@ -14,21 +14,21 @@ use crate::window::{Kernel, Window};
 use plan::Plan;
 use std::borrow::Cow;
 
-/// Batches that networks of dense layers alone are made ready for. Others compute one picture at a time.
+/// Batch sizes that networks of dense layers are prepared for. Networks with convolutions compute one image at a time.
 const BATCHES: [usize; 3] = [1, 16, 64];
 
 /// An array between two layers, or the input, of a network under construction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features(usize);
 
-/// What follows a layer: `activation(scale × x + shift + residual)`, as [`Epilogue`](crate::Epilogue).
+/// Operations after a layer: `activation(scale × x + shift + residual)`, as [`Epilogue`](crate::Epilogue).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct After {
     /// A factor per channel.
     pub scale: Option<Vec<f32>>,
-    /// A summand per channel.
+    /// A bias per channel.
     pub shift: Option<Vec<f32>>,
-    /// An array of the result's shape that is added.
+    /// A residual of the result's shape.
     pub residual: Option<Features>,
     /// Applied last.
     pub activation: Activation,
@@ -39,9 +39,9 @@ pub struct After {
 pub struct Weights<'a> {
     /// Shape of the kernel.
     pub kernel: Kernel,
-    /// How it slides.
+    /// Stride and padding.
     pub window: Window,
-    /// Which connections there are, as the kernel lies; `None`: all.
+    /// Which weights are connections, in the kernel's order; `None` for all.
     pub mask: Option<Cow<'a, [bool]>>,
     /// The kernel: HWIO, `[rows][columns][inputs][multiplier]` of a depthwise one, `[inputs][outputs]` of a dense layer.
     pub values: Cow<'a, [f32]>,
@@ -84,7 +84,7 @@ impl Step<'_> {
     }
 }
 
-/// Puts a [`Network`] together, layer by layer.
+/// Builds a [`Network`] layer by layer.
 #[derive(Clone, Debug)]
 pub struct Builder<'a> {
     /// Rows, columns and channels of each array; the first is the input.
@@ -93,7 +93,7 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// A network without layers, and its input: pictures of `[rows, columns, channels]`, or `[1, 1, features]`.
+    /// A network without layers, and its input: images of `[rows, columns, channels]`, or `[1, 1, features]`.
     pub fn new(input: [usize; 3]) -> (Self, Features) {
         let builder = Self {
             shapes: vec![input],
@@ -192,7 +192,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// The halo that all arrays of as many rows and columns have, so that windows slide from one to another without a copy.
+    /// The halo shared by all arrays of this height and width, so that windows read them without a copy.
     fn halo(&self, [height, width, _]: &[usize; 3]) -> Halo {
         let same = |array: usize| self.shapes[array][..2] == [*height, *width];
         let mut halo = Halo::default();
@@ -219,8 +219,8 @@ impl<'a> Builder<'a> {
 
 /// A network that is ready to predict, from any number of threads.
 ///
-/// Kernels compute their connections alone; normalisation, ReLU and residual sums run in their epilogues. One picture is shared
-/// by all threads; of several, each thread takes whole pictures. Buffers of predictions are kept for the next ones.
+/// Kernels compute their connections alone; normalisation, ReLU and residual sums run in their epilogues. One image is shared
+/// by all threads; a batch is split into whole images per thread. Buffers are reused by later predictions.
 ///
 /// ```
 /// use cpu::{Activation, After, Kernel, NetworkBuilder, Threads, Weights, Window};
@@ -254,7 +254,7 @@ pub struct Network {
 pub struct StepTime {
     /// Kind and shapes.
     pub name: String,
-    /// Of one picture; 0 of steps without a kernel.
+    /// Multiply-adds per image; 0 for steps without a kernel.
     pub multiply_adds: usize,
     /// Wall time.
     pub seconds: f64,
@@ -271,13 +271,13 @@ impl Network {
         self.outputs
     }
 
-    /// Multiply-adds of one picture: of the connections, and of all weights.
+    /// Multiply-adds of one image: of the connections, and of all weights.
     pub fn multiply_adds(&self) -> [usize; 2] {
         self.plans[0].multiply_adds()
     }
 
     /// Predicts for inputs `[n][rows][columns][channels]` into `[n][outputs]`, row-major. May be called from many threads at
-    /// once; those that are to compute side by side need [`Threads`] of their own, which may be of one thread.
+    /// once; calls that shall run in parallel need separate [`Threads`], possibly with one thread each.
     ///
     /// # Errors
     /// If an array is not of the network's inputs or outputs.
@@ -288,7 +288,7 @@ impl Network {
         let plan = self.plans.iter().find(|plan| plan.batch() >= count);
         let plan = plan.or(self.plans.last()).ok_or(NO_PLAN)?;
         let pieces = count.div_ceil(plan.batch());
-        // Whole pieces per thread; what does not go round is shared by all threads.
+        // Whole pieces per thread; all threads share each remaining piece.
         let apart = pieces / threads.count() * threads.count();
         let input = |piece: usize| {
             let end = ((piece + 1) * plan.batch()).min(count);
@@ -330,7 +330,7 @@ impl Network {
         }
     }
 
-    /// Predicts for one picture and measures each step.
+    /// Predicts for one image and measures each step.
     ///
     /// # Errors
     /// As [`Network::predict`].

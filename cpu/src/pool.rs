@@ -11,7 +11,7 @@ use std::ops::Range;
 /// Channels by pixels that a piece of work has.
 const CHANNELS: usize = 16;
 
-/// What a window is reduced to. Padding takes no part.
+/// The reduction over a window. Padding does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
     /// The largest element; NaN if one is NaN.
@@ -20,7 +20,7 @@ pub enum Reduction {
     Average,
 }
 
-/// A pooling between two layouts.
+/// Pooling from one layout to another.
 ///
 /// ```
 /// use cpu::{Halo, Layout, Pool, Reduction, Window, on_this_thread};
@@ -79,7 +79,7 @@ impl Pool {
         })
     }
 
-    /// What windows are reduced to.
+    /// The reduction over windows.
     pub fn reduction(&self) -> Reduction {
         self.reduction
     }
@@ -126,8 +126,8 @@ impl Pool {
         Ok(())
     }
 
-    /// The gradient of the input from that of the output, which lies in the layout of the output. Of equal maxima the first of a
-    /// window has it, as in XLA. `dx` lies in the layout of the input. By lanes only.
+    /// Computes the input gradient `dx` from the output gradient. If maxima are equal, the first one in a
+    /// window gets the gradient, as in XLA. Both have the layouts of output and input, in lane order.
     ///
     /// # Errors
     /// If an array has another length than its layout, or the layouts are by pixels.
@@ -199,7 +199,7 @@ fn maximum(a: f32, b: f32) -> f32 {
     if a > b || a.is_nan() { a } else { b }
 }
 
-/// A row of 16 pictures.
+/// A row of 16 images.
 struct Lanes<'a> {
     pool: &'a Pool,
     x: &'a [f32],
@@ -264,7 +264,7 @@ impl Lanes<'_> {
     }
 }
 
-/// Channels of a picture by pixels.
+/// Channels of a image by pixels.
 struct Planes<'a> {
     pool: &'a Pool,
     x: &'a [f32],
@@ -347,7 +347,7 @@ impl Planes<'_> {
     }
 }
 
-/// A channel of 16 pictures.
+/// A channel of 16 images.
 struct Gradient<'a> {
     pool: &'a Pool,
     x: &'a [f32],
@@ -393,7 +393,7 @@ impl Task for Gradient<'_> {
 }
 
 impl Gradient<'_> {
-    /// Which element of a window is chosen, per lane: a later one unless one before is as large.
+    /// Index of the window's maximum per lane; the first of equal elements.
     #[inline(always)]
     fn chosen(&self, places: impl Iterator<Item = usize>) -> [u32; LANES] {
         let mut chosen = [0; LANES];

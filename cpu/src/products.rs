@@ -17,7 +17,7 @@ pub(crate) struct Products {
     pub y_step: usize,
     pub channel: usize,
     pub vectors: usize,
-    /// Lanes that hold pictures.
+    /// Lanes that hold images.
     pub keep: u16,
     /// The next vectors of the first channel that is asked for ahead of its use, floats between channels, and channels.
     pub ahead: *const f32,
@@ -134,7 +134,7 @@ impl Products {
     }
 }
 
-/// The same of pictures of one pixel each, without vectors.
+/// The same of images of one pixel each, without vectors.
 pub(crate) fn scalar(
     segments: impl Iterator<Item = (u32, u32)>,
     offsets: &[i32],

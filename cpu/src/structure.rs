@@ -16,7 +16,7 @@ pub struct Blocking {
 /// Sizes of a structure: they depend on shapes and the number of connections only, never on which connections there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// Sub-pictures of the output that are computed one after the other: one, or one per phase of a transposed stride.
+    /// Sub-images of the output that are computed one after the other: one, or one per phase of a transposed stride.
     pub phases: usize,
     pub inputs: usize,
     pub outputs: usize,

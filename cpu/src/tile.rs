@@ -3,7 +3,7 @@
 use crate::epilogue::{Activation, Raw};
 use crate::simd::{Simd, Task};
 
-/// What all tiles of a group of output channels have in common. Pointers are valid while an operator runs.
+/// Arguments shared by all tiles of a group of output channels. Pointers are valid while an operator runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Group {
     pub values: *const f32,
@@ -23,13 +23,13 @@ pub(crate) struct Group {
     /// Sums per output channel, or null.
     pub sums: *mut [f32; 2],
     pub pivots: *const f32,
-    /// Input channels whose part of the next tile is asked for meanwhile, floats between them, and how many per segment.
+    /// Input channels of the next tile to prefetch, floats between them, and prefetches per segment.
     pub ahead: usize,
     pub ahead_channel: usize,
     pub ahead_each: usize,
     /// Whether all segments of a block read the same.
     pub uniform: bool,
-    /// Whether the output is stored past the caches. Then it is aligned to 64 bytes.
+    /// Whether to use non-temporal stores. The output is then aligned to 64 bytes.
     pub stream: bool,
 }
 
@@ -39,11 +39,11 @@ pub(crate) struct Forward<const M: usize> {
     pub x: *const f32,
     /// Where the tile of output channel 0 begins.
     pub y: *mut f32,
-    /// From the output's begin to `y`: the same place in the residual.
+    /// Floats from the start of the output to `y`; the residual has the same offset.
     pub at: usize,
     /// `M` masks of lanes, or null.
     pub keep: *const u16,
-    /// The next tile's part of the first of the channels to ask for. Never read.
+    /// The next tile in the first channel to prefetch. Never read.
     pub ahead: *const f32,
 }
 
@@ -66,11 +66,11 @@ impl<const M: usize> Task for Forward<M> {
     }
 }
 
-/// Widest tile of which several output channels are computed at once.
+/// Maximum tile width for which several output channels are computed together.
 const SHARED: usize = 4;
 
 impl<const M: usize> Forward<M> {
-    /// As [`Forward::tile`], where all segments of a block read the same: what is loaded serves several output channels.
+    /// As [`Forward::tile`], if all segments of a block read the same inputs: output channels share loads.
     ///
     /// # Safety
     /// As for [`Forward::tile`].
@@ -117,7 +117,7 @@ impl<const M: usize> Forward<M> {
         let g = &self.group;
         // SAFETY: the caller vouches.
         unsafe {
-            // No loops: accumulators that are indexed by a variable would not stay in registers.
+            // Unrolled: accumulators indexed by a variable would not stay in registers.
             let mut acc = [[s.splat(0.0); M]; R];
             acc[0] = self.begin(s, block, *outputs as usize);
             if R > 1 {
@@ -371,7 +371,7 @@ unsafe fn add<S: Simd, const M: usize>(s: S, acc: &mut [S::V; M], x: *const f32,
     }
 }
 
-/// Computes one value of each output channel of a group: a picture of one pixel, without vectors.
+/// Computes one value of each output channel of a group: a image of one pixel, without vectors.
 pub(crate) struct Scalar {
     pub group: Group,
     pub x: *const f32,

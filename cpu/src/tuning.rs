@@ -9,29 +9,29 @@ use std::sync::OnceLock;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Most vectors of a tile of 1x1 kernels: narrow tiles let more channels of a tile stay in the first-level cache. Larger kernels
+/// Maximum tile width of 1x1 kernels, in vectors: narrow tiles keep more channels in the first-level cache. Larger kernels
 /// read each line of an input several times.
 const POINTWISE: usize = 4;
 const WINDOWS: usize = 8;
 
-/// Fewest connections of a segment, on average: each begins and ends with work of its own.
+/// Minimum average number of connections per segment: each segment has a fixed cost.
 const SEGMENT: f64 = 8.0;
 
-/// Output channels of a group: what they hold of a tile between two blocks stays in the second-level cache.
+/// Output channels per group: their partial sums of a tile stay in the second-level cache between two blocks.
 const GROUP: usize = 256;
 
-/// What is chosen for an operator.
+/// Tile and block sizes of an operator.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tuned {
     pub tile: usize,
     pub blocking: Blocking,
 }
 
-/// Chooses sizes for an operator with `inputs` channels, whose output `y` has rows of `vectors` vectors and of whose connections a
-/// share of `density` is there.
+/// Chooses sizes for an operator with `inputs` channels, whose output `y` has rows of `vectors` vectors and whose density
+/// (share of connections) is `density`.
 pub(crate) fn choose(isa: Isa, kernel: &Kernel, inputs: usize, y: &Layout, vectors: usize, density: f64) -> Tuned {
     let taps = kernel.rows * kernel.columns;
-    // Of dense kernels what is loaded serves several output channels instead.
+    // Dense kernels share loads between several output channels instead.
     let narrow = taps == 1 || (density == 1.0 && !kernel.depthwise);
     let most = isa.max_tile().min(if narrow { POINTWISE } else { WINDOWS });
     let tile = vectors.max(1).div_ceil(vectors.div_ceil(most).max(1));
@@ -50,7 +50,7 @@ pub(crate) fn choose(isa: Isa, kernel: &Kernel, inputs: usize, y: &Layout, vecto
     };
     let fit = first_level_cache() / LINE / touched;
     let block = fit.max((SEGMENT / (taps as f64 * density)) as usize).max(1);
-    // Not a small last block.
+    // Avoids a small last block.
     let blocks = (inputs as f64 / block as f64).round().max(1.0) as usize;
     Tuned {
         tile,

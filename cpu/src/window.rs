@@ -103,7 +103,7 @@ impl Kernel {
     }
 }
 
-/// How a kernel slides over a picture.
+/// How a kernel slides over a image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Steps between outputs: rows, columns.
@@ -126,7 +126,7 @@ impl Window {
         }
     }
 
-    /// TensorFlow's and XLA's `SAME` for pictures of `height` × `width`: `ceil(size / stride)` outputs.
+    /// TensorFlow's and XLA's `SAME` for images of `height` × `width`: `ceil(size / stride)` outputs.
     pub fn same(kernel: [usize; 2], stride: [usize; 2], height: usize, width: usize) -> Self {
         let pads = [0, 1].map(|axis| {
             let size = [height, width][axis];
@@ -140,7 +140,7 @@ impl Window {
     /// Rows and columns of the output.
     ///
     /// # Errors
-    /// If a stride is 0 or the kernel is larger than the padded picture.
+    /// If a stride is 0 or the kernel is larger than the padded image.
     pub fn output(&self, kernel: [usize; 2], height: usize, width: usize) -> Result<[usize; 2]> {
         let mut output = [0; 2];
         for axis in 0..2 {

@@ -36,7 +36,7 @@ handlers! {
     kernel_gradient => run_kernel_gradient;
 }
 
-/// One to one, as [`models::layers::sparse::mixed`].
+/// A bijective hash, as [`models::layers::sparse::mixed`].
 fn mixed(x: u32) -> u32 {
     let x = x.wrapping_add(1).wrapping_mul(0x9E37_79B1);
     let x = (x ^ (x >> 15)).wrapping_mul(0x85EB_CA77);
@@ -58,11 +58,11 @@ fn run_mask_key(call: &Call<'_>) -> Result<(), String> {
 /// Kind of a sparse layer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
-    /// Of blocked images.
+    /// A convolution of blocked images.
     Conv,
-    /// Of blocked images, with a kernel `[height, width, channels, multiplier]`.
+    /// A depthwise convolution of blocked images, with a kernel `[height, width, channels, multiplier]`.
     Depthwise,
-    /// Of matrices `[units][examples]`.
+    /// A matrix product, on matrices `[units][examples]`.
     Dense,
 }
 
@@ -81,14 +81,14 @@ struct Shapes {
     kind: Kind,
 }
 
-/// Prepared layers by key of the mask and shapes, with the number of the call that used each last.
+/// Prepared layers by mask key and shapes, each with the number of the last call that used it.
 #[derive(Default)]
 struct Cache {
     entries: HashMap<([u32; 2], Shapes), (u64, Arc<SparseConv>)>,
     calls: u64,
 }
 
-/// Layers that are kept: more than the largest network has, so that a training step finds all of its own.
+/// Capacity of the cache: more layers than the largest network has.
 const KEPT: usize = 256;
 
 fn cache() -> &'static Mutex<Cache> {
@@ -96,7 +96,7 @@ fn cache() -> &'static Mutex<Cache> {
     CACHE.get_or_init(Mutex::default)
 }
 
-/// The layer of these shapes and this mask, made ready if it is not.
+/// The prepared layer of these shapes and this mask, from the cache if it is there.
 fn prepared(key: &[u32], mask: &[u8], shapes: Shapes) -> Result<Arc<SparseConv>, String> {
     let &[first, second] = key else {
         return Err("a mask's key has two numbers".into());
@@ -127,7 +127,7 @@ fn prepared(key: &[u32], mask: &[u8], shapes: Shapes) -> Result<Arc<SparseConv>,
     Ok(made)
 }
 
-/// A layer with its gradients, on arrays as programs have them.
+/// Prepares a layer and its gradients for the layouts that programs use.
 fn layer(shapes: Shapes, mask: &[u8]) -> cpu::Result<SparseConv> {
     let Shapes {
         batch,

@@ -30,7 +30,7 @@ pub(super) fn compile(graph: &Computation, fixed: &[Literal]) -> Result<Network,
             true => Some(Pending::of(Source::Array(picture))),
             false => compiler.step(node).map_err(|reason| at(node, &reason))?,
         };
-        // What several need lies in memory.
+        // A value with several users is stored in memory.
         let value = match value {
             Some(value) if compiler.uses[id] > 1 => {
                 let array = compiler.array(value).map_err(|reason| at(node, &reason))?;
@@ -61,7 +61,7 @@ fn features(dims: &[usize]) -> Result<[usize; 3], String> {
     }
 }
 
-/// How often each value is needed: the comparison within a ReLU does not count, nor what gradients need.
+/// Number of users of each value, without the comparison of a ReLU and without gradients.
 fn uses(graph: &Computation, constants: &Constants<'_>) -> Vec<usize> {
     let mut uses = vec![0; graph.nodes.len()];
     let varying = graph
@@ -82,14 +82,14 @@ fn uses(graph: &Computation, constants: &Constants<'_>) -> Vec<usize> {
     uses
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Clone)]
 enum Source {
     Array(Features),
     Layer(Features, Weights<'static>),
 }
 
-/// A value that is not computed yet: `relu(scale × source + shift + residual)`, as far as there are these.
+/// A value to be computed: `relu(scale × source + shift + residual)`, each part optional.
 #[derive(Clone)]
 struct Pending {
     source: Source,
@@ -183,7 +183,7 @@ impl Compiler<'_> {
         array.map_err(|error| error.to_string())
     }
 
-    /// What a node computes; `None` of one that is a part of a later step.
+    /// The value of a node; `None` if the node is part of a later step.
     fn step(&mut self, node: &Node) -> Result<Option<Pending>, String> {
         let operand = |i: usize| node.operands[i];
         let value = match &node.op {

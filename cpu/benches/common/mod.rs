@@ -1,4 +1,4 @@
-//! What benchmarks share: a clock, and arrays of noise.
+//! Helpers of the benchmarks: a clock, and arrays of noise.
 #![allow(dead_code, missing_docs)]
 
 use cpu::Buffer;

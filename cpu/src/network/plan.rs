@@ -1,4 +1,4 @@
-//! A network made ready for one size of batch.
+//! A network prepared for one batch size.
 
 use super::{After, Kind, Step, StepTime, elementwise};
 use crate::buffer::Buffer;
@@ -17,7 +17,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(super) struct Plan {
     layouts: Vec<Layout>,
-    /// The buffer of each array: one that is no longer needed serves again for the same layout, whose halo stays zero.
+    /// The buffer of each array. A free buffer is reused only for the same layout, so that its halo stays zero.
     slots: Vec<usize>,
     /// Layout of each buffer.
     buffers: Vec<usize>,
@@ -66,7 +66,7 @@ impl Plan {
         self.layouts[0].batch
     }
 
-    /// Of one input: of the connections, and of all weights.
+    /// Multiply-adds per input: of the connections, and of all weights.
     pub fn multiply_adds(&self) -> [usize; 2] {
         let each = self.steps.iter().map(Ready::multiply_adds);
         each.fold([0, 0], |sum, step| [sum[0] + step[0], sum[1] + step[1]])
@@ -102,7 +102,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Copies inputs into their buffer; where there are fewer than a batch, zeros follow.
+    /// Copies inputs into their buffer and fills the rest of the batch with zeros.
     fn load(&self, buffers: &mut [Buffer], inputs: &[f32], parallel: &ParallelFor<'_>) -> Result<()> {
         let layout = &self.layouts[0];
         let whole = layout.batch * layout.height * layout.width * layout.channels;
@@ -190,7 +190,7 @@ impl Ready {
                 let options = Options::default();
                 let conv = SparseConv::from_positions(kernel, weights.window, [x, y], &positions, &options)?;
                 let (mut values, mut after) = (conv.gather(&weights.values)?, after.clone());
-                // An infinite scale stays apart: it makes NaN of a channel's zeros even where it has no connection.
+                // An infinite scale is not folded: 0 × inf is NaN, also for channels without connections.
                 let finite = |scale: &Vec<f32>| scale.iter().all(|factor| factor.is_finite());
                 if let Some(scale) = after.scale.take_if(|scale| finite(scale)) {
                     conv.scale(&mut values, &scale)?;
@@ -242,7 +242,7 @@ impl Ready {
     }
 }
 
-/// Assigns buffers to arrays; per buffer, an array that it holds.
+/// Assigns buffers to arrays. Returns the buffer of each array, and one array of each buffer.
 fn slots(layouts: &[Layout], steps: &[Step<'_>], output: usize) -> (Vec<usize>, Vec<usize>) {
     let mut slots = vec![0; layouts.len()];
     let (mut free, mut buffers) = (Vec::<usize>::new(), vec![0]);

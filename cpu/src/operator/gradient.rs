@@ -11,17 +11,17 @@ use crate::stage::{LaneStage, Stage, scratch};
 use crate::structure::Structure;
 use std::ops::Range;
 
-/// Vectors of a row of which a connection's products are summed before they are added to its gradient.
+/// Vectors of a row whose products are summed before they are added to a connection's gradient.
 const PRODUCTS: usize = 7;
 
 /// Partial sums, each over a part of the positions. Fixed, so that bits do not depend on threads.
 const SLICES: usize = 8;
 
-/// Connections from which on there are no slices: their partial sums would not stay in the cache.
+/// Number of connections above which rows are not sliced: partial sums would not stay in the cache.
 const MANY: usize = 1 << 15;
 
-/// What a kernel's gradient is computed from. The structure was built by the (forward) operator; `dy` lies in a layout with the
-/// shape of its output.
+/// Inputs of a kernel gradient. The forward operator built the structure; `dy` has a layout with the
+/// shape of the operator's output.
 #[derive(Clone, Copy)]
 pub(crate) struct Slopes<'a> {
     pub structure: &'a Structure,
@@ -75,7 +75,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Sums over slices of the rows, and adds the slices. With a stage, each row is copied when its turn comes.
+    /// Sums over slices of the rows, then adds the slices. With a stage, each row is copied just before use.
     fn slices(
         &self,
         of: &Slopes<'_>,
@@ -86,7 +86,7 @@ impl Operator {
     ) {
         let (structure, rows) = (of.structure, grid.blocks * grid.rows);
         let slices = if structure.len() <= MANY { rows.min(SLICES) } else { 1 };
-        // A row that is copied serves all groups.
+        // All groups use a copied row.
         let groups = if stage.is_some() { 1 } else { self.shape.groups() };
         let mut partial = vec![0.0f32; slices * structure.len()];
         let shared = SharedMut::new(&mut partial);
@@ -115,7 +115,7 @@ impl Operator {
         }
     }
 
-    /// Adds the products of rows that are copied one after the other.
+    /// Copies rows one by one and adds their products.
     fn copied_products(
         &self,
         of: &Slopes<'_>,

@@ -1,4 +1,4 @@
-//! How an operator computes its output.
+//! Runs an operator.
 
 use super::Operator;
 use crate::epilogue::{Epilogue, Raw, Sums};
@@ -13,20 +13,20 @@ use crate::structure::Structure;
 use crate::tile::{Forward, Group, Scalar};
 use std::ops::Range;
 
-/// Pieces that work is cut into: several times the threads of common machines, so that threads end together.
+/// Pieces of work: several times the threads of common machines, so that threads finish together.
 const PIECES: usize = 48;
 
-/// Multiply-adds of vectors below which work is not shared.
+/// Vector multiply-adds below which one thread does all the work.
 const SMALL: usize = 20_000;
 
-/// Bytes of an output that is stored past the caches.
+/// Minimum bytes of an output that is stored with non-temporal stores.
 const STREAMED: usize = 24 << 20;
 
-/// Rows of a band, which is copied and computed at once, and the fewest bands that are worth it.
+/// Rows of a band, which is copied and computed together, and the minimum number of bands.
 const BAND: usize = 8;
 const BANDS: usize = 6;
 
-/// What an operator is called with.
+/// Arguments of an operator.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
     /// Built by the operator.
@@ -48,7 +48,7 @@ struct Unit {
     tiles: Range<usize>,
 }
 
-/// What all units of a call share. Pointers are valid while it runs; the output is written by disjoint units.
+/// Arguments shared by all units of a call. Pointers are valid while it runs; units write disjoint parts of the output.
 #[derive(Clone, Copy)]
 struct Run<'a> {
     structure: &'a Structure,
@@ -109,18 +109,18 @@ impl Operator {
         Ok(())
     }
 
-    /// Whether the output is so large that it is better stored past the caches: it need not be read before, and is evicted anyway.
+    /// Whether to use non-temporal stores: a large output is evicted anyway, and they avoid reading it first.
     fn streams(&self, y: &[f32]) -> bool {
         let large = size_of_val(y) >= STREAMED && self.y.order == Order::Lanes && self.shape.blocks() == 1;
         large && y.as_ptr().addr().is_multiple_of(64)
     }
 
-    /// Parts of the output that are computed one after the other. They depend on shapes only.
+    /// Splits the output into units, by shape only.
     fn units(&self) -> Vec<Unit> {
         let mut units = Vec::new();
         for (phase, grid) in self.grids.iter().enumerate() {
             let tiles = grid.vectors.div_ceil(self.tile).max(1);
-            // Rows of pixels and of blocks are long: each tile is a unit.
+            // Rows of pixels or of blocks are long, so each tile is a unit.
             let per_unit = if grid.rows == 1 { 1 } else { tiles };
             for block in 0..grid.blocks {
                 for row in 0..grid.rows {
@@ -136,7 +136,7 @@ impl Operator {
         units
     }
 
-    /// Shares ranges of units and, where these are few, of groups.
+    /// Splits the work into ranges of units and, if there are few units, of groups.
     fn run_whole(&self, run: &Run<'_>, units: &[Unit], source: Source<'_>, parallel: &ParallelFor<'_>) {
         let groups = self.shape.groups();
         let starts = &run.structure.starts;
@@ -160,7 +160,7 @@ impl Operator {
         parallel(pieces, &piece);
     }
 
-    /// Bands that an output may be computed in.
+    /// Number of bands of the output; 0 if it cannot be computed in bands.
     fn bands(&self) -> usize {
         match &self.grids[..] {
             [grid] => grid.blocks * grid.rows.div_ceil(BAND),
@@ -168,7 +168,7 @@ impl Operator {
         }
     }
 
-    /// Copies a band of rows at a time, while it is in the second-level cache.
+    /// Copies and computes one band of rows at a time, so that the copy stays in the second-level cache.
     fn run_bands(&self, run: &Run<'_>, units: &[Unit], stage: &LaneStage, call: &Call<'_>) {
         let grid = &self.grids[0];
         let per_block = grid.rows.div_ceil(BAND);
@@ -201,7 +201,7 @@ impl Operator {
     /// Runs one unit of some groups.
     fn unit(&self, run: &Run<'_>, source: Source<'_>, unit: &Unit, number: usize, groups: Range<usize>) {
         let grid = &self.grids[unit.phase];
-        // Only with the offset of a connection surely within the array.
+        // May point outside of the array until a connection's offset is added.
         let from = |at: usize| source.x.as_ptr().wrapping_add(at).wrapping_sub(source.begin);
         let tiles = grid.vectors.div_ceil(self.tile);
         let keep = grid.keep(unit.block);
@@ -239,7 +239,7 @@ impl Operator {
         }
     }
 
-    /// What the tiles of a group share.
+    /// Arguments shared by the tiles of a group.
     fn group(&self, run: &Run<'_>, grid: &Grid, phase: usize, unit: usize, group: usize) -> Group {
         let connection = run.structure.starts[phase * self.shape.groups() + group] as usize;
         let segment = self.shape.first_segment(phase, group);
@@ -247,7 +247,7 @@ impl Operator {
             // SAFETY: there are sums of each unit.
             unsafe { sums.start().add(unit * self.y.channels) }
         });
-        // Pictures by pixels are small enough for the caches, and prefetching would only cost.
+        // Images in pixel order fit into the caches, so prefetching would only cost time.
         let ahead = match self.y.order {
             Order::Lanes => self.shape.inputs.div_ceil(self.shape.groups()),
             Order::Pixels => 0,

@@ -1,4 +1,4 @@
-//! Padded copies of pictures by lanes.
+//! Padded copies of images by lanes.
 
 use crate::layout::{Halo, Layout};
 use crate::parallel::ParallelFor;

@@ -1,4 +1,4 @@
-//! Copies of pictures by pixels whose windows do not slide by one over rows of the output's length.
+//! Copies of images by pixels whose windows do not slide by one over rows of the output's length.
 
 use crate::error::{Result, check_equal};
 use crate::grid::{Grid, floor_div};
@@ -111,7 +111,7 @@ impl PixelStage {
         plane.fill(0.0);
         let [down, right] = self.window.stride;
         for h in 0..halo.top + self.layout.height + halo.bottom {
-            // Row of the picture: those above it are in the halo.
+            // Row of the image: those above it are in the halo.
             let Some(source) = (h * down + phase[0])
                 .checked_sub(halo.top * down)
                 .filter(|&row| row < from.height)

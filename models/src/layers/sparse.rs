@@ -90,7 +90,7 @@ pub fn mixed(x: Tensor<'_>) -> Tensor<'_> {
     x ^ x.shift_right_logical(13.0)
 }
 
-/// What a sparse layer computes.
+/// A kind of sparse layer.
 #[derive(Clone, Copy)]
 enum Layer {
     /// A convolution of blocked images, with padding before and after height and width.
