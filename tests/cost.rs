@@ -184,6 +184,45 @@ fn the_compiler_counts_the_same() {
     assert!(number(&cost, "/compiled/1/peak_bytes") >= number(&cost, "/compiled/1/argument_bytes"));
 }
 
+/// Every masked layer in both executions, with the connections of the plan; batches that cannot be blocked have no sparse training.
+#[test]
+fn measured_layers_have_times_of_both_executions() {
+    let cost = json(&["cost", "mnist-rigl", "--measured"]);
+    let layers = cost["measured"].as_array().unwrap();
+    assert_eq!(layers.len(), 3);
+    for (layer, known) in layers.iter().zip(cost["layers"].as_array().unwrap()) {
+        assert_eq!(layer["name"], known["name"]);
+        assert_eq!(number(layer, "/multiply_adds/0"), number(known, "/nonzeros"));
+        for path in [
+            "/training/masked",
+            "/training/sparse",
+            "/prediction/masked",
+            "/prediction/sparse",
+        ] {
+            assert!((1e-9..1.0).contains(&number(layer, path)), "{path}: {layer}");
+        }
+        // Forward pass and the gradients of weights and, but for the first layer, of the input.
+        let passes = number(layer, "/compiled_flops") / (2.0 * number(layer, "/multiply_adds/1"));
+        assert!((1.9..3.3).contains(&passes), "{layer}");
+    }
+    let model = "model={name='wrn-10-1',image_size=8,dropout=0.0}";
+    let odd = json(&[
+        "cost",
+        "cifar10-rigl",
+        "--set",
+        model,
+        "--batch-size",
+        "20",
+        "--measured",
+    ]);
+    let convolution = odd["measured"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|layer| layer["name"] != "resnet_model/logits");
+    assert!(convolution.unwrap()["training"].is_null());
+}
+
 #[test]
 fn lists_and_marks_every_published_row() {
     let paper = json(&["cost", "--paper"]);

@@ -173,3 +173,29 @@ impl Plan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(kind: Kind, window: usize, density: f64, batch: usize) -> Layer {
+        Layer {
+            kind,
+            window: [window; 2],
+            density,
+            batch,
+        }
+    }
+
+    #[test]
+    fn layers_are_sparse_up_to_the_documented_densities() {
+        for (kind, window, most) in [(Kind::Conv, 1, 0.31), (Kind::Conv, 3, 0.40), (Kind::Dense, 1, 0.18)] {
+            assert!(layer(kind, window, most, 16).gains(), "{kind:?} {window}");
+            assert!(!layer(kind, window, most + 0.01, 16).gains(), "{kind:?} {window}");
+        }
+        assert_eq!(layer(Kind::Conv, 3, 0.1, 100).expected_gain(), None);
+        assert!(layer(Kind::Dense, 1, 0.1, 100).gains());
+        assert_eq!(layer(Kind::Dense, 1, 0.1, 7).expected_gain(), None);
+        assert_eq!(layer(Kind::Depthwise, 3, 0.1, 16).expected_gain(), None);
+    }
+}
