@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains over two processes with a GPU each and checks that they leave what one process with both leaves.
+"""Trains over two processes with a GPU each and checks that the run folder equals that of one process with both.
 
 Not part of the tests, which need no GPU: run it on a machine with two, and etcd (Debian: etcd-server), from the root of the
 repository after `cargo build --release`. Arguments go to `train`. With $RIGL_XLA_PLUGIN a plugin other than the one fetched."""
@@ -15,7 +15,7 @@ import tempfile
 
 PROGRAM = pathlib.Path("target/release/rigl-xla")
 FLAGS = ["--device", "gpu", "--replicas", "2", "--steps", "100", "--set", "mask_update.frequency_steps=25"]
-# The processes may choose other kernels, which round otherwise: a short run does not get far apart by that.
+# The processes may choose other kernels, which round differently. A short run diverges little.
 LOSS_TOLERANCE, MASK_TOLERANCE = 0.02, 0.02
 
 

@@ -19,7 +19,7 @@ HERE = ROOT / "target/extension"
 PACKAGES = {"tensorflow": "tensorflow-cpu==2.21.0", "clang": "libclang==18.1.1", "safetensors": "safetensors==0.5.3"}
 FLAGS = "--xla_cpu_enable_fast_min_max=false --xla_cpu_use_xnnpack=false --xla_force_host_platform_device_count=2"
 
-# What the engine calls, and what the crate's drops and error messages call.
+# Called by the engine, and by the crate's `Drop` implementations and error messages.
 FUNCTIONS = """
     pjrt_cpu_client_create pjrt_client_addressable_device_count pjrt_client_addressable_devices pjrt_client_platform_name
     pjrt_client_free pjrt_loaded_executable_free pjrt_buffer_from_host_buffer pjrt_buffer_to_literal_sync pjrt_buffer_free
@@ -72,7 +72,7 @@ def crate_source():
 
 
 def shim(source):
-    """The crate's header and file, reduced to what is called and to headers for CPUs."""
+    """The crate's header and file, reduced to the functions called and to headers for CPUs."""
     text = (source / "xla_rs.cc").read_text()
     functions = [text[: text.index("#define BEGIN_PROTECT_OP")]]
     for name in FUNCTIONS:
@@ -116,7 +116,7 @@ def main():
     tests = max((path for path in (binaries / "deps").glob("rigl_xla-*") if not path.suffix), key=os.path.getmtime)
     run(tests, "engine::", env=quiet)
     vgg = ["--model", "vgg-a", "--width", "0.0625", "--set", "model.image_size=32"]
-    # VGG for few iterations: two builds of XLA round otherwise, and later updates choose between near ties by it.
+    # VGG for few iterations: two builds of XLA round differently, which decides near ties of later updates.
     for steps, case in [(30, []), (30, ["--replicas", "2"]), (8, vgg)]:
         compare(binaries / "rigl-xla", ["--steps", str(steps), *case], quiet)
 

@@ -289,7 +289,7 @@ fn flags_win_over_files_and_files_over_presets() {
 }
 
 #[test]
-fn the_human_form_has_the_same_figures() {
+fn plan_prints_a_table() {
     let output = rigl_xla(&["plan"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.stderr.is_empty());
@@ -307,7 +307,7 @@ fn the_human_form_has_the_same_figures() {
 }
 
 #[test]
-fn verbose_shows_a_configuration_that_can_be_given_back() {
+fn verbose_prints_a_reusable_configuration() {
     let args = [
         "plan",
         "--json",

@@ -73,13 +73,13 @@ fn counted(tensors: &BTreeMap<String, Literal>, passes: Passes) -> LiveSize {
 }
 
 #[test]
-fn a_trained_network_gets_smaller_and_stays_the_same() {
+fn compacting_keeps_the_results_of_a_trained_network() {
     let runs = Runs::new();
     let sparse = ["--sparsity", "0.995", "--custom", "layer2=0.98", "--steps", "300"];
     let done = runs.train("run", &sparse);
     let newest = runs.checkpoint("run", 300);
     let (before, scores) = (logits(&runs, &newest.path), eval(&newest.path));
-    assert_told(&runs, &done, &counted(&newest.tensors, Passes::One));
+    assert_reported(&runs, &done, &counted(&newest.tensors, Passes::One));
     for (flags, passes) in [(&[][..], Passes::One), (&["--fixpoint"], Passes::Fixpoint)] {
         let data = ["--data", small_mnist(), "--batch-size", "128"];
         let (report, small) = compact(&runs, &runs.path("run"), "small.safetensors", &[flags, &data].concat());
@@ -95,7 +95,7 @@ fn a_trained_network_gets_smaller_and_stays_the_same() {
         }
         let nonzeros = [&report["before"], &report["after"]].map(|network| &network["nonzeros"]);
         assert_eq!(nonzeros, [&scores["nonzeros"], &again["nonzeros"]]);
-        // A second time: the pixels are still those of the images, and after all passes nothing is left to go.
+        // Compacts again: pixel indices still refer to the images, and after all passes nothing more is removed.
         let (_, twice) = compact(&runs, &small, "twice.safetensors", flags);
         assert_same_logits(&before, &logits(&runs, &twice));
         if passes == Passes::Fixpoint {
@@ -104,18 +104,18 @@ fn a_trained_network_gets_smaller_and_stays_the_same() {
     }
 }
 
-/// What `compact` does is told after training, and with every evaluation.
-fn assert_told(runs: &Runs, done: &Value, expected: &LiveSize) {
-    let told = &done["compressed"];
-    assert_eq!(told["sizes"], value!(expected.sizes));
-    let sparsities = told["sparsities"].as_array().unwrap();
+/// The summary of a run and its evaluations report the compacted sizes.
+fn assert_reported(runs: &Runs, done: &Value, expected: &LiveSize) {
+    let compressed = &done["compressed"];
+    assert_eq!(compressed["sizes"], value!(expected.sizes));
+    let sparsities = compressed["sparsities"].as_array().unwrap();
     assert_eq!(sparsities.len(), 3);
-    for (told, expected) in sparsities.iter().zip(&expected.sparsities) {
-        assert!((told.as_f64().unwrap() - expected).abs() < 1e-12, "{told} {expected}");
+    for (found, expected) in sparsities.iter().zip(&expected.sparsities) {
+        assert!((found.as_f64().unwrap() - expected).abs() < 1e-12, "{found} {expected}");
     }
     let metrics = runs.metrics("run");
     let mut evaluations = metrics.iter().filter(|record| record["eval"].is_object());
-    assert_eq!(evaluations.next_back().unwrap()["compressed"], *told);
+    assert_eq!(evaluations.next_back().unwrap()["compressed"], *compressed);
     assert!(evaluations.all(|record| record["compressed"]["sizes"].is_array()));
 }
 
@@ -141,7 +141,7 @@ fn assert_report(report: &Value, sizes: &[usize]) {
     assert!(number(report, "largest_difference") <= 1e-5 * number(report, "largest_logit").max(1.0));
 }
 
-/// The arrays of a network of `sizes`, with the metadata of what it was made from.
+/// `small` has the arrays of a network of `sizes`, with the metadata of `large`.
 fn assert_arrays(small: &Checkpoint, large: &Checkpoint, sizes: &[usize]) {
     let mut expected = BTreeMap::from([("layer1/input_indices".into(), Shape::new(DType::S32, [sizes[0]]))]);
     for i in 1..=3 {
@@ -172,9 +172,9 @@ fn altered(runs: &Runs, name: &str, change: impl Fn(&mut BTreeMap<String, Litera
     path
 }
 
-/// Units of both hidden layers with nothing coming in, their biases of both signs; and a class that nothing leads to.
+/// Units of both hidden layers without inputs, with biases of both signs, and a class without inputs.
 #[test]
-fn units_with_nothing_coming_in_become_biases() {
+fn units_without_inputs_become_biases() {
     let runs = Runs::new();
     let path = altered(&runs, "constant.safetensors", |tensors| {
         let mut rng = stream(0, "test", "biases", 0);
@@ -232,7 +232,7 @@ fn an_empty_layer_leaves_constant_logits() {
 }
 
 #[test]
-fn a_table_for_people() {
+fn prints_a_table() {
     let runs = Runs::new();
     let path = altered(&runs, "same.safetensors", |_| {});
     let output = runs.path("small.safetensors");
@@ -260,13 +260,13 @@ fn a_table_for_people() {
 }
 
 #[test]
-fn what_cannot_be_compacted_is_refused_and_nothing_is_written() {
+fn rejects_bad_inputs_and_outputs_without_writing() {
     let runs = Runs::new();
     let good = altered(&runs, "good.safetensors", |_| {});
     let output = runs.path("out.safetensors");
     let refused = |checkpoint: &str, output: &str, code: i32, expected: &str| {
-        let said = error(&["compact", "--checkpoint", checkpoint, "--output", output], code);
-        assert!(said.contains(expected), "{said}");
+        let message = error(&["compact", "--checkpoint", checkpoint, "--output", output], code);
+        assert!(message.contains(expected), "{message}");
     };
     refused("no/such.safetensors", text(&output), 1, "no/such.safetensors: ");
     refused(
@@ -325,14 +325,14 @@ fn what_cannot_be_compacted_is_refused_and_nothing_is_written() {
         "logits of the smaller network differ by NaN",
     );
     assert!(!output.exists());
-    // What another file held before is replaced, as by `predict`.
+    // An existing file is replaced, as by `predict`.
     fs::write(&output, "old").unwrap();
     compact(&runs, &good, "out.safetensors", &[]);
     assert!(load(&output).is_ok());
 }
 
 #[test]
-fn pixels_that_there_are_not_are_refused() {
+fn rejects_pixels_out_of_range() {
     let runs = Runs::new();
     let good = altered(&runs, "good.safetensors", |_| {});
     let (_, small) = compact(&runs, &good, "small.safetensors", &[]);
@@ -343,8 +343,8 @@ fn pixels_that_there_are_not_are_refused() {
         indices[3] = pixel;
         tensors.insert("layer1/input_indices".into(), Literal::new(&[indices.len()], &indices));
         save(&small, &tensors, checkpoint.metadata.as_ref().unwrap()).unwrap();
-        let said = error(&["eval", "--checkpoint", text(&small), "--data", small_mnist()], 1);
+        let message = error(&["eval", "--checkpoint", text(&small), "--data", small_mnist()], 1);
         let expected = format!("'layer1/input_indices' has pixel {pixel}, expected pixels from 0 to 783");
-        assert!(said.contains(&expected), "{said}");
+        assert!(message.contains(&expected), "{message}");
     }
 }

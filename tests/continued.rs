@@ -1,5 +1,5 @@
-//! Training goes on from checkpoints: runs that TensorFlow 1.15 began as the original does (`tests/data/tf1/continued.py`) come to
-//! the masks and weights that it comes to; our own runs go on as if they had never stopped.
+//! Training continues from checkpoints. Runs that TensorFlow 1.15 began (`tests/data/tf1/continued.py`) end with the same masks
+//! and weights; our own runs continue as if they had never stopped.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -126,7 +126,7 @@ fn continues_runs_of_the_original_with_the_same_result() {
             (object(output), message)
         };
         let from = &["--init", start, "--init-state", "--allow-incomplete-schedule"];
-        // With an interruption on the way.
+        // Includes an interruption.
         let (part, message) = run("17", from);
         assert!(
             message.contains(&format!(

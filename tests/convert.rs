@@ -23,7 +23,7 @@ fn fixture(name: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A file of a folder that goes away, as text.
+/// The path of a file in a temporary folder.
 fn within(dir: &tempfile::TempDir, name: &str) -> String {
     dir.path().join(name).to_str().unwrap().to_owned()
 }
@@ -372,7 +372,7 @@ fn names_variables_that_cannot_be_converted() {
 }
 
 #[test]
-fn a_run_folder_stands_for_its_newest_checkpoint_and_a_missing_folder_is_named() {
+fn converts_the_newest_checkpoint_of_a_run_and_names_missing_folders() {
     let runs = Runs::new();
     runs.train("run", &["--steps", "25"]);
     let [run, prefix, nowhere] = ["run", "model.ckpt-25", "gone/model.ckpt-25"].map(|name| runs.path(name));

@@ -1,5 +1,5 @@
-//! What `convert --to-tf` writes has every variable of the original's checkpoints, by the names, types and dimensions that its
-//! graphs have (`models/tests/data/variables.csv`, and for SNFS graphs that the original built).
+//! `convert --to-tf` writes every variable of the original's checkpoints, with the names, types and dimensions of its graphs
+//! (`models/tests/data/variables.csv`, and for SNFS graphs that the original built).
 #![allow(clippy::unwrap_used)]
 
 mod common;

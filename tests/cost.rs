@@ -21,7 +21,7 @@ fn rounded(value: f64, printed: &str) -> String {
 
 /// The README's rows of ResNet-50, from the network that trains: inference, training, size.
 #[test]
-fn resnet50_costs_what_the_readme_says() {
+fn resnet50_costs_match_the_readme() {
     for (sparsity, distribution, multiplier, [training, inference, size]) in [
         ("0.8", "erk", "5", ["2.09", "0.42", "23.683"]),
         ("0.8", "uniform", "5", ["1.14", "0.23", "23.729"]), // the README prints the size of another row
@@ -79,7 +79,7 @@ fn resnet50_costs_what_the_readme_says() {
 
 /// 3.2e18 operations for a dense run of the recipe, independent of the sparse run.
 #[test]
-fn a_dense_run_costs_what_the_readme_says() {
+fn dense_run_costs_match_the_readme() {
     for preset in ["resnet50-dense", "resnet50-rigl-erk-0.8"] {
         for multiplier in ["1", "5"] {
             let cost = json(&["cost", preset, "--multiplier", multiplier]);
@@ -171,9 +171,9 @@ fn layers_add_up_in_every_form() {
     assert!(text(&["cost"]).contains("layer1  784x300"));
 }
 
-/// A dense program executes what the plain convention counts, and little more.
+/// A dense program executes at most 2 % more operations than the plain convention counts.
 #[test]
-fn the_compiler_counts_the_same() {
+fn compiler_counts_agree() {
     let cost = json(&["cost", "--method", "dense", "--compiled"]);
     let plain = number(&cost, "/total/inference_flops/plain/dense");
     let compiled = number(&cost, "/compiled/0/flops_per_example");
@@ -286,7 +286,7 @@ fn rejects_wrong_requests() {
 
 /// Outputs of the MobileNet notebook (reference 5.3, 5.4): operations in millions, size in megabytes.
 #[test]
-fn counts_mobilenet_as_the_notebook_does() {
+fn mobilenet_counts_match_the_notebook() {
     const FIRST_DENSE: &[&str] = &["--first-layer-sparsity", "0"];
     const DEPTHWISE_DENSE: &[&str] = &["--depthwise-sparsity", "0"];
     const BOTH_DENSE: &[&str] = &["--first-layer-sparsity", "0", "--depthwise-sparsity", "0"];

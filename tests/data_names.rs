@@ -126,7 +126,7 @@ fn incomplete_and_mixed_shards_are_errors() {
 }
 
 #[test]
-fn empty_shards_and_files_beside_shards_are_noted() {
+fn notes_empty_shards_and_other_files() {
     let folder = Folder::new();
     write(&folder.path("d/train-00000-of-00002"), Compression::None, &[0, 1]);
     fs::write(folder.path("d/train-00001-of-00002"), b"").unwrap();

@@ -151,7 +151,7 @@ fn reports_model_and_missing_arrays_together() {
 }
 
 #[test]
-fn a_folder_with_a_run_is_refused_resumed_or_replaced() {
+fn existing_run_is_rejected_resumed_or_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out");
     let refused = |mode| RunDir::create(&path, mode).unwrap_err().to_string();
@@ -169,7 +169,7 @@ fn a_folder_with_a_run_is_refused_resumed_or_replaced() {
     let message = refused(Mode::Fresh);
     assert!(message.contains("ckpt-10.safetensors") && message.contains("--resume") && message.contains("--overwrite"));
 
-    // What a process killed while saving leaves behind goes away.
+    // The temporary file of a process killed while saving is removed.
     fs::write(path.join(".ckpt-20.safetensors.x1Y2z3.tmp"), "half").unwrap();
     let run = RunDir::create(&path, Mode::Resume).unwrap();
     assert_eq!(run.stored_config(), Some("seed = 0\n"));
@@ -190,7 +190,7 @@ fn a_folder_with_a_run_is_refused_resumed_or_replaced() {
 }
 
 #[test]
-fn a_damaged_newest_checkpoint_is_an_error_that_names_the_good_one_before() {
+fn damaged_newest_checkpoint_error_names_the_previous_one() {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create(dir.path(), Mode::Fresh).unwrap();
     let paths = [10, 20, 30].map(|iteration| run.save(&state(1.0), &metadata(iteration)).unwrap());

@@ -100,7 +100,7 @@ fn rejects_values_of_the_wrong_type() {
     }
 }
 
-/// Of two settings of one value on the command line neither wins.
+/// Setting one value twice on the command line is an error.
 #[test]
 fn rejects_settings_given_twice() {
     for (args, named) in [

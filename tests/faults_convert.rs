@@ -99,7 +99,7 @@ fn rejects_or_reads_mutants_in_little_memory() {
     let message = String::from_utf8_lossy(&child.stdout);
     let failed = String::from_utf8_lossy(&child.stderr);
     assert!(child.status.success(), "{message}{failed}");
-    // Checksums catch nearly everything; past them, mutants of every kind reach what lies behind.
+    // Checksums catch nearly everything. Mutants with valid checksums of every kind reach the code behind them.
     let refused = |kind: Kind| {
         let line = message
             .lines()
@@ -112,7 +112,7 @@ fn rejects_or_reads_mutants_in_little_memory() {
     }
 }
 
-/// A field of a message: its number and kind, and a number or what is in it.
+/// A field of a message: its number, wire type, and number or bytes.
 fn number(tag: u8, value: i64) -> Vec<u8> {
     let mut bytes = vec![tag << 3];
     let mut value = value as u64;

@@ -1,4 +1,4 @@
-//! What runs other programs, and what they bring: nothing of the working directory, nothing damaged, nothing left behind.
+//! Running other programs to fetch files: ignores the working directory, replaces damaged files, leaves nothing behind.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use common::runs::start_until;
 use rigl_xla::pjrt::{self, Package};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A cache of a test's own, and programs before those of the system.
+/// A private cache, and programs that precede those of the system on PATH.
 struct Machine {
     dir: tempfile::TempDir,
 }
@@ -78,7 +78,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Every file and folder under a folder, less what is meant to be there.
+/// Unexpected files and folders under a folder.
 fn left(dir: &Path) -> Vec<PathBuf> {
     let mut found = vec![];
     for entry in fs::read_dir(dir).into_iter().flatten() {
@@ -149,7 +149,7 @@ fn ignores_the_working_directory() {
     );
 }
 
-/// Flips 64 bits and lets size and time of the last change be as they were.
+/// Flips 64 bits, and keeps size and modification time.
 fn flip(path: &Path) {
     let modified = fs::metadata(path).unwrap().modified().unwrap();
     let mut bytes = fs::read(path).unwrap();
@@ -195,7 +195,7 @@ fn names_and_replaces_a_damaged_plugin() {
         );
     }
     assert!(!machine.path("work/runs").exists());
-    // What is fetched takes its place, whether asked for or needed.
+    // Both an explicit fetch and one on demand replace it.
     let real = pjrt::fetch(cpu()).unwrap();
     let package = real.ancestors().nth(3).unwrap();
     machine.pip(&format!("cp -r {}/. \"$to\"", package.display()));
@@ -242,7 +242,7 @@ fn killed_fetches_leave_no_files() {
         assert!(state.is_empty() || state.contains(") Z "), "pip still runs: {state}");
         if signal == Signal::KILL {
             assert!(!left(&machine.path("cache")).is_empty());
-            // The next fetch removes it, whatever becomes of that.
+            // The next fetch removes it, even if that fetch fails.
             machine.pip("exit 1");
             machine.command(&["plugin", "fetch"]).output().unwrap();
         } else {

@@ -1,4 +1,4 @@
-//! Run folders at any moment of a run's life, folders that cannot be, and systems that give no threads.
+//! Run folders of runs killed at any moment, impossible folders, and systems that refuse threads.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -40,7 +40,7 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
-/// Goes on with what is in a folder by the commands that the messages name; the bytes of the last checkpoint.
+/// Continues with a folder by the commands that the messages name. Returns the bytes of the last checkpoint.
 fn continued(out: &Path, at: usize) -> Vec<u8> {
     let before = names(out);
     let resume = small(out, &["--resume"]).output().unwrap();
@@ -77,7 +77,7 @@ fn continued(out: &Path, at: usize) -> Vec<u8> {
     fs::read(out.join("ckpt-2.safetensors")).unwrap()
 }
 
-/// Kills `mode` before each change that it makes to a folder with the run of `before`, if any, and goes on after that.
+/// Kills a run of `mode` before each change that it makes to a folder, which may hold a run of `before`, then continues.
 fn kill_before_each_change(mode: &[&str], before: impl Fn(&Path)) {
     let dir = tempfile::tempdir().unwrap();
     let shim = dir.path().join("crash.so");
@@ -132,7 +132,7 @@ fn reuses_a_half_made_folder_of_earlier_versions() {
 fn a_failed_run_leaves_no_folder() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a/b");
-    // Found out once the folder is there: a set smaller than a batch.
+    // A set smaller than a batch is detected after the folder was made.
     let fails = |out: &Path| {
         let mut command = Command::new(PROGRAM);
         command.args(["train", "--engine", "interpreter", "--data", "synthetic"]);
@@ -150,7 +150,7 @@ fn a_failed_run_leaves_no_folder() {
     };
     fails(&out);
     assert!(names(dir.path()).is_empty(), "{:?}", names(dir.path()));
-    // A folder that was there stays, as it was.
+    // An existing folder is left unchanged.
     fs::create_dir_all(&out).unwrap();
     fs::write(out.join("notes"), "mine").unwrap();
     fails(&out);

@@ -1,4 +1,4 @@
-//! Pictures, archives and lists as accidents leave them: whatever is cut, missing or special is an error or is named.
+//! Damaged pictures, archives and lists: truncated, missing or special files are errors or are named.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -54,7 +54,7 @@ impl Folder {
 fn measured(args: &[&str]) -> (String, Duration, u64) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rigl-xla"));
     let started = Instant::now();
-    // A pipe would fill up: nobody reads it before the end.
+    // A file, because a pipe that is read only at the end would fill up.
     let mut errors = tempfile::tempfile().unwrap();
     let mut child = command
         .args(args)
@@ -123,7 +123,7 @@ fn rejects_tar_files_cut_anywhere() {
         let message = folder.prepare(&["--train", &folder.text("x.tar")]).unwrap_err();
         assert!(message.contains("x.tar/n07.tar"), "{cut}: {message}");
     }
-    // One block of zeros is an end; what follows it is not lost without a word.
+    // One block of zeros ends an archive; data behind it is reported.
     folder.write("x.tar", &whole[..entry + 512]);
     assert_eq!(
         folder.prepare(&["--train", &folder.text("x.tar")]).unwrap()["sets"][0]["examples"],
@@ -448,7 +448,7 @@ fn escapes_control_characters_of_names() {
     folder.write("c.toml", "\"a\\u001b[31m\\n\" = 1\n".as_bytes());
     let message = error(&["plan", "--config", &folder.text("c.toml")], 2);
     assert!(!hidden(&message), "{message:?}");
-    // Two names that are no text stay two classes.
+    // Two names that are not UTF-8 stay two classes.
     for (i, byte) in [0xfe, 0xff].into_iter().enumerate() {
         let class = folder.path("odd").join(std::ffi::OsStr::from_bytes(&[b'n', byte]));
         fs::create_dir_all(&class).unwrap();

@@ -1,4 +1,4 @@
-//! Signals at any moment: what was to be saved is saved, nothing is left behind, and the exit code names the signal.
+//! Signals at any moment: runs are saved, no temporary files remain, and the exit code names the signal.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -89,7 +89,7 @@ fn a_signal_during_start_up_leaves_no_folder_or_a_saved_run() {
             std::thread::sleep(Duration::from_millis(delay));
             send(&child, signal);
             let Output { status, stderr, .. } = child.wait_with_output().unwrap();
-            // One that comes before the program has begun to run is answered by the system.
+            // Before the program handles signals, the default action ends it.
             let by_system = std::os::unix::process::ExitStatusExt::signal(&status) == Some(signal.as_raw());
             let message = String::from_utf8_lossy(&stderr);
             assert!(status.code() == Some(code) || by_system, "{status}: {message}");

@@ -1,4 +1,4 @@
-//! Sparse checkpoints of other programs, and those that are damaged or made to harm.
+//! Sparse checkpoints of other programs, and damaged or hostile ones.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -221,7 +221,7 @@ fn rejects_invalid_masks_and_taken_names() {
     );
     let mask = Literal::from_bools(&[2], &[true, false]);
     refused(arrays(mask.clone(), "s/mask.bits"), "the name 's/mask.bits' is taken");
-    // A mask of another shape is that of no layer.
+    // A mask must have the shape of its layer.
     let other = Literal::from_bools(&[3], &[true; 3]);
     let written = sparse::save(&path, arrays(other, "x"), None, Format::Bitmask).unwrap();
     assert_eq!((written.layers, written.arrays), (0, 3));

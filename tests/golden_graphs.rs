@@ -1,6 +1,6 @@
 //! The real graphs, reviewed: a change of any of them is a difference in `hlo/golden`.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test golden_graphs` writes the files anew.
+//! `UPDATE_GOLDEN=1 cargo test --test golden_graphs` rewrites the files.
 #![allow(clippy::unwrap_used)]
 
 use hlo::{Computation, text};
@@ -22,7 +22,7 @@ fn plan(method: &str, execution: &str) -> Plan {
     layers.unwrap().plan().unwrap()
 }
 
-/// The graph of a method's preset that `dump-hlo` shows under this name, selecting as told.
+/// The graph of a method's preset that `dump-hlo` shows under this name, with a selection algorithm.
 fn graph(method: &str, which: &str, select: Select) -> Computation {
     let execution = if which == "sparse-step" { "sparse" } else { "masked" };
     let mut plan = plan(method, execution);
@@ -75,7 +75,7 @@ fn graphs_are_as_reviewed() {
     );
 }
 
-/// What a graph costs to compile grows with its instructions, called computations included.
+/// Compile time grows with the number of instructions, including called computations.
 #[test]
 fn graphs_keep_their_size() {
     let counts = METHODS
@@ -106,7 +106,7 @@ fn deeper_networks_grow_by_their_kernels() {
         .map(|model| launch("resnet50-rigl-erk-0.8", ["model", "name"], model).instruction_count());
     assert_eq!(sizes[0], 18_327);
     let kernels = [54, 105, 156, 204];
-    // Kernels of a class that is there already add none of the instructions that choose connections.
+    // Another kernel of an existing size class adds no instructions for selection.
     let each: Vec<usize> = (1..4)
         .map(|i| (sizes[i] - sizes[i - 1]) / (kernels[i] - kernels[i - 1]))
         .collect();
@@ -160,9 +160,9 @@ fn gradient_loops(computation: &Computation) -> Vec<Computation> {
     bodies.chain(below).collect()
 }
 
-/// It only leaves its gradients for an update that may follow.
+/// The only difference is that it keeps its gradients for a possible mask update.
 #[test]
-fn an_ordinary_rigl_step_computes_what_one_with_static_masks_does() {
+fn an_ordinary_rigl_step_equals_one_with_static_masks() {
     for preset in ["cifar10-rigl", "mobilenet-v1-rigl", "resnet50-rigl-erk-0.8"] {
         let [rigl, fixed] = ["rigl", "static"].map(|method| {
             let loops = gradient_loops(&launch(preset, ["method", "name"], method));

@@ -9,7 +9,7 @@ use hlo::text;
 use rigl_xla::aot::chips::GENERATIONS;
 use rigl_xla::pjrt::DeviceKind;
 
-/// What a network's training step becomes, with activations in bf16.
+/// The compiled training step of a preset, with activations in bf16.
 fn step(preset: &str, batch: &str) -> Module {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("step.hlo");
@@ -28,20 +28,20 @@ fn mnist_compiles_for_every_gpu() {
     let known = GENERATIONS.iter().filter(|g| g.device() == DeviceKind::Gpu);
     for gpu in known {
         let topology = format!("{}:4", gpu.name);
-        let told = compiles(&["mnist-rigl", "--topology", &topology]);
-        assert_eq!((&told["topology"], &told["devices"]), (&topology.into(), &4.into()));
-        assert_eq!(told["device_bytes"], gpu.memory_bytes);
-        // Gradients of all parameters, and what few scalars replicas agree on.
-        let collective = told["collective_bytes"].as_u64().unwrap();
-        assert!((4 * 266_610..4 * 266_610 + 1024).contains(&collective), "{told}");
+        let report = compiles(&["mnist-rigl", "--topology", &topology]);
+        assert_eq!((&report["topology"], &report["devices"]), (&topology.into(), &4.into()));
+        assert_eq!(report["device_bytes"], gpu.memory_bytes);
+        // Gradients of all parameters, and a few scalars.
+        let collective = report["collective_bytes"].as_u64().unwrap();
+        assert!((4 * 266_610..4 * 266_610 + 1024).contains(&collective), "{report}");
     }
 }
 
 #[test]
 fn every_graph_of_mnist_compiles() {
     for graph in ["update", "eval", "train"] {
-        let told = compiles(&["mnist-rigl", "--topology", "h200:1", "--graph", graph]);
-        assert_eq!(told["graph"], graph);
+        let report = compiles(&["mnist-rigl", "--topology", "h200:1", "--graph", graph]);
+        assert_eq!(report["graph"], graph);
     }
 }
 
@@ -77,14 +77,14 @@ fn wide_resnet_convolves_in_cudnn() {
 }
 
 #[test]
-fn what_cannot_be_compiled_says_why() {
+fn rejects_invalid_options() {
     for (args, expected) in [
         (&["--topology", "h200"][..], "such as h200:8"),
         (&["--topology", "h200:2x2"], "expected GENERATION:SIDES"),
         (&["--topology", "h202:1"], "did you mean 'h200'"),
         (&["--topology", "h200:1", "--device", "tpu"], "expected gpu"),
     ] {
-        let said = error(&[&["compile"], args].concat(), 2);
-        assert!(said.contains(expected), "{args:?}: {said}");
+        let message = error(&[&["compile"], args].concat(), 2);
+        assert!(message.contains(expected), "{args:?}: {message}");
     }
 }

@@ -86,7 +86,7 @@ fn launches_and_resuming_change_no_bit() {
     for other in ["one", "halves"] {
         assert!(runs.tensors("whole", 9) == runs.tensors(other, 9), "{other}");
     }
-    // Another seed draws other numbers; without dropout and augmentation there are none to draw.
+    // The seed matters only with dropout or augmentation.
     let without_dropout = |arg: &&'static str| match arg.strip_suffix('}') {
         Some(model) => format!("{model},dropout=0.0}}"),
         None => (*arg).to_owned(),
@@ -142,7 +142,7 @@ fn statistics_move_while_masks_are_updated() {
     assert_eq!(updates, 2);
 }
 
-/// Budgets, counters and scores of every family; its checkpoints are known again, with our metadata and without.
+/// Budgets, counters and scores of every family. Its network is inferred from checkpoints with and without metadata.
 #[test]
 fn every_family_trains_evaluates_and_predicts() {
     let runs = Runs::new();
@@ -316,7 +316,7 @@ fn bf16_stays_near_f32() {
             .collect()
     };
     assert_eq!(kinds(&state), kinds(&other));
-    // A checkpoint says in which precision it was trained; --precision says otherwise.
+    // Without --precision, evaluation uses the precision that the checkpoint was trained in.
     let eval = |more: &[&str]| {
         let run = runs.path("bf16");
         let own = ["eval", "--data", "synthetic", "--checkpoint", run.to_str().unwrap()];
@@ -334,7 +334,7 @@ fn every_method_has_a_graph_on_every_family() {
     let wide = ("cifar10-rigl", "model={name='wrn-10-1',image_size=16}");
     for (preset, model) in OTHERS.into_iter().chain([wide]) {
         for method in METHODS.iter().filter(|method| method.masked) {
-            let said = [
+            let command = [
                 "dump-hlo",
                 preset,
                 "--set",
@@ -347,13 +347,13 @@ fn every_method_has_a_graph_on_every_family() {
             let form = ["--batch-size", "2", "--format", "proto", "--output", output];
             // A maximum under a window has a first derivative only.
             if method.name == "grasp" && (preset.starts_with("resnet") || preset.starts_with("vgg")) {
-                let said = error(&[&said[..], &form].concat(), 2);
+                let message = error(&[&command[..], &form].concat(), 2);
                 assert!(
-                    said.contains("method.name is grasp, expected a method that differentiates once"),
-                    "{said}"
+                    message.contains("method.name is grasp, expected a method that differentiates once"),
+                    "{message}"
                 );
             } else {
-                assert!(json(&[&said[..], &form].concat())["instructions"].as_u64().unwrap() > 500);
+                assert!(json(&[&command[..], &form].concat())["instructions"].as_u64().unwrap() > 500);
             }
         }
     }

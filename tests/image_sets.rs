@@ -91,7 +91,7 @@ fn train(runs: &Runs, run: &str, data: [&str; 2], more: &[&str]) -> Value {
 #[test]
 fn the_cifar_recipe_learns_clothes() {
     let runs = Runs::new();
-    // The rate falls to 0 at the end, so that the moving statistics are those of the network as it is.
+    // The rate falls to 0 at the end, so that the moving statistics match the final weights.
     let schedule = [
         "--set",
         "mask_update.frequency_steps=20",
@@ -112,7 +112,7 @@ fn the_cifar_recipe_learns_clothes() {
     let same = train(&runs, "idx", ["fashion-mnist", "idx"], &steps);
     assert_eq!(same["eval"], done["eval"]);
     assert!(runs.tensors("cifar", 84) == runs.tensors("idx", 84));
-    // All test examples are evaluated; a folder says which form it has.
+    // All test examples are evaluated; the form of a folder is detected.
     let checkpoint = runs.path("cifar");
     for folder in ["cifar", "idx"] {
         let folder = pictures().join(folder);

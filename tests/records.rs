@@ -1,4 +1,4 @@
-//! TFRecord files through the program: made of folders, tar files and small data sets, looked into, damaged.
+//! TFRecord files through the program: made from folders, tar files and small data sets, inspected, damaged.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -71,7 +71,7 @@ fn pictures() -> BTreeMap<(String, String), Vec<u8>> {
 }
 
 impl Folder {
-    /// A folder of classes, with files that are none of its pictures.
+    /// A folder of classes, with other files among its pictures.
     fn classes(&self, name: &str) -> String {
         for ((class, file), bytes) in pictures() {
             let class = self.path(name).join(class);
@@ -83,7 +83,7 @@ impl Folder {
         self.text(name)
     }
 
-    /// Names of what is in it.
+    /// Names of its entries.
     fn names(&self) -> Vec<String> {
         let names = fs::read_dir(self.root()).unwrap();
         let mut names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -123,7 +123,7 @@ fn examples(dir: &Path, role: Role) -> Vec<(i64, String, String, Vec<u8>)> {
     all
 }
 
-/// What the shards of [`pictures`] must hold, sorted.
+/// The expected records of [`pictures`], sorted.
 fn wanted() -> Vec<(i64, String, String, Vec<u8>)> {
     let all = pictures().into_iter().map(|((class, name), bytes)| {
         let label = class[1..].parse().unwrap();
@@ -425,7 +425,7 @@ fn inspection_counts_examples() {
     assert_eq!(page.matches("<figure>").count(), 13);
     assert_eq!(page.matches("data:image/png;base64,").count(), 2);
 
-    // A file on its own, for people.
+    // A single file, as a table.
     let file = folder.text("out/train-00000-of-00003");
     let output = rigl_xla(&["data", "inspect", &file]);
     let message = String::from_utf8(output.stdout).unwrap();

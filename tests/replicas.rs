@@ -1,4 +1,4 @@
-//! Data parallelism on CPU devices: replicas of a batch's parts do what one device does with the whole batch.
+//! Data parallelism on CPU devices: replicas that share a batch give the results of one device with the whole batch.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -100,7 +100,7 @@ fn pruning_replicas_match_one_device() {
     }
 }
 
-/// WRN-10-1 on random images, without random numbers of its own.
+/// WRN-10-1 on random images, without dropout or augmentation.
 const WIDE: &[&str] = &[
     "cifar10-rigl",
     "--set",

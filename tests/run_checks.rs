@@ -1,4 +1,4 @@
-//! Runs that cannot reach what they are asked for, resumed runs, and what the program says about both.
+//! Runs that cannot reach what they are asked for, resumed runs, and the notes on both.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -79,7 +79,7 @@ fn refuses_a_method_that_never_updates_its_masks() {
 }
 
 #[test]
-fn plan_and_cost_show_what_is_reached() {
+fn plan_and_cost_show_the_sparsity_reached() {
     let short = ["mnist-prune", "--steps", "600"];
     let text = String::from_utf8(rigl_xla(&[&["plan"], &short[..]].concat()).stdout).unwrap();
     assert!(
@@ -215,7 +215,7 @@ fn a_resumed_run_reports_its_start() {
         runs.path("run").display()
     );
     assert!(fresh.contains(&start), "{fresh}");
-    // A run that is not resumed has nothing to say.
+    // A run that is not resumed prints no such note.
     let first = notes(&runs, "other", &["--steps", "10"]);
     assert!(!first.contains("checkpoint"), "{first}");
 }
@@ -288,7 +288,7 @@ fn eval_uses_the_data_of_the_run() {
         text.contains("MB, with whole arrays, masks and the state of training"),
         "{text}"
     );
-    // Another program's file does not say.
+    // Another program's file does not name its data.
     let bytes = std::fs::read(&alone).unwrap();
     let ours = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     safetensors::serialize_to_file(ours.tensors(), None, &alone).unwrap();

@@ -1,4 +1,4 @@
-//! What is not installed is fetched; where that fails, the message ends with one command to type.
+//! Missing dependencies are fetched. If that fails, the message ends with one command to run.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -125,7 +125,7 @@ fn passes(case: &Case) -> (Computation, Vec<Literal>) {
 }
 
 #[test]
-fn sparse_layers_have_the_numbers_of_masked_ones() {
+fn sparse_layers_match_masked_ones() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     register(plugin).unwrap().unwrap();
@@ -145,7 +145,7 @@ fn sparse_layers_have_the_numbers_of_masked_ones() {
             let pairs = gradient.iter().zip(inputs[3].to_bools().unwrap());
             pairs.filter(|&(&g, one)| !one && g != 0.0).count()
         };
-        // Of the four ways to want gradients outside of the mask, two have them.
+        // Weight gradients are outputs 2, 5, 8 and 11; only 5 and 8 extend beyond the mask.
         assert_eq!([2, 11].map(|output| outside(&found, output)), [0, 0], "case {number}");
         let dense = [5, 8].map(|output| outside(&found, output));
         assert_eq!(dense, [5, 8].map(|output| outside(&want, output)), "case {number}");
@@ -154,7 +154,7 @@ fn sparse_layers_have_the_numbers_of_masked_ones() {
 }
 
 #[test]
-fn normalisation_of_blocked_images_is_that_of_images() {
+fn normalisation_does_not_depend_on_blocking() {
     let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     register(plugin).unwrap().unwrap();

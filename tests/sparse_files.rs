@@ -41,7 +41,7 @@ fn mnist() -> Arrays {
     arrays
 }
 
-/// What a reader sees of `arrays`: dropped weights are 0.
+/// `arrays` as a reader returns them: dropped weights are 0.
 fn without_dropped(mut arrays: Arrays) -> Arrays {
     let scopes: Vec<String> = arrays
         .keys()
@@ -274,7 +274,7 @@ fn folding_batch_normalisation_keeps_logits() {
     }
 }
 
-/// Bytes of the arrays of a network's file as `compact --format bitmask` writes it, checked against what the layers need; and
+/// Bytes of the arrays of a network's file as `compact --format bitmask` writes it, checked against the layers' sizes; and
 /// the published count, which takes sparsities before they are rounded to whole connections.
 fn packed_bytes(runs: &Runs, network: &Options, distribution: Distribution, sparsity: f64) -> (u64, f64) {
     let [full, packed] = ["full", "packed"].map(|name| runs.path(&format!("{name}.safetensors")));
@@ -309,7 +309,7 @@ fn packed_bytes(runs: &Runs, network: &Options, distribution: Distribution, spar
     });
     let [_, data] = lengths(&packed);
     assert_eq!(data, expected.sum::<usize>() as u64, "{}", network.name);
-    // Of the masks the count is the same, but for bits in whole bytes and the biases of depthwise layers.
+    // The published count of the masks differs by bits rounded up to bytes and by the biases of depthwise layers.
     let depthwise = layers.iter().filter(|layer| layer.kind == Kind::Depthwise);
     let biases: usize = depthwise.map(|layer| 4 * (layer.dims[2] - 1)).sum();
     let counted = report["published_bytes"].as_f64().unwrap() + biases as f64;
@@ -326,7 +326,7 @@ fn packed_bytes(runs: &Runs, network: &Options, distribution: Distribution, spar
 
 /// Whole connections are up to 4 bytes a layer less than the published count has.
 #[test]
-fn sizes_of_resnet50_are_the_published_ones() {
+fn resnet50_sizes_match_the_published_ones() {
     let runs = Runs::new();
     for (distribution, sparsity, printed, bytes) in [
         (Erk, 0.8, "23.683", 23_683_320),
@@ -351,7 +351,7 @@ fn sizes_of_resnet50_are_the_published_ones() {
 /// The published table counts one bias per depthwise layer, and so 19 788 bytes less. Its ERK row (2.392) also takes the first
 /// layer for a sparse one, which has no mask.
 #[test]
-fn sizes_of_mobilenet_v1_are_the_published_ones_and_its_depthwise_biases() {
+fn mobilenet_v1_sizes_match_the_published_ones_but_for_depthwise_biases() {
     let runs = Runs::new();
     for (masked, distribution, printed) in [(false, Uniform, "16.864"), (true, Erk, "2.396")] {
         let network = Options::new("mobilenet-v1", masked);
@@ -441,7 +441,7 @@ fn csr_files_hold_rows_of_output_channels() {
 }
 
 #[test]
-fn rejects_flags_that_do_not_go_together() {
+fn rejects_conflicting_flags() {
     let runs = Runs::new();
     let [full, other] = ["full.safetensors", "other.safetensors"].map(|name| runs.path(name));
     save(&full, &mnist());

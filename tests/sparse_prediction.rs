@@ -167,7 +167,7 @@ fn threads_share_a_predictor_loaded_from_a_checkpoint() {
 }
 
 #[test]
-fn eval_tells_the_same_scores_in_each_execution() {
+fn eval_scores_agree_between_executions() {
     let runs = Runs::new();
     runs.train("rigl", &["--steps", "60"]);
     let checkpoint = runs.checkpoint_path("rigl", 60);

@@ -1,4 +1,4 @@
-//! Pictures in TFRecords through the program: training, resuming, evaluating, dumping; and what is wrong with them.
+//! Pictures in TFRecords through the program: training, resuming, evaluating, dumping, and corrupt records.
 #![allow(clippy::unwrap_used)]
 
 #[path = "common/records.rs"]
@@ -107,7 +107,7 @@ fn first_loss(runs: &Runs, run: &str) -> f64 {
     runs.metrics(run)[0]["cross_entropy"].as_f64().unwrap()
 }
 
-/// Batches are functions of their numbers: threads, launches, stops and what is read ahead change no bit.
+/// Batches depend only on their numbers: threads, launches, stops and read-ahead change no bit.
 #[test]
 fn threads_launches_and_resuming_do_not_change_results() {
     let runs = Runs::new();
@@ -143,7 +143,7 @@ fn threads_launches_and_resuming_do_not_change_results() {
     assert!(first[0] != first[1] && first[0] != first[2], "{first:?}");
 }
 
-/// Replicas that normalise together do, up to rounding, what one does: each has its part of every batch.
+/// Replicas with synchronised batch normalisation match one device up to rounding; each gets its part of every batch.
 #[test]
 fn replicas_share_each_batch() {
     let runs = Runs::new();
@@ -163,7 +163,7 @@ fn replicas_share_each_batch() {
     assert!((losses[0] - losses[1]).abs() < 1e-5, "{losses:?}");
 }
 
-/// The network learns what it is shown, and `eval` and `predict` find what training found.
+/// The network learns, and `eval` and `predict` agree with training.
 #[test]
 fn learns_evaluates_and_predicts_pictures() {
     let runs = Runs::new();

@@ -32,19 +32,19 @@ fn build(graph: Graph, layers: Layers) -> Computation {
     graph.build(&layers.plan().unwrap()).unwrap().0
 }
 
-/// `compile` with these arguments says that the program compiles, fits and costs something.
+/// The report of `compile` on a program that must compile, fit and have plausible costs.
 fn compiles(args: &[&str]) -> Value {
-    let told = common::compiles(args);
+    let report = common::compiles(args);
     let number = |key: &str| {
-        told[key]
+        report[key]
             .as_f64()
-            .unwrap_or_else(|| panic!("{args:?}: {key} in {told}"))
+            .unwrap_or_else(|| panic!("{args:?}: {key} in {report}"))
     };
-    assert!(number("flops") > 0.0 && number("bytes_accessed") > 0.0, "{told}");
+    assert!(number("flops") > 0.0 && number("bytes_accessed") > 0.0, "{report}");
     let intensity = number("flops") / number("bytes_accessed");
-    assert!((number("intensity") / intensity - 1.0).abs() < 1e-6, "{told}");
-    assert!(told["estimate"]["time_s"].as_f64().unwrap() > 0.0, "{told}");
-    told
+    assert!((number("intensity") / intensity - 1.0).abs() < 1e-6, "{report}");
+    assert!(report["estimate"]["time_s"].as_f64().unwrap() > 0.0, "{report}");
+    report
 }
 
 #[test]
@@ -53,28 +53,28 @@ fn mnist_compiles_for_every_generation() {
     let known = GENERATIONS.iter().filter(|g| g.device() == DeviceKind::Tpu);
     assert_eq!(known.map(|g| g.name).collect::<Vec<_>>(), names);
     for topology in EVERY {
-        let told = compiles(&["mnist-rigl", "--topology", topology]);
-        assert_eq!((&told["topology"], &told["chips"]), (&topology.into(), &4.into()));
-        let devices = told["devices"].as_u64().unwrap();
-        let chip = told["chip"]["memory_bytes"].as_u64().unwrap();
-        assert_eq!(told["device_bytes"].as_u64().unwrap() * devices, chip * 4, "{told}");
-        // Gradients of all parameters, and what few scalars replicas agree on.
+        let report = compiles(&["mnist-rigl", "--topology", topology]);
+        assert_eq!((&report["topology"], &report["chips"]), (&topology.into(), &4.into()));
+        let devices = report["devices"].as_u64().unwrap();
+        let chip = report["chip"]["memory_bytes"].as_u64().unwrap();
+        assert_eq!(report["device_bytes"].as_u64().unwrap() * devices, chip * 4, "{report}");
+        // Gradients of all parameters, and a few scalars.
         let gradients = 4 * 266_610;
-        let collective = told["collective_bytes"].as_u64().unwrap();
-        assert!((gradients..gradients + 1024).contains(&collective), "{told}");
+        let collective = report["collective_bytes"].as_u64().unwrap();
+        assert!((gradients..gradients + 1024).contains(&collective), "{report}");
     }
 }
 
 #[test]
 fn every_graph_of_mnist_compiles() {
     for graph in ["update", "eval", "train"] {
-        let told = compiles(&["mnist-rigl", "--topology", "v3:1x1", "--graph", graph]);
-        assert_eq!(told["graph"], graph);
+        let report = compiles(&["mnist-rigl", "--topology", "v3:1x1", "--graph", graph]);
+        assert_eq!(report["graph"], graph);
     }
 }
 
-/// One iteration of ResNet-50 by RigL at 80 %, on a batch that the paper's 4096 leaves each of 32 devices. Little effort:
-/// with all of it the compiler takes minutes.
+/// One iteration of ResNet-50 by RigL at 80 %, on a batch that the paper's 4096 leaves each of 32 devices. Effort
+/// is 0, because at full effort the compiler takes minutes.
 fn resnet50_compiles(topology: &str) {
     let args = [
         "resnet50-rigl-erk-0.8",
@@ -85,16 +85,16 @@ fn resnet50_compiles(topology: &str) {
         "--topology",
         topology,
     ];
-    let told = compiles(&args);
-    let flops = told["flops"].as_f64().unwrap();
-    // Forward, gradient by activations and by kernels: three times 2 x 4.1e9 an example, by any count.
-    assert!((2.8e12..3.4e12).contains(&flops), "{told}");
-    // Gradients of all parameters. The offsets of the four shortcuts (3840) have those of the branches they are added to,
-    // so a compiler that sees that sends them once.
-    let collective = told["collective_bytes"].as_u64().unwrap();
+    let report = compiles(&args);
+    let flops = report["flops"].as_f64().unwrap();
+    // Forward pass and both gradients: about 3 x 2 x 4.1e9 per example.
+    assert!((2.8e12..3.4e12).contains(&flops), "{report}");
+    // Gradients of all parameters. The offsets of the four shortcuts (3840) have the same gradients as the branches that
+    // they are added to, so a compiler may reduce them once.
+    let collective = report["collective_bytes"].as_u64().unwrap();
     assert!(
         (4 * (25_557_032 - 3840)..4 * 25_557_032 + 1024).contains(&collective),
-        "{told}"
+        "{report}"
     );
 }
 
@@ -109,16 +109,16 @@ fn resnet50_compiles_for_v4() {
 }
 
 #[test]
-fn what_was_compiled_can_be_saved() {
+fn saves_the_compiled_program() {
     let folder = tempfile::tempdir().unwrap();
     let [hlo, executable] = ["step.hlo", "step.exe"].map(|name| folder.path().join(name));
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let files = ["--save-hlo", &path(&hlo), "--save", &path(&executable)];
-    let told = compiles(&[&["mnist-set", "--topology", "v5e:1x1", "--batch", "8"][..], &files].concat());
-    assert_eq!(told["batch"], 8);
+    let report = compiles(&[&["mnist-set", "--topology", "v5e:1x1", "--batch", "8"][..], &files].concat());
+    assert_eq!(report["batch"], 8);
     let module = text::read_module(&std::fs::read(hlo).unwrap()).unwrap();
     let instructions: usize = module.computations.iter().map(|c| c.instructions.len()).sum();
-    assert_eq!(told["instructions"], instructions);
+    assert_eq!(report["instructions"], instructions);
     assert!(std::fs::read(executable).unwrap().starts_with(b"RIGLEXE1"));
 }
 
@@ -137,7 +137,7 @@ fn the_largest_batch_is_found() {
 }
 
 #[test]
-fn what_cannot_be_compiled_says_why() {
+fn rejects_invalid_options() {
     let compile = |args: &[&str], code| error(&[&["compile"], args].concat(), code);
     for (args, expected) in [
         (&["--topology", "v5:2x2"][..], "did you mean 'v5"),
@@ -159,13 +159,13 @@ fn what_cannot_be_compiled_says_why() {
             "no batch",
         ),
     ] {
-        let said = compile(args, 2);
-        assert!(said.contains(expected), "{args:?}: {said}");
+        let message = compile(args, 2);
+        assert!(message.contains(expected), "{args:?}: {message}");
     }
 }
 
 #[test]
-fn a_program_that_does_not_fit_is_an_answer_with_the_largest_batch_that_does() {
+fn reports_the_largest_batch_that_fits() {
     let args = ["compile", "--topology", "v2:1x1", "--batch", "90000000"];
     let answer = json(&args);
     assert_eq!((&answer["fits"], &answer["batch"]), (&false.into(), &90_000_000.into()));
@@ -174,7 +174,7 @@ fn a_program_that_does_not_fit_is_an_answer_with_the_largest_batch_that_does() {
     assert!((1_000_000..90_000_000).contains(&largest), "{answer}");
     let fitting = compiles(&["--topology", "v2:1x1", "--batch", &largest.to_string()]);
     assert_eq!(fitting["fits"], true);
-    // A file that was asked for and cannot be written is an error.
+    // A requested file that cannot be written is an error.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("step.exe");
     let output = rigl_xla(&[&args[..], &["--save", file.to_str().unwrap()]].concat());
@@ -187,7 +187,7 @@ fn a_program_that_does_not_fit_is_an_answer_with_the_largest_batch_that_does() {
 
 /// Evaluation of ResNet-50 of eight times the channels on pictures of 1024 pixels.
 #[test]
-fn automatic_batches_go_down_to_one_and_say_when_not_even_that_fits() {
+fn reports_that_no_batch_fits() {
     let network = [
         "compile", "--model", "resnet50", "--width", "8", "--graph", "eval", "--effort", "0",
     ];
@@ -210,12 +210,12 @@ fn automatic_batches_go_down_to_one_and_say_when_not_even_that_fits() {
 }
 
 #[test]
-fn a_machine_without_the_device_is_told_what_was_looked_for() {
+fn missing_device_error_lists_the_places_searched() {
     for (args, package) in [
         (&["plugin", "doctor", "--device", "tpu"][..], "libtpu"),
         (&["cost", "--compiled", "--device", "tpu"], "libtpu"),
     ] {
-        let said = error(args, 1);
+        let message = error(args, 1);
         for expected in [
             "no tpu on this machine",
             "/dev/accel*",
@@ -223,7 +223,7 @@ fn a_machine_without_the_device_is_told_what_was_looked_for() {
             package,
             "--plugin",
         ] {
-            assert!(said.contains(expected), "{args:?}: {said}");
+            assert!(message.contains(expected), "{args:?}: {message}");
         }
     }
 }

@@ -16,7 +16,7 @@ use common::{json, rigl_xla};
 use rigl_xla::checkpoint::Checkpoint;
 use serde_json::{Value, json as value};
 
-/// Whether a line of metrics tells of an evaluation.
+/// Whether a line of metrics is an evaluation.
 fn is_eval(record: &Value) -> bool {
     record.get("eval").is_some()
 }

@@ -109,7 +109,7 @@ fn rejects_a_second_process_in_a_folder() {
     );
 }
 
-/// Damages done to a checkpoint, and what each is called.
+/// Damaged forms of a checkpoint: name, bytes and expected error.
 fn damages(good: &Path) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let bytes = fs::read(good).unwrap();
     let rewritten = |change: &dyn Fn(&mut BTreeMap<String, Literal>, &mut Metadata)| {
@@ -208,7 +208,7 @@ fn reports_a_damaged_newest_checkpoint() {
         message.contains("ckpt-60.safetensors: damaged") && message.contains("ckpt-50.safetensors"),
         "{message}"
     );
-    // Moved away as the message says, the run goes on from the one before.
+    // Without the damaged file, the run resumes from the checkpoint before it.
     fs::remove_file(&newest).unwrap();
     runs.train("run", &["--resume", "--steps", "60"]);
     assert!(fs::read(&newest).unwrap() == bytes);
@@ -338,8 +338,8 @@ fn nan_loss_stops_the_run_and_is_not_saved() {
         "200",
     ];
     let message = runs.fails("run", &explode, 1);
-    // Counted from 0, mask updates at iterations 0, 11, 22 and 33 take the place of steps: step 31 is that of iteration 35, and the loss
-    // of the iteration after it is the first bad one.
+    // Counted from 0, mask updates at iterations 0, 11, 22 and 33 replace gradient steps. Step 31 is iteration 35, and the loss of the
+    // next iteration is the first bad one.
     assert!(
         message.contains("the loss is NaN at iteration 37 (gradient step 32); "),
         "{message}"
@@ -369,7 +369,7 @@ fn nan_loss_stops_the_run_and_is_not_saved() {
     ];
     let message = runs.fails("often", &[&explode[..], &often].concat(), 1);
     let path = runs.path("often");
-    // A launch that ends at the bad step tells by the L2 term.
+    // If a launch ends at the bad step, the L2 term reveals it.
     assert!(
         message.contains("at iteration 36 (gradient step 31); ") && message.contains("ckpt-35.safetensors"),
         "{message}"
@@ -408,7 +408,7 @@ fn full_disk_keeps_the_previous_checkpoint() {
     let left: Vec<String> = files(&runs.path("run")).into_keys().collect();
     assert_eq!(left, [".lock", "ckpt-25.safetensors", "config.toml", "metrics.jsonl"]);
     assert!(runs.bytes("run", 25) == before);
-    // With room again, the run goes on to the same end.
+    // Once there is room, the run resumes and ends the same.
     runs.train("run", &["--steps", "60", "--resume"]);
     assert!(runs.bytes("run", 60) == runs.bytes("straight", 60));
     assert!(runs.bytes("run", 50) == runs.bytes("straight", 50));

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Test accuracy on the full MNIST recipe: our program beside the twin of the original's algorithm.
+"""Test accuracy on the full MNIST recipe: our program compared with the twin of the original's algorithm.
 
 Runs our binary for every method and seed, one JSON line each in results/mnist_accuracy.jsonl (a run that is already there is
 not repeated), and tabulates them with results/mnist_twin.jsonl into results/mnist_accuracy.json and .md. The twin's lines

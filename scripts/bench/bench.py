@@ -1,4 +1,4 @@
-"""What the benchmarks share: where things are, running a program, and describing the machine. Standard library only."""
+"""Shared by the benchmarks: paths, running a program, describing the machine. Standard library only."""
 import json
 import os
 import platform
@@ -32,17 +32,17 @@ def run_json(command, environment=None):
 
 
 def doctor(*flags, binary=BINARY, environment=None):
-    """What our program says of a device's plugin, by default the CPU's, which it fetches where the cache has none."""
+    """The report of `plugin doctor`, by default on the CPU plugin, which it fetches if the cache has none."""
     return run_json([binary, "plugin", "doctor", "--json", *flags], environment)
 
 
 def dump_flags(folder):
-    """What $XLA_FLAGS is for XLA to write the graphs of what it compiles into `folder`."""
+    """The $XLA_FLAGS with which XLA writes the graphs that it compiles into `folder`."""
     return f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
 
 
 def dumping(folder, plugin):
-    """Environment in which XLA writes graphs and object files of what it compiles into `folder`."""
+    """Environment in which XLA writes the graphs and object files that it compiles into `folder`."""
     return {
         **os.environ,
         "XLA_FLAGS": dump_flags(folder),
@@ -103,7 +103,7 @@ def machine(device="cpu"):
 
 
 def processor(machine):
-    """What a results file says first of a `machine`."""
+    """Processor and cores of `machine`, as results files show them."""
     return f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores"
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What XLA's CPU compiler makes code for, which is what compiling costs: kernels by scope, and those that are nearly the same.
+"""Kernels that XLA's CPU compiler generates, which determine compile time: counts by scope, and groups of similar kernels.
 
 Each distinct fusion (operators, shapes, constants, order of operands) becomes an object file of its own. Counts them by the
 operators' scopes, then lists groups that differ in the order of operands alone, or in constants too: one kernel each would do.
@@ -55,7 +55,7 @@ def meaning(computation, constants):
                 known[name] = f"{operator}:{shape}({','.join(inner)}){attributes}"
         return known[name]
 
-    # Shared parts are written out each time; their number tells apart what shares and what does not.
+    # Shared parts are written out each time; numbering them distinguishes sharing from repetition.
     return f"{of(root)} {len(instructions)}"
 
 

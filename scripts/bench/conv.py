@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tables of what `cargo bench --bench conv` measured: convolutions in each form, and whole networks as built and lowered.
+"""Tables of the results of `cargo bench --bench conv`: convolutions in each form, and whole networks as built and lowered.
 
 Reads the files of JSON lines that the bench printed; writes results/NAME.json and .md.
 """

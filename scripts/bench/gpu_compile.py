@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Training steps with activations in bf16, compiled ahead of time for a GPU that is not here: what their kernels move.
+"""Training steps with activations in bf16, compiled ahead of time without a GPU: bytes moved by their kernels.
 
     cargo build --release && target/bench/venv/bin/python scripts/bench/gpu_compile.py
 
@@ -82,16 +82,16 @@ def figures(text, memory, seconds):
 
 
 def ours(preset, topology, extra):
-    """Figures of our step, its command, and what the plugin was told of the device."""
+    """Figures of our step and its command; the plugin, and its description of the device."""
     command = [bench.BINARY, "compile", preset, "--topology", topology, "--precision", "bf16", "--batch", str(BATCH), *extra, "--json"]
     with tempfile.TemporaryDirectory() as folder:
-        told = bench.run_json(command, {**os.environ, "XLA_FLAGS": bench.dump_flags(folder)})
+        report = bench.run_json(command, {**os.environ, "XLA_FLAGS": bench.dump_flags(folder)})
         (text,) = glob.glob(os.path.join(folder, "*gpu_after_optimizations.txt"))
         (target,) = glob.glob(os.path.join(folder, "*gpu_target_config.pbtxt"))
         with open(text) as text, open(target) as target:
-            memory = [told["memory"][f"{kind}_bytes"] for kind in ("argument", "output", "alias", "temp")]
-            found = figures(text.read(), memory, told["compile_s"])
-            return {**found, "command": bench.shown(command)}, (told["plugin"], target.read())
+            memory = [report["memory"][f"{kind}_bytes"] for kind in ("argument", "output", "alias", "temp")]
+            found = figures(text.read(), memory, report["compile_s"])
+            return {**found, "command": bench.shown(command)}, (report["plugin"], target.read())
 
 
 def described(plugin, target):

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Where the time of a network's step goes on the CPU: `perf` samples by compiled kernel, each with what it computes.
+"""Where the time of a network's step goes on the CPU: `perf` samples by compiled kernel, each with its source operators.
 
 XLA's kernels are anonymous code to `perf`. This lets XLA write its object files, finds the bytes at each sampled address
-of the running program in them, and names the kernel, with the source operators from the optimised graph beside it.
+of the running program in them, and names the kernel, with the source operators from the optimised graph next to it.
 Needs perf, readelf, and `cargo build --release --bench networks`.
 """
 import argparse
@@ -20,7 +20,7 @@ WIDTH = 48  # bytes of code that are looked for
 
 
 def kernels(folder):
-    """Of each object file its bytes, and its functions as (offset, size, name)."""
+    """Bytes of each object file, and its functions as (offset, size, name)."""
     for path in glob.glob(os.path.join(folder, "*.o")):
         with open(path, "rb") as file:
             data = file.read()
@@ -39,7 +39,7 @@ def kernels(folder):
 
 
 def meanings(folder):
-    """Of each instruction of the optimised graph its shape and the operator it came from."""
+    """Shape and source operator of each instruction of the optimised graph."""
     found = {}
     for path in glob.glob(os.path.join(folder, "*after_optimizations.txt")):
         with open(path) as file:

@@ -16,7 +16,7 @@ import bench
 OUT = os.path.join(bench.RESULTS, "methods.jsonl")
 FIELDS = ("data", "method", "sparsity", "multiplier", "seed")
 SPARSE = ("scratch", "static", "set", "snfs", "snip", "prune", "rigl")
-# A fifth of the recipe, 40 epochs, schedules with it: for Fashion-MNIST, and what 1x, 2x and 5x training count from.
+# A fifth of the recipe: 40 epochs and shorter schedules. For Fashion-MNIST, and the base of 1x, 2x and 5x training.
 SHORT = 0.2
 SAME = ["mask_update.frequency_steps=100", "mask_update.drop_fraction=0.3", "mask_update.end_step=50000"]
 # Rows that are a method with settings over it: why RigL is not ahead of SET.

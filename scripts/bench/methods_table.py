@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tables and plots of what `methods.py` recorded: results/methods.md, .json and two SVG files.
+"""Tables and plots of the runs that `methods.py` recorded: results/methods.md, .json and two SVG files.
 
 Needs matplotlib (`requirements.txt`), and our binary for the training FLOPs of each row (`rigl-xla cost`).
 """
@@ -83,7 +83,7 @@ def flops(row):
 
 
 def evidence(found):
-    """Why RigL is not ahead of SET: what each tries, and what a less noisy gradient brings. All at 40 epochs."""
+    """Why RigL is not ahead of SET: how many weights each explores, and the effect of a less noisy gradient. All at 40 epochs."""
     columns = [("mnist", 0.98), ("mnist", 0.99), ("fashion-mnist", 0.95), ("fashion-mnist", 0.98)]
     names = [f"{data}, {100 * sparsity:g} %" for data, sparsity in columns]
     lines = ["| method | " + " | ".join(names) + " | weights ever active, mnist, 98 % |", "|---|" + "---|" * (len(names) + 1)]
@@ -149,7 +149,7 @@ def report(found, machine):
 
 
 def remarks():
-    """What was concluded from the figures, written by hand."""
+    """Conclusions from the figures, written by hand."""
     path = os.path.join(bench.RESULTS, "methods_remarks.md")
     with open(path) as file:
         return file.read().splitlines()

@@ -2,7 +2,7 @@
 """Training rate on MNIST, RigL 98 %, batch 100: our program, the JAX peer, the TF 1.15 peer and the matrix-product limit.
 
 All take turns in the same run, several rounds; medians count. Run `setup.sh` first and build with `cargo build --release`.
-Whatever is missing is left out and said so. Writes results/mnist_rate.json and .md.
+Programs that are not built or installed are left out with a note. Writes results/mnist_rate.json and .md.
 """
 import argparse
 import os

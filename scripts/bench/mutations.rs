@@ -2,9 +2,9 @@
 //! `tests/pictures.rs` make thousands, in release mode.
 //!
 //! `cargo bench --bench mutations [-- [checkpoints|records|pictures|data] INPUTS [FIRST]]` makes INPUTS inputs (by default 1000000) of the
-//! kinds in turn, from number FIRST on, and prints one JSON object: how many were refused, the time, and the memory of the
-//! process at its most, by kind. It fails if an input takes more than 5 seconds, or the process more than 1 GiB.
-//! Small files are written and read all the time: TMPDIR had better be in memory.
+//! kinds in turn, from number FIRST on, and prints one JSON object: how many were refused, the time, and the peak memory of
+//! the process, by kind. It fails if an input takes more than 5 seconds, or the process more than 1 GiB.
+//! Writes and reads many small files: TMPDIR should be in memory.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../../tests/common/data_mutations.rs"]
@@ -28,9 +28,9 @@ struct Counts {
     without_data: u64,
     with_data: u64,
     seconds: f64,
-    /// Of the slowest input.
+    /// Seconds of the slowest input.
     slowest_s: f64,
-    /// Memory of the process at its most while the kind ran, where the system tells.
+    /// Peak memory of the process while the kind ran, where the system reports it.
     resident_mb: f64,
 }
 
@@ -38,7 +38,7 @@ struct Counts {
 const MOST_SECONDS: f64 = 5.0;
 const MOST_MB: f64 = 1024.0;
 
-/// A line of what the system tells about this process, in MB.
+/// A line of `/proc/self/status`, in MB.
 fn memory_mb(line: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kib = status.lines().find_map(|l| l.strip_prefix(line))?;
@@ -47,7 +47,7 @@ fn memory_mb(line: &str) -> Option<f64> {
 
 /// Runs inputs from number `first` on.
 fn count(inputs: u64, first: u64, run: impl Fn(u64) -> Outcome) -> Counts {
-    // The highest mark of memory starts again; where it cannot, it is that of all kinds so far.
+    // Resets the peak memory. Where that is impossible, the peak is that of all kinds so far.
     std::fs::write("/proc/self/clear_refs", "5").ok();
     let started = Instant::now();
     let mut counts = Counts {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Training steps and predictions of ResNet-50, MobileNet-v1 and WideResNet-22-2 on the CPU, beside JAX, PyTorch and TF 1.15,
-or with `--device gpu` training steps of ResNet-50 on a GPU with activations in bf16, beside JAX and PyTorch.
+"""Training steps and predictions of ResNet-50, MobileNet-v1 and WideResNet-22-2 on the CPU, against JAX, PyTorch and TF 1.15,
+or with `--device gpu` training steps of ResNet-50 on a GPU with activations in bf16, against JAX and PyTorch.
 
 Ours run by the launch program of `train` (`cargo bench --bench networks`), with RigL's masks and dense; the peers are
 dense, but for compile times, where JAX has RigL's update too. All take turns in the same run; medians count. Run
@@ -33,12 +33,12 @@ VALUES = {"wrn-22-2": ["model.dropout=0"]}
 STEPS = {"train": 2, "predict": 8, "predict one": 100}
 # ResNet-50's on a GPU, and the steps that peers take there before they wait: as many as a launch of ours has.
 GPU_BATCH, GPU_LAUNCH = 256, 10
-# Size and type of the matrix product that tells what a device can do.
+# Size and type of the matrix product that measures the peak rate of a device.
 PRODUCT = {"cpu": (3072, "float32"), "gpu": (16384, "bfloat16")}
 
 
 def values(args, network):
-    """What is set of our presets."""
+    """Settings that override our presets."""
     device = [] if args.device == "cpu" else [f"device.kind={args.device}"]
     return [*device, *([] if args.precision == "f32" else [f"train.precision={args.precision}"]), *VALUES.get(network, [])]
 
@@ -82,7 +82,7 @@ def gflop(network, preset, batch):
 
 
 def seconds(record):
-    """Of a step within a launch of several, where there is such a thing; else of a call."""
+    """Seconds of a step within a launch of several if that was measured, otherwise of a call."""
     return record.get("in_launch_s") or statistics.median(record["seconds"])
 
 

@@ -5,7 +5,7 @@
 //! compiles only. `… -- predict PRESET BATCH STEPS` runs predictions, and `… -- pair PRESET BATCH ROUNDS` ordinary launches of
 //! the preset's method and of static masks in turns. `… -- executions PRESET BATCH ROUNDS` predicts from masked kernels and from
 //! connections alone in turns (`sparse_predictions.py`). KEY=VALUE sets any key of the preset, such as `device.kind=gpu` and
-//! `train.precision=bf16`. Prints one JSON object. `networks.py` calls it beside its peers.
+//! `train.precision=bf16`. Prints one JSON object. `networks.py` runs it in turns with its peers.
 #![allow(missing_docs)]
 
 use anyhow::{Context, bail};
@@ -55,7 +55,7 @@ fn pictures(plan: &Plan, model: &dyn Model, count: usize) -> [Literal; 2] {
     [Literal::new(&dims, &pixels), Literal::new(&[count], &labels)]
 }
 
-/// A launch's program with what it needs on the device.
+/// A compiled launch with its inputs on the device.
 struct Training<'a> {
     plan: &'a Plan,
     device: &'a Device,
@@ -205,7 +205,7 @@ fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_j
     Ok(json!({ "compile_s": compile_s, "seconds": seconds[1..] }))
 }
 
-/// Predictions of the same pictures from masked kernels and from connections alone. Prints what both have in common, then, for every
+/// Predictions of the same pictures from masked kernels and from connections alone. Prints a record of both, then, for every
 /// line `masked` or `sparse` of standard input, the median seconds of a call within about a second: several engines can take turns.
 fn executions(device: &Device, plan: &Plan) -> anyhow::Result<()> {
     let model = plan.model()?;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What huge pages bring on the CPU: the same passes with them, as `rigl-xla` asks for them, and without, in turn.
+"""Effect of huge pages on the CPU: the same passes with them, as `rigl-xla` requests them, and without, in turn.
 
 Needs `cargo build --release --bench networks`. Writes results/pages.json and results/pages.md.
 """

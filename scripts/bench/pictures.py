@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Pictures made ready per second beside tf.data of TensorFlow 2 with the same operations, both on the same JPEG files.
+"""Pictures made ready per second, compared with tf.data of TensorFlow 2 with the same operations, both on the same JPEG files.
 
     scripts/bench/pictures.py [--threads 1 2] [--seconds 10] [--binary COMMAND]
 
 Needs Python packages tensorflow-cpu==2.21.0, scikit-image==0.24.0 and pillow. 64 pictures of 500 x 375 pixels (quality 90, 4:2:0), the
 most usual size of ImageNet, are cut from photographs of scikit-image into target/bench/pictures. `nasm` should be installed before
-the binary is built. Prints one JSON object; a rate per processor second is what other programs on the machine disturb least.
+the binary is built. Prints one JSON object; rates per processor second are least disturbed by other programs.
 """
 
 import argparse

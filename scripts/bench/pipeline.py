@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Pictures per second of the input pipeline, beside tf.data of TensorFlow 2. Standard library only.
+"""Pictures per second of the input pipeline, compared with tf.data of TensorFlow 2. Standard library only.
 
     scripts/bench/pipeline.py [ROUNDS [BATCHES]]
 
 Needs `scripts/bench/setup.sh`, or $TF2_PYTHON with TensorFlow 2 and Pillow. Everything is read from the page cache. With n
-threads both are held to the same n cores, so that what the consumer does counts, too; they take turns, and the figures are
+threads both are held to the same n cores, so that the consumer counts, too; they take turns, and the figures are
 medians over the rounds. Writes results/pipeline.json and results/pipeline.md.
 """
 import glob

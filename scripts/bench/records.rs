@@ -83,14 +83,14 @@ fn peer(program: &str, path: &Path, what: &str) -> anyhow::Result<(Found, f64)> 
     Ok(((number("records")?, number("bytes")?), seconds))
 }
 
-/// What Linux says this process, which has one thread, has run.
+/// Processor time of this process, which has one thread, from Linux's scheduler statistics.
 fn processor_seconds() -> anyhow::Result<f64> {
     let schedule = std::fs::read_to_string("/proc/self/schedstat")?;
     let nanoseconds: u64 = schedule.split(' ').next().context("no time")?.parse()?;
     Ok(nanoseconds as f64 / 1e9)
 }
 
-/// Reads several times, since processor time is told in steps of milliseconds.
+/// Reads several times, because Linux counts processor time in steps of milliseconds.
 fn timed(read: impl Fn() -> anyhow::Result<Found>) -> anyhow::Result<(Found, f64)> {
     const TIMES: u32 = 5;
     let started = processor_seconds()?;

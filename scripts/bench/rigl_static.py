@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What an ordinary step costs with RigL beside one with static masks.
+"""Cost of an ordinary step with RigL, compared with static masks.
 
 Launches of both alternate within one process (`cargo bench --bench networks -- pair`), so that a slow spell of the machine
 meets both; a round is one launch of three steps of each, and counts by its ratio. Build with `cargo build --release --bin

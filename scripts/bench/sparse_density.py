@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Gain of sparse over masked execution by sparsity, layer by layer: what `--execution auto` decides by.
+"""Gain of sparse over masked execution by sparsity, layer by layer: the basis of `--execution auto`.
 
 Runs `rigl-xla cost --measured` of networks with uniform sparsity. Writes results/sparse_density.json and .md with the median gain of
-every kind of layer beside the rule's, and sparse_density.svg with the sum over all layers of each network. Build with `cargo build
---release`; the plot needs matplotlib (requirements.txt). `--draw` writes table and plot again from what was measured.
+every kind of layer next to the rule's, and sparse_density.svg with the sum over all layers of each network. Build with `cargo build
+--release`; the plot needs matplotlib (requirements.txt). `--draw` rewrites table and plot from the recorded figures.
 """
 import argparse
 import json

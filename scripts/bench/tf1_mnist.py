@@ -39,7 +39,7 @@ def top_k_mask(scores, k, shape):
 
 
 class Layer(object):
-    """Raw weights, mask and bias; the product is what the network uses and what the dense gradient belongs to."""
+    """Raw weights, mask and bias; the network uses the product, and the dense gradient is with respect to it."""
 
     def __init__(self, name, random, fan_in, fan_out, sparsity):
         self.shape = (fan_in, fan_out)

@@ -21,7 +21,7 @@ MNIST = ["dense", "scratch", "static", "set", "snfs", "prune", "snip", "dnw", "r
 
 
 def rows():
-    """Preset, batch per device (None: the recipe's, shared), graph, topology and effort; the most telling first."""
+    """Preset, batch per device (None: the recipe's, shared), graph, topology and effort; the most informative first."""
     for topology in GENERATIONS:
         yield "mnist-rigl", None, "step", topology, None
     # On v3:4x4, 32 devices share the paper's batch of 4096.
@@ -81,7 +81,7 @@ def table(found):
 
 
 def overheads(found):
-    """What masks, and mask updates where they were compiled, add to the dense step."""
+    """Cost of masks, and of mask updates where they were compiled, on top of the dense step."""
     by = {(r["preset"], r["graph"], r["topology"]): r for r in found if r["compiles"]}
     lines = []
     for topology in dict.fromkeys(r["topology"] for r in found):

@@ -2,7 +2,7 @@
 """WideResNet-22-2 on clothes at 32x32x3, RigL at 90 % and dense: two epochs over the first 10000 pictures, with the curve.
 
 Runs with JAX's environment of `setup.sh` (for matplotlib), after `cargo build --release`. Writes results/wrn_fashion.jsonl,
-one line of a run's metrics each with the method's name, .md and .svg; `--draw` draws again what is there.
+one line of a run's metrics each with the method's name, .md and .svg; `--draw` redraws from the recorded lines.
 """
 import argparse
 import json

@@ -5,7 +5,7 @@
     python3 scripts/faults/faults.py --signals 60 --kills 40
 
 Runs target/release/rigl-xla (or --program) on random examples in runs of their own. Each try starts a run, waits for a random
-time, sends the signals of its kind, and checks: the exit code, that what the program says it saved is there, that nothing is left
+time, sends the signals of its kind, and checks: the exit code, that reported checkpoints exist, that nothing is left
 of a run that saved nothing, and that the folder goes on by `train --resume`, or `train` where there is no run, to a checkpoint
 and to metrics without gaps. Results: scripts/bench/results/faults.json and faults.md. Exit code 1 when a try fails.
 """
@@ -42,16 +42,16 @@ LIMIT_S = 120
 
 
 class Try:
-    """One run, what was done to it, and what was wrong afterwards."""
+    """One run, its signals, and the faults found afterwards."""
 
     def __init__(self, program, kind, moment, folder, rng):
         self.program, self.kind, self.moment, self.rng = program, kind, moment, rng
         self.out = folder / "parent" / "run"
         self.wrong = []
 
-    def check(self, holds, what):
+    def check(self, holds, fault):
         if not holds:
-            self.wrong.append(what)
+            self.wrong.append(fault)
 
     def train(self, *args):
         return [self.program, "train", "--json", *RUN, "--out", str(self.out), *args]
@@ -61,7 +61,7 @@ class Try:
         return sorted(int(name[5:-12]) for name in names)
 
     def wait_for(self, process):
-        """Until the random moment: of the start-up by time alone, of the training from its first metrics on."""
+        """Waits for a random moment: within start-up, or after the first metrics of training."""
         if self.moment == "start-up":
             time.sleep(self.rng.uniform(0, START_S))
             return
@@ -82,34 +82,34 @@ class Try:
             except ProcessLookupError:
                 break
         try:
-            _, said = process.communicate(timeout=LIMIT_S)
+            _, message = process.communicate(timeout=LIMIT_S)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, KILL)
             process.communicate()
             self.wrong.append("did not end")
             return
-        # Before the program has begun to run, the system answers.
+        # Before the program handles signals, the default action ends it.
         early = self.moment == "start-up" and process.returncode == -signals[0][0]
-        self.check(process.returncode == code or early, f"exit code {process.returncode}: {said[-300:]}")
-        self.check("panicked" not in said and "terminate called" not in said, said[-300:])
+        self.check(process.returncode == code or early, f"exit code {process.returncode}: {message[-300:]}")
+        self.check("panicked" not in message and "terminate called" not in message, message[-300:])
         if self.kind != "kill":
-            self.after_signal(said)
+            self.after_signal(message)
         self.go_on()
 
-    def after_signal(self, said):
+    def after_signal(self, message):
         saved = self.saved()
-        ended_at_once = "a second SIGINT" in said
-        if ", saved in " in said:
-            at = int(said.split("stopped after ")[1].split()[0])
-            self.check(saved and saved[-1] == at, f"said to have saved {at}, found {saved}")
+        ended_at_once = "a second SIGINT" in message
+        if ", saved in " in message:
+            at = int(message.split("stopped after ")[1].split()[0])
+            self.check(saved and saved[-1] == at, f"reported saving at {at}, found {saved}")
         elif not ended_at_once:
-            self.check(not self.out.parent.exists(), f"left {list(self.out.parent.rglob('*'))}: {said[-300:]}")
-            self.check(self.moment == "start-up", f"saved nothing: {said[-300:]}")
+            self.check(not self.out.parent.exists(), f"left {list(self.out.parent.rglob('*'))}: {message[-300:]}")
+            self.check(self.moment == "start-up", f"saved nothing: {message[-300:]}")
         left = [path.name for path in self.out.glob(".*") if path.name != ".lock"]
         self.check(not left, f"left {left}")
 
     def go_on(self):
-        """By the commands that the messages name; to the end of a run some iterations longer."""
+        """Continues the run by the commands that the messages name, for some more iterations."""
         before = self.saved()
         steps = str((before[-1] if before else 0) + 10)
         done = subprocess.run(self.train("--resume", "--steps", steps), capture_output=True, text=True, timeout=LIMIT_S)
@@ -127,7 +127,7 @@ class Try:
 
 
 def fetch_kill(program, cache, rng):
-    """Kills `plugin fetch`, whose pip is a stand-in that writes slowly; what was wrong after the next fetch."""
+    """Kills `plugin fetch`, whose pip is a stand-in that writes slowly. Returns the faults after the next fetch."""
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "python3"
         python.write_text("#!/bin/sh\nwhile [ $# -gt 0 ] && [ \"$1\" != --target ]; do shift; done\n[ \"$2\" ] || exit 0\n"
@@ -200,9 +200,9 @@ def write(args, rows, seconds):
     command = f"python3 scripts/faults/faults.py --signals {args.signals} --kills {args.kills} --fetches {args.fetches} --seed {args.seed}"
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     machine = {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()}
-    told = {"command": command, "commit": commit, "machine": machine, "start_s": round(START_S, 3), "seconds": round(seconds), "rows": rows}
+    record = {"command": command, "commit": commit, "machine": machine, "start_s": round(START_S, 3), "seconds": round(seconds), "rows": rows}
     args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / "faults.json").write_text(json.dumps(told, indent=1) + "\n")
+    (args.results / "faults.json").write_text(json.dumps(record, indent=1) + "\n")
     lines = [f"| {row['kind']} | {row['moment']} | {row['tries']} | {row['failed']} |" for row in rows]
     text = ["# Signals and kills at random moments", "",
             f"Runs that lost what they had saved, ended with another exit code, crashed, could not go on, or left files behind. "

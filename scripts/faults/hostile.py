@@ -112,19 +112,19 @@ class Cases:
         subprocess.run([python, self.cases / script, *args], env=self.env, check=True, stdout=subprocess.DEVNULL)
 
     def command(self, name, source, *args):
-        """Runs one command; its children's memory counts, as the largest of them."""
+        """Runs one command. Memory is the largest of the process and its children."""
         self.count += 1
         begun = time.time()
-        with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen([self.program, *map(str, args)], stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=self.env,
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen([self.program, *map(str, args)], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.env,
                                        cwd=self.folder)
             timer = subprocess.Popen(["sh", "-c", f"sleep {2 * MOST_S}; kill -9 {process.pid}"], start_new_session=True)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             os.killpg(timer.pid, 9)
             timer.wait()
-            said.seek(0)
-            text = said.read().decode(errors="replace")
+            output.seek(0)
+            text = output.read().decode(errors="replace")
         seconds, mb = time.time() - begun, usage.ru_maxrss / 1024
         row = self.rows.setdefault(name, {"command": name, "runs": 0, "refused": 0, "peak_mb": 0, "slowest_s": 0, "faults": []})
         row["runs"] += 1
@@ -200,7 +200,7 @@ class Cases:
             subprocess.run([self.program, "convert", good, prefix, "--to-tf"], check=True, capture_output=True)
             self.generate("c10_narrow.py", prefix, folder / "tf" / "narrow", python=self.tensorflow)
             self.checkpoint(folder / "tf" / "narrow")
-        # Apart, since a process starts with the memory of the one that starts it.
+        # In a separate process, because the peak memory of a child starts at that of its parent.
         subprocess.run([sys.executable, __file__, "--make", folder], check=True)
         for place in sorted((folder / "pictures").iterdir()):
             self.prepare(place / "train")

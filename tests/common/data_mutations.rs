@@ -1,5 +1,5 @@
-//! Small data sets, archives, lists and configurations as a bad disk or an adversary might leave them: a number says which
-//! mutation, and every one must be refused or read without a panic or memory beyond what the file holds.
+//! Small data sets, archives, lists and configurations damaged as by a bad disk or an adversary: a number selects the
+//! mutation, and every one must be refused or read without a panic or excessive memory.
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs;
@@ -14,7 +14,7 @@ use sparse::rng::stream;
 
 use super::mutations::{Outcome, below, mutate};
 
-/// What is mutated.
+/// A kind of input to mutate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An IDX file, plain or gzipped.
@@ -33,7 +33,7 @@ impl Kind {
     pub const ALL: [Kind; 5] = [Kind::Idx, Kind::Cifar, Kind::Tar, Kind::List, Kind::Config];
 }
 
-/// Good files, and a place for bad ones.
+/// Valid files, and a folder for mutated ones.
 pub struct Subject {
     dir: PathBuf,
     idx: Vec<u8>,

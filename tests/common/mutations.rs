@@ -1,5 +1,5 @@
-//! Checkpoints as a bad disk or an adversary might leave them: a number says which mutation, and every one must be refused or
-//! read without a panic, a read out of bounds, or memory beyond what the file holds.
+//! Checkpoints damaged as by a bad disk or an adversary: a number selects the mutation, and every one must be refused or
+//! read without a panic, a read out of bounds, or excessive memory.
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use rigl_xla::checkpoint::tf::table::{self, Layout};
 use rigl_xla::checkpoint::tf::{self, Array, Bundle, DataType, Index, Slice};
 use rigl_xla::checkpoint::{Metadata, load, save};
 
-/// What is mutated.
+/// A kind of input to mutate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Any bytes of an index file: checksums catch nearly all.
@@ -24,7 +24,7 @@ pub enum Kind {
     Entries,
     /// The header of a safetensors file.
     Header,
-    /// The header of a sparse file, whose layout stands in it.
+    /// The header of a sparse file, which contains its layout.
     Bitmask,
     /// The text file that names the newest checkpoint of a folder.
     State,
@@ -41,15 +41,15 @@ impl Kind {
     ];
 }
 
-/// What became of an input.
+/// The outcome of reading an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Refused,
-    /// The index or header was taken; with the data, how many variables were read whole.
+    /// The index or header was accepted. Holds the number of variables that were read.
     Accepted(usize),
 }
 
-/// Good files, and a place for bad ones.
+/// Valid files, and a folder for mutated ones.
 pub struct Subject {
     scratch: PathBuf,
     /// In several layouts.
@@ -288,7 +288,7 @@ pub fn pick<'a, T>(random: &mut Stream, of: &'a [T]) -> &'a T {
 
 const FOOTER_BYTES: usize = 48;
 
-/// Start and end of what each checksum of a table is over: a checksum follows.
+/// Start and end of the bytes that each checksum of a table covers; the checksum follows them.
 fn seals(file: &[u8]) -> Vec<(usize, usize)> {
     let (mut start, mut seals) = (0, vec![]);
     while let Some(end) =

@@ -1,5 +1,5 @@
-//! Pictures as a bad disk or an adversary might leave them: a number says which mutation, and each must be refused or made ready
-//! without a panic, an end of the process, or memory beyond what its bytes can stand for.
+//! Pictures damaged as by a bad disk or an adversary: a number selects the mutation, and each must be refused or made ready
+//! without a panic, an abort, or more memory than its bytes justify.
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs;
@@ -37,7 +37,7 @@ impl Pictures {
         Pictures(SMALL.iter().map(|name| fs::read(folder.join(name)).unwrap()).collect())
     }
 
-    /// Makes one input and prepares it for training and evaluation; whether either took it.
+    /// Makes one input and prepares it for training and evaluation. Returns whether either accepted it.
     pub fn run(&self, number: u64) -> bool {
         let mut random = stream(0, "mutation", "picture", number);
         let mut bytes = pick(&mut random, &self.0).clone();

@@ -1,4 +1,4 @@
-//! One process per plugin: two copies of a compiler in one process are asking for trouble.
+//! One process per plugin, because two copies of a compiler in one process may conflict.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use rigl_xla::pjrt::{self, Package};
 /// Tells a child which of the tests it is.
 const CHILD: &str = "RIGL_XLA_TEST_PLUGIN";
 
-/// Runs `suite` in a process of its own on the plugin of `package`: the test called `test`, run again by itself.
+/// Runs `suite` on the plugin of `package` in a separate process, which runs only the test `test`.
 pub fn in_own_process(test: &str, package: &str, suite: impl FnOnce()) {
     if std::env::var(CHILD).is_ok_and(|child| child == test) {
         return suite();

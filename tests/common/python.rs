@@ -22,7 +22,7 @@ fn installed(packages: &[&str]) -> PathBuf {
     folder
 }
 
-/// Runs a script of `tests/interop` with these packages; its assertions must hold. What it printed.
+/// Runs a script of `tests/interop` with these packages; its assertions must hold. Returns its standard output.
 pub fn run(packages: &[&str], script: &str, args: &[&str]) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
     let output = Command::new("python3")
@@ -32,7 +32,7 @@ pub fn run(packages: &[&str], script: &str, args: &[&str]) -> String {
         .env("PYTHONPATH", installed(packages))
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {said}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {message}");
     String::from_utf8(output.stdout).unwrap()
 }

@@ -1,5 +1,5 @@
-//! TFRecord files as a bad disk or an adversary might leave them: a number says which mutation, and every one must be refused
-//! or read without a panic, a read out of bounds, or memory beyond what the file holds.
+//! TFRecord files damaged as by a bad disk or an adversary: a number selects the mutation, and every one must be refused
+//! or read without a panic, a read out of bounds, or excessive memory.
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs;
@@ -13,7 +13,7 @@ use sparse::rng::stream;
 
 use super::mutations::{Outcome, below, mutate, pick};
 
-/// What is mutated.
+/// A kind of input to mutate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Any bytes of a file: checksums catch nearly all.
@@ -30,7 +30,7 @@ impl Kind {
     pub const ALL: [Kind; 4] = [Kind::Records, Kind::Resealed, Kind::Examples, Kind::Compressed];
 }
 
-/// Good files, and a place for bad ones.
+/// Valid files, and a folder for mutated ones.
 pub struct Subject {
     path: PathBuf,
     examples: Vec<Vec<u8>>,

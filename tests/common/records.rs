@@ -11,8 +11,8 @@ use rigl_xla::data::{Split, fetch, mnist};
 /// Classes of Fashion-MNIST.
 pub const CLASSES: i64 = 10;
 
-/// Writes a set of so many files, in turn of the first Fashion-MNIST pictures of a split (as PNG, each in three colours that
-/// say nothing, a little larger than they are, no two neighbours of the same size) and, every eighth, of real JPEGs.
+/// Writes a set of so many files, in turn of the first Fashion-MNIST pictures of a split (as PNG, in arbitrary colours,
+/// slightly enlarged, no two neighbours of the same size) and, every eighth, of real JPEGs.
 pub fn write(dir: &Path, set: &str, files: usize, examples: usize) -> Vec<PathBuf> {
     let split = if set == "train" { Split::Train } else { Split::Test };
     let fashion = mnist::load(&fetch::ensure("fashion-mnist").unwrap(), split).unwrap();
@@ -30,7 +30,7 @@ pub fn write(dir: &Path, set: &str, files: usize, examples: usize) -> Vec<PathBu
     write_records(dir, set, files, &records)
 }
 
-/// Writes records to files in turn, so that file `f` has those whose number leaves `f`.
+/// Writes records to files in turn: record `i` goes to file `i % files`.
 pub fn write_records(dir: &Path, set: &str, files: usize, records: &[Vec<u8>]) -> Vec<PathBuf> {
     let one = |file: usize| {
         let path = dir.join(shards::name(set, file, files));

@@ -1,4 +1,4 @@
-//! Small training runs: a data set that is quick to load, and what a run leaves behind.
+//! Small training runs: a data set that is quick to load, and the files of a run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,7 +68,7 @@ pub const RHYTHM: &[&str] = &[
     "train.checkpoint_interval=25",
 ];
 
-/// Run folders that go away together.
+/// Run folders in one temporary folder.
 pub struct Runs(pub tempfile::TempDir);
 
 impl Runs {
@@ -165,7 +165,7 @@ pub fn saved(path: &Path) -> Vec<u64> {
     found
 }
 
-/// The last iteration that `metrics.jsonl` tells of, 0 without any.
+/// The last iteration in `metrics.jsonl`, or 0.
 pub fn last_iteration(path: &Path) -> u64 {
     let text = fs::read_to_string(path.join("metrics.jsonl")).unwrap_or_default();
     let of = |line: &str| serde_json::from_str::<Value>(line).ok()?["iteration"].as_u64();

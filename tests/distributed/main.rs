@@ -1,5 +1,5 @@
-//! Several processes: how they find each other through a real etcd server, what they tell each other, how they train, and what
-//! goes wrong. No plugin of CI computes over several processes: in their place are two made here with the C compiler, one that
+//! Several processes: how they find each other through a real etcd server, the messages they exchange, training, and
+//! failures. No plugin of CI computes over several processes: in their place are two made here with the C compiler, one that
 //! exchanges values through the callbacks as others do to start, and one that lets each process compute all replicas.
 //! `scripts/gpu_pair.py` is the same on two GPUs, where there are any.
 #![allow(clippy::unwrap_used)]
@@ -77,14 +77,14 @@ fn clients_find_each_other() {
         // Its own failure, or that of the other, which it learned first.
         assert!(stderr.contains("PJRT_Client_Create: node"), "{process}: {stderr}");
     }
-    // Neither left anything: a run that failed before it saved removes its folder.
+    // A run that failed before its first checkpoint removes its folder.
     assert!(!out.exists());
 }
 
 /// Tells a child which of the tests it is part of, and the address of its server.
 const CHILD: &str = "RIGL_XLA_TEST_PROCESS";
 
-/// For a machine that has other things to do; two tests wait for it.
+/// Generous, for a busy machine; two tests wait this long.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
 fn membership(address: &str, process: usize, count: usize) -> Membership {
@@ -113,7 +113,7 @@ fn as_child(test: &str) -> Option<Group> {
     (of == test).then(|| Group::join(&membership(address, number(process), number(count)), lost).unwrap())
 }
 
-/// Runs a test again in a process of its own, as process `process` of `count`.
+/// Runs a test again in a separate process, as process `process` of `count`.
 fn child(test: &str, server: &Server, process: usize, count: usize) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
@@ -158,7 +158,7 @@ fn processes_gather_and_sum() {
         "processes differ in train.seed: it is 1 for process 2, and 0 for process 0"
     );
 
-    // Whoever is first to say when to stop is heard by all.
+    // The first request to stop holds for all.
     assert_eq!(group.stops_at().unwrap(), None);
     group.gather("").unwrap();
     if process == 1 {
@@ -423,7 +423,7 @@ fn rejects_processes_with_different_runs() {
     assert!(!out.exists());
 }
 
-/// The CPU plugins take no notice of other processes: their client knows its own devices and no others.
+/// The CPU plugins do not support several processes: a client sees only its own devices.
 #[test]
 fn rejects_a_plugin_without_distributed_runtime() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());

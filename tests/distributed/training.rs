@@ -1,4 +1,4 @@
-//! Whole runs of two processes on the stand-in plugin of `mirror.c`: they leave what one process with as many replicas leaves.
+//! Whole runs of two processes on the stand-in plugin of `mirror.c`: they write the same files as one process with as many replicas.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use serde_json::Value;
 /// Replicas of all processes together.
 const REPLICAS: &str = "4";
 
-/// A run folder, and what two processes need to fill it.
+/// A run folder for two processes, with their server and plugin.
 struct Pair {
     dir: tempfile::TempDir,
     server: Server,
@@ -71,7 +71,7 @@ impl Pair {
         })
     }
 
-    /// The summary of a run of both that goes well, and what process 1 says.
+    /// Runs both processes; they must succeed. Returns the summary of process 0 and the messages of process 1.
     fn train(&self, run: &str, attempt: &str, more: &[&str]) -> (Value, String) {
         let children = self
             .processes(run, attempt, more)

@@ -29,8 +29,8 @@ class Toy:
 def toy(method, weights, gradient, mask=None, **settings):
     """A run of one layer; names of settings have `__` for the dot."""
     plain = {"optimizer.weight_decay": 0.0, "optimizer.name": "sgd", "learning_rate.base": 0.1}
-    said = plain | {name.replace("__", "."): value for name, value in settings.items()}
-    run = Run(method, said, Toy(gradient))
+    settings = plain | {name.replace("__", "."): value for name, value in settings.items()}
+    run = Run(method, settings, Toy(gradient))
     run.start({LAYER.kernel: np.asarray(weights, F)})
     if mask is not None:
         run.state[LAYER.mask] = np.asarray(mask).reshape(run.state[LAYER.kernel].shape) == 1
@@ -116,7 +116,7 @@ def test_rigl_example_scaled():
 
 
 def test_rigl_inverted_example():
-    """Of what is not kept, the smallest gradients grow: entries 4 (0.05), 1 (0.2), 7 (0.6) and 11 (0.65)."""
+    """The smallest gradients of entries that are not kept grow: entries 4 (0.05), 1 (0.2), 7 (0.6) and 11 (0.65)."""
     run = example("rigl-inverted", method__grow_init="grad_scale", method__initial_accumulator_scale=0.5)
     assert run.iterate() and run.state[STEP] == 0
     assert mask(run) == [1, 1, 0, 1, 1, 0, 1, 1, 0, 0, 1, 1]
@@ -168,7 +168,7 @@ def test_traces():
 
 
 def test_set():
-    """Growth is taken from the observed masks, and starts anew."""
+    """Grown connections are those of the observed masks, and are re-initialised."""
     mask_before = [1, 1, 1, 0, 0, 0, 0, 0]
     weights = [0.9, 0.1, 0.5, 7, 7, 7, 7, 7]
     third = {"mask_update__drop_fraction": 0.34, "mask_update__anneal": "constant"}
@@ -188,7 +188,7 @@ def test_doubts():
 
 
 def test_static():
-    """Unit test 11, and what starts anew: the weakest half, in a layer of ones too."""
+    """Unit test 11, and re-initialisation of the weakest half, in a layer of ones too."""
     for ones in (MASK, [1] * 12):
         half = {"mask_update__drop_fraction": 0.5, "mask_update__frequency_steps": 2}
         run = example("static", **half)

@@ -1,4 +1,4 @@
-//! Other programs read what we write and the other way round, and NumPy, from the reference alone, computes what we do.
+//! Other programs read our files and we read theirs; a NumPy program written from the reference alone gives our results.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../common/checkpoints.rs"]
@@ -58,7 +58,7 @@ fn python_reads_our_checkpoints_and_numpy_agrees_with_eval_and_predict() {
     let report = eval(checkpoint);
     assert_eq!(report["top1"], done["eval"]["top1"]);
     python("inference.py", &[checkpoint, data, &logits, &report.to_string()]);
-    // The script wrote the network as a conversion of the original's checkpoint would.
+    // The script wrote the network like a converted checkpoint of the original.
     let foreign = eval(&converted);
     for key in ["top1", "top5", "loss", "nonzeros", "maskable", "examples", "model"] {
         assert_eq!(foreign[key], report[key], "{key}");

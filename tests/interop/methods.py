@@ -47,7 +47,7 @@ class Dense:
         """Adds the method's own arrays to the state before the first iteration."""
 
     def step_gradient(self, run, layer, gradient):
-        """What the optimizer gets for a kernel: the gradient by the masked kernel, masked itself and with L2."""
+        """The gradient that the optimizer gets for a kernel: by the masked kernel, masked itself and with L2."""
         mask = run.state.get(layer.mask, True)
         return np.where(mask, gradient, F(0)) + F(self.settings["optimizer.weight_decay"]) * run.state[layer.kernel]
 
@@ -112,7 +112,7 @@ class Set(Scratch):
         run.state[layer.mask] = kept | grown
 
     def grow(self, run, layer, gradient, kept, pruned):
-        """What is kept in the end and what grows: as observed, if that can be a uniform draw from what is not kept."""
+        """Masks of kept and of grown entries: as observed, if those can be a uniform draw from the entries not kept."""
         after, mask = run.observed[layer.mask], run.state[layer.mask]
         assert after[kept & ~run.doubtful(layer)].all() and after.sum() == mask.sum()
         kept = kept & after
@@ -124,7 +124,7 @@ class Set(Scratch):
         return kept, grown
 
     def new(self, grown, mask):
-        """Connections that start anew. One that was dropped and grown again at once goes on as it was."""
+        """Connections to re-initialise. One that is dropped and grown again at once keeps its weight and slots."""
         return grown & ~mask
 
     def grow_tensor(self, gradient):
@@ -151,7 +151,7 @@ class Scored(Set):
 
 
 class Static(Scored):
-    """What was dropped grows again and starts anew, in dense layers too (2.6)."""
+    """Dropped connections grow again, re-initialised, in dense layers too (2.6)."""
 
     def scores(self, run, layer, gradient):
         return run.state[layer.mask].astype(F)

@@ -18,7 +18,7 @@ def load(path):
 
 
 def iteration(metadata):
-    """Iterations that one of our checkpoints says it had."""
+    """The number of iterations in the metadata of one of our checkpoints."""
     return json.loads(metadata["rigl-xla"])["iteration"]
 
 

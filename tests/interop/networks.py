@@ -210,10 +210,10 @@ def main(path, name):
     below = lambda side: {n.removeprefix(side): double(a) for n, a in arrays.items() if n.startswith(side)}
     inputs = below("input/")
     if full := below("full/"):
-        told = {"full": compare_logits(inputs, full, name)}
+        errors = {"full": compare_logits(inputs, full, name)}
     else:
-        told = {mode: compare(inputs, below(f"{mode}/"), name, mode == "train") for mode in ("eval", "train")}
-    print(json.dumps(told))
+        errors = {mode: compare(inputs, below(f"{mode}/"), name, mode == "train") for mode in ("eval", "train")}
+    print(json.dumps(errors))
 
 
 if __name__ == "__main__":

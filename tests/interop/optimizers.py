@@ -74,7 +74,7 @@ class Adam(Sgd):
 
 
 def settled(ours, observed):
-    """What was observed, except where it differs by more than rounding."""
+    """The observed array, except where it differs by more than rounding."""
     if observed is None:
         return ours
     return np.where(np.abs(observed - ours) <= ROUNDING * np.abs(ours).max(), observed, ours)

@@ -64,15 +64,15 @@ def first_parameters(path):
 
 
 def main():
-    folder, told = Path(sys.argv[1]), json.loads(sys.argv[2])
-    parameters = first_parameters(told["start"])
-    run = Run(told["method"], told["settings"], Mnist(parameters, told["method"] != "dense", told["data"]))
+    folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    parameters = first_parameters(options["start"])
+    run = Run(options["method"], options["settings"], Mnist(parameters, options["method"] != "dense", options["data"]))
     run.start(parameters)
     chosen = folder / "ckpt-0.safetensors"
     if chosen.exists():
         run.state, _ = load(chosen)
     updates, moved, worst, all_turned = [], 0, 0.0, 0
-    for iteration in range(1, told["iterations"] + 1):
+    for iteration in range(1, options["iterations"] + 1):
         saved, _ = load(folder / f"ckpt-{iteration}.safetensors")
         before = dict(run.state)
         if run.iterate(saved):

@@ -11,7 +11,7 @@ use super::common::runs::write_split;
 use super::common::{json as rigl_xla, under};
 use super::python;
 
-/// Settings of all runs; those of a case come after these.
+/// Settings of all runs, before those of a case.
 const SETTINGS: &[&str] = &[
     // Runs from kernels of our choice stop after one step first.
     "train.allow_incomplete_schedule=true",
@@ -29,7 +29,7 @@ const SETTINGS: &[&str] = &[
     "mask_update.frequency_steps=3",
 ];
 
-/// A run, and what its schedule makes of it.
+/// A run, and its expected schedule.
 struct Case {
     method: &'static str,
     /// Initial kernels, by a name of `starts.py`; `drawn` keeps those of the run.
@@ -69,7 +69,7 @@ impl Case {
         }
     }
 
-    /// Runs it and has NumPy replay it.
+    /// Runs the case and replays it in NumPy.
     fn check(&self) {
         let folder = tempfile::tempdir().unwrap();
         let settings = || SETTINGS.iter().chain(self.settings);
@@ -172,7 +172,7 @@ fn drawn(dense: bool) -> &'static Path {
     })
 }
 
-/// Checks all of them, so that one that fails does not hide another.
+/// Checks all cases, so that a failure does not hide others.
 fn check(cases: &[Case]) {
     let failed = |case: &&Case| std::panic::catch_unwind(|| case.check()).is_err();
     assert_eq!(cases.iter().filter(failed).count(), 0);

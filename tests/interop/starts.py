@@ -24,9 +24,9 @@ KERNELS = {
 
 
 def main():
-    folder, told = Path(sys.argv[1]), json.loads(sys.argv[2])
-    parameters = first_parameters(told["start"])
-    run = Run(told["method"], told["settings"], Mnist(parameters, told["method"] != "dense", told["data"]))
+    folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    parameters = first_parameters(options["start"])
+    run = Run(options["method"], options["settings"], Mnist(parameters, options["method"] != "dense", options["data"]))
     run.start(parameters)
     (old,) = folder.glob("ckpt-*.safetensors")
     metadata = load(old)[1]
@@ -35,7 +35,7 @@ def main():
         if array.dtype != F or array.ndim == 0:
             continue
         if name in (layer.kernel for layer in run.layers):
-            run.state[name] = KERNELS[told["start_as"]](name, array).astype(F)
+            run.state[name] = KERNELS[options["start_as"]](name, array).astype(F)
         else:
             run.state[name] = generator.uniform(0, 0.01, array.shape).astype(F)
     metadata["rigl-xla"] = json.dumps(json.loads(metadata["rigl-xla"]) | {"iteration": 0})

@@ -39,7 +39,7 @@ impl Model for Small {
     }
 }
 
-/// Examples of the data set; every iteration sees all of them, in an order of its own.
+/// Examples of the data set. Every iteration sees all of them, in a different order.
 const EXAMPLES: usize = 8;
 
 /// A plan for `model` from a preset and these values over it.
@@ -84,7 +84,7 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// Runs one launch of `count` iterations; what they were to do, and [`LAUNCH_OUTPUTS`].
+    /// Runs one launch of `count` iterations. Returns their ticks, and [`LAUNCH_OUTPUTS`].
     pub fn launch(&mut self, count: usize) -> (Vec<Tick>, Vec<Literal>) {
         let k = self.plan.run.train.steps_per_launch as usize;
         let first = self.counters.iteration as usize;

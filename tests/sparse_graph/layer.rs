@@ -31,7 +31,7 @@ pub struct Owned {
 }
 
 impl Owned {
-    /// A random mask with `ones` ones, slots that tell their entries apart.
+    /// A random mask with `ones` ones, and distinct slots.
     pub fn new(weights: Vec<f32>, ones: usize) -> Self {
         let n = weights.len();
         let slots = [1.0, -1.0].map(|sign| (1..=n).map(|i| sign * i as f32).collect());

@@ -1,5 +1,5 @@
 //! Selection, mask update and training as graphs, held equal to the plain-Rust reference of `sparse::reference`: on the
-//! evaluator and on the default CPU plugin. A plugin that cannot be had fails the tests: nothing is skipped.
+//! evaluator and on the default CPU plugin. An unavailable plugin fails the tests: nothing is skipped.
 #![allow(clippy::unwrap_used)]
 
 mod bucketed;
@@ -91,7 +91,7 @@ fn count(mask: &[bool]) -> usize {
     mask.iter().filter(|&&m| m).count()
 }
 
-/// Bits of every number, any NaN as one: which NaN it is is left to the platform.
+/// Bits of every number, with one representation of NaN, because its bits depend on the platform.
 fn bits(values: &[f32]) -> Vec<u32> {
     let bits = |v: &f32| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() };
     values.iter().map(bits).collect()

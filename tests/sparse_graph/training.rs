@@ -252,7 +252,7 @@ fn recording_layer(dims: [usize; 2]) -> hlo::Computation {
 /// A method, and settings by key.
 type Variant = (&'static str, &'static [(&'static [&'static str], &'static str)]);
 
-/// Methods with what differs from the preset: every row of the table that updates masks, every optimizer, and gradients
+/// Methods with their differences from the preset: every row of the table that updates masks, every optimizer, and gradients
 /// averaged over batches.
 const VARIANTS: [Variant; 13] = [
     ("rigl", &[]),

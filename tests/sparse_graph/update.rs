@@ -44,8 +44,8 @@ fn given(n: usize, tied: bool, drop_fraction: f32, rng: &mut Stream) -> Given {
     }
 }
 
-/// Compares one update; new connections' weights to `tolerance`, everything else exactly. Returns how many were new,
-/// started anew, or taken back.
+/// Compares one update: weights of new connections to `tolerance`, everything else exactly. Returns how many
+/// connections were grown, re-initialised or revived.
 fn check(updater: &Updater, layer: &Owned, given: &Given, tolerance: f32, case: &str) -> usize {
     let (found, threshold) = updater.by_graph(layer, given);
     let (expected, report) = updater.by_reference(layer, given);
@@ -159,7 +159,7 @@ fn ties_without_noise_go_to_the_lower_index() {
     }
 }
 
-/// Growing everywhere takes the entries without a number last; a slot scale of 0 keeps NaN out of the slots.
+/// Entries with a NaN gradient grow last; a slot scale of 0 keeps NaN out of the slots.
 #[test]
 fn nan_gradients_rank_last() {
     for backend in BACKENDS {

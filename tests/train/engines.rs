@@ -62,7 +62,7 @@ fn interpreter_matches_the_plugin() {
     assert!((here / there - 1.0).abs() < 1e-5, "{here} and {there}");
 }
 
-/// The engine is part of the configuration, and no part of what a run computes: another may go on with it, and tell of it.
+/// The configuration records the engine, but another engine may resume the run or evaluate it.
 #[test]
 fn records_the_engine_which_may_change() {
     let runs = Runs::new();

@@ -60,7 +60,7 @@ fn profile_accounts_for_the_time_of_its_launches() {
             assert!((time[key].as_f64().unwrap() - expected).abs() < 1e-6, "{key}: {time}");
         }
     }
-    // It is no part of what the run is.
+    // Profiling does not change the checkpoints.
     let plain = runs.train("plain", &["--steps", "60"]);
     assert!(plain.get("profile").is_none() && !runs.path("plain").join("profile.jsonl").exists());
     assert!(runs.bytes("run", 60) == runs.bytes("plain", 60));

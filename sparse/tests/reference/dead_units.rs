@@ -153,7 +153,7 @@ fn networks_without_dead_units_compute_the_same() {
         if sparsity > 0.99 {
             assert!(small[0].sizes() > small[1].sizes() && small[0].inputs.len() < 784);
         }
-        // Nothing is left to remove from what the fixpoint left.
+        // The result of the fixpoint has nothing more to remove.
         let again = remove_dead_units(&small[1].layers, Passes::Fixpoint).unwrap();
         assert_eq!(again.layers, small[1].layers);
     }
@@ -169,7 +169,7 @@ fn dense_networks_do_not_change() {
     }
 }
 
-/// Hidden unit 1 has something coming in and leads nowhere, 2 is led to by nothing and leads on, 3 has neither.
+/// Hidden unit 1 has inputs but no outputs, unit 2 has outputs but no inputs, and unit 3 has neither.
 #[test]
 fn removes_units_and_folds_constants_into_biases() {
     let mut rng = stream(0, "test", "sides", 0);
@@ -179,7 +179,7 @@ fn removes_units_and_folds_constants_into_biases() {
     for bias in [0.75f32, -0.75] {
         layers[0].biases[2] = bias;
         let small = remove_dead_units(&layers, Passes::One).unwrap();
-        // Input 1 leads to unit 1 alone, which only a second pass could tell it.
+        // Input 1 leads only to unit 1, so only a second pass can remove it.
         assert_eq!(small.sizes(), [2, 1, 2]);
         assert_eq!(remove_dead_units(&layers, Passes::Fixpoint).unwrap().sizes(), [1, 1, 2]);
         let added = f64::from(bias.max(0.0)) * f64::from(layers[1].weights[2 * 2 + 1]);

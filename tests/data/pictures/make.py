@@ -1,4 +1,4 @@
-"""Small pictures of every kind, and what TensorFlow 1.15 makes of them.
+"""Small pictures of every kind, and their pixels by TensorFlow 1.15.
 
     python3.7 -m venv tf1 && tf1/bin/pip install -r scripts/bench/requirements-tf1.txt pillow==9.5.0 scikit-image==0.19.3
     tf1/bin/python tests/data/pictures/make.py
@@ -37,7 +37,7 @@ def jpeg(image, **options):
 
 
 def adobe(data, transform):
-    """With Adobe's marker, which says what the colours are."""
+    """With Adobe's marker, which specifies the colour space."""
     return data[:2] + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform]) + data[2:]
 
 

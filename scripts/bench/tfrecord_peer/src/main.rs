@@ -3,7 +3,7 @@
 
 use tfrecord::{BytesIter, ExampleIter};
 
-/// What Linux says this process, which has one thread, has run.
+/// Processor time of this process, which has one thread, from Linux's scheduler statistics.
 fn processor_seconds() -> Result<f64, Box<dyn std::error::Error>> {
     let schedule = std::fs::read_to_string("/proc/self/schedstat")?;
     let nanoseconds: u64 = schedule.split(' ').next().ok_or("no time")?.parse()?;
