@@ -87,11 +87,7 @@ fn rejects_or_reads_mutants_in_little_memory() {
     let child = Command::new("sh")
         .args(["-c", "ulimit -v 600000; exec \"$@\"", "sh"])
         .arg(env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "thousands_of_mutants_are_refused_or_read_in_little_memory",
-            "--nocapture",
-        ])
+        .args(["--exact", "rejects_or_reads_mutants_in_little_memory", "--nocapture"])
         .args(["--test-threads", "1"])
         .env(CHILD, "1")
         .output()
