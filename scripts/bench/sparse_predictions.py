@@ -23,10 +23,10 @@ import bench
 
 # Network, preset, settings of a density of 1, distribution, sparsities. Peers have no networks but those of pictures of 224 pixels.
 NETWORKS = [
-    ("mnist-fc", "mnist-rigl", "erk", (0.0, 0.8, 0.98)),
-    ("wrn-22-2", "cifar10-rigl", "uniform", (0.0, 0.8, 0.9, 0.95)),
-    ("mobilenet-v1", "mobilenet-v1-rigl", "uniform", (0.0, 0.8, 0.9)),
     ("resnet50", "resnet50-rigl-erk-0.8", "uniform", (0.0, 0.8, 0.9, 0.95)),
+    ("mobilenet-v1", "mobilenet-v1-rigl", "uniform", (0.0, 0.9)),
+    ("wrn-22-2", "cifar10-rigl", "uniform", (0.0, 0.9, 0.95)),
+    ("mnist-fc", "mnist-rigl", "erk", (0.0, 0.98)),
 ]
 PEERED = ("mobilenet-v1", "resnet50")
 BATCHES = (1, 8, 64)
