@@ -30,6 +30,8 @@ NETWORKS = [
 ]
 PEERED = ("mobilenet-v1", "resnet50")
 BATCHES = (1, 8, 64)
+# What tells rows apart.
+KEYS = ("network", "sparsity", "batch")
 
 
 class Engine:
@@ -90,6 +92,7 @@ def measure(args, network, preset, distribution, sparsity, batch, folder):
         "images_per_s": rates,
         "sparse_over": ratios,
         "seconds": seconds,
+        "revision": args.revision,
         "command": bench.shown(command),
         **json.loads(ours.ready),
     }
@@ -101,8 +104,8 @@ def table(record):
     lines = [
         "# Predictions from connections alone",
         "",
-        f"{bench.processor(machine)}, f32, load {machine['load_average_before'][0]} before the run, {machine['date']}, revision "
-        f"{machine['revision']}; medians of {record['rounds']} turns of each in images/s; ratios are medians of those of "
+        f"{bench.processor(machine)}, f32, load {machine['load_average_before'][0]} before the run, {machine['date']}; "
+        f"medians of {record['rounds']} turns of each in images/s; ratios are medians of those of "
         "neighbouring turns.",
         "",
         *([record["note"], ""] if record["note"] else []),
@@ -111,9 +114,9 @@ def table(record):
         "",
         "| " + " | ".join([
             "network", "sparsity", "density", "batch", "masked", "sparse", *names, "sparse over masked",
-            *(f"over {name}" for name in names), "ready", "difference",
+            *(f"over {name}" for name in names), "ready", "difference", "revision",
         ]) + " |",
-        "|---" * (9 + 2 * len(names) - 1) + "|",
+        "|---" * (9 + 2 * len(names)) + "|",
     ]  # fmt: skip
     for row in record["rows"]:
         rates, over = row["images_per_s"], row["sparse_over"]
@@ -122,7 +125,7 @@ def table(record):
             row["network"], row["sparsity"], f"{row['density']:.3f}", row["batch"],
             *(f"{rates[name]:.1f}" if name in rates else "" for name in ("masked", "sparse", *names)),
             *(f"{over[name]:.2f}" if name in over else "" for name in ("masked", *names)),
-            ready, f"{row['difference']:.0e}",
+            ready, f"{row['difference']:.0e}", row["revision"],
         ]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", "![images per second by sparsity](sparse_predictions.svg)"]
@@ -169,6 +172,7 @@ def main():
     parser.add_argument("--onnx", default=sys.executable, help="Python with onnx, for the peers' networks")
     parser.add_argument("--note", default="", help="a sentence for the results, such as what else ran")
     parser.add_argument("--name", default="sparse_predictions")
+    parser.add_argument("--merge", action="store_true", help="keep the rows of earlier results that are not measured now")
     parser.add_argument("--draw", action="store_true", help="draw what was measured, with matplotlib")
     args = parser.parse_args()
     if args.draw:
@@ -178,6 +182,7 @@ def main():
     if args.binary is None:
         parser.error("build with cargo build --release --bench networks, or give --binary")
     machine = bench.machine()
+    args.revision = machine["revision"]
     chosen = [row for row in NETWORKS if not args.network or row[0] in args.network]
     record = {
         "machine": machine,
@@ -186,11 +191,17 @@ def main():
         "peers": [peer.split("=")[0] for peer in args.peer],
         "rows": [],
     }
+    if args.merge:
+        with open(os.path.join(bench.RESULTS, f"{args.name}.json")) as file:
+            record["rows"] = json.load(file)["rows"]
     with tempfile.TemporaryDirectory() as folder:
         for network, preset, distribution, sparsities in chosen:
             for sparsity in args.sparsity or sparsities:
                 for batch in args.batch or BATCHES:
-                    record["rows"].append(measure(args, network, preset, distribution, sparsity, batch, folder))
+                    row = measure(args, network, preset, distribution, sparsity, batch, folder)
+                    places = {tuple(r[key] for key in KEYS): i for i, r in enumerate(record["rows"])}
+                    at = places.get(tuple(row[key] for key in KEYS), len(record["rows"]))
+                    record["rows"][at:at + 1] = [row]
                 # After each sparsity, as all take long.
                 bench.save(args.name, record, table(record))
 

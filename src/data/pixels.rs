@@ -109,9 +109,10 @@ impl Preprocessing {
                 image.iter_mut().for_each(|pixel| *pixel /= deviation);
             }
             Preprocessing::ImageNet => {
-                let [mean, scale] = imagenet();
-                for pixel in image.chunks_mut(3) {
-                    let each = pixel.iter_mut().zip(mean.iter().zip(scale));
+                // 16 pixels at a time, which the compiler turns into vectors.
+                let [mean, scale] = imagenet().map(|of_colour| std::array::from_fn::<f32, 48, _>(|i| of_colour[i % 3]));
+                for pixels in image.chunks_mut(48) {
+                    let each = pixels.iter_mut().zip(mean.iter().zip(&scale));
                     each.for_each(|(value, (mean, scale))| *value = (*value - mean) * scale);
                 }
             }

@@ -8,6 +8,7 @@ pub use scores::score;
 
 use crate::threads::cores;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use cpu::{Network, Threads};
 use hlo::{DType, Literal};
@@ -32,6 +33,8 @@ const CHUNK: usize = 64;
 pub struct SparsePredictor {
     network: Network,
     threads: Threads,
+    /// Inputs of earlier predictions, whose memory serves again.
+    spare: Mutex<Vec<Vec<f32>>>,
     preprocessing: Preprocessing,
     /// Dimensions of an image.
     dims: Vec<usize>,
@@ -76,6 +79,7 @@ impl SparsePredictor {
         )?;
         Ok(SparsePredictor {
             network: compile::compile(&graph, weights).map_err(refused)?,
+            spare: Mutex::default(),
             threads: Threads::new(cores()),
             preprocessing: network.preprocessing,
             dims: model.input_dims(),
@@ -126,17 +130,23 @@ impl SparsePredictor {
             }
             // Pixels: a part at a time, so that memory does not grow with their number.
             _ => {
-                let mut inputs = vec![0.0; CHUNK.min(n) * image];
+                let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut inputs = spare().pop().unwrap_or_default();
+                inputs.resize(CHUNK.min(n) * image, 0.0);
                 for (i, pixels) in images.bytes().chunks(CHUNK * image).enumerate() {
                     let inputs = &mut inputs[..pixels.len()];
-                    let (pictures, targets) = (pixels.chunks(image), inputs.chunks_mut(image));
-                    let values = pictures.map(|picture| picture.iter().map(|&pixel| f32::from(pixel)));
-                    for (values, target) in values.zip(targets) {
+                    let targets: Vec<_> = inputs.chunks_mut(image).map(Mutex::new).collect();
+                    threads.run(targets.len(), &|n| {
+                        // Each image has one thread, so nothing waits here.
+                        let mut target = targets[n].lock().unwrap_or_else(PoisonError::into_inner);
+                        let values = pixels[n * image..].iter().map(|&pixel| f32::from(pixel));
                         target.iter_mut().zip(values).for_each(|(to, value)| *to = value);
-                        self.preprocessing.apply_on_host(target);
-                    }
+                        self.preprocessing.apply_on_host(&mut target);
+                    });
+                    drop(targets);
                     run(inputs, i * CHUNK)?;
                 }
+                spare().push(inputs);
             }
         }
         Ok(Literal::new(&[n, self.network.outputs()], &logits))
