@@ -30,7 +30,7 @@ pub struct Gradients {
 /// ```
 /// use cpu::{Epilogue, Halo, Kernel, Layout, Options, SparseConv, Window, on_this_thread};
 ///
-/// // A 3 x 3 kernel, 1 -> 1 channels, with two connections, on a image of 4 x 4.
+/// // A 3 x 3 kernel, 1 -> 1 channels, with two connections, on an image of 4 x 4.
 /// let kernel = Kernel::new(3, 3, 1, 1);
 /// let mut mask = [false; 9];
 /// (mask[1], mask[4]) = (true, true); // above, and the pixel itself

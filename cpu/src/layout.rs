@@ -54,17 +54,17 @@ pub struct Layout {
     pub order: Order,
     /// Images.
     pub batch: usize,
-    /// Rows of a image.
+    /// Rows of an image.
     pub height: usize,
-    /// Columns of a image.
+    /// Columns of an image.
     pub width: usize,
-    /// Channels of a image.
+    /// Channels of an image.
     pub channels: usize,
     /// Zeros around each image.
     pub halo: Halo,
     /// Index of element (0, 0, 0, 0).
     pub start: usize,
-    /// From 16 images to the next 16 (lanes), or from a image to the next (pixels).
+    /// From 16 images to the next 16 (lanes), or from an image to the next (pixels).
     pub block: usize,
     /// From a row to the next.
     pub row: usize,

@@ -264,7 +264,7 @@ impl Lanes<'_> {
     }
 }
 
-/// Channels of a image by pixels.
+/// Channels of an image by pixels.
 struct Planes<'a> {
     pool: &'a Pool,
     x: &'a [f32],

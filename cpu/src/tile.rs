@@ -371,7 +371,7 @@ unsafe fn add<S: Simd, const M: usize>(s: S, acc: &mut [S::V; M], x: *const f32,
     }
 }
 
-/// Computes one value of each output channel of a group: a image of one pixel, without vectors.
+/// Computes one value of each output channel of a group: an image of one pixel, without vectors.
 pub(crate) struct Scalar {
     pub group: Group,
     pub x: *const f32,

@@ -103,7 +103,7 @@ impl Kernel {
     }
 }
 
-/// How a kernel slides over a image.
+/// How a kernel slides over an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Steps between outputs: rows, columns.

@@ -3,7 +3,7 @@
 
 use cpu::{Epilogue, Gradients, Halo, Kernel, Layout, Options, SparseConv, Window, on_this_thread};
 
-/// Image side, kernel size, stride and padding, all of which leave one pixel.
+/// Image side, kernel size, stride and padding. The output is one pixel in every case.
 const CASES: [(usize, usize, usize, [usize; 2]); 5] = [
     (1, 3, 1, [1, 1]),
     (1, 1, 1, [0, 0]),

@@ -36,7 +36,7 @@ impl fmt::Display for MaskSeedCompat {
     }
 }
 
-/// A random mask of `n` entries, of which exactly `zeros` (at most `n`) are false.
+/// Returns a random mask of `n` entries with exactly `zeros` (at most `n`) false ones.
 pub fn random_mask(n: usize, zeros: usize, rng: &mut impl BoundedRng) -> Vec<bool> {
     let mut mask = vec![true; n];
     mask[..zeros.min(n)].fill(false);

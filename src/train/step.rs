@@ -224,7 +224,7 @@ impl Trainer<'_> {
             let hits = layers::in_top_k(logits, labels, 1);
             hits.convert(DType::S32).reduce_sum(&[0])
         };
-        // Sum dense gradients: they serve both the step and growth, so masks grow alike on all replicas.
+        // All-reduce the dense gradients: the step and growth use the same sums, so masks stay equal on all replicas.
         let part = self.part_of_mean(cross_entropy);
         let gradients = self.sums(g, grad(part, &effective));
         let cross_entropy = self.sum(part);

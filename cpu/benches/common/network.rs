@@ -140,7 +140,7 @@ impl Network {
         n
     }
 
-    /// The result for a image (HWC), computed densely: all activations as `[channels][side][side]`.
+    /// The result for an image (HWC), computed densely: all activations as `[channels][side][side]`.
     pub fn reference(&self, picture: &[f32]) -> Vec<f32> {
         let mut arrays: Vec<Vec<f32>> = self.shapes.iter().map(|[side, c]| vec![0.0; side * side * c]).collect();
         for (i, &value) in picture.iter().enumerate() {

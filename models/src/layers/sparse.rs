@@ -15,8 +15,8 @@ pub const MASK_KEY: &str = "rigl_xla.mask_key";
 
 /// Host function: the forward pass of a sparse layer, on `(x, weights, mask, key)`.
 ///
-/// Of a convolution, `x` and the result are blocked images, and the attributes are `depthwise` (0 or 1), and `stride` and `pad_low`
-/// of height and width. Of a dense layer they are matrices `[examples, units]` with the examples contiguous, and there are no attributes.
+/// A convolution takes and returns blocked images; its attributes are `depthwise` (0 or 1), and `stride` and `pad_low` of height and
+/// width. A dense layer takes and returns matrices `[examples, units]` with contiguous examples, and has no attributes.
 pub const SPARSE_FORWARD: &str = "rigl_xla.sparse_forward";
 
 /// Host function: the gradient of [`SPARSE_FORWARD`] with respect to `x`, on `(cotangent, weights, mask, key)`.
