@@ -21,15 +21,17 @@ NETWORKS = {
     "MNIST, batch 100": ("mnist-rigl", 100),
 }
 SPARSITIES = (0.0, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99)
-# Kind of layer: time of a sparse training step over a masked one, as src/config/execution.rs has it, as (fixed, per density).
-RULES = {"1x1": (0.12, 2.3), "window": (0.09, 1.85), "dense": (0.04, 4.4)}
+KINDS = ("1x1", "window", "dense")
+
+
+def run(what, preset, batch, sparsity):
+    return [
+        bench.BINARY, what, preset, "--distribution", "uniform", "--sparsity", str(sparsity), "--batch-size", str(batch), "--json",
+    ]  # fmt: skip
 
 
 def command(preset, batch, sparsity):
-    return [
-        bench.BINARY, "cost", preset, "--distribution", "uniform", "--sparsity", str(sparsity), "--batch-size", str(batch),
-        "--measured", "--json",
-    ]  # fmt: skip
+    return [*run("cost", preset, batch, sparsity), "--measured"]
 
 
 def kind(shape):
@@ -56,6 +58,17 @@ def by_kind(record):
     return found
 
 
+def rules(sparsity):
+    """Kind to the gain that `plan` expects of its layers at this sparsity."""
+    found = {}
+    for preset, batch in NETWORKS.values():
+        for layer in bench.run_json(run("plan", preset, batch, sparsity))["layers"]:
+            # Layers that the distribution keeps dense.
+            if abs(layer["sparsity"] - sparsity) < 0.02 and "expected_gain" in layer:
+                found.setdefault(kind(layer["shape"]), []).append(layer["expected_gain"])
+    return {name: statistics.median(some) for name, some in found.items()}
+
+
 def table(record):
     machine, found = record["machine"], by_kind(record)
     lines = [
@@ -68,15 +81,15 @@ def table(record):
         "Training steps (forward pass and both gradients) by kind of layer: median, least and largest gain of distinct layers, and "
         "the rule of `--execution auto`, which computes a layer sparsely from an expected gain of 1.2 on.",
         "",
-        "| sparsity | " + " | ".join(f"{name} | rule" for name in RULES) + " |",
-        "|---" * (1 + 2 * len(RULES)) + "|",
+        "| sparsity | " + " | ".join(f"{name} | rule" for name in KINDS) + " |",
+        "|---" * (1 + 2 * len(KINDS)) + "|",
     ]
     for sparsity in SPARSITIES:
-        cells = [f"{sparsity:.2f}"]
-        for name, (fixed, each) in RULES.items():
+        cells, expected = [f"{sparsity:.2f}"], rules(sparsity)
+        for name in KINDS:
             some = found.get((name, sparsity))
             cells.append(f"{statistics.median(some):.2f} ({min(some):.2f} to {max(some):.2f})" if some else "")
-            cells.append(f"{1 / (fixed + each * (1 - sparsity)):.2f}")
+            cells.append(f"{expected[name]:.2f}")
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
