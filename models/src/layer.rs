@@ -107,6 +107,14 @@ impl Layer {
         }
     }
 
+    /// Height and width of the kernel; 1 × 1 for a dense layer.
+    pub fn window(&self) -> [usize; 2] {
+        match self.dims[..] {
+            [height, width, _, _] => [height, width],
+            _ => [1, 1],
+        }
+    }
+
     /// Number of weights.
     pub fn weights(&self) -> usize {
         self.dims.iter().product()

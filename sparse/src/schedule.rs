@@ -66,6 +66,15 @@ pub struct Schedule {
     pub anneal: Anneal,
 }
 
+/// The error for a wrong field of a schedule.
+fn wrong(name: &str, found: String, expected: &'static str) -> Result<(), Error> {
+    Err(Error::Value {
+        name: name.into(),
+        found,
+        expected,
+    })
+}
+
 impl Schedule {
     /// Whether masks are updated at global step `gs`, `last` being the step of the previous update:
     /// `gs >= begin AND (gs <= end OR end < 0) AND last + frequency <= gs`.
@@ -112,13 +121,6 @@ impl Schedule {
     /// fraction outside `[0, 1]`, a cosine over no steps, an exponential without an end or over no steps, or a negative power
     /// (fractions that are not numbers or exceed 1).
     pub fn validate(&self) -> Result<(), Error> {
-        let wrong = |name: &str, found: String, expected| {
-            Err(Error::Value {
-                name: name.into(),
-                found,
-                expected,
-            })
-        };
         if self.frequency_steps < 1 {
             return wrong("frequency_steps", self.frequency_steps.to_string(), "at least 1");
         }
@@ -202,13 +204,6 @@ impl GradualPruning {
     /// [`Error::Value`]: no steps between begin and end, a sparsity outside `[0, 1)`, a target of 0 (layers with targets
     /// of their own are pruned in proportion to it), or an exponent below 0.
     pub fn validate(&self) -> Result<(), Error> {
-        let wrong = |name: &str, found: String, expected| {
-            Err(Error::Value {
-                name: name.into(),
-                found,
-                expected,
-            })
-        };
         if self.end_step <= self.begin_step {
             return wrong("end_step", self.end_step.to_string(), "a step after begin_step");
         }

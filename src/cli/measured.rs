@@ -7,16 +7,17 @@ use cpu::{
     After, Epilogue, Gradients, Halo, Kernel, Layout, NetworkBuilder, Options, SparseConv, Threads, Weights, Window,
 };
 use hlo::{DType, Graph, Literal, Shape, Tensor, grad};
-use lowering::Prepared;
 use models::{Kind, Layer};
 use serde::Serialize;
 
 use crate::config::Plan;
 use crate::engine::{Arg, Buffer, Engine, Pjrt, Program};
-use crate::pjrt::{DeviceKind, Executable};
+use crate::pjrt::DeviceKind;
 use crate::report::table::{Style, Table};
 use crate::report::units;
-use sparse::rng::{BoundedRng, stream};
+use crate::threads::cores;
+use sparse::mask::random_mask;
+use sparse::rng::stream;
 
 /// Turns of either execution; the median counts.
 const TURNS: usize = 5;
@@ -61,10 +62,10 @@ pub struct MeasuredLayer {
 /// once.
 ///
 /// # Errors
-/// A device other than a CPU, and errors of the compiler.
+/// Errors of the plugin, its compiler and the kernels.
 pub fn layers(plan: &Plan) -> anyhow::Result<Vec<MeasuredLayer>> {
     let device = Pjrt::open(DeviceKind::Cpu, plan.plugin(), 1)?;
-    let threads = Threads::new(std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = Threads::new(cores());
     let batch = plan.replica_batch();
     let mut known = HashMap::new();
     let masked = plan.layers.iter().enumerate().filter(|(_, layer)| layer.masked);
@@ -177,11 +178,8 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(layer: &'a Layer, connections: usize, input_gradient: bool) -> Self {
-        let weights: usize = layer.dims.iter().product();
-        let mut mask: Vec<bool> = (0..weights).map(|i| i < connections).collect();
-        stream(0, "measure", "mask", 0).shuffle(&mut mask);
-        let size = size(layer);
-        let windows = layer.padding.windows(size, layer.strides, layer.input);
+        let weights = layer.weights();
+        let windows = layer.padding.windows(layer.window(), layer.strides, layer.input);
         Bench {
             window: Window {
                 stride: layer.strides,
@@ -189,14 +187,14 @@ impl<'a> Bench<'a> {
                 pads: windows.map(|w| [w.pad_low, w.pad_high].map(|pad| usize::try_from(pad).unwrap_or(0))),
             },
             weights: noise("weights", weights),
-            mask,
+            mask: random_mask(weights, weights - connections, &mut stream(0, "measure", "mask", 0)),
             layer,
             input_gradient,
         }
     }
 
     fn kernel(&self) -> Kernel {
-        let [rows, columns] = size(self.layer);
+        let [rows, columns] = self.layer.window();
         let [inputs, outputs] = self.channels();
         match self.layer.kind {
             Kind::Conv | Kind::Dense => Kernel::new(rows, columns, inputs, outputs),
@@ -292,7 +290,7 @@ impl<'a> Bench<'a> {
             Literal::new(&input, &noise("x", input.iter().product())),
             Literal::new(&output, &noise("cotangent", output.iter().product())),
         ];
-        let program = device.executable(&graph, &[], 1)?;
+        let program = device.compile(&graph, &[], 1)?;
         // XLA does not count calls of host functions, so the program that it estimates has none.
         let plain = device.lowered_executable(&graph, &[], 1)?;
         let costs = plain.compiled().cost_analysis()?;
@@ -317,13 +315,11 @@ impl<'a> Bench<'a> {
             Literal::from_bools(&self.layer.dims, &self.mask),
         ];
         let x = Literal::new(&input, &noise("x", input.iter().product()));
-        let Prepared { first, aliases, rest } = device.prepared(&graph, fixed.len())?;
-        let first = device.lowered_executable(&first, &aliases, 1)?;
+        let [first, rest] = device.compile_prepared(&graph, fixed.len())?;
         let upload = |array| Ok(Arg::Donate(device.upload(array, 0)?));
-        let made = fixed.iter().map(upload).collect::<anyhow::Result<_>>()?;
-        let mut arrays = Program::execute(&first, made)?;
+        let mut arrays = first.execute(fixed.iter().map(upload).collect::<anyhow::Result<_>>()?)?;
         arrays.push(device.upload(&x, 0)?);
-        Ok(timed(device.lowered_executable(&rest, &[], 1)?, arrays))
+        Ok(timed(rest, arrays))
     }
 
     /// Forward pass and gradients, with what a program's call does besides: values from a dense kernel, and back.
@@ -378,14 +374,6 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Height and width of a kernel; 1 x 1 of a dense layer.
-fn size(layer: &Layer) -> [usize; 2] {
-    match layer.dims[..] {
-        [rows, columns, _, _] => [rows, columns],
-        _ => [1, 1],
-    }
-}
-
 /// A call, which returns its seconds.
 type Call<'t> = Box<dyn FnMut() -> anyhow::Result<f64> + 't>;
 
@@ -400,10 +388,10 @@ fn with_number(arrays: Vec<Tensor<'_>>) -> Vec<Tensor<'_>> {
 }
 
 /// A program on arrays, timed until its last result, a scalar, is on the host.
-fn timed<'d>(program: Executable, arrays: Vec<Buffer>) -> Call<'d> {
+fn timed<'d>(program: Box<dyn Program>, arrays: Vec<Buffer>) -> Call<'d> {
     Box::new(move || {
         let started = Instant::now();
-        let results = Program::execute(&program, arrays.iter().map(Arg::Keep).collect())?;
+        let results = program.execute(arrays.iter().map(Arg::Keep).collect())?;
         if let Some(number) = results.last() {
             number.to_literal()?;
         }

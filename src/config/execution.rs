@@ -128,10 +128,7 @@ impl Plan {
         let budget = self.budgets.iter().find(|budget| budget.name == layer.name)?;
         Some(Layer {
             kind: layer.kind,
-            window: match layer.dims[..] {
-                [height, width, _, _] => [height, width],
-                _ => [1, 1],
-            },
+            window: layer.window(),
             density: budget.nonzeros as f64 / layer.weights().max(1) as f64,
             batch: self.replica_batch(),
         })

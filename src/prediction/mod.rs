@@ -135,15 +135,11 @@ impl SparsePredictor {
                 inputs.resize(CHUNK.min(n) * image, 0.0);
                 for (i, pixels) in images.bytes().chunks(CHUNK * image).enumerate() {
                     let inputs = &mut inputs[..pixels.len()];
-                    let targets: Vec<_> = inputs.chunks_mut(image).map(Mutex::new).collect();
-                    threads.run(targets.len(), &|n| {
-                        // Each image has one thread, so nothing waits here.
-                        let mut target = targets[n].lock().unwrap_or_else(PoisonError::into_inner);
+                    self.each_image(inputs, threads, &|n, target| {
                         let values = pixels[n * image..].iter().map(|&pixel| f32::from(pixel));
                         target.iter_mut().zip(values).for_each(|(to, value)| *to = value);
-                        self.preprocessing.apply_on_host(&mut target);
+                        self.preprocessing.apply_on_host(target);
                     });
-                    drop(targets);
                     run(inputs, i * CHUNK)?;
                 }
                 spare().push(inputs);
@@ -155,10 +151,19 @@ impl SparsePredictor {
     /// Logits of images `f32[n, ..]` from 0 to 255, as files of records give them.
     fn logits_of_pixels(&self, images: &Literal) -> Result<Literal> {
         let mut values: Vec<f32> = images.to_vec().ok_or(Error::Output("f32 images"))?;
-        values
-            .chunks_mut(self.network.inputs())
-            .for_each(|picture| self.preprocessing.apply_on_host(picture));
+        self.each_image(&mut values, &self.threads, &|_, image| {
+            self.preprocessing.apply_on_host(image);
+        });
         self.logits(&Literal::new(images.dims(), &values))
+    }
+
+    /// Calls `run` with the number and the values of each image, on all threads.
+    fn each_image(&self, values: &mut [f32], threads: &Threads, run: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+        let images: Vec<_> = values.chunks_mut(self.network.inputs()).map(Mutex::new).collect();
+        threads.run(images.len(), &|n| {
+            // Each image has one thread, so nothing waits here.
+            run(n, &mut images[n].lock().unwrap_or_else(PoisonError::into_inner));
+        });
     }
 
     fn failed(&self, error: &cpu::Error) -> Error {
