@@ -161,7 +161,7 @@ fn existing_run_is_rejected_resumed_or_replaced() {
     let run = RunDir::create(&path, Mode::Fresh).unwrap();
     assert_eq!(run.stored_config(), None);
     run.write_config("seed = 0\n").unwrap();
-    run.save(&state(1.0), &metadata(10)).unwrap();
+    run.save(&state(1.0), &metadata(10), None).unwrap();
     fs::write(path.join("notes.txt"), "mine").unwrap();
     assert!(refused(Mode::Resume).contains("another process is using this run folder"));
     drop(run);
@@ -193,7 +193,7 @@ fn existing_run_is_rejected_resumed_or_replaced() {
 fn damaged_newest_checkpoint_error_names_the_previous_one() {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create(dir.path(), Mode::Fresh).unwrap();
-    let paths = [10, 20, 30].map(|iteration| run.save(&state(1.0), &metadata(iteration)).unwrap());
+    let paths = [10, 20, 30].map(|iteration| run.save(&state(1.0), &metadata(iteration), None).unwrap());
     for path in &paths[1..] {
         let bytes = fs::read(path).unwrap();
         fs::write(path, &bytes[..bytes.len() - 1]).unwrap();

@@ -51,6 +51,9 @@ fn resident_examples(plan: &Plan) -> usize {
     let batch = plan.run.train.batch_size;
     match plan.streams() {
         true => plan.launch_length() as usize * batch,
-        false => plan.run.data.set.examples([plan.run.generated_examples(); 2])[0],
+        false => {
+            let all = plan.run.data.set.examples([plan.run.generated_examples(); 2])[0];
+            plan.run.training_examples(all)
+        }
     }
 }

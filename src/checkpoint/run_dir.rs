@@ -1,4 +1,5 @@
-//! The output folder of a run: `config.toml`, `metrics.jsonl`, `profile.jsonl`, `ckpt-<iteration>.safetensors`.
+//! The output folder of a run: `config.toml`, `metrics.jsonl`, `profile.jsonl`, `ckpt-<iteration>.safetensors`, and
+//! `best.safetensors`, a link to one of those.
 //!
 //! `config.toml` is written first and deleted last, and every write is atomic. So at any moment a folder with a
 //! `config.toml` holds a run that [`Mode::Resume`] can continue, and one without is free for [`Mode::Fresh`].
@@ -20,6 +21,9 @@ use crate::signals::{self, Undone};
 pub const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
 const PROFILE: &str = "profile.jsonl";
+/// Link to the best checkpoint.
+pub const BEST: &str = "best.safetensors";
+const NEW_BEST: &str = ".best.safetensors.tmp";
 const LOCK: &str = ".lock";
 const DEFAULT_KEEP: usize = 3;
 
@@ -39,6 +43,7 @@ pub enum Mode {
 pub struct RunDir {
     path: PathBuf,
     keep: usize,
+    keep_every: Option<u64>,
     stored_config: Option<String>,
     /// Declared first, so that it is dropped before the next field.
     _held: Option<Held>,
@@ -100,6 +105,7 @@ impl RunDir {
         Ok(RunDir {
             path: path.into(),
             keep: DEFAULT_KEEP,
+            keep_every: None,
             stored_config,
             _held: None,
             _undone: None,
@@ -114,6 +120,12 @@ impl RunDir {
     /// Sets how many of the newest checkpoints to keep after each save (at least 1, by default 3).
     pub fn keep(mut self, checkpoints: usize) -> Self {
         self.keep = checkpoints.max(1);
+        self
+    }
+
+    /// Keeps checkpoints at multiples of `iterations` besides the newest.
+    pub fn keep_every(mut self, iterations: Option<u64>) -> Self {
+        self.keep_every = iterations;
         self
     }
 
@@ -146,19 +158,56 @@ impl RunDir {
         write(&self.path.join(CONFIG), text.as_bytes())
     }
 
-    /// Saves `ckpt-<metadata.iteration>.safetensors`, then deletes the oldest checkpoints beyond the number to keep.
-    /// Never deletes a newer one.
+    /// Saves `ckpt-<metadata.iteration>.safetensors`, points `best.safetensors` at the checkpoint of iteration `best`, then
+    /// deletes the oldest checkpoints beyond the number to keep. Never deletes a newer one, the best one, or one at a multiple
+    /// of [`RunDir::keep_every`].
     ///
     /// # Errors
     /// [`Error::Save`] with nothing changed on disk, or I/O if an old checkpoint cannot be deleted.
-    pub fn save(&self, tensors: &BTreeMap<String, Literal>, metadata: &Metadata) -> Result<PathBuf> {
+    pub fn save(&self, tensors: &BTreeMap<String, Literal>, metadata: &Metadata, best: Option<u64>) -> Result<PathBuf> {
         let path = self.checkpoint(metadata.iteration);
         file::save(&path, tensors, metadata)?;
+        if let Some(best) = best {
+            self.link_best(best)?;
+        }
+        let stays = |iteration| {
+            let at_multiple = self.keep_every.is_some_and(|every| iteration % every == 0);
+            at_multiple || best == Some(iteration)
+        };
         let mut older = checkpoints(&self.path)?;
-        older.retain(|&(iteration, _)| iteration < metadata.iteration);
+        older.retain(|&(iteration, _)| iteration < metadata.iteration && !stays(iteration));
         let surplus = older.len().saturating_sub(self.keep - 1);
         older[..surplus].iter().map(|(_, path)| path).try_for_each(remove)?;
         Ok(path)
+    }
+
+    /// Points `best.safetensors` at the checkpoint of this iteration, if that exists.
+    fn link_best(&self, iteration: u64) -> Result<()> {
+        let target = self.checkpoint(iteration);
+        let (link, new) = (self.path.join(BEST), self.path.join(NEW_BEST));
+        let name = target.file_name().unwrap_or_default();
+        if !target.is_file() || fs::read_link(&link).is_ok_and(|old| old == name) {
+            return Ok(());
+        }
+        // Left by a process that was killed here.
+        let _ = fs::remove_file(&new);
+        let linked = std::os::unix::fs::symlink(name, &new).and_then(|()| fs::rename(&new, &link));
+        linked.map_err(|source| Error::Save { path: link, source })
+    }
+
+    /// Reads the records of `metrics.jsonl` up to `iterations` iterations, in order.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn records(&self, iterations: u64) -> Result<Vec<serde_json::Value>> {
+        let path = self.path.join(METRICS);
+        let text = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            other => other.map_err(Error::io(&path))?,
+        };
+        let lines = text.split_inclusive(|&byte| byte == b'\n');
+        let done = lines.filter(|line| is_done(line, iterations));
+        Ok(done.filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 
     /// Loads the newest checkpoint; `None` if there is none.
@@ -349,7 +398,7 @@ fn iteration(path: &Path) -> Option<u64> {
 /// Lists the files that mark a folder as a run folder, sorted.
 fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = entries(dir)?;
-    let named = |path: &PathBuf| [CONFIG, METRICS, PROFILE].iter().any(|name| path.ends_with(name));
+    let named = |path: &PathBuf| [CONFIG, METRICS, PROFILE, BEST].iter().any(|name| path.ends_with(name));
     files.retain(|path| named(path) || iteration(path).is_some());
     files.sort();
     Ok(files)
@@ -358,7 +407,7 @@ fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// Whether a file is a temporary file of ours, left by a process killed during a save.
 fn is_leftover(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let ours = [".ckpt-", ".config.toml.", ".metrics.jsonl."]
+    let ours = [".ckpt-", ".config.toml.", ".metrics.jsonl.", ".best."]
         .iter()
         .any(|prefix| name.starts_with(prefix));
     ours && name.ends_with(atomic::TEMPORARY)
@@ -381,7 +430,8 @@ mod tests {
 
     fn save(run: &RunDir, iteration: u64) {
         let state = [("w".to_owned(), Literal::scalar(iteration))];
-        run.save(&state.into(), &Metadata::new("m", iteration, "")).unwrap();
+        run.save(&state.into(), &Metadata::new("m", iteration, ""), None)
+            .unwrap();
     }
 
     fn iterations(dir: &Path) -> Vec<u64> {
@@ -412,6 +462,36 @@ mod tests {
         save(&run, 50);
         save(&run, 20);
         assert_eq!(iterations(dir.path()), [20, 50]);
+    }
+
+    #[test]
+    fn keeps_the_best_and_every_kth() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), Mode::Fresh)
+            .unwrap()
+            .keep(1)
+            .keep_every(Some(40));
+        let state = BTreeMap::from([("w".to_owned(), Literal::scalar(1u64))]);
+        for (iteration, best, kept) in [
+            (10, 10, &[10][..]),
+            (20, 20, &[20]),
+            (30, 20, &[20, 30]),
+            (40, 20, &[20, 40]),
+            (50, 20, &[20, 40, 50]),
+            (60, 60, &[40, 60]),
+        ] {
+            run.save(&state, &Metadata::new("m", iteration, ""), Some(best))
+                .unwrap();
+            assert_eq!(iterations(dir.path()), kept);
+            let linked = file::load(&dir.path().join(BEST)).unwrap();
+            assert_eq!(linked.metadata.unwrap().iteration, best);
+        }
+        run.clear().unwrap();
+        assert!(
+            fs::read_dir(dir.path())
+                .unwrap()
+                .all(|entry| entry.unwrap().file_name() == LOCK)
+        );
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Args {
         let [train_examples, test_examples] = plan.run.data.set.examples([generated; 2]);
         let trainer = Trainer { plan, model: &*model };
         Ok(match self.graph {
-            Graph::Step => trainer.launch(train_examples)?,
+            Graph::Step => trainer.launch(plan.run.training_examples(train_examples))?,
             Graph::Update if !plan.method.updates_masks() => {
                 let why = format!("--graph update: method {} has no mask update", plan.method.name);
                 return Err(Usage(why).into());

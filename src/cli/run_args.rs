@@ -8,7 +8,7 @@ use models::Precision;
 
 use crate::checkpoint::{self, Metadata};
 use crate::cli::error::Result;
-use crate::config::{Error, Layers, Plan, preset_of};
+use crate::config::{CHOOSING, Error, Layers, Plan, preset_of};
 use crate::data::sets::{self, DataSet, ExampleSpec, Examples};
 use crate::data::{Split, folder, pipeline};
 use crate::device::Device;
@@ -140,6 +140,36 @@ key_flags! {
     /// Train even if the run ends before it reaches its sparsity, or has no mask update
     #[arg(long, num_args = 0, default_missing_value = "true")]
     allow_incomplete_schedule: bool = ["train", "allow_incomplete_schedule"],
+    /// Iterations from one evaluation to the next
+    #[arg(long, value_name = "N")]
+    eval_interval: i64 = ["train", "eval_interval"],
+    /// Epochs from one evaluation to the next, in place of --eval-interval
+    #[arg(long, value_name = "EPOCHS")]
+    eval_epochs: f64 = ["train", "eval_epochs"],
+    /// Hold out training examples, a share below 1 or a number: evaluations use them, and the test set only at the end
+    #[arg(long, value_name = "SHARE|N")]
+    validation: f64 = ["data", "validation"],
+    /// Iterations from one checkpoint to the next
+    #[arg(long, value_name = "N")]
+    checkpoint_interval: i64 = ["train", "checkpoint_interval"],
+    /// Number of newest checkpoints to keep
+    #[arg(long, value_name = "N")]
+    keep_checkpoints: i64 = ["train", "keep_checkpoints"],
+    /// Also keep checkpoints at multiples of N iterations
+    #[arg(long, value_name = "N")]
+    keep_every: i64 = ["keep", "every"],
+    /// Keep the best checkpoint by a metric, as best.safetensors
+    #[arg(long, value_name = "METRIC", help = best_help())]
+    keep_best: String = ["keep", "best"],
+    /// Stop after N evaluations without a better value of the metric of --keep-best [metric by default: top1]
+    #[arg(long, value_name = "N")]
+    patience: i64 = ["stop", "patience"],
+    /// Stop after this many training FLOPs: a number, or a multiple of the dense training such as '1.0x dense'
+    #[arg(long, value_name = "FLOPS")]
+    stop_flops: String = ["stop", "flops"],
+    /// Stop after this time of training, over all sessions of the run, e.g. 90s or 2h30m
+    #[arg(long, value_name = "TIME")]
+    stop_time: String = ["stop", "time"],
     /// Selection of the k-th largest score: bits, sort or topk
     #[arg(long, value_name = "NAME")]
     select: String = ["mask_update", "select"],
@@ -152,6 +182,15 @@ key_flags! {
 fn method_help() -> String {
     let names: Vec<&str> = sparse::METHODS.iter().map(|method| method.name).collect();
     format!("Sparse training method: {}", names.join(", "))
+}
+
+/// Help of `--keep-best`.
+fn best_help() -> String {
+    let names: Vec<&str> = CHOOSING.iter().map(|metric| metric.name).collect();
+    format!(
+        "Keep the best checkpoint by a metric, as best.safetensors: {}; of the validation split, or else the test set",
+        names.join(", ")
+    )
 }
 
 /// Help of `--data`.

@@ -8,7 +8,7 @@ use crate::config::{Layers, Plan};
 use crate::distributed::Group;
 use crate::report::table::{Style, Table};
 use crate::signals::{self, Stop};
-use crate::train::{self, Summary, profile::Profile};
+use crate::train::{self, BestCheckpoint, Summary, profile::Profile};
 use std::sync::Arc;
 
 /// Arguments of `train`.
@@ -100,6 +100,9 @@ fn print_summary(summary: &Summary, json: bool) -> Result<()> {
             summary.steps,
             summary.checkpoint.display()
         );
+    }
+    if let Some(reason) = summary.stopped_by {
+        crate::report::note!("stopped after {} iterations by {}", summary.steps, reason.key());
     }
     if let Some(compressed) = &summary.compressed {
         crate::report::note!("{compressed}");
@@ -197,15 +200,33 @@ fn text(summary: &Summary) -> String {
     let explored = summary
         .explored
         .map(|share| ("ever active", format!("{:.2} %", 100.0 * share)));
+    let validation = summary.validation.map(|scores| {
+        (
+            "validation",
+            format!("{:.2} % top-1, loss {:.4}", 100.0 * scores.top1, scores.loss),
+        )
+    });
+    let best = summary.best.as_ref().map(|best| ("best", best_text(best)));
     let skipped = summary
         .skipped_records
         .map(|n| ("left out", format!("{n} corrupt records")));
     lines
         .iter()
         .chain(&explored)
+        .chain(&validation)
+        .chain(&best)
         .chain(&skipped)
         .map(|(what, value)| format!("{what:<16}{value}\n"))
         .collect()
+}
+
+/// The best checkpoint, with its score on the test set.
+fn best_text(best: &BestCheckpoint) -> String {
+    let test = best
+        .eval
+        .map(|scores| format!(", test top-1 {:.2} %", 100.0 * scores.top1));
+    let (metric, value, at) = (best.best.metric, best.best.value, best.best.iteration);
+    format!("{metric} {value:.4} at iteration {at}{}", test.unwrap_or_default())
 }
 
 /// Formats milliseconds, the scale of launches.

@@ -1,6 +1,6 @@
 //! Ranges of single values; errors that carry the key of the value at fault.
 
-use super::{Error, LayerSparsity, LearningRate, Run, Train};
+use super::{Error, LayerSparsity, LearningRate, Run, Train, keeping};
 use crate::named::Named;
 
 /// Bound on the examples of one launch, whose indices the host holds: 256 MB.
@@ -17,6 +17,7 @@ pub(super) fn numbers(run: &Run) -> Result<(), Error> {
     rule(run)?;
     rate(&run.learning_rate)?;
     length(&run.train)?;
+    keeping::numbers(run)?;
     let optional = |key: &str, v: Option<usize>| v.map_or(Ok(()), |v| whole(key, v as u64));
     optional("data.prefetch", run.data.prefetch)?;
     if let Some(threads) = run.data.threads

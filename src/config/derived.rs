@@ -87,6 +87,11 @@ impl Plan {
         gradient_steps(self.method, &self.schedule, self.iterations)
     }
 
+    /// Gradient steps of the first `iterations` iterations.
+    pub fn gradient_steps_within(&self, iterations: u64) -> u64 {
+        gradient_steps(self.method, &self.schedule, iterations)
+    }
+
     /// Whether training augments images.
     pub fn augments(&self) -> bool {
         self.preprocessing.is_random() && self.run.data.augment != Some(false)
@@ -173,6 +178,11 @@ impl Run {
         }
     }
 
+    /// Number of training examples that remain of `all` beside the validation split.
+    pub fn training_examples(&self, all: usize) -> usize {
+        all - self.data.held_out(all).min(all)
+    }
+
     /// Number of examples of a split that is generated.
     pub fn generated_examples(&self) -> usize {
         self.data.examples.unwrap_or(2 * self.train.batch_size)
@@ -183,6 +193,15 @@ impl Data {
     /// How pixels become the input of a network of this family: as configured, or as in the network's driver.
     pub fn preprocessing_for(&self, family: Family) -> Preprocessing {
         self.preprocessing.unwrap_or(Preprocessing::of(family))
+    }
+
+    /// Number of `all` training examples that are held out for validation.
+    pub fn held_out(&self, all: usize) -> usize {
+        match self.validation {
+            None => 0,
+            Some(share) if share < 1.0 => ((share * all as f64).round() as usize).max(1),
+            Some(number) => number as usize,
+        }
     }
 
     /// Options of the threads that make batches of `batch` examples, `steps` batches per launch.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Execution, LearningRate, MaskUpdate, Method, Optimizer, Prune, Sparsity, Train};
+use super::{Error, Execution, Keep, LearningRate, MaskUpdate, Method, Optimizer, Prune, Sparsity, Stop, Train};
 use crate::data::imagenet;
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::DataSet;
@@ -33,6 +33,12 @@ pub struct Run {
     pub prune: Prune,
     /// Length and rhythm of training.
     pub train: Train,
+    /// Which checkpoints stay.
+    #[serde(default, skip_serializing_if = "Keep::is_default")]
+    pub keep: Keep,
+    /// When it stops early.
+    #[serde(default, skip_serializing_if = "Stop::is_default")]
+    pub stop: Stop,
     /// Checkpoint to start from. Default: a random state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,
@@ -102,6 +108,13 @@ pub struct Data {
     /// Corrupt records of `imagenet` to skip before one is an error. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_corrupt: Option<usize>,
+    /// Training examples held out for validation: a share below 1, or their number. Evaluations then use them, and the test set
+    /// only at the end. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
+    /// Seed that draws the examples held out. Default: `train.seed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_seed: Option<u64>,
 }
 
 /// `[init]`

@@ -77,6 +77,9 @@ pub struct Train {
     pub steps_per_launch: u64,
     /// Iterations from one evaluation to the next.
     pub eval_interval: u64,
+    /// Epochs from one evaluation to the next, in place of `eval_interval`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_epochs: Option<f64>,
     /// Iterations from one checkpoint to the next.
     pub checkpoint_interval: u64,
     /// Newest checkpoints kept, at least 1.

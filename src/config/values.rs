@@ -10,7 +10,7 @@ use crate::named::Named;
 use sparse::Method;
 
 /// Keys that do not change the numbers of an iteration: length and rhythm of the run, device, folder.
-pub const FREE_KEYS: [&str; 20] = [
+pub const FREE_KEYS: [&str; 27] = [
     "data.dir",
     "data.threads",
     "data.prefetch",
@@ -21,9 +21,16 @@ pub const FREE_KEYS: [&str; 20] = [
     "train.eval_batch_size",
     "train.steps_per_launch",
     "train.eval_interval",
+    "train.eval_epochs",
     "train.checkpoint_interval",
     "train.keep_checkpoints",
     "train.allow_incomplete_schedule",
+    "keep.best",
+    "keep.every",
+    "stop.patience",
+    "stop.min_delta",
+    "stop.flops",
+    "stop.time",
     "device.kind",
     "device.plugin",
     "device.engine",

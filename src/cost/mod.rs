@@ -1,9 +1,11 @@
 //! Cost of a run's network and of its training, by both conventions of [`models::cost`] (reference 5).
 
+mod budget;
 mod counted;
 mod network;
 pub mod published;
 
+pub use budget::budget_iterations;
 pub use counted::counted;
 pub use network::NetworkCost;
 

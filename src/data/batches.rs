@@ -72,7 +72,7 @@ impl BatchOrder {
 
 /// Fisher-Yates from the last element down. Each index is the high word of a 64-bit draw times its bound: one draw per
 /// element, with a relative bias below 2^-32.
-fn shuffled(examples: i32, rng: &mut impl Rng) -> Vec<i32> {
+pub(super) fn shuffled(examples: i32, rng: &mut impl Rng) -> Vec<i32> {
     let mut order: Vec<i32> = (0..examples).collect();
     for i in (1..order.len()).rev() {
         let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64;

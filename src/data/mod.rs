@@ -8,6 +8,7 @@ pub mod cifar;
 pub mod classes;
 pub mod fetch;
 pub mod folder;
+pub mod held_out;
 pub mod idx;
 pub mod imagenet;
 pub mod inspect;
@@ -211,6 +212,8 @@ pub enum Error {
         i32::MAX
     )]
     Batch { batch: usize, examples: usize },
+    #[error("data.validation holds out {held} of {examples} training examples, expected at least one fewer")]
+    Validation { held: usize, examples: usize },
     #[error(
         "the network takes examples of dimensions {dims:?}, expected [size, size, 3]: TFRecords hold pictures in colour"
     )]
@@ -226,7 +229,10 @@ pub enum Error {
 impl Error {
     /// True for a misspelled name, false for data that cannot be read.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Error::UnknownName(_) | Error::NoFolder { .. })
+        matches!(
+            self,
+            Error::UnknownName(_) | Error::NoFolder { .. } | Error::Validation { .. }
+        )
     }
 
     /// Whether the fault is limited to one record, so that the others are usable.

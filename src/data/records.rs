@@ -27,9 +27,11 @@ pub const FILES: &str =
 
 /// The records of a split, ordered by file name and position.
 pub struct Records {
-    files: Vec<Indexed>,
+    files: Arc<Vec<Indexed>>,
     /// Index of the first record of each file; the last element is the number of records.
-    starts: Vec<usize>,
+    starts: Arc<Vec<usize>>,
+    /// The records of this part, ascending; `None` for all.
+    chosen: Option<Vec<usize>>,
     preprocessor: Preprocessor,
     classes: usize,
     /// Number of classes that the folder lists, if it does.
@@ -126,8 +128,9 @@ impl Records {
             Some(*n)
         }));
         Ok(Records {
-            files,
-            starts,
+            files: Arc::new(files),
+            starts: Arc::new(starts),
+            chosen: None,
             preprocessor: Preprocessor {
                 size,
                 kind: spec.pictures,
@@ -137,6 +140,21 @@ impl Records {
             seed: spec.seed,
             damaged,
         })
+    }
+
+    /// The part with these records.
+    ///
+    /// # Panics
+    /// Later, if an index is not below [`Source::len`].
+    #[must_use]
+    pub fn part(&self, chosen: &[usize]) -> Self {
+        let of_all = |&index: &usize| self.chosen.as_ref().map_or(index, |own| own[index]);
+        Records {
+            files: Arc::clone(&self.files),
+            starts: Arc::clone(&self.starts),
+            chosen: Some(chosen.iter().map(of_all).collect()),
+            ..*self
+        }
     }
 
     /// Number of classes: those that the folder lists, else those of the network. Labels are below it.
@@ -149,13 +167,15 @@ impl Records {
         self.damaged
     }
 
-    /// Passes the identity of the files to `take`: their names and record offsets.
+    /// Passes the identity of the files to `take`: their names and record offsets, and the records of a part.
     pub fn describe(&self, mut take: impl FnMut(&[u8])) {
-        for file in &self.files {
+        for file in self.files.iter() {
             let name = file.path().file_name().unwrap_or_default();
             take(name.as_encoded_bytes());
             (0..file.len()).for_each(|i| take(&file.offset(i).to_le_bytes()));
         }
+        let chosen = self.chosen.iter().flatten();
+        chosen.for_each(|&index| take(&(index as u64).to_le_bytes()));
     }
 
     /// Starts the pipeline. Damaged files count towards the corrupt examples that `options` allow.
@@ -181,6 +201,7 @@ impl Records {
     }
 
     fn locate(&self, index: usize) -> (&Indexed, usize) {
+        let index = self.chosen.as_ref().map_or(index, |chosen| chosen[index]);
         let file = self.starts.partition_point(|&start| start <= index) - 1;
         (&self.files[file], index - self.starts[file])
     }
@@ -204,7 +225,8 @@ impl Source for Records {
     type Scratch = Vec<u8>;
 
     fn len(&self) -> usize {
-        self.starts.last().copied().unwrap_or(0)
+        let all = self.starts.last().copied().unwrap_or(0);
+        self.chosen.as_ref().map_or(all, Vec::len)
     }
 
     /// Pixels are from 0 to 255, or slightly outside where bicubic resizing overshoots.

@@ -8,6 +8,7 @@ pub mod fold;
 mod group;
 pub mod inference;
 mod init;
+pub mod keeping;
 pub mod launch;
 pub mod loaded_network;
 pub mod metrics;
@@ -24,4 +25,4 @@ mod update;
 
 pub use error::{Error, Result};
 pub use session::train;
-pub use summary::Summary;
+pub use summary::{BestCheckpoint, Summary};

@@ -2,11 +2,11 @@
 
 use super::dead_units;
 use super::error::{Error, Result};
-use super::eval::Inference;
 use super::feed::{Feed, LaunchInputs};
 use super::group::{same_run, same_start, stops};
 use super::inference::{Evaluator, Scores, check_set, scalar};
 use super::init;
+use super::keeping::Keeping;
 use super::launch::LAUNCH_OUTPUTS;
 use super::profile::{Clock, Phase, Recorder};
 use super::replicas::{self, AGREE};
@@ -16,8 +16,6 @@ use super::step::{Row, Trainer, schedule};
 use super::summary::Summary;
 use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
 use crate::config::{self, Plan};
-use crate::data::Split;
-use crate::data::sets::{ExampleSpec, Examples};
 use crate::device::Device;
 use crate::distributed::Group;
 use crate::engine::{self, Arg, Buffer, Program};
@@ -26,8 +24,7 @@ use crate::signals::Stop;
 use crate::threads;
 use hlo::{Literal, Shape};
 use models::Model;
-use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use sparse::{Counters, Tick};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -40,7 +37,15 @@ struct Session<'a> {
     dir: RunDir,
     device: Device,
     launch: Box<dyn Program>,
+    /// Of the test set.
     evaluator: Evaluator,
+    /// Of the validation split, if there is one.
+    validation: Option<Evaluator>,
+    /// Iterations from one evaluation to the next.
+    eval_interval: u64,
+    keeping: Keeping,
+    /// The last scores on the validation split.
+    validated: Option<Scores>,
     specs: Vec<(String, Shape)>,
     /// The state of each local replica.
     state: Vec<Vec<Buffer>>,
@@ -80,17 +85,23 @@ pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &Stop, group: 
     session.profile = recorder.transpose()?;
     let startup = started.elapsed();
     let mut scores = None;
-    let mut next = session.prepare()?;
+    let mut next = session.first_launch()?;
     while let Some(launch) = next {
         scores = None;
         next = session.run(launch)?;
         let iteration = session.counters.iteration;
         let then = next.as_ref().map(|launch| launch.after.iteration);
-        let ends = stops(group.as_deref(), stop.signal().is_some(), iteration, then)? || next.is_none();
-        if ends || iteration % plan.run.train.eval_interval == 0 {
-            scores = Some(session.evaluate()?);
+        let asked = stop.signal().is_some() || session.stops_early();
+        let mut ends = stops(group.as_deref(), asked, iteration, then)? || next.is_none();
+        if ends || iteration % session.eval_interval == 0 {
+            scores = session.evaluate()?;
+            // The other processes of a group learn of it with the next launch.
+            ends |= group.is_none() && session.stops_early();
         }
-        if ends || iteration % plan.run.train.checkpoint_interval == 0 {
+        if ends && scores.is_none() {
+            scores = Some(session.test()?);
+        }
+        if ends || iteration % plan.run.train.checkpoint_interval == 0 || session.keeping.is_best(iteration) {
             session.save()?;
         }
         session.end_launch()?;
@@ -102,7 +113,7 @@ pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &Stop, group: 
     session.profile.as_mut().map_or(Ok(()), Recorder::finish)?;
     let scores = match scores {
         Some(scores) => scores,
-        None => session.score()?, // resumed at its end, where the metrics have an evaluation already
+        None => session.score(&session.evaluator)?, // resumed at its end, where the metrics have an evaluation already
     };
     session.summary(scores, start, startup)
 }
@@ -126,20 +137,25 @@ impl<'a> Session<'a> {
             let data = data.map_err(crate::data::Error::Thread).map(|data| data.join());
             (data, device)
         });
-        let [train_set, test_set] = data?.unwrap_or(Err(Error::Output("data set")))?;
+        let sets = data?.map_err(|_| Error::Output("data set"))??;
         let device = device?;
         // Check now: compiling takes minutes for large networks.
-        check_set(&*model, &train_set)?;
+        check_set(&*model, &sets.train)?;
         if let Some(group) = &device.group {
-            same_start(group, &arrays, counters.iteration, [&train_set, &test_set])?;
+            same_start(group, &arrays, counters.iteration, [&sets.train, &sets.test])?;
         }
-        let examples = train_set.len();
+        let (examples, eval_interval) = (sets.train.len(), eval_interval(plan, sets.train.len()));
         // Reads pictures while the compiler works.
-        let feed = Feed::new(plan, &device, train_set, counters.iteration)?;
+        let feed = Feed::new(plan, &device, sets.train, counters.iteration)?;
         let launch = compile_launch(plan, &*model, &device, examples)?;
-        let network = Inference::new(plan, &*model);
-        let batch = plan.run.train.eval_batch_size;
-        let evaluator = Evaluator::new(&device, network, &test_set, batch, plan.run.data.pipeline(batch, 1))?;
+        let evaluator = evaluator_of(plan, &*model, &device, &sets.test)?;
+        let validation = sets.validation.map(|set| evaluator_of(plan, &*model, &device, &set));
+        let validation = validation.transpose()?;
+        let mut keeping = Keeping::new(plan);
+        if mode == Mode::Resume {
+            let records = dir.records(counters.iteration)?;
+            records.iter().for_each(|record| keeping.see(record));
+        }
         let state = device.each(|_, at| {
             let upload = |(name, _): &(String, Shape)| device.upload(&arrays[name], at);
             specs.iter().map(upload).collect::<engine::Result<Vec<_>>>()
@@ -149,7 +165,7 @@ impl<'a> Session<'a> {
             let uploaded = arrays.iter().map(|array| device.upload(array, at));
             uploaded.collect::<engine::Result<Vec<_>>>()
         })?;
-        let progress = Progress::new(counters.iteration, plan.iterations);
+        let progress = Progress::new(counters.iteration, keeping.last_iteration(plan));
         stop.heed("stopping: saving the run (Ctrl-C again ends it without saving)");
         // Overwrite an old run only now, when everything but training itself has succeeded.
         let (metrics, progress) = match device.writes() {
@@ -169,12 +185,29 @@ impl<'a> Session<'a> {
             device,
             launch,
             evaluator,
+            validation,
+            eval_interval,
+            keeping,
+            validated: None,
             specs,
             state,
             counters,
             metrics,
             last_saved,
         })
+    }
+
+    /// The first launch of this session; `None` if the run has ended before.
+    fn first_launch(&mut self) -> Result<Option<Launch>> {
+        match self.device.group.is_none() && self.stops_early() {
+            true => Ok(None),
+            false => self.prepare(),
+        }
+    }
+
+    /// Whether this process decides to stop the run before its last iteration.
+    fn stops_early(&self) -> bool {
+        self.device.writes() && self.keeping.reason(self.counters.iteration).is_some()
     }
 
     /// Prepares the next launch, up to the next evaluation, checkpoint or the end of the run. `None` at the end.
@@ -184,8 +217,8 @@ impl<'a> Session<'a> {
         let to_next = |interval: u64| interval - at % interval;
         let count = [
             self.plan.launch_length(),
-            self.plan.iterations - at,
-            to_next(train.eval_interval),
+            self.keeping.last_iteration(self.plan).saturating_sub(at),
+            to_next(self.eval_interval),
             to_next(train.checkpoint_interval),
         ]
         .into_iter()
@@ -298,7 +331,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn record(&mut self, record: &impl Serialize) -> Result<()> {
+    fn record(&mut self, record: &Value) -> Result<()> {
+        self.keeping.see(record);
         let Some(metrics) = &mut self.metrics else {
             return Ok(());
         };
@@ -310,41 +344,6 @@ impl<'a> Session<'a> {
     fn buffer(&self, name: &str) -> Option<&Buffer> {
         let i = self.specs.iter().position(|(n, _)| n == name)?;
         self.state.first()?.get(i)
-    }
-
-    fn score(&self) -> Result<Scores> {
-        let position = |name: &String| self.specs.iter().position(|(n, _)| n == name);
-        let inputs: Vec<usize> = self.evaluator.inputs().iter().filter_map(position).collect();
-        let states = self.state.iter();
-        let weights: Vec<Vec<&Buffer>> = states
-            .map(|state| inputs.iter().map(|&i| &state[i]).collect())
-            .collect();
-        self.evaluator.run_replicas(&weights)
-    }
-
-    fn evaluate(&mut self) -> Result<Scores> {
-        self.clock.enter(Phase::Evaluation);
-        let scores = self.score()?;
-        let mut record = json!({
-            "iteration": self.counters.iteration,
-            "global_step": self.counters.global_step,
-            "eval": scores,
-        });
-        if let Some(compressed) = dead_units::live_size(self.plan, |mask| self.mask(mask))? {
-            record["compressed"] = json!(compressed);
-        }
-        if let Some(explored) = self.explored()? {
-            record["explored"] = json!(explored);
-        }
-        self.record(&record)?;
-        let at = self.counters.iteration;
-        self.progress.println(&format!(
-            "iteration {at}: test top-1 {:.2} %, loss {:.4}",
-            100.0 * scores.top1,
-            scores.loss
-        ));
-        self.clock.enter(Phase::Host);
-        Ok(scores)
     }
 
     /// Saves the state, unless this iteration is saved already or another process writes.
@@ -374,7 +373,8 @@ impl<'a> Session<'a> {
         run.output.dir.clear();
         run.train.allow_incomplete_schedule = None;
         let metadata = Metadata::new(&run.model.name, iteration, run.to_toml()?);
-        let path = self.dir.save(&arrays, &metadata)?;
+        let best = self.keeping.best().filter(|_| self.plan.run.keep.best.is_some());
+        let path = self.dir.save(&arrays, &metadata, best.map(|best| best.iteration))?;
         self.last_saved = Some((iteration, path));
         self.clock.enter(Phase::Host);
         Ok(())
@@ -384,6 +384,8 @@ impl<'a> Session<'a> {
         let (nonzeros, maskable) = self.count_ones()?;
         let (plan, train_s) = (self.plan, self.train_time.as_secs_f64());
         let done = self.counters.iteration - start;
+        let stopped_by = self.keeping.reason(self.counters.iteration);
+        let stopped_by = stopped_by.filter(|_| self.counters.iteration < plan.iterations);
         Ok(Summary {
             model: plan.run.model.name.clone(),
             method: plan.method.name.into(),
@@ -402,7 +404,10 @@ impl<'a> Session<'a> {
             startup_s: startup.as_secs_f64(),
             profile: self.profile.as_ref().map(Recorder::profile),
             eval,
-            interrupted: self.counters.iteration < plan.iterations,
+            validation: self.validated,
+            best: self.best(eval)?,
+            stopped_by,
+            interrupted: stopped_by.is_none() && self.counters.iteration < plan.iterations,
             checkpoint: self
                 .last_saved
                 .as_ref()
@@ -448,7 +453,9 @@ fn folder(plan: &Plan, mode: Mode, group: Option<&Group>) -> Result<RunDir> {
             return Ok(RunDir::read_only(&plan.output_dir, mode)?);
         }
     }
-    Ok(RunDir::create(&plan.output_dir, mode)?.keep(plan.run.train.keep_checkpoints))
+    Ok(RunDir::create(&plan.output_dir, mode)?
+        .keep(plan.run.train.keep_checkpoints)
+        .keep_every(plan.run.keep.every))
 }
 
 /// Prepares the folder for this run, which starts after `iterations` iterations.
@@ -464,13 +471,6 @@ fn begin(plan: &Plan, dir: &RunDir, mode: Mode, iterations: u64) -> Result<Write
 fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Box<dyn Program>> {
     let (computation, aliases) = Trainer { plan, model }.launch(examples)?;
     Ok(device.replicated(&computation, &aliases)?)
-}
-
-/// Loads both splits of the run's data set, fetched if absent, in the shape of the model's input.
-fn load(plan: &Plan, spec: &ExampleSpec) -> Result<[Examples; 2]> {
-    let set = plan.run.data.set;
-    let load = |split| set.open(&plan.run.data.dir, split, spec);
-    Ok([load(Split::Train)?, load(Split::Test)?])
 }
 
 /// Arrays and counters to start from: those of the checkpoint, or new ones.
@@ -489,6 +489,12 @@ fn start(
     let counters = state::counters(plan, &arrays, iteration);
     Ok((arrays, counters, Some((iteration, checkpoint.path))))
 }
+
+mod evaluation;
+mod sets;
+
+use evaluation::{eval_interval, evaluator_of};
+use sets::load;
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,25 @@
 //! Summary of a run.
 
 use super::inference::Scores;
+use super::keeping::{Best, StopReason};
 use super::profile::Profile;
 use serde::Serialize;
 use sparse::dead_units::LiveSize;
 use std::path::PathBuf;
+
+/// The best checkpoint of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct BestCheckpoint {
+    /// Metric, value and iteration.
+    #[serde(flatten)]
+    pub best: Best,
+    /// The file.
+    #[serde(serialize_with = "crate::report::path")]
+    pub checkpoint: PathBuf,
+    /// Its scores on the test set; absent with several processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval: Option<Scores>,
+}
 
 /// Result of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -47,7 +62,16 @@ pub struct Summary {
     pub profile: Option<Profile>,
     /// Final scores on the test set.
     pub eval: Scores,
-    /// Whether it was stopped before its last iteration.
+    /// Final scores on the validation split, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Scores>,
+    /// The best checkpoint, if one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestCheckpoint>,
+    /// Why it ended before its last iteration as configured; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<StopReason>,
+    /// Whether a signal stopped it before its last iteration.
     pub interrupted: bool,
     /// Newest checkpoint.
     #[serde(serialize_with = "crate::report::path")]

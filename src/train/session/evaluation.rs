@@ -1,0 +1,119 @@
+//! Evaluations of a run in progress.
+
+use super::Session;
+use crate::checkpoint;
+use crate::config::Plan;
+use crate::data::sets::Examples;
+use crate::device::Device;
+use crate::engine::{self, Buffer};
+use crate::train::dead_units;
+use crate::train::error::{Error, Result};
+use crate::train::eval::Inference;
+use crate::train::inference::{Evaluator, Scores};
+use crate::train::profile::Phase;
+use crate::train::summary::BestCheckpoint;
+use models::Model;
+use serde_json::json;
+
+/// Iterations from one evaluation to the next.
+pub(super) fn eval_interval(plan: &Plan, examples: usize) -> u64 {
+    let train = &plan.run.train;
+    let of_epochs = |epochs: f64| (epochs * examples as f64 / train.batch_size as f64).round() as u64;
+    train.eval_epochs.map_or(train.eval_interval, of_epochs).max(1)
+}
+
+/// Evaluates the network of a run on these examples.
+pub(super) fn evaluator_of(plan: &Plan, model: &dyn Model, device: &Device, examples: &Examples) -> Result<Evaluator> {
+    let batch = plan.run.train.eval_batch_size;
+    let network = Inference::new(plan, model);
+    Evaluator::new(device, network, examples, batch, plan.run.data.pipeline(batch, 1))
+}
+
+impl Session<'_> {
+    /// Scores of the state on the device.
+    pub(super) fn score(&self, evaluator: &Evaluator) -> Result<Scores> {
+        let position = |name: &String| self.specs.iter().position(|(n, _)| n == name);
+        let inputs: Vec<usize> = evaluator.inputs().iter().filter_map(position).collect();
+        let states = self.state.iter();
+        let weights: Vec<Vec<&Buffer>> = states
+            .map(|state| inputs.iter().map(|&i| &state[i]).collect())
+            .collect();
+        evaluator.run_replicas(&weights)
+    }
+
+    /// Evaluates the validation split, or else the test set, and returns the scores on the test set if it was used.
+    pub(super) fn evaluate(&mut self) -> Result<Option<Scores>> {
+        self.clock.enter(Phase::Evaluation);
+        let (name, shown, evaluator) = match &self.validation {
+            Some(validation) => ("validation", "validation", validation),
+            None => ("eval", "test", &self.evaluator),
+        };
+        let scores = self.score(evaluator)?;
+        self.record_scores(name, shown, &scores)?;
+        self.clock.enter(Phase::Host);
+        if self.validation.is_none() {
+            return Ok(Some(scores));
+        }
+        self.validated = Some(scores);
+        Ok(None)
+    }
+
+    /// Evaluates the test set at the end of a run with a validation split.
+    pub(super) fn test(&mut self) -> Result<Scores> {
+        self.clock.enter(Phase::Evaluation);
+        let scores = self.score(&self.evaluator)?;
+        self.record_scores("eval", "test", &scores)?;
+        self.clock.enter(Phase::Host);
+        Ok(scores)
+    }
+
+    fn record_scores(&mut self, name: &'static str, shown: &'static str, scores: &Scores) -> Result<()> {
+        let mut record = json!({
+            "iteration": self.counters.iteration,
+            "global_step": self.counters.global_step,
+        });
+        record[name] = json!(scores);
+        if let Some(compressed) = dead_units::live_size(self.plan, |mask| self.mask(mask))? {
+            record["compressed"] = json!(compressed);
+        }
+        if let Some(explored) = self.explored()? {
+            record["explored"] = json!(explored);
+        }
+        self.record(&record)?;
+        let at = self.counters.iteration;
+        self.progress.println(&format!(
+            "iteration {at}: {shown} top-1 {:.2} %, loss {:.4}",
+            100.0 * scores.top1,
+            scores.loss
+        ));
+        Ok(())
+    }
+
+    /// The best checkpoint, with its scores on the test set; `last` are those of the state on the device.
+    pub(super) fn best(&self, last: Scores) -> Result<Option<BestCheckpoint>> {
+        let best = self.keeping.best().filter(|_| self.plan.run.keep.best.is_some());
+        let Some(best) = best.filter(|_| self.device.writes()) else {
+            return Ok(None);
+        };
+        let checkpoint = self.dir.checkpoint(best.iteration);
+        let eval = match (&self.device.group, best.iteration == self.counters.iteration) {
+            (_, true) => Some(last),
+            (Some(_), false) => None,
+            (None, false) => Some(self.score_file(checkpoint::load(&checkpoint)?)?),
+        };
+        Ok(Some(BestCheckpoint { best, checkpoint, eval }))
+    }
+
+    /// Scores of a checkpoint of this run on the test set.
+    fn score_file(&self, mut file: checkpoint::Checkpoint) -> Result<Scores> {
+        let arrays = file.take(&self.plan.run.model.name, &self.specs)?;
+        let upload = |at| {
+            let upload = |name: &String| self.device.upload(&arrays[name], at);
+            let inputs = self.evaluator.inputs().iter();
+            inputs.map(upload).collect::<engine::Result<Vec<_>>>()
+        };
+        let weights = self.device.each(|_, at| upload(at)).map_err(Error::from)?;
+        let weights: Vec<Vec<&Buffer>> = weights.iter().map(|of| of.iter().collect()).collect();
+        self.evaluator.run_replicas(&weights)
+    }
+}

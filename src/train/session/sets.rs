@@ -1,0 +1,37 @@
+//! The examples of a run.
+
+use crate::config::Plan;
+use crate::data::held_out::hold_out;
+use crate::data::sets::{ExampleSpec, Examples};
+use crate::data::{Result, Split};
+
+/// The examples of a run.
+pub(super) struct Sets {
+    pub train: Examples,
+    /// Held out from the training examples, if the run asks for it.
+    pub validation: Option<Examples>,
+    pub test: Examples,
+}
+
+/// Loads both splits of the run's data set, fetched if absent, in the shape of the model's input, and holds out the validation
+/// split.
+pub(super) fn load(plan: &Plan, spec: &ExampleSpec) -> Result<Sets> {
+    let data = &plan.run.data;
+    let load = |split| data.set.open(&data.dir, split, spec);
+    let (train, test) = (load(Split::Train)?, load(Split::Test)?);
+    if data.validation.is_none() {
+        let validation = None;
+        return Ok(Sets {
+            train,
+            validation,
+            test,
+        });
+    }
+    let seed = data.validation_seed.unwrap_or(plan.run.train.seed);
+    let [train, held] = hold_out(&train, data.held_out(train.len()), seed)?;
+    Ok(Sets {
+        train,
+        validation: Some(held),
+        test,
+    })
+}
