@@ -180,8 +180,8 @@ class Cases:
         for place in sorted((folder / "c02").iterdir()):
             self.data(place, *SMALL)
         for place in sorted(path for path in (folder / "c09").iterdir() if path.is_dir()):
-            network = ["cifar10-rigl", "--model", "wrn-10-1", "--batch-size", "16"] if "cifar" in place.name else ["mnist-rigl"]
-            self.data(place, *network, "--steps", "1", "--allow-incomplete-schedule")
+            network = "cifar10-rigl" if "cifar" in place.name else "mnist-rigl"
+            self.data(place, network, "--steps", "1", "--allow-incomplete-schedule")
         for path in sorted((folder / "c07").iterdir()):
             self.checkpoint(path)
         lists = [path for path in sorted((folder / "c05").iterdir()) if path.is_file()]
