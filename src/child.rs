@@ -51,7 +51,7 @@ fn start(command: &mut Command, folder: &Path) -> io::Result<(Child, Undone)> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    end_with_parent(command);
+    end_with_parent(command, Signal::KILL);
     signals::undone(|| command.spawn(), kill)
 }
 
@@ -64,17 +64,17 @@ fn kill(child: &Child) -> impl FnOnce() + Send + use<> {
     }
 }
 
-/// Lets the system end the program if this process is killed. On systems other than Linux it ends by itself.
-fn end_with_parent(command: &mut Command) {
+/// Lets the system send the program a signal if this process is killed. On systems other than Linux it ends by itself.
+pub(crate) fn end_with_parent(command: &mut Command, signal: Signal) {
     #[cfg(target_os = "linux")]
     {
-        let ask = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
+        let ask = move || Ok(rustix::process::set_parent_process_death_signal(Some(signal))?);
         // SAFETY: between fork and exec, where only such functions may be called as signal handlers may call: this is one system
         // call and allocates nothing.
         unsafe { command.pre_exec(ask) };
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = command;
+    let _ = (command, signal);
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub mod programs;
 pub mod report;
 mod scratch;
 pub mod signals;
+pub mod sweep;
 mod threads;
 pub mod train;
 

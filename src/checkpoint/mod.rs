@@ -14,7 +14,7 @@ pub mod tf;
 
 pub use file::{load, save};
 pub use fit::Problem;
-pub use run_dir::{CONFIG, Mode, RunDir, resolve};
+pub use run_dir::{BEST, CONFIG, Mode, RunDir, SUMMARY, resolve};
 
 use std::{
     collections::BTreeMap,

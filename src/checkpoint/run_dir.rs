@@ -21,6 +21,8 @@ use crate::signals::{self, Undone};
 pub const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
 const PROFILE: &str = "profile.jsonl";
+/// The summary of a run that has ended.
+pub const SUMMARY: &str = "summary.json";
 /// Link to the best checkpoint.
 pub const BEST: &str = "best.safetensors";
 const NEW_BEST: &str = ".best.safetensors.tmp";
@@ -156,6 +158,43 @@ impl RunDir {
     /// [`Error::Save`]; the previous file is unchanged.
     pub fn write_config(&self, text: &str) -> Result<()> {
         write(&self.path.join(CONFIG), text.as_bytes())
+    }
+
+    /// Writes `summary.json`.
+    ///
+    /// # Errors
+    /// [`Error::Save`]; the previous file is unchanged.
+    pub fn write_summary(&self, text: &[u8]) -> Result<()> {
+        write(&self.path.join(SUMMARY), text)
+    }
+
+    /// Removes `summary.json`, before a run goes on.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn forget_summary(&self) -> Result<()> {
+        let path = self.path.join(SUMMARY);
+        match path.symlink_metadata().is_ok() {
+            true => remove(&path),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a process is using the run folder.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn is_locked(path: &Path) -> Result<bool> {
+        let path = path.join(LOCK);
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.map_err(Error::io(&path))?,
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(source)) => Err(Error::io(path)(source)),
+        }
     }
 
     /// Saves `ckpt-<metadata.iteration>.safetensors`, points `best.safetensors` at the checkpoint of iteration `best`, then
@@ -398,7 +437,11 @@ fn iteration(path: &Path) -> Option<u64> {
 /// Lists the files that mark a folder as a run folder, sorted.
 fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = entries(dir)?;
-    let named = |path: &PathBuf| [CONFIG, METRICS, PROFILE, BEST].iter().any(|name| path.ends_with(name));
+    let named = |path: &PathBuf| {
+        [CONFIG, METRICS, PROFILE, BEST, SUMMARY]
+            .iter()
+            .any(|name| path.ends_with(name))
+    };
     files.retain(|path| named(path) || iteration(path).is_some());
     files.sort();
     Ok(files)
@@ -407,7 +450,7 @@ fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// Whether a file is a temporary file of ours, left by a process killed during a save.
 fn is_leftover(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let ours = [".ckpt-", ".config.toml.", ".metrics.jsonl.", ".best."]
+    let ours = [".ckpt-", ".config.toml.", ".metrics.jsonl.", ".best.", ".summary.json."]
         .iter()
         .any(|prefix| name.starts_with(prefix));
     ours && name.ends_with(atomic::TEMPORARY)

@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::signals::{self, Stop};
-use crate::{aot, checkpoint, config, data, distributed, engine, host_functions, pjrt, train};
+use crate::{aot, checkpoint, config, data, distributed, engine, host_functions, pjrt, sweep, train};
 
 /// Results of commands.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -130,6 +130,7 @@ know_their_kind!(
     engine::Error,
     host_functions::Error,
     pjrt::Error,
+    sweep::Error,
     train::Error,
 );
 failures!(

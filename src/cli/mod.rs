@@ -18,6 +18,8 @@ pub mod predict;
 mod process_args;
 pub mod run_args;
 mod sparse_files;
+pub mod sweep;
+mod table_args;
 pub mod train;
 
 use std::io::{self, Write};
@@ -50,6 +52,8 @@ pub struct Cli {
 enum Command {
     /// Train a sparse network; by default RigL on MNIST, on the CPU
     Train(train::Args),
+    /// Train many networks: every combination of settings and seeds, with one table at the end
+    Sweep(sweep::Args),
     /// Evaluate the accuracy and loss of a checkpoint
     Eval(eval::Args),
     /// Compute a checkpoint's logits for given images
@@ -106,6 +110,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command, json: bool, stop: &Stop) -> Result<()> {
     match command {
         Command::Train(args) => train::run(args, json, stop),
+        Command::Sweep(args) => sweep::run(args, json, stop),
         Command::Eval(args) => eval::run(args, json),
         Command::Predict(args) => predict::run(args, json),
         Command::Compact(args) => compact::run(args, json),

@@ -2,12 +2,15 @@
 
 use super::process_args::ProcessArgs;
 use super::run_args::RunArgs;
+use super::sweep::{JobArgs, run_seeds};
+use super::table_args::TableArgs;
 use crate::checkpoint::Mode;
-use crate::cli::error::{Error, Result};
+use crate::cli::error::{Error, Result, Usage};
 use crate::config::{Layers, Plan};
 use crate::distributed::Group;
 use crate::report::table::{Style, Table};
 use crate::signals::{self, Stop};
+use crate::sweep::Seeds;
 use crate::train::{self, BestCheckpoint, Summary, profile::Profile};
 use std::sync::Arc;
 
@@ -24,6 +27,13 @@ pub struct Args {
     /// Delete the run in the run folder first
     #[arg(long)]
     overwrite: bool,
+    /// Train once with each seed, 0..4 (0 to 4) or 1,5,7, and print mean and deviation; goes on where it was interrupted
+    #[arg(long, value_name = "SEEDS", conflicts_with_all = ["seed", "process_id", "profile"])]
+    seeds: Option<Seeds>,
+    #[command(flatten)]
+    jobs: JobArgs,
+    #[command(flatten)]
+    table: TableArgs,
     /// Profile N launches, after the first of this session: write host timings to profile.jsonl in the run folder and a
     /// summary at the end. If the plugin has a profiler (TPU and NVIDIA), also write its trace to the run folder for
     /// TensorBoard
@@ -36,6 +46,15 @@ pub struct Args {
 /// # Errors
 /// Anything that prevents the run from finishing.
 pub fn run(args: Args, json: bool, stop: &Stop) -> Result<()> {
+    if args.seeds.is_none() && (args.jobs.is_given() || args.table.is_given()) {
+        let message =
+            "--jobs, --devices, --retry-failed, --dry-run, --csv and --markdown are for several runs: give --seeds";
+        return Err(Usage(message.into()).into());
+    }
+    if let Some(seeds) = &args.seeds {
+        let (how, table) = ((&args.jobs, args.overwrite), (&args.table, json));
+        return run_seeds(&args.run.layers()?, args.run.out.as_deref(), seeds, how, table, stop);
+    }
     let plan = args.plan()?;
     plan.check_complete()?;
     plan.run.data.set.check(&plan.run.data.dir)?;

@@ -115,20 +115,15 @@ impl Client {
         options: &CompileOptions,
     ) -> Result<(Executable, CacheOutcome)> {
         let path = cache.entry(self, hlo_module_proto, options)?;
-        let mut damage = None;
-        if let Ok(bytes) = fs::read(&path) {
-            match self.deserialize(&bytes) {
-                Ok(executable) => {
-                    // Marks the entry as used; where this fails it is only evicted sooner.
-                    let _ = File::options()
-                        .append(true)
-                        .open(&path)
-                        .and_then(|f| f.set_modified(SystemTime::now()));
-                    return Ok((executable, CacheOutcome::Hit));
-                }
-                Err(e) => damage = Some(e.to_string()),
-            }
+        if let Some(Ok(executable)) = self.load(&path) {
+            return Ok((executable, CacheOutcome::Hit));
         }
+        let _lock = Lock::wait(&path);
+        let damage = match self.load(&path) {
+            Some(Ok(executable)) => return Ok((executable, CacheOutcome::Hit)),
+            Some(Err(damage)) => Some(damage.to_string()),
+            None => None,
+        };
         let executable = self.compile(hlo_module_proto, options)?;
         let saved = executable
             .compiled()
@@ -140,6 +135,19 @@ impl Client {
             (Ok(()), None) => CacheOutcome::Miss,
         };
         Ok((executable, outcome))
+    }
+
+    /// Loads an entry; `None` if there is none.
+    fn load(&self, path: &Path) -> Option<Result<Executable>> {
+        let executable = self.deserialize(&fs::read(path).ok()?);
+        if executable.is_ok() {
+            // Marks the entry as used; where this fails it is only evicted sooner.
+            let _ = File::options()
+                .append(true)
+                .open(path)
+                .and_then(|f| f.set_modified(SystemTime::now()));
+        }
+        Some(executable)
     }
 
     /// Everything that a compiled program depends on besides graph and options: the plugin's build, the platform, its devices, and
@@ -158,6 +166,34 @@ impl Client {
             processor(),
         ];
         Ok(parts.join("\n"))
+    }
+}
+
+/// Held by the process that compiles an entry, so that others wait for it instead of compiling the same program. Where locks fail,
+/// each compiles.
+struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    fn wait(entry: &Path) -> Option<Self> {
+        let path = entry.with_extension("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .ok()?;
+        file.lock().ok()?;
+        Some(Lock { path, _file: file })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Those who wait hold the file open.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

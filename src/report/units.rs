@@ -34,6 +34,19 @@ pub fn count(value: f64) -> String {
     format!("{scaled:.decimals$}{}", PREFIXES[prefix])
 }
 
+/// Formats seconds: `4.2 s`, `12m05s`, `3h02m`, `2d04h`.
+pub fn time(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    let (minutes, hours, days) = (whole / 60, whole / 3600, whole / 86_400);
+    match whole {
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3600 => format!("{minutes}m{:02}s", whole % 60),
+        3600..86_400 => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
 /// Formats a number of bytes in powers of 1000: `17.24 kB`.
 pub fn bytes(value: f64) -> String {
     let count = count(value);
@@ -62,6 +75,15 @@ mod tests {
             (1e25, "10000000.0 E"),
         ] {
             assert_eq!(count(value), shown);
+        }
+        for (seconds, shown) in [
+            (4.24, "4.2 s"),
+            (59.4, "59 s"),
+            (725.0, "12m05s"),
+            (10_920.0, "3h02m"),
+            (187_200.0, "2d04h"),
+        ] {
+            assert_eq!(time(seconds), shown);
         }
         assert_eq!(bytes(999.0), "999 B");
         assert_eq!(bytes(16_911_433_728.0), "16.91 GB");

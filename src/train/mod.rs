@@ -13,6 +13,7 @@ pub mod launch;
 pub mod loaded_network;
 pub mod metrics;
 pub mod profile;
+mod programs;
 pub mod replicas;
 mod resume;
 mod session;
@@ -24,5 +25,7 @@ mod trace;
 mod update;
 
 pub use error::{Error, Result};
+pub use programs::program_digest;
+pub use resume::differences as run_differences;
 pub use session::train;
 pub use summary::{BestCheckpoint, Summary};

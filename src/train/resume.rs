@@ -49,7 +49,11 @@ pub fn describe(plan: &Plan, dir: &RunDir, found: Option<&Checkpoint>) -> String
 /// Keys of the length of the run.
 const LENGTH: [&str; 2] = ["train.iterations", "train.unit"];
 
-fn differences(stored: &Run, asked: &Run) -> Result<Vec<String>> {
+/// Keys whose values differ and change results, each with both values.
+///
+/// # Errors
+/// None for configurations that were read.
+pub fn differences(stored: &Run, asked: &Run) -> std::result::Result<Vec<String>, config::Error> {
     // A cosine over the whole run changes with the length of the run.
     let ends_with_run =
         asked.learning_rate.schedule == ScheduleKind::Cosine && asked.learning_rate.decay_steps.is_none();

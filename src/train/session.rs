@@ -14,7 +14,7 @@ use super::resume;
 use super::state;
 use super::step::{Row, Trainer, schedule};
 use super::summary::Summary;
-use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir};
+use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir, SUMMARY};
 use crate::config::{self, Plan};
 use crate::device::Device;
 use crate::distributed::Group;
@@ -115,7 +115,14 @@ pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &Stop, group: 
         Some(scores) => scores,
         None => session.score(&session.evaluator)?, // resumed at its end, where the metrics have an evaluation already
     };
-    session.summary(scores, start, startup)
+    let summary = session.summary(scores, start, startup)?;
+    if session.device.writes() {
+        let text = serde_json::to_vec(&summary).map_err(std::io::Error::other);
+        let path = || session.dir.path().join(SUMMARY);
+        let text = text.map_err(|source| Error::Metrics { path: path(), source })?;
+        session.dir.write_summary(&text)?;
+    }
+    Ok(summary)
 }
 
 impl<'a> Session<'a> {
@@ -463,6 +470,7 @@ fn begin(plan: &Plan, dir: &RunDir, mode: Mode, iterations: u64) -> Result<Write
     if mode == Mode::Overwrite {
         dir.clear()?;
     }
+    dir.forget_summary()?;
     // The configuration comes first: it marks the folder as a run's. A resumed run may be longer than before.
     dir.write_config(&plan.run.to_toml()?)?;
     Ok(Writer::new(dir.metrics(iterations)?))
