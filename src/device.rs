@@ -5,6 +5,7 @@ use crate::distributed::{self, Group};
 use crate::engine::{self, Arg, Buffer, Engine, EngineKind, Pjrt, Program, Result};
 use crate::pjrt::{DeviceKind, Profiler};
 use hlo::{Alias, Computation, Literal};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -133,6 +134,14 @@ impl Device {
     /// As [`Device::upload`]; a failure of the transfer may surface only when the array is read.
     pub fn send(&self, array: Literal, device: usize) -> Result<Buffer> {
         self.engine.send(array, device)
+    }
+
+    /// What computes ([`Engine::identity`]).
+    ///
+    /// # Errors
+    /// If the engine fails to answer.
+    pub fn identity(&self) -> Result<BTreeMap<String, String>> {
+        self.engine.identity()
     }
 
     /// The profiler of the devices, not started; `None` if the engine has none.

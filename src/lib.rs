@@ -40,6 +40,7 @@ pub mod signals;
 pub mod sweep;
 mod threads;
 pub mod train;
+pub mod verify;
 
 /// The example of the README.
 #[cfg(doctest)]

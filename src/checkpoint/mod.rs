@@ -4,6 +4,7 @@
 //! [`METADATA_KEY`], so the same state gives the same bytes.
 
 pub(crate) mod atomic;
+pub mod certificate;
 mod file;
 mod fit;
 mod foreign;
@@ -12,6 +13,7 @@ mod run_dir;
 pub mod sparse;
 pub mod tf;
 
+pub use certificate::{Certificate, ExamplesDigest, Origin};
 pub use file::{load, save};
 pub use fit::Problem;
 pub use run_dir::{BEST, CONFIG, Mode, RunDir, SUMMARY, resolve};

@@ -19,10 +19,12 @@ use crate::signals::{self, Undone};
 
 /// The file with the configuration of a run.
 pub const CONFIG: &str = "config.toml";
-const METRICS: &str = "metrics.jsonl";
+pub(super) const METRICS: &str = "metrics.jsonl";
 const PROFILE: &str = "profile.jsonl";
 /// The summary of a run that has ended.
 pub const SUMMARY: &str = "summary.json";
+/// Digests of a run that has ended.
+pub const CERTIFICATE: &str = "certificate.json";
 /// Link to the best checkpoint.
 pub const BEST: &str = "best.safetensors";
 const NEW_BEST: &str = ".best.safetensors.tmp";
@@ -168,16 +170,24 @@ impl RunDir {
         write(&self.path.join(SUMMARY), text)
     }
 
-    /// Removes `summary.json`, before a run goes on.
+    /// Removes `summary.json` and `certificate.json`, before a run goes on.
     ///
     /// # Errors
     /// I/O.
-    pub fn forget_summary(&self) -> Result<()> {
-        let path = self.path.join(SUMMARY);
-        match path.symlink_metadata().is_ok() {
-            true => remove(&path),
-            false => Ok(()),
-        }
+    pub fn forget_end(&self) -> Result<()> {
+        let files = [SUMMARY, CERTIFICATE].map(|name| self.path.join(name));
+        files
+            .iter()
+            .filter(|path| path.symlink_metadata().is_ok())
+            .try_for_each(remove)
+    }
+
+    /// Iterations of all checkpoints, ascending.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn iterations(path: &Path) -> Result<Vec<u64>> {
+        Ok(checkpoints(path)?.into_iter().map(|(iteration, _)| iteration).collect())
     }
 
     /// Whether a process is using the run folder.
@@ -418,7 +428,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Lists `(iteration, path)` of each checkpoint, sorted by iteration.
-fn checkpoints(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+pub(super) fn checkpoints(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let with_iteration = |path: PathBuf| Some((iteration(&path)?, path));
     let mut all: Vec<_> = entries(dir)?.into_iter().filter_map(with_iteration).collect();
     all.sort();
@@ -438,7 +448,7 @@ fn iteration(path: &Path) -> Option<u64> {
 fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = entries(dir)?;
     let named = |path: &PathBuf| {
-        [CONFIG, METRICS, PROFILE, BEST, SUMMARY]
+        [CONFIG, METRICS, PROFILE, BEST, SUMMARY, CERTIFICATE]
             .iter()
             .any(|name| path.ends_with(name))
     };
@@ -450,9 +460,16 @@ fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// Whether a file is a temporary file of ours, left by a process killed during a save.
 fn is_leftover(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let ours = [".ckpt-", ".config.toml.", ".metrics.jsonl.", ".best.", ".summary.json."]
-        .iter()
-        .any(|prefix| name.starts_with(prefix));
+    let ours = [
+        ".ckpt-",
+        ".config.toml.",
+        ".metrics.jsonl.",
+        ".best.",
+        ".summary.json.",
+        ".certificate.json.",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix));
     ours && name.ends_with(atomic::TEMPORARY)
 }
 

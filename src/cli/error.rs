@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::signals::{self, Stop};
-use crate::{aot, checkpoint, config, data, distributed, engine, host_functions, pjrt, sweep, train};
+use crate::{aot, checkpoint, config, data, distributed, engine, host_functions, pjrt, sweep, train, verify};
 
 /// Results of commands.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -132,6 +132,7 @@ know_their_kind!(
     pjrt::Error,
     sweep::Error,
     train::Error,
+    verify::Error,
 );
 failures!(
     anyhow::Error,

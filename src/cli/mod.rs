@@ -21,6 +21,7 @@ mod sparse_files;
 pub mod sweep;
 mod table_args;
 pub mod train;
+pub mod verify;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -62,6 +63,8 @@ enum Command {
     Compact(compact::Args),
     /// Convert checkpoints between TensorFlow, safetensors and sparse formats
     Convert(convert::Args),
+    /// Verify a finished run: its files against their digests, and a part of it by computing it again
+    Verify(verify::Args),
     /// Show budgets, schedules and memory of a run. Reads no data, but counts records and classes of TFRecords
     Plan(plan::Args),
     /// Count a network's weights, operations and bytes, sparse and dense
@@ -81,7 +84,7 @@ impl Command {
     fn computes(&self) -> bool {
         matches!(
             self,
-            Command::Train(_) | Command::Eval(_) | Command::Predict(_) | Command::Compact(_)
+            Command::Train(_) | Command::Eval(_) | Command::Predict(_) | Command::Compact(_) | Command::Verify(_)
         )
     }
 }
@@ -115,6 +118,7 @@ fn run(command: Command, json: bool, stop: &Stop) -> Result<()> {
         Command::Predict(args) => predict::run(args, json),
         Command::Compact(args) => compact::run(args, json),
         Command::Convert(args) => convert::run(args, json),
+        Command::Verify(args) => verify::run(args, json, stop),
         Command::Plan(args) => plan::run(args, json),
         Command::Cost(args) => cost::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),

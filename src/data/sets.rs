@@ -185,6 +185,11 @@ impl Examples {
 
     /// Fingerprint of the examples: of their bytes if in memory, else of the file names and record offsets.
     pub fn digest(&self) -> u64 {
+        first_bits(self.hash())
+    }
+
+    /// SHA-256 of what [`Examples::digest`] covers, before it is finished.
+    pub fn hash(&self) -> Sha256 {
         let mut hash = Sha256::new();
         match self {
             Examples::Whole(set) => {
@@ -193,7 +198,7 @@ impl Examples {
             }
             Examples::Records(records) => records.describe(|bytes| hash.update(bytes)),
         }
-        first_bits(hash)
+        hash
     }
 }
 

@@ -19,6 +19,7 @@ use crate::pjrt::{self, DeviceKind};
 use hlo::{Alias, Computation, Literal};
 use lowering::{Prepared, prepare};
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A running engine; its devices are numbered from 0.
@@ -28,6 +29,16 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// If the engine fails to answer.
     fn platform(&self) -> Result<String>;
+
+    /// What computes, in words and digests: everything that results may depend on.
+    ///
+    /// # Errors
+    /// If the engine fails to answer.
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        let processor = pjrt::processor();
+        let parts = [("platform", self.platform()?), ("processor", processor)];
+        Ok(parts.map(|(name, value)| (name.to_owned(), value)).into())
+    }
 
     /// Number of devices.
     fn device_count(&self) -> usize;

@@ -10,6 +10,7 @@ use crate::pjrt::{
 use crate::report::{self, note};
 use hlo::{Alias, Computation, Literal};
 use lowering::{Prepared, Target, lower, prepare};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -152,6 +153,21 @@ impl Pjrt {
 impl Engine for Pjrt {
     fn platform(&self) -> Result<String> {
         Ok(self.client.platform_name()?)
+    }
+
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        let plugin = self.client.plugin();
+        let file = plugin.path().file_name().unwrap_or_default();
+        let kinds: Vec<String> = self.client.devices()?.into_iter().map(|device| device.kind).collect();
+        let parts = [
+            ("plugin", file.to_string_lossy().into_owned()),
+            ("plugin_fingerprint", plugin.fingerprint()?.to_owned()),
+            ("platform", self.client.platform_name()?),
+            ("platform_version", self.client.platform_version()?),
+            ("devices", kinds.join(", ")),
+            ("processor", pjrt::processor()),
+        ];
+        Ok(parts.map(|(name, value)| (name.to_owned(), value)).into())
     }
 
     fn device_count(&self) -> usize {

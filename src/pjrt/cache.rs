@@ -198,7 +198,7 @@ impl Drop for Lock {
 }
 
 /// Model and features of the first processor, and the number of cores.
-fn processor() -> String {
+pub fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let first = text.split("\n\n").next().unwrap_or_default();
     let stable = |line: &&str| {

@@ -42,7 +42,7 @@ mod whole;
 
 pub use api::OptionValue;
 pub use buffer::{Buffer, PendingLiteral};
-pub use cache::{Cache, CacheOutcome};
+pub use cache::{Cache, CacheOutcome, processor};
 pub use client::{Client, ClientOptions, DeviceInfo, DeviceMemory, GlobalDevice, Group};
 pub use compiled::{Compiled, MemoryStats};
 pub use device_nodes::require;

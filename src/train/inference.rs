@@ -4,6 +4,7 @@ use super::error::{Error, Result};
 use super::eval::{Inference, Part, batch_evaluation, evaluation, prediction};
 use super::feed::share;
 use super::metrics::{LOSS, Metric, SMOOTHED_LOSS, Sums, TOP1, TOP5, metrics};
+use super::programs::digest;
 use super::state::inference_specs;
 use crate::data::Dataset;
 use crate::data::pipeline::{Batch, Options, Order, Source};
@@ -55,6 +56,7 @@ impl Scores {
 /// Evaluates a data set that the replicas of a run share.
 pub struct Evaluator {
     program: Box<dyn Program>,
+    digest: String,
     inputs: Vec<String>,
     data: TestData,
     metrics: Vec<&'static Metric>,
@@ -114,10 +116,16 @@ impl Evaluator {
         let specs = inference_specs(&model.declaration());
         Ok(Evaluator {
             program: device.replicated(&graph, &[])?,
+            digest: digest(&graph, &[]),
             inputs: specs.into_iter().map(|(name, _)| name).collect(),
             data,
             metrics: metrics(&network),
         })
+    }
+
+    /// Digest of its program as a graph.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Names of the inputs of [`Evaluator::run`], in order.

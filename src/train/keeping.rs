@@ -84,9 +84,14 @@ impl Keeping {
         }
     }
 
+    /// Ends the run after `iteration` iterations at the latest.
+    pub fn until(&mut self, iteration: u64) {
+        self.budget = Some(self.budget.unwrap_or(iteration).min(iteration));
+    }
+
     /// Last iteration of a run that does not stop for other reasons.
     pub fn last_iteration(&self, plan: &Plan) -> u64 {
-        self.budget.unwrap_or(plan.iterations)
+        self.budget.unwrap_or(plan.iterations).min(plan.iterations)
     }
 
     /// The best evaluation so far.

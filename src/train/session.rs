@@ -1,6 +1,5 @@
 //! Runs training from start to end: launches, metrics, evaluations, checkpoints.
 
-use super::dead_units;
 use super::error::{Error, Result};
 use super::feed::{Feed, LaunchInputs};
 use super::group::{same_run, same_start, stops};
@@ -14,8 +13,8 @@ use super::resume;
 use super::state;
 use super::step::{Row, Trainer, schedule};
 use super::summary::Summary;
-use crate::checkpoint::{Checkpoint, Metadata, Mode, RunDir, SUMMARY};
-use crate::config::{self, Plan};
+use crate::checkpoint::{Checkpoint, Metadata, Mode, Origin, RunDir};
+use crate::config::Plan;
 use crate::device::Device;
 use crate::distributed::Group;
 use crate::engine::{self, Arg, Buffer, Program};
@@ -44,6 +43,7 @@ struct Session<'a> {
     /// Iterations from one evaluation to the next.
     eval_interval: u64,
     keeping: Keeping,
+    origin: Origin,
     /// The last scores on the validation split.
     validated: Option<Scores>,
     specs: Vec<(String, Shape)>,
@@ -77,8 +77,30 @@ struct Launch {
 /// # Errors
 /// [`Error`]. Earlier checkpoints stay valid.
 pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &Stop, group: Option<Arc<Group>>) -> Result<Summary> {
+    train_within(plan, mode, profile, stop, group, None)
+}
+
+/// [`train()`] that ends after `iteration` iterations of the run, as if interrupted there.
+///
+/// # Errors
+/// [`Error`].
+pub fn train_until(plan: &Plan, mode: Mode, iteration: u64, stop: &Stop) -> Result<Summary> {
+    train_within(plan, mode, None, stop, None, Some(iteration))
+}
+
+fn train_within(
+    plan: &Plan,
+    mode: Mode,
+    profile: Option<u64>,
+    stop: &Stop,
+    group: Option<Arc<Group>>,
+    until: Option<u64>,
+) -> Result<Summary> {
     let started = Instant::now();
     let mut session = Session::open(plan, mode, group.clone(), stop)?;
+    if let Some(iteration) = until {
+        session.keeping.until(iteration);
+    }
     let start = session.counters.iteration;
     let profile = profile.filter(|_| session.device.writes());
     let recorder = profile.map(|launches| Recorder::create(&session.dir, launches, start, &session.device));
@@ -117,10 +139,7 @@ pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &Stop, group: 
     };
     let summary = session.summary(scores, start, startup)?;
     if session.device.writes() {
-        let text = serde_json::to_vec(&summary).map_err(std::io::Error::other);
-        let path = || session.dir.path().join(SUMMARY);
-        let text = text.map_err(|source| Error::Metrics { path: path(), source })?;
-        session.dir.write_summary(&text)?;
+        session.certify(&summary)?;
     }
     Ok(summary)
 }
@@ -152,12 +171,19 @@ impl<'a> Session<'a> {
             same_start(group, &arrays, counters.iteration, [&sets.train, &sets.test])?;
         }
         let (examples, eval_interval) = (sets.train.len(), eval_interval(plan, sets.train.len()));
+        let digests = sets.digests();
         // Reads pictures while the compiler works.
         let feed = Feed::new(plan, &device, sets.train, counters.iteration)?;
-        let launch = compile_launch(plan, &*model, &device, examples)?;
+        let (launch, program) = compile_launch(plan, &*model, &device, examples)?;
         let evaluator = evaluator_of(plan, &*model, &device, &sets.test)?;
         let validation = sets.validation.map(|set| evaluator_of(plan, &*model, &device, &set));
         let validation = validation.transpose()?;
+        let programs = [("train", program), ("eval", evaluator.digest().to_owned())];
+        let origin = Origin {
+            data: digests,
+            programs: programs.map(|(name, digest)| (name.to_owned(), digest)).into(),
+            device: device.identity()?,
+        };
         let mut keeping = Keeping::new(plan);
         if mode == Mode::Resume {
             let records = dir.records(counters.iteration)?;
@@ -195,6 +221,7 @@ impl<'a> Session<'a> {
             validation,
             eval_interval,
             keeping,
+            origin,
             validated: None,
             specs,
             state,
@@ -386,70 +413,6 @@ impl<'a> Session<'a> {
         self.clock.enter(Phase::Host);
         Ok(())
     }
-
-    fn summary(&self, eval: Scores, start: u64, startup: Duration) -> Result<Summary> {
-        let (nonzeros, maskable) = self.count_ones()?;
-        let (plan, train_s) = (self.plan, self.train_time.as_secs_f64());
-        let done = self.counters.iteration - start;
-        let stopped_by = self.keeping.reason(self.counters.iteration);
-        let stopped_by = stopped_by.filter(|_| self.counters.iteration < plan.iterations);
-        Ok(Summary {
-            model: plan.run.model.name.clone(),
-            method: plan.method.name.into(),
-            sparsity: config::share_of_zeros(nonzeros, maskable),
-            target_sparsity: plan.run.sparsity.target,
-            steps: self.counters.iteration,
-            global_step: self.counters.global_step,
-            mask_updates: self.mask_updates,
-            nonzeros,
-            maskable,
-            compressed: dead_units::live_size(plan, |mask| self.mask(mask))?,
-            skipped_records: Some(self.feed.skipped(&self.device)?).filter(|&n| n > 0),
-            explored: self.explored()?,
-            train_s,
-            steps_per_s: if done == 0 { 0.0 } else { done as f64 / train_s },
-            startup_s: startup.as_secs_f64(),
-            profile: self.profile.as_ref().map(Recorder::profile),
-            eval,
-            validation: self.validated,
-            best: self.best(eval)?,
-            stopped_by,
-            interrupted: stopped_by.is_none() && self.counters.iteration < plan.iterations,
-            checkpoint: self
-                .last_saved
-                .as_ref()
-                .map(|(_, path)| path.clone())
-                .unwrap_or_default(),
-            run_dir: self.dir.path().to_path_buf(),
-        })
-    }
-
-    fn mask(&self, name: &str) -> Result<Vec<bool>> {
-        let mask = self.buffer(name).ok_or(Error::Output("mask"))?.to_literal()?;
-        mask.to_bools().ok_or(Error::Output("mask"))
-    }
-
-    /// Share of the maskable weights that were ever active; `None` if the method does not track it.
-    fn explored(&self) -> Result<Option<f64>> {
-        let names = self.plan.params.iter().filter_map(|p| state::explored(self.plan, p));
-        let marks = names.map(|name| self.mask(&name)).collect::<Result<Vec<_>>>()?.concat();
-        let ever = marks.iter().filter(|&&mark| mark).count();
-        Ok((!marks.is_empty()).then(|| ever as f64 / marks.len() as f64))
-    }
-
-    /// Number of ones and of entries of the masks on the device. Without masks every weight counts as one.
-    fn count_ones(&self) -> Result<(usize, usize)> {
-        if !self.plan.method.masked {
-            return Ok((self.plan.maskable(), self.plan.maskable()));
-        }
-        let (mut ones, mut all) = (0, 0);
-        for mask in self.plan.params.iter().filter_map(|p| p.mask.as_deref()) {
-            let mask = self.mask(mask)?;
-            ones += mask.iter().filter(|&&m| m).count();
-            all += mask.len();
-        }
-        Ok((ones, all))
-    }
 }
 
 /// Opens the run folder, read-only if another process writes. Checks that all processes have the same configuration.
@@ -470,15 +433,22 @@ fn begin(plan: &Plan, dir: &RunDir, mode: Mode, iterations: u64) -> Result<Write
     if mode == Mode::Overwrite {
         dir.clear()?;
     }
-    dir.forget_summary()?;
+    dir.forget_end()?;
     // The configuration comes first: it marks the folder as a run's. A resumed run may be longer than before.
     dir.write_config(&plan.run.to_toml()?)?;
     Ok(Writer::new(dir.metrics(iterations)?))
 }
 
-fn compile_launch(plan: &Plan, model: &dyn Model, device: &Device, examples: usize) -> Result<Box<dyn Program>> {
+/// The training program and its digest.
+fn compile_launch(
+    plan: &Plan,
+    model: &dyn Model,
+    device: &Device,
+    examples: usize,
+) -> Result<(Box<dyn Program>, String)> {
     let (computation, aliases) = Trainer { plan, model }.launch(examples)?;
-    Ok(device.replicated(&computation, &aliases)?)
+    let program = device.replicated(&computation, &aliases)?;
+    Ok((program, super::programs::digest(&computation, &aliases)))
 }
 
 /// Arrays and counters to start from: those of the checkpoint, or new ones.
@@ -499,6 +469,7 @@ fn start(
 }
 
 mod evaluation;
+mod figures;
 mod sets;
 
 use evaluation::{eval_interval, evaluator_of};

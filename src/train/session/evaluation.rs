@@ -1,7 +1,7 @@
 //! Evaluations of a run in progress.
 
 use super::Session;
-use crate::checkpoint;
+use crate::checkpoint::{self, Certificate};
 use crate::config::Plan;
 use crate::data::sets::Examples;
 use crate::device::Device;
@@ -11,7 +11,7 @@ use crate::train::error::{Error, Result};
 use crate::train::eval::Inference;
 use crate::train::inference::{Evaluator, Scores};
 use crate::train::profile::Phase;
-use crate::train::summary::BestCheckpoint;
+use crate::train::summary::{BestCheckpoint, Summary};
 use models::Model;
 use serde_json::json;
 
@@ -102,6 +102,18 @@ impl Session<'_> {
             (None, false) => Some(self.score_file(checkpoint::load(&checkpoint)?)?),
         };
         Ok(Some(BestCheckpoint { best, checkpoint, eval }))
+    }
+
+    /// Writes `summary.json` and `certificate.json`.
+    pub(super) fn certify(&self, summary: &Summary) -> Result<()> {
+        let text = serde_json::to_vec(summary).map_err(|error| Error::Metrics {
+            path: self.dir.path().join(checkpoint::SUMMARY),
+            source: error.into(),
+        })?;
+        self.dir.write_summary(&text)?;
+        let (seed, done) = (self.plan.run.train.seed, self.counters);
+        let certificate = Certificate::of(&self.dir, seed, &self.origin, done.iteration, done.global_step)?;
+        Ok(certificate.write(&self.dir)?)
     }
 
     /// Scores of a checkpoint of this run on the test set.

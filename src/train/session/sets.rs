@@ -1,5 +1,9 @@
 //! The examples of a run.
 
+use std::collections::BTreeMap;
+
+use crate::checkpoint::ExamplesDigest;
+use crate::checkpoint::certificate::hex;
 use crate::config::Plan;
 use crate::data::held_out::hold_out;
 use crate::data::sets::{ExampleSpec, Examples};
@@ -11,6 +15,24 @@ pub(super) struct Sets {
     /// Held out from the training examples, if the run asks for it.
     pub validation: Option<Examples>,
     pub test: Examples,
+}
+
+impl Sets {
+    /// Identity of each part.
+    pub(super) fn digests(&self) -> BTreeMap<String, ExamplesDigest> {
+        let parts = [
+            ("train", Some(&self.train)),
+            ("validation", self.validation.as_ref()),
+            ("test", Some(&self.test)),
+        ];
+        let digest = |(name, part): (&str, Option<&Examples>)| {
+            let part = part?;
+            let sha256 = hex(part.hash());
+            let examples = part.len();
+            Some((name.to_owned(), ExamplesDigest { examples, sha256 }))
+        };
+        parts.into_iter().filter_map(digest).collect()
+    }
 }
 
 /// Loads both splits of the run's data set, fetched if absent, in the shape of the model's input, and holds out the validation
