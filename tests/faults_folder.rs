@@ -55,15 +55,17 @@ fn continued(out: &Path, at: usize) -> Vec<u8> {
     }
     let kept = [
         ".lock",
+        "certificate.json",
         "ckpt-1.safetensors",
         "ckpt-2.safetensors",
         "config.toml",
         "metrics.jsonl",
+        "summary.json",
     ];
     let mut found = names(out);
-    if before.contains(&kept[2].to_owned()) {
+    if before.contains(&kept[3].to_owned()) {
         // A run that was at its end, whose older checkpoint was deleted already.
-        found.extend((!before.contains(&kept[1].to_owned())).then(|| kept[1].to_owned()));
+        found.extend((!before.contains(&kept[2].to_owned())).then(|| kept[2].to_owned()));
         found.sort();
         found.dedup();
     }
