@@ -388,11 +388,13 @@ fn json_summary_matches_the_files() {
     files.sort();
     let expected = [
         ".lock",
+        "certificate.json",
         "ckpt-25.safetensors",
         "ckpt-50.safetensors",
         "ckpt-60.safetensors",
         "config.toml",
         "metrics.jsonl",
+        "summary.json",
     ];
     assert_eq!(files, expected);
     // Its own configuration starts the same run again.
