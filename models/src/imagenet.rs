@@ -63,14 +63,18 @@ impl ImageNet {
         }
     }
 
-    #[track_caller]
-    pub(crate) fn batch_norm<'g>(&self, net: &Net<'g>, x: Tensor<'g>, gamma: Init) -> Tensor<'g> {
-        let norm = BatchNorm {
+    /// Normalisation with scales that start as `gamma`.
+    pub(crate) fn norm(&self, gamma: Init) -> BatchNorm<'static> {
+        BatchNorm {
             scope: SCOPE,
             gamma,
             unbiased: true,
-        };
-        net.batch_norm(x, &norm)
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn batch_norm<'g>(&self, net: &Net<'g>, x: Tensor<'g>, gamma: Init) -> Tensor<'g> {
+        net.batch_norm(x, &self.norm(gamma))
     }
 
     /// Logits of `[batch, channels]`.

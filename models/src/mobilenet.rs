@@ -79,6 +79,13 @@ impl MobileNet {
         self.config.batch_norm(net, y, Init::Ones)
     }
 
+    /// The same followed by ReLU.
+    fn active_conv<'g>(&self, net: &Net<'g>, x: Tensor<'g>, name: &str, filters: usize) -> Tensor<'g> {
+        let y = self.conv(net, x, name, filters);
+        let _scope = net.graph().scope(name);
+        y.relu()
+    }
+
     fn depthwise<'g>(&self, net: &Net<'g>, x: Tensor<'g>, i: usize, stride: usize) -> Tensor<'g> {
         let name = format!("depthwise_nxn_{i}");
         let _scope = net.graph().scope(name.as_str());
@@ -105,7 +112,7 @@ impl MobileNet {
         for (i, (channels, stride)) in V1.into_iter().enumerate() {
             x = self.depthwise(net, x, i, stride);
             let filters = self.block_filters(i, channels);
-            x = self.conv(net, x, &format!("contraction_1x1_{i}"), filters).relu();
+            x = self.active_conv(net, x, &format!("contraction_1x1_{i}"), filters);
         }
         x
     }
@@ -119,17 +126,19 @@ impl MobileNet {
             let (input, shortcut) = (x.dims().last().copied().unwrap_or(1), x);
             if i > 0 {
                 let inside = (expansion * input as f64) as usize;
-                x = self.conv(net, x, &format!("expand_1x1_{i}"), inside).relu();
+                x = self.active_conv(net, x, &format!("expand_1x1_{i}"), inside);
             }
             x = self.depthwise(net, x, i, stride);
             let filters = self.block_filters(i, channels);
-            x = self.conv(net, x, &format!("contraction_1x1_{i}"), filters);
+            let name = format!("contraction_1x1_{i}");
+            x = self.conv(net, x, &name, filters);
             if stride == 1 && input == filters {
+                let _scope = net.graph().scope(name);
                 x = net.add(x, shortcut);
             }
         }
         let filters = make_divisible(1280.0 * self.config.width, 8).max(1280);
-        self.conv(net, x, "final_1x1_conv", filters).relu()
+        self.active_conv(net, x, "final_1x1_conv", filters)
     }
 }
 

@@ -3,6 +3,7 @@
 //! A forward pass requests every array from its [`Net`] by name, shape, initialiser and role, and the context records
 //! the requests. So parameters, graph and the layers of the cost table come from one description.
 
+use crate::layers::Expanding;
 use crate::layers::sparse::SparseKernel;
 use crate::{Layer, Model, Param, Statistic};
 use hlo::random::Key;
@@ -87,6 +88,8 @@ pub struct Net<'g> {
     precision: Precision,
     /// Number of replicas that share their moments in batch normalisation.
     batch_norm_replicas: usize,
+    /// Whether expanding convolutions and their normalisation have a common gradient.
+    joint_gradients: bool,
     /// The arrays by variable name; `None` while only the declaration is recorded.
     arrays: Option<BTreeMap<String, Tensor<'g>>>,
     /// Kernels of the layers that are computed from their connections alone, by variable name.
@@ -96,6 +99,8 @@ pub struct Net<'g> {
     outputs: RefCell<Vec<(usize, Tensor<'g>)>>,
     /// Layers whose outputs are normalised: index, output, scope of the normalisation.
     normalised: RefCell<Vec<(usize, Tensor<'g>, String)>>,
+    /// Convolutions whose gradients are computed together with those of their normalisation, by their result.
+    expanding: RefCell<Vec<(Tensor<'g>, Expanding<'g>)>>,
     /// Updated statistics, in creation order.
     updated: RefCell<Vec<Tensor<'g>>>,
     dropouts: Cell<u64>,
@@ -110,11 +115,13 @@ impl<'g> Net<'g> {
             mode,
             precision: Precision::F32,
             batch_norm_replicas: 1,
+            joint_gradients: false,
             arrays: Some(arrays.into_iter().collect()),
             sparse: BTreeMap::new(),
             declared: RefCell::default(),
             outputs: RefCell::default(),
             normalised: RefCell::default(),
+            expanding: RefCell::default(),
             updated: RefCell::default(),
             dropouts: Cell::new(0),
         }
@@ -141,6 +148,17 @@ impl<'g> Net<'g> {
     pub fn with_batch_norm_over(self, replicas: usize) -> Self {
         Net {
             batch_norm_replicas: replicas,
+            ..self
+        }
+    }
+
+    /// The same pass with common gradients of 1x1 convolutions that expand to four or more times the channels and of
+    /// their normalisations: with fewer reads of the wide arrays where compilers fuse normalisation into convolutions, as
+    /// for TPUs, and more elsewhere.
+    #[must_use]
+    pub fn with_joint_gradients(self, joint_gradients: bool) -> Self {
+        Net {
+            joint_gradients,
             ..self
         }
     }
@@ -236,6 +254,22 @@ impl<'g> Net<'g> {
         self.outputs.borrow_mut().push((last, output));
     }
 
+    /// Records that `y` is the result of this convolution, if its gradients shall be joint.
+    pub(crate) fn record_expanding(&self, y: Tensor<'g>, conv: Expanding<'g>) {
+        if self.joint_gradients {
+            self.expanding.borrow_mut().push((y, conv));
+        }
+    }
+
+    /// The convolution that was recorded with the result `y`.
+    pub(crate) fn expanding(&self, y: Tensor<'g>) -> Option<Expanding<'g>> {
+        let expanding = self.expanding.borrow();
+        expanding
+            .iter()
+            .find(|(result, _)| result.output() == y.output())
+            .map(|(_, conv)| *conv)
+    }
+
     /// Records that `x` is normalised, in case it is the output of a layer.
     pub(crate) fn record_norm(&self, x: Tensor<'g>, scope: &str) {
         let outputs = self.outputs.borrow();
@@ -245,9 +279,13 @@ impl<'g> Net<'g> {
         }
     }
 
-    /// Number of batch normalisations so far; each has two statistics.
-    pub(crate) fn batch_norms(&self) -> usize {
-        self.declared.borrow().statistics.len() / 2
+    /// Name of the next batch normalisation, without its scope.
+    pub(crate) fn next_batch_norm(&self) -> String {
+        // Each has two statistics.
+        match self.declared.borrow().statistics.len() / 2 {
+            0 => "batch_normalization".to_owned(),
+            i => format!("batch_normalization_{i}"),
+        }
     }
 
     /// Records the updated value of the next statistic, in creation order.

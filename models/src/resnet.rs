@@ -68,9 +68,14 @@ impl ResNet {
             projects,
         } = block;
         let kind = if self.bottleneck { "bottleneck" } else { "residual" };
+        let name = |part: &str| format!("{kind}_{part}_{suffix}");
         let conv = |x, part: &str, shape, gamma| {
-            let name = format!("{kind}_{part}_{suffix}");
+            let name = name(part);
             self.conv(net, x, &name, &self.config.conv(&name, shape), gamma)
+        };
+        let relu = |x: Tensor<'g>, part: &str| {
+            let _scope = net.graph().scope(name(part));
+            x.relu()
         };
         let outputs = if self.bottleneck { 4 * filters } else { filters };
         let shortcut = match projects {
@@ -79,13 +84,14 @@ impl ResNet {
         };
         // The last scale is initialised to zero, so that a block starts as the identity.
         let residual = if self.bottleneck {
-            let x = conv(x, "1", [1, filters, 1], Init::Ones).relu();
-            let x = conv(x, "2", [3, filters, stride], Init::Ones).relu();
+            let x = relu(conv(x, "1", [1, filters, 1], Init::Ones), "1");
+            let x = relu(conv(x, "2", [3, filters, stride], Init::Ones), "2");
             conv(x, "3", [1, outputs, 1], Init::Zeros)
         } else {
-            let x = conv(x, "1", [3, filters, stride], Init::Ones).relu();
+            let x = relu(conv(x, "1", [3, filters, stride], Init::Ones), "1");
             conv(x, "2", [3, outputs, 1], Init::Zeros)
         };
+        let _scope = net.graph().scope(name(if self.bottleneck { "3" } else { "2" }));
         net.add(residual, shortcut).relu_by_result()
     }
 
@@ -115,8 +121,11 @@ impl Model for ResNet {
         let mut initial = config.conv(name, [7, config.filters(64), 2]);
         initial.naming = config.naming(config.mask_first);
         initial.window.counted_padding = 6;
-        let x = self.conv(net, images, name, &initial, Init::Ones).relu();
-        let mut x = net.max_pool(x, 3, 2, Padding::Same);
+        let mut x = {
+            let _scope = net.graph().scope(name);
+            let x = net.conv(images, &initial);
+            net.norm_relu_max_pool(x, &self.config.norm(Init::Ones), 3, 2, Padding::Same)
+        };
         for (group, blocks) in (1..).zip(self.blocks) {
             for index in 0..blocks {
                 let first = index == 0;

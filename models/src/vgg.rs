@@ -84,7 +84,7 @@ impl Model for Vgg {
         for (group, (convs, channels)) in (1..).zip(self.groups.into_iter().zip(CHANNELS)) {
             for index in 1..=convs {
                 let name = format!("conv{group}/conv{group}_{index}");
-                let _scope = net.graph().scope(name.as_str());
+                let _scope = net.graph().scope(format!("conv{group}_{index}"));
                 x = net.conv(x, &self.conv(&name, 3, self.config.filters(channels))).relu();
             }
             if group < self.groups.len() {

@@ -83,6 +83,7 @@ impl WideResNet {
             gamma: Init::Ones,
             unbiased: false,
         };
+        let _scope = net.graph().scope(net.next_batch_norm());
         net.batch_norm(x, &norm).relu()
     }
 
@@ -96,7 +97,9 @@ impl WideResNet {
         };
         let x = self.conv(net, active, &format!("{group}_{index}_1"), [3, filters, stride]);
         let x = net.dropout(self.activate(net, x), self.config.dropout);
-        let x = self.conv(net, x, &format!("{group}_{index}_2"), [3, filters, 1]);
+        let name = format!("{group}_{index}_2");
+        let x = self.conv(net, x, &name, [3, filters, 1]);
+        let _scope = net.graph().scope(name);
         net.add(x, shortcut)
     }
 }

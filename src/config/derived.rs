@@ -9,7 +9,8 @@ use crate::data::pipeline;
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::ExampleSpec;
 use crate::engine::EngineKind;
-use models::Family;
+use crate::pjrt::DeviceKind;
+use models::{Family, Precision};
 use sparse::{Budget, GradualPruning};
 
 /// Maximum bytes of images per transfer, if they are sent launch by launch: enough to hide the overhead of a launch, and little
@@ -90,6 +91,12 @@ impl Plan {
     /// Gradient steps of the first `iterations` iterations.
     pub fn gradient_steps_within(&self, iterations: u64) -> u64 {
         gradient_steps(self.method, &self.schedule, iterations)
+    }
+
+    /// Whether expanding convolutions and their normalisations have joint gradients
+    /// ([`models::Net::with_joint_gradients`]): on TPUs in bf16, where it was measured to need fewer bytes.
+    pub fn joins_gradients(&self) -> bool {
+        self.run.device.kind == DeviceKind::Tpu && self.run.train.precision == Precision::Bf16
     }
 
     /// Whether training augments images.

@@ -204,7 +204,14 @@ impl Trainer<'_> {
     ) -> Outcome<'g> {
         let params = &self.plan.params;
         let [images, labels] = batch;
-        let effective: Vec<Tensor<'g>> = params.iter().map(|p| effective(p, state)).collect();
+        let effective: Vec<Tensor<'g>> = {
+            let _scope = g.scope("forward");
+            let masked = |p: &Param| {
+                let _scope = g.scope(layer(self.plan, &p.name));
+                effective(p, state)
+            };
+            params.iter().map(masked).collect()
+        };
         let logits = {
             let _scope = g.scope("forward");
             let sparse = self.sparse_kernels(state, mask_keys, scheduled);
@@ -257,6 +264,7 @@ impl Trainer<'_> {
         let statistics = plan.statistics.iter().map(|s| (s.name.clone(), state.get(&s.name)));
         let net = Net::new(g, Mode::Train(key), kernels.chain(statistics)).with_precision(plan.run.train.precision);
         net.with_batch_norm_over(self.normalised_over())
+            .with_joint_gradients(plan.joins_gradients())
     }
 
     /// Updates the averages of dense gradients, if the method has any (reference 2.5).
@@ -306,6 +314,7 @@ impl Trainer<'_> {
         };
         let step = Step::new(settings, coefficients, &scalars);
         for (param, &gradient) in plan.params.iter().zip(gradients) {
+            let _scope = g.scope(layer(plan, &param.name));
             let weights = state.get(&param.name);
             let mask = param.mask.as_deref();
             let through = mask.is_some() && plan.method.straight_through;
@@ -391,7 +400,10 @@ impl Trainer<'_> {
                 .collect();
             let replica = s.get(specs.len() + 5).copied();
             let key = |purpose| draw_key(seed, purpose, iteration, replica);
-            let images = self.prepared(pixels, || key("augment"));
+            let images = {
+                let _scope = g.scope("batch");
+                self.prepared(pixels, || key("augment"))
+            };
             let scheduled = Scheduled::new(plan, &row);
             let mask_keys = self.mask_keys(&state);
             let batch = [images, labels];
@@ -418,6 +430,18 @@ impl Trainer<'_> {
             state.tensors(&specs)
         })
     }
+}
+
+/// The layer of a parameter, as its scope in the graph is called: without the scope of the model.
+fn layer<'a>(plan: &'a Plan, param: &'a str) -> &'a str {
+    let within = |scope: &str| param.strip_prefix(scope).is_some_and(|rest| rest.starts_with('/'));
+    let of_layer = |l: &&models::Layer| within(&l.name) || l.norm.as_deref().is_some_and(within);
+    let name = match plan.layers.iter().find(of_layer) {
+        Some(layer) => layer.name.as_str(),
+        // A normalisation of its own.
+        None => param.rsplit_once('/').map_or(param, |(scope, _)| scope),
+    };
+    name.rsplit('/').next().unwrap_or(name)
 }
 
 /// The weights of a layer, masked if it has a mask.

@@ -1,5 +1,6 @@
 //! Layers with a kernel: convolutions and the dense layer.
 
+use super::Expanding;
 use super::sparse::{SparseKernel, Wanted, blocked, can_be_blocked, is_blocked, mask_key, unblocked};
 use crate::{Init, Kind, Layer, Naming, Net, Param};
 use hlo::{DType, Padding, Shape, Tensor};
@@ -95,7 +96,7 @@ impl<'g> Net<'g> {
                 self.record_conv(window, layer, x, y);
                 y
             }
-            _ => self.apply_conv(unblocked(x), self.compute(kernel), window, layer),
+            _ => self.masked_conv(self.compute(unblocked(x)), kernel, window, layer),
         };
         match conv.bias {
             true => y + self.bias(scope, naming, filters),
@@ -135,6 +136,17 @@ impl<'g> Net<'g> {
         }
         let kernel = self.compute(weights).reshape(&[window.size, window.size, 1, channels]);
         self.apply_conv(x, kernel, window, layer)
+    }
+
+    /// A convolution with an f32 kernel.
+    #[track_caller]
+    fn masked_conv(&self, x: Tensor<'g>, kernel: Tensor<'g>, window: Window, layer: Layer) -> Tensor<'g> {
+        let expands = !layer.bias && Expanding::applies(kernel, [window.stride; 2], layer.groups);
+        let y = self.apply_conv(x, self.compute(kernel), window, layer);
+        if expands {
+            self.record_expanding(y, Expanding { input: x, kernel });
+        }
+        y
     }
 
     /// Applies the convolution of `layer` and records the layer with its input and output sizes.

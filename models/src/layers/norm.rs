@@ -1,5 +1,6 @@
 //! Batch normalisation, dropout and global pooling.
 
+use super::expanding;
 use super::sparse::{self, blocked, is_blocked, unblocked};
 use crate::{Init, Mode, Net, Param, Precision, Statistic};
 use hlo::{DType, Padding, Reducer, Tensor};
@@ -7,7 +8,7 @@ use hlo::{DType, Padding, Reducer, Tensor};
 /// Decay of the moving statistics per step (reference 3.1, 3.5).
 const MOMENTUM: f64 = 0.9;
 /// Added to variances (reference 3.1, 3.5).
-const EPSILON: f64 = BatchNorm::EPSILON;
+pub(super) const EPSILON: f64 = BatchNorm::EPSILON;
 
 /// Batch normalisation over all axes but the last, with scale and shift.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,14 @@ pub struct BatchNorm<'a> {
     pub unbiased: bool,
 }
 
+/// The arrays of a normalisation, `[channels]`.
+pub(super) struct Arrays<'g> {
+    pub gamma: Tensor<'g>,
+    pub beta: Tensor<'g>,
+    /// Moving mean and variance.
+    pub moving: [Tensor<'g>; 2],
+}
+
 impl BatchNorm<'_> {
     /// Added to variances before the square root.
     pub const EPSILON: f64 = 1e-5;
@@ -31,46 +40,75 @@ impl<'g> Net<'g> {
     /// several replicas, each normalises its own batch, unless [`Net::with_batch_norm_over`] is set.
     #[track_caller]
     pub fn batch_norm(&self, x: Tensor<'g>, norm: &BatchNorm) -> Tensor<'g> {
-        let name = match self.batch_norms() {
-            0 => format!("{}/batch_normalization", norm.scope),
-            i => format!("{}/batch_normalization_{i}", norm.scope),
-        };
+        let own = self.next_batch_norm();
+        let name = format!("{}/{own}", norm.scope);
+        let _scope = self.graph().scope(own);
         self.record_norm(x, &name);
-        let dims = vec![x.dims().last().copied().unwrap_or(1)];
+        let arrays = self.norm_arrays(&name, norm, x.dims().last().copied().unwrap_or(1));
+        let expanding = self.expanding(x);
+        let result = x;
+        let x = x.convert(DType::F32);
+        let Arrays { gamma, beta, moving } = arrays;
+        let Mode::Train(_) = self.mode() else {
+            let [mean, variance] = moving;
+            return self.compute((x - mean) * ((variance + EPSILON).rsqrt() * gamma) + beta);
+        };
+        let (moments, count) = self.moments(x);
+        self.move_statistics(moving, moments, count, norm);
+        let [mean, variance] = moments;
+        let inverse = (variance + EPSILON).rsqrt();
+        let normalised = (x - mean) * (inverse * gamma) + beta;
+        let replicas = self.batch_norm_replicas();
+        if let Some(conv) = expanding {
+            let operands = [conv.input, conv.kernel, result, mean, inverse, gamma, beta];
+            return self.compute(normalised.with_vjp(&operands, move |operands, cotangent| {
+                let mean_over = |x| mean_over(replicas, x);
+                let [input, kernel, scale, shift] = expanding::gradients(operands, cotangent, mean_over);
+                vec![Some(input), Some(kernel), None, None, None, Some(scale), Some(shift)]
+            }));
+        }
+        let operands = [x, mean, inverse, gamma, beta];
+        self.compute(normalised.with_vjp(&operands, move |operands, cotangent| {
+            gradients(operands, cotangent, replicas)
+        }))
+    }
+
+    /// The arrays of a normalisation of this name.
+    pub(super) fn norm_arrays(&self, name: &str, norm: &BatchNorm, channels: usize) -> Arrays<'g> {
         let [gamma, beta] = [("gamma", norm.gamma), ("beta", Init::Zeros)].map(|(part, init)| {
             self.param(Param {
                 name: format!("{name}/{part}"),
-                dims: dims.clone(),
+                dims: vec![channels],
                 init,
                 mask: None,
                 decayed: false,
             })
         });
         let moving = [("moving_mean", Init::Zeros), ("moving_variance", Init::Ones)].map(|(part, init)| {
-            let name = format!("{name}/{part}");
-            let dims = dims.clone();
-            self.statistic(Statistic { name, dims, init })
+            self.statistic(Statistic {
+                name: format!("{name}/{part}"),
+                dims: vec![channels],
+                init,
+            })
         });
-        let x = x.convert(DType::F32);
-        let Mode::Train(_) = self.mode() else {
-            let [mean, variance] = moving;
-            return self.compute((x - mean) * ((variance + EPSILON).rsqrt() * gamma) + beta);
-        };
-        let ([mean, variance], count) = self.moments(x);
-        let batch_variance = match norm.unbiased {
+        Arrays { gamma, beta, moving }
+    }
+
+    /// Updates moving statistics by those of a batch, over `count` elements per channel.
+    pub(super) fn move_statistics(
+        &self,
+        moving: [Tensor<'g>; 2],
+        [mean, variance]: [Tensor<'g>; 2],
+        count: usize,
+        norm: &BatchNorm,
+    ) {
+        let variance = match norm.unbiased {
             true => variance * (count as f64 / count.saturating_sub(1).max(1) as f64),
             false => variance,
         };
-        for (moving, batch) in moving.into_iter().zip([mean, batch_variance]) {
+        for (moving, batch) in moving.into_iter().zip([mean, variance]) {
             self.record_updated_statistic(moving - (moving - batch) * (1.0 - MOMENTUM));
         }
-        let inverse = (variance + EPSILON).rsqrt();
-        let normalised = (x - mean) * (inverse * gamma) + beta;
-        let replicas = self.batch_norm_replicas();
-        let operands = [x, mean, inverse, gamma, beta];
-        self.compute(normalised.with_vjp(&operands, move |operands, cotangent| {
-            gradients(operands, cotangent, replicas)
-        }))
     }
 
     /// In training, replaces a fraction `rate` of the elements of `x` by 0 and scales up the others.
@@ -82,6 +120,7 @@ impl<'g> Net<'g> {
         self.record_dropout();
         match self.mode() {
             Mode::Train(key) => {
+                let _scope = self.graph().scope("dropout");
                 let kept = key.fold(self.next_dropout()).bernoulli(1.0 - rate, &x.dims());
                 kept.select(x / (1.0 - rate), x.zeros_like())
             }
@@ -93,6 +132,7 @@ impl<'g> Net<'g> {
     /// Images may be blocked ([`sparse`](super::sparse)).
     #[track_caller]
     pub fn max_pool(&self, x: Tensor<'g>, size: usize, stride: usize, padding: Padding) -> Tensor<'g> {
+        let _scope = self.graph().scope("max_pool");
         unblocked(x).max_pool([size; 2], [stride; 2], padding)
     }
 
@@ -109,6 +149,7 @@ impl<'g> Net<'g> {
     /// ([`sparse`](super::sparse)).
     #[track_caller]
     pub fn mean_pool(&self, x: Tensor<'g>) -> Tensor<'g> {
+        let _scope = self.graph().scope("mean_pool");
         let image = x.shape().rank().saturating_sub(3);
         let mean = x.convert(DType::F32).reduce_mean(&[image, image + 1]);
         self.compute(match mean.dims()[..] {
@@ -123,7 +164,7 @@ impl<'g> Net<'g> {
     /// pass. A variance so small relative to the squared mean that this cancels in f32 is already lost in the rounding
     /// of bf16. In f32, about the mean, in two passes.
     #[track_caller]
-    fn moments(&self, x: Tensor<'g>) -> ([Tensor<'g>; 2], usize) {
+    pub(super) fn moments(&self, x: Tensor<'g>) -> ([Tensor<'g>; 2], usize) {
         let (axes, count) = axes_but_channels(x);
         let replicas = self.batch_norm_replicas();
         if is_blocked(x) && replicas == 1 {
@@ -150,7 +191,7 @@ fn axes_but_channels(x: Tensor<'_>) -> (Vec<usize>, usize) {
 }
 
 /// Mean over the replicas that share their moments.
-fn mean_over(replicas: usize, x: Tensor<'_>) -> Tensor<'_> {
+pub(super) fn mean_over(replicas: usize, x: Tensor<'_>) -> Tensor<'_> {
     match replicas {
         1 => x,
         replicas => (x / replicas as f64).all_reduce(Reducer::Add),
