@@ -14,7 +14,15 @@ fn step(preset: &str, batch: &str) -> Module {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("step.hlo");
     let saved = ["--save-hlo", file.to_str().unwrap()];
-    let args = [preset, "--topology", "h200:1", "--precision", "bf16", "--batch", batch];
+    let args = [
+        preset,
+        "--topology",
+        "h200:1",
+        "--precision",
+        "bf16",
+        "--batch-per-device",
+        batch,
+    ];
     compiles(&[&args[..], &saved].concat());
     text::read_module(&std::fs::read(&file).unwrap()).unwrap()
 }

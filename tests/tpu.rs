@@ -78,7 +78,7 @@ fn every_graph_of_mnist_compiles() {
 fn resnet50_compiles(topology: &str) {
     let args = [
         "resnet50-rigl-erk-0.8",
-        "--batch",
+        "--batch-per-device",
         "128",
         "--effort",
         "0",
@@ -114,8 +114,14 @@ fn saves_the_compiled_program() {
     let [hlo, executable] = ["step.hlo", "step.exe"].map(|name| folder.path().join(name));
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let files = ["--save-hlo", &path(&hlo), "--save", &path(&executable)];
-    let report = compiles(&[&["mnist-set", "--topology", "v5e:1x1", "--batch", "8"][..], &files].concat());
-    assert_eq!(report["batch"], 8);
+    let report = compiles(
+        &[
+            &["mnist-set", "--topology", "v5e:1x1", "--batch-per-device", "8"][..],
+            &files,
+        ]
+        .concat(),
+    );
+    assert_eq!(report["batch_per_device"], 8);
     let module = text::read_module(&std::fs::read(hlo).unwrap()).unwrap();
     let instructions: usize = module.computations.iter().map(|c| c.instructions.len()).sum();
     assert_eq!(report["instructions"], instructions);
@@ -130,10 +136,14 @@ fn the_largest_batch_is_found() {
         "v2:1x1",
         "--graph",
         "eval",
-        "--batch",
+        "--batch-per-device",
         "auto",
     ];
-    assert_eq!(compiles(&args)["batch"], 1 << 16, "the most that is tried fits easily");
+    assert_eq!(
+        compiles(&args)["batch_per_device"],
+        1 << 16,
+        "the most that is tried fits easily"
+    );
 }
 
 #[test]
@@ -146,7 +156,7 @@ fn rejects_invalid_options() {
             "expected GENERATION:SIDES with a side for each axis",
         ),
         (
-            &["--topology", "v5e:2x2", "--batch", "0"],
+            &["--topology", "v5e:2x2", "--batch-per-device", "0"],
             "expected auto or a number above 0",
         ),
         (&["--topology", "v5e:2x2", "--device", "cpu"], "expected tpu"),
@@ -155,7 +165,14 @@ fn rejects_invalid_options() {
             "no mask update",
         ),
         (
-            &["--topology", "v5e:2x2", "--graph", "update", "--batch", "auto"],
+            &[
+                "--topology",
+                "v5e:2x2",
+                "--graph",
+                "update",
+                "--batch-per-device",
+                "auto",
+            ],
             "no batch",
         ),
     ] {
@@ -166,13 +183,16 @@ fn rejects_invalid_options() {
 
 #[test]
 fn reports_the_largest_batch_that_fits() {
-    let args = ["compile", "--topology", "v2:1x1", "--batch", "90000000"];
+    let args = ["compile", "--topology", "v2:1x1", "--batch-per-device", "90000000"];
     let answer = json(&args);
-    assert_eq!((&answer["fits"], &answer["batch"]), (&false.into(), &90_000_000.into()));
+    assert_eq!(
+        (&answer["fits"], &answer["batch_per_device"]),
+        (&false.into(), &90_000_000.into())
+    );
     assert!(answer["reason"].as_str().unwrap().contains("memory"), "{answer}");
     let largest = answer["largest_batch"].as_u64().unwrap();
     assert!((1_000_000..90_000_000).contains(&largest), "{answer}");
-    let fitting = compiles(&["--topology", "v2:1x1", "--batch", &largest.to_string()]);
+    let fitting = compiles(&["--topology", "v2:1x1", "--batch-per-device", &largest.to_string()]);
     assert_eq!(fitting["fits"], true);
     // A requested file that cannot be written is an error.
     let folder = tempfile::tempdir().unwrap();
@@ -197,7 +217,7 @@ fn reports_that_no_batch_fits() {
             &[
                 "--topology",
                 "v2:1x1",
-                "--batch",
+                "--batch-per-device",
                 "auto",
                 "--set",
                 "model.image_size=1024",
@@ -205,7 +225,10 @@ fn reports_that_no_batch_fits() {
         ]
         .concat(),
     );
-    assert_eq!((&answer["fits"], &answer["batch"]), (&false.into(), &1.into()));
+    assert_eq!(
+        (&answer["fits"], &answer["batch_per_device"]),
+        (&false.into(), &1.into())
+    );
     assert_eq!(answer["largest_batch"], Value::Null, "{answer}");
 }
 

@@ -318,6 +318,7 @@ pub(crate) fn shape_proto(shape: &Shape) -> proto::Shape {
         tuple_shapes: vec![],
         layout: Some(proto::Layout {
             minor_to_major: (0..rank).rev().collect(),
+            ..Default::default()
         }),
         is_dynamic_dimension: vec![false; shape.rank()],
     }

@@ -8,9 +8,52 @@ use crate::shape::DType;
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
+pub struct Tile {
+    #[prost(int64, repeated, tag = "1")]
+    pub dimensions: Vec<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub struct Layout {
     #[prost(int64, repeated, tag = "1")]
     pub minor_to_major: Vec<i64>,
+    /// Set by compilers only: the arrays of blocks that the elements are stored in, outermost first.
+    #[prost(message, repeated, tag = "6")]
+    pub tiles: Vec<Tile>,
+    /// Set by compilers only: 0 is the device's main memory.
+    #[prost(int64, tag = "8")]
+    pub memory_space: i64,
+}
+
+impl Layout {
+    /// Number of elements that an array of these dimensions takes in memory, including the padding of tiles.
+    pub fn stored_elements(&self, dimensions: &[i64]) -> u64 {
+        let size = |&axis: &i64| usize::try_from(axis).ok().and_then(|axis| dimensions.get(axis));
+        // From the slowest axis to the fastest.
+        let mut sizes: Vec<i64> = self.minor_to_major.iter().rev().filter_map(size).copied().collect();
+        if sizes.len() != dimensions.len() {
+            sizes = dimensions.to_vec();
+        }
+        for tile in &self.tiles {
+            let tile = &tile.dimensions;
+            // A tile of more axes than the array has treats the missing ones as 1.
+            while sizes.len() < tile.len() {
+                sizes.insert(0, 1);
+            }
+            let outer = sizes.len() - tile.len();
+            for (size, &side) in sizes[outer..].iter_mut().zip(tile) {
+                *size = match side > 0 {
+                    true => (*size).max(0).div_euclid(side) + i64::from((*size).max(0) % side > 0),
+                    false => *size,
+                };
+            }
+            sizes.extend(tile.iter().map(|&side| side.max(1)));
+        }
+        sizes
+            .iter()
+            .map(|&size| u64::try_from(size).unwrap_or(0))
+            .fold(1, u64::saturating_mul)
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -34,9 +77,35 @@ impl Shape {
         if !self.tuple_shapes.is_empty() {
             return self.tuple_shapes.iter().map(Shape::bytes).sum();
         }
+        self.elements() * self.element_bytes()
+    }
+
+    /// Number of elements of an array.
+    pub fn elements(&self) -> u64 {
+        let size = |&d: &i64| u64::try_from(d).unwrap_or(0);
+        self.dimensions.iter().map(size).fold(1, u64::saturating_mul)
+    }
+
+    /// Bytes of one element of an array; 0 if the element type is unknown.
+    fn element_bytes(&self) -> u64 {
         let dtype = DType::ALL.into_iter().find(|&d| primitive_type(d) == self.element_type);
-        let elements: u64 = self.dimensions.iter().map(|&d| u64::try_from(d).unwrap_or(0)).product();
-        elements * dtype.map_or(0, |dtype| dtype.size() as u64)
+        dtype.map_or(0, |dtype| dtype.size() as u64)
+    }
+
+    /// Bytes in the layout that the compiler chose, including the padding of tiles, summed over a tuple.
+    pub fn stored_bytes(&self) -> u64 {
+        if !self.tuple_shapes.is_empty() {
+            return self.tuple_shapes.iter().map(Shape::stored_bytes).sum();
+        }
+        match &self.layout {
+            Some(layout) => layout.stored_elements(&self.dimensions) * self.element_bytes(),
+            None => self.bytes(),
+        }
+    }
+
+    /// Memory space of an array: 0 is the device's main memory.
+    pub fn memory_space(&self) -> i64 {
+        self.layout.as_ref().map_or(0, |layout| layout.memory_space)
     }
 }
 

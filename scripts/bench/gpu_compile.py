@@ -83,7 +83,7 @@ def figures(text, memory, seconds):
 
 def ours(preset, topology, extra):
     """Figures of our step and its command; the plugin, and its description of the device."""
-    command = [bench.BINARY, "compile", preset, "--topology", topology, "--precision", "bf16", "--batch", str(BATCH), *extra, "--json"]
+    command = [bench.BINARY, "compile", preset, "--topology", topology, "--precision", "bf16", "--batch-per-device", str(BATCH), *extra, "--json"]
     with tempfile.TemporaryDirectory() as folder:
         report = bench.run_json(command, {**os.environ, "XLA_FLAGS": bench.dump_flags(folder)})
         (text,) = glob.glob(os.path.join(folder, "*gpu_after_optimizations.txt"))

@@ -40,7 +40,7 @@ def rows():
 def compiled(preset, batch, graph, topology, effort):
     command = [PROGRAM, "compile", preset, "--topology", topology, "--graph", graph, "--json"]
     if batch:
-        command += ["--batch", str(batch)]
+        command += ["--batch-per-device", str(batch)]
     if effort is not None:
         command += ["--effort", str(effort)]
     done = subprocess.run(command, capture_output=True, text=True)

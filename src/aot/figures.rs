@@ -1,5 +1,7 @@
 //! The compiler's figures of a program, and the estimated time on a chip.
 
+use super::by_layer::{Moved, kernels};
+use super::chips::Generation;
 use super::{Error, Machine};
 use crate::pjrt::{self, Compiled, MemoryStats};
 use hlo::proto::{Instruction, Module, Shape};
@@ -17,14 +19,19 @@ pub struct Figures {
     pub device_bytes: u64,
     /// The compiler's count of operations, with one iteration per loop. `None` if the plugin gives no estimate, as below.
     pub flops: Option<f64>,
-    /// Its count of bytes that instructions read and write.
+    /// Its count of bytes that instructions read and write. On a TPU they include those of the chip's own memory, and arrays
+    /// that are fetched into it in advance count several times.
     pub bytes_accessed: Option<f64>,
+    /// Bytes of the device's main memory (HBM) that instructions read and write, counted in the optimized program.
+    pub main_memory_bytes: f64,
     /// Operations per byte.
     pub intensity: Option<f64>,
     /// Bytes that a device contributes to collective operations, in the optimized program.
     pub collective_bytes: u64,
-    /// Estimate of the time.
-    pub estimate: Option<Roofline>,
+    /// Lower bound of the time.
+    pub estimate: Roofline,
+    /// The compiler's estimate of the processor cycles of all kernels together, where it makes one (TPUs).
+    pub cycles: Option<f64>,
     /// Instructions of the optimized program.
     pub instructions: usize,
 }
@@ -34,7 +41,7 @@ pub struct Figures {
 pub struct Roofline {
     /// Operations at the chip's peak in bf16.
     pub compute_s: f64,
-    /// Bytes at the memory's peak rate.
+    /// Bytes of the main memory at its peak rate.
     pub memory_s: f64,
     /// Collectives at the links' peak rate.
     pub collective_s: f64,
@@ -55,7 +62,13 @@ impl Figures {
         let (flops, bytes_accessed) = (number("flops"), number("bytes accessed"));
         let module = text::read_module(&compiled.optimized_hlo()?)?;
         let collective_bytes = collective_bytes(&module);
-        let roofline = |(flops, bytes)| Roofline::new(machine, flops, bytes, collective_bytes as f64);
+        let kernels = kernels(&module);
+        let (mut moved, mut counted, mut cycles) = (Moved::default(), 0.0, 0.0);
+        for kernel in &kernels {
+            moved += kernel.moved;
+            counted += kernel.flops;
+            cycles += kernel.cycles.unwrap_or(0.0);
+        }
         let memory = compiled.memory_stats()?;
         Ok(Figures {
             peak_bytes: peak_bytes(&memory),
@@ -64,8 +77,15 @@ impl Figures {
             flops,
             bytes_accessed,
             intensity: flops.zip(bytes_accessed).map(|(flops, bytes)| flops / bytes.max(1.0)),
+            main_memory_bytes: moved.main_memory_bytes,
             collective_bytes,
-            estimate: flops.zip(bytes_accessed).map(roofline),
+            estimate: Roofline::new(
+                machine,
+                flops.unwrap_or(counted),
+                moved.main_memory_bytes,
+                collective_bytes as f64,
+            ),
+            cycles: (cycles > 0.0).then_some(cycles),
             instructions: module.computations.iter().map(|c| c.instructions.len()).sum(),
         })
     }
@@ -91,18 +111,47 @@ fn peak_bytes(memory: &MemoryStats) -> u64 {
     u64::try_from(memory.peak_bytes.unwrap_or(together)).unwrap_or(0)
 }
 
+/// Peak rates of one device, per second: a chip, or its share of one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Operations in bf16.
+    pub flops: f64,
+    /// Bytes of the main memory.
+    pub memory: f64,
+    /// Bytes sent over all links together.
+    pub links: f64,
+}
+
+impl Rates {
+    /// Rates of a device of `machine`.
+    pub fn of(machine: &Machine) -> Self {
+        Rates::of_share(machine.grid.generation, 1.0 / machine.devices_per_chip() as f64)
+    }
+
+    /// Rates of a whole chip.
+    pub fn of_chip(chip: &Generation) -> Self {
+        Rates::of_share(chip, 1.0)
+    }
+
+    fn of_share(chip: &Generation, share: f64) -> Self {
+        Rates {
+            flops: chip.flops * share,
+            memory: chip.memory_rate * share,
+            links: chip.link_rate * share,
+        }
+    }
+}
+
 impl Roofline {
     fn new(machine: &Machine, flops: f64, bytes: f64, collective_bytes: f64) -> Self {
-        let chip = machine.grid.generation;
-        // If a device is a core, it has its share of the chip.
-        let share = 1.0 / machine.devices_per_chip() as f64;
+        let rates = Rates::of(machine);
         let devices = machine.devices as f64;
         // A ring sends all bytes except the device's own part twice: to reduce and to gather.
         let sent = collective_bytes * 2.0 * (devices - 1.0) / devices;
         let times = [
-            (flops / (chip.flops * share), "compute"),
-            (bytes / (chip.memory_rate * share), "memory"),
-            (sent / (chip.link_rate * share), "links"),
+            (flops / rates.flops, "compute"),
+            (bytes / rates.memory, "memory"),
+            (sent / rates.links, "links"),
         ];
         let longest = times
             .into_iter()

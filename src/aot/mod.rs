@@ -1,5 +1,6 @@
 //! Compiles a run's programs for devices that are not attached: checks that they compile and fit, and estimates their cost.
 
+pub mod by_layer;
 pub mod chips;
 pub mod figures;
 pub mod gpu;

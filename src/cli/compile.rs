@@ -6,12 +6,16 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::by_layer;
 use super::run_args::RunArgs;
+use crate::aot::by_layer::{Profile, Reported};
 use crate::aot::chips::{Generation, Grid};
+use crate::aot::figures::Rates;
 use crate::aot::{Error, Figures, Graph, Machine, search};
 use crate::cli::error::{Context, Result, Usage, bail};
 use crate::config::Plan;
 use crate::pjrt::{self, Compiled, DeviceKind};
+use crate::report::table::Style;
 use crate::report::{escape, units};
 
 /// Arguments of `compile`.
@@ -26,9 +30,10 @@ pub struct Args {
     /// Graph to compile
     #[arg(long, value_enum, default_value_t)]
     graph: Graph,
-    /// Examples per device, or auto for the maximum that fits [default: the run's batch divided among the devices]
+    /// Examples per device, or auto for the maximum that fits [default: --batch-size, which is the batch of all devices,
+    /// divided among them]
     #[arg(long, value_name = "N|auto")]
-    batch: Option<Batch>,
+    batch_per_device: Option<Batch>,
     /// Optimization effort of the compiler, from 0 to 3 [default: the compiler's]. At 0 large programs compile several
     /// times faster
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3))]
@@ -39,9 +44,23 @@ pub struct Args {
     /// Write the executable to this file; the same plugin can load it
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Show the operations and bytes of the compiled program by layer and phase: forward, normalisation, backward,
+    /// optimizer, …
+    #[arg(long)]
+    by_layer: bool,
+    /// With --by-layer: print the layers as comma-separated values
+    #[arg(long, requires = "by_layer")]
+    csv: bool,
+    /// With --by-layer: draw the layers as a treemap in this file, an HTML page
+    #[arg(long, value_name = "FILE", requires = "by_layer")]
+    treemap: Option<PathBuf>,
+    /// With --by-layer: read a compiled program, as --save-hlo writes it, instead of compiling one
+    #[arg(long, value_name = "FILE", requires = "by_layer",
+        conflicts_with_all = ["save", "save_hlo", "batch_per_device", "effort"])]
+    compiled: Option<PathBuf>,
 }
 
-/// Value of `--batch`.
+/// Value of `--batch-per-device`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Batch {
     /// The maximum that fits.
@@ -86,7 +105,7 @@ struct Report<'a> {
     sparsity: f64,
     precision: &'a str,
     /// Examples per device.
-    batch: usize,
+    batch_per_device: usize,
     /// Optimization effort; `None` for the compiler's default.
     effort: Option<u8>,
     compile_s: f64,
@@ -94,6 +113,8 @@ struct Report<'a> {
     graph_instructions: usize,
     #[serde(flatten)]
     figures: &'a Figures,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_layer: Option<Profile>,
 }
 
 /// A compiled program and its inputs.
@@ -114,7 +135,7 @@ struct TooLarge {
     topology: String,
     graph: Graph,
     /// Examples per device of the program that does not fit.
-    batch: usize,
+    batch_per_device: usize,
     /// Memory of a device, in bytes.
     device_bytes: u64,
     /// Memory that the program needs, in bytes, if the compiler reported it.
@@ -131,7 +152,7 @@ impl TooLarge {
             fits: false,
             topology: machine.grid.to_string(),
             graph,
-            batch,
+            batch_per_device: batch,
             device_bytes: machine.memory_bytes(),
             needed_bytes: match error {
                 Error::Memory { needed, .. } => Some(*needed),
@@ -152,10 +173,16 @@ type Answer = Result<Outcome, TooLarge>;
 /// A run that cannot be built, an unknown topology, a program that does not compile, or a file that cannot be written.
 /// A program that does not fit is an error only if it was to be saved.
 pub fn run(args: Args, json: bool) -> Result<()> {
-    for path in [&args.save_hlo, &args.save].into_iter().flatten() {
+    for path in [&args.save_hlo, &args.save, &args.treemap].into_iter().flatten() {
         super::check_output(path)?;
     }
+    if json && args.csv {
+        return Err(Usage("--json excludes --csv: one form at a time".into()).into());
+    }
     let grid = Grid::parse(&args.topology)?;
+    if let Some(path) = &args.compiled {
+        return args.read(path, &grid, json);
+    }
     let device = grid.generation.device();
     let asked = args.run.device.on.device.as_deref().unwrap_or(device.name());
     if asked.parse::<DeviceKind>()? != device {
@@ -164,11 +191,12 @@ pub fn run(args: Args, json: bool) -> Result<()> {
         );
         return Err(Usage(why).into());
     }
-    let plan = args.run.layers()?.plan()?;
+    let mut plan = args.run.layers()?.plan()?;
+    plan.run.device.kind = device;
     args.check(&plan)?;
     plan.engine().only_pjrt("a program for devices that are not here")?;
     let machine = Machine::open(grid, plan.plugin())?;
-    let outcome = match args.batch {
+    let outcome = match args.batch_per_device {
         Some(Batch::Auto) => args.auto(&machine, &plan)?,
         Some(Batch::Of(batch)) => args.asked(&machine, &plan, Some(batch))?,
         None => args.asked(&machine, &plan, None)?,
@@ -177,7 +205,11 @@ pub fn run(args: Args, json: bool) -> Result<()> {
         Ok(outcome) => {
             save(args.save_hlo.as_deref(), || outcome.compiled.optimized_hlo())?;
             save(args.save.as_deref(), || outcome.compiled.serialize())?;
-            print(&outcome.report(&machine), json)
+            args.print(
+                outcome.report(&machine),
+                outcome.profile(&machine, args.by_layer)?,
+                json,
+            )
         }
         Err(too_large) => {
             print(&too_large, json)?;
@@ -202,16 +234,49 @@ fn save(path: Option<&Path>, bytes: impl FnOnce() -> pjrt::Result<Vec<u8>>) -> R
 }
 
 impl Args {
+    /// Prints the report of a compiled program, or its layers.
+    fn print(&self, report: Report<'_>, profile: Option<Profile>, json: bool) -> Result<()> {
+        let title = format!(
+            "{} with {}, {}, {} per device of {}",
+            report.model, report.method, report.precision, report.batch_per_device, report.topology
+        );
+        if let (Some(path), Some(profile)) = (&self.treemap, &profile) {
+            by_layer::write_treemap(path, &title, profile)?;
+        }
+        match profile {
+            Some(profile) if !json => super::print(&self.layers(&profile)),
+            by_layer => print(&Report { by_layer, ..report }, json),
+        }
+    }
+
+    fn layers(&self, profile: &Profile) -> String {
+        by_layer::text(profile, if self.csv { Style::Csv } else { Style::Text })
+    }
+
+    /// The layers of a compiled program in a file.
+    fn read(&self, path: &Path, grid: &Grid, json: bool) -> Result<()> {
+        let bytes = std::fs::read(path).context(escape::path(path).to_string())?;
+        let module = hlo::text::read_module(&bytes).context(escape::path(path).to_string())?;
+        let profile = Profile::of_module(&module, Reported::default(), Some(Rates::of_chip(grid.generation)));
+        if let Some(treemap) = &self.treemap {
+            by_layer::write_treemap(treemap, &path.display().to_string(), &profile)?;
+        }
+        match json {
+            true => super::print_json(&profile),
+            false => super::print(&self.layers(&profile)),
+        }
+    }
+
     fn check(&self, plan: &Plan) -> Result<(), Usage> {
         if self.graph != Graph::Update {
             return Ok(());
         }
         let method = plan.method.name;
-        match self.batch {
+        match self.batch_per_device {
             _ if !plan.method.updates_masks() => {
                 Err(Usage(format!("--graph update: method {method} has no mask update")))
             }
-            Some(Batch::Auto) => Err(Usage("--batch auto: a mask update has no batch".into())),
+            Some(Batch::Auto) => Err(Usage("--batch-per-device auto: a mask update has no batch".into())),
             _ => Ok(()),
         }
     }
@@ -274,7 +339,7 @@ impl Args {
         })?;
         match found {
             Some((_, outcome)) => Ok(Ok(outcome)),
-            None => refusal.map(Err).context("--batch auto: no batch was tried"),
+            None => refusal.map(Err).context("--batch-per-device auto: no batch was tried"),
         }
     }
 
@@ -326,7 +391,7 @@ impl Outcome {
             method: self.plan.method.name,
             sparsity: self.plan.sparsity(),
             precision: train.precision.name(),
-            batch: match self.graph {
+            batch_per_device: match self.graph {
                 Graph::Eval => train.eval_batch_size,
                 _ => self.plan.replica_batch(),
             },
@@ -334,7 +399,13 @@ impl Outcome {
             compile_s: self.compile_s,
             graph_instructions: self.graph_instructions,
             figures: &self.figures,
+            by_layer: None,
         }
+    }
+
+    fn profile(&self, machine: &Machine, wanted: bool) -> Result<Option<Profile>> {
+        let profile = || Profile::of(&self.compiled, Some(Rates::of(machine)));
+        Ok(wanted.then(profile).transpose()?)
     }
 }
 
@@ -350,7 +421,7 @@ impl Display for TooLarge {
                 self.topology
             ),
         )?;
-        line("batch per device", self.batch.to_string())?;
+        line("batch per device", self.batch_per_device.to_string())?;
         match (self.graph, self.largest_batch) {
             (Graph::Update, _) => Ok(()),
             (_, Some(batch)) => line("largest that fits", batch.to_string()),
@@ -370,7 +441,7 @@ impl Display for Report<'_> {
             "devices",
             format!("{} on {} chips of {}", self.devices, self.chips, self.topology),
         )?;
-        line("batch per device", self.batch.to_string())?;
+        line("batch per device", self.batch_per_device.to_string())?;
         line(
             "peak memory",
             format!(
@@ -384,22 +455,24 @@ impl Display for Report<'_> {
             "bytes accessed",
             figures.bytes_accessed.map_or("-".to_owned(), units::bytes),
         )?;
+        line("main memory", units::bytes(figures.main_memory_bytes))?;
         line("operations per byte", estimate(figures.intensity))?;
         line("collective bytes", units::bytes(figures.collective_bytes as f64))?;
         line(
             "instructions",
             format!("{} of {} in the graph", figures.instructions, self.graph_instructions),
         )?;
-        match figures.estimate {
-            None => Ok(()),
-            Some(time) => line(
-                "time, estimated",
-                format!(
-                    "{:.4e} s at least, bound by {} (peak rates: {})",
-                    time.time_s, time.bound, self.chip.source
-                ),
-            ),
+        if let Some(cycles) = figures.cycles {
+            line("cycles, estimated", units::count(cycles))?;
         }
+        let time = figures.estimate;
+        line(
+            "time, estimated",
+            format!(
+                "{:.4e} s at least, bound by {} (peak rates: {})",
+                time.time_s, time.bound, self.chip.source
+            ),
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::aot::by_layer::Profile;
 use crate::cli::error::Result;
 use crate::config::Plan;
 use crate::engine::Pjrt;
@@ -31,14 +32,16 @@ pub struct Program {
     argument_bytes: i64,
     output_bytes: i64,
     temp_bytes: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_layer: Option<Profile>,
 }
 
 /// Compiles a forward pass and a training iteration with its mask update, for the run's batch or a replica's part of
-/// it.
+/// it; with their layers if `by_layer`.
 ///
 /// # Errors
 /// A device that cannot be started, or programs that do not compile.
-pub fn programs(plan: &Plan) -> Result<Vec<Program>> {
+pub fn programs(plan: &Plan, by_layer: bool) -> Result<Vec<Program>> {
     plan.engine().only_pjrt("what a compiler says of a program")?;
     let device = Pjrt::open(plan.run.device.kind, plan.plugin(), plan.replicas())?;
     let (model, batch) = (plan.model()?, plan.replica_batch());
@@ -54,12 +57,13 @@ pub fn programs(plan: &Plan) -> Result<Vec<Program>> {
     let (step, aliases) = trainer.launch(batch)?;
     let step = device.executable(&step, &aliases, plan.replicas())?;
     Ok(vec![
-        program("inference", batch, &inference)?,
-        program("training iteration", batch, &step)?,
+        program("inference", batch, &inference, by_layer)?,
+        program("training iteration", batch, &step, by_layer)?,
     ])
 }
 
-fn program(name: &'static str, batch: usize, executable: &Executable) -> Result<Program> {
+fn program(name: &'static str, batch: usize, executable: &Executable, by_layer: bool) -> Result<Program> {
+    let profile = || Profile::of(executable.compiled(), None);
     let costs = executable.compiled().cost_analysis()?.unwrap_or_default();
     let number = |key: &str| costs.get(key)?.as_f64();
     let memory = executable.compiled().memory_stats()?;
@@ -74,7 +78,17 @@ fn program(name: &'static str, batch: usize, executable: &Executable) -> Result<
         argument_bytes: memory.argument_bytes,
         output_bytes: memory.output_bytes,
         temp_bytes: memory.temp_bytes,
+        by_layer: by_layer.then(profile).transpose()?,
     })
+}
+
+/// The layers of each program, if they were asked for.
+pub fn by_layer(programs: &[Program], style: Style) -> String {
+    let of = |program: &Program| {
+        let layers = super::by_layer::text(program.by_layer.as_ref()?, style);
+        Some(format!("\n{}\n\n{layers}", program.name))
+    };
+    programs.iter().filter_map(of).collect()
 }
 
 /// Formats the programs as a table, rounded in text.

@@ -29,6 +29,9 @@ pub struct Args {
     /// Add XLA's figures of the compiled programs: operations, bytes, memory
     #[arg(long, conflicts_with = "paper")]
     compiled: bool,
+    /// With --compiled: also the operations and bytes of each program by layer and phase
+    #[arg(long, requires = "compiled")]
+    by_layer: bool,
     /// Time every masked layer on this machine's processor, masked and from its connections alone: a training step of
     /// the run's batch, and a prediction of one example
     #[arg(long, conflicts_with = "paper")]
@@ -83,7 +86,7 @@ pub fn run(args: Args, json: bool) -> Result<()> {
         (plan, cost)
     };
     let compiled = match args.compiled {
-        true => Some(compiled::programs(&plan)?),
+        true => Some(compiled::programs(&plan, args.by_layer)?),
         false => None,
     };
     let measured = match args.measured {
@@ -269,6 +272,7 @@ impl<'a> Report<'a> {
         if let Some(programs) = &self.compiled {
             text.push('\n');
             text.push_str(&compiled::table(programs, style).write(style));
+            text.push_str(&compiled::by_layer(programs, style));
         }
         if let Some(layers) = &self.measured {
             text.push('\n');

@@ -1,5 +1,6 @@
 //! The command line. Each flag is defined once, and every subcommand has its own file.
 
+mod by_layer;
 pub mod compact;
 pub mod compile;
 mod compiled;

@@ -57,6 +57,7 @@ impl HostFunction {
         for (shape, layout) in shapes.zip(&self.layouts) {
             shape.layout = Some(proto::Layout {
                 minor_to_major: layout.iter().map(|&axis| axis as i64).collect(),
+                ..Default::default()
             });
         }
     }

@@ -3,7 +3,7 @@
 mod module;
 mod window;
 
-pub use module::{dot_module, dump_module, read_module};
+pub use module::{dot_module, dump_module, read_module, show_shape};
 
 use crate::graph::{Computation, Node};
 use crate::op::Op;

@@ -93,9 +93,13 @@ fn operands(instruction: &Instruction, names: &BTreeMap<i64, &str>) -> String {
 }
 
 fn shape(shape: Option<&Shape>) -> String {
-    let Some(s) = shape else { return "?".into() };
+    shape.map_or("?".into(), show_shape)
+}
+
+/// Element type and dimensions, such as `f32[8,3]`; of a tuple, those of its parts.
+pub fn show_shape(s: &Shape) -> String {
     if !s.tuple_shapes.is_empty() {
-        let parts: Vec<String> = s.tuple_shapes.iter().map(|t| self::shape(Some(t))).collect();
+        let parts: Vec<String> = s.tuple_shapes.iter().map(show_shape).collect();
         return format!("({})", parts.join(", "));
     }
     let dtype = DType::ALL.into_iter().find(|&d| primitive_type(d) == s.element_type);
