@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::sparse_files::{self, Conversion};
+use super::table_args::TableArgs;
 use crate::checkpoint;
 use crate::checkpoint::sparse::Format;
 use crate::checkpoint::tf::{self, Array, Bundle, DataType, Role, Variable};
@@ -47,6 +48,9 @@ pub struct Args {
     /// Replace the output if it exists
     #[arg(long)]
     overwrite: bool,
+    /// Format of the table of --list
+    #[command(flatten)]
+    table: TableArgs,
 }
 
 /// JSON output of `convert`.
@@ -87,6 +91,7 @@ struct Listed {
 /// # Errors
 /// A checkpoint that cannot be read or has types that the other format lacks, or an output that cannot be written.
 pub fn run(args: Args, json: bool) -> Result<()> {
+    let style = args.table.style(json)?;
     if args.to_tf {
         return to_tf(&args, json);
     }
@@ -125,7 +130,7 @@ pub fn run(args: Args, json: bool) -> Result<()> {
         }
         tf::to_safetensors(&bundle, &kept, output)?;
     }
-    report.print(json)
+    report.print(json, style)
 }
 
 /// Converts a safetensors file of any format.
@@ -203,7 +208,7 @@ fn to_tf(args: &Args, json: bool) -> Result<()> {
         added: written.added,
         variables: None,
     }
-    .print(json)
+    .print(json, Style::Text)
 }
 
 fn names(variables: &[&Variable]) -> Vec<String> {
@@ -237,7 +242,7 @@ impl Listed {
 }
 
 impl Report {
-    fn print(&self, json: bool) -> Result<()> {
+    fn print(&self, json: bool, style: Style) -> Result<()> {
         if json {
             return super::print_json(self);
         }
@@ -255,9 +260,9 @@ impl Report {
                     v.slices.to_string(),
                 ]);
             }
-            text = table.write(Style::Text);
+            text = table.write(style);
         }
-        if let Some(output) = &self.output {
+        if let Some(output) = self.output.as_ref().filter(|_| style != Style::Csv) {
             text += &format!("{} arrays, {} bytes, in {}", self.arrays, self.bytes, output.display());
             if !self.stripped.is_empty() {
                 text += &format!("; {} of training left out", self.stripped.len());

@@ -4,6 +4,7 @@ use serde::Serialize;
 use toml::{Table as Toml, Value};
 
 use super::run_args::RunArgs;
+use super::table_args::TableArgs;
 use super::{compiled, measured, paper};
 use crate::cli::error::{Result, Usage};
 use crate::config::{Layers, Plan};
@@ -43,22 +44,8 @@ pub struct Args {
     /// Sparsity of depthwise kernels [default: by the distribution]
     #[arg(long, value_name = "SHARE", requires = "as_published")]
     depthwise_sparsity: Option<f64>,
-    /// Print the layers and their total as comma-separated values
-    #[arg(long)]
-    csv: bool,
-    /// Print Markdown tables
-    #[arg(long, conflicts_with = "csv")]
-    markdown: bool,
-}
-
-impl Args {
-    fn style(&self) -> Style {
-        match (self.csv, self.markdown) {
-            (true, _) => Style::Csv,
-            (_, true) => Style::Markdown,
-            _ => Style::Text,
-        }
-    }
+    #[command(flatten)]
+    table: TableArgs,
 }
 
 /// Runs `cost`.
@@ -66,10 +53,7 @@ impl Args {
 /// # Errors
 /// [`crate::config::Error`] for a configuration that cannot run; with `--compiled` also errors of the device.
 pub fn run(args: Args, json: bool) -> Result<()> {
-    let style = args.style();
-    if json && style != Style::Text {
-        return Err(Usage("--json excludes --csv and --markdown: one form at a time".into()).into());
-    }
+    let style = args.table.style(json)?;
     if args.paper {
         return paper::run(style, json);
     }

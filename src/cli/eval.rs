@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 
 use super::cost::{Compared, Conventions, times};
 use super::execution_args::ExecutionArgs;
-use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, named_set, test_set};
+use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, any_data_help, named_set, test_set};
+use super::table_args::TableArgs;
 use crate::checkpoint;
 use crate::cli::error::{Context, Result, Usage};
 use crate::config::{MAX_CONFIG_BYTES, Run};
@@ -20,7 +21,7 @@ use crate::device::Device;
 use crate::files;
 use crate::prediction::{self, SparsePredictor};
 use crate::report::table::{Style, Table};
-use crate::report::{escape, note};
+use crate::report::{escape, note, units};
 use crate::train::inference::{Evaluator, Scores};
 use crate::train::loaded_network::LoadedNetwork;
 
@@ -35,10 +36,8 @@ pub struct Args {
     compare: Vec<PathBuf>,
     #[command(flatten)]
     network: NetworkArgs,
-    /// mnist, fashion-mnist, cifar10, synthetic, null, or a folder with IDX files, gzipped or not, the files of
-    /// CIFAR-10, or ImageNet's TFRecords. All test examples are evaluated (the original skips the last 16 of CIFAR-10)
-    /// [default: the data of the run]
-    #[arg(long, value_name = "NAME|DIR")]
+    /// Data set or folder, all of whose test examples are evaluated (the original skips the last 16 of CIFAR-10)
+    #[arg(long, value_name = "NAME|DIR", help = any_data_help())]
     data: Option<String>,
     /// Label smoothing of the additional smoothed loss, at least 0 and less than 1 [default: from the run, or from the
     /// network's published recipe]
@@ -57,6 +56,8 @@ pub struct Args {
     batch_size: u32,
     #[command(flatten)]
     stream: StreamArgs,
+    #[command(flatten)]
+    table: TableArgs,
 }
 
 /// JSON output of `eval` for a checkpoint.
@@ -104,6 +105,7 @@ struct LayerReport {
 /// # Errors
 /// A checkpoint, data set or device that cannot be used.
 pub fn run(args: Args, json: bool) -> Result<()> {
+    let style = args.table.style(json)?;
     // Load all checkpoints first: the device takes longest to start.
     let networks = match &args.checkpoint {
         Some(path) => vec![args.load(path)?],
@@ -124,9 +126,9 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     }
     match (&reports[..], json) {
         ([report], true) if args.compare.is_empty() => super::print_json(report),
-        ([report], false) if args.compare.is_empty() => super::print(&text(report)),
+        ([report], false) if args.compare.is_empty() => super::print(&text(report, style)),
         (reports, true) => super::print_json(&reports),
-        (reports, false) => super::print(&comparison(reports)),
+        (reports, false) => super::print(&comparison(reports, style)),
     }
 }
 
@@ -288,7 +290,7 @@ impl LayerReport {
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, style: Style) -> String {
     let mut layers = Table::new(&["layer", "shape", "sparsity", "weights", "nonzeros"]);
     for layer in &report.layers {
         layers.row([
@@ -303,6 +305,9 @@ fn text(report: &Report) -> String {
             layer.nonzeros.to_string(),
         ]);
     }
+    if style == Style::Csv {
+        return layers.write(style);
+    }
     let scores = &report.scores;
     let smoothed = scores.smoothed_loss.map(|loss| ("smoothed loss", format!("{loss:.4}")));
     let skipped = scores.skipped.map(|n| ("left out", format!("{n} corrupt records")));
@@ -315,18 +320,18 @@ fn text(report: &Report) -> String {
     ];
     let cost = [
         ("sparsity", format!("{:.4}", report.sparsity)),
-        ("FLOPs", figure(&flops.published, "M")),
-        ("  plain", figure(&flops.plain, "M")),
+        ("FLOPs", figure(&flops.published, units::count)),
+        ("  plain", figure(&flops.plain, units::count)),
         (
             "sparse size",
-            figure(&bytes.published, "MB") + ", if only the connections were stored",
+            figure(&bytes.published, units::bytes) + ", if only the connections were stored",
         ),
-        ("  plain", figure(&bytes.plain, "MB")),
+        ("  plain", figure(&bytes.plain, units::bytes)),
         (
             "file",
             format!(
-                "{:.3} MB{}",
-                report.file_bytes as f64 / 1e6,
+                "{}{}",
+                units::bytes(report.file_bytes as f64),
                 if report.file_bytes as f64 > 1.5 * bytes.plain.sparse {
                     ", with whole arrays, masks and the state of training"
                 } else {
@@ -346,7 +351,7 @@ fn text(report: &Report) -> String {
     let lines: String = lines.map(|(what, value)| format!("{what:<16}{value}\n")).collect();
     format!(
         "{}\n{lines}\nas the original's eval_once, mask sparsities above\n{original}",
-        layers.write(Style::Text)
+        layers.write(style)
     )
 }
 
@@ -358,12 +363,13 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Formats a figure in units of 10^6, with its ratio to the dense network.
-fn figure(figure: &Compared, unit: &str) -> String {
-    format!("{:.3} {unit}, {:.4}x dense", figure.sparse / 1e6, figure.ratio)
+/// Formats a figure, with its ratio to the dense network.
+fn figure(figure: &Compared, shown: fn(f64) -> String) -> String {
+    format!("{}, {:.4}x dense", shown(figure.sparse), figure.ratio)
 }
 
-fn comparison(reports: &[Report]) -> String {
+fn comparison(reports: &[Report], style: Style) -> String {
+    let [count, bytes] = units::forms(style);
     let mut table = Table::new(&[
         "checkpoint",
         "model",
@@ -373,10 +379,10 @@ fn comparison(reports: &[Report]) -> String {
         "loss",
         "smoothed loss",
         "sparsity",
-        "FLOPs M",
+        "FLOPs",
         "x dense",
-        "sparse MB",
-        "file MB",
+        "sparse bytes",
+        "file bytes",
     ]);
     for report in reports {
         let scores = &report.scores;
@@ -395,13 +401,13 @@ fn comparison(reports: &[Report]) -> String {
                 .map(|loss| format!("{loss:.4}"))
                 .unwrap_or_default(),
             format!("{:.4}", report.sparsity),
-            format!("{:.3}", report.flops.published.sparse / 1e6),
+            count(report.flops.published.sparse),
             format!("{:.4}", report.flops.published.ratio),
-            format!("{:.3}", report.bytes.published.sparse / 1e6),
-            format!("{:.3}", report.file_bytes as f64 / 1e6),
+            bytes(report.bytes.published.sparse),
+            bytes(report.file_bytes as f64),
         ]);
     }
-    table.write(Style::Text)
+    table.write(style)
 }
 
 fn coefficient(text: &str) -> Result<f64, String> {

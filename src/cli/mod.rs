@@ -4,6 +4,7 @@ mod by_layer;
 pub mod compact;
 pub mod compile;
 mod compiled;
+mod completions;
 pub mod convert;
 pub mod cost;
 pub mod data;
@@ -11,11 +12,13 @@ pub mod dump_hlo;
 mod error;
 pub mod eval;
 mod execution_args;
+mod help;
 mod measured;
 mod paper;
 pub mod plan;
 pub mod plugin;
 pub mod predict;
+pub mod presets;
 mod process_args;
 pub mod run_args;
 mod sparse_files;
@@ -28,7 +31,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{FromArgMatches, Parser};
 
 use self::error::{Context, Usage, bail};
 use crate::report::escape;
@@ -43,9 +46,12 @@ pub struct Cli {
     /// Print one JSON object on standard output
     #[arg(long, global = true)]
     pub json: bool,
-    /// Print more on standard error, including the complete configuration
-    #[arg(short, long, global = true)]
-    pub verbose: bool,
+    /// Print more on standard error: the complete configuration and what takes time; twice, also what libraries log
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Print nothing on standard error but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -70,6 +76,8 @@ enum Command {
     Plan(plan::Args),
     /// Count a network's weights, operations and bytes, sparse and dense
     Cost(cost::Args),
+    /// List the published recipes, or print one
+    Presets(presets::Args),
     /// Write the graph of the training step, the mask update or the evaluation
     DumpHlo(dump_hlo::Args),
     /// Compile a run for devices that are not attached: does it fit, and what would it cost?
@@ -78,6 +86,10 @@ enum Command {
     Data(data::Args),
     /// List, download or test device plugins
     Plugin(plugin::Args),
+    /// Print the completions of a shell
+    Completions(completions::Args),
+    /// Write man pages
+    Man(completions::ManArgs),
 }
 
 impl Command {
@@ -95,12 +107,13 @@ const RANKED_TOGETHER: &str = "(the method ranks all layers together: only their
 
 /// Parses and runs the command line. The exit codes are those of [`Error::exit_code`].
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = help::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let json = cli.json;
     if cli.command.computes() {
         crate::huge_pages::enable();
     }
-    crate::report::show_log(cli.verbose);
+    crate::report::show_log(cli.verbose, cli.quiet);
     let done = signals::watch()
         .context("signals cannot be handled")
         .and_then(|stop| run(cli.command, json, stop));
@@ -122,10 +135,13 @@ fn run(command: Command, json: bool, stop: &Stop) -> Result<()> {
         Command::Verify(args) => verify::run(args, json, stop),
         Command::Plan(args) => plan::run(args, json),
         Command::Cost(args) => cost::run(args, json),
+        Command::Presets(args) => presets::run(args, json),
         Command::DumpHlo(args) => dump_hlo::run(args, json),
         Command::Compile(args) => compile::run(args, json),
         Command::Data(args) => data::run(args, json, stop),
         Command::Plugin(args) => plugin::run(args, json),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => completions::man(&args),
     }
 }
 

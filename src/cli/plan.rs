@@ -6,9 +6,11 @@ use toml::{Table as Toml, Value};
 
 use super::cost::times;
 use super::run_args::{RunArgs, pair};
+use super::table_args::TableArgs;
 use crate::config::{Error, Plan, Pruned, Replacement, Run};
 use crate::named::Named;
 use crate::report::table::{Style, Table};
+use crate::report::units;
 use sparse::{Budget, KeepCount};
 
 /// Maximum weights of a layer of `--layers`, so that sums cannot overflow.
@@ -22,6 +24,8 @@ pub struct Args {
     /// Maskable layers that replace the model's, as name=INxOUT or name=HxWxINxOUT
     #[arg(long, value_name = "NAME=DIMS,…", value_delimiter = ',', value_parser = layer)]
     layers: Vec<Param>,
+    #[command(flatten)]
+    table: TableArgs,
 }
 
 /// Runs `plan`.
@@ -29,17 +33,19 @@ pub struct Args {
 /// # Errors
 /// [`crate::config::Error`] for a configuration that cannot run.
 pub fn run(args: Args, json: bool) -> super::Result<()> {
+    let style = args.table.style(json)?;
     let plan = plan(args)?;
     let report = Report::new(&plan);
-    let text = match json {
-        true => serde_json::to_string(&report)? + "\n",
-        false => report.to_string(),
+    let text = match (json, style) {
+        (true, _) => serde_json::to_string(&report)? + "\n",
+        (false, Style::Text) => report.to_string(),
+        (false, Style::Markdown | Style::Csv) => report.layer_table().write(style),
     };
     super::print(&text)
 }
 
 fn plan(args: Args) -> Result<Plan, Error> {
-    let Args { run, layers } = args;
+    let Args { run, layers, .. } = args;
     if layers.is_empty() {
         return run.plan(run.layers()?);
     }
@@ -256,7 +262,7 @@ impl std::fmt::Display for Report<'_> {
             writeln!(f, "{}", super::RANKED_TOGETHER)?;
         }
         writeln!(f, "\nparameters      {}", self.parameters)?;
-        writeln!(f, "training state  {:.2} MB", self.state_bytes as f64 / 1e6)?;
+        writeln!(f, "training state  {}", units::bytes(self.state_bytes as f64))?;
         if let Some(shared) = &self.replicas {
             let (all, each) = (shared.batch_size, shared.batch_per_replica);
             let processes = match shared.processes {
@@ -268,9 +274,9 @@ impl std::fmt::Display for Report<'_> {
                 "replicas        {}{processes}, each {each} of a batch of {all}",
                 shared.replicas
             )?;
-            let [bytes, sent] = [shared.all_reduced_bytes, shared.sent_bytes].map(|bytes| bytes as f64 / 1e6);
+            let [bytes, sent] = [shared.all_reduced_bytes, shared.sent_bytes].map(|bytes| units::bytes(bytes as f64));
             let per = "per iteration; a replica sends";
-            writeln!(f, "all-reduced     {bytes:.2} MB {per} {sent:.2} MB")?;
+            writeln!(f, "all-reduced     {bytes} {per} {sent}")?;
         }
         writeln!(f, "iterations      {}", self.iterations)?;
         writeln!(f, "gradient steps  {}", self.gradient_steps)?;
@@ -326,7 +332,7 @@ impl Report<'_> {
     fn write_launches(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "launches        {} iterations", self.launch_iterations)?;
         match self.launch_image_bytes {
-            Some(bytes) => writeln!(f, ", {:.1} MB of images sent for each", bytes as f64 / 1e6),
+            Some(bytes) => writeln!(f, ", {} of images sent for each", units::bytes(bytes as f64)),
             None => writeln!(f),
         }
     }

@@ -10,12 +10,14 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::run_args::PluginArgs;
+use super::table_args::TableArgs;
 use crate::cli::error::{Context, Result, bail};
 use crate::host_functions;
 use crate::pjrt::{
     self, Arg, Buffer, Candidate, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable, Holds,
     OptionValue, PACKAGES, Package, Plugin, SlotCoverage, Trust,
 };
+use crate::report::table::{Style, Table};
 
 /// Arguments of `plugin`.
 #[derive(clap::Args, Debug)]
@@ -27,7 +29,7 @@ pub struct Args {
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     /// List the known plugin packages and which of them are installed
-    List,
+    List(TableArgs),
     /// Install a plugin package into the cache
     Fetch {
         /// Device (for its default package) or package name
@@ -44,7 +46,7 @@ enum Command {
 /// A plugin that cannot be installed, loaded or run.
 pub fn run(args: Args, json: bool) -> Result<()> {
     match args.command {
-        Command::List => list(json),
+        Command::List(table) => list(table, json),
         Command::Fetch { what } => fetch(&what, json),
         Command::Doctor(PluginArgs { device, plugin }) => {
             doctor(device.as_deref().unwrap_or("cpu").parse()?, plugin.as_deref(), json)
@@ -52,7 +54,8 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     }
 }
 
-fn list(json: bool) -> Result<()> {
+fn list(table: TableArgs, json: bool) -> Result<()> {
+    let style = table.style(json)?;
     let mut here: Vec<Candidate> = Vec::new();
     for device in DeviceKind::ALL {
         here.extend(
@@ -64,7 +67,7 @@ fn list(json: bool) -> Result<()> {
     if json {
         return super::print_json(&json!({ "packages": PACKAGES, "found": here }));
     }
-    let mut out = format!("{:<7} {:<24} {:<11} found\n", "device", "package", "version");
+    let mut table = Table::new(&["device", "package", "version", "found"]);
     for package in PACKAGES {
         let path = match package.holds {
             Holds::Plugin => here
@@ -78,10 +81,14 @@ fn list(json: bool) -> Result<()> {
             .next()
             .is_some_and(|first| first.name == package.name);
         let name = format!("{}{}", package.name, if default { " *" } else { "" });
-        let path = path.as_deref().unwrap_or("-");
-        writeln!(out, "{:<7} {name:<24} {:<11} {path}", package.device, package.version)?;
+        let path = path.unwrap_or_else(|| "-".to_owned());
+        table.row([package.device.to_string(), name, package.version.to_string(), path]);
     }
-    super::print(&(out + "* default of its device\n"))
+    let note = match style {
+        Style::Csv => "",
+        Style::Text | Style::Markdown => "* default of its device\n",
+    };
+    super::print(&(table.write(style) + note))
 }
 
 fn fetch(what: &str, json: bool) -> Result<()> {

@@ -50,6 +50,9 @@ macro_rules! key_flags {
         }
 
         impl KeyFlags {
+            /// Names of the flags, as fields.
+            pub const NAMES: &[&str] = &[$(stringify!($flag)),+];
+
             /// Every given flag with its key and value.
             fn given(&self) -> Vec<GivenFlag> {
                 let all = [$((stringify!($flag), $key, self.$flag.clone().map(Value::from)),)+];
@@ -66,8 +69,8 @@ macro_rules! key_flags {
 type GivenFlag = (String, [&'static str; 2], Value);
 
 key_flags! {
-    /// Network: mnist-fc, resnet50, wrn-22-2, mobilenet-v1, …
-    #[arg(long)]
+    /// Network
+    #[arg(long, help = format!("Network: {}", models::NAMES.join(", ")))]
     model: String = ["model", "name"],
     /// Factor of the network's channel counts
     #[arg(long, value_name = "FACTOR")]
@@ -143,10 +146,10 @@ key_flags! {
     /// Iterations from one evaluation to the next
     #[arg(long, value_name = "N")]
     eval_interval: i64 = ["train", "eval_interval"],
-    /// Epochs from one evaluation to the next, in place of --eval-interval
+    /// Epochs from one evaluation to the next, in place of --eval-interval [default: none]
     #[arg(long, value_name = "EPOCHS")]
     eval_epochs: f64 = ["train", "eval_epochs"],
-    /// Hold out training examples, a share below 1 or a number: evaluations use them, and the test set only at the end
+    /// Hold out training examples, a share below 1 or a number: evaluations use them, and the test set only at the end [default: none]
     #[arg(long, value_name = "SHARE|N")]
     validation: f64 = ["data", "validation"],
     /// Iterations from one checkpoint to the next
@@ -155,19 +158,19 @@ key_flags! {
     /// Number of newest checkpoints to keep
     #[arg(long, value_name = "N")]
     keep_checkpoints: i64 = ["train", "keep_checkpoints"],
-    /// Also keep checkpoints at multiples of N iterations
+    /// Also keep checkpoints at multiples of N iterations [default: none]
     #[arg(long, value_name = "N")]
     keep_every: i64 = ["keep", "every"],
     /// Keep the best checkpoint by a metric, as best.safetensors
     #[arg(long, value_name = "METRIC", help = best_help())]
     keep_best: String = ["keep", "best"],
-    /// Stop after N evaluations without a better value of the metric of --keep-best [metric by default: top1]
+    /// Stop after N evaluations without a better value of the metric of --keep-best, or else of top1 [default: never]
     #[arg(long, value_name = "N")]
     patience: i64 = ["stop", "patience"],
-    /// Stop after this many training FLOPs: a number, or a multiple of the dense training such as '1.0x dense'
+    /// Stop after this many training FLOPs: a number, or a multiple of the dense training such as '1.0x dense' [default: never]
     #[arg(long, value_name = "FLOPS")]
     stop_flops: String = ["stop", "flops"],
-    /// Stop after this time of training, over all sessions of the run, e.g. 90s or 2h30m
+    /// Stop after this time of training, over all sessions of the run, e.g. 90s or 2h30m [default: never]
     #[arg(long, value_name = "TIME")]
     stop_time: String = ["stop", "time"],
     /// Selection of the k-th largest score: bits, sort or topk
@@ -188,7 +191,7 @@ fn method_help() -> String {
 fn best_help() -> String {
     let names: Vec<&str> = CHOOSING.iter().map(|metric| metric.name).collect();
     format!(
-        "Keep the best checkpoint by a metric, as best.safetensors: {}; of the validation split, or else the test set",
+        "Keep the best checkpoint by a metric, as best.safetensors: {}; of the validation split, or else the test set [default: none]",
         names.join(", ")
     )
 }
@@ -197,6 +200,14 @@ fn best_help() -> String {
 fn data_help() -> String {
     format!(
         "{}, or a folder with the files of the recipe's data set, or with TFRecords",
+        set_names()
+    )
+}
+
+/// Help of `--data` of commands without a recipe.
+pub fn any_data_help() -> String {
+    format!(
+        "{}, or a folder with the files of one, or with TFRecords [default: the data of the run]",
         set_names()
     )
 }

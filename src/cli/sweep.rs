@@ -43,9 +43,7 @@ The file is TOML. Every job is a combination of [grid], or an entry of [[list]],
   learning_rate.base = { from = 0.01, to = 1.0, scale = \"log\" }
 
 Each job is a run folder, with its output in log.txt. The same command goes on after any interruption: finished jobs are not
-repeated, and failed ones only with --retry-failed.
-
-Example: rigl-xla sweep methods.toml --dry-run")]
+repeated, and failed ones only with --retry-failed.")]
 pub struct Args {
     /// File of the sweep
     file: PathBuf,

@@ -14,9 +14,7 @@ use crate::verify::{self, Comparison, Options, Report};
 A finished run has a certificate.json with digests of its configuration, data, programs, plugin, processor, checkpoints and metrics. \
 `verify` compares the files with them. Then it continues the run from one checkpoint to the next in a temporary folder, and compares \
 the data it reads, the arrays of that checkpoint and the metrics: byte by byte where the same plugin, processor and program compute, \
-else within --tolerance. The exit code is 1 if anything differs.
-
-Example: rigl-xla verify runs/mnist-rigl-0.98-seed0")]
+else within --tolerance. The exit code is 1 if anything differs.")]
 pub struct Args {
     /// Run folder
     run: PathBuf,

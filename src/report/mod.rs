@@ -23,7 +23,8 @@ const CRATES: [&str; 7] = ["rigl_xla", "pjrt", "cpu", "lowering", "models", "hlo
 impl log::Log for Terminal {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         let name = metadata.target().split("::").next();
-        name.is_some_and(|name| CRATES.contains(&name))
+        let all = log::max_level() == log::LevelFilter::Trace;
+        all || name.is_some_and(|name| CRATES.contains(&name))
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -37,12 +38,14 @@ impl log::Log for Terminal {
     fn flush(&self) {}
 }
 
-/// Shows what the library reports on standard error, with details if `verbose`.
-pub fn show_log(verbose: bool) {
-    let level = if verbose {
-        log::LevelFilter::Debug
-    } else {
-        log::LevelFilter::Info
+/// Shows what the library reports on standard error: nothing if `quiet`, with details if `verbose`, and from 2 on with what other
+/// crates log.
+pub fn show_log(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => log::LevelFilter::Off,
+        (false, 0) => log::LevelFilter::Info,
+        (false, 1) => log::LevelFilter::Debug,
+        (false, _) => log::LevelFilter::Trace,
     };
     // Another logger stays, if there is one.
     if log::set_logger(&Terminal).is_ok() {

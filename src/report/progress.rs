@@ -21,7 +21,12 @@ pub struct Progress {
 impl Progress {
     /// Creates the progress of iterations `start` to `total`.
     pub fn new(start: u64, total: u64) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(5));
+        let quiet = log::max_level() == log::LevelFilter::Off;
+        let target = match quiet {
+            true => ProgressDrawTarget::hidden(),
+            false => ProgressDrawTarget::stderr_with_hz(5),
+        };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style);
         }
@@ -33,7 +38,7 @@ impl Progress {
             total,
             start: (start, now),
             last_line: now,
-            silent: false,
+            silent: quiet,
         }
     }
 

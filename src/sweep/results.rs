@@ -88,7 +88,11 @@ impl Statistic {
     /// Of these values; `None` without any.
     pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
+        let mean = match values {
+            // Exact, so that equal values have no deviation.
+            [first, rest @ ..] if rest.iter().all(|value| value == first) => *first,
+            _ => values.iter().sum::<f64>() / n,
+        };
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         let std = (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt());
         (!values.is_empty()).then_some(Statistic {
@@ -241,6 +245,7 @@ mod tests {
         assert!((of.sem.unwrap() - 0.629_152_869_605_895_8).abs() < 1e-15);
         let one = Statistic::of(&[2.0]).unwrap();
         assert_eq!((one.mean, one.std, one.sem), (2.0, None, None));
+        assert_eq!(Statistic::of(&[0.1; 3]).unwrap().std, Some(0.0));
         assert_eq!(Statistic::of(&[]), None);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::checkpoint::{self, Metadata};
 use crate::cli::error::{Context, Result};
-use crate::cli::run_args::{StreamArgs, named_set};
+use crate::cli::run_args::{StreamArgs, any_data_help, named_set};
 use crate::data::batches::BatchOrder;
 use crate::data::pipeline::{Order, Part, Source};
 use crate::data::records::Records;
@@ -20,8 +20,8 @@ use crate::report::note;
 /// Arguments of `data dump`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// mnist, fashion-mnist, cifar10, synthetic, null, or a folder with the files of a data set or with TFRecords
-    #[arg(long, value_name = "NAME|DIR")]
+    /// Data set or folder
+    #[arg(long, value_name = "NAME|DIR", help = data_help())]
     data: String,
     /// Training examples, in the order and with the augmentation of the first epoch; or test examples in file order
     #[arg(long, value_enum)]
@@ -51,6 +51,11 @@ pub struct Args {
     seed: u64,
     #[command(flatten)]
     stream: StreamArgs,
+}
+
+/// Help of `--data`.
+fn data_help() -> String {
+    any_data_help().replace(" [default: the data of the run]", "")
 }
 
 /// A split, with the names accepted for it.

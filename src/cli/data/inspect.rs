@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::sheet;
 use crate::cli::error::{Result, bail};
+use crate::cli::table_args::TableArgs;
 use crate::data::inspect::{self, Depth, Range, Set};
 use crate::data::{folder, named};
 use crate::report::escape;
@@ -31,6 +32,8 @@ pub struct Args {
     /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[command(flatten)]
+    table: TableArgs,
 }
 
 /// Runs `data inspect`.
@@ -38,6 +41,7 @@ pub struct Args {
 /// # Errors
 /// Files that cannot be read or a missing shard; after the report, damaged records or pictures.
 pub fn run(args: Args, json: bool) -> Result<()> {
+    let style = args.table.style(json)?;
     let depth = Depth {
         threads: args.threads.unwrap_or_else(crate::threads::cores),
         records: args.records,
@@ -58,7 +62,8 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     }
     match json {
         true => crate::cli::print_json(&serde_json::json!({"path": args.path.display().to_string(), "sets": sets}))?,
-        false => crate::cli::print(&text(&sets, args.decode))?,
+        false if style == Style::Text => crate::cli::print(&text(&sets, args.decode))?,
+        false => crate::cli::print(&all_labels(&sets).write(style))?,
     }
     match sets.iter().map(|set| set.tally.damaged()).sum() {
         0u64 => Ok(()),
@@ -67,6 +72,19 @@ pub fn run(args: Args, json: bool) -> Result<()> {
             args.path.display()
         ),
     }
+}
+
+/// Every label of every set.
+fn all_labels(sets: &[Set]) -> Table {
+    let mut table = Table::new(&["set", "label", "class", "examples"]);
+    for set in sets {
+        for (label, count) in &set.tally.labels {
+            let class = set.classes.get(label).map(|name| escape::name(name).into_owned());
+            let set = escape::name(&set.name).into_owned();
+            table.row([set, label.to_string(), class.unwrap_or_default(), count.to_string()]);
+        }
+    }
+    table
 }
 
 fn text(sets: &[Set], decoded: bool) -> String {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::error::{Result, Usage};
+use crate::cli::table_args::TableArgs;
 use crate::data::named;
 use crate::data::prepare::{Error, Plan, Request, Written};
 use crate::report::note;
@@ -46,6 +47,8 @@ pub struct Args {
     /// Number of threads; does not affect the shards [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[command(flatten)]
+    table: TableArgs,
 }
 
 const HELP: &str = "\
@@ -65,6 +68,7 @@ label (from 0).";
 /// # Errors
 /// Sources that cannot be read or contradict each other, an existing folder, or I/O errors.
 pub fn run(args: Args, json: bool, stop: &Stop) -> Result<()> {
+    let style = args.table.style(json)?;
     let threads = args.threads.unwrap_or_else(crate::threads::cores);
     if threads == 0 {
         return Err(Usage("--threads 0: expected at least 1".into()).into());
@@ -94,7 +98,7 @@ pub fn run(args: Args, json: bool, stop: &Stop) -> Result<()> {
         true => {
             crate::cli::print_json(&serde_json::json!({"output": args.output.display().to_string(), "sets": written}))
         }
-        false => crate::cli::print(&table(&written)),
+        false => crate::cli::print(&table(&written, style)),
     }
 }
 
@@ -123,12 +127,12 @@ fn notes(set: &Written) {
     }
 }
 
-fn table(written: &[Written]) -> String {
+fn table(written: &[Written], style: Style) -> String {
     let mut table = Table::new(&["set", "examples", "classes", "shards", "bytes"]);
     for set in written {
         let numbers = [set.examples as u64, set.classes as u64, set.shards as u64, set.bytes];
         let numbers = numbers.map(|number| number.to_string());
         table.row([set.set.to_owned()].into_iter().chain(numbers));
     }
-    table.write(Style::Text)
+    table.write(style)
 }
