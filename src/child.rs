@@ -5,13 +5,22 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::signals::{self, Undone};
+
+/// The Python of the environment that this program is installed in, as by pip, else the one of `PATH`.
+pub fn python() -> PathBuf {
+    let beside = std::env::current_exe().map(|program| program.with_file_name("python3"));
+    beside
+        .ok()
+        .filter(|python| python.is_file())
+        .unwrap_or_else(|| "python3".into())
+}
 
 /// Runs a program in `folder`, which must be private to this process, and waits for its end. The program's temporary files are
 /// there too. A signal that ends this process first ends the program and all its children.

@@ -1,6 +1,6 @@
 //! Times the layers of a table: forward, input gradient and kernel gradient of each, at several batches and densities.
 //!
-//! `cargo bench -p cpu --bench layers -- [--batch 1,16,64] [--sparsity 0.8,0.9,0.95] [--threads N] [--seconds S] [--only NAME]
+//! `cargo bench -p rigl-cpu --bench layers -- [--batch 1,16,64] [--sparsity 0.8,0.9,0.95] [--threads N] [--seconds S] [--only NAME]
 //! [--isa avx512|avx2|portable] [--tile N] [--blocks INPUTS,OUTPUTS]` prints a JSON object per line: GFLOP/s of the connections,
 //! the same counted for the dense layer, and the share of the processor's multiply-add peak, measured in the same run.
 #![allow(missing_docs, clippy::unwrap_used)]

@@ -1,7 +1,7 @@
 //! Predicts with ResNet-50 and MobileNet-v1, uniformly sparse, with random weights: all in the layout by pixels, normalisation folded
 //! into kernels, ReLU and residual sums in epilogues.
 //!
-//! `cargo bench -p cpu --bench networks -- [--network resnet50|mobilenet-v1] [--sparsity 0.9,0.95] [--batch 1,8,64] [--threads N]
+//! `cargo bench -p rigl-cpu --bench networks -- [--network resnet50|mobilenet-v1] [--sparsity 0.9,0.95] [--batch 1,8,64] [--threads N]
 //! [--seconds S] [--profile 1] [--check 1]` prints a JSON object per line. One image is shared by all threads; of several, each
 //! thread takes whole images. `--check 1` compares with a dense reference, `--profile 1` prints times per layer.
 #![allow(missing_docs, clippy::unwrap_used)]

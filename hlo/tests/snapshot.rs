@@ -1,6 +1,6 @@
 //! Human-readable output: the snapshot of every case of the conformance table and Graphviz.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p hlo --test snapshot` rewrites the snapshot; review the change as text.
+//! `UPDATE_GOLDEN=1 cargo test -p rigl-hlo --test snapshot` rewrites the snapshot; review the change as text.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use hlo::{Computation, DType, Graph, Literal, Shape, text};

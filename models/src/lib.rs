@@ -17,6 +17,7 @@ mod mobilenet;
 mod net;
 mod options;
 mod param;
+pub mod presets;
 mod resnet;
 mod vgg;
 mod wide_resnet;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sparse layers and whole sparse predictions of the crate `cpu`, in turns with PyTorch's dense layers and with SparseProp.
 
-Writes results/sparse_layers.json and .md from `cargo bench -p cpu`. With `--threads 1` all times are of one thread on a processor,
+Writes results/sparse_layers.json and .md from `cargo bench -p rigl-cpu`. With `--threads 1` all times are of one thread on a processor,
 which other programs on the machine do not lengthen (they still share its caches and memory); otherwise they are by the clock, and
 mean something on an idle machine only.
 """

@@ -178,12 +178,12 @@ fn is_path(name: &str) -> bool {
     name.contains(std::path::MAIN_SEPARATOR) || (Package::plugin(name).is_err() && Path::new(name).exists())
 }
 
-/// The folders from which `python3` imports packages; none without Python.
+/// The folders from which [`child::python`] imports packages; none without Python.
 fn python_folders() -> Vec<PathBuf> {
     const SCRIPT: &str = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(os.fsencode(p) for p in sys.path if p))";
     let run = || {
         let folder = Scratch::new(&cache::dir()?, ".python-".as_ref(), 0o700)?;
-        child::output(Command::new("python3").args(["-c", SCRIPT]), folder.path())
+        child::output(Command::new(child::python()).args(["-c", SCRIPT]), folder.path())
     };
     let text = run().map(|output| output.stdout).unwrap_or_default();
     let folders = text.split(|&byte| byte == 0).filter(|path| !path.is_empty());

@@ -95,7 +95,7 @@ fn unpack(package: &Package, scratch: &Scratch, target: &Path) -> Result<()> {
     finish(package, command, scratch)?;
     let entries = std::fs::read_dir(&archives).map_err(Error::io(&archives))?;
     for archive in entries.flatten() {
-        let mut command = Command::new("python3");
+        let mut command = Command::new(child::python());
         command.args(["-m", "zipfile", "-e"]).arg(archive.path()).arg(target);
         finish(package, command, scratch)?;
     }
@@ -103,7 +103,7 @@ fn unpack(package: &Package, scratch: &Scratch, target: &Path) -> Result<()> {
 }
 
 fn pip(what: &str) -> Command {
-    let mut command = Command::new("python3");
+    let mut command = Command::new(child::python());
     command.args([
         "-m",
         "pip",
