@@ -94,3 +94,29 @@ fn names_the_command_that_installs_pip() {
         "{message}"
     );
 }
+
+#[test]
+fn finds_plugins_of_the_environment_that_it_is_installed_in() {
+    let folder = tempfile::tempdir().unwrap();
+    // An environment that is not activated: PATH has another Python, and the cache is empty.
+    let [programs, packages] = ["bin", "packages"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&programs).unwrap();
+    symlink(fetched("xla-cpu-pjrt"), &packages).unwrap();
+    let program = programs.join("rigl-xla");
+    std::fs::copy(env!("CARGO_BIN_EXE_rigl-xla"), &program).unwrap();
+    let python = programs.join("python3");
+    std::fs::write(&python, format!("#!/bin/sh\nprintf '%s' '{}'\n", packages.display())).unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(&program)
+        .args(["plugin", "list", "--json"])
+        .env("RIGL_XLA_CACHE", folder.path().join("cache"))
+        .output()
+        .unwrap();
+    let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = &listed["found"][0];
+    assert_eq!(found["origin"], "python", "{listed}");
+    assert!(
+        found["path"].as_str().unwrap().starts_with(packages.to_str().unwrap()),
+        "{listed}"
+    );
+}
