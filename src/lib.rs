@@ -39,6 +39,7 @@ mod scratch;
 pub mod signals;
 pub mod sweep;
 mod threads;
+pub mod topology;
 pub mod train;
 pub mod verify;
 

@@ -59,8 +59,10 @@ fn continued(out: &Path, at: usize) -> Vec<u8> {
         "ckpt-1.safetensors",
         "ckpt-2.safetensors",
         "config.toml",
+        "events.out.tfevents.0.rigl-xla",
         "metrics.jsonl",
         "summary.json",
+        "topology.journal",
     ];
     let mut found = names(out);
     if before.contains(&kept[3].to_owned()) {

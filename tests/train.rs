@@ -393,8 +393,10 @@ fn json_summary_matches_the_files() {
         "ckpt-50.safetensors",
         "ckpt-60.safetensors",
         "config.toml",
+        "events.out.tfevents.0.rigl-xla",
         "metrics.jsonl",
         "summary.json",
+        "topology.journal",
     ];
     assert_eq!(files, expected);
     // Its own configuration starts the same run again.

@@ -16,7 +16,7 @@ pub mod tf;
 pub use certificate::{Certificate, ExamplesDigest, Origin};
 pub use file::{load, save};
 pub use fit::Problem;
-pub use run_dir::{BEST, CONFIG, Mode, RunDir, SUMMARY, resolve};
+pub use run_dir::{BEST, CONFIG, Mode, RunDir, SUMMARY, checkpoints as saved, resolve};
 
 use std::{
     collections::BTreeMap,

@@ -28,6 +28,16 @@ pub const CERTIFICATE: &str = "certificate.json";
 /// Link to the best checkpoint.
 pub const BEST: &str = "best.safetensors";
 const NEW_BEST: &str = ".best.safetensors.tmp";
+/// Files of a run beside its configuration and checkpoints.
+const OTHERS: [&str; 7] = [
+    METRICS,
+    PROFILE,
+    BEST,
+    SUMMARY,
+    CERTIFICATE,
+    crate::topology::FILE,
+    crate::report::events::FILE,
+];
 const LOCK: &str = ".lock";
 const DEFAULT_KEEP: usize = 3;
 
@@ -427,8 +437,11 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     entries.map_err(Error::io(dir))
 }
 
-/// Lists `(iteration, path)` of each checkpoint, sorted by iteration.
-pub(super) fn checkpoints(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+/// Lists `(iteration, path)` of each checkpoint in a run folder, sorted by iteration.
+///
+/// # Errors
+/// I/O errors.
+pub fn checkpoints(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let with_iteration = |path: PathBuf| Some((iteration(&path)?, path));
     let mut all: Vec<_> = entries(dir)?.into_iter().filter_map(with_iteration).collect();
     all.sort();
@@ -447,11 +460,7 @@ fn iteration(path: &Path) -> Option<u64> {
 /// Lists the files that mark a folder as a run folder, sorted.
 fn run_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = entries(dir)?;
-    let named = |path: &PathBuf| {
-        [CONFIG, METRICS, PROFILE, BEST, SUMMARY, CERTIFICATE]
-            .iter()
-            .any(|name| path.ends_with(name))
-    };
+    let named = |path: &PathBuf| [CONFIG].iter().chain(&OTHERS).any(|name| path.ends_with(name));
     files.retain(|path| named(path) || iteration(path).is_some());
     files.sort();
     Ok(files)

@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::signals::{self, Stop};
-use crate::{aot, checkpoint, config, data, distributed, engine, host_functions, pjrt, sweep, train, verify};
+use crate::{aot, checkpoint, config, data, distributed, engine, host_functions, pjrt, sweep, topology, train, verify};
 
 /// Results of commands.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -131,6 +131,7 @@ know_their_kind!(
     host_functions::Error,
     pjrt::Error,
     sweep::Error,
+    topology::Error,
     train::Error,
     verify::Error,
 );

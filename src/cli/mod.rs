@@ -24,6 +24,7 @@ pub mod run_args;
 mod sparse_files;
 pub mod sweep;
 mod table_args;
+pub mod topology;
 pub mod train;
 pub mod verify;
 
@@ -72,6 +73,8 @@ enum Command {
     Convert(convert::Args),
     /// Verify a finished run: its files against their digests, and a part of it by computing it again
     Verify(verify::Args),
+    /// Show how the connections of a run moved: any iteration's masks, ages, overlaps, pictures
+    Topology(topology::Args),
     /// Show budgets, schedules and memory of a run. Reads no data, but counts records and classes of TFRecords
     Plan(plan::Args),
     /// Count a network's weights, operations and bytes, sparse and dense
@@ -142,6 +145,7 @@ fn run(command: Command, json: bool, stop: &Stop) -> Result<()> {
         Command::Plugin(args) => plugin::run(args, json),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
+        Command::Topology(args) => topology::run(args, json),
     }
 }
 

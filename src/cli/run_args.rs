@@ -176,6 +176,12 @@ key_flags! {
     /// Selection of the k-th largest score: bits, sort or topk
     #[arg(long, value_name = "NAME")]
     select: String = ["mask_update", "select"],
+    /// Write no events for TensorBoard
+    #[arg(long, num_args = 0, default_missing_value = "false")]
+    no_tensorboard: bool = ["output", "tensorboard"],
+    /// Keep no journal of mask updates (topology.journal in the run folder)
+    #[arg(long, num_args = 0, default_missing_value = "false")]
+    no_topology: bool = ["output", "topology"],
     /// Iterations per launch of the device program
     #[arg(long, value_name = "N")]
     steps_per_launch: i64 = ["train", "steps_per_launch"],

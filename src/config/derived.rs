@@ -40,6 +40,11 @@ impl Plan {
         train.steps_per_launch.min(rhythm).min(sent.max(1) as u64)
     }
 
+    /// Whether the run keeps a journal of its mask updates.
+    pub fn keeps_topology(&self) -> bool {
+        self.method.masked && self.run.output.topology != Some(false)
+    }
+
     /// Whether examples are sent to the device launch by launch, not once.
     pub fn streams(&self) -> bool {
         self.run.data.set.is_streamed()

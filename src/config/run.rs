@@ -165,11 +165,17 @@ pub struct Device {
 }
 
 /// `[output]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
     /// Run folder. If empty, a folder under `runs/` that is named after the run.
     pub dir: String,
+    /// Whether the run keeps a journal of its mask updates. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<bool>,
+    /// Whether the run writes events for TensorBoard. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensorboard: Option<bool>,
 }
 
 impl Run {

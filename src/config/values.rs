@@ -10,7 +10,7 @@ use crate::named::Named;
 use sparse::Method;
 
 /// Keys that do not change the numbers of an iteration: length and rhythm of the run, device, folder.
-pub const FREE_KEYS: [&str; 27] = [
+pub const FREE_KEYS: [&str; 29] = [
     "data.dir",
     "data.threads",
     "data.prefetch",
@@ -38,6 +38,8 @@ pub const FREE_KEYS: [&str; 27] = [
     "device.processes",
     "device.replicas",
     "output.dir",
+    "output.topology",
+    "output.tensorboard",
 ];
 
 /// Members of [`FREE_KEYS`] that distinguish runs nevertheless.

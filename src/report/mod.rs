@@ -1,6 +1,8 @@
 //! Output of commands: progress, tables, notes and metrics.
 
+pub mod chart;
 pub mod escape;
+pub mod events;
 pub mod metrics;
 pub mod progress;
 pub mod table;

@@ -38,6 +38,9 @@ pub enum Error {
     /// An error in the configuration of the run or of the user.
     #[error(transparent)]
     Config(#[from] config::Error),
+    /// The topology journal cannot be written.
+    #[error(transparent)]
+    Topology(#[from] crate::topology::Error),
     /// `metrics.jsonl`, `profile.jsonl` or a trace cannot be written.
     #[error("{}: {source}", path.display())]
     Metrics {
@@ -154,6 +157,7 @@ impl Error {
         match self {
             Error::Config(config) => config.is_usage(),
             Error::Data(data) => data.is_usage(),
+            Error::Topology(topology) => topology.is_usage(),
             Error::Device(engine) => engine.is_usage(),
             Error::Processes(_)
             | Error::Checkpoint(_)

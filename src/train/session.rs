@@ -56,6 +56,12 @@ struct Session<'a> {
     mask_updates: u64,
     /// `None` if another process writes.
     metrics: Option<Writer>,
+    /// `None` if another process writes, or the run keeps no journal.
+    topology: Option<crate::topology::Writer>,
+    /// `None` if another process writes, or the run writes no events.
+    events: Option<crate::report::events::Events>,
+    /// Mask updates of the whole run.
+    updates: usize,
     progress: Progress,
     train_time: Duration,
     clock: Clock,
@@ -131,6 +137,7 @@ fn train_within(
             break;
         }
     }
+    session.end_events()?;
     session.progress.finish();
     session.profile.as_mut().map_or(Ok(()), Recorder::finish)?;
     let scores = match scores {
@@ -205,7 +212,7 @@ impl<'a> Session<'a> {
             true => (Some(begin(plan, &dir, mode, counters.iteration)?), progress),
             false => (None, progress.silent()),
         };
-        Ok(Session {
+        let mut session = Session {
             feed,
             identity,
             mask_updates: plan.update_steps_within(counters.iteration).count() as u64,
@@ -227,8 +234,14 @@ impl<'a> Session<'a> {
             state,
             counters,
             metrics,
+            topology: None,
+            events: None,
+            updates: plan.update_steps().count(),
             last_saved,
-        })
+        };
+        session.open_topology(mode)?;
+        session.open_events(mode)?;
+        Ok(session)
     }
 
     /// The first launch of this session; `None` if the run has ended before.
@@ -263,6 +276,7 @@ impl<'a> Session<'a> {
         }
         let mut after = self.counters;
         let plan = self.plan;
+        let count = topology::launch_length(plan, after, count);
         let (ticks, rows): (Vec<Tick>, Vec<Row>) = schedule(plan, &mut after, count).into_iter().unzip();
         let fed = self.feed.next(&self.device, at, count, &mut self.clock)?;
         self.clock.enter(Phase::Host);
@@ -350,6 +364,7 @@ impl<'a> Session<'a> {
             "mask_updates": self.mask_updates,
             "steps_per_s": done as f64 / started.elapsed().as_secs_f64(),
         }))?;
+        self.record_topology(&launch.ticks)?;
         let (loss, accuracy) = (cross_entropy + l2, correct / examples as f64);
         self.progress
             .update(self.counters.iteration, loss as f32, accuracy as f32);
@@ -367,6 +382,7 @@ impl<'a> Session<'a> {
 
     fn record(&mut self, record: &Value) -> Result<()> {
         self.keeping.see(record);
+        self.add_events(record)?;
         let Some(metrics) = &mut self.metrics else {
             return Ok(());
         };
@@ -391,6 +407,8 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         self.clock.enter(Phase::Saving);
+        // A checkpoint never outlives the updates before it.
+        self.topology.as_ref().map_or(Ok(()), crate::topology::Writer::sync)?;
         let pending: Vec<_> = self
             .state
             .first()
@@ -404,7 +422,7 @@ impl<'a> Session<'a> {
         }
         // The folder and the allowances are not part of the state: equal runs save equal bytes.
         let mut run = self.plan.run.clone();
-        run.output.dir.clear();
+        run.output = crate::config::Output::default();
         run.train.allow_incomplete_schedule = None;
         let metadata = Metadata::new(&run.model.name, iteration, run.to_toml()?);
         let best = self.keeping.best().filter(|_| self.plan.run.keep.best.is_some());
@@ -469,8 +487,10 @@ fn start(
 }
 
 mod evaluation;
+mod events;
 mod figures;
 mod sets;
+mod topology;
 
 use evaluation::{eval_interval, evaluator_of};
 use sets::load;

@@ -18,6 +18,11 @@ impl<W: Write> Writer<W> {
         Writer(out)
     }
 
+    /// The output.
+    pub fn get_ref(&self) -> &W {
+        &self.0
+    }
+
     /// Writes one record.
     ///
     /// # Errors
