@@ -5,10 +5,10 @@ mod common;
 
 use common::json;
 use common::runs::Runs;
-use hlo::{Computation, Graph, Literal, Padding, grad};
+use hlo::{Computation, Graph, Literal, Padding, Tensor, grad};
 use lowering::{Target, lower};
 use models::layers::BatchNorm;
-use models::layers::sparse::{SparseKernel, Wanted, blocked, mask_key};
+use models::layers::sparse::{SparseKernel, Wanted, blocked, condense, expand, mask_key};
 use models::{Init, Mode, Net};
 use rigl_xla::engine::options;
 use rigl_xla::host_functions::register;
@@ -61,7 +61,19 @@ const CASES: [Case; 17] = [
     Case(&[16, 33], &[33, 7], 1, Padding::Valid, 60),
 ];
 
+/// The layer's output, of the shape of `cotangent`.
+fn forward<'g>(kernel: &SparseKernel<'g>, case: &Case, [x, effective, cotangent]: [Tensor<'g>; 3]) -> Tensor<'g> {
+    let &Case(_, dims, stride, padding, _) = case;
+    let y = match dims {
+        [_, _, _, 1] => kernel.depthwise(blocked(x), effective, [stride; 2], padding),
+        [_, _, _, _] => kernel.conv2d(blocked(x), effective, [stride; 2], padding),
+        _ => kernel.matmul(x, effective),
+    };
+    y.reshape(&cotangent.dims())
+}
+
 /// Output of the layer, and the gradients of its input and of its weights: at the connections, and of all weights where wanted.
+/// Then the same from condensed weights, if there are connections.
 fn passes(case: &Case) -> (Computation, Vec<Literal>) {
     let &Case(input, kernel, stride, padding, percent) = case;
     let mut stream = rng::stream(0, "sparse_execution", "", 0);
@@ -97,6 +109,7 @@ fn passes(case: &Case) -> (Computation, Vec<Literal>) {
         .iter()
         .map(|input| ("x".to_string(), input.shape().clone()))
         .collect();
+    let connections = mask.iter().filter(|&&one| one).count();
     let built = Graph::function("passes", &parameters, |g, p| {
         let (x, weights, cotangent, mask, yes) = (p[0], p[1], p[2], p[3], p[4]);
         let effective = mask.select(weights, weights.zeros_like());
@@ -108,18 +121,26 @@ fn passes(case: &Case) -> (Computation, Vec<Literal>) {
                 key,
                 dense_gradient,
             };
-            let y = match weights.dims()[..] {
-                [_, _, _, 1] => kernel.depthwise(blocked(x), effective, [stride; 2], padding),
-                [_, _, _, _] => kernel.conv2d(blocked(x), effective, [stride; 2], padding),
-                _ => kernel.matmul(x, effective),
-            };
-            let y = y.reshape(&cotangent.dims());
+            let y = forward(&kernel, case, [x, effective, cotangent]);
             [vec![y], grad((y * cotangent).reduce_sum_all(), &[x, effective])].concat()
         };
         let no = g.number(hlo::DType::Pred, 0.0);
-        [Wanted::Never, Wanted::Always, Wanted::If(yes), Wanted::If(no)]
-            .map(results)
-            .concat()
+        let whole = [Wanted::Never, Wanted::Always, Wanted::If(yes), Wanted::If(no)].map(results);
+        let condensed = |wanted| {
+            let (values, all) = (condense(weights, mask, connections), weights.zeros_like());
+            let kernel = SparseKernel {
+                weights: values,
+                mask,
+                key,
+                dense_gradient: Wanted::Apart { wanted, all },
+            };
+            let y = forward(&kernel, case, [x, values, cotangent]);
+            let mut gradients = grad((y * cotangent).reduce_sum_all(), &[x, values, all]);
+            gradients[1] = expand(gradients[1], mask);
+            [vec![y, expand(values, mask)], gradients].concat()
+        };
+        let condensed = [yes, no].into_iter().filter(|_| connections > 0).flat_map(condensed);
+        whole.concat().into_iter().chain(condensed).collect()
     });
     (built.unwrap(), inputs)
 }
@@ -150,6 +171,28 @@ fn sparse_layers_match_masked_ones() {
         let dense = [5, 8].map(|output| outside(&found, output));
         assert_eq!(dense, [5, 8].map(|output| outside(&want, output)), "case {number}");
         assert!(case.4 == 100 || dense.iter().all(|&n| n > 0), "case {number}");
+        if let [y, weights, to_x, to_weights, to_all, _, _, _, to_weights_again, nothing] = &found[12..] {
+            assert_eq!(
+                [y, to_x, to_weights],
+                [&found[0], &found[1], &found[2]],
+                "case {number}"
+            );
+            assert_eq!(to_weights_again, to_weights, "case {number}");
+            assert_close(to_all, &found[5], &format!("case {number}, gradient of all weights"));
+            assert!(
+                nothing.to_vec::<f32>().unwrap().iter().all(|&g| g == 0.0),
+                "case {number}"
+            );
+            let masked = inputs[1]
+                .to_vec::<f32>()
+                .unwrap()
+                .into_iter()
+                .zip(inputs[3].to_bools().unwrap());
+            let masked: Vec<f32> = masked.map(|(w, one)| if one { w } else { 0.0 }).collect();
+            assert_eq!(weights.to_vec::<f32>().unwrap(), masked, "case {number}");
+        } else {
+            assert_eq!((found.len(), case.4), (12, 0), "case {number}");
+        }
     }
 }
 

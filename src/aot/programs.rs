@@ -1,7 +1,7 @@
 //! The graphs of a run that are compiled ahead of time.
 
 use super::Error;
-use crate::config::{Plan, SparseLayers};
+use crate::config::{CondensedLayers, Plan, SparseLayers};
 use crate::train::eval::{Inference, evaluation};
 use crate::train::step::Trainer;
 use hlo::{Alias, Computation};
@@ -30,6 +30,7 @@ impl Graph {
         // Only CPUs have host functions for sparse layers.
         let plan = &Plan {
             sparse: SparseLayers::new(),
+            condensed: CondensedLayers::new(),
             ..plan.clone()
         };
         let model = plan.model()?;

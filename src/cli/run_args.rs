@@ -115,6 +115,10 @@ key_flags! {
     /// whichever measured faster) [default: auto]
     #[arg(long, value_name = "NAME")]
     execution: String = ["device", "execution"],
+    /// Keep weights and optimizer slots of sparse layers' connections alone: less memory, faster steps. Weights outside the
+    /// masks are then 0 in checkpoints
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    condensed: bool = ["device", "condensed"],
     /// Devices for data-parallel training, over all processes; each trains on its part of every batch [default: one per
     /// process]
     #[arg(long, value_name = "N")]

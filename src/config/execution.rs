@@ -1,9 +1,10 @@
 //! Which layers are computed from their connections alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use models::{Kind, Precision, layers::sparse::LANES};
 use serde::{Deserialize, Serialize};
+use sparse::{GrowInit, GrowScore, InitialMask, KeepCount};
 
 use super::{Error, Plan, Run, check::value};
 use crate::engine::EngineKind;
@@ -93,6 +94,10 @@ pub fn prediction_gains(density: f64) -> bool {
 /// Layers that are computed from their connections alone, by the kernel's variable name.
 pub type SparseLayers = BTreeSet<String>;
 
+/// Layers of which the device keeps values and slots of the connections alone: their numbers of connections, by the kernel's
+/// variable name.
+pub type CondensedLayers = BTreeMap<String, usize>;
+
 impl Plan {
     /// The layers that this run computes from their connections alone.
     ///
@@ -121,6 +126,49 @@ impl Plan {
             (asked == Execution::Sparse || facts.gains()).then(|| layer.kernel.clone())
         });
         Ok(sparse.collect())
+    }
+
+    /// The layers of which this run keeps connections alone: the sparse ones of a run that asks for it.
+    ///
+    /// # Errors
+    /// A run that asks for it but does not compute layers sparsely, or whose updates change the number of connections or read
+    /// weights that are not connections.
+    pub fn condensed_layers(&self) -> Result<CondensedLayers, Error> {
+        if self.run.device.condensed != Some(true) {
+            return Ok(CondensedLayers::new());
+        }
+        let refuse = |expected: String| Err(value("device.condensed", true, expected));
+        if self.run.device.execution == Some(Execution::Masked) {
+            return refuse("false, as device.execution is masked".into());
+        }
+        if let Some((key, found, expected)) = self.masked_only() {
+            return refuse(format!("false, as {key} is {found}, not {expected}"));
+        }
+        let method = &self.run.method;
+        let averages = self.method.grow == GrowScore::Momentum || method.gradient_batches > 1;
+        let constant = self.method.initial_mask == InitialMask::Random && self.method.keep == KeepCount::Connections;
+        if averages || !constant {
+            let why = match averages {
+                true => "averages gradients of all weights",
+                false => "changes the number of connections",
+            };
+            return refuse(format!("false, as the method {} {why}", self.method.name));
+        }
+        if self.method.grow == GrowScore::InvertedGradient {
+            return refuse(format!(
+                "false, as the method {} grows weights that stay 0, and inactive weights take their place",
+                self.method.name
+            ));
+        }
+        if let GrowInit::RandomNormal(_) | GrowInit::RandomUniform(_) = method.grow_init {
+            return refuse("false, as method.grow_init reads weights that are not connections".into());
+        }
+        let layers = self.layers.iter().filter(|layer| self.sparse.contains(&layer.kernel));
+        let counted = layers.filter_map(|layer| {
+            let budget = self.budgets.iter().find(|budget| budget.name == layer.name)?;
+            (budget.nonzeros > 0).then(|| (layer.kernel.clone(), budget.nonzeros))
+        });
+        Ok(counted.collect())
     }
 
     /// The properties of a layer that decide how it is computed; `None` without a budget.

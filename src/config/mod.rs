@@ -22,7 +22,7 @@ mod values;
 
 pub use crate::optimizer::Settings as Optimizer;
 pub use error::Error;
-pub use execution::{Execution, SparseLayers, prediction_gains};
+pub use execution::{CondensedLayers, Execution, SparseLayers, prediction_gains};
 pub use keeping::{CHOOSING, Flops, Keep, Metric, Stop, Time};
 pub use layers::Layers;
 pub(crate) use layers::MAX_CONFIG_BYTES;

@@ -9,7 +9,7 @@ use super::learning_rate::Rate;
 use super::reach::reached;
 use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, pruning_schedule, schedule};
 use super::values::output_dir;
-use super::{Error, LayerSparsity, Run, SparseLayers, Unit};
+use super::{CondensedLayers, Error, LayerSparsity, Run, SparseLayers, Unit};
 use crate::data::pixels::Preprocessing;
 use crate::named::Named;
 use sparse::{Budget, BudgetOptions, Counters, DropScore, GradualPruning, KeepCount, Layer, Schedule};
@@ -51,6 +51,8 @@ pub struct Plan {
     pub output_dir: PathBuf,
     /// Layers that are computed from their connections alone.
     pub sparse: SparseLayers,
+    /// Layers of which the device keeps connections alone.
+    pub condensed: CondensedLayers,
     /// Description of what was fitted to the data, if anything was.
     pub fit: Option<String>,
 }
@@ -173,6 +175,7 @@ impl Plan {
             random,
             input_dims,
             sparse: SparseLayers::new(),
+            condensed: CondensedLayers::new(),
             output_dir: output_dir(&run, method),
             fit: None,
             params,
@@ -185,6 +188,7 @@ impl Plan {
             run,
         };
         plan.sparse = plan.sparse_layers()?;
+        plan.condensed = plan.condensed_layers()?;
         Ok(plan)
     }
 

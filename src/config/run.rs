@@ -156,6 +156,9 @@ pub struct Device {
     /// How masked layers are computed. Default: `auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
+    /// Whether the device keeps values and slots of sparse layers' connections alone. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condensed: Option<bool>,
     /// Devices for data-parallel training, over all processes; each trains on its part of every batch. Default: one per process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<usize>,

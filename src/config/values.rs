@@ -10,7 +10,7 @@ use crate::named::Named;
 use sparse::Method;
 
 /// Keys that do not change the numbers of an iteration: length and rhythm of the run, device, folder.
-pub const FREE_KEYS: [&str; 29] = [
+pub const FREE_KEYS: [&str; 30] = [
     "data.dir",
     "data.threads",
     "data.prefetch",
@@ -35,6 +35,7 @@ pub const FREE_KEYS: [&str; 29] = [
     "device.plugin",
     "device.engine",
     "device.execution",
+    "device.condensed",
     "device.processes",
     "device.replicas",
     "output.dir",

@@ -54,7 +54,7 @@ impl Error {
 }
 
 /// Every host function by the name that programs call.
-const FUNCTIONS: [(&str, Handler); 11] = [
+const FUNCTIONS: [(&str, Handler); 13] = [
     (lowering::DIRECT_CONVOLUTION, onednn::convolution),
     (lowering::PACK_KERNEL, onednn::pack_kernel),
     (lowering::COLUMN_SUMS, column_sums::column_sums),
@@ -66,6 +66,8 @@ const FUNCTIONS: [(&str, Handler); 11] = [
     (layers::SPARSE_FORWARD, sparse::forward),
     (layers::SPARSE_INPUT_GRADIENT, sparse::input_gradient),
     (layers::SPARSE_KERNEL_GRADIENT, sparse::kernel_gradient),
+    (layers::EXPAND, sparse::expand),
+    (layers::CONDENSE, sparse::condense),
 ];
 
 /// Registers all host functions with a plugin, once, and loads oneDNN, which is fetched if it is not in the cache. Returns the

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use cpu::{Epilogue, Gradients, Halo, Kernel, Layout, Options, SparseConv, Window};
+use cpu::{Epilogue, Gradients, Halo, Kernel, Layout, Options, SparseConv, Structure, Window};
 use models::layers::sparse::LANES;
 
 use super::parallel_for::parallel_for;
@@ -34,6 +34,10 @@ handlers! {
     input_gradient => run_input_gradient;
     /// Runs [`models::layers::sparse::SPARSE_KERNEL_GRADIENT`].
     kernel_gradient => run_kernel_gradient;
+    /// Runs [`models::layers::sparse::EXPAND`].
+    expand => run_expand;
+    /// Runs [`models::layers::sparse::CONDENSE`].
+    condense => run_condense;
 }
 
 /// A bijective hash, as [`models::layers::sparse::mixed`].
@@ -81,10 +85,19 @@ struct Shapes {
     kind: Kind,
 }
 
+/// A layer prepared for a mask.
+struct Prepared {
+    layer: SparseConv,
+    /// For each of its connections, the number of connections at earlier positions of the kernel: its place in condensed weights.
+    ranks: Vec<u32>,
+    /// Elements of the whole kernel.
+    elements: usize,
+}
+
 /// Prepared layers by mask key and shapes, each with the number of the last call that used it.
 #[derive(Default)]
 struct Cache {
-    entries: HashMap<([u32; 2], Shapes), (u64, Arc<SparseConv>)>,
+    entries: HashMap<([u32; 2], Shapes), (u64, Arc<Prepared>)>,
     calls: u64,
 }
 
@@ -97,7 +110,7 @@ fn cache() -> &'static Mutex<Cache> {
 }
 
 /// The prepared layer of these shapes and this mask, from the cache if it is there.
-fn prepared(key: &[u32], mask: &[u8], shapes: Shapes) -> Result<Arc<SparseConv>, String> {
+fn prepared(key: &[u32], mask: &[u8], shapes: Shapes) -> Result<Arc<Prepared>, String> {
     let &[first, second] = key else {
         return Err("a mask's key has two numbers".into());
     };
@@ -112,7 +125,10 @@ fn prepared(key: &[u32], mask: &[u8], shapes: Shapes) -> Result<Arc<SparseConv>,
             return Ok(Arc::clone(found));
         }
     }
-    let made = Arc::new(layer(shapes, mask).map_err(|error| error.to_string())?);
+    let layer = layer(shapes, mask).map_err(|error| error.to_string())?;
+    let ranks = ranks(layer.structure(), mask);
+    let elements = mask.len();
+    let made = Arc::new(Prepared { layer, ranks, elements });
     let mut cache = lock();
     let now = cache.calls;
     cache.entries.insert(id, (now, Arc::clone(&made)));
@@ -125,6 +141,106 @@ fn prepared(key: &[u32], mask: &[u8], shapes: Shapes) -> Result<Arc<SparseConv>,
         oldest.and_then(|id| cache.entries.remove(&id));
     }
     Ok(made)
+}
+
+/// [`Prepared::ranks`].
+fn ranks(structure: &Structure, mask: &[u8]) -> Vec<u32> {
+    let before: Vec<u32> = mask
+        .iter()
+        .scan(0, |sum, &one| {
+            let before = *sum;
+            *sum += u32::from(one != 0);
+            Some(before)
+        })
+        .collect();
+    structure
+        .index
+        .iter()
+        .map(|&position| before[position as usize])
+        .collect()
+}
+
+impl Prepared {
+    /// The values of whole or condensed weights, in the order of the layer's structure.
+    fn values(&self, weights: &[f32]) -> Result<Vec<f32>, String> {
+        if !self.is_condensed(weights.len()) {
+            return self.layer.gather(weights).map_err(|error| error.to_string());
+        }
+        self.check_condensed(weights.len())?;
+        Ok(self.ranks.iter().map(|&rank| weights[rank as usize]).collect())
+    }
+
+    /// Writes values in the order of the layer's structure as whole or condensed weights.
+    fn write(&self, values: &[f32], weights: &mut [f32]) -> Result<(), String> {
+        if !self.is_condensed(weights.len()) {
+            weights.fill(0.0);
+            return self
+                .layer
+                .structure()
+                .scatter(values, weights)
+                .map_err(|error| error.to_string());
+        }
+        self.check_condensed(weights.len())?;
+        for (&rank, &value) in self.ranks.iter().zip(values) {
+            weights[rank as usize] = value;
+        }
+        Ok(())
+    }
+
+    /// Whether an array of this length is not a whole kernel.
+    fn is_condensed(&self, length: usize) -> bool {
+        length != self.elements
+    }
+
+    fn check_condensed(&self, length: usize) -> Result<(), String> {
+        check_connections(self.ranks.len(), length)
+    }
+}
+
+/// Checks that a mask has as many true elements as condensed values.
+fn check_connections(found: usize, expected: usize) -> Result<(), String> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(format!("a mask has {found} connections, expected {expected}")),
+    }
+}
+
+fn run_expand(call: &Call<'_>) -> Result<(), String> {
+    let (Some(values), Some(mask)) = (call.argument(0), call.argument_of::<u8>(1)) else {
+        return Err(LACKING.into());
+    };
+    check_connections(mask.iter().filter(|&&one| one != 0).count(), values.len())?;
+    let mut values = values.iter();
+    let mut next = |&one: &u8| {
+        if one == 0 {
+            0.0
+        } else {
+            values.next().copied().unwrap_or(0.0)
+        }
+    };
+    call.write(0, |whole: &mut [f32]| {
+        whole
+            .iter_mut()
+            .zip(mask)
+            .for_each(|(element, one)| *element = next(one));
+    })
+    .ok_or(LACKING.into())
+}
+
+fn run_condense(call: &Call<'_>) -> Result<(), String> {
+    let (Some(whole), Some(mask)) = (call.argument(0), call.argument_of::<u8>(1)) else {
+        return Err(LACKING.into());
+    };
+    let run = |values: &mut [f32]| {
+        check_connections(mask.iter().filter(|&&one| one != 0).count(), values.len())?;
+        let active = whole.iter().zip(mask).filter(|&(_, &one)| one != 0);
+        values
+            .iter_mut()
+            .zip(active)
+            .for_each(|(value, (&weight, _))| *value = weight);
+        Ok(())
+    };
+    call.write(0, run).ok_or(LACKING)?
 }
 
 /// Prepares a layer and its gradients for the layouts that programs use.
@@ -211,7 +327,7 @@ fn shapes(call: &Call<'_>, [x, kernel, y]: [Option<usize>; 3]) -> Result<Shapes,
 const LACKING: &str = "the call lacks an argument or a result";
 
 /// The two arrays of a call, and the layer of the mask and the key that follow them.
-type Operands<'a> = (&'a [f32], &'a [f32], Arc<SparseConv>);
+type Operands<'a> = (&'a [f32], &'a [f32], Arc<Prepared>);
 
 fn operands<'a>(call: &'a Call<'_>, shapes: Shapes) -> Result<Operands<'a>, String> {
     let arrays = (call.argument(0), call.argument(1));
@@ -225,38 +341,41 @@ fn operands<'a>(call: &'a Call<'_>, shapes: Shapes) -> Result<Operands<'a>, Stri
 }
 
 fn run_forward(call: &Call<'_>) -> Result<(), String> {
-    let shapes = shapes(call, [Some(0), Some(1), None])?;
-    let (x, weights, layer) = operands(call, shapes)?;
+    let shapes = shapes(call, [Some(0), Some(2), None])?;
+    let (x, weights, prepared) = operands(call, shapes)?;
+    let values = prepared.values(weights)?;
     let run = |y: &mut [f32]| {
-        let values = layer.gather(weights)?;
-        layer.forward(&values, x, y, &Epilogue::default(), &|pieces, run| {
-            parallel_for(call, pieces, run)
-        })
+        prepared
+            .layer
+            .forward(&values, x, y, &Epilogue::default(), &|pieces, run| {
+                parallel_for(call, pieces, run)
+            })
     };
     let done = call.write(0, run).ok_or(LACKING)?;
     done.map_err(|error: cpu::Error| error.to_string())
 }
 
 fn run_input_gradient(call: &Call<'_>) -> Result<(), String> {
-    let shapes = shapes(call, [None, Some(1), Some(0)])?;
-    let (dy, weights, layer) = operands(call, shapes)?;
+    let shapes = shapes(call, [None, Some(2), Some(0)])?;
+    let (dy, weights, prepared) = operands(call, shapes)?;
+    let values = prepared.values(weights)?;
     let run = |dx: &mut [f32]| {
-        let values = layer.gather(weights)?;
-        layer.input_gradient(&values, dy, dx, &|pieces, run| parallel_for(call, pieces, run))
+        prepared
+            .layer
+            .input_gradient(&values, dy, dx, &|pieces, run| parallel_for(call, pieces, run))
     };
     let done = call.write(0, run).ok_or(LACKING)?;
     done.map_err(|error: cpu::Error| error.to_string())
 }
 
 fn run_kernel_gradient(call: &Call<'_>) -> Result<(), String> {
-    let shapes = shapes(call, [Some(0), None, Some(1)])?;
-    let (x, dy, layer) = operands(call, shapes)?;
-    let run = |gradient: &mut [f32]| {
-        let mut values = vec![0.0; layer.connections()];
-        layer.kernel_gradient(x, dy, &mut values, &|pieces, run| parallel_for(call, pieces, run))?;
-        gradient.fill(0.0);
-        layer.structure().scatter(&values, gradient)
-    };
-    let done = call.write(0, run).ok_or(LACKING)?;
-    done.map_err(|error: cpu::Error| error.to_string())
+    let shapes = shapes(call, [Some(0), Some(2), Some(1)])?;
+    let (x, dy, prepared) = operands(call, shapes)?;
+    let mut values = vec![0.0; prepared.ranks.len()];
+    let done = prepared
+        .layer
+        .kernel_gradient(x, dy, &mut values, &|pieces, run| parallel_for(call, pieces, run));
+    done.map_err(|error| error.to_string())?;
+    call.write(0, |gradient: &mut [f32]| prepared.write(&values, gradient))
+        .ok_or(LACKING)?
 }

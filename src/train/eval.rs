@@ -204,7 +204,7 @@ fn logits<'g>(
     let statistics = needs.statistics.iter().map(|s| &s.name);
     let fixed = needs.fixed.iter().map(|(name, _)| name);
     let as_they_are = statistics.chain(fixed).map(|name| (name.clone(), state.get(name)));
-    let sparse = kernels(&needs.params, network.sparse, state, mask_keys, Wanted::Never);
+    let sparse = kernels(&needs.params, network.sparse, state, mask_keys, |_| Wanted::Never);
     let net = Net::new(g, Mode::Eval, weights.chain(as_they_are)).with_sparse(sparse);
     let _scope = g.scope("forward");
     network.model.apply(&net.with_precision(network.precision), images)

@@ -1,6 +1,7 @@
 //! The device loop: many iterations per launch, so that the device does not wait for the host.
 
-use super::state::{State, specs};
+use super::condensed::specs;
+use super::state::State;
 use super::step::{Row, Scheduled, Trainer, draw_key};
 use super::update::UpdateInputs;
 use crate::config::Plan;
@@ -184,10 +185,7 @@ impl Trainer<'_> {
 
     fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let (state, inputs) = inputs.split_at(specs.len());
-        let needed = self.updated_params().filter(|_| self.updates_need_gradients());
-        // Placeholders: the first iteration overwrites them. XLA would copy weights used in their place into and out of the loop.
         let before = State::new(specs, state);
-        let gradients = needed.map(|(p, _)| before.get(&p.name).zeros_like());
         let row = self.read_row(inputs, g.scalar(0i32));
         let densities = Scheduled::new(self.plan, &row).densities.len();
         let start = Carry {
@@ -199,7 +197,9 @@ impl Trainer<'_> {
             },
             pending: vec![g.scalar(0f32); 2 + densities],
             row,
-            gradients: gradients.collect(),
+            // Placeholders: the first iteration overwrites them. XLA would copy weights used in their place into and out of the
+            // loop.
+            gradients: self.no_gradients(g),
             agree: vec![g.number(DType::Pred, 1.0); usize::from(self.plan.replicas() > 1)],
             mask_keys: self.mask_keys(&before),
             state: state.to_vec(),

@@ -1,5 +1,6 @@
 //! Runs training from start to end: launches, metrics, evaluations, checkpoints.
 
+use super::condensed::{self, condense, expand};
 use super::error::{Error, Result};
 use super::feed::{Feed, LaunchInputs};
 use super::group::{same_run, same_start, stops};
@@ -47,6 +48,8 @@ struct Session<'a> {
     /// The last scores on the validation split.
     validated: Option<Scores>,
     specs: Vec<(String, Shape)>,
+    /// Makes condensed weights whole, for evaluation.
+    expansion: Option<Box<dyn Program>>,
     /// The state of each local replica.
     state: Vec<Vec<Buffer>>,
     /// The seed, and with several replicas the number of each.
@@ -159,8 +162,7 @@ impl<'a> Session<'a> {
         if mode == Mode::Resume && group.as_ref().is_none_or(|group| group.process() == 0) {
             crate::report::note!("{}", resume::describe(plan, &dir, found.as_ref()));
         }
-        let specs = state::specs(plan);
-        let (arrays, counters, last_saved) = start(plan, &specs, found)?;
+        let (mut arrays, counters, last_saved) = start(plan, &state::specs(plan), found)?;
         let (dims, classes) = (model.input_dims(), model.classes());
         // The device starts and compiles while the examples are read.
         let (data, device) = std::thread::scope(|scope| {
@@ -196,6 +198,10 @@ impl<'a> Session<'a> {
             let records = dir.records(counters.iteration)?;
             records.iter().for_each(|record| keeping.see(record));
         }
+        condense(plan, &mut arrays)?;
+        let specs = condensed::specs(plan);
+        let expansion = condensed::expansion(plan)?;
+        let expansion = expansion.map(|program| device.replicated(&program, &[])).transpose()?;
         let state = device.each(|_, at| {
             let upload = |(name, _): &(String, Shape)| device.upload(&arrays[name], at);
             specs.iter().map(upload).collect::<engine::Result<Vec<_>>>()
@@ -231,6 +237,7 @@ impl<'a> Session<'a> {
             origin,
             validated: None,
             specs,
+            expansion,
             state,
             counters,
             metrics,
@@ -420,6 +427,7 @@ impl<'a> Session<'a> {
         for ((name, _), array) in self.specs.iter().zip(pending) {
             arrays.insert(name.clone(), array()?);
         }
+        expand(self.plan, &mut arrays)?;
         // The folder and the allowances are not part of the state: equal runs save equal bytes.
         let mut run = self.plan.run.clone();
         run.output = crate::config::Output::default();

@@ -21,7 +21,7 @@ pub(super) fn kernels<'g>(
     sparse: &SparseLayers,
     state: &State<'g>,
     keys: &[Tensor<'g>],
-    dense_gradient: Wanted<'g>,
+    dense_gradient: impl Fn(&Param) -> Wanted<'g>,
 ) -> Vec<(String, SparseKernel<'g>)> {
     let layers = params.iter().filter(|p| sparse.contains(&p.name));
     let kernel = |(param, &key): (&Param, &Tensor<'g>)| {
@@ -29,7 +29,7 @@ pub(super) fn kernels<'g>(
             weights: state.get(&param.name),
             mask: state.get(param.mask.as_deref()?),
             key,
-            dense_gradient,
+            dense_gradient: dense_gradient(param),
         };
         Some((param.name.clone(), kernel))
     };
@@ -42,15 +42,26 @@ impl Trainer<'_> {
         mask_keys(&self.plan.params, &self.plan.sparse, state)
     }
 
-    /// [`kernels`] of an iteration by `scheduled`.
+    /// [`kernels`] of an iteration by `scheduled`. `apart` has for each parameter the array that gets the gradient of all weights, if
+    /// it is another than that of the connections.
     pub(super) fn sparse_kernels<'g>(
         &self,
         state: &State<'g>,
         keys: &[Tensor<'g>],
         scheduled: &Scheduled<'g>,
+        apart: &[Option<Tensor<'g>>],
     ) -> Vec<(String, SparseKernel<'g>)> {
         let wanted = self.dense_gradients(scheduled);
-        kernels(&self.plan.params, &self.plan.sparse, state, keys, wanted)
+        let all = |param: &Param| {
+            let position = self.plan.params.iter().position(|p| p.name == param.name)?;
+            apart.get(position).copied().flatten()
+        };
+        let wanted_of = |param: &Param| match (wanted, all(param)) {
+            (Wanted::If(wanted), Some(all)) => Wanted::Apart { wanted, all },
+            (Wanted::If(_), None) if self.plan.condensed.contains_key(&param.name) => Wanted::Never,
+            (wanted, _) => wanted,
+        };
+        kernels(&self.plan.params, &self.plan.sparse, state, keys, wanted_of)
     }
 
     /// Whether this iteration's gradients are looked at outside of the masks.

@@ -3,13 +3,15 @@
 //! The host computes the schedule: learning rate, drop fraction and whether to update masks, per iteration, as float32 values
 //! that are the same on every device and in `plan` (see [`Row`]). The device chooses the connections.
 
+use super::condensed::specs;
 use super::launch::in_place;
-use super::state::{self, GLOBAL_STEP, IS_PRUNED, LAST_PRUNING, LAST_UPDATE, State, specs};
+use super::state::{self, GLOBAL_STEP, IS_PRUNED, LAST_PRUNING, LAST_UPDATE, State};
 use super::update::UpdateInputs;
 use crate::config::Plan;
 use crate::optimizer::{Coefficients, Parameter, Step};
 use hlo::random::Key;
 use hlo::{Alias, Computation, DType, Graph, Shape, Tensor, grad};
+use models::layers::sparse::is_condensed;
 use models::{Mode, Model, Net, Param, layers};
 use sparse::rng;
 use sparse::{Counters, KeepCount, Tick};
@@ -184,7 +186,8 @@ pub(super) struct Outcome<'g> {
     pub cross_entropy: Tensor<'g>,
     /// Correct predictions of this replica, s32 scalar.
     pub correct: Tensor<'g>,
-    /// Dense gradients of the masked kernels of [`Trainer::updated_params`], without weight decay.
+    /// Dense gradients of the masked kernels of [`Trainer::updated_params`], without weight decay. Those of sparse layers are
+    /// dense only in iterations whose update uses them.
     pub gradients: Vec<Tensor<'g>>,
 }
 
@@ -204,6 +207,7 @@ impl Trainer<'_> {
     ) -> Outcome<'g> {
         let params = &self.plan.params;
         let [images, labels] = batch;
+        let apart = self.apart(g);
         let effective: Vec<Tensor<'g>> = {
             let _scope = g.scope("forward");
             let masked = |p: &Param| {
@@ -214,7 +218,7 @@ impl Trainer<'_> {
         };
         let logits = {
             let _scope = g.scope("forward");
-            let sparse = self.sparse_kernels(state, mask_keys, scheduled);
+            let sparse = self.sparse_kernels(state, mask_keys, scheduled, &apart);
             let net = self.net(g, state, &effective, key).with_sparse(sparse);
             let logits = self.model.apply(&net, images);
             // Statistics also change in iterations whose gradient step is replaced.
@@ -233,16 +237,40 @@ impl Trainer<'_> {
         };
         // All-reduce the dense gradients: the step and growth use the same sums, so masks stay equal on all replicas.
         let part = self.part_of_mean(cross_entropy);
-        let gradients = self.sums(g, grad(part, &effective));
+        let of: Vec<_> = effective.iter().chain(apart.iter().flatten()).copied().collect();
+        let mut gradients = self.sums(g, grad(part, &of));
+        let mut of_all = gradients.split_off(params.len()).into_iter();
         let cross_entropy = self.sum(part);
         self.average_gradients(g, state, &gradients, scheduled);
         self.gradient_step(g, state, &gradients, scheduled);
-        let updated = params.iter().zip(gradients).filter(|(p, _)| self.is_updated(p));
+        let dense = gradients.into_iter().zip(&apart).map(|(own, apart)| match apart {
+            Some(_) => of_all.next().unwrap_or(own),
+            None => own,
+        });
+        let updated = params.iter().zip(dense).filter(|(p, _)| self.is_updated(p));
         Outcome {
             cross_entropy,
             correct,
             gradients: updated.map(|(_, gradient)| gradient).collect(),
         }
+    }
+
+    /// For each parameter an array that gets the gradient of all weights, where updates use it and weights are condensed.
+    fn apart<'g>(&self, g: &'g Graph) -> Vec<Option<Tensor<'g>>> {
+        let used = |param: &Param| self.updates_need_gradients() && self.is_updated(param);
+        let apart = |param: &Param| {
+            let condensed = used(param) && self.plan.condensed.contains_key(&param.name);
+            condensed.then(|| g.full(&Shape::new(DType::F32, param.dims.clone()), 0.0))
+        };
+        self.plan.params.iter().map(apart).collect()
+    }
+
+    /// Zeros in place of the gradients that mask updates use, if they do.
+    pub(super) fn no_gradients<'g>(&self, g: &'g Graph) -> Vec<Tensor<'g>> {
+        let needed = self.updated_params().filter(|_| self.updates_need_gradients());
+        needed
+            .map(|(p, _)| g.full(&Shape::new(DType::F32, p.dims.clone()), 0.0))
+            .collect()
     }
 
     /// Preprocesses the pixels of a training batch, with augmentation by `key` if the run uses it.
@@ -318,7 +346,8 @@ impl Trainer<'_> {
             let weights = state.get(&param.name);
             let mask = param.mask.as_deref();
             let through = mask.is_some() && plan.method.straight_through;
-            let active = mask.filter(|_| !through).map(|mask| state.get(mask));
+            let whole = !plan.condensed.contains_key(&param.name);
+            let active = mask.filter(|_| whole && !through).map(|mask| state.get(mask));
             let mut gradient = active.map_or(gradient, |active| select_or_zero(active, gradient));
             if param.decayed && settings.weight_decay != 0.0 && !through {
                 gradient = gradient + weights * settings.weight_decay;
@@ -444,12 +473,12 @@ fn layer<'a>(plan: &'a Plan, param: &'a str) -> &'a str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
-/// The weights of a layer, masked if it has a mask.
+/// The weights of a layer, masked if it has a mask; condensed ones as they are.
 pub(super) fn effective<'g>(param: &Param, state: &State<'g>) -> Tensor<'g> {
     let weights = state.get(&param.name);
-    match &param.mask {
-        Some(mask) => select_or_zero(state.get(mask), weights),
-        None => weights,
+    match param.mask.as_ref().map(|mask| state.get(mask)) {
+        Some(mask) if !is_condensed(weights, mask) => select_or_zero(mask, weights),
+        _ => weights,
     }
 }
 

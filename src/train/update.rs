@@ -4,6 +4,7 @@ use super::state::{self, State};
 use super::step::{Trainer, draw_key, effective};
 use hlo::random::Key;
 use hlo::{DType, Graph, Shape, Tensor, grad};
+use models::layers::sparse::{condense, expand, is_condensed};
 use models::{Draw, Param, layers};
 use sparse::bucketed::{buckets, update_bucket};
 use sparse::rng;
@@ -147,9 +148,14 @@ impl Trainer<'_> {
 
     /// Stores the updated layer in the state.
     fn store<'g>(&self, state: &mut State<'g>, (param, mask): (&Param, &str), after: Layer<'g>) {
-        state.set(&param.name, after.weights);
+        let kept = |array: Tensor<'g>| match self.plan.condensed.get(&param.name) {
+            Some(&connections) => condense(array, after.mask, connections),
+            None => array,
+        };
+        let slots = after.slots.into_iter().map(kept).collect();
+        state.set(&param.name, kept(after.weights));
         state.set(mask, after.mask);
-        state.set_all(&self.plan.run.optimizer.rule.slots_of(&param.name), after.slots);
+        state.set_all(&self.plan.run.optimizer.rule.slots_of(&param.name), slots);
         if let (Some(name), Some(threshold)) = (state::threshold(self.plan, param), after.threshold) {
             state.set(&name, threshold);
         }
@@ -159,10 +165,16 @@ impl Trainer<'_> {
     }
 
     fn layer<'g>(&self, state: &State<'g>, param: &Param, mask: &str) -> Layer<'g> {
+        let mask = state.get(mask);
+        let whole = |array: Tensor<'g>| match is_condensed(array, mask) {
+            true => expand(array, mask),
+            false => array,
+        };
+        let slots = state.get_all(&self.plan.run.optimizer.rule.slots_of(&param.name));
         Layer {
-            weights: state.get(&param.name),
-            mask: state.get(mask),
-            slots: state.get_all(&self.plan.run.optimizer.rule.slots_of(&param.name)),
+            weights: whole(state.get(&param.name)),
+            mask,
+            slots: slots.into_iter().map(whole).collect(),
             threshold: state::threshold(self.plan, param)
                 .filter(|_| self.plan.run.prune.threshold_decay != 0.0)
                 .map(|name| state.get(&name)),

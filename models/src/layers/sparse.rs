@@ -4,10 +4,12 @@
 //! masked dense layer, for the evaluator and for devices without such functions. What the host derives from a mask, such as
 //! lists of connections, it keeps under the mask's [`MASK_KEY`], which a program computes whenever the mask changes.
 //!
+//! The weights of a layer are a whole kernel, or *condensed*: `[connections]`, in row-major order of their positions in the mask.
+//!
 //! Images between sparse convolutions are *blocked*: `[blocks, lanes, height, width, channels]`, with `blocks * lanes` examples,
 //! stored as `[blocks][height][channels][width][lanes]`, so that vectors run along the examples of a block.
 
-use hlo::{DType, Graph, HostFunction, Padding, Shape, Tensor, grad};
+use hlo::{DType, GatherDims, Graph, HostFunction, Padding, Shape, Tensor, Update, grad};
 
 /// Host function: two sums that identify a mask, `pred` of any shape, as `u32[2]`: over its true elements, of [`mixed`] numbers of
 /// their positions in row-major order. A host keeps what it derives from a mask under this key.
@@ -23,8 +25,14 @@ pub const SPARSE_FORWARD: &str = "rigl_xla.sparse_forward";
 pub const SPARSE_INPUT_GRADIENT: &str = "rigl_xla.sparse_input_gradient";
 
 /// Host function: the gradient of [`SPARSE_FORWARD`] with respect to the weights, on
-/// `(x, cotangent, mask, key)`: 0 outside of the mask.
+/// `(x, cotangent, mask, key)`: condensed, or a whole kernel with 0 outside of the mask.
 pub const SPARSE_KERNEL_GRADIENT: &str = "rigl_xla.sparse_kernel_gradient";
+
+/// Host function: a whole array, 0 outside of the mask, from `(values, mask)`: `f32[connections]` and `pred` of its shape.
+pub const EXPAND: &str = "rigl_xla.expand_connections";
+
+/// Host function: the values `f32[connections]` of an array at the true elements of a mask, from `(array, mask)`.
+pub const CONDENSE: &str = "rigl_xla.condense_connections";
 
 /// Host function: per channel of blocked images `x`, `Σ x` and `Σ (x - mean)²`.
 pub const BLOCKED_MOMENTS: &str = "rigl_xla.blocked_moments";
@@ -35,6 +43,14 @@ pub const BLOCKED_PRODUCTS: &str = "rigl_xla.blocked_products";
 /// Axes of blocked images from minor to major in memory.
 const BLOCKED_LAYOUT: [usize; 5] = [1, 3, 4, 2, 0];
 
+/// Axes of activations of sparse layers from minor to major in memory: of blocked images, or of matrices.
+fn memory_layout(rank: usize) -> Vec<usize> {
+    match rank {
+        5 => BLOCKED_LAYOUT.to_vec(),
+        _ => vec![0, 1],
+    }
+}
+
 /// Axes of blocked images other than their channels.
 const WITHIN_CHANNELS: [usize; 4] = [0, 1, 2, 3];
 
@@ -44,9 +60,9 @@ pub const LANES: usize = 16;
 /// The kernel of a sparse layer.
 #[derive(Clone, Copy, Debug)]
 pub struct SparseKernel<'g> {
-    /// Weights, masked or not: `[height, width, in, out]` or `[in, out]`.
+    /// Weights, masked or not: `[height, width, in, out]` or `[in, out]`; or condensed.
     pub weights: Tensor<'g>,
-    /// `pred`, of the shape of the weights.
+    /// `pred`, of the shape of the whole kernel.
     pub mask: Tensor<'g>,
     /// [`MASK_KEY`] of the mask.
     pub key: Tensor<'g>,
@@ -63,6 +79,71 @@ pub enum Wanted<'g> {
     If(Tensor<'g>),
     /// Always.
     Always,
+    /// Where `wanted`, a `pred` scalar, holds, as the gradient of `all`, which is 0 elsewhere. For condensed weights, whose own
+    /// gradient has connections only.
+    Apart {
+        /// Whether it is wanted.
+        wanted: Tensor<'g>,
+        /// Any array of the shape of the whole kernel.
+        all: Tensor<'g>,
+    },
+}
+
+/// A whole array from its values at the true elements of `mask`, `f32[connections]`; 0 elsewhere.
+#[track_caller]
+pub fn expand<'g>(values: Tensor<'g>, mask: Tensor<'g>) -> Tensor<'g> {
+    let host = HostFunction::named(EXPAND);
+    values
+        .graph()
+        .host_call(host, &[values, mask], |_, x| vec![expanded(x[0], x[1])])[0]
+}
+
+/// The values of `array` at the `connections` true elements of `mask`, in row-major order.
+#[track_caller]
+pub fn condense<'g>(array: Tensor<'g>, mask: Tensor<'g>, connections: usize) -> Tensor<'g> {
+    let host = HostFunction::named(CONDENSE);
+    array
+        .graph()
+        .host_call(host, &[array, mask], |_, x| vec![condensed(x[0], x[1], connections)])[0]
+}
+
+/// [`expand`] as a graph.
+fn expanded<'g>(values: Tensor<'g>, mask: Tensor<'g>) -> Tensor<'g> {
+    let flat = mask.reshape(&[mask.shape().elements()]);
+    let found = values.take_rows(ranks(flat));
+    flat.select(found, found.zeros_like()).reshape(&mask.dims())
+}
+
+/// [`condense`] as a graph.
+fn condensed<'g>(array: Tensor<'g>, mask: Tensor<'g>, connections: usize) -> Tensor<'g> {
+    let (g, elements) = (array.graph(), array.shape().elements());
+    let [array, mask] = [array, mask].map(|x| x.reshape(&[elements]));
+    let ranks = ranks(mask);
+    // A scatter drops what lies outside.
+    let places = mask.select(ranks, g.full(&ranks.shape(), connections as f64));
+    let each = GatherDims {
+        offset: vec![],
+        collapsed: vec![0],
+        start_index_map: vec![0],
+        index_vector_axis: 1,
+    };
+    let none = g.full(&Shape::new(DType::F32, [connections]), 0.0);
+    none.scatter(places.reshape(&[elements, 1]), array, each, Update::Set, false)
+}
+
+/// The number of true elements before each element of a flat mask, s32.
+fn ranks(mask: Tensor<'_>) -> Tensor<'_> {
+    let elements = mask.shape().elements();
+    let ones = mask.convert(DType::S32);
+    let (mut sums, mut step) = (ones, 1);
+    // Each round doubles the number of elements that a sum covers.
+    while step < elements {
+        let earlier = sums
+            .slice(&[0], &[elements - step])
+            .pad(0.0, &[step as i64], &[0], &[0]);
+        (sums, step) = (sums + earlier, 2 * step);
+    }
+    sums - ones
 }
 
 /// The [`MASK_KEY`] of a mask.
@@ -128,7 +209,7 @@ impl<'g> SparseKernel<'g> {
         depthwise: bool,
     ) -> Tensor<'g> {
         let axis = |of: &Tensor<'g>, axis: usize| of.dims().get(axis).copied().unwrap_or(1);
-        let size = [0, 1].map(|i| axis(&self.weights, i));
+        let size = [0, 1].map(|i| axis(&self.mask, i));
         let extents = [2, 3].map(|i| axis(&x, i));
         let windows = padding.windows(size, strides, extents);
         let layer = Layer::Conv {
@@ -158,38 +239,50 @@ impl<'g> SparseKernel<'g> {
     fn apply(&self, x: Tensor<'g>, effective: Tensor<'g>, layer: Layer) -> Tensor<'g> {
         let operands = [x, self.weights, self.mask, self.key];
         let y = layer.call(SPARSE_FORWARD, &operands, &[0], |_, x| {
-            layer.dense(x[0], masked(x[2], x[1]))
+            layer.dense(x[0], whole(x[2], x[1]))
         });
         let mut of = vec![x, effective, self.weights, self.mask, self.key];
         let always = matches!(self.dense_gradient, Wanted::Always);
-        if let Wanted::If(wanted) = self.dense_gradient {
-            of.push(wanted);
+        match self.dense_gradient {
+            Wanted::Never | Wanted::Always => {}
+            Wanted::If(wanted) => of.push(wanted),
+            Wanted::Apart { wanted, all } => of.extend([wanted, all]),
         }
         y.with_vjp(&of, move |of, cotangent| {
             let &[x, _, weights, mask, key, ref wanted @ ..] = of else {
                 return vec![None; of.len()];
             };
-            let kernel = weights.shape();
+            let kernel = whole_shape(mask);
             let operands = [cotangent, weights, mask, key];
             let to_x = layer.call(SPARSE_INPUT_GRADIENT, &operands, &[0], |g, o| {
                 // Linear in x: any x has the same gradient.
                 let x = g.full(&x.shape(), 0.0);
-                let y = layer.dense(x, masked(o[2], o[1]));
+                let y = layer.dense(x, whole(o[2], o[1]));
                 grad((y * o[0]).reduce_sum_all(), &[x])[0]
             });
+            let mut gradients = vec![None; of.len()];
+            gradients[0] = Some(to_x);
             let operands = [x, cotangent, mask, key];
-            let to_kernel = match wanted {
+            let of_weights = weights.shape();
+            gradients[1] = Some(match *wanted {
                 _ if always => layer.dense_gradient(x, cotangent, &kernel),
-                [] => layer.sparse_gradient(&operands, &kernel),
-                &[wanted, ..] => x.graph().conditional(
+                [wanted] => x.graph().conditional(
                     wanted,
                     &operands,
                     |_, o| vec![layer.dense_gradient(o[0], o[1], &kernel)],
                     |_, o| vec![layer.sparse_gradient(o, &kernel)],
                 )[0],
-            };
-            let mut gradients = vec![None; of.len()];
-            (gradients[0], gradients[1]) = (Some(to_x), Some(to_kernel));
+                _ => layer.sparse_gradient(&operands, &of_weights),
+            });
+            if let &[wanted, _] = wanted {
+                let dense = x.graph().conditional(
+                    wanted,
+                    &[x, cotangent],
+                    |_, o| vec![layer.dense_gradient(o[0], o[1], &kernel)],
+                    |g, _| vec![g.full(&kernel, 0.0)],
+                );
+                gradients[6] = Some(dense[0]);
+            }
             gradients
         })
     }
@@ -223,11 +316,15 @@ impl Layer {
         grad((y * cotangent).reduce_sum_all(), &[kernel])[0]
     }
 
-    /// The gradient with respect to the connections, on `(x, cotangent, mask, key)`.
+    /// The gradient with respect to the connections, on `(x, cotangent, mask, key)`, of this shape: condensed, or a whole kernel.
     #[track_caller]
-    fn sparse_gradient<'g>(self, operands: &[Tensor<'g>], kernel: &Shape) -> Tensor<'g> {
+    fn sparse_gradient<'g>(self, operands: &[Tensor<'g>], shape: &Shape) -> Tensor<'g> {
         self.call(SPARSE_KERNEL_GRADIENT, operands, &[0, 1], |_, o| {
-            masked(o[2], self.dense_gradient(o[0], o[1], kernel))
+            let dense = self.dense_gradient(o[0], o[1], &whole_shape(o[2]));
+            match shape.rank() {
+                1 => condensed(dense, o[2], shape.elements()),
+                _ => masked(o[2], dense),
+            }
         })
     }
 
@@ -240,18 +337,14 @@ impl Layer {
         activations: &[usize],
         body: impl for<'a> FnOnce(&'a Graph, &[Tensor<'a>]) -> Tensor<'a>,
     ) -> Tensor<'g> {
-        let layout = |rank: usize| match rank {
-            5 => BLOCKED_LAYOUT.to_vec(),
-            _ => vec![0, 1],
-        };
         let row_major = |rank: usize| (0..rank).rev().collect::<Vec<_>>();
         let mut layouts: Vec<Vec<usize>> = operands.iter().map(|x| row_major(x.shape().rank())).collect();
         for &at in activations {
-            layouts[at] = layout(operands[at].shape().rank());
+            layouts[at] = memory_layout(operands[at].shape().rank());
         }
         // The result is activations but for the gradient of a kernel, whose layout is the default.
         if name != SPARSE_KERNEL_GRADIENT {
-            layouts.push(layout(operands[0].shape().rank()));
+            layouts.push(memory_layout(operands[0].shape().rank()));
         }
         let host = HostFunction {
             name,
@@ -349,6 +442,24 @@ fn per_channel<'g>(
     };
     let sums = operands[0].graph().host_call(host, operands, body);
     [sums[0], sums[1]]
+}
+
+/// The masked kernel of weights, condensed or not.
+fn whole<'g>(mask: Tensor<'g>, weights: Tensor<'g>) -> Tensor<'g> {
+    match is_condensed(weights, mask) {
+        true => expanded(weights, mask),
+        false => masked(mask, weights),
+    }
+}
+
+/// Shape of the whole kernel of a mask.
+fn whole_shape(mask: Tensor<'_>) -> Shape {
+    Shape::new(DType::F32, mask.dims())
+}
+
+/// Whether `weights` are condensed: those of `mask`'s connections alone.
+pub fn is_condensed(weights: Tensor<'_>, mask: Tensor<'_>) -> bool {
+    weights.shape().rank() < mask.shape().rank()
 }
 
 fn masked<'g>(mask: Tensor<'g>, weights: Tensor<'g>) -> Tensor<'g> {

@@ -5,13 +5,13 @@ use crate::checkpoint::{self, Certificate};
 use crate::config::Plan;
 use crate::data::sets::Examples;
 use crate::device::Device;
-use crate::engine::{self, Buffer};
-use crate::train::dead_units;
+use crate::engine::{self, Arg, Buffer};
 use crate::train::error::{Error, Result};
 use crate::train::eval::Inference;
 use crate::train::inference::{Evaluator, Scores};
 use crate::train::profile::Phase;
 use crate::train::summary::{BestCheckpoint, Summary};
+use crate::train::{condensed, dead_units, state};
 use models::Model;
 use serde_json::json;
 
@@ -32,13 +32,32 @@ pub(super) fn evaluator_of(plan: &Plan, model: &dyn Model, device: &Device, exam
 impl Session<'_> {
     /// Scores of the state on the device.
     pub(super) fn score(&self, evaluator: &Evaluator) -> Result<Scores> {
-        let position = |name: &String| self.specs.iter().position(|(n, _)| n == name);
-        let inputs: Vec<usize> = evaluator.inputs().iter().filter_map(position).collect();
-        let states = self.state.iter();
-        let weights: Vec<Vec<&Buffer>> = states
-            .map(|state| inputs.iter().map(|&i| &state[i]).collect())
-            .collect();
-        evaluator.run_replicas(&weights)
+        let whole = self.whole_weights()?;
+        let condensed = condensed::expanded(self.plan);
+        let replicas = self.state.iter().enumerate();
+        let weights = replicas.map(|(replica, state)| {
+            let array = |name: &String| match condensed.iter().position(|[weights, _]| weights == name) {
+                Some(i) => whole.get(replica)?.get(i),
+                None => state.get(self.specs.iter().position(|(n, _)| n == name)?),
+            };
+            evaluator.inputs().iter().filter_map(array).collect()
+        });
+        evaluator.run_replicas(&weights.collect::<Vec<Vec<&Buffer>>>())
+    }
+
+    /// The condensed weights of each local replica, made whole; none without condensed state.
+    fn whole_weights(&self) -> Result<Vec<Vec<Buffer>>> {
+        let Some(expansion) = &self.expansion else {
+            return Ok(vec![]);
+        };
+        let names = condensed::expanded(self.plan).concat();
+        let position = |name: &&str| self.specs.iter().position(|(n, _)| n == name);
+        let inputs: Vec<usize> = names.iter().filter_map(position).collect();
+        let arguments = self.state.iter().map(|state| {
+            let arrays = inputs.iter().map(|&i| &state[i]);
+            arrays.map(Arg::Keep).collect()
+        });
+        Ok(expansion.execute_replicated(arguments.collect())?)
     }
 
     /// Evaluates the validation split, or else the test set, and returns the scores on the test set if it was used.
@@ -118,7 +137,7 @@ impl Session<'_> {
 
     /// Scores of a checkpoint of this run on the test set.
     fn score_file(&self, mut file: checkpoint::Checkpoint) -> Result<Scores> {
-        let arrays = file.take(&self.plan.run.model.name, &self.specs)?;
+        let arrays = file.take(&self.plan.run.model.name, &state::specs(self.plan))?;
         let upload = |at| {
             let upload = |name: &String| self.device.upload(&arrays[name], at);
             let inputs = self.evaluator.inputs().iter();
