@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
+use hlo::MatmulPrecision;
 use models::Precision;
 
 use crate::pjrt::DeviceKind;
@@ -36,6 +37,15 @@ impl Named for Precision {
 
     fn name(self) -> &'static str {
         Precision::name(self)
+    }
+}
+
+impl Named for MatmulPrecision {
+    const KIND: &'static str = "precision of matrix products";
+    const ALL: &'static [Self] = &MatmulPrecision::ALL;
+
+    fn name(self) -> &'static str {
+        MatmulPrecision::name(self)
     }
 }
 

@@ -11,7 +11,7 @@ use checkpoints::Arrays;
 use common::runs::{Runs, small_mnist};
 use common::{error, json};
 use cpu::Threads;
-use hlo::{DType, Literal};
+use hlo::{DType, Literal, MatmulPrecision};
 use models::{Model, Options, Precision};
 use rigl_xla::checkpoint::{Metadata, save};
 use rigl_xla::config::SparseLayers;
@@ -36,6 +36,7 @@ fn inference(model: &dyn Model) -> Inference<'_> {
         model,
         preprocessing: Preprocessing::of(models::Family::from_name(model.name()).unwrap()),
         precision: Precision::F32,
+        matmul_precision: MatmulPrecision::default(),
         label_smoothing: 0.0,
         replicas: 1,
         sparse: &NONE,

@@ -3,6 +3,7 @@
 use crate::graph::{Computation, Node, NodeId};
 use crate::literal::Literal;
 use crate::op::{Comparison, Op, Reducer};
+use crate::precision::MatmulPrecision;
 use crate::proto;
 use crate::shape::{DType, Shape};
 use prost::Message;
@@ -24,7 +25,10 @@ pub struct Alias {
 impl Computation {
     /// Emits this computation as the entry of a module. Its root is a tuple of the outputs.
     pub fn to_proto(&self, aliases: &[Alias]) -> proto::Module {
-        let mut emitter = Emitter::default();
+        let mut emitter = Emitter {
+            precision: self.matmul_precision,
+            ..Emitter::default()
+        };
         let entry = emitter.emit(self, Calling::Arrays);
         let program_shape = emitter.computations.last().and_then(|c| c.program_shape.clone());
         let entries = aliases
@@ -70,6 +74,7 @@ pub(crate) struct Emitter {
     computations: Vec<proto::Computation>,
     reducers: BTreeMap<(Option<Reducer>, DType), i64>,
     last_id: i64,
+    precision: MatmulPrecision,
 }
 
 /// The instructions of one computation under construction.
@@ -182,6 +187,11 @@ impl Emitter {
             self.top_k_as_sort(body, operands[0], &mut instruction);
         } else {
             node.op.emit(&operands, self, &mut instruction);
+        }
+        if let (Op::Dot(_) | Op::Convolution { .. }, true) = (&node.op, self.precision != MatmulPrecision::Default) {
+            instruction.precision_config = Some(proto::PrecisionConfig {
+                operand_precision: vec![self.precision.number(); operands.len()],
+            });
         }
         if !node.scope.is_empty() {
             instruction.metadata = Some(proto::OpMetadata {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::literal::{Element, Literal};
 use crate::op::Op;
+use crate::precision::MatmulPrecision;
 use crate::shape::{DType, Shape};
 use std::cell::RefCell;
 use std::fmt;
@@ -43,9 +44,20 @@ pub struct Computation {
     pub parameters: Vec<NodeId>,
     /// Output nodes.
     pub outputs: Vec<NodeId>,
+    /// Precision of matrix products and convolutions, also in called computations, whose own is not looked at.
+    pub matmul_precision: MatmulPrecision,
 }
 
 impl Computation {
+    /// The same computation with this precision of matrix products and convolutions.
+    #[must_use]
+    pub fn with_matmul_precision(self, matmul_precision: MatmulPrecision) -> Self {
+        Computation {
+            matmul_precision,
+            ..self
+        }
+    }
+
     /// Name and shape of each parameter.
     pub fn parameter_specs(&self) -> Vec<(String, Shape)> {
         self.parameters
@@ -408,5 +420,6 @@ fn prune(name: String, nodes: Vec<Node>, parameters: Vec<NodeId>, outputs: &[Out
         nodes: kept,
         parameters: parameters.into_iter().map(|id| renumbered[id]).collect(),
         outputs: outputs.iter().map(|o| renumbered[o.0]).collect(),
+        matmul_precision: MatmulPrecision::default(),
     }
 }

@@ -30,6 +30,7 @@ mod grad;
 mod graph;
 mod literal;
 mod op;
+mod precision;
 pub mod proto;
 pub mod random;
 mod shape;
@@ -45,4 +46,5 @@ pub use op::{
     Binary, Comparison, ConvDims, DotDims, GatherDims, HostFunction, Op, Operand, Padding, Reducer, Unary, Update,
     WindowDim,
 };
+pub use precision::MatmulPrecision;
 pub use shape::{DType, Shape, broadcast_dims};

@@ -263,6 +263,13 @@ pub struct ScatterDimensionNumbers {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub struct PrecisionConfig {
+    /// `PrecisionConfig.Precision` of each operand.
+    #[prost(int32, repeated, tag = "1")]
+    pub operand_precision: Vec<i32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub struct Instruction {
     #[prost(string, tag = "1")]
     pub name: String,
@@ -313,6 +320,8 @@ pub struct Instruction {
     pub scatter_dimension_numbers: Option<ScatterDimensionNumbers>,
     #[prost(int64, tag = "50")]
     pub feature_group_count: i64,
+    #[prost(message, optional, tag = "51")]
+    pub precision_config: Option<PrecisionConfig>,
     #[prost(bool, tag = "56")]
     pub constrain_layout: bool,
     #[prost(message, repeated, tag = "57")]

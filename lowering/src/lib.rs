@@ -208,7 +208,8 @@ impl<'c> Pass<'c> {
             .iter()
             .map(|&id| graph.tensor(ids[id]).output())
             .collect();
-        graph.build(&outputs)
+        let lowered = graph.build(&outputs)?;
+        Ok(lowered.with_matmul_precision(computation.matmul_precision))
     }
 
     /// Whether programs for the target may call host functions.

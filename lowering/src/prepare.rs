@@ -46,8 +46,12 @@ pub fn prepare(computation: &Computation, fixed: usize) -> Result<Prepared> {
     let results: Vec<_> = results.iter().map(Tensor::output).collect();
     Ok(Prepared {
         aliases: split.aliases(&parts),
-        first: first.build(&outputs)?,
-        rest: rest.build(&results)?,
+        first: first
+            .build(&outputs)?
+            .with_matmul_precision(computation.matmul_precision),
+        rest: rest
+            .build(&results)?
+            .with_matmul_precision(computation.matmul_precision),
     })
 }
 

@@ -167,7 +167,7 @@ impl Roofline {
 }
 
 /// Bytes of the operands of all collective operations, each counted once.
-fn collective_bytes(module: &Module) -> u64 {
+pub fn collective_bytes(module: &Module) -> u64 {
     const COLLECTIVES: [&str; 5] = [
         "all-reduce",
         "all-gather",

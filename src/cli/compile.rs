@@ -10,7 +10,7 @@ use super::by_layer;
 use super::run_args::RunArgs;
 use crate::aot::by_layer::{Profile, Reported};
 use crate::aot::chips::{Generation, Grid};
-use crate::aot::figures::Rates;
+use crate::aot::figures::{Rates, collective_bytes};
 use crate::aot::{Error, Figures, Graph, Machine, search};
 use crate::cli::error::{Context, Result, Usage, bail};
 use crate::config::Plan;
@@ -115,6 +115,14 @@ struct Report<'a> {
     figures: &'a Figures,
     #[serde(skip_serializing_if = "Option::is_none")]
     by_layer: Option<Profile>,
+}
+
+/// Output of `compile --compiled`.
+#[derive(Serialize)]
+struct ReadProgram {
+    instructions: usize,
+    collective_bytes: u64,
+    by_layer: Profile,
 }
 
 /// A compiled program and its inputs.
@@ -262,7 +270,11 @@ impl Args {
             by_layer::write_treemap(treemap, &path.display().to_string(), &profile)?;
         }
         match json {
-            true => super::print_json(&profile),
+            true => super::print_json(&ReadProgram {
+                instructions: module.computations.iter().map(|c| c.instructions.len()).sum(),
+                collective_bytes: collective_bytes(&module),
+                by_layer: profile,
+            }),
             false => super::print(&self.layers(&profile)),
         }
     }

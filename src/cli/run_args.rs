@@ -111,6 +111,10 @@ key_flags! {
     /// Precision of activations: f32 or bf16
     #[arg(long, value_name = "NAME")]
     precision: String = ["train", "precision"],
+    /// Precision of f32 matrix products and convolutions: default (the device's fastest: bf16 on TPUs, TF32 on GPUs), high or
+    /// highest (f32)
+    #[arg(long, value_name = "NAME")]
+    matmul_precision: String = ["train", "matmul_precision"],
     /// Computation of masked layers: masked (as dense layers), sparse (only the connections, on CPUs), or auto (per layer,
     /// whichever measured faster) [default: auto]
     #[arg(long, value_name = "NAME")]

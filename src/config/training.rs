@@ -1,5 +1,6 @@
 //! Sections of the gradient step: learning rate, length of training.
 
+use hlo::MatmulPrecision;
 use models::Precision;
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +71,9 @@ pub struct Train {
     /// Precision of activations; weights, statistics and loss are in f32.
     #[serde(default, with = "named")]
     pub precision: Precision,
+    /// Precision of f32 matrix products and convolutions on devices that have several.
+    #[serde(default, with = "named", skip_serializing_if = "MatmulPrecision::is_default")]
+    pub matmul_precision: MatmulPrecision,
     /// Share of a target that is spread evenly over all classes.
     #[serde(default)]
     pub label_smoothing: f64,

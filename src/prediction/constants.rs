@@ -50,6 +50,7 @@ impl<'a> Constants<'a> {
             nodes: vec![],
             parameters: vec![],
             outputs: vec![],
+            matmul_precision: self.graph.matmul_precision,
         };
         let (mut ids, mut arguments) = (vec![0; id + 1], vec![]);
         for at in (0..=id).filter(|&at| needed[at]) {

@@ -6,7 +6,7 @@ use super::state::{State, inference_specs};
 use super::step::effective;
 use crate::config::{Plan, SparseLayers};
 use crate::data::pixels::Preprocessing;
-use hlo::{Computation, DType, Graph, Reducer, Shape, Tensor};
+use hlo::{Computation, DType, Graph, MatmulPrecision, Reducer, Shape, Tensor};
 use models::layers::sparse::Wanted;
 use models::{Declaration, Mode, Model, Net, Precision};
 
@@ -19,6 +19,8 @@ pub struct Inference<'a> {
     pub preprocessing: Preprocessing,
     /// Precision of activations.
     pub precision: Precision,
+    /// Precision of matrix products.
+    pub matmul_precision: MatmulPrecision,
     /// Label smoothing of the additional loss; 0 for none.
     pub label_smoothing: f64,
     /// Replicas that share the examples of an evaluation.
@@ -34,10 +36,15 @@ impl<'a> Inference<'a> {
             model,
             preprocessing: plan.preprocessing,
             precision: plan.run.train.precision,
+            matmul_precision: plan.run.train.matmul_precision,
             label_smoothing: plan.run.train.label_smoothing,
             replicas: plan.replicas(),
             sparse: &plan.sparse,
         }
+    }
+
+    fn precise(&self, graph: Computation) -> Computation {
+        graph.with_matmul_precision(self.matmul_precision)
     }
 
     /// Sums over all replicas.
@@ -116,6 +123,7 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
         });
         network.over_replicas(&result[..counted])
     })
+    .map(|graph| network.precise(graph))
 }
 
 /// Counts over one batch that is sent to the device.
@@ -145,6 +153,7 @@ pub fn batch_evaluation(network: Inference, batch: usize) -> hlo::Result<Computa
         let logits = logits(g, network, &needs, &state, &mask_keys, images);
         network.over_replicas(&sums(network, logits, data[1], data[2]))
     })
+    .map(|graph| network.precise(graph))
 }
 
 /// Counts of batch `i`. If the last batch is short, its window starts earlier, and rows of the previous batch are not counted.
@@ -235,4 +244,5 @@ pub fn prediction(network: Inference, batch: usize, dtype: DType) -> hlo::Result
         let mask_keys = mask_keys(&needs.params, network.sparse, &state);
         vec![logits(g, network, &needs, &state, &mask_keys, images)]
     })
+    .map(|graph| network.precise(graph))
 }

@@ -180,7 +180,7 @@ impl Trainer<'_> {
         let named = input_names(self.plan).map(|name| (name.to_string(), shape(name)));
         let parameters: Vec<_> = specs.iter().cloned().chain(named).collect();
         let computation = Graph::function("train", &parameters, |g, inputs| self.launch_graph(g, &specs, inputs))?;
-        Ok((computation, in_place(specs.len())))
+        Ok((self.precise(computation), in_place(specs.len())))
     }
 
     fn launch_graph<'g>(&self, g: &'g Graph, specs: &[(String, Shape)], inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {

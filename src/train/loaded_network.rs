@@ -8,7 +8,7 @@ use crate::config::{self, Run, SparseLayers};
 use crate::cost::NetworkCost;
 use crate::data::pixels::Preprocessing;
 use crate::report::note;
-use hlo::{Literal, Shape};
+use hlo::{Literal, MatmulPrecision, Shape};
 use models::{Family, INPUT_INDICES, MnistFc, Model, Naming, Options, Precision};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,6 +21,8 @@ pub struct LoadedNetwork {
     pub weights: Vec<Literal>,
     /// Precision of activations, that of the run.
     pub precision: Precision,
+    /// Precision of matrix products, that of the run.
+    pub matmul_precision: MatmulPrecision,
     /// Preprocessing of the run, else the default of the family.
     pub preprocessing: Preprocessing,
     /// Label smoothing of the run, else the default of the family.
@@ -42,6 +44,7 @@ impl LoadedNetwork {
             model: &*self.model,
             preprocessing: self.preprocessing,
             precision: self.precision,
+            matmul_precision: self.matmul_precision,
             label_smoothing: self.label_smoothing,
             replicas: 1,
             sparse: &self.sparse,
@@ -99,6 +102,7 @@ pub fn infer_network(
     Ok(LoadedNetwork {
         weights: specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect(),
         precision: run.as_ref().map(|run| run.train.precision).unwrap_or_default(),
+        matmul_precision: run.as_ref().map(|run| run.train.matmul_precision).unwrap_or_default(),
         preprocessing: match &run {
             Some(run) => run.data.preprocessing_for(family),
             None => Preprocessing::of(family),

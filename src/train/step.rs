@@ -439,7 +439,12 @@ impl Trainer<'_> {
             let outcome = self.iteration(g, &mut state, batch, key("dropout"), &scheduled, &mask_keys);
             [&state.tensors(&specs)[..], &[outcome.cross_entropy, outcome.correct]].concat()
         })?;
-        Ok((computation, in_place(specs.len())))
+        Ok((self.precise(computation), in_place(specs.len())))
+    }
+
+    /// A graph in the run's precision of matrix products.
+    pub(super) fn precise(&self, graph: Computation) -> Computation {
+        graph.with_matmul_precision(self.plan.run.train.matmul_precision)
     }
 
     /// The mask update alone, for `dump-hlo`. Inputs: the state and `UpdateInputs`; output: the state.
@@ -451,13 +456,14 @@ impl Trainer<'_> {
         let extra = UpdateInputs::specs(self);
         let parameters: Vec<_> = specs.iter().cloned().chain(extra).collect();
         let n = specs.len();
-        Graph::function("mask_update", &parameters, |g, s| {
+        let graph = Graph::function("mask_update", &parameters, |g, s| {
             let mut state = State::new(&specs, s);
             if self.plan.method.updates_masks() {
                 self.mask_update(g, &mut state, &UpdateInputs::new(self, &s[n..]));
             }
             state.tensors(&specs)
-        })
+        });
+        Ok(self.precise(graph?))
     }
 }
 

@@ -4,6 +4,7 @@ use super::constant::value;
 use super::tensor;
 use crate::op::elementwise::comparison_type;
 use crate::op::{Comparison, ConvDims, DotDims, GatherDims, Op, WindowDim};
+use crate::precision::MatmulPrecision;
 use crate::shape::{DType, Shape};
 
 /// The attributes of an operator on operands of these shapes.
@@ -76,6 +77,15 @@ pub(super) fn attributes(op: &Op, operands: &[&Shape]) -> Vec<String> {
         | Op::TopK { .. }
         | Op::Call { .. } => unreachable!("have no instruction of their own"),
     }
+}
+
+/// The precision of a matrix product or convolution, unless it is the default.
+pub(super) fn precision(op: &Op, precision: MatmulPrecision) -> Option<String> {
+    let multiplies = matches!(op, Op::Dot(_) | Op::Convolution { .. });
+    (multiplies && precision != MatmulPrecision::Default).then(|| {
+        let name = precision.name().to_uppercase();
+        format!("precision_config = [#stablehlo<precision {name}>, #stablehlo<precision {name}>]")
+    })
 }
 
 fn convolution_attributes(window: &[WindowDim], dims: &ConvDims, groups: [usize; 2]) -> Vec<String> {

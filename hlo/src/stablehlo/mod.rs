@@ -9,8 +9,9 @@ mod constant;
 use crate::emit::{Alias, identifier};
 use crate::graph::{Computation, Node};
 use crate::op::{Comparison, Op, Reducer, Update, array_op};
+use crate::precision::MatmulPrecision;
 use crate::shape::{DType, Shape};
-use attributes::{attributes, comparison};
+use attributes::{attributes, comparison, precision};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -19,7 +20,10 @@ impl Computation {
     /// Emits this computation as the function `main` of a StableHLO module. It returns the outputs one by one; aliases
     /// become the argument attribute `tf.aliasing_output`.
     pub fn to_stablehlo(&self, aliases: &[Alias]) -> String {
-        let mut writer = Writer::default();
+        let mut writer = Writer {
+            precision: self.matmul_precision,
+            ..Writer::default()
+        };
         let donated = |i: usize| {
             let alias = aliases.iter().find(|alias| alias.parameter == i);
             alias.map_or(String::new(), |alias| {
@@ -70,6 +74,7 @@ struct Writer {
     functions: Vec<String>,
     /// Functions of called computations, keyed by address. The graph keeps them alive.
     called: BTreeMap<*const Computation, String>,
+    precision: MatmulPrecision,
     /// Text of the body under construction.
     body: String,
     depth: usize,
@@ -155,6 +160,7 @@ impl Writer {
         let seen = if branches { 1 } else { operands.len() };
         let mut instruction = Instruction::new(&name, &operands[..seen], &shapes[..seen]);
         instruction.attributes = attributes(&node.op, shapes);
+        instruction.attributes.extend(precision(&node.op, self.precision));
         instruction.regions = self.regions(&node.op, operands, shapes);
         self.add(instruction, &node.shapes)
     }
