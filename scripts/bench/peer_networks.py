@@ -47,9 +47,24 @@ def wrn_22_2(o, x, dropout=0.0):
     return o.dense(o.mean(o.relu(o.norm(x))), 10)
 
 
+def mobilenet_v2(o, x):
+    x = o.relu(o.norm(o.conv(x, 32, 3, 2)))
+    blocks = ((16, 1, 1), (24, 2, 2), (32, 2, 3), (64, 2, 4), (96, 1, 3), (160, 2, 3), (320, 1, 1))
+    inner, first = 32, True
+    for filters, stride, repeats in blocks:
+        for block in range(repeats):
+            step = stride if block == 0 else 1
+            y = x if first else o.relu(o.norm(o.conv(x, 6 * inner, 1, 1)))
+            y = o.norm(o.conv(o.relu(o.norm(o.depthwise(y, step))), filters, 1, 1))
+            x = y + x if step == 1 and inner == filters else y
+            inner, first = filters, False
+    return o.dense(o.mean(o.relu(o.norm(o.conv(x, 1280, 1, 1)))), 1000)
+
+
 NETWORKS = {
     "resnet50": (resnet50, 224, 1000),
     "mobilenet-v1": (mobilenet_v1, 224, 1000),
+    "mobilenet-v2": (mobilenet_v2, 224, 1000),
     "wrn-22-2": (wrn_22_2, 32, 10),
     "wrn-22-2-dropout": (lambda o, x: wrn_22_2(o, x, 0.3), 32, 10),
 }
@@ -69,7 +84,8 @@ def timed(step, steps, launch=1, wait=lambda value: None):
 
 
 def with_jax(network, images, labels, train, steps, launch, bf16, rigl=False, ahead=None):
-    """With `ahead`, a sharding of devices that are only described, the compiled training step alone."""
+    """With `ahead`, a sharding or a mesh of devices that are only described, the compiled training step alone; on a mesh each
+    device computes its part of the batch and gradients are averaged."""
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -138,6 +154,7 @@ def with_jax(network, images, labels, train, steps, launch, bf16, rigl=False, ah
             product = x @ self.param((x.shape[-1], units), 0.01).astype(dtype)
             return product.astype(jnp.float32) + self.param((units,), 0.0)
 
+    axis = ahead.axis_names[0] if isinstance(ahead, jax.sharding.Mesh) else None
     params, moving = [], []
     jax.eval_shape(lambda x: apply(Ops(params, moving), x), jax.ShapeDtypeStruct(images[:1].shape, np.float32))
     state = jax.tree.map(jnp.asarray, (params, [np.zeros_like(p) for p in params], moving))
@@ -148,9 +165,22 @@ def with_jax(network, images, labels, train, steps, launch, bf16, rigl=False, ah
         logits = jax.nn.log_softmax(apply(ops, x))
         return -jnp.mean(jnp.take_along_axis(logits, labels[:, None], 1)), ops.moved
 
+    def averaged(*values):
+        return lax.pmean(values, axis) if axis else values
+
+    def compiled_for(function, donated, arguments):
+        """`function` of state, …, images, labels, …, jitted for `ahead` if it is given."""
+        if axis:
+            batch, whole = jax.sharding.PartitionSpec(axis), jax.sharding.PartitionSpec()
+            specs = tuple(batch if value is images or value is labels else whole for value in arguments)
+            return jax.jit(jax.shard_map(function, mesh=ahead, in_specs=specs, out_specs=whole, check_vma=False), donate_argnums=donated)
+        where = {} if ahead is None else {"in_shardings": ahead, "out_shardings": ahead}
+        return jax.jit(function, donate_argnums=donated, **where)
+
     def train_step(state, x, labels, key):
         params, velocity, moving = state
         (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(params, moving, x, labels, key)
+        value, grads = averaged(value, grads)
         grads = [g + DECAY * p if p.ndim > 1 else g for g, p in zip(grads, params)]
         velocity = [MOMENTUM * v + g for v, g in zip(velocity, grads)]
         params = [p - RATE * (g + MOMENTUM * v) for p, g, v in zip(params, grads, velocity)]
@@ -177,6 +207,7 @@ def with_jax(network, images, labels, train, steps, launch, bf16, rigl=False, ah
         params, velocity, moving = state
         masked = [p if m is None else jnp.where(m, p, 0) for p, m in zip(params, masks)]
         (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(masked, moving, x, labels, key)
+        value, grads = averaged(value, grads)
 
         def mask_update():
             found = [
@@ -198,20 +229,19 @@ def with_jax(network, images, labels, train, steps, launch, bf16, rigl=False, ah
         program = jax.jit(lambda params, moving, x: apply(Ops(params, moving), x))
         return timed(lambda: program(state[0], state[2], images), steps, launch, jax.block_until_ready)
     masks, key = None, jax.random.key(0)
-    where = {"in_shardings": ahead, "out_shardings": ahead} if ahead else {}
     if rigl:  # All kernels but the first one and those of depthwise convolutions.
         sparse = [i > 0 and p.ndim > 1 and p.shape[-2] > 1 for i, p in enumerate(params)]
         masks = [jnp.asarray(np.random.rand(*p.shape) < 0.2) if s else None for p, s in zip(params, sparse)]
-        program = jax.jit(rigl_step, donate_argnums=(0, 1), **where)
         arguments = lambda update: (state, masks, images, labels, update, jnp.float32(0.3), key)
     else:
-        program = jax.jit(train_step, donate_argnums=0, **where)
         arguments = lambda update: (state, images, labels, key)
+    function, donated = (rigl_step, (0, 1)) if rigl else (train_step, 0)
+    program = compiled_for(function, donated, arguments(jnp.bool_(True)))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments(jnp.bool_(True)))
     started = time.perf_counter()
     program = program.lower(*shapes).compile()
     compiled = time.perf_counter() - started
-    if ahead:
+    if ahead is not None:
         return program
 
     def step(update=False):

@@ -72,7 +72,7 @@ def table(found):
         share = row["peak_bytes"] / row["device_bytes"]
         effort = "-" if row["effort"] is None else row["effort"]
         lines.append(
-            f"{head} {row['devices']} | {row['batch']} | {effort} | yes | {row['peak_bytes']} | {share:.2%} "
+            f"{head} {row['devices']} | {row.get('batch_per_device', row.get('batch'))} | {effort} | yes | {row['peak_bytes']} | {share:.2%} "
             f"| {row['flops']:.5g} | {row['bytes_accessed']:.4g} | {row['collective_bytes']} |"
         )
     if missing:
