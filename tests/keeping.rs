@@ -1,12 +1,18 @@
 //! Best checkpoints, early stopping, budgets and validation splits, as a user asks for them.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/records.rs"]
+mod records;
+
 mod common;
 
 use std::fs;
 
 use common::runs::{Runs, saved, small_mnist, start_until};
 use common::{error, failed};
+use rigl_xla::data::held_out::hold_out;
+use rigl_xla::data::sets::{ExampleSpec, Examples, IMAGENET};
+use rigl_xla::data::{Split, imagenet};
 use serde_json::Value;
 
 /// Evaluations in `metrics.jsonl`: iteration and scores.
@@ -153,4 +159,77 @@ fn wrong_values_are_refused() {
         message.contains("holds out 1000 of 1000 training examples"),
         "{message}"
     );
+}
+
+#[test]
+fn records_in_files_are_held_out_too() {
+    let folder = tempfile::tempdir().unwrap();
+    records::write(folder.path(), "train", 3, 40);
+    records::write(folder.path(), "validation", 1, 8);
+    let dir = folder.path().to_str().unwrap();
+    let spec = ExampleSpec {
+        dims: &[16, 16, 3],
+        classes: 10,
+        examples: [0; 2],
+        seed: 0,
+        pictures: imagenet::Kind::default(),
+        skip_corrupt: 0,
+    };
+    let all = IMAGENET.open(dir, Split::Train, &spec).unwrap();
+    let places = |examples: &Examples| -> Vec<(String, u64)> {
+        let Examples::Records(records) = examples else { panic!() };
+        let place = |i| {
+            let (file, offset) = records.place(i);
+            (file.display().to_string(), offset)
+        };
+        (0..examples.len()).map(place).collect()
+    };
+    let [rest, held] = hold_out(&all, 10, 3).unwrap();
+    assert_eq!((rest.len(), held.len()), (30, 10));
+    assert!(rest.digest() != held.digest() && rest.digest() != all.digest());
+    let mut both = [places(&rest), places(&held)].concat();
+    both.sort();
+    let mut expected = places(&all);
+    expected.sort();
+    assert_eq!(both, expected);
+    // A run evaluates the ten, and trains on the thirty.
+    let runs = Runs::new();
+    let out = runs.path("run");
+    let args = [
+        "train",
+        "cifar10-rigl",
+        "--data",
+        dir,
+        "--out",
+        out.to_str().unwrap(),
+        "--validation",
+        "0.25",
+    ];
+    let network = [
+        "--set",
+        "model={name='wrn-10-1',image_size=16,dropout=0.0}",
+        "--execution",
+        "masked",
+    ];
+    let length = [
+        "--batch-size",
+        "6",
+        "--steps",
+        "4",
+        "--set",
+        "data.preprocessing=imagenet",
+    ];
+    let rhythm = [
+        "--eval-interval",
+        "100",
+        "--set",
+        "mask_update.frequency_steps=2",
+        "--set",
+        "train.eval_batch_size=5",
+    ];
+    let summary = common::json(&[&args[..], &network, &length, &rhythm].concat());
+    assert_eq!(summary["validation"]["examples"], 10);
+    assert_eq!(summary["eval"]["examples"], 8);
+    let certificate: Value = serde_json::from_slice(&fs::read(out.join("certificate.json")).unwrap()).unwrap();
+    assert_eq!(certificate["origin"]["data"]["train"]["examples"], 30);
 }

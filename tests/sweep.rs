@@ -91,7 +91,7 @@ fn a_sweep_that_is_killed_again_and_again_ends_with_the_same_table() {
     assert!(rows.iter().all(|row| row["finished"] == 2), "{rows:?}");
     // Times without a pattern, up to several jobs.
     let mut random = sparse::rng::stream(7, "kill", "sweep", 0);
-    let kills = (0..8).filter(|_| disturbed.kill_after(Duration::from_secs_f64(0.1 + 1.2 * random.uniform_f64())));
+    let kills = (0..8).filter(|_| disturbed.kill_after(Duration::from_secs_f64(0.05 + 0.6 * random.uniform_f64())));
     assert!(kills.count() >= 3);
     let resumed = disturbed.run(&["--jobs", "2"]);
     assert_eq!(resumed["table"], whole["table"]);

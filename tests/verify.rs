@@ -152,6 +152,15 @@ fn another_processor_is_compared_within_a_tolerance() {
 }
 
 #[test]
+fn another_engine_computes_the_same_within_the_tolerance() {
+    let run = Run::new();
+    let (code, report) = run.verify(&["--engine", "interpreter"]);
+    assert_eq!((code, &report["comparison"]), (0, &"tolerance".into()), "{report}");
+    let differences = report["differences"].as_array().unwrap();
+    assert!(differences[0].as_str().unwrap().starts_with("devices:"), "{report}");
+}
+
+#[test]
 fn what_cannot_be_verified_is_said() {
     let run = Run::new();
     let path = run.path();

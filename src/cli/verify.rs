@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::run_args::DeviceArgs;
 use super::table_args::TableArgs;
-use crate::cli::error::{Error, Result};
+use crate::checkpoint::CONFIG;
+use crate::cli::error::{Context, Error, Result};
+use crate::config::{Device, MAX_CONFIG_BYTES, Run};
+use crate::files;
 use crate::report::table::{Style, Table};
 use crate::signals::Stop;
 use crate::verify::{self, Comparison, Options, Report};
@@ -31,8 +35,36 @@ pub struct Args {
     /// Compare files with their digests only, and compute nothing
     #[arg(long, conflicts_with_all = ["from", "to"])]
     files_only: bool,
+    /// Where to compute again
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     table: TableArgs,
+}
+
+impl Args {
+    /// Where to compute, if the flags say so: all else of the run's device stays its own.
+    fn device(&self) -> Result<Option<Device>> {
+        let DeviceArgs { on, engine } = &self.device;
+        if on.device.is_none() && on.plugin.is_none() && engine.is_none() {
+            return Ok(None);
+        }
+        let path = self.run.join(CONFIG);
+        let text = files::read_text(&path, MAX_CONFIG_BYTES).context(path.display().to_string())?;
+        let mut device = Run::from_toml(&text, &path.display().to_string())?.device;
+        if let Some(kind) = &on.device {
+            device.kind = kind.parse()?;
+            device.plugin.clear();
+        }
+        if let Some(plugin) = &on.plugin {
+            device.plugin.clone_from(plugin);
+        }
+        if let Some(engine) = engine {
+            device.engine = Some(engine.parse()?);
+            device.plugin.clear();
+        }
+        Ok(Some(device))
+    }
 }
 
 /// Runs `verify`.
@@ -46,6 +78,7 @@ pub fn run(args: Args, json: bool, stop: &Stop) -> Result<()> {
         to: args.to,
         tolerance: args.tolerance,
         files_only: args.files_only,
+        device: args.device()?,
     };
     let report = verify::verify(&args.run, &options, stop)?;
     if stop.signal().is_some() {

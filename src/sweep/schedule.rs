@@ -220,3 +220,15 @@ fn last_error(path: &Path) -> Option<String> {
     let at = text.rfind("error: ")?;
     Some(escape::text(text[at + "error: ".len()..].trim()).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_sees_one_device() {
+        assert!(visible(DeviceKind::Cpu, "1").is_empty());
+        assert!(visible(DeviceKind::Gpu, "3").contains(&("CUDA_VISIBLE_DEVICES", "3".to_owned())));
+        assert!(visible(DeviceKind::Tpu, "2").contains(&("TPU_VISIBLE_CHIPS", "2".to_owned())));
+    }
+}

@@ -67,7 +67,7 @@ fn kind_of(array: &Literal) -> &'static str {
     }
 }
 
-/// Relative difference of two arrays; 0 exactly if their bytes are equal.
+/// Relative difference of two arrays, of masks the share of the connections; 0 exactly if their bytes are equal.
 fn difference(a: &Literal, b: &Literal) -> f64 {
     if a.shape() != b.shape() {
         return f64::INFINITY;
@@ -75,7 +75,13 @@ fn difference(a: &Literal, b: &Literal) -> f64 {
     if a.bytes() == b.bytes() {
         return 0.0;
     }
+    let is_mask = a.dtype() == DType::Pred;
     let (a, b) = (a.to_f64_vec(), b.to_f64_vec());
+    if is_mask {
+        let apart = a.iter().zip(&b).filter(|(a, b)| a != b).count();
+        let ones = b.iter().filter(|&&b| b != 0.0).count();
+        return apart as f64 / ones.max(1) as f64;
+    }
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let apart = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b));
     let size = norm(&mut b.iter().copied());

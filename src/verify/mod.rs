@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::checkpoint::certificate::{file_digest, metrics_digest, records};
 use crate::checkpoint::{self, CONFIG, Certificate, ExamplesDigest, Mode, RunDir};
-use crate::config::{self, Layers, Plan};
+use crate::config::{self, Device, Layers, Plan};
 use crate::report::escape;
 use crate::signals;
 use crate::train;
@@ -59,6 +59,8 @@ pub struct Options {
     pub tolerance: f64,
     /// Whether only files are compared with their digests.
     pub files_only: bool,
+    /// Where to compute, in place of the run's device.
+    pub device: Option<Device>,
 }
 
 /// How the window was compared.
@@ -122,7 +124,7 @@ pub fn verify(run: &Path, options: &Options, stop: &signals::Stop) -> Result<Rep
     if !options.files_only {
         let [from, to] = window(run, options)?;
         report.window = Some([from, to]);
-        let replayed = replay(run, from, to, stop);
+        let replayed = replay(run, [from, to], options.device.as_ref(), stop);
         match replayed {
             Ok(replay) => compare_window(&mut report, &certificate, &replay, options.tolerance)?,
             Err(why) => report.add("window", false, why),
@@ -219,7 +221,7 @@ impl Replay {
 }
 
 /// Computes the iterations from `from` to `to` again, in a folder of its own.
-fn replay(run: &Path, from: u64, to: u64, stop: &signals::Stop) -> Result<Replay, String> {
+fn replay(run: &Path, [from, to]: [u64; 2], device: Option<&Device>, stop: &signals::Stop) -> Result<Replay, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let (folder, undone) = signals::temporary(tempfile::tempdir).map_err(|error| text(&error))?;
     let replay = Replay {
@@ -232,6 +234,9 @@ fn replay(run: &Path, from: u64, to: u64, stop: &signals::Stop) -> Result<Replay
         let layers = Layers::preset(config::DEFAULT_PRESET)?.file(&run.join(CONFIG))?;
         let mut plan = layers.plan()?;
         plan.output_dir = replay.run();
+        if let Some(device) = device {
+            plan.run.device = device.clone();
+        }
         // Times differ.
         plan.run.stop.time = None;
         // Both ends stay, and nothing is compressed away by a newer best one.
