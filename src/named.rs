@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
 use hlo::MatmulPrecision;
-use models::Precision;
+use models::{Precision, Variant};
 
 use crate::pjrt::DeviceKind;
 use sparse::names::Unknown;
@@ -46,6 +46,15 @@ impl Named for MatmulPrecision {
 
     fn name(self) -> &'static str {
         MatmulPrecision::name(self)
+    }
+}
+
+impl Named for Variant {
+    const KIND: &'static str = "variant";
+    const ALL: &'static [Self] = &Variant::ALL;
+
+    fn name(self) -> &'static str {
+        Variant::name(self)
     }
 }
 

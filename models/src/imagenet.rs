@@ -1,7 +1,7 @@
 //! Common parts of the networks in the original's ImageNet driver.
 
 use crate::layers::{BatchNorm, Conv, Dense, Window};
-use crate::{Init, Naming, Net};
+use crate::{Init, Naming, Net, Variant};
 use hlo::Tensor;
 
 /// Variable scope of all these networks.
@@ -25,6 +25,8 @@ pub struct ImageNet {
     pub classes: usize,
     /// Height and width of an image.
     pub image_size: usize,
+    /// Whose network it is.
+    pub variant: Variant,
 }
 
 impl ImageNet {

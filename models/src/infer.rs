@@ -1,6 +1,6 @@
 //! Infers a network from the variables of a checkpoint.
 
-use crate::{Naming, Options, ResNet};
+use crate::{Naming, Options, ResNet, Variant};
 use std::collections::BTreeMap;
 
 /// Variable scope of all convolutional networks except VGG.
@@ -12,7 +12,18 @@ const SCOPE: &str = "resnet_model";
 ///
 /// The caller checks the variables against the network: one with a missing or misshapen variable may still be inferred.
 pub fn infer_model<'a>(variables: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Option<Options> {
-    let variables = Variables(variables.into_iter().collect());
+    infer_variant(variables, None)
+}
+
+/// As [`infer_model`], of a known variant.
+pub fn infer_variant<'a>(
+    variables: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+    variant: Option<Variant>,
+) -> Option<Options> {
+    let variables = Variables {
+        dims: variables.into_iter().collect(),
+        variant,
+    };
     let families = [
         Variables::mobile_net,
         Variables::res_net,
@@ -50,18 +61,23 @@ const SCHEMES: &[(&str, &[&str])] = &[
     ("Flax's", &["Conv_0/kernel"]),
 ];
 
-/// Dimensions by variable name.
-struct Variables<'a>(BTreeMap<&'a str, &'a [usize]>);
+/// The variables of a network.
+struct Variables<'a> {
+    /// Dimensions by name.
+    dims: BTreeMap<&'a str, &'a [usize]>,
+    /// The variant, if it is known.
+    variant: Option<Variant>,
+}
 
 impl Variables<'_> {
     fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.dims.contains_key(name)
     }
 
     /// Dimensions of the kernel of the layer with this scope, under any of its names.
     fn kernel(&self, scope: &str) -> Option<&[usize]> {
         let namings = [Naming::Masked, Naming::Doubled, Naming::Plain];
-        let named = |naming: Naming| self.0.get(naming.kernel(scope).as_str()).copied();
+        let named = |naming: Naming| self.dims.get(naming.kernel(scope).as_str()).copied();
         namings.into_iter().find_map(named)
     }
 
@@ -78,12 +94,13 @@ impl Variables<'_> {
     /// Options that the scopes of the first layer and the classifier determine. A maskable layer calls its kernel
     /// `weights`, even in a network without masks.
     fn options(&self, name: &str, [first, classifier]: [&str; 2]) -> Option<Options> {
-        let masked = self.0.keys().any(|name| name.ends_with("/mask"));
+        let masked = self.dims.keys().any(|name| name.ends_with("/mask"));
         let may_have_mask = |scope: &str| self.has(&Naming::Masked.kernel(scope));
         Some(Options {
             mask_first: Some(may_have_mask(first)),
             mask_last: Some(may_have_mask(classifier)),
             classes: Some(self.outputs(classifier)?),
+            variant: self.variant,
             ..Options::new(name, masked)
         })
     }
@@ -100,7 +117,10 @@ impl Variables<'_> {
         let (depth, width) = [("bottleneck", true), ("residual", false)]
             .into_iter()
             .find_map(depth_and_width)?;
+        let first_block = |part: &str| format!("{SCOPE}/residual_{part}_block_group_projection_block_group1");
+        let torchvision = self.kernel(&first_block("1")).is_some() && self.kernel(&first_block("projection")).is_none();
         Some(Options {
+            variant: self.variant.or(torchvision.then_some(Variant::Torchvision)),
             width: Some(width),
             ..self.options(
                 &format!("resnet{depth}"),
@@ -120,11 +140,20 @@ impl Variables<'_> {
     }
 
     fn vgg(&self) -> Option<Options> {
-        let scope = ["vgg_a", "vgg_16", "vgg_19"]
+        let scope = ["vgg_a", "vgg_13", "vgg_16", "vgg_19"]
             .into_iter()
             .find(|scope| self.kernel(&format!("{scope}/fc8")).is_some())?;
         let [first, last, classifier] = ["conv1/conv1_1", "conv5/conv5_1", "fc8"].map(|name| format!("{scope}/{name}"));
+        let variant = match (
+            self.kernel(&format!("{scope}/fc6")),
+            self.has(&format!("{scope}/batch_normalization/beta")),
+        ) {
+            (None, _) => None,
+            (Some(_), false) => Some(Variant::Torchvision),
+            (Some(_), true) => Some(Variant::TorchvisionBn),
+        };
         Some(Options {
+            variant: self.variant.or(variant),
             width: Some(self.outputs(&last)? as f64 / 512.0),
             mask_first: None,
             ..self.options(scope, [&first, &classifier])?
@@ -174,7 +203,7 @@ impl Variables<'_> {
     /// Whether the existing variables have the network's dimensions.
     fn fit(&self, options: &Options) -> bool {
         let Ok(network) = options.build() else { return false };
-        let fits = |name: &str, dims: &[usize]| self.0.get(name).is_none_or(|found| *found == dims);
+        let fits = |name: &str, dims: &[usize]| self.dims.get(name).is_none_or(|found| *found == dims);
         network.params().iter().all(|param| fits(&param.name, &param.dims))
     }
 }

@@ -19,6 +19,8 @@ mod options;
 mod param;
 pub mod presets;
 mod resnet;
+mod torch;
+mod variant;
 mod vgg;
 mod wide_resnet;
 
@@ -26,7 +28,7 @@ use hlo::{DType, Shape, Tensor};
 
 pub use error::Error;
 pub use imagenet::ImageNet;
-pub use infer::{infer_model, naming_scheme};
+pub use infer::{infer_model, infer_variant, naming_scheme};
 pub use layer::{Kind, Layer, Naming};
 pub use mlp::{INPUT_INDICES, MnistFc, column_gather};
 pub use mobilenet::{MobileNet, Version};
@@ -34,6 +36,8 @@ pub use net::{Declaration, Mode, Net, Precision};
 pub use options::{Family, NAMES, Options, find};
 pub use param::{Draw, Init, Param, Statistic};
 pub use resnet::ResNet;
+pub use torch::{Layout, Renamed, Scheme};
+pub use variant::Variant;
 pub use vgg::Vgg;
 pub use wide_resnet::{WideResNet, WideResNetConfig};
 

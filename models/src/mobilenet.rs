@@ -2,7 +2,7 @@
 
 use crate::imagenet::{INIT, ImageNet};
 use crate::layers::Window;
-use crate::{Init, Model, Naming, Net};
+use crate::{Init, Model, Naming, Net, Variant};
 use hlo::Tensor;
 
 /// Filters and stride of the blocks of v1.
@@ -23,7 +23,7 @@ const V1: [(usize, usize); 13] = [
 ];
 
 /// Filters, stride of the first block and number of blocks, per group of v2.
-const V2: [(usize, usize, usize); 7] = [
+pub(crate) const V2: [(usize, usize, usize); 7] = [
     (16, 1, 1),
     (24, 2, 2),
     (32, 2, 3),
@@ -69,7 +69,17 @@ fn make_divisible(channels: f64, divisor: usize) -> usize {
 impl MobileNet {
     /// Output channels of block `i`. From the second block on they are multiples of 8.
     fn block_filters(&self, i: usize, channels: usize) -> usize {
-        make_divisible(self.config.filters(channels) as f64, if i == 0 { 1 } else { 8 })
+        match self.config.variant {
+            Variant::Original => make_divisible(self.config.filters(channels) as f64, if i == 0 { 1 } else { 8 }),
+            Variant::Torchvision | Variant::TorchvisionBn => make_divisible(channels as f64 * self.config.width, 8),
+        }
+    }
+
+    fn activation<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
+        match self.config.variant {
+            Variant::Original => x.relu(),
+            Variant::Torchvision | Variant::TorchvisionBn => x.relu().min(6.0),
+        }
     }
 
     /// A convolution followed by normalisation.
@@ -83,7 +93,7 @@ impl MobileNet {
     fn active_conv<'g>(&self, net: &Net<'g>, x: Tensor<'g>, name: &str, filters: usize) -> Tensor<'g> {
         let y = self.conv(net, x, name, filters);
         let _scope = net.graph().scope(name);
-        y.relu()
+        self.activation(y)
     }
 
     fn depthwise<'g>(&self, net: &Net<'g>, x: Tensor<'g>, i: usize, stride: usize) -> Tensor<'g> {
@@ -94,7 +104,7 @@ impl MobileNet {
             ..Window::fixed(3, stride)
         };
         let y = net.depthwise(x, &self.config.scope(&name), window, Init::GlorotUniform);
-        self.config.batch_norm(net, y, Init::Ones).relu()
+        self.activation(self.config.batch_norm(net, y, Init::Ones))
     }
 
     fn initial<'g>(&self, net: &Net<'g>, images: Tensor<'g>) -> Tensor<'g> {
@@ -105,7 +115,7 @@ impl MobileNet {
         conv.naming = Naming::Plain;
         conv.window.counted_padding = 1;
         let y = net.conv(images, &conv);
-        self.config.batch_norm(net, y, Init::Ones).relu()
+        self.activation(self.config.batch_norm(net, y, Init::Ones))
     }
 
     fn blocks_v1<'g>(&self, net: &Net<'g>, mut x: Tensor<'g>) -> Tensor<'g> {

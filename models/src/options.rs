@@ -3,7 +3,7 @@
 use crate::imagenet::ImageNet;
 use crate::mobilenet::{MobileNet, Version};
 use crate::wide_resnet::{WideResNet, WideResNetConfig};
-use crate::{Error, MnistFc, Model, ResNet, Vgg};
+use crate::{Error, MnistFc, Model, ResNet, Variant, Vgg};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
@@ -22,6 +22,7 @@ pub const NAMES: &[&str] = &[
     "wide-resnet",
     "wrn-22-2",
     "vgg-a",
+    "vgg-13",
     "vgg-16",
     "vgg-19",
 ];
@@ -48,7 +49,7 @@ impl Family {
         match family.as_str() {
             "mnistfc" => Some(Family::MnistFc),
             "mobilenetv1" | "mobilenetv2" => Some(Family::MobileNet),
-            "vgga" | "vgg16" | "vgg19" => Some(Family::Vgg),
+            "vgga" | "vgg13" | "vgg16" | "vgg19" => Some(Family::Vgg),
             "wideresnet" => Some(Family::WideResNet),
             _ if name.starts_with("wrn-") => Some(Family::WideResNet),
             family if family.starts_with("resnet") => Some(Family::ResNet),
@@ -97,6 +98,8 @@ pub struct Options {
     pub expansion: Option<f64>,
     /// Dropout rate of a wide residual network.
     pub dropout: Option<f64>,
+    /// Whose network it is. Default: the original's.
+    pub variant: Option<Variant>,
 }
 
 impl Options {
@@ -115,6 +118,7 @@ impl Options {
             kept_pixels: None,
             expansion: None,
             dropout: None,
+            variant: None,
         }
     }
 
@@ -158,7 +162,8 @@ impl Options {
 
     /// `depth` is the part of the name after `resnet`.
     fn res_net(&self, depth: &str) -> Result<Box<dyn Model>, Error> {
-        self.only(&["depth", "width", "mask_first", "mask_last", "image_size"])?;
+        self.only(&["depth", "width", "mask_first", "mask_last", "image_size", "variant"])?;
+        self.variants(&[Variant::Original, Variant::Torchvision])?;
         let named = match depth {
             "" => None,
             text => Some(text.parse::<usize>().map_err(|_| self.unknown())?),
@@ -175,7 +180,11 @@ impl Options {
     }
 
     fn mobile_net(&self, version: Version) -> Result<Box<dyn Model>, Error> {
-        let own: &[_] = if version == Version::V1 { &[] } else { &["expansion"] };
+        let own: &[_] = match version {
+            Version::V1 => &[],
+            Version::V2 { .. } => &["expansion", "variant"],
+        };
+        self.variants(&[Variant::Original, Variant::Torchvision])?;
         self.only(&[&["width", "mask_first", "mask_last", "image_size"], own].concat())?;
         if self.mask_first == Some(true) {
             return Err(self.wrong("mask_first", true, "false: its first layer has no mask".into()));
@@ -185,12 +194,16 @@ impl Options {
     }
 
     fn vgg(&self, variant: &str) -> Result<Box<dyn Model>, Error> {
-        self.only(&["width", "mask_first", "mask_last", "image_size"])?;
+        self.only(&["width", "mask_first", "mask_last", "image_size", "variant"])?;
         if self.mask_first == Some(false) {
             return Err(self.wrong("mask_first", false, "true: its first layer always has a mask".into()));
         }
-        // Four pooling layers halve the image.
-        let network = Vgg::new(&format!("vgg-{variant}"), self.image_net(true, 16)?);
+        // Four or five pooling layers halve the image.
+        let smallest = match self.variant.unwrap_or_default() {
+            Variant::Original => 16,
+            Variant::Torchvision | Variant::TorchvisionBn => 32,
+        };
+        let network = Vgg::new(&format!("vgg-{variant}"), self.image_net(true, smallest)?);
         network.map_or_else(|| Err(self.unknown()), |network| Ok(Box::new(network) as _))
     }
 
@@ -206,6 +219,7 @@ impl Options {
                 self.image_size.unwrap_or(224),
                 smallest_image..=MAX_EXTENT,
             )?,
+            variant: self.variant.unwrap_or_default(),
         })
     }
 
@@ -277,6 +291,10 @@ impl Options {
             ("kept_pixels", self.kept_pixels.map(|v| v.to_string())),
             ("expansion", self.expansion.map(|v| v.to_string())),
             ("dropout", self.dropout.map(|v| v.to_string())),
+            (
+                "variant",
+                self.variant.filter(|v| v.is_torchvision()).map(|v| v.name().to_owned()),
+            ),
         ];
         for (option, value) in set {
             if let Some(value) = value.filter(|_| !used.contains(&option)) {
@@ -284,6 +302,17 @@ impl Options {
             }
         }
         Ok(())
+    }
+
+    /// Checks that the variant, if one is set, is one of `known`.
+    fn variants(&self, known: &[Variant]) -> Result<(), Error> {
+        match self.variant.filter(|variant| !known.contains(variant)) {
+            None => Ok(()),
+            Some(found) => {
+                let known: Vec<&str> = known.iter().map(|variant| variant.name()).collect();
+                Err(self.wrong("variant", found.name(), format!("one of {}", known.join(", "))))
+            }
+        }
     }
 
     fn unknown(&self) -> Error {

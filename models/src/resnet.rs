@@ -2,7 +2,7 @@
 
 use crate::imagenet::ImageNet;
 use crate::layers::Conv;
-use crate::{Init, Model, Net};
+use crate::{Init, Model, Net, Variant};
 use hlo::{Padding, Tensor};
 
 /// Depth, blocks per group, and whether the blocks are bottlenecks.
@@ -58,6 +58,11 @@ impl ResNet {
             bottleneck,
             config,
         })
+    }
+
+    /// Whether the shortcut of block `index` of `group`, from 1, is a convolution.
+    pub(crate) fn projects(&self, group: usize, index: usize) -> bool {
+        index == 0 && (group > 1 || self.bottleneck || !self.config.variant.is_torchvision())
     }
 
     fn block<'g>(&self, net: &Net<'g>, x: Tensor<'g>, block: &Block) -> Tensor<'g> {
@@ -121,10 +126,14 @@ impl Model for ResNet {
         let mut initial = config.conv(name, [7, config.filters(64), 2]);
         initial.naming = config.naming(config.mask_first);
         initial.window.counted_padding = 6;
+        let padding = match config.variant {
+            Variant::Original => Padding::Same,
+            Variant::Torchvision | Variant::TorchvisionBn => Padding::Explicit([(1, 1); 2]),
+        };
         let mut x = {
             let _scope = net.graph().scope(name);
             let x = net.conv(images, &initial);
-            net.norm_relu_max_pool(x, &self.config.norm(Init::Ones), 3, 2, Padding::Same)
+            net.norm_relu_max_pool(x, &self.config.norm(Init::Ones), 3, 2, padding)
         };
         for (group, blocks) in (1..).zip(self.blocks) {
             for index in 0..blocks {
@@ -136,7 +145,7 @@ impl Model for ResNet {
                     },
                     filters: config.filters(32 << group),
                     stride: if first && group > 1 { 2 } else { 1 },
-                    projects: first,
+                    projects: self.projects(group, index),
                 };
                 x = self.block(net, x, &block);
             }

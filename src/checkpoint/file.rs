@@ -30,6 +30,26 @@ pub(super) fn save_with(
     tensors: &BTreeMap<String, Literal>,
     metadata: Option<&impl Serialize>,
 ) -> Result<()> {
+    let failed = |source| Error::Save {
+        path: path.into(),
+        source,
+    };
+    // A single key, because the container keeps metadata in a map with random order.
+    let ours = metadata.map(serde_json::to_string).transpose();
+    let ours = ours.map_err(|error| failed(error.into()))?;
+    save_as(
+        path,
+        tensors,
+        ours.map(|text| HashMap::from([(METADATA_KEY.to_owned(), text)])),
+    )
+}
+
+/// As [`save`], with any metadata.
+pub(super) fn save_as(
+    path: &Path,
+    tensors: &BTreeMap<String, Literal>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<()> {
     let save = || atomic::write(path, |out| write(out, tensors, metadata));
     save().map_err(|source| Error::Save {
         path: path.into(),
@@ -40,7 +60,7 @@ pub(super) fn save_with(
 fn write(
     out: &mut impl Write,
     tensors: &BTreeMap<String, Literal>,
-    metadata: Option<&impl Serialize>,
+    metadata: Option<HashMap<String, String>>,
 ) -> io::Result<()> {
     let mut ordered: Vec<_> = tensors.iter().collect();
     // Widest elements first, so that each array is aligned for readers that map the file. The sort is stable: names
@@ -52,10 +72,7 @@ fn write(
         dims: array.dims(),
         bytes: array.bytes().len(),
     });
-    // A single key, because the container keeps metadata in a map with random order.
-    let ours = metadata.map(serde_json::to_string).transpose()?;
-    let ours = ours.map(|text| HashMap::from([(METADATA_KEY.to_owned(), text)]));
-    write_header(out, arrays, ours)?;
+    write_header(out, arrays, metadata)?;
     ordered.iter().try_for_each(|(_, array)| out.write_all(array.bytes()))
 }
 
@@ -246,7 +263,9 @@ mod tests {
     fn same_state_same_bytes_and_the_container_agrees() {
         let bytes = || {
             let mut out = Vec::new();
-            write(&mut out, &one_of_each(), Some(&metadata())).unwrap();
+            let text = serde_json::to_string(&metadata()).unwrap();
+            let ours = HashMap::from([(METADATA_KEY.to_owned(), text)]);
+            write(&mut out, &one_of_each(), Some(ours)).unwrap();
             out
         };
         assert_eq!(bytes(), bytes());
@@ -263,7 +282,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_full_device_is_an_error() {
         let mut full = std::io::BufWriter::new(File::options().write(true).open("/dev/full").unwrap());
-        let outcome = write(&mut full, &one_of_each(), Some(&metadata())).and_then(|()| full.flush());
+        let outcome = write(&mut full, &one_of_each(), None).and_then(|()| full.flush());
         assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

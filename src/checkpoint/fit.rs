@@ -169,7 +169,7 @@ pub(super) fn problem(name: &str, found: Option<&Literal>, expected: &Shape) -> 
 }
 
 /// Converts an array to another type: to a mask, or floating-point numbers rounded to the nearest.
-fn converted(array: Literal, to: DType) -> Literal {
+pub(super) fn converted(array: Literal, to: DType) -> Literal {
     match to {
         DType::Pred => to_pred(array),
         DType::F32 if array.dtype() != DType::F32 => {

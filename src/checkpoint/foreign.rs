@@ -18,8 +18,7 @@ const fn kind(begins: &'static [u8], is: &'static str, advice: &'static str) -> 
     Kind { begins, is, advice }
 }
 
-const PYTORCH: &str =
-    "in PyTorch save its state dict with safetensors.torch.save_file(model.state_dict(), \"model.safetensors\")";
+const PYTORCH: &str = "make a safetensors file of its state dict in Python: import torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load(\"FILE.pth\", \"cpu\", weights_only=True).items()}, \"FILE.safetensors\")";
 const UNPACK: &str = "unpack it first";
 const OTHER: &str = "give the checkpoint itself";
 

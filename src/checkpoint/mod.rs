@@ -12,6 +12,7 @@ mod header;
 mod run_dir;
 pub mod sparse;
 pub mod tf;
+pub mod torch;
 
 pub use certificate::{Certificate, ExamplesDigest, Origin};
 pub use file::{load, save};
@@ -109,6 +110,12 @@ pub enum Error {
         path: PathBuf,
         format: String,
         version: u32,
+    },
+    #[error("{}: holds {found}, which {model} of torchvision and timm does not have: a variant that this program does not build", path.display())]
+    NotTorch {
+        path: PathBuf,
+        found: String,
+        model: String,
     },
     #[error("{}: not saved: the name '{name}' is taken, expected no array of this name in the checkpoint", path.display())]
     NameTaken { path: PathBuf, name: String },

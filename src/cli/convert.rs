@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::convert_torch::{self, To};
 use super::sparse_files::{self, Conversion};
 use super::table_args::TableArgs;
 use crate::checkpoint;
@@ -18,7 +19,7 @@ use crate::report::table::{Style, Table};
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// TensorFlow checkpoint: a prefix such as model.ckpt-1000, or a folder (its newest); or a safetensors file,
-    /// complete or bitmask, or a run folder
+    /// complete or bitmask, of torchvision or timm (ResNet, MobileNet-v2, VGG), or a run folder
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// Output safetensors file; with --to-tf the prefix of the checkpoint
@@ -42,6 +43,9 @@ pub struct Args {
     /// masks
     #[arg(long, conflicts_with = "list")]
     to_tf: bool,
+    /// Write the state dict of torchvision's or timm's network, masks applied
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["to_tf", "list", "format", "fold_batch_norm", "strip_training"])]
+    to: Option<To>,
     /// Keep BOOL masks as BOOL
     #[arg(long, requires = "to_tf")]
     bool_masks: bool,
@@ -94,6 +98,11 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     let style = args.table.style(json)?;
     if args.to_tf {
         return to_tf(&args, json);
+    }
+    if let Some(to) = args.to {
+        let output = args.output()?;
+        super::refuse_existing(output, output, args.overwrite)?;
+        return convert_torch::run(&args.input, output, to, json);
     }
     if let Some(input) = sparse_files::safetensors(&args.input) {
         return from_safetensors(&args, &input, json);

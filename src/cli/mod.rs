@@ -6,6 +6,7 @@ pub mod compile;
 mod compiled;
 mod completions;
 pub mod convert;
+mod convert_torch;
 pub mod cost;
 pub mod data;
 pub mod dump_hlo;
@@ -69,7 +70,7 @@ enum Command {
     Predict(predict::Args),
     /// Shrink a checkpoint: remove dead units, or store only the connections
     Compact(compact::Args),
-    /// Convert checkpoints between TensorFlow, safetensors and sparse formats
+    /// Convert checkpoints between TensorFlow, PyTorch, safetensors and sparse formats
     Convert(convert::Args),
     /// Verify a finished run: its files against their digests, and a part of it by computing it again
     Verify(verify::Args),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use models::Precision;
+use models::{Family, Precision, Variant};
 
 use crate::checkpoint::{self, Metadata};
 use crate::cli::error::Result;
@@ -311,6 +311,15 @@ impl RunArgs {
             layers = layers.set("--model", &["model"], only_name)?;
             layers = layers.set("--model", &["sparsity", "layers"], Table::new())?;
         }
+        if let Some((name, variant)) = self.network_of_init() {
+            if self.names_no_network() && layers.run()?.model.name != name {
+                layers = layers.set("--init", &["model", "name"], name.clone())?;
+            }
+            let same = Family::from_name(&layers.run()?.model.name) == Family::from_name(&name);
+            if let Some(variant) = variant.filter(|variant| same && variant.is_torchvision()) {
+                layers = layers.set("--init", &["model", "variant"], variant.name())?;
+            }
+        }
         if self.data.as_deref().is_some_and(|data| !is_folder(data)) {
             // The folder from below belongs to another data set.
             layers = layers.set("--data", &["data", "dir"], "")?;
@@ -342,11 +351,29 @@ impl RunArgs {
         Ok(plan)
     }
 
+    /// Whether no flag and no file names the network.
+    fn names_no_network(&self) -> bool {
+        self.preset.is_none() && self.config.is_none() && self.keys.model.is_none()
+    }
+
+    /// Name and variant of the network of the checkpoint to begin with, if it says them.
+    fn network_of_init(&self) -> Option<(String, Option<Variant>)> {
+        let path = checkpoint::resolve(Path::new(self.init.as_ref()?)).ok()?;
+        let network = checkpoint::torch::network_of(&path)?;
+        Family::from_name(&network.0).is_some().then_some(network)
+    }
+
     /// The requested preset, else the recipe for the requested network and method.
     fn preset_name(&self) -> String {
         let method = self.keys.method.as_deref();
         let method = method.and_then(|name| Some(sparse::Method::find(name).ok()?.name));
-        let recipe = || preset_of(self.keys.model.as_deref(), method).to_owned();
+        let of_init = self.network_of_init();
+        let model = self
+            .keys
+            .model
+            .as_deref()
+            .or(of_init.as_ref().map(|(name, _)| name.as_str()));
+        let recipe = || preset_of(model, method).to_owned();
         self.preset.clone().unwrap_or_else(recipe)
     }
 
@@ -461,7 +488,7 @@ pub fn test_set((set, folder): (&DataSet, &str), network: &LoadedNetwork, skip_c
             classes,
             examples: [256; 2],
             seed: 0,
-            pictures: Default::default(),
+            pictures: network.pictures,
             skip_corrupt: 0,
         },
     };

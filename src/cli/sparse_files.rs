@@ -62,7 +62,7 @@ pub struct Report {
 pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> Result<Report> {
     let Conversion { format, fold, strip } = conversion;
     refuse_input_as_output(input, output)?;
-    let checkpoint = checkpoint::load(input)?;
+    let checkpoint = checkpoint::torch::recognised(checkpoint::load(input)?)?;
     if let Some((name, found)) = checkpoint.unread.iter().next() {
         let (path, name, found) = (input.into(), name.clone(), found.clone());
         return Err(checkpoint::Error::ElementType { path, name, found }.into());

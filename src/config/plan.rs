@@ -267,6 +267,7 @@ fn network(run: &Run, masked: bool) -> Result<Box<dyn Model>, Error> {
         image_size: model.image_size,
         expansion: model.expansion,
         dropout: model.dropout,
+        variant: model.variant,
         mask_first: sparsity.first_layer.map(|s| s != 0.0).or(published),
         mask_last: sparsity.last_layer.map(|s| s != 0.0),
         ..models::Options::new(&model.name, masked)

@@ -33,7 +33,8 @@ fn from_checkpoint(
     mut arrays: BTreeMap<String, Literal>,
     init: &Init,
 ) -> Result<Start> {
-    let mut file = checkpoint::load(&checkpoint::resolve(Path::new(&init.file))?)?;
+    let file = checkpoint::load(&checkpoint::resolve(Path::new(&init.file))?)?;
+    let mut file = checkpoint::torch::recognised(file)?;
     file.rename(specs, original::name_of);
     let wanted = wanted(plan, specs, &file, init.take);
     if let Some(conversions) = file.conversions(&wanted) {

@@ -3,13 +3,15 @@
 use super::error::{Error, Result};
 use super::eval::Inference;
 use super::state::{GLOBAL_STEP, inference_specs};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, torch};
 use crate::config::{self, Run, SparseLayers};
 use crate::cost::NetworkCost;
+use crate::data::imagenet::Kind;
 use crate::data::pixels::Preprocessing;
+use crate::named::Named;
 use crate::report::note;
 use hlo::{Literal, MatmulPrecision, Shape};
-use models::{Family, INPUT_INDICES, MnistFc, Model, Naming, Options, Precision};
+use models::{Family, INPUT_INDICES, MnistFc, Model, Naming, Options, Precision, Variant};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -17,6 +19,8 @@ use std::path::Path;
 pub struct LoadedNetwork {
     /// The network.
     pub model: Box<dyn Model>,
+    /// The options that build it; of `mnist-fc` without the units.
+    pub options: Options,
     /// The arrays that inference needs, in the order of [`inference_specs`].
     pub weights: Vec<Literal>,
     /// Precision of activations, that of the run.
@@ -25,6 +29,8 @@ pub struct LoadedNetwork {
     pub matmul_precision: MatmulPrecision,
     /// Preprocessing of the run, else the default of the family.
     pub preprocessing: Preprocessing,
+    /// Preparation of pictures of the run or of the program that the weights come from.
+    pub pictures: Kind,
     /// Label smoothing of the run, else the default of the family.
     pub label_smoothing: f64,
     /// L2 coefficient of the run, else the default of the family.
@@ -78,15 +84,14 @@ impl LoadedNetwork {
 /// # Errors
 /// A checkpoint that fits no network. The error lists the differences to the network asked for, else to the one that the
 /// checkpoint names.
-pub fn infer_network(
-    mut checkpoint: Checkpoint,
-    asked: Option<&str>,
-    image_size: Option<usize>,
-) -> Result<LoadedNetwork> {
+pub fn infer_network(checkpoint: Checkpoint, asked: Option<&str>, image_size: Option<usize>) -> Result<LoadedNetwork> {
+    let mut checkpoint = torch::recognised(checkpoint)?;
     let run = checkpoint.metadata.as_ref();
     let run = run.and_then(|m| Run::from_toml(&m.config, &checkpoint.path.display().to_string()).ok());
     let image_size = image_size.or(run.as_ref().and_then(|run| run.model.image_size));
-    let model = network(&checkpoint, asked, image_size)?;
+    let variant = variant(&checkpoint, run.as_ref());
+    let options = options(&checkpoint, asked, image_size, variant);
+    let model = network(&checkpoint, asked, &options)?;
     let specs = inference_specs(&model.declaration());
     check_names(&checkpoint, &specs)?;
     // A network may have several names; accept the one in the checkpoint.
@@ -99,14 +104,20 @@ pub fn infer_network(
     let mut arrays = checkpoint.take(named.as_deref().unwrap_or(model.name()), &specs)?;
     check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
     let family = Family::from_name(model.name()).unwrap_or(Family::MnistFc);
+    let metadata = checkpoint.metadata.as_ref();
     Ok(LoadedNetwork {
         weights: specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect(),
         precision: run.as_ref().map(|run| run.train.precision).unwrap_or_default(),
         matmul_precision: run.as_ref().map(|run| run.train.matmul_precision).unwrap_or_default(),
         preprocessing: match &run {
             Some(run) => run.data.preprocessing_for(family),
-            None => Preprocessing::of(family),
+            None => recorded(metadata, torch::PREPROCESSING).unwrap_or(Preprocessing::of(family)),
         },
+        pictures: match &run {
+            Some(run) => run.data.pictures.unwrap_or_default(),
+            None => recorded(metadata, torch::PICTURES).unwrap_or_default(),
+        },
+        options,
         label_smoothing: match &run {
             Some(run) => run.train.label_smoothing,
             None => smoothing(family),
@@ -138,29 +149,58 @@ fn weight_decay(family: Family) -> f64 {
     }
 }
 
-fn network(checkpoint: &Checkpoint, asked: Option<&str>, image_size: Option<usize>) -> Result<Box<dyn Model>> {
-    let arrays = &checkpoint.tensors;
-    let masked = arrays.keys().any(|name| name.ends_with("/mask"));
-    let named = checkpoint.metadata.as_ref().map(|m| m.model.as_str());
-    let named = named.filter(|name| Family::from_name(name).is_some());
-    let name = asked.or(named);
-    if image_size.is_none()
-        && name.is_none_or(|name| Family::from_name(name) == Some(Family::MnistFc))
-        && let Some(sized) = sized(arrays, masked)
-    {
-        return Ok(Box::new(sized));
+/// A named value that a converted checkpoint records.
+fn recorded<T: Named>(metadata: Option<&crate::checkpoint::Metadata>, key: &str) -> Option<T> {
+    T::find(metadata?.extra.get(key)?).ok()
+}
+
+/// Whose network a checkpoint holds, if it or its run says.
+fn variant(checkpoint: &Checkpoint, run: Option<&Run>) -> Option<Variant> {
+    match run {
+        Some(run) => Some(run.model.variant.unwrap_or_default()),
+        None => recorded(checkpoint.metadata.as_ref(), torch::VARIANT),
     }
-    let found = models::infer_model(arrays.iter().map(|(name, array)| (name.as_str(), array.dims())));
-    let mut options = match (asked, found) {
+}
+
+/// The name that a checkpoint gives its network, if there is such a network.
+fn named(checkpoint: &Checkpoint) -> Option<&str> {
+    let named = checkpoint.metadata.as_ref().map(|m| m.model.as_str());
+    named.filter(|name| Family::from_name(name).is_some())
+}
+
+fn is_masked(checkpoint: &Checkpoint) -> bool {
+    checkpoint.tensors.keys().any(|name| name.ends_with("/mask"))
+}
+
+fn options(
+    checkpoint: &Checkpoint,
+    asked: Option<&str>,
+    image_size: Option<usize>,
+    variant: Option<Variant>,
+) -> Options {
+    let name = asked.or(named(checkpoint));
+    let arrays = checkpoint.tensors.iter();
+    let found = models::infer_variant(arrays.map(|(name, array)| (name.as_str(), array.dims())), variant);
+    let options = match (asked, found) {
         (None, Some(found)) => found,
         (Some(name), Some(found)) if Family::from_name(name) == Family::from_name(&found.name) => Options {
             name: name.into(),
             ..found
         },
         // Continue for an error that lists the missing arrays.
-        _ => Options::new(name.unwrap_or(models::NAMES[0]), masked),
+        _ => Options::new(name.unwrap_or(models::NAMES[0]), is_masked(checkpoint)),
     };
-    options.image_size = image_size;
+    Options { image_size, ..options }
+}
+
+fn network(checkpoint: &Checkpoint, asked: Option<&str>, options: &Options) -> Result<Box<dyn Model>> {
+    let name = asked.or(named(checkpoint));
+    if options.image_size.is_none()
+        && name.is_none_or(|name| Family::from_name(name) == Some(Family::MnistFc))
+        && let Some(sized) = sized(&checkpoint.tensors, is_masked(checkpoint))
+    {
+        return Ok(Box::new(sized));
+    }
     options.build().map_err(|error| {
         let origin = match asked {
             Some(_) => "--model".to_owned(),
