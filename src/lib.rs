@@ -26,6 +26,7 @@ pub mod data;
 pub mod device;
 pub mod distributed;
 pub mod engine;
+pub mod export;
 pub mod files;
 pub mod host_functions;
 pub mod huge_pages;

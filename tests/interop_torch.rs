@@ -14,6 +14,8 @@ const PACKAGES: &[&str] = &[
     "torchvision==0.29.2",
     "timm==1.0.31",
     "safetensors==0.8.0",
+    "onnx==1.23.2",
+    "onnxruntime==1.32.0",
 ];
 
 /// Runs the program with `--json`.

@@ -210,14 +210,10 @@ fn masked(array: &Literal, mask: Option<Vec<bool>>) -> Literal {
     }
 }
 
-/// Saves arrays as PyTorch's programs do, atomically.
+/// Saves arrays for other programs, atomically, with at most one entry of metadata.
 ///
 /// # Errors
 /// [`Error::Save`].
-pub fn save(path: &Path, arrays: &BTreeMap<String, Literal>) -> Result<()> {
-    file::save_as(
-        path,
-        arrays,
-        Some(HashMap::from([("format".to_owned(), "pt".to_owned())])),
-    )
+pub fn save(path: &Path, arrays: &BTreeMap<String, Literal>, metadata: HashMap<String, String>) -> Result<()> {
+    file::save_as(path, arrays, Some(metadata))
 }

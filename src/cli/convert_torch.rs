@@ -77,7 +77,7 @@ pub fn run(input: &Path, output: &Path, to: To, json: bool) -> Result<()> {
             model.name()
         );
     }
-    torch::save(output, &renamed)?;
+    torch::save(output, &renamed, [("format".to_owned(), "pt".to_owned())].into())?;
     let report = Report {
         input: path,
         output: output.into(),

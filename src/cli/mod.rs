@@ -14,6 +14,7 @@ mod error;
 pub mod eval;
 mod execution_args;
 mod help;
+pub mod export;
 mod measured;
 mod paper;
 pub mod plan;
@@ -76,6 +77,8 @@ enum Command {
     Verify(verify::Args),
     /// Show how the connections of a run moved: any iteration's masks, ages, overlaps, pictures
     Topology(topology::Args),
+    /// Write a network for other programs: ONNX, StableHLO or PyTorch
+    Export(export::Args),
     /// Show budgets, schedules and memory of a run. Reads no data, but counts records and classes of TFRecords
     Plan(plan::Args),
     /// Count a network's weights, operations and bytes, sparse and dense
@@ -137,6 +140,7 @@ fn run(command: Command, json: bool, stop: &Stop) -> Result<()> {
         Command::Compact(args) => compact::run(args, json),
         Command::Convert(args) => convert::run(args, json),
         Command::Verify(args) => verify::run(args, json, stop),
+        Command::Export(args) => export::run(args, json),
         Command::Plan(args) => plan::run(args, json),
         Command::Cost(args) => cost::run(args, json),
         Command::Presets(args) => presets::run(args, json),

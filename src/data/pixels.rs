@@ -69,6 +69,16 @@ impl Preprocessing {
         }
     }
 
+    /// Factor of a pixel of [`Preprocessing::Mnist`].
+    pub(crate) fn scale(self) -> f32 {
+        MNIST_SCALE
+    }
+
+    /// What [`Preprocessing::ImageNet`] subtracts from each colour, and the factor after it.
+    pub(crate) fn affine(self) -> [[f32; 3]; 2] {
+        imagenet()
+    }
+
     /// Whether training augments at random. (ImageNet's images are cropped and flipped when they are decoded.)
     pub fn is_random(self) -> bool {
         self == Preprocessing::Cifar
