@@ -7,6 +7,9 @@ use models::Layout;
 
 use super::{Error, Exported, StepKind, steps};
 
+/// Arrays by name.
+pub type Arrays = BTreeMap<String, Literal>;
+
 /// The module that builds a network from a file.
 pub const LOADER: &str = include_str!("pytorch.py");
 
@@ -15,14 +18,14 @@ pub const LOADER: &str = include_str!("pytorch.py");
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a network with other steps, [`Error::Array`].
-pub fn arrays(exported: &Exported<'_>) -> Result<(BTreeMap<String, Literal>, HashMap<String, String>), Error> {
+pub fn arrays(exported: &Exported<'_>) -> Result<(Arrays, HashMap<String, String>), Error> {
     let model = &exported.network.model;
     let steps = steps(&**model).map_err(|reason| Error::Unsupported {
         model: model.name().into(),
         reason,
     })?;
     let declaration = model.declaration();
-    let mut arrays = BTreeMap::new();
+    let mut arrays = Arrays::new();
     for step in &steps {
         match &step.kind {
             StepKind::Conv { kernel, dims, .. } => {
@@ -80,7 +83,7 @@ fn kernel_and_mask(
     kernel: &str,
     dims: &[usize],
     layout: Layout,
-    arrays: &mut BTreeMap<String, Literal>,
+    arrays: &mut Arrays,
 ) -> Result<(), Error> {
     let missing = || Error::Array { name: kernel.into() };
     let values = Literal::new(dims, &exported.f32s(kernel)?);

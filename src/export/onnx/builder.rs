@@ -67,9 +67,10 @@ impl Builder {
     pub fn weights(&mut self, name: &str, dims: &[usize], values: &[f32], weights: Weights) -> String {
         let bf16 = matches!(weights, Weights::Bf16 | Weights::SparseBf16);
         let stored = if bf16 { format!("{name}/bf16") } else { name.to_owned() };
-        let (element, bytes): (_, fn(&[f32]) -> Vec<u8>) = match bf16 {
-            true => (data_type::BFLOAT16, bf16_bytes),
-            false => (data_type::FLOAT, |values| bytemuck::cast_slice(values).to_vec()),
+        let element = if bf16 { data_type::BFLOAT16 } else { data_type::FLOAT };
+        let bytes = |values: &[f32]| match bf16 {
+            true => bf16_bytes(values),
+            false => bytemuck::cast_slice(values).to_vec(),
         };
         match weights {
             Weights::F32 | Weights::Bf16 => self.initializers.push(tensor(&stored, element, dims, bytes(values))),
