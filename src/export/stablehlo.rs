@@ -41,6 +41,7 @@ fn prediction(exported: &Exported<'_>, batch: usize) -> hlo::Result<Computation>
         let net = net.with_precision(network.precision);
         vec![network.model.apply(&net, images).convert(DType::F32)]
     })
+    .map(|graph| graph.with_matmul_precision(network.matmul_precision))
 }
 
 /// Replaces the first parameters by constants.
