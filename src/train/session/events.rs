@@ -97,8 +97,13 @@ impl Session<'_> {
             if due.histograms {
                 let weights = self.buffer(&param.name).ok_or(Error::Output("weights"))?.to_literal()?;
                 let weights: Vec<f32> = weights.to_vec().unwrap_or_default();
-                let connected = weights.iter().zip(mask).filter(|&(_, &one)| one != 0);
-                let connected: Vec<f32> = connected.map(|(&weight, _)| weight).collect();
+                let connected: Vec<f32> = match self.plan.condensed.contains_key(&param.name) {
+                    true => weights,
+                    false => {
+                        let active = weights.into_iter().zip(mask).filter(|&(_, &one)| one != 0);
+                        active.map(|(weight, _)| weight).collect()
+                    }
+                };
                 let squares: f64 = connected.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
                 add("weight_norm", squares.sqrt());
                 values.push(Value::histogram(format!("weights/{name}"), &connected));
