@@ -89,6 +89,8 @@ fn a_run_is_verified_and_one_flipped_bit_is_found() {
     );
     let (code, report) = run.verify(&["--from", "0", "--to", "25"]);
     assert_eq!((code, wrong(&report)), (0, vec![]), "{report}");
+    let checks = report["checks"].as_array().unwrap();
+    assert!(checks.iter().any(|check| check["name"] == "mask updates"), "{report}");
     let last = run.path().join("ckpt-60.safetensors");
     for (name, kind) in [
         ("layer1/weights", "weights and slots"),
@@ -115,6 +117,10 @@ fn a_run_is_verified_and_one_flipped_bit_is_found() {
     assert_eq!(wrong(&run.verify(&[]).1), ["metrics.jsonl", "metrics of the window"]);
     assert_eq!(wrong(&run.verify(&["--files-only"]).1), ["metrics.jsonl"]);
     fs::write(&metrics, before).unwrap();
+    let journal = run.path().join("topology.journal");
+    let before = flip(&journal, |bytes| bytes.len() - 1);
+    assert_eq!(wrong(&run.verify(&["--files-only"]).1), ["topology.journal"]);
+    fs::write(&journal, before).unwrap();
     let images = run.0.path().join("data/train-images-idx3-ubyte");
     let before = flip(&images, |bytes| bytes.len() / 2);
     let (code, report) = run.verify(&[]);

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::run_dir::{CERTIFICATE, CONFIG, METRICS, checkpoints};
 use super::{Error, Result, RunDir, atomic, damaged};
-use crate::files;
+use crate::{files, topology};
 
 /// Format of the certificate.
 const FORMAT: u32 = 1;
@@ -39,6 +39,9 @@ pub struct Certificate {
     pub checkpoints: BTreeMap<String, String>,
     /// Digest of the records of `metrics.jsonl`.
     pub metrics: String,
+    /// Digest of the topology journal, if the run keeps one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<String>,
 }
 
 /// What a run was computed from and by.
@@ -86,6 +89,10 @@ impl Certificate {
                 .map(|(_, path)| named(path))
                 .collect::<Result<_>>()?,
             metrics: metrics_digest(dir)?,
+            topology: Some(dir.join(topology::FILE))
+                .filter(|path| path.is_file())
+                .map(|path| digest(&path))
+                .transpose()?,
         })
     }
 

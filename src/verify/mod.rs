@@ -12,8 +12,7 @@ use crate::checkpoint::certificate::{file_digest, metrics_digest, records};
 use crate::checkpoint::{self, CONFIG, Certificate, ExamplesDigest, Mode, RunDir};
 use crate::config::{self, Device, Layers, Plan};
 use crate::report::escape;
-use crate::signals;
-use crate::train;
+use crate::{signals, topology, train};
 
 use compare::{arrays, metrics};
 
@@ -150,6 +149,9 @@ fn files(run: &Path, certificate: &Certificate) -> Result<Vec<Check>, Error> {
     let mut checks = vec![compared(CONFIG, &certificate.config, digest(run.join(CONFIG)))];
     let of_metrics = metrics_digest(run).map_err(|error| error.to_string());
     checks.push(compared("metrics.jsonl", &certificate.metrics, of_metrics));
+    if let Some(wanted) = &certificate.topology {
+        checks.push(compared(topology::FILE, wanted, digest(run.join(topology::FILE))));
+    }
     for (name, wanted) in &certificate.checkpoints {
         // A name from a file: it must stay in the folder.
         let name = Path::new(name).file_name().unwrap_or_default();
@@ -237,6 +239,7 @@ fn replay(run: &Path, [from, to]: [u64; 2], device: Option<&Device>, stop: &sign
         if let Some(device) = device {
             plan.run.device = device.clone();
         }
+        plan.run.output.tensorboard = Some(false);
         // Times differ.
         plan.run.stop.time = None;
         // Both ends stay, and nothing is compressed away by a newer best one.
@@ -247,6 +250,10 @@ fn replay(run: &Path, [from, to]: [u64; 2], device: Option<&Device>, stop: &sign
             fs::copy(run.join(&name), replay.run().join(&name))?;
             fs::copy(run.join("metrics.jsonl"), replay.run().join("metrics.jsonl"))?;
             fs::write(replay.run().join(CONFIG), plan.run.to_toml()?)?;
+            let journal = run.join(topology::FILE);
+            if journal.is_file() {
+                fs::copy(&journal, replay.run().join(topology::FILE))?;
+            }
         }
         Ok(plan)
     };
@@ -293,6 +300,11 @@ fn compare_window(report: &mut Report, certified: &Certificate, replay: &Replay,
             .checks
             .extend(arrays(&stored.tensors, &load(&replay.run())?.tensors, allowed)),
         Err(error) => report.add(format!("arrays of {name}"), false, error.to_string()),
+    }
+    let journals = [&run, &replay.run()].map(|folder| fs::read(folder.join(topology::FILE)).ok());
+    if let ([Some(stored), Some(own)], None) = (&journals, allowed) {
+        let found = format!("{} bytes up to iteration {}", own.len(), replay.to);
+        report.add("mask updates", stored.starts_with(own), found);
     }
     let both: [Vec<Value>; 2] = [records(&run)?, records(&replay.run())?];
     report.checks.push(metrics(&both, [replay.from, replay.to], allowed));
