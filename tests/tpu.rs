@@ -43,7 +43,15 @@ fn compiles(args: &[&str]) -> Value {
     assert!(number("flops") > 0.0 && number("bytes_accessed") > 0.0, "{report}");
     let intensity = number("flops") / number("bytes_accessed");
     assert!((number("intensity") / intensity - 1.0).abs() < 1e-6, "{report}");
-    assert!(report["estimate"]["time_s"].as_f64().unwrap() > 0.0, "{report}");
+    let time = report["estimate"]["time_s"].as_f64().unwrap();
+    assert!(time > 0.0, "{report}");
+    if report["graph"] != "update" {
+        let examples = number("batch_per_device") * number("devices");
+        assert!(
+            (number("examples_per_s") * time / examples - 1.0).abs() < 1e-6,
+            "{report}"
+        );
+    }
     report
 }
 

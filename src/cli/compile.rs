@@ -7,16 +7,17 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::by_layer;
+use super::compile_report::{ReadProgram, Report, TooLarge};
 use super::run_args::RunArgs;
 use crate::aot::by_layer::{Profile, Reported};
-use crate::aot::chips::{Generation, Grid};
+use crate::aot::chips::Grid;
 use crate::aot::figures::{Rates, collective_bytes};
 use crate::aot::{Error, Figures, Graph, Machine, search};
 use crate::cli::error::{Context, Result, Usage, bail};
 use crate::config::Plan;
 use crate::pjrt::{self, Compiled, DeviceKind};
+use crate::report::escape;
 use crate::report::table::Style;
-use crate::report::{escape, units};
 
 /// Arguments of `compile`.
 #[derive(clap::Args, Debug)]
@@ -86,45 +87,6 @@ const BATCH_GRID: usize = 8;
 /// Maximum batch per device to try.
 const BATCH_LIMIT: usize = 1 << 16;
 
-/// Output of `compile`.
-#[derive(Serialize)]
-struct Report<'a> {
-    /// Always true: a program that does not fit has another report.
-    compiles: bool,
-    fits: bool,
-    topology: String,
-    chip: &'static Generation,
-    chips: usize,
-    /// Number of devices, each with a replica: chips, or cores of chips.
-    devices: usize,
-    plugin: &'a Path,
-    graph: Graph,
-    model: &'a str,
-    method: &'a str,
-    /// Fraction of zeros over the maskable layers, after rounding.
-    sparsity: f64,
-    precision: &'a str,
-    /// Examples per device.
-    batch_per_device: usize,
-    /// Optimization effort; `None` for the compiler's default.
-    effort: Option<u8>,
-    compile_s: f64,
-    /// Number of instructions before compilation.
-    graph_instructions: usize,
-    #[serde(flatten)]
-    figures: &'a Figures,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    by_layer: Option<Profile>,
-}
-
-/// Output of `compile --compiled`.
-#[derive(Serialize)]
-struct ReadProgram {
-    instructions: usize,
-    collective_bytes: u64,
-    by_layer: Profile,
-}
-
 /// A compiled program and its inputs.
 struct Outcome {
     plan: Plan,
@@ -134,42 +96,6 @@ struct Outcome {
     compile_s: f64,
     graph_instructions: usize,
     figures: Figures,
-}
-
-/// Output of `compile` for a program that exceeds a device's memory.
-#[derive(Serialize)]
-struct TooLarge {
-    fits: bool,
-    topology: String,
-    graph: Graph,
-    /// Examples per device of the program that does not fit.
-    batch_per_device: usize,
-    /// Memory of a device, in bytes.
-    device_bytes: u64,
-    /// Memory that the program needs, in bytes, if the compiler reported it.
-    needed_bytes: Option<u64>,
-    /// The compiler's message, or ours.
-    reason: String,
-    /// Maximum examples per device that fit; `None` if not even one does, or if the graph has no batch.
-    largest_batch: Option<usize>,
-}
-
-impl TooLarge {
-    fn new(machine: &Machine, graph: Graph, batch: usize, error: &Error) -> Self {
-        TooLarge {
-            fits: false,
-            topology: machine.grid.to_string(),
-            graph,
-            batch_per_device: batch,
-            device_bytes: machine.memory_bytes(),
-            needed_bytes: match error {
-                Error::Memory { needed, .. } => Some(*needed),
-                _ => None,
-            },
-            reason: error.to_string().lines().next().unwrap_or_default().to_owned(),
-            largest_batch: None,
-        }
-    }
 }
 
 /// A compiled program, or the report that it does not fit.
@@ -409,82 +335,26 @@ impl Outcome {
             },
             effort: self.effort,
             compile_s: self.compile_s,
+            examples_per_s: self.examples_per_s(machine),
             graph_instructions: self.graph_instructions,
             figures: &self.figures,
             by_layer: None,
         }
     }
 
+    /// The bound of one iteration or batch; a launch counts one turn of its loop.
+    fn examples_per_s(&self, machine: &Machine) -> Option<f64> {
+        let batch = match self.graph {
+            Graph::Update => return None,
+            Graph::Eval => self.plan.run.train.eval_batch_size,
+            Graph::Step | Graph::Train => self.plan.replica_batch(),
+        };
+        Some((batch * machine.devices) as f64 / self.figures.estimate.time_s.max(f64::MIN_POSITIVE))
+    }
+
     fn profile(&self, machine: &Machine, wanted: bool) -> Result<Option<Profile>> {
         let profile = || Profile::of(&self.compiled, Some(Rates::of(machine)));
         Ok(wanted.then(profile).transpose()?)
-    }
-}
-
-impl Display for TooLarge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut line = |what: &str, value: String| writeln!(f, "{what:<20}{value}");
-        line("fits", format!("no: {}", self.reason))?;
-        line(
-            "devices",
-            format!(
-                "each with {} of {}",
-                units::bytes(self.device_bytes as f64),
-                self.topology
-            ),
-        )?;
-        line("batch per device", self.batch_per_device.to_string())?;
-        match (self.graph, self.largest_batch) {
-            (Graph::Update, _) => Ok(()),
-            (_, Some(batch)) => line("largest that fits", batch.to_string()),
-            (_, None) => line("largest that fits", "none: not even a batch of 1 fits".to_owned()),
-        }
-    }
-}
-
-impl Display for Report<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let figures = self.figures;
-        let share = 100.0 * figures.peak_bytes as f64 / figures.device_bytes as f64;
-        let estimate = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4e}"));
-        let mut line = |what: &str, value: String| writeln!(f, "{what:<20}{value}");
-        line("compiles", format!("yes, in {:.1} s", self.compile_s))?;
-        line(
-            "devices",
-            format!("{} on {} chips of {}", self.devices, self.chips, self.topology),
-        )?;
-        line("batch per device", self.batch_per_device.to_string())?;
-        line(
-            "peak memory",
-            format!(
-                "{} of {} ({share:.1} %)",
-                units::bytes(figures.peak_bytes as f64),
-                units::bytes(figures.device_bytes as f64)
-            ),
-        )?;
-        line("operations", figures.flops.map_or("-".to_owned(), units::count))?;
-        line(
-            "bytes accessed",
-            figures.bytes_accessed.map_or("-".to_owned(), units::bytes),
-        )?;
-        line("main memory", units::bytes(figures.main_memory_bytes))?;
-        line("operations per byte", estimate(figures.intensity))?;
-        line("collective bytes", units::bytes(figures.collective_bytes as f64))?;
-        line(
-            "instructions",
-            format!("{} of {} in the graph", figures.instructions, self.graph_instructions),
-        )?;
-        if let Some(cycles) = figures.cycles {
-            line("cycles, estimated", units::count(cycles))?;
-        }
-        let time = figures.estimate;
-        line(
-            "time, estimated",
-            format!(
-                "{:.4e} s at least, bound by {} (peak rates: {})",
-                time.time_s, time.bound, self.chip.source
-            ),
-        )
     }
 }
 

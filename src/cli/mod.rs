@@ -3,6 +3,7 @@
 mod by_layer;
 pub mod compact;
 pub mod compile;
+mod compile_report;
 mod compiled;
 mod completions;
 pub mod convert;

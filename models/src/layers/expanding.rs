@@ -1,9 +1,9 @@
 //! Gradients of a normalised 1x1 convolution that expands its input to more channels.
 //!
 //! Differentiating one operator after the other reads the convolution's wide result `y = a W` three times: for the gradient of
-//! the scale, of the kernel and of the input. The first two also follow from the narrow input `a` and from products that are
-//! needed anyway: with `P = aᵀ c` for the cotangent `c` of the normalisation, `Σ c y = Σ_i W_i P_i` per channel, and
-//! `aᵀ y = (aᵀ a) W`. On devices that are bound by their memory this saves two of three reads of `y`.
+//! the scale, of the kernel and of the input. All three also follow from the narrow input `a` and from products that are needed
+//! anyway: with `P = aᵀ c` for the cotangent `c` of the normalisation, `Σ c y = Σ_i W_i P_i` per channel, `aᵀ y = (aᵀ a) W`, and
+//! `y s Wᵀ = a (W s Wᵀ)` for a factor `s` per channel. So the backward pass does not need `y`, nor keep it.
 
 use hlo::{ConvDims, DType, Tensor, WindowDim};
 
@@ -56,15 +56,14 @@ impl<'g> Expanding<'g> {
     }
 }
 
-/// Gradients of input, kernel, scale and shift; the operands are input, kernel, convolution, mean, inverse standard deviation
-/// and scale. `mean_over` averages the sums of a replica over those that share their moments.
+/// Gradients of input, kernel, scale and shift; the operands are input, kernel, mean, inverse standard deviation and scale. `mean_over` averages the sums of a replica over those that share their moments.
 pub(super) fn gradients<'g>(
     operands: &[Tensor<'g>],
     cotangent: Tensor<'g>,
     mean_over: impl Fn(Tensor<'g>) -> Tensor<'g>,
 ) -> [Tensor<'g>; 4] {
-    let &[a, kernel, y, mean, inverse, gamma, ..] = operands else {
-        panic!("{} operands, expected 7", operands.len())
+    let &[a, kernel, mean, inverse, gamma, ..] = operands else {
+        panic!("{} operands, expected 6", operands.len())
     };
     let narrow = a.dtype();
     let c = cotangent.convert(narrow);
@@ -77,32 +76,35 @@ pub(super) fn gradients<'g>(
     let scale = ((weights * products).reduce_sum(&[0, 1, 2]) - mean * shift) * inverse;
     let [shift_mean, scale_mean] = [shift, scale].map(|sum| mean_over(sum / count as f64));
     let factor = inverse * gamma;
-    // y' = c factor - y slope - offset.
+    // The gradient of y is c factor - y slope - offset.
     let slope = scale_mean * inverse * factor;
     let offset = shift_mean * factor - mean * slope;
-    let gradient = cotangent * factor - y.convert(DType::F32) * slope - offset;
     let squares = Expanding::product(a, a);
     let sums = a.convert(DType::F32).reduce_sum(&[0, 1, 2]);
     let inner = sums.dims().iter().product();
     let kernel_gradient = products * factor
         - Expanding::mix(squares, weights * slope)
         - sums.reshape(&[1, 1, inner, 1]).broadcast_to(&products.dims()) * offset;
-    [
-        Expanding::back(gradient.convert(narrow), kernel.convert(narrow)),
-        kernel_gradient,
-        scale,
-        shift,
-    ]
+    let back = |c: Tensor<'g>, kernel: Tensor<'g>| Expanding::back(c, kernel.convert(narrow)).convert(DType::F32);
+    let symmetric = Expanding::mix(weights * slope, Expanding::turned(weights));
+    let constant = (weights * offset).reduce_sum(&[0, 1, 3]);
+    let input = back(c, weights * factor) - back(a, symmetric) - constant;
+    [input.convert(narrow), kernel_gradient, scale, shift]
 }
 
 impl<'g> Expanding<'g> {
-    /// `squares W` of a symmetric `squares`: `[1, 1, in, in]` and `[1, 1, in, out]`.
-    fn mix(squares: Tensor<'g>, kernel: Tensor<'g>) -> Tensor<'g> {
-        let dims = kernel.dims();
+    /// The product of two matrices with two axes of size 1 before.
+    fn mix(a: Tensor<'g>, b: Tensor<'g>) -> Tensor<'g> {
         let matrix = |t: Tensor<'g>| {
             let dims = t.dims();
             t.reshape(&dims[dims.len().min(2)..])
         };
-        matrix(squares).matmul(matrix(kernel)).reshape(&dims)
+        let product = matrix(a).matmul(matrix(b));
+        product.reshape(&[&[1, 1], &product.dims()[..]].concat())
+    }
+
+    /// `[1, 1, in, out]` as `[1, 1, out, in]`.
+    fn turned(kernel: Tensor<'g>) -> Tensor<'g> {
+        kernel.transpose(&[0, 1, 3, 2])
     }
 }

@@ -46,7 +46,6 @@ impl<'g> Net<'g> {
         self.record_norm(x, &name);
         let arrays = self.norm_arrays(&name, norm, x.dims().last().copied().unwrap_or(1));
         let expanding = self.expanding(x);
-        let result = x;
         let x = x.convert(DType::F32);
         let Arrays { gamma, beta, moving } = arrays;
         let Mode::Train(_) = self.mode() else {
@@ -60,11 +59,11 @@ impl<'g> Net<'g> {
         let normalised = (x - mean) * (inverse * gamma) + beta;
         let replicas = self.batch_norm_replicas();
         if let Some(conv) = expanding {
-            let operands = [conv.input, conv.kernel, result, mean, inverse, gamma, beta];
+            let operands = [conv.input, conv.kernel, mean, inverse, gamma, beta];
             return self.compute(normalised.with_vjp(&operands, move |operands, cotangent| {
                 let mean_over = |x| mean_over(replicas, x);
                 let [input, kernel, scale, shift] = expanding::gradients(operands, cotangent, mean_over);
-                vec![Some(input), Some(kernel), None, None, None, Some(scale), Some(shift)]
+                vec![Some(input), Some(kernel), None, None, Some(scale), Some(shift)]
             }));
         }
         let operands = [x, mean, inverse, gamma, beta];
