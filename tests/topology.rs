@@ -257,6 +257,18 @@ fn numpy_reads_the_journal_as_documented() {
     );
 }
 
+/// `python/rigl_xla/run.py`: metrics, masks and weights at any iteration, topology, predictions.
+#[test]
+fn python_reads_a_run_folder() {
+    let runs = Runs::new();
+    runs.train("run", KEPT);
+    let class = concat!(env!("CARGO_MANIFEST_DIR"), "/python/rigl_xla/run.py");
+    let (folder, report) = (runs.path("run"), topology(&runs, "run", &[]).to_string());
+    let args = [class, folder.to_str().unwrap(), env!("CARGO_BIN_EXE_rigl-xla"), &report];
+    let packages = ["numpy==2.2.6", "pandas==2.2.3", "tomli==2.2.1"];
+    assert_eq!(common::python::run(&packages, "run_folder.py", &args), "read\n");
+}
+
 #[test]
 fn rejects_what_is_no_journal() {
     let dir = tempfile::tempdir().unwrap();

@@ -134,6 +134,7 @@ know_their_kind!(
     topology::Error,
     train::Error,
     verify::Error,
+    crate::report::page::Error,
 );
 failures!(
     anyhow::Error,

@@ -23,6 +23,7 @@ pub mod plugin;
 pub mod predict;
 pub mod presets;
 mod process_args;
+pub mod report;
 pub mod run_args;
 mod sparse_files;
 pub mod sweep;
@@ -76,6 +77,8 @@ enum Command {
     Convert(convert::Args),
     /// Verify a finished run: its files against their digests, and a part of it by computing it again
     Verify(verify::Args),
+    /// Write a page about runs: curves, schedules, topology, cost, differences
+    Report(report::Args),
     /// Show how the connections of a run moved: any iteration's masks, ages, overlaps, pictures
     Topology(topology::Args),
     /// Write a network for other programs: ONNX, StableHLO or PyTorch
@@ -151,6 +154,7 @@ fn run(command: Command, json: bool, stop: &Stop) -> Result<()> {
         Command::Plugin(args) => plugin::run(args, json),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
+        Command::Report(args) => report::run(args, json),
         Command::Topology(args) => topology::run(args, json),
     }
 }

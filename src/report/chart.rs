@@ -79,26 +79,37 @@ pub struct Chart {
     pub area: [i32; 4],
     /// First and last value of the horizontal axis.
     pub x: [f64; 2],
+    /// What the horizontal axis shows.
+    pub x_label: String,
     /// Names and colours of the series.
     pub legend: Vec<(String, usize)>,
+    /// What is drawn.
+    pub series: Vec<Series>,
 }
 
 /// Draws series; `None` if no point is finite, or drawing fails.
 pub fn series(labels: &Labels, series: &[Series]) -> Option<Chart> {
-    let finite = |s: &Series| s.points.iter().copied().filter(finite).collect::<Vec<_>>();
+    let points = |s: &Series| s.points.iter().copied().filter(finite).collect::<Vec<_>>();
     let ends = |s: &Series| {
         let x = s.points.iter().map(|p| p.0);
         let bands = x.zip(&s.band).flat_map(|(x, band)| [(x, band.0), (x, band.1)]);
-        bands.filter(finite_pair).collect::<Vec<_>>()
+        bands.filter(finite).collect::<Vec<_>>()
     };
-    let all: Vec<(f64, f64)> = series.iter().flat_map(|s| [finite(s), ends(s)].concat()).collect();
+    let all: Vec<(f64, f64)> = series.iter().flat_map(|s| [points(s), ends(s)].concat()).collect();
     let x = range(all.iter().map(|p| p.0), 0.0)?;
     let y = range(all.iter().map(|p| p.1), 0.06)?;
     let points_alone = series.iter().all(|s| s.mark == Mark::Point);
     let x = if points_alone { range(x.into_iter(), 0.06)? } else { x };
     let draw = |chart: &mut Context<'_, '_>| series.iter().try_for_each(|s| draw(chart, s));
-    let legend = series.iter().map(|s| (s.name.clone(), s.colour)).collect();
-    chart(labels, x, y, legend, draw).ok()
+    let (svg, area) = chart(labels, x, y, draw).ok()?;
+    Some(Chart {
+        svg,
+        area,
+        x,
+        x_label: labels.x.clone(),
+        legend: series.iter().map(|s| (s.name.clone(), s.colour)).collect(),
+        series: series.to_vec(),
+    })
 }
 
 /// Draws the histograms of several lists of values, as outlines over the same bins.
@@ -131,10 +142,6 @@ fn finite(point: &(f64, f64)) -> bool {
     point.0.is_finite() && point.1.is_finite()
 }
 
-fn finite_pair(point: &(f64, f64)) -> bool {
-    finite(point)
-}
-
 /// Smallest and largest value, widened by a share on both sides; `None` without finite values.
 fn range(values: impl Iterator<Item = f64>, margin: f64) -> Option<[f64; 2]> {
     let ends = |[low, high]: [f64; 2], value: f64| [low.min(value), high.max(value)];
@@ -160,9 +167,8 @@ fn chart(
     labels: &Labels,
     x: [f64; 2],
     y: [f64; 2],
-    legend: Vec<(String, usize)>,
     draw: impl FnOnce(&mut Context<'_, '_>) -> Drawn,
-) -> Result<Chart, Box<dyn StdError>> {
+) -> Result<(String, [i32; 4]), Box<dyn StdError>> {
     let mut svg = String::new();
     let area = {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -193,7 +199,7 @@ fn chart(
         root.present()?;
         [across.start, across.end, down.start, down.end]
     };
-    Ok(Chart { svg, area, x, legend })
+    Ok((svg, area))
 }
 
 fn draw(chart: &mut Context<'_, '_>, series: &Series) -> Drawn {

@@ -4,6 +4,7 @@ pub mod chart;
 pub mod escape;
 pub mod events;
 pub mod metrics;
+pub mod page;
 pub mod progress;
 pub mod table;
 pub mod terminal;

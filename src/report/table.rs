@@ -39,6 +39,11 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// The header and the rows.
+    pub fn into_parts(self) -> (Vec<String>, Vec<Vec<String>>) {
+        (self.header, self.rows)
+    }
+
     /// Formats the table, with a final newline. Text is fitted to the terminal, if there is one.
     pub fn write(&self, style: Style) -> String {
         match style {

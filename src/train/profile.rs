@@ -24,6 +24,8 @@ pub enum Phase {
     Device,
     /// Everything else: schedule, metrics, progress.
     Host,
+    /// The topology journal and TensorBoard's events.
+    Recording,
     /// Evaluation on the test set.
     Evaluation,
     /// Checkpoints.
@@ -32,12 +34,13 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, in order.
-    pub const ALL: [Phase; 7] = [
+    pub const ALL: [Phase; 8] = [
         Phase::Input,
         Phase::Transfer,
         Phase::Launch,
         Phase::Device,
         Phase::Host,
+        Phase::Recording,
         Phase::Evaluation,
         Phase::Saving,
     ];
@@ -50,6 +53,7 @@ impl Phase {
             Phase::Launch => "launch",
             Phase::Device => "device",
             Phase::Host => "host",
+            Phase::Recording => "recording",
             Phase::Evaluation => "evaluation",
             Phase::Saving => "saving",
         }

@@ -371,7 +371,9 @@ impl<'a> Session<'a> {
             "mask_updates": self.mask_updates,
             "steps_per_s": done as f64 / started.elapsed().as_secs_f64(),
         }))?;
+        self.clock.enter(Phase::Recording);
         self.record_topology(&launch.ticks)?;
+        self.clock.enter(Phase::Host);
         let (loss, accuracy) = (cross_entropy + l2, correct / examples as f64);
         self.progress
             .update(self.counters.iteration, loss as f32, accuracy as f32);
@@ -389,7 +391,9 @@ impl<'a> Session<'a> {
 
     fn record(&mut self, record: &Value) -> Result<()> {
         self.keeping.see(record);
+        self.clock.enter(Phase::Recording);
         self.add_events(record)?;
+        self.clock.enter(Phase::Host);
         let Some(metrics) = &mut self.metrics else {
             return Ok(());
         };

@@ -16,7 +16,16 @@ fn lines(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-const PHASES: [&str; 7] = ["input", "transfer", "launch", "device", "host", "evaluation", "saving"];
+const PHASES: [&str; 8] = [
+    "input",
+    "transfer",
+    "launch",
+    "device",
+    "host",
+    "recording",
+    "evaluation",
+    "saving",
+];
 
 /// The clock of the profile against that of the metrics, which runs from before a launch to its record.
 #[test]
@@ -32,11 +41,11 @@ fn profile_accounts_for_the_time_of_its_launches() {
     let mut totals = [0.0; PHASES.len()];
     for record in &records {
         let spent = PHASES.map(|phase| record[format!("{phase}_s")].as_f64().unwrap());
-        let [input, transfer, launch, device, host, evaluation, saving] = spent;
+        let [input, transfer, launch, device, host, recording, evaluation, saving] = spent;
         let wall = record["wall_s"].as_f64().unwrap();
         assert!((spent.iter().sum::<f64>() - wall).abs() < 1e-6, "{record}");
         assert!(
-            input.min(transfer).min(launch).min(device).min(host) > 0.0,
+            input.min(transfer).min(launch).min(device).min(host).min(recording) > 0.0,
             "every launch has all of these: {record}"
         );
         let at = &record["iteration"];
