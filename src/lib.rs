@@ -2,6 +2,7 @@
 //!
 //! * [`config`], [`data`], [`train`], [`checkpoint`]: a run from its configuration to its files.
 //! * [`pjrt`], [`engine`], [`device`]: compiles and executes programs.
+//! * [`exported`]: models exported from JAX.
 //! * [`distributed`]: several processes.
 //! * [`host_functions`]: functions that compiled programs call on the CPU.
 //! * [`prediction`]: sparse networks on the CPU, without a plugin.
@@ -27,6 +28,7 @@ pub mod device;
 pub mod distributed;
 pub mod engine;
 pub mod export;
+pub mod exported;
 pub mod files;
 pub mod host_functions;
 pub mod huge_pages;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// XLA's `PrimitiveType` number for tuples.
-const TUPLE: i32 = 13;
+pub(crate) const TUPLE: i32 = 13;
 
 /// An output that reuses the memory of a parameter, which may then be donated at each execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +23,13 @@ pub struct Alias {
 }
 
 impl Computation {
-    /// Emits this computation as the entry of a module. Its root is a tuple of the outputs.
+    /// Emits this computation as the entry of a module. Its root is a tuple of the outputs. The computations of a called
+    /// [`crate::Module`] are left out.
     pub fn to_proto(&self, aliases: &[Alias]) -> proto::Module {
         let mut emitter = Emitter {
             precision: self.matmul_precision,
+            // Ids after those of the called module.
+            last_id: self.module().map_or(0, |module| module.last_id()),
             ..Emitter::default()
         };
         let entry = emitter.emit(self, Calling::Arrays);
@@ -51,9 +54,12 @@ impl Computation {
         }
     }
 
-    /// [`Computation::to_proto`], serialized.
+    /// [`Computation::to_proto`], serialized, with the computations of a called [`crate::Module`] as they came.
     pub fn to_bytes(&self, aliases: &[Alias]) -> Vec<u8> {
-        self.to_proto(aliases).encode_to_vec()
+        // The concatenation of two messages is the message with the elements of both. Callees come first.
+        let mut bytes = self.module().map_or(vec![], |module| module.fields().to_vec());
+        bytes.extend(self.to_proto(aliases).encode_to_vec());
+        bytes
     }
 }
 

@@ -41,6 +41,14 @@ pub enum Error {
         /// The problem.
         message: String,
     },
+    /// A module of another program that not every device can run.
+    #[error("an HLO module with {op} (from {source_name}): expected only operators that every device has")]
+    Module {
+        /// The operator, with the target of a custom call.
+        op: String,
+        /// Its name in the program that made it.
+        source_name: String,
+    },
     /// The bytes are not a serialized module.
     #[error("reading an HLO module: {0}")]
     Proto(String),

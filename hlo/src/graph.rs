@@ -86,7 +86,10 @@ impl Computation {
 
     /// Number of nodes, including those of called computations.
     pub fn instruction_count(&self) -> usize {
-        let called = |node: &Node| node.op.called().iter().map(|c| c.instruction_count()).sum::<usize>();
+        let called = |node: &Node| match &node.op {
+            Op::Module(module) => module.instruction_count(),
+            op => op.called().iter().map(|c| c.instruction_count()).sum(),
+        };
         self.nodes.len() + self.nodes.iter().map(called).sum::<usize>()
     }
 }

@@ -29,6 +29,7 @@ mod eval;
 mod grad;
 mod graph;
 mod literal;
+mod module;
 mod op;
 mod precision;
 pub mod proto;
@@ -42,6 +43,7 @@ pub use error::{Error, Result};
 pub use grad::grad;
 pub use graph::{Computation, Graph, Node, NodeId, Output, Scope, Tensor};
 pub use literal::{Element, Literal};
+pub use module::{MAX_MODULE_BYTES, Macs, Module};
 pub use op::{
     Binary, Comparison, ConvDims, DotDims, GatherDims, HostFunction, Op, Operand, Padding, Reducer, Unary, Update,
     WindowDim,

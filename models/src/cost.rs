@@ -109,7 +109,7 @@ impl Published {
     fn new(layer: &Layer) -> Self {
         let channels = layer.dims.last().copied().unwrap_or(1);
         let positions: usize = match layer.kind {
-            Kind::Dense => 1,
+            Kind::Dense => layer.output.iter().product(),
             Kind::Conv | Kind::Depthwise => (0..2)
                 .map(|axis| {
                     let (size, stride) = (layer.dims[axis], layer.strides[axis]);

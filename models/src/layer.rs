@@ -107,6 +107,14 @@ impl Layer {
         }
     }
 
+    /// A dense layer whose kernel each example multiplies at `positions` places, such as the tokens of a sentence.
+    pub fn at_positions(kernel: &Param, positions: usize) -> Self {
+        Layer {
+            output: [positions, 1],
+            ..Layer::new(&kernel.name, Kind::Dense, kernel)
+        }
+    }
+
     /// Height and width of the kernel; 1 × 1 for a dense layer.
     pub fn window(&self) -> [usize; 2] {
         match self.dims[..] {

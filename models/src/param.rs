@@ -1,5 +1,7 @@
 //! Descriptions of a model's arrays.
 
+use hlo::DType;
+
 /// Initialiser of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
@@ -77,7 +79,7 @@ impl Param {
     }
 }
 
-/// One array that training updates without a gradient, f32: a moving mean or variance.
+/// One array that training updates without a gradient, such as a moving mean or variance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistic {
     /// Variable name in the original's checkpoints, e.g. `resnet_model/batch_normalization/moving_mean`.
@@ -86,4 +88,6 @@ pub struct Statistic {
     pub dims: Vec<usize>,
     /// Initialiser.
     pub init: Init,
+    /// Element type; f32 for the networks of this crate.
+    pub dtype: DType,
 }

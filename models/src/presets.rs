@@ -66,3 +66,25 @@ pub const PRESETS: &[(&str, &[&str])] = &[
     preset!("vgg-16-rigl" over "imagenet"),
     preset!("vgg-16-dense" over "imagenet", "vgg-16-rigl"),
 ];
+
+/// Recipes for models exported from JAX, by method; their schedules are fitted to the run.
+pub const EXPORTED: &[(&str, &[&str])] = &[
+    ("exported-rigl", &[text!("exported-rigl")]),
+    ("exported-set", &[text!("exported-rigl"), text!("mnist-set")]),
+    ("exported-scratch", &[text!("exported-rigl"), text!("mnist-scratch")]),
+    ("exported-dense", &[text!("exported-rigl"), text!("exported-dense")]),
+    ("exported-static", &[text!("exported-rigl"), text!("mnist-static")]),
+    ("exported-snfs", &[text!("exported-rigl"), text!("mnist-snfs")]),
+    (
+        "exported-rigl-inverted",
+        &[text!("exported-rigl"), text!("mnist-rigl-inverted")],
+    ),
+    ("exported-snip", &[text!("exported-rigl"), text!("mnist-snip")]),
+    ("exported-dnw", &[text!("exported-rigl"), text!("mnist-dnw")]),
+    ("exported-prune", &[text!("exported-rigl"), text!("mnist-prune")]),
+    ("exported-set-itop", &[text!("exported-rigl"), text!("mnist-set-itop")]),
+    (
+        "exported-rigl-itop",
+        &[text!("exported-rigl"), text!("mnist-rigl-itop")],
+    ),
+];

@@ -3,6 +3,7 @@
 use super::Error;
 use crate::config::{CondensedLayers, Plan, SparseLayers};
 use crate::train::eval::{Inference, evaluation};
+use crate::train::exported::evaluation_of;
 use crate::train::step::Trainer;
 use hlo::{Alias, Computation};
 
@@ -40,7 +41,9 @@ impl Graph {
             Graph::Update => (trainer.update()?, vec![]),
             Graph::Eval => {
                 let batch = plan.run.train.eval_batch_size;
-                (evaluation(Inference::new(plan, &*model), batch, batch)?, vec![])
+                let exported = evaluation_of(plan)?;
+                let own = || evaluation(Inference::new(plan, &*model), batch, batch);
+                (exported.map_or_else(own, Ok)?, vec![])
             }
             Graph::Train => trainer.launch(resident_examples(plan))?,
         })

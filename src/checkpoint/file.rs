@@ -163,6 +163,35 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     })
 }
 
+/// An array in a safetensors file.
+pub struct Stored {
+    /// Name.
+    pub name: String,
+    /// Element type as spelt in the file.
+    pub dtype: String,
+    /// Dimensions.
+    pub dims: Vec<usize>,
+    /// First byte in the file.
+    pub offset: u64,
+}
+
+/// The arrays of a safetensors file, whichever program wrote it, without reading their data.
+///
+/// # Errors
+/// As [`load`].
+pub fn layout(path: &Path) -> Result<Vec<Stored>> {
+    let mut file = open(path)?;
+    let header = Header::read(path, &mut file)?;
+    let start = io::Seek::stream_position(&mut file).map_err(Error::io(path))?;
+    let stored = |array: super::header::Entry| Stored {
+        offset: start + array.begin as u64,
+        name: array.name,
+        dtype: array.dtype,
+        dims: array.dims,
+    };
+    Ok(header.arrays.into_iter().map(stored).collect())
+}
+
 fn read_metadata(path: &Path, ours: &str) -> Result<Option<Metadata>> {
     #[derive(serde::Deserialize)]
     struct Version {

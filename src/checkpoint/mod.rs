@@ -15,7 +15,7 @@ pub mod tf;
 pub mod torch;
 
 pub use certificate::{Certificate, ExamplesDigest, Origin};
-pub use file::{load, save};
+pub use file::{Stored, layout, load, save};
 pub use fit::Problem;
 pub use run_dir::{BEST, CONFIG, Mode, RunDir, SUMMARY, checkpoints as saved, resolve};
 

@@ -28,11 +28,14 @@ pub const CERTIFICATE: &str = "certificate.json";
 /// Link to the best checkpoint.
 pub const BEST: &str = "best.safetensors";
 const NEW_BEST: &str = ".best.safetensors.tmp";
+/// The copy of an exported model.
+const MODEL: &str = crate::exported::FILE;
 /// Files of a run beside its configuration and checkpoints.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     METRICS,
     PROFILE,
     BEST,
+    MODEL,
     SUMMARY,
     CERTIFICATE,
     crate::topology::FILE,
@@ -215,6 +218,24 @@ impl RunDir {
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(source)) => Err(Error::io(path)(source)),
         }
+    }
+
+    /// Copies the file of an exported model into the folder, unless it is that one.
+    ///
+    /// # Errors
+    /// [`Error::Save`], or a file that cannot be read.
+    pub fn copy_model(&self, from: &Path) -> Result<()> {
+        let to = self.path.join(MODEL);
+        let same = |a: &Path, b: &Path| Some(fs::canonicalize(a).ok()? == fs::canonicalize(b).ok()?);
+        if same(from, &to) == Some(true) {
+            return Ok(());
+        }
+        let mut file = crate::files::open(from).map_err(Error::io(from))?;
+        let copied = atomic::write(&to, |out| io::copy(&mut file, out).map(drop));
+        copied.map_err(|source| Error::Save {
+            path: to.clone(),
+            source,
+        })
     }
 
     /// Saves `ckpt-<metadata.iteration>.safetensors`, points `best.safetensors` at the checkpoint of iteration `best`, then
@@ -474,6 +495,7 @@ fn is_leftover(path: &Path) -> bool {
         ".config.toml.",
         ".metrics.jsonl.",
         ".best.",
+        ".model.rigl.",
         ".summary.json.",
         ".certificate.json.",
     ]

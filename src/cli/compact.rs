@@ -235,7 +235,9 @@ fn images(data: Option<&str>, network: &LoadedNetwork, batch: usize) -> Result<L
     if let Some(data) = data {
         return match test_set(named_set(data)?, network, 0)? {
             Examples::Whole(set) => Ok(set.images),
-            Examples::Records(_) => bail!("--data {data}: holds TFRecords, expected a data set that fits in memory"),
+            Examples::Records(_) | Examples::Arrays(_) => {
+                bail!("--data {data}: holds TFRecords or arrays, expected a data set that fits in memory")
+            }
         };
     }
     let dims = [vec![batch], network.model.input_dims()].concat();

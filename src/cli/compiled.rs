@@ -10,6 +10,7 @@ use crate::pjrt::Executable;
 use crate::report::table::{Style, Table};
 use crate::report::units;
 use crate::train::eval::{Inference, prediction};
+use crate::train::exported::forward_of;
 use crate::train::step::Trainer;
 use hlo::DType;
 
@@ -51,8 +52,12 @@ pub fn programs(plan: &Plan, by_layer: bool) -> Result<Vec<Program>> {
         plan: &one,
         model: &*model,
     };
-    let inference = prediction(Inference::new(plan, &*model), batch, DType::F32)?;
-    let fixed = inference.parameters.len() - 1;
+    let own = || {
+        let inference = prediction(Inference::new(plan, &*model), batch, DType::F32)?;
+        let fixed = inference.parameters.len() - 1;
+        Ok((inference, fixed))
+    };
+    let (inference, fixed) = forward_of(plan)?.map_or_else(own, Ok::<_, hlo::Error>)?;
     let inference = device.lowered_executable(&device.prepared(&inference, fixed)?.rest, &[], 1)?;
     let (step, aliases) = trainer.launch(batch)?;
     let step = device.executable(&step, &aliases, plan.replicas())?;

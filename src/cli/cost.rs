@@ -74,6 +74,10 @@ pub fn run(args: Args, json: bool) -> Result<()> {
         false => None,
     };
     let measured = match args.measured {
+        true if plan.exported.is_some() => {
+            let message = "--measured: an exported model is computed with masked layers only; take --compiled";
+            return Err(Usage(message.into()).into());
+        }
         true => Some(measured::layers(&plan)?),
         false => None,
     };

@@ -1,5 +1,6 @@
 //! `rigl-xla data`: download data sets, prepare and inspect TFRecords, dump examples.
 
+mod arrays;
 mod dump;
 mod inspect;
 mod prepare;

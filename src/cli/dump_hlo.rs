@@ -11,6 +11,7 @@ use crate::cli::error::{Result, Usage, bail};
 use crate::config::Plan;
 use crate::engine::Pjrt;
 use crate::train::eval::{Inference, batch_evaluation, evaluation};
+use crate::train::exported::evaluation_of;
 use crate::train::step::Trainer;
 
 /// Arguments of `dump-hlo`.
@@ -75,6 +76,10 @@ pub fn run(args: Args, json: bool) -> Result<()> {
         )
         .into());
     }
+    if plan.exported.is_some() && matches!(args.format, Format::Stablehlo) {
+        let why = "--format stablehlo: the programs of an exported model are HLO; give --format proto or text";
+        return Err(Usage(why.into()).into());
+    }
     let (computation, aliases) = args.build(&plan)?;
     let instructions = computation.instruction_count();
     let bytes = match (args.optimized, args.format) {
@@ -110,6 +115,10 @@ impl Args {
                 return Err(Usage(why).into());
             }
             Graph::Update => (trainer.update()?, vec![]),
+            Graph::Eval if plan.exported.is_some() => match evaluation_of(plan)? {
+                Some(graph) => (graph, vec![]),
+                None => bail!("--graph eval: the model has no evaluation"),
+            },
             Graph::Eval => {
                 let batch = plan.run.train.eval_batch_size;
                 let network = Inference::new(plan, &*model);

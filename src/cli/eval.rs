@@ -23,6 +23,7 @@ use crate::prediction::{self, SparsePredictor};
 use crate::report::table::{Style, Table};
 use crate::report::{escape, note, units};
 use crate::train::inference::{Evaluator, Scores};
+use crate::train::loaded_export;
 use crate::train::loaded_network::LoadedNetwork;
 
 /// Arguments of `eval`.
@@ -106,6 +107,12 @@ struct LayerReport {
 /// A checkpoint, data set or device that cannot be used.
 pub fn run(args: Args, json: bool) -> Result<()> {
     let style = args.table.style(json)?;
+    if let Some(path) = &args.checkpoint
+        && let Some(loaded) = loaded_export::load(&checkpoint::resolve(path)?, args.network.model.as_deref())?
+    {
+        let device = args.device.open()?;
+        return super::exported::eval(&loaded, args.data.as_deref(), &device, json);
+    }
     // Load all checkpoints first: the device takes longest to start.
     let networks = match &args.checkpoint {
         Some(path) => vec![args.load(path)?],
@@ -239,10 +246,10 @@ impl Report {
         Report {
             model: network.model.name().to_owned(),
             iteration: of.iteration,
-            scores,
             label_smoothing: network.label_smoothing,
             weight_decay: network.weight_decay,
             eval_once: eval_once(network, &scores, &layers),
+            scores,
             nonzeros: has_masks.then_some(nonzeros),
             maskable: has_masks.then_some(maskable),
             sparsity: if has_masks {
@@ -263,8 +270,8 @@ impl Report {
 fn eval_once(network: &LoadedNetwork, scores: &Scores, layers: &[LayerReport]) -> Map<String, Value> {
     let (cross, l2) = (scores.smoothed_loss.unwrap_or(scores.loss), network.l2_term());
     let figures = [
-        ("eval_accuracy", scores.top1.into()),
-        ("top_5_eval_accuracy", scores.top5.into()),
+        ("eval_accuracy", scores.top1.unwrap_or(f64::NAN).into()),
+        ("top_5_eval_accuracy", scores.top5.unwrap_or(f64::NAN).into()),
         ("cross_loss", cross.into()),
         ("reg_loss", l2.into()),
         ("loss", (cross + l2).into()),
@@ -312,12 +319,9 @@ fn text(report: &Report, style: Style) -> String {
     let smoothed = scores.smoothed_loss.map(|loss| ("smoothed loss", format!("{loss:.4}")));
     let skipped = scores.skipped.map(|n| ("left out", format!("{n} corrupt records")));
     let (flops, bytes) = (&report.flops, &report.bytes);
-    let lines = [
-        ("examples", scores.examples.to_string()),
-        ("top-1", format!("{:.2} %", 100.0 * scores.top1)),
-        ("top-5", format!("{:.2} %", 100.0 * scores.top5)),
-        ("loss", format!("{:.4}", scores.loss)),
-    ];
+    let lines = [("examples", scores.examples.to_string())];
+    let measured = scores.shown();
+    let measured = measured.iter().map(|(what, value)| (what.as_str(), value.clone()));
     let cost = [
         ("sparsity", format!("{:.4}", report.sparsity)),
         ("FLOPs", figure(&flops.published, units::count)),
@@ -347,7 +351,12 @@ fn text(report: &Report, style: Style) -> String {
     let original: String = original
         .map(|(name, value)| format!("{name:<24}{}\n", shown(value)))
         .collect();
-    let lines = lines.into_iter().chain(smoothed).chain(skipped).chain(cost);
+    let lines = lines
+        .into_iter()
+        .chain(measured)
+        .chain(smoothed)
+        .chain(skipped)
+        .chain(cost);
     let lines: String = lines.map(|(what, value)| format!("{what:<16}{value}\n")).collect();
     format!(
         "{}\n{lines}\nas the original's eval_once, mask sparsities above\n{original}",
@@ -393,8 +402,8 @@ fn comparison(reports: &[Report], style: Style) -> String {
                 .iteration
                 .map(|iteration| iteration.to_string())
                 .unwrap_or_default(),
-            format!("{:.2}", 100.0 * scores.top1),
-            format!("{:.2}", 100.0 * scores.top5),
+            format!("{:.2}", 100.0 * scores.top1.unwrap_or(f64::NAN)),
+            format!("{:.2}", 100.0 * scores.top5.unwrap_or(f64::NAN)),
             format!("{:.4}", scores.loss),
             scores
                 .smoothed_loss

@@ -15,6 +15,7 @@ mod error;
 pub mod eval;
 mod execution_args;
 pub mod export;
+mod exported;
 mod help;
 mod measured;
 mod paper;

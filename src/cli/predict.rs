@@ -11,6 +11,7 @@ use crate::checkpoint::{self, Metadata};
 use crate::cli::error::{Result, bail};
 use crate::report::escape;
 use crate::train::inference::predict;
+use crate::train::loaded_export;
 
 /// Arguments of `predict`.
 #[derive(clap::Args, Debug)]
@@ -21,10 +22,10 @@ pub struct Args {
     #[command(flatten)]
     network: NetworkArgs,
     /// Images in safetensors format: the tensor `images`, or the only one; u8 pixels, or f32 as the model takes them;
-    /// channels last
+    /// channels last. For an exported model a file or folder of its inputs
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Output file in safetensors format with the tensor `logits`
+    /// Output file in safetensors format with the tensor `logits`, or the predictions of an exported model
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// Replace the output file if it exists
@@ -44,6 +45,10 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     super::check_output(&args.output)?;
     super::refuse_existing(&args.output, &args.output, args.overwrite)?;
     let path = checkpoint::resolve(&args.checkpoint)?;
+    if let Some(loaded) = loaded_export::load(&path, args.network.model.as_deref())? {
+        let device = args.device.open()?;
+        return super::exported::predict(&loaded, [&args.input, &args.output], &device, json);
+    }
     let (network, metadata) = args.network.load(&path)?;
     let iteration = metadata.map_or(0, |m| m.iteration);
     let images = images(&args.input)?;

@@ -10,9 +10,10 @@ use crate::checkpoint::{self, Metadata};
 use crate::cli::error::Result;
 use crate::config::{CHOOSING, Error, Layers, Plan, preset_of};
 use crate::data::sets::{self, DataSet, ExampleSpec, Examples};
-use crate::data::{Split, folder, pipeline};
+use crate::data::{Split, arrays, folder, pipeline};
 use crate::device::Device;
 use crate::engine::EngineKind;
+use crate::exported;
 use crate::named;
 use crate::pjrt::DeviceKind;
 use crate::train::loaded_network::{LoadedNetwork, infer_network};
@@ -69,8 +70,8 @@ macro_rules! key_flags {
 type GivenFlag = (String, [&'static str; 2], Value);
 
 key_flags! {
-    /// Network
-    #[arg(long, help = format!("Network: {}", models::NAMES.join(", ")))]
+    /// Network, or the file of a model exported from JAX
+    #[arg(long, value_name = "NAME|FILE", help = format!("Network: {}; or the file of a model exported from JAX (*.rigl)", models::NAMES.join(", ")))]
     model: String = ["model", "name"],
     /// Factor of the network's channel counts
     #[arg(long, value_name = "FACTOR")]
@@ -303,7 +304,11 @@ impl RunArgs {
     /// # Errors
     /// As [`RunArgs::layers`].
     pub fn flags_over(&self, mut layers: Layers) -> Result<Layers, Error> {
-        if let Some(model) = &self.keys.model
+        if let Some(file) = self.model_file() {
+            let table = exported_model(file)?;
+            layers = layers.set("--model", &["model"], table)?;
+            layers = layers.set("--model", &["sparsity", "layers"], Table::new())?;
+        } else if let Some(model) = &self.keys.model
             && layers.run()?.model.name != *model
         {
             // Options and layers from below belong to another network.
@@ -368,10 +373,13 @@ impl RunArgs {
         let method = self.keys.method.as_deref();
         let method = method.and_then(|name| Some(sparse::Method::find(name).ok()?.name));
         let of_init = self.network_of_init();
+        let file = self.model_file().map(|_| exported::NAME);
         let model = self
             .keys
             .model
             .as_deref()
+            .filter(|_| file.is_none())
+            .or(file)
             .or(of_init.as_ref().map(|(name, _)| name.as_str()));
         let recipe = || preset_of(model, method).to_owned();
         self.preset.clone().unwrap_or_else(recipe)
@@ -404,7 +412,14 @@ impl RunArgs {
         let given = several
             .into_iter()
             .filter_map(|(flag, key, value)| Some((flag.to_owned(), key, value?)));
-        self.keys.given().into_iter().chain(given).collect()
+        let keys = self.keys.given().into_iter();
+        let keys = keys.filter(|(flag, _, _)| flag != "--model" || self.model_file().is_none());
+        keys.chain(given).collect()
+    }
+
+    /// The file of an exported model, if the flag names one.
+    fn model_file(&self) -> Option<&str> {
+        self.keys.model.as_deref().filter(|model| model.ends_with(".rigl"))
     }
 
     /// Data set name and folder that `--data` sets. A folder keeps the configured name, unless its files are another
@@ -412,6 +427,11 @@ impl RunArgs {
     fn data_keys(&self) -> (Option<Value>, Option<Value>) {
         match self.data.as_deref() {
             None => (None, None),
+            Some(path) if self.is_arrays(path) => {
+                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+                let absolute = absolute.to_string_lossy().into_owned();
+                (Some(sets::ARRAYS.name.into()), Some(absolute.into()))
+            }
             // An absolute path, so that the run can be resumed from elsewhere.
             Some(dir) if is_folder(dir) => {
                 let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
@@ -423,6 +443,38 @@ impl RunArgs {
             Some(name) => (Some(name.into()), None),
         }
     }
+}
+
+impl RunArgs {
+    /// Whether `--data` names arrays: a file, any path for an exported model, or a folder with nothing but arrays.
+    fn is_arrays(&self, path: &str) -> bool {
+        let path = Path::new(path);
+        let other_program = || matches!(folder::detect(path), Err(crate::data::Error::Foreign { .. }));
+        let file = arrays::has_arrays(path) && !other_program();
+        let folder = || {
+            let unknown = folder::detect(path).is_err() && !other_program();
+            path.is_dir() && unknown && arrays::found(path).is_ok()
+        };
+        file || (self.model_file().is_some() && sets::find(&path.to_string_lossy()).is_err()) || folder()
+    }
+}
+
+/// The section `model` of an exported model.
+fn exported_model(file: &str) -> Result<Table, Error> {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.into());
+    let digest = exported::digest(&absolute).map_err(|source| Error::Model {
+        path: file.into(),
+        source,
+    })?;
+    let values = [
+        ("name", exported::NAME.to_owned()),
+        ("file", absolute.to_string_lossy().into_owned()),
+        ("digest", digest),
+    ];
+    Ok(values
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.into()))
+        .collect())
 }
 
 /// Options for reading TFRecords.
@@ -499,7 +551,8 @@ pub fn test_set((set, folder): (&DataSet, &str), network: &LoadedNetwork, skip_c
 /// How to interpret a checkpoint.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct NetworkArgs {
-    /// Network [default: inferred from the names and shapes in the checkpoint]
+    /// Network, or the file of an exported model [default: inferred from the names and shapes in the checkpoint; the copy of
+    /// the model in the run folder]
     #[arg(long)]
     pub model: Option<String>,
     /// Height and width of an image [default: from the run, or from the network]

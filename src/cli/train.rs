@@ -189,7 +189,12 @@ impl Args {
         if !self.resume || self.run.preset.is_some() || self.run.config.is_some() || !stored.is_file() {
             return Ok(asked);
         }
-        let layers = Layers::preset(crate::config::DEFAULT_PRESET)?.file(&stored)?;
+        let mut layers = Layers::preset(crate::config::DEFAULT_PRESET)?.file(&stored)?;
+        let copy = asked.output_dir.join(crate::exported::FILE);
+        if copy.is_file() {
+            let copy = std::path::absolute(&copy).unwrap_or(copy);
+            layers = layers.set("run folder", &["model", "file"], copy.to_string_lossy().into_owned())?;
+        }
         Ok(self.run.plan(self.run.flags_over(layers)?)?)
     }
 }
@@ -197,8 +202,6 @@ impl Args {
 fn text(summary: &Summary) -> String {
     let density = 100.0 * summary.nonzeros as f64 / summary.maskable.max(1) as f64;
     let lines = [
-        ("test top-1", format!("{:.2} %", 100.0 * summary.eval.top1)),
-        ("test loss", format!("{:.4}", summary.eval.loss)),
         ("iterations", summary.steps.to_string()),
         ("gradient steps", summary.global_step.to_string()),
         ("mask updates", summary.mask_updates.to_string()),
@@ -216,34 +219,43 @@ fn text(summary: &Summary) -> String {
         ("start-up", format!("{:.2} s", summary.startup_s)),
         ("checkpoint", summary.checkpoint.display().to_string()),
     ];
+    let scores: String = summary
+        .eval
+        .shown()
+        .iter()
+        .filter(|(what, _)| what != "top-5")
+        .map(|(what, value)| format!("{:<16}{value}\n", format!("test {what}")))
+        .collect();
     let explored = summary
         .explored
         .map(|share| ("ever active", format!("{:.2} %", 100.0 * share)));
-    let validation = summary.validation.map(|scores| {
-        (
-            "validation",
-            format!("{:.2} % top-1, loss {:.4}", 100.0 * scores.top1, scores.loss),
-        )
+    let validation = summary.validation.as_ref().map(|scores| {
+        let shown = scores.shown().into_iter().filter(|(what, _)| what != "top-5");
+        let shown: Vec<String> = shown.map(|(what, value)| format!("{what} {value}")).collect();
+        ("validation", shown.join(", "))
     });
     let best = summary.best.as_ref().map(|best| ("best", best_text(best)));
     let skipped = summary
         .skipped_records
         .map(|n| ("left out", format!("{n} corrupt records")));
-    lines
+    let lines: String = lines
         .iter()
         .chain(&explored)
         .chain(&validation)
         .chain(&best)
         .chain(&skipped)
         .map(|(what, value)| format!("{what:<16}{value}\n"))
-        .collect()
+        .collect();
+    scores + &lines
 }
 
 /// The best checkpoint, with its score on the test set.
 fn best_text(best: &BestCheckpoint) -> String {
     let test = best
         .eval
-        .map(|scores| format!(", test top-1 {:.2} %", 100.0 * scores.top1));
+        .as_ref()
+        .and_then(|scores| scores.shown().into_iter().next())
+        .map(|(what, value)| format!(", test {what} {value}"));
     let (metric, value, at) = (best.best.metric, best.best.value, best.best.iteration);
     format!("{metric} {value:.4} at iteration {at}{}", test.unwrap_or_default())
 }

@@ -52,6 +52,10 @@ impl Plan {
 
     /// Size of a batch of images that is sent to the device.
     pub fn batch_bytes(&self) -> usize {
+        if let Some(exported) = &self.exported {
+            let bytes: usize = exported.manifest.inputs.iter().map(|input| input.typed().bytes()).sum();
+            return self.replicas() * bytes;
+        }
         size_of::<f32>() * self.run.train.batch_size * self.input_dims.iter().product::<usize>()
     }
 

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use crate::exported;
 use crate::report::escape;
 use sparse::names::Unknown;
 
@@ -62,6 +63,17 @@ pub enum Error {
     Incomplete {
         /// The reached and the expected sparsity, with their keys.
         problem: String,
+    },
+    /// A model file that cannot be used.
+    #[error(transparent)]
+    Exported(#[from] exported::Error),
+    /// A model file that cannot be read.
+    #[error("{}: {source}", escape::path(path))]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// A run that TOML cannot hold.
     #[error("configuration cannot be written as TOML: {0}")]

@@ -174,6 +174,9 @@ impl Plan {
     /// The properties of a layer that decide how it is computed; `None` without a budget.
     fn execution_of(&self, layer: &models::Layer) -> Option<Layer> {
         let budget = self.budgets.iter().find(|budget| budget.name == layer.name)?;
+        if self.exported.is_some() {
+            return None;
+        }
         Some(Layer {
             kind: layer.kind,
             window: layer.window(),

@@ -39,6 +39,9 @@ impl Layers {
     /// A given batch size that is larger than the set.
     pub fn fitted(mut self) -> Result<Self, Error> {
         let run = self.run()?;
+        if run.model.file.is_some() {
+            return self.fitted_to_export();
+        }
         let recipe_stands = LENGTHS.iter().any(|key| self.is_from_recipe(key));
         if !run.data.set.is_streamed() || !recipe_stands {
             return Ok(self);
@@ -120,7 +123,7 @@ impl Layers {
     }
 
     /// Whether no file or flag sets this key or its section.
-    fn is_from_recipe(&self, key: &str) -> bool {
+    pub(super) fn is_from_recipe(&self, key: &str) -> bool {
         let parts: Vec<&str> = key.split('.').collect();
         let mut prefixes = (1..=parts.len()).rev().map(|n| parts[..n].join("."));
         let origin = prefixes.find_map(|prefix| self.origins.get(&prefix));

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use toml::{Table, Value};
 
+use super::presets::EXPORTED;
 use super::{Error, PRESETS, Plan, Run};
 use crate::files;
 
@@ -31,7 +32,7 @@ impl Layers {
     /// # Errors
     /// [`Error::Sparse`] with the nearest names when there is no such preset.
     pub fn preset(name: &str) -> Result<Self, Error> {
-        let Some((_, texts)) = PRESETS.iter().find(|(known, _)| *known == name) else {
+        let Some((_, texts)) = PRESETS.iter().chain(EXPORTED).find(|(known, _)| *known == name) else {
             let source = sparse::Error::unknown("preset", name, PRESETS.iter().map(|(known, _)| *known));
             return Err(Error::Sparse {
                 origin: "PRESET".into(),

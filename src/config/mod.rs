@@ -7,6 +7,7 @@ mod check;
 mod derived;
 mod error;
 mod execution;
+mod exported;
 mod fit;
 mod keeping;
 mod layers;

@@ -1,6 +1,7 @@
 //! From a configuration to a plan: ranges checked, multiplier applied, connections counted.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use models::{Declaration, Family, Model, Param, Statistic};
 
@@ -11,6 +12,7 @@ use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, prun
 use super::values::output_dir;
 use super::{CondensedLayers, Error, LayerSparsity, Run, SparseLayers, Unit};
 use crate::data::pixels::Preprocessing;
+use crate::exported::{Exported, Stub};
 use crate::named::Named;
 use sparse::{Budget, BudgetOptions, Counters, DropScore, GradualPruning, KeepCount, Layer, Schedule};
 
@@ -53,6 +55,8 @@ pub struct Plan {
     pub sparse: SparseLayers,
     /// Layers of which the device keeps connections alone.
     pub condensed: CondensedLayers,
+    /// The exported model that is trained, if it is one.
+    pub exported: Option<Arc<Exported>>,
     /// Description of what was fitted to the data, if anything was.
     pub fit: Option<String>,
 }
@@ -85,6 +89,9 @@ impl Plan {
     /// # Errors
     /// The first value that is out of range, unknown, or contradicts another.
     pub fn new(mut run: Run) -> Result<Self, Error> {
+        if let Some(exported) = run.model.exported()? {
+            return Self::for_exported(run, exported);
+        }
         let method = method(&run)?;
         let family = family(&run)?;
         let network_with_masks = network(&run, true)?;
@@ -109,7 +116,7 @@ impl Plan {
         let dims = network_with_masks.input_dims();
         let preprocessing = run.data.preprocessing_for(family);
         let (found, takes) = (run.data.preprocessing, preprocessing.takes(&dims));
-        let plan = Self::build(run, &masked.params, declaration, dims)?;
+        let plan = Self::build(run, &masked.params, declaration, dims, preprocessing)?;
         if !takes {
             let expected = format!("one that takes examples of dimensions {:?}", plan.input_dims);
             return Err(value("data.preprocessing", found.map_or("", Named::name), expected));
@@ -126,11 +133,18 @@ impl Plan {
             params: params.clone(),
             ..Declaration::default()
         };
-        Self::build(run, &params, declaration, vec![])
+        let preprocessing = run.data.preprocessing_for(family(&run)?);
+        Self::build(run, &params, declaration, vec![], preprocessing)
     }
 
     /// `masked` are the parameters of the network with masks, `declaration` is that of the network as the method trains it.
-    fn build(run: Run, masked: &[Param], declaration: Declaration, input_dims: Vec<usize>) -> Result<Self, Error> {
+    pub(super) fn build(
+        run: Run,
+        masked: &[Param],
+        declaration: Declaration,
+        input_dims: Vec<usize>,
+        preprocessing: Preprocessing,
+    ) -> Result<Self, Error> {
         numbers(&run)?;
         let method = method(&run)?;
         method
@@ -171,12 +185,13 @@ impl Plan {
             reached: reached(&budgets, gradual.as_ref(), last_update),
             learning_rate: learning_rate(&run, gradient_steps)?,
             iterations,
-            preprocessing: run.data.preprocessing_for(family(&run)?),
+            preprocessing,
             random,
             input_dims,
             sparse: SparseLayers::new(),
             condensed: CondensedLayers::new(),
             output_dir: output_dir(&run, method),
+            exported: None,
             fit: None,
             params,
             statistics,
@@ -192,17 +207,31 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The network.
+    /// Parameters, statistics and layers as the network declares them.
+    pub fn declaration(&self) -> Declaration {
+        Declaration {
+            params: self.params.clone(),
+            statistics: self.statistics.clone(),
+            layers: self.layers.clone(),
+            random: self.random,
+            fixed: vec![],
+        }
+    }
+
+    /// The network; for an exported model one that stands for it.
     ///
     /// # Errors
     /// None for a plan from [`Plan::new`].
     pub fn model(&self) -> Result<Box<dyn Model>, Error> {
-        network(&self.run, self.method.masked)
+        match self.exported {
+            Some(_) => Ok(Box::new(Stub)),
+            None => network(&self.run, self.method.masked),
+        }
     }
 }
 
 /// The row of the method table.
-fn method(run: &Run) -> Result<&'static sparse::Method, Error> {
+pub(super) fn method(run: &Run) -> Result<&'static sparse::Method, Error> {
     sparse::Method::find(&run.method.name).map_err(at("method.name"))
 }
 

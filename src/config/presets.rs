@@ -1,7 +1,7 @@
 //! Which of the published recipes a run starts from.
 
 use models::Family;
-pub use models::presets::PRESETS;
+pub use models::presets::{EXPORTED, PRESETS};
 
 /// The preset that runs by default.
 pub const DEFAULT_PRESET: &str = "mnist-rigl";
@@ -9,6 +9,14 @@ pub const DEFAULT_PRESET: &str = "mnist-rigl";
 /// The recipe for a network of this name (by default, that of the default preset) and a method: the preset named after both, or
 /// else the network's preset for RigL.
 pub fn preset_of(model: Option<&str>, method: Option<&str>) -> &'static str {
+    if model == Some(crate::exported::NAME) {
+        let find = |method: &str| {
+            EXPORTED
+                .iter()
+                .find(|(name, _)| name.strip_prefix("exported-") == Some(method))
+        };
+        return method.and_then(find).map_or(EXPORTED[0].0, |(name, _)| name);
+    }
     let recipe = match model.and_then(Family::from_name) {
         None | Some(Family::MnistFc) => "mnist",
         Some(Family::WideResNet) => "cifar10",

@@ -52,8 +52,21 @@ pub struct Run {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// Name, in any spelling of `models::NAMES`.
+    /// Name, in any spelling of `models::NAMES`; `exported` with `file`.
     pub name: String,
+    /// File of a model exported from JAX.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// SHA-256 of that file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Arrays of an exported model that get a mask: names with `*` for any characters. Default: of rank 2 or more, without
+    /// embeddings, normalisation, positions and biases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked: Option<Vec<String>>,
+    /// Arrays of an exported model that get no mask, in the same form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmasked: Option<Vec<String>>,
     /// Factor of the channel counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<f64>,

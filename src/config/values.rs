@@ -10,7 +10,8 @@ use crate::named::Named;
 use sparse::Method;
 
 /// Keys that do not change the numbers of an iteration: length and rhythm of the run, device, folder.
-pub const FREE_KEYS: [&str; 30] = [
+pub const FREE_KEYS: [&str; 31] = [
+    "model.file",
     "data.dir",
     "data.threads",
     "data.prefetch",

@@ -48,7 +48,7 @@ pub fn detect(dir: &Path) -> Result<&'static DataSet> {
     let is_in = |set: &&DataSet| match set.reader {
         sets::Reader::Memory { is_in, .. } => is_in(dir),
         sets::Reader::Records => records::are_in(dir),
-        sets::Reader::Generated(_) => false,
+        sets::Reader::Arrays | sets::Reader::Generated(_) => false,
     };
     let found = DATA_SETS.into_iter().rev().find(is_in);
     found.ok_or_else(|| foreign(dir).unwrap_or_else(|| Error::NoDataSet { path: dir.into() }))
@@ -78,7 +78,7 @@ pub fn contents(dir: &Path) -> Result<Contents> {
             whole(set, size, |split| load(dir, split).map(|examples| examples.len()))
         }
         sets::Reader::Records => record_contents(dir),
-        sets::Reader::Generated(_) => whole(set, [0; 2], |_| Ok(0)),
+        sets::Reader::Arrays | sets::Reader::Generated(_) => whole(set, [0; 2], |_| Ok(0)),
     }
 }
 

@@ -33,6 +33,7 @@ fn of(examples: &Examples, chosen: &[usize]) -> Examples {
             labels: rows(&set.labels, chosen),
             classes: set.classes,
         }),
+        Examples::Arrays(arrays) => Examples::Arrays(Arc::new(arrays.chosen(chosen))),
         Examples::Records(records) => Examples::Records(Arc::new(records.part(chosen))),
     }
 }

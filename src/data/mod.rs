@@ -2,6 +2,7 @@
 //! training order ([`batches`]), and conversion of pixels to network inputs ([`pixels`]). Sets that do not fit in
 //! memory are streamed while the device works ([`records`], [`pipeline`]).
 
+pub mod arrays;
 pub mod batches;
 mod budget;
 pub mod cifar;
@@ -220,6 +221,10 @@ pub enum Error {
     NotPictures { dims: Vec<usize> },
     #[error("{}: found no record in {files} files, expected at least one", escape::path(dir))]
     NoRecords { dir: PathBuf, files: usize },
+    #[error("arrays: only a model exported from JAX takes them, expected a data set of pictures")]
+    OnlyExported,
+    #[error(transparent)]
+    Arrays(#[from] arrays::Error),
     #[error("a thread that reads data cannot be started: {0}")]
     Thread(io::Error),
     #[error("the threads that read data have stopped")]
@@ -229,10 +234,13 @@ pub enum Error {
 impl Error {
     /// True for a misspelled name, false for data that cannot be read.
     pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            Error::UnknownName(_) | Error::NoFolder { .. } | Error::Validation { .. }
-        )
+        match self {
+            Error::Arrays(error) => error.is_usage(),
+            error => matches!(
+                error,
+                Error::UnknownName(_) | Error::NoFolder { .. } | Error::Validation { .. } | Error::OnlyExported
+            ),
+        }
     }
 
     /// Whether the fault is limited to one record, so that the others are usable.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hlo::{DType, Shape};
 use sha2::{Digest, Sha256};
 
+use super::arrays::Arrays;
 use super::pipeline::Source;
 use super::pixels::Preprocessing;
 use super::records::{self, Records};
@@ -48,6 +49,8 @@ pub enum Reader {
     },
     /// TFRecords, on demand.
     Records,
+    /// Named arrays for a model exported from JAX ([`super::arrays`]).
+    Arrays,
     /// Generated, as many as given, in the shape that the network takes.
     Generated(fn(&ExampleSpec, usize, Split) -> Dataset),
 }
@@ -64,7 +67,7 @@ pub enum Origin {
 }
 
 /// Every data set. Later ones are preferred if a folder holds the files of several.
-pub static DATA_SETS: [&DataSet; 6] = [&MNIST, &FASHION_MNIST, &CIFAR10, &IMAGENET, &SYNTHETIC, &NULL];
+pub static DATA_SETS: [&DataSet; 7] = [&MNIST, &FASHION_MNIST, &CIFAR10, &IMAGENET, &SYNTHETIC, &NULL, &ARRAYS];
 
 /// MNIST.
 pub static MNIST: DataSet = DataSet {
@@ -144,6 +147,17 @@ pub static NULL: DataSet = DataSet {
     origin: Origin::Nowhere,
 };
 
+/// Named arrays of a file or folder, for a model exported from JAX.
+pub static ARRAYS: DataSet = DataSet {
+    name: "arrays",
+    classes: 0,
+    examples: None,
+    dims: None,
+    preprocessing: Preprocessing::Mnist,
+    reader: Reader::Arrays,
+    origin: Origin::User("a file or folder of arrays"),
+};
+
 /// One split of a data set.
 #[derive(Clone)]
 pub enum Examples {
@@ -151,6 +165,8 @@ pub enum Examples {
     Whole(Dataset),
     /// In files, read on demand.
     Records(Arc<Records>),
+    /// Named arrays for an exported model, read on demand.
+    Arrays(Arc<Arrays>),
 }
 
 impl Examples {
@@ -159,6 +175,7 @@ impl Examples {
         match self {
             Examples::Whole(set) => set.len(),
             Examples::Records(records) => records.len(),
+            Examples::Arrays(arrays) => arrays.len(),
         }
     }
 
@@ -167,11 +184,12 @@ impl Examples {
         self.len() == 0
     }
 
-    /// Element type and dimensions of an image.
+    /// Element type and dimensions of an image; of named arrays, those of the first.
     pub fn image(&self) -> Shape {
         match self {
             Examples::Whole(set) => Shape::new(DType::U8, &set.images.dims()[1..]),
             Examples::Records(records) => records.image(),
+            Examples::Arrays(arrays) => arrays.example(),
         }
     }
 
@@ -180,6 +198,7 @@ impl Examples {
         match self {
             Examples::Whole(set) => set.classes,
             Examples::Records(records) => records.classes(),
+            Examples::Arrays(_) => 0,
         }
     }
 
@@ -197,6 +216,7 @@ impl Examples {
                 hash.update(set.labels.bytes());
             }
             Examples::Records(records) => records.describe(|bytes| hash.update(bytes)),
+            Examples::Arrays(arrays) => arrays.describe(|bytes| hash.update(bytes)),
         }
         hash
     }
@@ -261,7 +281,7 @@ impl DataSet {
 
     /// Whether examples are read while the device works, not kept in memory.
     pub fn is_streamed(&self) -> bool {
-        matches!(self.reader, Reader::Records)
+        matches!(self.reader, Reader::Records | Reader::Arrays)
     }
 
     /// Published numbers of training and test examples; `generated` if examples are generated.
@@ -288,6 +308,7 @@ impl DataSet {
                 let find = |split| Ok(records::find(&dir, split).map(drop)?);
                 splits.into_iter().try_for_each(find)
             }
+            Reader::Arrays => super::arrays::exists(dir),
             Reader::Generated(_) => Ok(()),
         }
     }
@@ -304,6 +325,7 @@ impl DataSet {
                 let records = Records::open(&self.folder(dir)?, split, spec)?;
                 return Ok(Examples::Records(Arc::new(records)));
             }
+            Reader::Arrays => return Err(Error::OnlyExported),
             Reader::Generated(generate) => {
                 let [train, test] = spec.examples;
                 let n = if split == Split::Train { train } else { test };

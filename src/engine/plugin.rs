@@ -239,6 +239,8 @@ pub fn module(target: Target, computation: &Computation, aliases: &[Alias]) -> p
 fn in_format(computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
     let format = format();
     match format.as_str() {
+        // The module of another program has no StableHLO text.
+        STABLEHLO if computation.module().is_some() => Ok(computation.to_bytes(aliases)),
         "" | "hlo" => Ok(computation.to_bytes(aliases)),
         STABLEHLO => Ok(computation.to_stablehlo(aliases).into_bytes()),
         _ => Err(pjrt::Error::UnknownFormat {

@@ -37,6 +37,7 @@ pub fn score(
             }
             (set.len(), 0)
         }
+        Examples::Arrays(_) => return Err(crate::data::Error::OnlyExported.into()),
         Examples::Records(records) => {
             let (mut seen, process) = (0, Part { process: 0, count: 1 });
             let order = Order::in_turn(records.len(), batch, process);

@@ -41,6 +41,15 @@ pub enum Error {
     /// The topology journal cannot be written.
     #[error(transparent)]
     Topology(#[from] crate::topology::Error),
+    /// An exported model that cannot predict.
+    #[error(
+        "{}: has no prediction; export it again with predict=",
+        crate::report::escape::path(path)
+    )]
+    NoPrediction {
+        /// The model.
+        path: PathBuf,
+    },
     /// `metrics.jsonl`, `profile.jsonl` or a trace cannot be written.
     #[error("{}: {source}", path.display())]
     Metrics {
@@ -173,6 +182,7 @@ impl Error {
             | Error::Shape { .. }
             | Error::NotSparse { .. }
             | Error::Classes { .. }
+            | Error::NoPrediction { .. }
             | Error::Output(_) => false,
         }
     }

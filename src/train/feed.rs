@@ -5,6 +5,7 @@ use super::inference::rows;
 use super::profile::{Clock, Phase};
 use super::replicas::part;
 use crate::config::Plan;
+use crate::data::arrays::Arrays;
 use crate::data::batches::BatchOrder;
 use crate::data::pipeline::{self, Order, Part, Pipeline};
 use crate::data::sets::Examples;
@@ -13,6 +14,7 @@ use crate::engine::Buffer;
 use crate::report::note;
 use hlo::Literal;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The training examples of a run, launch by launch.
 pub struct Feed {
@@ -30,6 +32,8 @@ enum Kind {
         data: Vec<[Rc<Buffer>; 2]>,
         order: BatchOrder,
     },
+    /// The inputs of an exported model are sent with each launch in the order of use.
+    Arrays { data: Arc<Arrays>, order: BatchOrder },
     /// Images are sent with each launch in the order of use, of each batch this process's part. Indices just count.
     Stream {
         pipeline: Pipeline,
@@ -41,8 +45,9 @@ enum Kind {
     },
 }
 
-/// Inputs of a launch on one device: `images`, `labels` and `indices` (see [`super::step::Trainer::launch`]).
-pub type LaunchInputs = [Rc<Buffer>; 3];
+/// Inputs of a launch on one device: `images`, `labels` and `indices`, or those of an exported model (see
+/// [`super::step::Trainer::launch`]).
+pub type LaunchInputs = Vec<Rc<Buffer>>;
 
 impl Feed {
     /// Starts with iteration `first`, for the replicas of this process.
@@ -54,6 +59,10 @@ impl Feed {
         let (n, seed, own) = (examples.len(), plan.run.train.seed, batch / device.replicas);
         let to_all = |array: &Literal| device.each(|_, at| device.upload(array, at).map(Rc::new));
         let kind = match examples {
+            Examples::Arrays(data) => {
+                let order = BatchOrder::new(n, batch, seed)?;
+                Kind::Arrays { data, order }
+            }
             Examples::Whole(set) => {
                 let order = BatchOrder::new(n, batch, seed)?;
                 let data = to_all(&set.images)?.into_iter().zip(to_all(&set.labels)?);
@@ -99,7 +108,17 @@ impl Feed {
                     let indices = part(&indices, batch, device.replicas, replica);
                     let indices = device.upload(&Literal::new(&[k, own], &indices), at)?;
                     let [images, labels] = &data[at];
-                    Ok([Rc::clone(images), Rc::clone(labels), Rc::new(indices)])
+                    Ok(vec![Rc::clone(images), Rc::clone(labels), Rc::new(indices)])
+                })
+            }
+            Kind::Arrays { data, order } => {
+                let indices = order.indices(at, count);
+                // The program ignores rows past `count` batches.
+                device.each(|replica, at| {
+                    let own_indices = part(&indices, batch, device.replicas, replica);
+                    let arrays = data.gather(&own_indices, k * own).map_err(crate::data::Error::from)?;
+                    let send = |array| Ok(Rc::new(device.send(array, at)?));
+                    arrays.into_iter().map(send).collect()
                 })
             }
             Kind::Stream {
@@ -126,7 +145,7 @@ impl Feed {
                 let feed = |(at, images): (usize, Literal)| {
                     let labels = part(&labels, own * here, here, at);
                     let labels = Literal::new(&[labels.len()], &labels);
-                    Ok([
+                    Ok(vec![
                         Rc::new(device.send(images, at)?),
                         Rc::new(device.send(labels, at)?),
                         Rc::clone(&indices[at]),
@@ -143,7 +162,7 @@ impl Feed {
     /// Failures of the communication between processes.
     pub fn skipped(&self, device: &Device) -> Result<usize> {
         match &self.kind {
-            Kind::Resident { .. } => Ok(0),
+            Kind::Resident { .. } | Kind::Arrays { .. } => Ok(0),
             Kind::Stream { pipeline, damaged, .. } => {
                 let sums = device.sums(&[pipeline.skipped().len()])?;
                 Ok(damaged + sums.iter().sum::<usize>())

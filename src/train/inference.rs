@@ -16,18 +16,24 @@ use crate::report::note;
 use hlo::{DType, Literal, Shape};
 use models::Model;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Accuracies and loss over a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scores {
     /// Number of examples.
     pub examples: usize,
-    /// Share of examples whose label has the largest logit.
-    pub top1: f64,
-    /// Share of examples whose label is among the five largest logits.
-    pub top5: f64,
+    /// Share of examples whose label has the largest logit; absent for an exported model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top1: Option<f64>,
+    /// Share of examples whose label is among the five largest logits; absent for an exported model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top5: Option<f64>,
+    /// Other measures of an exported model, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
     /// Mean cross entropy, without the L2 term and label smoothing.
     pub loss: f64,
     /// Mean cross entropy with smoothed labels, as the original reports for ImageNet; absent without smoothing.
@@ -43,13 +49,42 @@ impl Scores {
     pub(crate) fn of(sums: &Sums, examples: usize, skipped: usize) -> Self {
         let mean = |metric| sums.mean(metric, examples);
         Scores {
-            examples,
-            top1: mean(&TOP1).unwrap_or(f64::NAN),
-            top5: mean(&TOP5).unwrap_or(f64::NAN),
+            top1: mean(&TOP1),
+            top5: mean(&TOP5),
             loss: mean(&LOSS).unwrap_or(f64::NAN),
             smoothed_loss: mean(&SMOOTHED_LOSS),
             skipped: Some(skipped).filter(|&n| n > 0),
+            ..Scores::none(examples)
         }
+    }
+
+    /// No score of `examples` examples.
+    pub(super) fn none(examples: usize) -> Self {
+        Scores {
+            examples,
+            top1: None,
+            top5: None,
+            metrics: BTreeMap::new(),
+            loss: f64::NAN,
+            smoothed_loss: None,
+            skipped: None,
+        }
+    }
+
+    /// The scores for people: name and text.
+    pub fn shown(&self) -> Vec<(String, String)> {
+        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        let tops = [("top-1", self.top1), ("top-5", self.top5)];
+        let tops = tops
+            .into_iter()
+            .filter_map(|(name, share)| Some((name.to_owned(), percent(share?))));
+        let metrics = self
+            .metrics
+            .iter()
+            .map(|(name, value)| (name.clone(), format!("{value:.4}")));
+        tops.chain([("loss".to_owned(), format!("{:.4}", self.loss))])
+            .chain(metrics)
+            .collect()
     }
 }
 
@@ -102,6 +137,7 @@ impl Evaluator {
                 let graph = evaluation(network, examples, batch)?;
                 (graph, TestData::Resident { inputs, examples })
             }
+            Examples::Arrays(_) => return Err(crate::data::Error::OnlyExported.into()),
             Examples::Records(records) => {
                 let rows = batch.min(examples.len()).div_ceil(replicas);
                 let stream = Stream {

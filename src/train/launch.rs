@@ -1,46 +1,70 @@
 //! The device loop: many iterations per launch, so that the device does not wait for the host.
 
 use super::condensed::specs;
+use super::exported::input_name;
 use super::state::State;
-use super::step::{Row, Scheduled, Trainer, draw_key};
+use super::step::{Draw, Row, Scheduled, Trainer, draw_key};
 use super::update::UpdateInputs;
 use crate::config::Plan;
 use hlo::random::Key;
 use hlo::{Alias, Computation, DType, Graph, Shape, Tensor};
 use models::layers;
 
-/// Names of a launch's inputs after the state. `iteration` is present only if iterations draw random numbers, `replica` only
-/// with several replicas.
-const INPUTS: [&str; 8] = [
-    "images",
-    "labels",
-    "indices",
-    "schedule",
-    "count",
-    "iteration",
-    "seed",
-    "replica",
-];
+/// Names of a launch's inputs after the state and the examples. `iteration` is present only if iterations draw random numbers,
+/// `replica` only with several replicas.
+const INPUTS: [&str; 5] = ["schedule", "count", "iteration", "seed", "replica"];
 /// Names of a launch's outputs after the state: mean cross entropy of the last iteration and its sum over all iterations,
 /// correct predictions, the L2 term at the end, and the number of iterations (less than requested if the loss became NaN or
 /// infinite).
 pub const LAUNCH_OUTPUTS: [&str; 5] = ["last_cross_entropy", "cross_entropy_sum", "correct", "l2", "done"];
 
-/// Names of the inputs of a plan's launches, after the state.
-fn input_names(plan: &Plan) -> impl Iterator<Item = &'static str> {
+/// Names of the arrays of examples.
+fn batch_names(plan: &Plan) -> Vec<String> {
+    match &plan.exported {
+        None => ["images", "labels"].map(str::to_owned).into(),
+        Some(exported) => exported
+            .manifest
+            .inputs
+            .iter()
+            .map(|input| input_name(&input.name))
+            .collect(),
+    }
+}
+
+/// Names and shapes of the arrays of `rows` examples, with images of type `pixels`.
+pub(super) fn batch_specs(trainer: &Trainer, rows: usize, pixels: DType) -> Vec<(String, Shape)> {
+    let names = batch_names(trainer.plan).into_iter();
+    let of = |shape: Shape| Shape::new(shape.dtype, [&[rows], &shape.dims[..]].concat());
+    match &trainer.plan.exported {
+        None => {
+            let image = Shape::new(pixels, trainer.model.input_dims());
+            names.zip([image, Shape::scalar(DType::S32)].map(of)).collect()
+        }
+        Some(exported) => {
+            let inputs = exported.manifest.inputs.iter();
+            names.zip(inputs.map(|input| of(input.example()))).collect()
+        }
+    }
+}
+
+/// Names of the inputs of a plan's launches, after the state. An exported model reads its examples in turn, without `indices`.
+fn input_names(plan: &Plan) -> Vec<String> {
     let (draws, several) = (plan.draws(), plan.replicas() > 1);
-    let taken = move |name: &&str| match *name {
+    let taken = |name: &&str| match *name {
         "iteration" => draws,
         "replica" => several,
         _ => true,
     };
-    INPUTS.into_iter().filter(taken)
+    let indices = plan.exported.is_none().then(|| "indices".to_owned());
+    let others = INPUTS.into_iter().filter(taken).map(str::to_owned);
+    batch_names(plan).into_iter().chain(indices).chain(others).collect()
 }
 
 /// The loop's state.
 struct Carry<'g> {
     /// Figures of the iterations so far.
     measured: Measured<'g>,
+    metrics: MetricSums<'g>,
     /// The part of the last iteration's schedule that a mask update uses: whether there is one (0 or 1), its drop fraction, and
     /// the densities of gradual pruning.
     pending: Vec<Tensor<'g>>,
@@ -72,9 +96,13 @@ struct Measured<'g> {
     correct: Tensor<'g>,
 }
 
+/// Sums of the metrics of an exported model over the iterations of a launch, f32 scalars.
+type MetricSums<'g> = Vec<Tensor<'g>>;
+
 /// Lengths of the lists in a [`Carry`].
 #[derive(Clone, Copy)]
 struct Sizes {
+    metrics: usize,
     pending: usize,
     columns: usize,
     gradients: usize,
@@ -99,7 +127,10 @@ impl<'g> Carry<'g> {
             sum,
             correct,
         } = &self.measured;
-        let scalars = [done, last, sum, correct].into_iter().chain(&self.pending);
+        let scalars = [done, last, sum, correct]
+            .into_iter()
+            .chain(&self.metrics)
+            .chain(&self.pending);
         scalars.chain(lists.into_iter().flatten()).copied().collect()
     }
 
@@ -109,10 +140,11 @@ impl<'g> Carry<'g> {
         };
         let mut rest = lists.iter().copied();
         let mut take = |n: usize| -> Vec<Tensor<'g>> { rest.by_ref().take(n).collect() };
+        let metrics = take(sizes.metrics);
         let pending = take(sizes.pending);
         let (row, gradients, agree) = (take(sizes.columns), take(sizes.gradients), take(sizes.agree));
         let mask_keys = take(sizes.mask_keys);
-        let before = [&pending, &row, &gradients, &agree, &mask_keys];
+        let before = [&metrics, &pending, &row, &gradients, &agree, &mask_keys];
         let before = before.iter().map(|list| list.len()).sum::<usize>();
         let state = take(lists.len() - before - sizes.inputs);
         Carry {
@@ -122,6 +154,7 @@ impl<'g> Carry<'g> {
                 sum,
                 correct,
             },
+            metrics,
             pending,
             row,
             gradients,
@@ -148,6 +181,7 @@ impl Trainer<'_> {
     ///
     /// Inputs after the state:
     ///
+    /// * the inputs of an exported model, of the K * batch examples of the launch in the order of use; otherwise
     /// * `images` `u8[examples, ..]` and `labels` `s32[examples]`; if the plan [streams](Plan::streams), the K * batch examples
     ///   of the launch, with images in f32 from 0 to 255
     /// * `indices` `s32[K, batch]`: the examples of each iteration, with several replicas those of this one
@@ -157,7 +191,7 @@ impl Trainer<'_> {
     /// * `seed` `u32[2]`
     /// * `replica` (s32): the number of this replica, if there are several
     ///
-    /// Outputs: the state, in place, and [`LAUNCH_OUTPUTS`]; with several replicas also [`AGREE`](super::replicas::AGREE).
+    /// Outputs: the state, in place, [`LAUNCH_OUTPUTS`], and sums of the metrics of an exported model; with several replicas also [`AGREE`](super::replicas::AGREE).
     ///
     /// # Errors
     /// None for the models and methods of this crate.
@@ -168,17 +202,17 @@ impl Trainer<'_> {
             false => (examples, DType::U8),
         };
         let specs = specs(self.plan);
-        let shape = |name| match name {
-            "images" => Shape::new(pixels, [vec![examples], self.model.input_dims()].concat()),
-            "labels" => Shape::new(DType::S32, [examples]),
+        let data = batch_specs(self, examples, pixels);
+        let shape = |name: &str| match name {
             "indices" => Shape::new(DType::S32, [k, batch]),
             "schedule" => Shape::new(DType::F32, [k, Row::columns(self.plan)]),
             "iteration" => Shape::scalar(DType::S64),
             "seed" => Shape::new(DType::U32, [2]),
             _ => Shape::scalar(DType::S32),
         };
-        let named = input_names(self.plan).map(|name| (name.to_string(), shape(name)));
-        let parameters: Vec<_> = specs.iter().cloned().chain(named).collect();
+        let others = input_names(self.plan).into_iter().skip(data.len());
+        let others = others.map(|name| (name.clone(), shape(&name)));
+        let parameters: Vec<_> = specs.iter().cloned().chain(data).chain(others).collect();
         let computation = Graph::function("train", &parameters, |g, inputs| self.launch_graph(g, &specs, inputs))?;
         Ok((self.precise(computation), in_place(specs.len())))
     }
@@ -195,6 +229,7 @@ impl Trainer<'_> {
                 sum: g.scalar(0f32),
                 correct: g.scalar(0i32),
             },
+            metrics: vec![g.scalar(0f32); self.metrics()],
             pending: vec![g.scalar(0f32); 2 + densities],
             row,
             // Placeholders: the first iteration overwrites them. XLA would copy weights used in their place into and out of the
@@ -206,6 +241,7 @@ impl Trainer<'_> {
             inputs: inputs.to_vec(),
         };
         let sizes = Sizes {
+            metrics: start.metrics.len(),
             pending: start.pending.len(),
             columns: start.row.len(),
             gradients: start.gradients.len(),
@@ -250,7 +286,13 @@ impl Trainer<'_> {
             other => panic!("no output '{other}'"),
         };
         let measured = LAUNCH_OUTPUTS.map(output);
-        [&after.tensors(specs)[..], &measured, &end.agree].concat()
+        [&after.tensors(specs)[..], &measured, &end.metrics, &end.agree].concat()
+    }
+
+    /// Number of metrics of an exported model.
+    fn metrics(&self) -> usize {
+        let exported = self.plan.exported.as_ref();
+        exported.map_or(0, |exported| exported.manifest.metrics.len())
     }
 
     /// Whether the launch continues. It ends after `count` iterations, or if the loss is not finite or the masks of replicas
@@ -325,9 +367,7 @@ impl Trainer<'_> {
     /// Inputs of the mask update after the last iteration.
     fn update_inputs<'g>(&self, g: &'g Graph, carry: &Carry<'g>) -> UpdateInputs<'g> {
         let batch = match self.updates_need_batch() {
-            true => self
-                .batch(g, carry.measured.done - g.scalar(1i32), &carry.inputs)
-                .to_vec(),
+            true => self.batch(g, carry.measured.done - g.scalar(1i32), &carry.inputs),
             false => vec![],
         };
         UpdateInputs {
@@ -349,8 +389,16 @@ impl Trainer<'_> {
         let i = before.done;
         let scheduled = Scheduled::new(self.plan, &carry.row);
         let batch = self.batch(g, i, &carry.inputs);
-        let key = self.key(i, &carry.inputs, "dropout");
-        let outcome = self.iteration(g, &mut state, batch, key, &scheduled, &carry.mask_keys);
+        let [number, seed] = self.drawn_from(i, &carry.inputs);
+        let replica = (self.plan.replicas() > 1).then(|| self.input(&carry.inputs, "replica"));
+        let draw = Draw::new(seed, number, replica);
+        let outcome = self.iteration(g, &mut state, &batch, &draw, &scheduled, &carry.mask_keys);
+        let sums = carry
+            .metrics
+            .iter()
+            .zip(&outcome.metrics)
+            .map(|(&sum, &mean)| sum + mean);
+        carry.metrics = sums.collect();
         let next = i + g.scalar(1i32);
         carry.measured = Measured {
             done: next,
@@ -365,28 +413,43 @@ impl Trainer<'_> {
         carry
     }
 
-    /// Preprocessed images and labels of iteration `i` of the launch.
-    fn batch<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> [Tensor<'g>; 2] {
+    /// Preprocessed images and labels of iteration `i` of the launch, or the inputs of an exported model.
+    fn batch<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let _scope = g.scope("batch");
         let batch = self.plan.replica_batch();
+        if let Some(exported) = &self.plan.exported {
+            let first = i * g.scalar(batch as i32);
+            let rows = |array: &Tensor<'g>| {
+                let (mut starts, mut window) = (vec![g.scalar(0i32); array.dims().len()], array.dims());
+                (starts[0], window[0]) = (first, batch);
+                array.dynamic_slice(&starts, &window)
+            };
+            return inputs[..exported.manifest.inputs.len()].iter().map(rows).collect();
+        }
         let rows = self
             .input(inputs, "indices")
             .dynamic_slice(&[i, g.scalar(0i32)], &[1, batch])
             .reshape(&[batch]);
         let pixels = self.input(inputs, "images").take_rows(rows);
         let images = self.prepared(pixels, || self.key(i, inputs, "augment"));
-        [images, self.input(inputs, "labels").take_rows(rows)]
+        vec![images, self.input(inputs, "labels").take_rows(rows)]
     }
 
     /// Key of the random numbers of iteration `i` of the launch for `purpose`.
     fn key<'g>(&self, i: Tensor<'g>, inputs: &[Tensor<'g>], purpose: &str) -> Key<'g> {
+        let [number, seed] = self.drawn_from(i, inputs);
+        let replica = (self.plan.replicas() > 1).then(|| self.input(inputs, "replica"));
+        draw_key(seed, purpose, number, replica)
+    }
+
+    /// Number of iteration `i` of the launch in the run, and the seed.
+    fn drawn_from<'g>(&self, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> [Tensor<'g>; 2] {
         let i = i.convert(DType::S64);
         let number = match self.plan.draws() {
             true => self.input(inputs, "iteration") + i,
             false => i,
         };
-        let replica = (self.plan.replicas() > 1).then(|| self.input(inputs, "replica"));
-        draw_key(self.input(inputs, "seed"), purpose, number, replica)
+        [number, self.input(inputs, "seed")]
     }
 
     /// The values of row `i` of `schedule`, `f32[K, columns]`; past the end those of the last row.
@@ -399,7 +462,7 @@ impl Trainer<'_> {
 
     /// The input with this name, one of [`input_names`].
     fn input<'g>(&self, inputs: &[Tensor<'g>], name: &str) -> Tensor<'g> {
-        let position = input_names(self.plan).position(|n| n == name);
+        let position = input_names(self.plan).iter().position(|n| n == name);
         inputs[position.unwrap_or(inputs.len())]
     }
 }

@@ -85,7 +85,12 @@ impl Trainer<'_> {
         for statistic in &self.plan.statistics {
             let own = state.get(&statistic.name);
             let first = first.broadcast_to(&own.dims());
-            state.set(&statistic.name, self.sum(first.select(own, own.zeros_like())));
+            let of_first = first.select(own, own.zeros_like());
+            let shared = match statistic.dtype {
+                DType::Pred => self.sum(of_first.convert(DType::S32)).ne(0.0),
+                _ => self.sum(of_first),
+            };
+            state.set(&statistic.name, shared);
         }
     }
 }

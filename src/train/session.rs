@@ -4,7 +4,7 @@ use super::condensed::{self, condense, expand};
 use super::error::{Error, Result};
 use super::feed::{Feed, LaunchInputs};
 use super::group::{same_run, same_start, stops};
-use super::inference::{Evaluator, Scores, check_set, scalar};
+use super::inference::{Scores, check_set, scalar};
 use super::init;
 use super::keeping::Keeping;
 use super::launch::LAUNCH_OUTPUTS;
@@ -38,9 +38,9 @@ struct Session<'a> {
     device: Device,
     launch: Box<dyn Program>,
     /// Of the test set.
-    evaluator: Evaluator,
+    evaluator: Scorer,
     /// Of the validation split, if there is one.
-    validation: Option<Evaluator>,
+    validation: Option<Scorer>,
     /// Iterations from one evaluation to the next.
     eval_interval: u64,
     keeping: Keeping,
@@ -175,7 +175,9 @@ impl<'a> Session<'a> {
         let sets = data?.map_err(|_| Error::Output("data set"))??;
         let device = device?;
         // Check now: compiling takes minutes for large networks.
-        check_set(&*model, &sets.train)?;
+        if plan.exported.is_none() {
+            check_set(&*model, &sets.train)?;
+        }
         if let Some(group) = &device.group {
             same_start(group, &arrays, counters.iteration, [&sets.train, &sets.test])?;
         }
@@ -342,7 +344,7 @@ impl<'a> Session<'a> {
         self.clock.enter(Phase::Host);
         self.train_time += started.elapsed();
         let tick = &launch.ticks[(done.max(1) - 1) as usize % launch.ticks.len()];
-        if self.plan.replicas() > 1 && scalar(&measured, LAUNCH_OUTPUTS.len(), AGREE)? == 0.0 {
+        if self.plan.replicas() > 1 && scalar(&measured, measured.len().saturating_sub(1), AGREE)? == 0.0 {
             return Err(Error::MasksDiffer {
                 iteration: tick.iteration + 1,
                 step: tick.step_before,
@@ -361,6 +363,28 @@ impl<'a> Session<'a> {
         self.mask_updates += launch.ticks.iter().filter(|t| t.update_at.is_some()).count() as u64;
         let examples = done * self.plan.run.train.batch_size as u64;
         let cross_entropy = sum / done as f64;
+        if let Some(exported) = &self.plan.exported {
+            let names = exported.manifest.metrics.iter().enumerate();
+            let mean = |(i, name): (usize, &String)| {
+                let sum = scalar(&measured, LAUNCH_OUTPUTS.len() + i, "metric")?;
+                Ok((name.clone(), json!(sum / done as f64)))
+            };
+            let metrics = names.map(mean).collect::<Result<serde_json::Map<_, _>>>()?;
+            self.record(&json!({
+                "iteration": self.counters.iteration,
+                "global_step": self.counters.global_step,
+                "loss": cross_entropy + l2,
+                "metrics": metrics,
+                "learning_rate": self.plan.learning_rate.at(before.global_step),
+                "mask_updates": self.mask_updates,
+                "steps_per_s": done as f64 / started.elapsed().as_secs_f64(),
+            }))?;
+            let loss = cross_entropy + l2;
+            self.progress.advance(self.counters.iteration, |rate| {
+                format!("{rate:.0} it/s, loss {loss:.4},")
+            });
+            return Ok(next);
+        }
         self.record(&json!({
             "iteration": self.counters.iteration,
             "global_step": self.counters.global_step,
@@ -466,6 +490,9 @@ fn begin(plan: &Plan, dir: &RunDir, mode: Mode, iterations: u64) -> Result<Write
     dir.forget_end()?;
     // The configuration comes first: it marks the folder as a run's. A resumed run may be longer than before.
     dir.write_config(&plan.run.to_toml()?)?;
+    if let Some(exported) = &plan.exported {
+        dir.copy_model(&exported.path)?;
+    }
     Ok(Writer::new(dir.metrics(iterations)?))
 }
 
@@ -504,7 +531,7 @@ mod figures;
 mod sets;
 mod topology;
 
-use evaluation::{eval_interval, evaluator_of};
+use evaluation::{Scorer, eval_interval, evaluator_of};
 use sets::load;
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
         .iter()
         .filter_map(|p| Some(of(explored(plan, p)?, DType::Pred, p)));
     let statistics = plan.statistics.iter().map(|s| {
-        let shape = Shape::new(DType::F32, s.dims.clone());
+        let shape = Shape::new(s.dtype, s.dims.clone());
         (s.name.clone(), shape)
     });
     let scalar = |name: String, dtype| (name, Shape::scalar(dtype));
@@ -103,7 +103,10 @@ pub fn inference_specs(needs: &Declaration) -> Vec<(String, Shape)> {
         .params
         .iter()
         .filter_map(|p| Some((p.mask.clone()?, Shape::new(DType::Pred, p.dims.clone()))));
-    let statistics = needs.statistics.iter().map(|s| f32s(&s.name, &s.dims));
+    let statistics = needs
+        .statistics
+        .iter()
+        .map(|s| (s.name.clone(), Shape::new(s.dtype, s.dims.clone())));
     let fixed = needs.fixed.iter().cloned();
     weights.chain(masks).chain(statistics).chain(fixed).collect()
 }
@@ -118,8 +121,12 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
     let mut state: BTreeMap<_, _> = specs(plan).into_iter().map(zeros).collect();
     let mut masks = initial_masks(plan)?.into_iter();
     for param in &plan.params {
-        let values = Literal::new(&param.dims, &draw(param.init, &param.name, &param.dims, seed));
-        state.insert(param.name.clone(), values);
+        let exported = plan
+            .exported
+            .as_ref()
+            .and_then(|exported| exported.initial(&param.name));
+        let drawn = || Literal::new(&param.dims, &draw(param.init, &param.name, &param.dims, seed));
+        state.insert(param.name.clone(), exported.unwrap_or_else(drawn));
         if let (Some(name), Some(mask)) = (&param.mask, param.mask.as_ref().and_then(|_| masks.next())) {
             let mask = Literal::from_bools(&param.dims, &mask);
             if let Some(explored) = explored(plan, param) {
@@ -129,6 +136,14 @@ pub fn initial(plan: &Plan) -> Result<BTreeMap<String, Literal>, sparse::Error> 
         }
     }
     for statistic in &plan.statistics {
+        if let Some(value) = plan
+            .exported
+            .as_ref()
+            .and_then(|exported| exported.arrays.get(&statistic.name))
+        {
+            state.insert(statistic.name.clone(), value.clone());
+            continue;
+        }
         let values = draw(statistic.init, &statistic.name, &statistic.dims, seed);
         state.insert(statistic.name.clone(), Literal::new(&statistic.dims, &values));
     }

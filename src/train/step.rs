@@ -4,7 +4,8 @@
 //! that are the same on every device and in `plan` (see [`Row`]). The device chooses the connections.
 
 use super::condensed::specs;
-use super::launch::in_place;
+use super::exported::Loss;
+use super::launch::{batch_specs, in_place};
 use super::state::{self, GLOBAL_STEP, IS_PRUNED, LAST_PRUNING, LAST_UPDATE, State};
 use super::update::UpdateInputs;
 use crate::config::Plan;
@@ -180,10 +181,36 @@ impl<'g> Scheduled<'g> {
     }
 }
 
+/// What the random numbers of an iteration depend on.
+pub(super) struct Draw<'g> {
+    /// The run's seed, `u32[2]`.
+    pub seed: Tensor<'g>,
+    /// Number of the iteration, s64 scalar.
+    pub iteration: Tensor<'g>,
+    /// Number of this replica, s32 scalar, if there are several.
+    pub replica: Option<Tensor<'g>>,
+    /// Key for dropout.
+    pub dropout: Key<'g>,
+}
+
+impl<'g> Draw<'g> {
+    /// From seed, iteration and replica.
+    pub fn new(seed: Tensor<'g>, iteration: Tensor<'g>, replica: Option<Tensor<'g>>) -> Self {
+        Draw {
+            seed,
+            iteration,
+            replica,
+            dropout: draw_key(seed, "dropout", iteration, replica),
+        }
+    }
+}
+
 /// Results of one iteration.
 pub(super) struct Outcome<'g> {
-    /// Mean over the batch of all replicas, f32 scalar.
+    /// Loss: mean over the batch of all replicas, f32 scalar.
     pub cross_entropy: Tensor<'g>,
+    /// Means of an exported model's metrics, f32 scalars.
+    pub metrics: Vec<Tensor<'g>>,
     /// Correct predictions of this replica, s32 scalar.
     pub correct: Tensor<'g>,
     /// Dense gradients of the masked kernels of [`Trainer::updated_params`], without weight decay. Those of sparse layers are
@@ -194,19 +221,18 @@ pub(super) struct Outcome<'g> {
 impl Trainer<'_> {
     /// One iteration without its mask update: forward and backward pass, gradient step (reference 2.3, 2.4).
     ///
-    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`; `key` is for dropout. `mask_keys` are those of
-    /// sparse layers ([`Trainer::mask_keys`]).
+    /// `batch` is images `f32[batch, input dims..]` and labels `s32[batch]`, or the inputs of an exported model; `draw` is for
+    /// dropout. `mask_keys` are those of sparse layers ([`Trainer::mask_keys`]).
     pub(super) fn iteration<'g>(
         &self,
         g: &'g Graph,
         state: &mut State<'g>,
-        batch: [Tensor<'g>; 2],
-        key: Key<'g>,
+        batch: &[Tensor<'g>],
+        draw: &Draw<'g>,
         scheduled: &Scheduled<'g>,
         mask_keys: &[Tensor<'g>],
     ) -> Outcome<'g> {
         let params = &self.plan.params;
-        let [images, labels] = batch;
         let apart = self.apart(g);
         let effective: Vec<Tensor<'g>> = {
             let _scope = g.scope("forward");
@@ -216,10 +242,48 @@ impl Trainer<'_> {
             };
             params.iter().map(masked).collect()
         };
+        let (loss, correct) = match &self.plan.exported {
+            Some(exported) => {
+                let loss = self.exported_loss(g, exported, state, [&effective, batch], draw);
+                (loss, g.scalar(0i32))
+            }
+            None => self.classified(g, state, [&effective, batch], &apart, draw, scheduled, mask_keys),
+        };
+        let mut gradients = loss.gradients;
+        let mut of_all = gradients.split_off(params.len()).into_iter();
+        self.average_gradients(g, state, &gradients, scheduled);
+        self.gradient_step(g, state, &gradients, scheduled);
+        let dense = gradients.into_iter().zip(&apart).map(|(own, apart)| match apart {
+            Some(_) => of_all.next().unwrap_or(own),
+            None => own,
+        });
+        let updated = params.iter().zip(dense).filter(|(p, _)| self.is_updated(p));
+        Outcome {
+            cross_entropy: loss.loss,
+            metrics: loss.metrics,
+            correct,
+            gradients: updated.map(|(_, gradient)| gradient).collect(),
+        }
+    }
+
+    /// Cross entropy of a network of this program on a batch, its gradients with those of `apart` after them, and
+    /// the correct predictions of this replica.
+    #[allow(clippy::too_many_arguments)]
+    fn classified<'g>(
+        &self,
+        g: &'g Graph,
+        state: &mut State<'g>,
+        [effective, batch]: [&[Tensor<'g>]; 2],
+        apart: &[Option<Tensor<'g>>],
+        draw: &Draw<'g>,
+        scheduled: &Scheduled<'g>,
+        mask_keys: &[Tensor<'g>],
+    ) -> (Loss<'g>, Tensor<'g>) {
+        let (images, labels) = (batch[0], batch[1]);
         let logits = {
             let _scope = g.scope("forward");
-            let sparse = self.sparse_kernels(state, mask_keys, scheduled, &apart);
-            let net = self.net(g, state, &effective, key).with_sparse(sparse);
+            let sparse = self.sparse_kernels(state, mask_keys, scheduled, apart);
+            let net = self.net(g, state, effective, draw.dropout).with_sparse(sparse);
             let logits = self.model.apply(&net, images);
             // Statistics also change in iterations whose gradient step is replaced.
             let statistics = net.updated_statistics();
@@ -238,21 +302,13 @@ impl Trainer<'_> {
         // All-reduce the dense gradients: the step and growth use the same sums, so masks stay equal on all replicas.
         let part = self.part_of_mean(cross_entropy);
         let of: Vec<_> = effective.iter().chain(apart.iter().flatten()).copied().collect();
-        let mut gradients = self.sums(g, grad(part, &of));
-        let mut of_all = gradients.split_off(params.len()).into_iter();
-        let cross_entropy = self.sum(part);
-        self.average_gradients(g, state, &gradients, scheduled);
-        self.gradient_step(g, state, &gradients, scheduled);
-        let dense = gradients.into_iter().zip(&apart).map(|(own, apart)| match apart {
-            Some(_) => of_all.next().unwrap_or(own),
-            None => own,
-        });
-        let updated = params.iter().zip(dense).filter(|(p, _)| self.is_updated(p));
-        Outcome {
-            cross_entropy,
-            correct,
-            gradients: updated.map(|(_, gradient)| gradient).collect(),
-        }
+        let gradients = self.sums(g, grad(part, &of));
+        let loss = Loss {
+            loss: self.sum(part),
+            metrics: vec![],
+            gradients,
+        };
+        (loss, correct)
     }
 
     /// For each parameter an array that gets the gradient of all weights, where updates use it and weights are condensed.
@@ -399,10 +455,10 @@ impl Trainer<'_> {
 
     /// One iteration on a given batch, without the device loop and the mask update.
     ///
-    /// Inputs: the state, `images` `u8[batch, ..]`, `labels` `s32[batch]`, a row of the schedule, `schedule`
-    /// `f32[columns]`, the `iteration` (s64), the `seed` `u32[2]` and, with several replicas, the number of this one
-    /// (`replica`, s32).
-    /// Outputs: the state, in place, mean cross entropy (f32) and correct predictions (s32).
+    /// Inputs: the state, `images` `u8[batch, ..]` and `labels` `s32[batch]` or the inputs of an exported model, a row of the
+    /// schedule, `schedule` `f32[columns]`, the `iteration` (s64), the `seed` `u32[2]` and, with several replicas, the number
+    /// of this one (`replica`, s32).
+    /// Outputs: the state, in place, mean cross entropy (f32), correct predictions (s32) and the metrics of an exported model.
     ///
     /// # Errors
     /// As [`Trainer::launch`].
@@ -410,9 +466,8 @@ impl Trainer<'_> {
         let (plan, batch) = (self.plan, self.plan.replica_batch());
         let specs = specs(plan);
         let columns = Row::columns(plan);
+        let data = batch_specs(self, batch, DType::U8);
         let inputs = [
-            ("images", DType::U8, [vec![batch], self.model.input_dims()].concat()),
-            ("labels", DType::S32, vec![batch]),
             ("schedule", DType::F32, vec![columns]),
             ("iteration", DType::S64, vec![]),
             ("seed", DType::U32, vec![2]),
@@ -420,24 +475,27 @@ impl Trainer<'_> {
         let several = (plan.replicas() > 1).then_some(("replica", DType::S32, vec![]));
         let inputs = inputs.into_iter().chain(several);
         let inputs = inputs.map(|(name, dtype, dims)| (name.to_string(), Shape::new(dtype, dims)));
-        let parameters: Vec<_> = specs.iter().cloned().chain(inputs).collect();
+        let arrays = data.len();
+        let parameters: Vec<_> = specs.iter().cloned().chain(data).chain(inputs).collect();
         let computation = Graph::function("step", &parameters, |g, s| {
             let mut state = State::new(&specs, s);
-            let [pixels, labels, schedule, iteration, seed] = [0, 1, 2, 3, 4].map(|i| s[specs.len() + i]);
+            let (data, rest) = s[specs.len()..].split_at(arrays);
+            let [schedule, iteration, seed] = [0, 1, 2].map(|i| rest[i]);
             let row: Vec<_> = (0..columns)
                 .map(|i| schedule.slice(&[i], &[i + 1]).reshape(&[]))
                 .collect();
-            let replica = s.get(specs.len() + 5).copied();
-            let key = |purpose| draw_key(seed, purpose, iteration, replica);
-            let images = {
+            let replica = rest.get(3).copied();
+            let mut batch = data.to_vec();
+            if plan.exported.is_none() {
                 let _scope = g.scope("batch");
-                self.prepared(pixels, || key("augment"))
-            };
+                batch[0] = self.prepared(batch[0], || draw_key(seed, "augment", iteration, replica));
+            }
             let scheduled = Scheduled::new(plan, &row);
             let mask_keys = self.mask_keys(&state);
-            let batch = [images, labels];
-            let outcome = self.iteration(g, &mut state, batch, key("dropout"), &scheduled, &mask_keys);
-            [&state.tensors(&specs)[..], &[outcome.cross_entropy, outcome.correct]].concat()
+            let draw = Draw::new(seed, iteration, replica);
+            let outcome = self.iteration(g, &mut state, &batch, &draw, &scheduled, &mask_keys);
+            let measured = [outcome.cross_entropy, outcome.correct];
+            [&state.tensors(&specs)[..], &measured, &outcome.metrics].concat()
         })?;
         Ok((self.precise(computation), in_place(specs.len())))
     }

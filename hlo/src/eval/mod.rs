@@ -169,6 +169,12 @@ impl Computation {
             computation: self.name.clone(),
             message,
         };
+        if let Some(module) = self.module() {
+            return Err(fail(format!(
+                "module '{}' of another program needs a compiler",
+                module.name()
+            )));
+        }
         if specs.len() != arguments.len() {
             return Err(fail(format!(
                 "{} arguments for {} parameters",
@@ -222,7 +228,7 @@ fn apply(node: &Node, operands: &[Rc<Value>]) -> Vec<Rc<Value>> {
         Op::Call { body, .. } => return run(body, operands),
         Op::Sort { axis, descending } => return wrap_all(index::sort(*axis, *descending, &x)),
         Op::TopK { k } => return wrap_all(index::top_k(*k, x[0], &node.shapes)),
-        Op::Parameter { .. } | Op::GetTupleElement { .. } => unreachable!("handled by the caller"),
+        Op::Parameter { .. } | Op::GetTupleElement { .. } | Op::Module(_) => unreachable!("handled by the caller"),
         Op::Constant(literal) => Value::from_literal(literal),
         Op::Iota { axis, .. } => moves::iota(shape, *axis),
         Op::Unary(unary) => arith::unary(*unary, x[0], shape),

@@ -54,6 +54,7 @@ impl Op {
             Op::While { condition, body } => control::infer_while(condition, body, operands),
             Op::Conditional { on_true, on_false } => control::infer_conditional(on_true, on_false, operands),
             Op::Call { body, .. } => control::infer_call(body, operands),
+            Op::Module(module) => module.infer(operands),
         }
     }
 
@@ -99,6 +100,7 @@ impl Op {
             Op::While { .. } => Vjp::Stop("reverse mode does not run a loop backwards; unroll it"),
             Op::Conditional { .. } => Vjp::Stop("differentiate inside the branches"),
             Op::Call { .. } => Vjp::Stop("differentiate inside the called computation"),
+            Op::Module(_) => Vjp::Stop("a module of another program returns its gradients"),
             Op::GetTupleElement { .. } => Vjp::Operands(vec![Some(at.cotangent)]),
         }
     }
@@ -158,6 +160,7 @@ impl Op {
             Op::Call { body, host: None } => {
                 out.called_computation_ids = emitter.called([(body, Calling::Arrays)]);
             }
+            Op::Module(module) => out.called_computation_ids = vec![module.entry_id()],
             Op::GetTupleElement { index } => out.tuple_index = *index as i64,
         }
     }

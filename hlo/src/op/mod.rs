@@ -20,6 +20,7 @@ pub(crate) mod window;
 
 use crate::graph::{Computation, Tensor};
 use crate::literal::Literal;
+use crate::module::Module;
 use crate::shape::{DType, Shape};
 use std::sync::Arc;
 
@@ -207,6 +208,8 @@ pub enum Op {
         /// A host function that computes the same. If set, programs call it instead.
         host: Option<HostFunction>,
     },
+    /// Calls the entry computation of a module that another program made.
+    Module(Arc<Module>),
     /// The operand itself; its gradient is zero. Emits nothing.
     StopGradient,
     /// The first operand, with a custom gradient rule for the others. Emits nothing.
@@ -352,7 +355,7 @@ impl Op {
             Op::TopK { .. } => "topk",
             Op::While { .. } => "while",
             Op::Conditional { .. } => "conditional",
-            Op::Call { .. } => "call",
+            Op::Call { .. } | Op::Module(_) => "call",
             Op::StopGradient => "stop-gradient",
             Op::WithVjp(_) => "with-vjp",
             Op::GetTupleElement { .. } => "get-tuple-element",
@@ -365,7 +368,7 @@ impl Op {
             Op::While { condition, body } => vec![body, condition],
             Op::Conditional { on_true, on_false } => vec![on_true, on_false],
             Op::Call { body, .. } => vec![body],
-            Op::Sort { .. } | Op::TopK { .. } | array_op!() | reducing_op!() => vec![],
+            Op::Sort { .. } | Op::TopK { .. } | Op::Module(_) | array_op!() | reducing_op!() => vec![],
         }
     }
 
@@ -391,7 +394,7 @@ impl Op {
                 body: replace(&body)?,
                 host,
             },
-            Op::Sort { .. } | Op::TopK { .. } | array_op!() | reducing_op!() => self,
+            Op::Sort { .. } | Op::TopK { .. } | Op::Module(_) | array_op!() | reducing_op!() => self,
         })
     }
 
@@ -400,6 +403,7 @@ impl Op {
         match self {
             Op::While { .. } | Op::Conditional { .. } | Op::TopK { .. } | Op::Sort { .. } => true,
             Op::Call { body, host } => host.is_none() || body.outputs.len() != 1,
+            Op::Module(module) => module.yields_tuple(),
             array_op!() | reducing_op!() => false,
         }
     }

@@ -75,7 +75,8 @@ pub(super) fn attributes(op: &Op, operands: &[&Shape]) -> Vec<String> {
         | Op::WithVjp(_)
         | Op::GetTupleElement { .. }
         | Op::TopK { .. }
-        | Op::Call { .. } => unreachable!("have no instruction of their own"),
+        | Op::Call { .. }
+        | Op::Module(_) => unreachable!("have no instruction of their own"),
     }
 }
 

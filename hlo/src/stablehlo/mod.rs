@@ -154,6 +154,12 @@ impl Writer {
             let instruction = Instruction::new("func.call", operands, shapes).with(format!("callee = @{callee}"));
             return self.add(instruction, &node.shapes);
         }
+        if let Op::Module(module) = &node.op {
+            // Only declared: a module of another program has no StableHLO text here.
+            let callee = crate::emit::identifier(module.name());
+            let instruction = Instruction::new("func.call", operands, shapes).with(format!("callee = @{callee}"));
+            return self.add(instruction, &node.shapes);
+        }
         let name = format!("stablehlo.{}", name(&node.op));
         // A branch is a region without arguments: it reads the enclosing values.
         let branches = matches!(node.op, Op::Conditional { .. });
@@ -221,7 +227,7 @@ impl Writer {
                 let dtypes: Vec<DType> = shapes.iter().map(|shape| shape.dtype).collect();
                 vec![self.order(*descending, &dtypes)]
             }
-            Op::TopK { .. } | Op::Call { .. } => unreachable!("have no instruction of their own"),
+            Op::TopK { .. } | Op::Call { .. } | Op::Module(_) => unreachable!("have no instruction of their own"),
             array_op!() => vec![],
         }
     }

@@ -238,6 +238,7 @@ fn attributes(op: &Op) -> String {
         Op::TopK { k } => format!(" k={k}"),
         Op::GetTupleElement { index } => format!(" index={index}"),
         Op::Call { host: Some(host), .. } => format!(" host={} {}", host.name, host.configuration()),
+        Op::Module(module) => format!(" module={}", crate::emit::identifier(module.name())),
         Op::Unary(_)
         | Op::Binary(_)
         | Op::Select

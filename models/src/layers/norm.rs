@@ -88,6 +88,7 @@ impl<'g> Net<'g> {
                 name: format!("{name}/{part}"),
                 dims: vec![channels],
                 init,
+                dtype: DType::F32,
             })
         });
         Arrays { gamma, beta, moving }

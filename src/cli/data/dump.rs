@@ -99,6 +99,7 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     let dump = match examples {
         Examples::Whole(set) => args.whole(&set, n)?,
         Examples::Records(records) => args.records(&records, n)?,
+        Examples::Arrays(_) => return Err(crate::data::Error::OnlyExported.into()),
     };
     let images = args.images(set, &image, dump.images)?;
     let labels = Literal::new(&[dump.labels.len()], &dump.labels);

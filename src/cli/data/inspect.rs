@@ -1,4 +1,4 @@
-//! `rigl-xla data inspect`: reports the contents of TFRecord files.
+//! `rigl-xla data inspect`: reports the contents of TFRecord files and arrays.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,7 +15,7 @@ use crate::report::table::{Style, Table};
 /// Arguments of `data inspect`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// TFRecord file, or a folder of shards
+    /// TFRecord file or a folder of shards; or arrays: .safetensors, .npz, .npy, tokens, or a folder of them
     path: PathBuf,
     /// Number of records per set whose features are listed
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -42,6 +42,9 @@ pub struct Args {
 /// Files that cannot be read or a missing shard; after the report, damaged records or pictures.
 pub fn run(args: Args, json: bool) -> Result<()> {
     let style = args.table.style(json)?;
+    if super::arrays::are_in(&args.path) {
+        return super::arrays::inspect(&args.path, json);
+    }
     let depth = Depth {
         threads: args.threads.unwrap_or_else(crate::threads::cores),
         records: args.records,

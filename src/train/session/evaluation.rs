@@ -8,12 +8,15 @@ use crate::device::Device;
 use crate::engine::{self, Arg, Buffer};
 use crate::train::error::{Error, Result};
 use crate::train::eval::Inference;
+use crate::train::exported::Network;
+use crate::train::exported_evaluation::ExportedEvaluator;
 use crate::train::inference::{Evaluator, Scores};
 use crate::train::profile::Phase;
 use crate::train::summary::{BestCheckpoint, Summary};
 use crate::train::{condensed, dead_units, state};
 use models::Model;
 use serde_json::json;
+use std::sync::Arc;
 
 /// Iterations from one evaluation to the next.
 pub(super) fn eval_interval(plan: &Plan, examples: usize) -> u64 {
@@ -22,16 +25,58 @@ pub(super) fn eval_interval(plan: &Plan, examples: usize) -> u64 {
     train.eval_epochs.map_or(train.eval_interval, of_epochs).max(1)
 }
 
+/// Evaluates a network of this program or an exported model.
+pub(super) enum Scorer {
+    Network(Evaluator),
+    Exported(ExportedEvaluator),
+}
+
+impl Scorer {
+    fn inputs(&self) -> &[String] {
+        match self {
+            Scorer::Network(evaluator) => evaluator.inputs(),
+            Scorer::Exported(evaluator) => evaluator.inputs(),
+        }
+    }
+
+    /// Digest of the program as a graph.
+    pub(super) fn digest(&self) -> &str {
+        match self {
+            Scorer::Network(evaluator) => evaluator.digest(),
+            Scorer::Exported(evaluator) => evaluator.digest(),
+        }
+    }
+
+    fn run(&self, weights: &[Vec<&Buffer>]) -> Result<Scores> {
+        match self {
+            Scorer::Network(evaluator) => evaluator.run_replicas(weights),
+            Scorer::Exported(evaluator) => evaluator.run(weights),
+        }
+    }
+}
+
 /// Evaluates the network of a run on these examples.
-pub(super) fn evaluator_of(plan: &Plan, model: &dyn Model, device: &Device, examples: &Examples) -> Result<Evaluator> {
+pub(super) fn evaluator_of(plan: &Plan, model: &dyn Model, device: &Device, examples: &Examples) -> Result<Scorer> {
+    if let (Some(exported), Examples::Arrays(arrays)) = (&plan.exported, examples) {
+        let needs = plan.declaration();
+        let network = Network {
+            exported,
+            needs: &needs,
+        };
+        let evaluator = ExportedEvaluator::new(device, network, Arc::clone(arrays))?;
+        let note = evaluator.note().filter(|_| device.writes());
+        note.into_iter().for_each(|note| crate::report::note!("note: {note}"));
+        return Ok(Scorer::Exported(evaluator));
+    }
     let batch = plan.run.train.eval_batch_size;
     let network = Inference::new(plan, model);
-    Evaluator::new(device, network, examples, batch, plan.run.data.pipeline(batch, 1))
+    let evaluator = Evaluator::new(device, network, examples, batch, plan.run.data.pipeline(batch, 1))?;
+    Ok(Scorer::Network(evaluator))
 }
 
 impl Session<'_> {
     /// Scores of the state on the device.
-    pub(super) fn score(&self, evaluator: &Evaluator) -> Result<Scores> {
+    pub(super) fn score(&self, evaluator: &Scorer) -> Result<Scores> {
         let whole = self.whole_weights()?;
         let condensed = condensed::expanded(self.plan);
         let replicas = self.state.iter().enumerate();
@@ -42,7 +87,7 @@ impl Session<'_> {
             };
             evaluator.inputs().iter().filter_map(array).collect()
         });
-        evaluator.run_replicas(&weights.collect::<Vec<Vec<&Buffer>>>())
+        evaluator.run(&weights.collect::<Vec<Vec<&Buffer>>>())
     }
 
     /// The condensed weights of each local replica, made whole; none without condensed state.
@@ -100,11 +145,11 @@ impl Session<'_> {
         }
         self.record(&record)?;
         let at = self.counters.iteration;
-        self.progress.println(&format!(
-            "iteration {at}: {shown} top-1 {:.2} %, loss {:.4}",
-            100.0 * scores.top1,
-            scores.loss
-        ));
+        let measured = scores.shown();
+        let measured = measured.iter().filter(|(what, _)| what != "top-5");
+        let measured: Vec<String> = measured.map(|(what, value)| format!("{what} {value}")).collect();
+        self.progress
+            .println(&format!("iteration {at}: {shown} {}", measured.join(", ")));
         Ok(())
     }
 
@@ -145,6 +190,6 @@ impl Session<'_> {
         };
         let weights = self.device.each(|_, at| upload(at)).map_err(Error::from)?;
         let weights: Vec<Vec<&Buffer>> = weights.iter().map(|of| of.iter().collect()).collect();
-        self.evaluator.run_replicas(&weights)
+        self.evaluator.run(&weights)
     }
 }

@@ -34,9 +34,9 @@ impl Session<'_> {
             steps_per_s: if done == 0 { 0.0 } else { done as f64 / train_s },
             startup_s: startup.as_secs_f64(),
             profile: self.profile.as_ref().map(Recorder::profile),
+            best: self.best(eval.clone())?,
             eval,
-            validation: self.validated,
-            best: self.best(eval)?,
+            validation: self.validated.clone(),
             stopped_by,
             interrupted: stopped_by.is_none() && self.counters.iteration < plan.iterations,
             checkpoint: self

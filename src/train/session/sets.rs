@@ -5,9 +5,14 @@ use std::collections::BTreeMap;
 use crate::checkpoint::ExamplesDigest;
 use crate::checkpoint::certificate::hex;
 use crate::config::Plan;
+use crate::data::arrays::Arrays;
 use crate::data::held_out::hold_out;
 use crate::data::sets::{ExampleSpec, Examples};
 use crate::data::{Result, Split};
+use crate::report::note;
+use crate::train::exported_evaluation::inputs;
+use std::path::Path;
+use std::sync::Arc;
 
 /// The examples of a run.
 pub(super) struct Sets {
@@ -39,7 +44,16 @@ impl Sets {
 /// split.
 pub(super) fn load(plan: &Plan, spec: &ExampleSpec) -> Result<Sets> {
     let data = &plan.run.data;
-    let load = |split| data.set.open(&data.dir, split, spec);
+    let load = |split| match &plan.exported {
+        None => data.set.open(&data.dir, split, spec),
+        Some(exported) => {
+            let arrays = Arrays::open(Path::new(&data.dir), split, &inputs(exported, |_| true))?;
+            if let Some(note) = &arrays.note {
+                note!("note: {note}");
+            }
+            Ok(Examples::Arrays(Arc::new(arrays)))
+        }
+    };
     let (train, test) = (load(Split::Train)?, load(Split::Test)?);
     if data.validation.is_none() {
         let validation = None;
