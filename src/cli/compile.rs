@@ -228,7 +228,10 @@ impl Args {
             // A mask update has no batch of its own; its gradients are already summed.
             Graph::Update => train.batch_size = batch.unwrap_or(train.batch_size),
             Graph::Step | Graph::Train => {
-                train.batch_size = devices * batch.unwrap_or(train.batch_size.div_ceil(devices));
+                // An exported model takes the batch of its export on each device.
+                let exported = plan.exported.as_ref().map(|exported| exported.manifest.batch);
+                let each = exported.or(batch);
+                train.batch_size = devices * each.unwrap_or(train.batch_size.div_ceil(devices));
                 plan.run.device.replicas = Some(devices);
             }
         }
