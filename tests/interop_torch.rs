@@ -3,10 +3,15 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use hlo::{DType, Graph, Literal};
 use rigl_xla::checkpoint;
+use rigl_xla::config::Layers;
+use rigl_xla::named::Named;
+use rigl_xla::optimizer::{Coefficients, Parameter, Settings, Step};
 use serde_json::Value;
 
 const PACKAGES: &[&str] = &[
@@ -76,4 +81,65 @@ fn torchvision_and_timm_networks_keep_their_logits_and_load_again() {
         program(&["convert", &ours, &back, "--to", program_of]).unwrap();
     }
     common::python::run(PACKAGES, "torch_weights.py", &[&["check", root], &names[..]].concat());
+}
+
+#[test]
+fn adamw_and_warm_ups_are_those_of_pytorch() {
+    let settings = Settings {
+        rule: Named::find("adamw").unwrap(),
+        momentum: 0.0,
+        nesterov: false,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-3,
+        weight_decay: 0.1,
+        clip_norm: None,
+    };
+    let (steps, n) = (5, 7);
+    let value = |i: usize| ((i * 37 + 11) % 29) as f32 / 7.0 - 2.0;
+    let start: Vec<f32> = (0..n).map(value).collect();
+    let gradients: Vec<f32> = (0..steps * n).map(|i| value(i + 100) * 0.1).collect();
+    let g = Graph::new("adamw");
+    let mut weights = g.constant(Literal::new(&[n], &start));
+    let mut slots = vec![weights.zeros_like(); 2];
+    let mut scalars = vec![g.scalar(0.9f32), g.scalar(0.95f32)];
+    let mut all = vec![];
+    for gradient in gradients.chunks(n) {
+        let coefficients = Coefficients {
+            rate: g.scalar(0.01f32),
+            decay: g.scalar(0f32),
+            advance: g.scalar(1f32),
+            taken: g.number(DType::Pred, 1.0),
+        };
+        let step = Step::new(&settings, coefficients, &scalars);
+        (weights, slots) = step.apply(Parameter {
+            weights,
+            slots: &slots,
+            gradient: g.constant(Literal::new(&[n], gradient)),
+            decayed: true,
+        });
+        scalars = step.advance(&scalars);
+        all.push(weights.output());
+    }
+    let moved = g.build(&all).unwrap().evaluate(&[]).unwrap();
+    let moved: Vec<f32> = moved.iter().flat_map(|row| row.to_vec::<f32>().unwrap()).collect();
+    let mut arrays = BTreeMap::from([
+        ("start".to_owned(), Literal::new(&[n], &start)),
+        ("gradients".to_owned(), Literal::new(&[steps, n], &gradients)),
+        ("weights".to_owned(), Literal::new(&[steps, n], &moved)),
+    ]);
+    for schedule in ["cosine", "linear"] {
+        let set = |layers: Layers, key: &str, value: toml::Value| {
+            layers.set("--set", &["learning_rate", key], value).unwrap()
+        };
+        let layers = set(Layers::preset("mnist-rigl").unwrap(), "schedule", schedule.into());
+        let layers = set(set(layers, "warmup_steps", 10.into()), "decay_steps", 100.into());
+        let rate = set(layers, "base", 0.3.into()).plan().unwrap().learning_rate;
+        let rates: Vec<f32> = (0..100).map(|step| rate.at(step)).collect();
+        arrays.insert(schedule.to_owned(), Literal::new(&[100], &rates));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("found.safetensors");
+    checkpoint::save(&path, &arrays, &checkpoint::Metadata::new("mnist-fc", 0, "")).unwrap();
+    common::python::run(PACKAGES, "torch_optimizers.py", &[path.to_str().unwrap()]);
 }

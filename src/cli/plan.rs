@@ -89,6 +89,9 @@ struct Report<'a> {
     /// Whether the method ranks layers globally, so that only the total of connections is known beforehand.
     ranked_together: bool,
     parameters: usize,
+    /// Parameters that are not trained.
+    #[serde(skip_serializing_if = "is_zero")]
+    frozen: usize,
     state_bytes: usize,
     /// Split of the batch, if there are several replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +119,10 @@ struct Report<'a> {
     notes: Vec<String>,
     run_dir: String,
     config: &'a Run,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 #[derive(Serialize)]
@@ -202,6 +209,7 @@ impl<'a> Report<'a> {
             layers: plan.reached.iter().map(|budget| Layer::new(plan, budget)).collect(),
             ranked_together: plan.method.keep == KeepCount::TotalBudget,
             parameters: plan.parameters(),
+            frozen: plan.frozen(),
             state_bytes: plan.state_bytes(),
             replicas: (plan.replicas() > 1).then(|| Replicas::new(plan)),
             iterations: plan.iterations,
@@ -262,6 +270,17 @@ impl std::fmt::Display for Report<'_> {
             writeln!(f, "{}", super::RANKED_TOGETHER)?;
         }
         writeln!(f, "\nparameters      {}", self.parameters)?;
+        if self.frozen > 0 {
+            writeln!(f, "not trained     {}", self.frozen)?;
+        }
+        let optimizer = &self.config.optimizer;
+        if let Some(limit) = optimizer.clip_norm {
+            writeln!(
+                f,
+                "optimizer       {}, gradient norm at most {limit}",
+                optimizer.rule.name
+            )?;
+        }
         writeln!(f, "training state  {}", units::bytes(self.state_bytes as f64))?;
         if let Some(shared) = &self.replicas {
             let (all, each) = (shared.batch_size, shared.batch_per_replica);

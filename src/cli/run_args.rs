@@ -266,6 +266,13 @@ pub struct RunArgs {
     /// with these counters; random numbers come from this run's seed
     #[arg(long, requires = "init")]
     pub init_state: bool,
+    /// With --init: the first masks keep the largest weights, of each layer, or of all layers together
+    #[arg(long, value_name = "layer|global", requires = "init", conflicts_with_all = ["init_masks", "init_state"])]
+    pub init_prune: Option<String>,
+    /// Do not train parameters and statistics whose names have this form, in which * stands for any text; may be
+    /// repeated. Layers keep the masks that they begin with
+    #[arg(long, value_name = "PATTERN")]
+    pub freeze: Vec<String>,
     /// Run folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -404,6 +411,12 @@ impl RunArgs {
             ("--data", ["data", "dir"], data_dir),
             ("--init", ["init", "file"], text(&init)),
             ("--init", ["init", "take"], init.as_ref().map(|_| take.into())),
+            ("--init-prune", ["init", "prune"], text(&self.init_prune)),
+            (
+                "--freeze",
+                ["train", "freeze"],
+                Some(self.freeze.clone().into()).filter(|_| !self.freeze.is_empty()),
+            ),
             ("--device", ["device", "kind"], text(&self.device.on.device)),
             ("--plugin", ["device", "plugin"], text(&self.device.on.plugin)),
             ("--engine", ["device", "engine"], text(&self.device.engine)),

@@ -62,6 +62,7 @@ fn rule(run: &Run) -> Result<(), Error> {
     share("optimizer.beta2", optimizer.beta2)?;
     above_zero("optimizer.epsilon", optimizer.epsilon)?;
     from_zero("optimizer.weight_decay", optimizer.weight_decay)?;
+    above_zero("optimizer.clip_norm", optimizer.clip_norm.unwrap_or(1.0))?;
     above_zero("method.temperature", method.temperature)?;
     from_zero("method.drop_noise_std", method.drop_noise_std)?;
     let momentum = method.ema_momentum;
@@ -83,6 +84,7 @@ fn rate(config: &LearningRate) -> Result<(), Error> {
     let steps = config.decay_steps.map(|steps| u64::try_from(steps).unwrap_or(0));
     optional("learning_rate.decay_steps", steps)?;
     from_zero("learning_rate.warmup_epochs", config.warmup_epochs.unwrap_or(0.0))?;
+    optional("learning_rate.warmup_steps", config.warmup_steps)?;
     above_zero("learning_rate.cycle_epochs", config.cycle_epochs.unwrap_or(5.0))?;
     from_zero("learning_rate.m_mul", config.m_mul.unwrap_or(0.5))?;
     let t_mul = config.t_mul.unwrap_or(1.5);

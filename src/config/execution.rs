@@ -6,7 +6,7 @@ use models::{Kind, Precision, layers::sparse::LANES};
 use serde::{Deserialize, Serialize};
 use sparse::{GrowInit, GrowScore, InitialMask, KeepCount};
 
-use super::{Error, Plan, Run, check::value};
+use super::{Error, OneShot, Plan, Run, check::value};
 use crate::engine::EngineKind;
 use crate::pjrt::DeviceKind;
 
@@ -143,6 +143,20 @@ impl Plan {
         }
         if let Some((key, found, expected)) = self.masked_only() {
             return refuse(format!("false, as {key} is {found}, not {expected}"));
+        }
+        if !self.run.train.freeze.is_empty() {
+            return refuse("false, as train.freeze names what is not trained".into());
+        }
+        if let Some(limit) = self.run.optimizer.clip_norm {
+            return refuse(format!("false, as optimizer.clip_norm is {limit}"));
+        }
+        if self
+            .run
+            .init
+            .as_ref()
+            .is_some_and(|init| init.prune == Some(OneShot::Global))
+        {
+            return refuse("false, as init.prune is global, which moves connections between layers".into());
         }
         let method = &self.run.method;
         let averages = self.method.grow == GrowScore::Momentum || method.gradient_batches > 1;

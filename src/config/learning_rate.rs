@@ -11,8 +11,10 @@ pub enum ScheduleKind {
     Piecewise,
     /// Piecewise constant over epochs, after a linear warm-up.
     Epochs,
-    /// Half a cosine.
+    /// Half a cosine, after a linear warm-up.
     Cosine,
+    /// A line to 0, after a linear warm-up.
+    Linear,
     /// Cosines with restarts.
     Sgdr,
 }
@@ -22,7 +24,7 @@ impl ScheduleKind {
     pub fn counts_epochs(self) -> bool {
         match self {
             ScheduleKind::Epochs | ScheduleKind::Sgdr => true,
-            ScheduleKind::Piecewise | ScheduleKind::Cosine => false,
+            ScheduleKind::Piecewise | ScheduleKind::Cosine | ScheduleKind::Linear => false,
         }
     }
 }
@@ -33,6 +35,7 @@ impl Named for ScheduleKind {
         ScheduleKind::Piecewise,
         ScheduleKind::Epochs,
         ScheduleKind::Cosine,
+        ScheduleKind::Linear,
         ScheduleKind::Sgdr,
     ];
 
@@ -41,6 +44,7 @@ impl Named for ScheduleKind {
             ScheduleKind::Piecewise => "piecewise",
             ScheduleKind::Epochs => "epochs",
             ScheduleKind::Cosine => "cosine",
+            ScheduleKind::Linear => "linear",
             ScheduleKind::Sgdr => "sgdr",
         }
     }
@@ -59,6 +63,22 @@ pub enum Rate {
         base: f32,
         /// Gradient steps from `base` to 0, which it stays at.
         steps: i64,
+    },
+    /// A line.
+    Linear {
+        /// Value of the first gradient step.
+        base: f32,
+        /// Gradient steps from `base` to 0, which it stays at.
+        steps: i64,
+    },
+    /// A linear rise from 0, then another schedule, as in Optax's `warmup_cosine_decay_schedule`.
+    Warmup {
+        /// Value after the rise.
+        base: f32,
+        /// Gradient steps of the rise, at least 1.
+        steps: i64,
+        /// The schedule after it.
+        then: Box<Rate>,
     },
     /// Cosines, one after the other.
     Sgdr(Sgdr),
@@ -108,6 +128,9 @@ impl Rate {
             Rate::Piecewise(rate) => rate.values[rate.boundaries.partition_point(|&boundary| boundary < step)],
             Rate::Epochs(rate) => rate.at(step),
             Rate::Cosine { base, steps } => cosine_decay(*base, step, *steps),
+            Rate::Linear { base, steps } => base * (1.0 - step.min(*steps) as f32 / *steps as f32),
+            Rate::Warmup { base, steps, .. } if step < *steps => base * (step as f32 / *steps as f32),
+            Rate::Warmup { steps, then, .. } => then.at(step - steps),
             Rate::Sgdr(rate) => rate.at(step),
         }
     }
@@ -118,6 +141,8 @@ impl Rate {
             Rate::Piecewise(_) => ScheduleKind::Piecewise,
             Rate::Epochs(_) => ScheduleKind::Epochs,
             Rate::Cosine { .. } => ScheduleKind::Cosine,
+            Rate::Linear { .. } => ScheduleKind::Linear,
+            Rate::Warmup { then, .. } => then.kind(),
             Rate::Sgdr(_) => ScheduleKind::Sgdr,
         }
     }
@@ -131,7 +156,10 @@ impl Rate {
                 let values = rate.drops.iter().map(|&(_, value)| value);
                 (steps.collect(), [rate.base].into_iter().chain(values).collect())
             }
-            Rate::Cosine { base, .. } | Rate::Sgdr(Sgdr { base, .. }) => (vec![], vec![*base]),
+            Rate::Cosine { base, .. }
+            | Rate::Linear { base, .. }
+            | Rate::Warmup { base, .. }
+            | Rate::Sgdr(Sgdr { base, .. }) => (vec![], vec![*base]),
         }
     }
 }

@@ -10,11 +10,11 @@ use super::learning_rate::Rate;
 use super::reach::reached;
 use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, pruning_schedule, schedule};
 use super::values::output_dir;
-use super::{CondensedLayers, Error, LayerSparsity, Run, SparseLayers, Unit};
+use super::{CondensedLayers, Error, LayerSparsity, Run, SparseLayers, Take, Unit};
 use crate::data::pixels::Preprocessing;
 use crate::exported::{Exported, Stub};
 use crate::named::Named;
-use sparse::{Budget, BudgetOptions, Counters, DropScore, GradualPruning, KeepCount, Layer, Schedule};
+use sparse::{Budget, BudgetOptions, Counters, DropScore, GradualPruning, InitialMask, KeepCount, Layer, Schedule};
 
 /// A checked run: `train` carries it out, `plan` prints it.
 #[derive(Clone, Debug)]
@@ -202,6 +202,8 @@ impl Plan {
             gradual,
             run,
         };
+        plan.check_frozen(method)?;
+        check_one_shot(&plan.run, method)?;
         plan.sparse = plan.sparse_layers()?;
         plan.condensed = plan.condensed_layers()?;
         Ok(plan)
@@ -227,6 +229,25 @@ impl Plan {
             Some(_) => Ok(Box::new(Stub)),
             None => network(&self.run, self.method.masked),
         }
+    }
+}
+
+/// Refuses one-shot pruning of masks that do not come from it.
+fn check_one_shot(run: &Run, method: &sparse::Method) -> Result<(), Error> {
+    let Some(init) = run.init.as_ref().filter(|init| init.prune.is_some()) else {
+        return Ok(());
+    };
+    if init.take != Take::Weights {
+        let expected = "weights, as masks of the checkpoint would be lost";
+        return Err(value("init.take", format!("{:?}", init.take).to_lowercase(), expected));
+    }
+    match method.masked && method.initial_mask == InitialMask::Random {
+        true => Ok(()),
+        false => Err(value(
+            "method.name",
+            method.name,
+            "a method that begins with sparse masks, with init.prune",
+        )),
     }
 }
 

@@ -150,9 +150,23 @@ impl Plan {
                 "the learning rate is still rising at the end of the run: {at} of {} (learning_rate.warmup_epochs)",
                 rate.base
             )),
-            Rate::Cosine { steps: decay, .. } if *decay > steps as i64 => Some(format!(
-                "the learning rate ends at {at} instead of 0: learning_rate.decay_steps is {decay}"
+            Rate::Cosine { steps: decay, .. } | Rate::Linear { steps: decay, .. } if *decay > steps as i64 => Some(
+                format!("the learning rate ends at {at} instead of 0: learning_rate.decay_steps is {decay}"),
+            ),
+            Rate::Warmup { steps: rise, .. } if *rise >= steps as i64 => Some(format!(
+                "the learning rate is still rising at the end of the run: {at} after {steps} of {rise} steps of warm-up"
             )),
+            Rate::Warmup { steps: rise, then, .. } => match **then {
+                Rate::Cosine { steps: decay, .. } | Rate::Linear { steps: decay, .. }
+                    if rise + decay > steps as i64 =>
+                {
+                    let decay = rise + decay;
+                    Some(format!(
+                        "the learning rate ends at {at} instead of 0: learning_rate.decay_steps is {decay}"
+                    ))
+                }
+                _ => None,
+            },
             Rate::Sgdr(Sgdr {
                 steps_per_epoch,
                 first_cycle,
@@ -160,7 +174,7 @@ impl Plan {
             }) if (steps as f64) < first_cycle * f64::from(*steps_per_epoch) => Some(format!(
                 "the learning rate ends at {at}, within the first cycle (learning_rate.cycle_epochs)"
             )),
-            Rate::Piecewise(_) | Rate::Epochs(_) | Rate::Cosine { .. } | Rate::Sgdr(_) => None,
+            Rate::Piecewise(_) | Rate::Epochs(_) | Rate::Cosine { .. } | Rate::Linear { .. } | Rate::Sgdr(_) => None,
         }
     }
 }

@@ -143,6 +143,20 @@ pub struct Init {
     /// Parts of the checkpoint to use.
     #[serde(default)]
     pub take: Take,
+    /// Which weights the first masks keep: of the largest ones of each `layer`, or of all layers together (`global`).
+    /// Default: the method's random masks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<OneShot>,
+}
+
+/// Pruning of the weights that a run begins with, by magnitude.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OneShot {
+    /// Each layer to its own number of connections.
+    Layer,
+    /// All layers that have zeros to their connections together.
+    Global,
 }
 
 /// Parts of a checkpoint that a run starts with; everything else is initialised as in a new run.

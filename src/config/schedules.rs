@@ -103,6 +103,15 @@ pub(super) fn learning_rate(run: &Run, gradient_steps: impl FnOnce() -> u64) -> 
             "rates within the range of float32",
         ));
     }
+    if let Some(steps) = config.warmup_steps
+        && !matches!(config.schedule, ScheduleKind::Cosine | ScheduleKind::Linear)
+    {
+        let expected = format!(
+            "nothing, as schedule {} has no warm-up in steps",
+            config.schedule.name()
+        );
+        return Err(value("learning_rate.warmup_steps", steps, expected));
+    }
     Ok(match config.schedule {
         ScheduleKind::Epochs => Rate::Epochs(Epochs {
             steps_per_epoch: steps_per_epoch(run)?,
@@ -114,13 +123,13 @@ pub(super) fn learning_rate(run: &Run, gradient_steps: impl FnOnce() -> u64) -> 
                 epochs.zip(drops(config, base)?).collect()
             },
         }),
-        ScheduleKind::Cosine => Rate::Cosine {
-            base: base as f32,
-            steps: match config.decay_steps {
+        ScheduleKind::Cosine | ScheduleKind::Linear => {
+            let total = match config.decay_steps {
                 Some(steps) => scaled(steps, k).max(1),
                 None => gradient_steps().max(1) as i64,
-            },
-        },
+            };
+            warmed(run, base as f32, total)?
+        }
         // The multiplier does not stretch the cycles, as in the original.
         ScheduleKind::Sgdr => Rate::Sgdr(Sgdr {
             steps_per_epoch: steps_per_epoch(run)?,
@@ -130,6 +139,43 @@ pub(super) fn learning_rate(run: &Run, gradient_steps: impl FnOnce() -> u64) -> 
             m_mul: config.m_mul.unwrap_or(0.5),
         }),
         ScheduleKind::Piecewise => Rate::Piecewise(piecewise(config, base, k)?),
+    })
+}
+
+/// A cosine or a line that ends after `total` gradient steps, after the warm-up.
+fn warmed(run: &Run, base: f32, total: i64) -> Result<Rate, Error> {
+    let (config, k) = (&run.learning_rate, run.train.multiplier);
+    let warmup = match (config.warmup_steps, config.warmup_epochs.filter(|&epochs| epochs > 0.0)) {
+        (Some(steps), None) => scaled(steps as i64, k),
+        (None, Some(epochs)) => (epochs * k * f64::from(steps_per_epoch(run)?)).round() as i64,
+        (None, None) => 0,
+        (Some(steps), Some(_)) => {
+            let expected = "nothing, as learning_rate.warmup_epochs gives the length too";
+            return Err(value("learning_rate.warmup_steps", steps, expected));
+        }
+    };
+    if warmup >= total && warmup > 0 {
+        let key = match config.warmup_steps {
+            Some(_) => "learning_rate.warmup_steps",
+            None => "learning_rate.warmup_epochs",
+        };
+        let expected = format!("fewer than the {total} gradient steps of the schedule");
+        return Err(value(key, format!("{warmup} gradient steps"), expected));
+    }
+    let steps = total - warmup;
+    let then = match config.schedule {
+        ScheduleKind::Linear => Rate::Linear { base, steps },
+        ScheduleKind::Cosine | ScheduleKind::Piecewise | ScheduleKind::Epochs | ScheduleKind::Sgdr => {
+            Rate::Cosine { base, steps }
+        }
+    };
+    Ok(match warmup {
+        0 => then,
+        steps => Rate::Warmup {
+            base,
+            steps,
+            then: Box::new(then),
+        },
     })
 }
 

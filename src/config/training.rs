@@ -24,13 +24,16 @@ pub struct LearningRate {
     pub boundaries: Vec<i64>,
     /// Factor of `base` after each boundary.
     pub factors: Vec<f64>,
-    /// `epochs`: length of the warm-up from 0 to `base`, in epochs.
+    /// `epochs`, `cosine`, `linear`: length of the warm-up from 0 to `base`, in epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warmup_epochs: Option<f64>,
-    /// `epochs`, `sgdr`: examples per epoch, independent of the data set.
+    /// `cosine`, `linear`: the same in gradient steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// `epochs`, `sgdr`, and a warm-up in epochs: examples per epoch, independent of the data set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples_per_epoch: Option<u64>,
-    /// `cosine`: gradient steps from `base` to 0. Default: those of the run.
+    /// `cosine`, `linear`: gradient steps, warm-up included, until the rate is 0. Default: those of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay_steps: Option<i64>,
     /// `sgdr`: epochs of the first cycle.
@@ -91,6 +94,9 @@ pub struct Train {
     /// Whether a run may end before it reaches its sparsity, or without a mask update. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_incomplete_schedule: Option<bool>,
+    /// Patterns of names of parameters and statistics that are not trained; `*` stands for any text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
     /// Seed of masks, weights, data order and noise.
     pub seed: u64,
 }

@@ -4,20 +4,26 @@ use hlo::Tensor;
 
 use super::{Optimizer, Parameter, Scalar, Step};
 
+/// Averages of the gradient and of its square.
+pub(super) const SLOTS: &[&str] = &["Adam", "Adam_1"];
+/// Powers of their decays.
+pub(super) const SCALARS: &[Scalar] = &[
+    Scalar {
+        name: "beta1_power",
+        factor: |settings| settings.beta1,
+    },
+    Scalar {
+        name: "beta2_power",
+        factor: |settings| settings.beta2,
+    },
+];
+
 /// Averages of the gradient and of its square, and the powers of their decays.
 pub static ADAM: Optimizer = Optimizer {
     name: "adam",
-    slots: &["Adam", "Adam_1"],
-    scalars: &[
-        Scalar {
-            name: "beta1_power",
-            factor: |settings| settings.beta1,
-        },
-        Scalar {
-            name: "beta2_power",
-            factor: |settings| settings.beta2,
-        },
-    ],
+    slots: SLOTS,
+    scalars: SCALARS,
+    decoupled_decay: false,
     rate: |rate, scalars| match *scalars {
         [power1, power2] => rate * (-power2 + 1.0).sqrt() / (-power1 + 1.0),
         _ => panic!("{} scalars, expected 2", scalars.len()),

@@ -1,6 +1,7 @@
 //! Optimizers (reference 2.10), one file each: what they keep for each parameter, and the gradient step as a graph.
 
 mod adam;
+mod adamw;
 mod momentum;
 mod sgd;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::named::{self, Named};
 
 /// Every optimizer.
-pub static OPTIMIZERS: [&Optimizer; 3] = [&momentum::MOMENTUM, &sgd::SGD, &adam::ADAM];
+pub static OPTIMIZERS: [&Optimizer; 4] = [&momentum::MOMENTUM, &sgd::SGD, &adam::ADAM, &adamw::ADAMW];
 
 /// An optimizer. Slots and scalars have the names that TensorFlow gives them.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Optimizer {
     pub slots: &'static [&'static str],
     /// Scalars that all parameters share.
     pub scalars: &'static [Scalar],
+    /// Whether weight decay multiplies the weights, instead of adding an L2 term to the loss.
+    pub decoupled_decay: bool,
     /// Learning rate of a step, from the schedule's rate and the scalars before the step.
     rate: for<'g> fn(rate: Tensor<'g>, scalars: &[Tensor<'g>]) -> Tensor<'g>,
     /// Weights and slots after the step.
@@ -59,8 +62,24 @@ pub struct Settings {
     /// Number that Adam adds to the root of the average square, above 0.
     #[serde(default = "epsilon")]
     pub epsilon: f64,
-    /// L2 coefficient: adds `weight_decay / 2 * sum(w^2)` over the raw decayed parameters to the loss.
+    /// L2 coefficient: adds `weight_decay / 2 * sum(w^2)` over the raw decayed parameters to the loss. With `adamw`, the share
+    /// of the weights that a step of rate 1 takes away.
     pub weight_decay: f64,
+    /// Largest norm of the gradient of all parameters together, without the L2 term; a larger one is scaled down to it.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+}
+
+impl Settings {
+    /// The L2 coefficient of the loss: 0 where weight decay is decoupled.
+    pub fn l2(&self) -> f64 {
+        if self.rule.decoupled_decay {
+            0.0
+        } else {
+            self.weight_decay
+        }
+    }
 }
 
 // Defaults for older configurations, which lack these keys.
@@ -80,8 +99,10 @@ pub struct Parameter<'g, 'a> {
     pub weights: Tensor<'g>,
     /// Its slots, in the order of [`Optimizer::slots`].
     pub slots: &'a [Tensor<'g>],
-    /// Gradient with weight decay; 0 if no step is taken.
+    /// Gradient with the L2 term; 0 if no step is taken.
     pub gradient: Tensor<'g>,
+    /// Whether weight decay applies.
+    pub decayed: bool,
 }
 
 /// Coefficients of an iteration, f32 scalars. If a mask update replaces the gradient step, the step is still computed, with
@@ -104,6 +125,8 @@ pub struct Step<'g, 'a> {
     coefficients: Coefficients<'g>,
     /// Learning rate of the optimizer.
     rate: Tensor<'g>,
+    /// Scalars before the step.
+    scalars: Vec<Tensor<'g>>,
 }
 
 impl<'g, 'a> Step<'g, 'a> {
@@ -113,6 +136,7 @@ impl<'g, 'a> Step<'g, 'a> {
             settings,
             coefficients,
             rate: (settings.rule.rate)(coefficients.rate, scalars),
+            scalars: scalars.to_vec(),
         }
     }
 

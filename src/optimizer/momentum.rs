@@ -9,6 +9,7 @@ pub static MOMENTUM: Optimizer = Optimizer {
     name: "momentum",
     slots: &["Momentum"],
     scalars: &[],
+    decoupled_decay: false,
     rate: scheduled,
     apply,
 };

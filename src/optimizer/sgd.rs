@@ -7,6 +7,7 @@ pub static SGD: Optimizer = Optimizer {
     name: "sgd",
     slots: &[],
     scalars: &[],
+    decoupled_decay: false,
     rate: scheduled,
     apply: |step, parameter| {
         let [] = parameter.slots();

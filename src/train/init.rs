@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use hlo::{Literal, Shape};
+use models::Naming;
 
 use super::error::{Error, Result};
+use super::one_shot;
 use super::state::{self, GLOBAL_STEP};
 use crate::checkpoint::{self, Checkpoint, tf::original};
-use crate::config::{Init, Plan, Take};
+use crate::config::{Init, OneShot, Plan, Take};
 use crate::report::note;
 use sparse::{Counters, InitialMask, UpdateTiming};
 
@@ -36,7 +38,11 @@ fn from_checkpoint(
     let file = checkpoint::load(&checkpoint::resolve(Path::new(&init.file))?)?;
     let mut file = checkpoint::torch::recognised(file)?;
     file.rename(specs, original::name_of);
-    let wanted = wanted(plan, specs, &file, init.take);
+    rename_forms(plan, &mut file);
+    let mut wanted = wanted(plan, specs, &file, init.take);
+    if init.take != Take::State {
+        leave_out_classifier(plan, &file, &mut wanted);
+    }
     if let Some(conversions) = file.conversions(&wanted) {
         note!("note: {conversions}");
     }
@@ -52,28 +58,78 @@ fn from_checkpoint(
         check_masks(plan, &file.path, &found)?;
     }
     arrays.extend(found);
-    if masks_taken {
+    if let Some(how) = init.prune {
+        for (layer, connections) in one_shot::prune(plan, &mut arrays, how) {
+            crate::report::detail(|| format!("{layer}: the {connections} largest weights are kept"));
+        }
+    }
+    if masks_taken || init.prune.is_some() {
         mark_explored(plan, &mut arrays, specs, &wanted);
     }
     let counters = match init.take {
         Take::State => counters(plan, &arrays, &file.path)?,
         Take::Weights | Take::Masks => Counters::start(plan.method.timing, &plan.schedule),
     };
-    note!("{}", describe(&file.path, init.take, counters));
+    note!("{}", describe(&file.path, init, counters));
     Ok((arrays, counters))
 }
 
 /// Describes the start of the run, for the user.
-fn describe(path: &Path, take: Take, at: Counters) -> String {
+fn describe(path: &Path, init: &Init, at: Counters) -> String {
     let path = path.display();
-    match take {
-        Take::Weights => format!("begins with the weights of {path}"),
+    match init.take {
+        Take::Weights => match init.prune {
+            None => format!("begins with the weights of {path}"),
+            Some(OneShot::Layer) => format!("begins with the largest weights of each layer of {path}"),
+            Some(OneShot::Global) => format!("begins with the largest weights of all layers of {path}"),
+        },
         Take::Masks => format!("begins with the weights and masks of {path}"),
         Take::State => format!(
             "goes on from {path}: {} gradient steps done, which are {} iterations of this run",
             at.global_step, at.iteration
         ),
     }
+}
+
+/// Renames kernels and biases that the checkpoint has under another form of their names: whether a layer has a mask
+/// decides on the form.
+fn rename_forms(plan: &Plan, file: &mut Checkpoint) {
+    const FORMS: [Naming; 3] = [Naming::Masked, Naming::Doubled, Naming::Plain];
+    for layer in &plan.layers {
+        for names in [
+            FORMS.map(|form| form.kernel(&layer.name)),
+            FORMS.map(|form| form.bias(&layer.name)),
+        ] {
+            let ours = plan.params.iter().find(|param| names.contains(&param.name));
+            let Some(ours) = ours.filter(|ours| !file.tensors.contains_key(&ours.name)) else {
+                continue;
+            };
+            if let Some(array) = names.iter().find_map(|name| file.tensors.remove(name)) {
+                file.tensors.insert(ours.name.clone(), array);
+            }
+        }
+    }
+}
+
+/// Leaves the classifier to the initialiser where the checkpoint's has another number of classes, with a note.
+fn leave_out_classifier(plan: &Plan, file: &Checkpoint, wanted: &mut Vec<(String, Shape)>) {
+    let Some(last) = plan.layers.last() else { return };
+    let (Some(found), Some((&classes, inputs))) = (file.tensors.get(&last.kernel), last.dims.split_last()) else {
+        return;
+    };
+    let Some((&found, rest)) = found.dims().split_last() else {
+        return;
+    };
+    if rest != inputs || found == classes {
+        return;
+    }
+    let own = format!("{}/", last.name);
+    wanted.retain(|(name, _)| !name.starts_with(&own));
+    note!(
+        "note: the classifier '{}' of {} has {found} classes, not {classes}: drawn anew",
+        last.name,
+        file.path.display()
+    );
 }
 
 /// The arrays to read. A checkpoint may lack thresholds, which are written before they are read, and marks of weights that were

@@ -269,7 +269,7 @@ impl Trainer<'_> {
         }
         let decayed = self.plan.params.iter().filter(|p| p.decayed);
         let l2 = decayed.map(|p| layers::l2(after.get(&p.name)));
-        let l2 = l2.fold(g.scalar(0f32), |a, b| a + b) * self.plan.run.optimizer.weight_decay;
+        let l2 = l2.fold(g.scalar(0f32), |a, b| a + b) * self.plan.run.optimizer.l2();
         let Measured {
             done,
             last,

@@ -123,7 +123,7 @@ pub fn infer_network(checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
             None => smoothing(family),
         },
         weight_decay: match &run {
-            Some(run) => run.optimizer.weight_decay,
+            Some(run) => run.optimizer.l2(),
             None => weight_decay(family),
         },
         global_step,

@@ -16,6 +16,7 @@ pub mod launch;
 pub mod loaded_export;
 pub mod loaded_network;
 pub mod metrics;
+mod one_shot;
 pub mod profile;
 mod programs;
 pub mod replicas;

@@ -55,8 +55,10 @@ const LENGTH: [&str; 2] = ["train.iterations", "train.unit"];
 /// None for configurations that were read.
 pub fn differences(stored: &Run, asked: &Run) -> std::result::Result<Vec<String>, config::Error> {
     // A cosine over the whole run changes with the length of the run.
-    let ends_with_run =
-        asked.learning_rate.schedule == ScheduleKind::Cosine && asked.learning_rate.decay_steps.is_none();
+    let ends_with_run = matches!(
+        asked.learning_rate.schedule,
+        ScheduleKind::Cosine | ScheduleKind::Linear
+    ) && asked.learning_rate.decay_steps.is_none();
     let free = |key: &str| FREE_KEYS.contains(&key) && !(ends_with_run && LENGTH.contains(&key));
     let all = config::differences(stored, asked)?.into_iter();
     let describe = |(key, [has, asked]): (String, [String; 2])| format!("{key} (it has {has}, asked for {asked})");

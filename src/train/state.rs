@@ -58,7 +58,8 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
         .params
         .iter()
         .filter_map(|p| Some(of(p.mask.clone()?, DType::Pred, p)));
-    let slots = plan.params.iter().flat_map(|p| {
+    let trained = plan.params.iter().filter(|p| !plan.is_frozen(&p.name));
+    let slots = trained.flat_map(|p| {
         let slots = plan.run.optimizer.rule.slots_of(&p.name).into_iter();
         slots.map(|slot| of(slot, DType::F32, p))
     });

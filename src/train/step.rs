@@ -287,7 +287,8 @@ impl Trainer<'_> {
             let logits = self.model.apply(&net, images);
             // Statistics also change in iterations whose gradient step is replaced.
             let statistics = net.updated_statistics();
-            statistics.into_iter().for_each(|(name, value)| state.set(&name, value));
+            let trained = statistics.into_iter().filter(|(name, _)| !self.plan.is_frozen(name));
+            trained.for_each(|(name, value)| state.set(&name, value));
             logits
         };
         let cross_entropy = {
@@ -397,7 +398,15 @@ impl Trainer<'_> {
             taken,
         };
         let step = Step::new(settings, coefficients, &scalars);
-        for (param, &gradient) in plan.params.iter().zip(gradients) {
+        let clipped = settings
+            .clip_norm
+            .map(|limit| self.clipping(g, state, gradients, limit));
+        let trained = plan
+            .params
+            .iter()
+            .zip(gradients)
+            .filter(|(p, _)| !plan.is_frozen(&p.name));
+        for (param, &gradient) in trained {
             let _scope = g.scope(layer(plan, &param.name));
             let weights = state.get(&param.name);
             let mask = param.mask.as_deref();
@@ -405,8 +414,11 @@ impl Trainer<'_> {
             let whole = !plan.condensed.contains_key(&param.name);
             let active = mask.filter(|_| whole && !through).map(|mask| state.get(mask));
             let mut gradient = active.map_or(gradient, |active| select_or_zero(active, gradient));
-            if param.decayed && settings.weight_decay != 0.0 && !through {
-                gradient = gradient + weights * settings.weight_decay;
+            if let Some(factor) = clipped {
+                gradient = factor * gradient;
+            }
+            if param.decayed && settings.l2() != 0.0 && !through {
+                gradient = gradient + weights * settings.l2();
             }
             let gradient = select_or_zero(taken, gradient);
             let slots = optimizer.slots_of(&param.name);
@@ -414,6 +426,7 @@ impl Trainer<'_> {
                 weights,
                 slots: &state.get_all(&slots),
                 gradient,
+                decayed: param.decayed && !through,
             });
             state.set(&param.name, weights);
             state.set_all(&slots, after);
@@ -423,6 +436,24 @@ impl Trainer<'_> {
             GLOBAL_STEP,
             state.get(GLOBAL_STEP) + scheduled.advance.convert(DType::S64),
         );
+    }
+
+    /// The factor that scales the gradient of all trained parameters, of their connections alone, to a norm of at most
+    /// `limit`.
+    fn clipping<'g>(&self, g: &'g Graph, state: &State<'g>, gradients: &[Tensor<'g>], limit: f64) -> Tensor<'g> {
+        let plan = self.plan;
+        let trained = plan
+            .params
+            .iter()
+            .zip(gradients)
+            .filter(|(p, _)| !plan.is_frozen(&p.name));
+        let squares = trained.map(|(param, &gradient)| {
+            let mask = param.mask.as_deref().filter(|_| !plan.method.straight_through);
+            let active = mask.map_or(gradient, |mask| select_or_zero(state.get(mask), gradient));
+            (active * active).reduce_sum_all()
+        });
+        let norm = squares.fold(g.scalar(0f32), |sum, square| sum + square).sqrt();
+        g.scalar(limit as f32) / norm.max(limit)
     }
 
     /// Updates the masks and stores the step of the update.
@@ -450,7 +481,7 @@ impl Trainer<'_> {
     /// Most methods do not change layers without zeros.
     fn is_updated(&self, param: &Param) -> bool {
         let all = self.plan.method.updates_dense_layers();
-        self.plan.budget(param).is_some_and(|b| all || b.zeros > 0)
+        self.plan.budget(param).is_some_and(|b| all || b.zeros > 0) && !self.plan.is_frozen(&param.name)
     }
 
     /// One iteration on a given batch, without the device loop and the mask update.

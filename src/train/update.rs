@@ -198,11 +198,7 @@ impl Trainer<'_> {
             _ => average.or(update_inputs.gradients.get(i).copied()),
         };
         let gradient = gradient.unwrap_or_else(|| layer.weights.zeros_like());
-        let decay = if param.decayed {
-            plan.run.optimizer.weight_decay
-        } else {
-            0.0
-        };
+        let decay = if param.decayed { plan.run.optimizer.l2() } else { 0.0 };
         let elements = g.scalar(param.elements() as f32);
         let keep = || match method.keep {
             KeepCount::Connections | KeepCount::TotalBudget => None,
