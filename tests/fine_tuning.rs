@@ -42,7 +42,7 @@ fn one_shot_pruning_keeps_the_largest_weights() {
     for how in ["layer", "global"] {
         let flags = [
             "--method",
-            "static",
+            "scratch",
             "--steps",
             "25",
             "--init",
@@ -71,7 +71,7 @@ fn one_shot_pruning_keeps_the_largest_weights() {
         assert_eq!((counts.iter().sum::<usize>(), layer3), (4704 + 3540, 1000), "{how}");
     }
     for (flags, expected) in [
-        (&["--init", &init, "--init-prune", "some"][..], "init.prune"),
+        (&["--init", &init, "--init-prune", "some"][..], "global"),
         (
             &["--init", &init, "--init-prune", "layer", "--method", "prune"],
             "begins with sparse masks",
@@ -112,17 +112,13 @@ fn frozen_layers_keep_weights_and_masks() {
     assert!(!end.contains_key("layer1/weights/Momentum") && end.contains_key("layer2/weights/Momentum"));
     let plan = common::json(&["plan", "--freeze", "layer1/*"]);
     assert_eq!(plan["frozen"], 235_200 + 300);
-    for (pattern, expected) in [
-        ("layer9/*", "layer9/*, expected a pattern of names"),
-        ("*", "leave something to train"),
-    ] {
+    for pattern in ["layer9/*", "*"] {
         let output = rigl_xla(&["plan", "--freeze", pattern]);
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(
-            output.status.code() == Some(2) && message.contains("train.freeze"),
+            output.status.code() == Some(2) && message.contains("freeze"),
             "{message}"
         );
-        assert!(message.contains(expected.split(", ").next().unwrap()), "{message}");
     }
 }
 
@@ -137,8 +133,10 @@ fn a_classifier_of_other_classes_is_drawn_anew() {
     let arrays = checkpoints::random(&options, &[]);
     save(&path, &arrays, &Metadata::new("mnist-fc", 0, "")).unwrap();
     let flags = [
+        "--method",
+        "static",
         "--steps",
-        "1",
+        "25",
         "--init",
         path.to_str().unwrap(),
         "--freeze",
@@ -152,7 +150,7 @@ fn a_classifier_of_other_classes_is_drawn_anew() {
         output.status.success() && message.contains("has 7 classes, not 10: drawn anew"),
         "{message}"
     );
-    let end = runs.tensors("run", 1);
+    let end = runs.tensors("run", 25);
     assert_eq!(f32s(&end, "layer2/weights"), f32s(&arrays, "layer2/kernel"));
     assert_eq!(end["layer3/weights"].dims(), [100, 10]);
 }
@@ -164,7 +162,7 @@ fn a_clipped_step_has_the_norm_of_the_limit() {
     let limit = 0.05;
     let set = [
         "optimizer.name=sgd",
-        "optimizer.weight_decay=0",
+        "optimizer.weight_decay=0.0",
         "optimizer.clip_norm=0.05",
     ];
     let set = set.iter().flat_map(|key| ["--set", key]);
@@ -182,4 +180,92 @@ fn a_clipped_step_has_the_norm_of_the_limit() {
     });
     let norm = squares.sum::<f64>().sqrt();
     assert!((norm - limit).abs() < 1e-4, "{norm}");
+}
+
+#[test]
+fn evaluations_use_the_average_of_weights() {
+    let runs = Runs::new();
+    let init = dense(&runs);
+    let decay = 0.75;
+    let set = [
+        "optimizer.ema_decay=0.75",
+        "train.checkpoint_interval=1",
+        "train.keep_checkpoints=9",
+        "train.eval_interval=6",
+    ];
+    let set = set.iter().flat_map(|key| ["--set", key]);
+    let flags = [
+        "--method",
+        "dense",
+        "--steps",
+        "6",
+        "--steps-per-launch",
+        "1",
+        "--init",
+        &init,
+    ]
+    .into_iter()
+    .chain(set);
+    runs.train("average", &flags.collect::<Vec<_>>());
+    let weights = |run: &str, iteration| f32s(&runs.tensors(run, iteration), "layer2/kernel");
+    let mut average: Vec<f64> = weights("dense", 25).into_iter().map(f64::from).collect();
+    for iteration in 1..=6 {
+        let after = weights("average", iteration);
+        average
+            .iter_mut()
+            .zip(after)
+            .for_each(|(average, w)| *average += (f64::from(w) - *average) * (1.0 - decay));
+    }
+    let found = f32s(&runs.tensors("average", 6), "layer2/kernel/WeightAverage");
+    assert!(
+        found
+            .iter()
+            .zip(&average)
+            .all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6)
+    );
+    assert_ne!(found, weights("average", 6));
+    let path = runs.path("average");
+    let eval = common::json(&["eval", "--checkpoint", path.to_str().unwrap()]);
+    let during = runs
+        .metrics("average")
+        .into_iter()
+        .rev()
+        .find_map(|line| line.get("eval").cloned())
+        .unwrap();
+    let loss = |scores: &serde_json::Value| scores["loss"].as_f64().unwrap();
+    assert!((loss(&eval) - loss(&during)).abs() < 1e-5);
+    // Stripped files have the average as weights.
+    let stripped = runs.path("stripped.safetensors");
+    common::json(&[
+        "convert",
+        path.to_str().unwrap(),
+        stripped.to_str().unwrap(),
+        "--strip-training",
+    ]);
+    let stripped = rigl_xla::checkpoint::load(&stripped).unwrap().tensors;
+    assert_eq!(f32s(&stripped, "layer2/kernel"), found);
+    assert!(!stripped.contains_key("layer2/kernel/WeightAverage"));
+
+    // A grown connection begins with an average of 0, as its weight.
+    let sparse = [
+        "--steps",
+        "25",
+        "--set",
+        "optimizer.ema_decay=0.75",
+        "--set",
+        "train.checkpoint_interval=1",
+    ];
+    runs.train(
+        "grown",
+        &[&sparse[..], &["--set", "train.keep_checkpoints=30"]].concat(),
+    );
+    let states: Vec<_> = (1..=25).map(|iteration| runs.tensors("grown", iteration)).collect();
+    let grown = states.windows(2).map(|pair| {
+        let [was, is] = [&pair[0], &pair[1]].map(|state| state["layer2/mask"].to_bools().unwrap());
+        let average = f32s(&pair[1], "layer2/weights/WeightAverage");
+        let grown: Vec<usize> = (0..is.len()).filter(|&i| is[i] && !was[i]).collect();
+        assert!(grown.iter().all(|&i| average[i] == 0.0));
+        grown.len()
+    });
+    assert!(grown.sum::<usize>() > 0);
 }

@@ -94,6 +94,7 @@ fn adamw_and_warm_ups_are_those_of_pytorch() {
         epsilon: 1e-3,
         weight_decay: 0.1,
         clip_norm: None,
+        ema_decay: None,
     };
     let (steps, n) = (5, 7);
     let value = |i: usize| ((i * 37 + 11) % 29) as f32 / 7.0 - 2.0;

@@ -4,6 +4,7 @@
 //! [`METADATA_KEY`], so the same state gives the same bytes.
 
 pub(crate) mod atomic;
+mod averages;
 pub mod certificate;
 mod file;
 mod fit;
@@ -14,6 +15,7 @@ pub mod sparse;
 pub mod tf;
 pub mod torch;
 
+pub use averages::WEIGHT_AVERAGE;
 pub use certificate::{Certificate, ExamplesDigest, Origin};
 pub use file::{Stored, layout, load, save};
 pub use fit::Problem;

@@ -274,6 +274,9 @@ impl std::fmt::Display for Report<'_> {
             writeln!(f, "not trained     {}", self.frozen)?;
         }
         let optimizer = &self.config.optimizer;
+        if let Some(decay) = optimizer.ema_decay {
+            writeln!(f, "evaluated       average of weights, decay {decay}")?;
+        }
         if let Some(limit) = optimizer.clip_norm {
             writeln!(
                 f,

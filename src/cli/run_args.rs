@@ -267,7 +267,7 @@ pub struct RunArgs {
     #[arg(long, requires = "init")]
     pub init_state: bool,
     /// With --init: the first masks keep the largest weights, of each layer, or of all layers together
-    #[arg(long, value_name = "layer|global", requires = "init", conflicts_with_all = ["init_masks", "init_state"])]
+    #[arg(long, value_name = "WHICH", value_parser = ["layer", "global"], requires = "init", conflicts_with_all = ["init_masks", "init_state"])]
     pub init_prune: Option<String>,
     /// Do not train parameters and statistics whose names have this form, in which * stands for any text; may be
     /// repeated. Layers keep the masks that they begin with

@@ -62,13 +62,16 @@ pub struct Report {
 pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> Result<Report> {
     let Conversion { format, fold, strip } = conversion;
     refuse_input_as_output(input, output)?;
-    let checkpoint = checkpoint::torch::recognised(checkpoint::load(input)?)?;
+    let mut checkpoint = checkpoint::torch::recognised(checkpoint::load(input)?)?;
     if let Some((name, found)) = checkpoint.unread.iter().next() {
         let (path, name, found) = (input.into(), name.clone(), found.clone());
         return Err(checkpoint::Error::ElementType { path, name, found }.into());
     }
     let metadata = checkpoint.metadata.clone();
     let names: Vec<String> = checkpoint.tensors.keys().cloned().collect();
+    if strip || format != Format::Complete {
+        checkpoint.use_averages();
+    }
     let mut published_bytes = None;
     let (arrays, folded) = if fold {
         let (arrays, folded, bytes) = folded(checkpoint)?;

@@ -62,6 +62,7 @@ fn rule(run: &Run) -> Result<(), Error> {
     share("optimizer.beta2", optimizer.beta2)?;
     above_zero("optimizer.epsilon", optimizer.epsilon)?;
     from_zero("optimizer.weight_decay", optimizer.weight_decay)?;
+    share("optimizer.ema_decay", optimizer.ema_decay.unwrap_or(0.0))?;
     above_zero("optimizer.clip_norm", optimizer.clip_norm.unwrap_or(1.0))?;
     above_zero("method.temperature", method.temperature)?;
     from_zero("method.drop_noise_std", method.drop_noise_std)?;

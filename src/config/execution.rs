@@ -147,6 +147,9 @@ impl Plan {
         if !self.run.train.freeze.is_empty() {
             return refuse("false, as train.freeze names what is not trained".into());
         }
+        if let Some(decay) = self.run.optimizer.ema_decay {
+            return refuse(format!("false, as optimizer.ema_decay is {decay}"));
+        }
         if let Some(limit) = self.run.optimizer.clip_norm {
             return refuse(format!("false, as optimizer.clip_norm is {limit}"));
         }

@@ -165,7 +165,12 @@ impl Plan {
                         "the learning rate ends at {at} instead of 0: learning_rate.decay_steps is {decay}"
                     ))
                 }
-                _ => None,
+                Rate::Cosine { .. }
+                | Rate::Linear { .. }
+                | Rate::Piecewise(_)
+                | Rate::Epochs(_)
+                | Rate::Warmup { .. }
+                | Rate::Sgdr(_) => None,
             },
             Rate::Sgdr(Sgdr {
                 steps_per_epoch,

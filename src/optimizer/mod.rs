@@ -69,6 +69,10 @@ pub struct Settings {
     /// Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
+    /// Decay per gradient step of an average of the weights, in `[0, 1)`, which evaluations and predictions use. Default:
+    /// no average.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_decay: Option<f64>,
 }
 
 impl Settings {

@@ -22,7 +22,8 @@ pub type Start = (BTreeMap<String, Literal>, Counters);
 /// # Errors
 /// A checkpoint that cannot be read, lacks arrays, or does not fit the configuration.
 pub fn begin(plan: &Plan, specs: &[(String, Shape)]) -> Result<Start> {
-    let drawn = state::initial(plan)?;
+    let mut drawn = state::initial(plan)?;
+    begin_averages(plan, &mut drawn, &BTreeMap::new());
     match &plan.run.init {
         None => Ok((drawn, Counters::start(plan.method.timing, &plan.schedule))),
         Some(init) => from_checkpoint(plan, specs, drawn, init),
@@ -39,6 +40,9 @@ fn from_checkpoint(
     let mut file = checkpoint::torch::recognised(file)?;
     file.rename(specs, original::name_of);
     rename_forms(plan, &mut file);
+    if init.take != Take::State {
+        file.use_averages();
+    }
     let mut wanted = wanted(plan, specs, &file, init.take);
     if init.take != Take::State {
         leave_out_classifier(plan, &file, &mut wanted);
@@ -57,7 +61,8 @@ fn from_checkpoint(
     if masks_taken && plan.method.initial_mask == InitialMask::Random {
         check_masks(plan, &file.path, &found)?;
     }
-    arrays.extend(found);
+    arrays.extend(found.clone());
+    begin_averages(plan, &mut arrays, &found);
     if let Some(how) = init.prune {
         for (layer, connections) in one_shot::prune(plan, &mut arrays, how) {
             crate::report::detail(|| format!("{layer}: the {connections} largest weights are kept"));
@@ -88,6 +93,16 @@ fn describe(path: &Path, init: &Init, at: Counters) -> String {
             "goes on from {path}: {} gradient steps done, which are {} iterations of this run",
             at.global_step, at.iteration
         ),
+    }
+}
+
+/// Averages of weights begin with the weights, where they were not `found`.
+fn begin_averages(plan: &Plan, arrays: &mut BTreeMap<String, Literal>, found: &BTreeMap<String, Literal>) {
+    for param in &plan.params {
+        let average = state::weight_average(plan, &param.name).filter(|average| !found.contains_key(average));
+        if let (Some(average), Some(weights)) = (average, arrays.get(&param.name).cloned()) {
+            arrays.insert(average, weights);
+        }
     }
 }
 
@@ -140,7 +155,14 @@ fn wanted(plan: &Plan, specs: &[(String, Shape)], file: &Checkpoint, take: Take)
     };
     let is_mask = |name: &str| plan.params.iter().any(|param| param.mask.as_deref() == Some(name));
     let dispensable = |name: &str| {
-        let extra = |param| [state::threshold(plan, param), state::explored(plan, param)];
+        let average = |param: &models::Param| state::weight_average(plan, &param.name);
+        let extra = |param| {
+            [
+                state::threshold(plan, param),
+                state::explored(plan, param),
+                average(param),
+            ]
+        };
         let absent = !file.tensors.contains_key(name) && !file.unread.contains_key(name);
         absent && plan.params.iter().flat_map(extra).flatten().any(|extra| extra == name)
     };
@@ -179,7 +201,9 @@ fn check_masks(plan: &Plan, path: &Path, found: &BTreeMap<String, Literal>) -> R
         .iter()
         .filter_map(|param| Some((plan.budget(param)?, param.mask.as_ref()?)));
     for (budget, name) in masks {
-        let ones = found.get(name).and_then(Literal::to_bools).unwrap_or_default();
+        // A classifier that is drawn anew has no mask there.
+        let Some(mask) = found.get(name) else { continue };
+        let ones = mask.to_bools().unwrap_or_default();
         let ones = ones.into_iter().filter(|&one| one).count();
         if ones.abs_diff(budget.nonzeros) > 1 {
             return Err(Error::Shape {

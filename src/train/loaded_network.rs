@@ -86,6 +86,7 @@ impl LoadedNetwork {
 /// checkpoint names.
 pub fn infer_network(checkpoint: Checkpoint, asked: Option<&str>, image_size: Option<usize>) -> Result<LoadedNetwork> {
     let mut checkpoint = torch::recognised(checkpoint)?;
+    checkpoint.use_averages();
     let run = checkpoint.metadata.as_ref();
     let run = run.and_then(|m| Run::from_toml(&m.config, &checkpoint.path.display().to_string()).ok());
     let image_size = image_size.or(run.as_ref().and_then(|run| run.model.image_size));

@@ -1,5 +1,6 @@
 //! Training state: arrays under the original's variable names.
 
+use crate::checkpoint::WEIGHT_AVERAGE;
 use crate::config::{Plan, layer_name};
 use hlo::{DType, Literal, Shape, Tensor};
 use models::{Declaration, Draw, Init, Param};
@@ -26,6 +27,20 @@ pub fn average(plan: &Plan, param: &Param) -> Option<String> {
         _ => return None,
     };
     masked.then(|| format!("{}/{suffix}", param.name))
+}
+
+/// Name of the average of a parameter's weights, if the run keeps one.
+pub fn weight_average(plan: &Plan, name: &str) -> Option<String> {
+    plan.run.optimizer.ema_decay?;
+    let param = plan.params.iter().any(|param| param.name == name);
+    (param && !plan.is_frozen(name)).then(|| format!("{name}/{WEIGHT_AVERAGE}"))
+}
+
+/// Names of the arrays that are reset where a connection of a parameter is grown: slots, and the average of weights.
+pub fn slots_of(plan: &Plan, name: &str) -> Vec<String> {
+    let mut slots = plan.run.optimizer.rule.slots_of(name);
+    slots.extend(weight_average(plan, name));
+    slots
 }
 
 /// Name of a layer's threshold under gradual pruning, `f32[]`.
@@ -60,7 +75,7 @@ pub fn specs(plan: &Plan) -> Vec<(String, Shape)> {
         .filter_map(|p| Some(of(p.mask.clone()?, DType::Pred, p)));
     let trained = plan.params.iter().filter(|p| !plan.is_frozen(&p.name));
     let slots = trained.flat_map(|p| {
-        let slots = plan.run.optimizer.rule.slots_of(&p.name).into_iter();
+        let slots = slots_of(plan, &p.name).into_iter();
         slots.map(|slot| of(slot, DType::F32, p))
     });
     let averages = plan

@@ -430,6 +430,13 @@ impl Trainer<'_> {
             });
             state.set(&param.name, weights);
             state.set_all(&slots, after);
+            if let (Some(average), Some(decay)) = (state::weight_average(plan, &param.name), settings.ema_decay) {
+                let before = state.get(&average);
+                state.set(
+                    &average,
+                    before + scheduled.advance * (weights - before) * (1.0 - decay),
+                );
+            }
         }
         state.set_all(&shared, step.advance(&scalars));
         state.set(

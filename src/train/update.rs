@@ -155,7 +155,7 @@ impl Trainer<'_> {
         let slots = after.slots.into_iter().map(kept).collect();
         state.set(&param.name, kept(after.weights));
         state.set(mask, after.mask);
-        state.set_all(&self.plan.run.optimizer.rule.slots_of(&param.name), slots);
+        state.set_all(&state::slots_of(self.plan, &param.name), slots);
         if let (Some(name), Some(threshold)) = (state::threshold(self.plan, param), after.threshold) {
             state.set(&name, threshold);
         }
@@ -170,7 +170,7 @@ impl Trainer<'_> {
             true => expand(array, mask),
             false => array,
         };
-        let slots = state.get_all(&self.plan.run.optimizer.rule.slots_of(&param.name));
+        let slots = state.get_all(&state::slots_of(self.plan, &param.name));
         Layer {
             weights: whole(state.get(&param.name)),
             mask,

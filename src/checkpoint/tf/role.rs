@@ -1,5 +1,6 @@
 //! Roles of variables, derived from their names (reference 3).
 
+use crate::checkpoint::WEIGHT_AVERAGE;
 use std::fmt;
 
 use serde::Serialize;
@@ -68,7 +69,7 @@ impl Role {
 /// Whether this is the suffix of an array that an optimizer keeps; includes some of TensorFlow's other optimizers.
 fn is_slot(name: &str) -> bool {
     let of = |rule: &Optimizer| rule.slots.contains(&name) || rule.scalars.iter().any(|scalar| scalar.name == name);
-    OPTIMIZERS.into_iter().any(of) || ["RMSProp", "RMSProp_1", "Adagrad"].contains(&name)
+    OPTIMIZERS.into_iter().any(of) || ["RMSProp", "RMSProp_1", "Adagrad", WEIGHT_AVERAGE].contains(&name)
 }
 
 impl fmt::Display for Role {

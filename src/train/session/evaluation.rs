@@ -80,10 +80,11 @@ impl Session<'_> {
         let whole = self.whole_weights()?;
         let condensed = condensed::expanded(self.plan);
         let replicas = self.state.iter().enumerate();
-        let weights = replicas.map(|(replica, state)| {
+        let weights = replicas.map(|(replica, arrays)| {
+            let averaged = |name: &String| state::weight_average(self.plan, name).unwrap_or_else(|| name.clone());
             let array = |name: &String| match condensed.iter().position(|[weights, _]| weights == name) {
                 Some(i) => whole.get(replica)?.get(i),
-                None => state.get(self.specs.iter().position(|(n, _)| n == name)?),
+                None => arrays.get(self.specs.iter().position(|(n, _)| *n == averaged(name))?),
             };
             evaluator.inputs().iter().filter_map(array).collect()
         });
