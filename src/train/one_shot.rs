@@ -45,7 +45,7 @@ pub(super) fn prune(plan: &Plan, arrays: &mut BTreeMap<String, Literal>, how: On
     for ((_, name, budget), kept) in layers.into_iter().zip(kept) {
         counts.push((budget.name.clone(), kept.iter().filter(|&&one| one).count()));
         if let Some(mask) = arrays.get_mut(name) {
-            *mask = Literal::from_bools(&mask.dims().to_vec(), &kept);
+            *mask = Literal::from_bools(mask.dims(), &kept);
         }
     }
     counts
