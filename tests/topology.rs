@@ -257,14 +257,14 @@ fn numpy_reads_the_journal_as_documented() {
     );
 }
 
-/// `python/rigl_xla/run.py`: metrics, masks and weights at any iteration, topology, predictions.
+/// `rigl_xla.Run`: metrics, masks and weights at any iteration, topology, predictions.
 #[test]
 fn python_reads_a_run_folder() {
     let runs = Runs::new();
     runs.train("run", KEPT);
-    let class = concat!(env!("CARGO_MANIFEST_DIR"), "/python/rigl_xla/run.py");
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/python");
     let (folder, report) = (runs.path("run"), topology(&runs, "run", &[]).to_string());
-    let args = [class, folder.to_str().unwrap(), env!("CARGO_BIN_EXE_rigl-xla"), &report];
+    let args = [package, folder.to_str().unwrap(), env!("CARGO_BIN_EXE_rigl-xla"), &report];
     let packages = ["numpy==2.2.6", "pandas==2.2.3", "tomli==2.2.1"];
     assert_eq!(common::python::run(&packages, "run_folder.py", &args), "read\n");
 }

@@ -1,6 +1,6 @@
 """Reads run folders: metrics, masks and weights at any iteration, topology.
 
-    from rigl_xla.run import Run
+    from rigl_xla import Run
 
     run = Run("runs/mnist-rigl-0.98-seed0")
     run.metrics                     # a data frame, if pandas is installed

@@ -1,20 +1,19 @@
-"""rigl_xla.run.Run reads a run folder as the program does.
+"""rigl_xla.Run reads a run folder as the program does, without JAX.
 
-Arguments: python/rigl_xla/run.py, the run folder, the program, and the object of `rigl-xla topology --json`.
+Arguments: the folder of the package, the run folder, the program, and the object of `rigl-xla topology --json`.
 """
 
-import importlib.util
 import json
 import sys
 
 import numpy as np
 
 path, folder, program, topology = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("run", path)
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
+sys.path.insert(0, path)
 
-run = module.Run(folder)
+from rigl_xla import Run  # noqa: E402
+
+run = Run(folder)
 assert run.config["method"]["name"] == "rigl"
 assert len(run.iterations) > 5
 for iteration in run.iterations:
@@ -35,7 +34,7 @@ assert list(run.metrics["iteration"]) == [record["iteration"] for record in run.
 images = np.random.default_rng(0).integers(0, 256, (100, 28, 28), np.uint8)
 logits = run.predict(images, program=program)
 assert logits.shape == (100, 10) and np.isfinite(logits).all()
-for wrong in (lambda: run.masks(-1), lambda: run.arrays(3), lambda: module.Run(folder + "/none")):
+for wrong in (lambda: run.masks(-1), lambda: run.arrays(3), lambda: Run(folder + "/none")):
     try:
         wrong()
     except (ValueError, FileNotFoundError) as error:
