@@ -264,7 +264,12 @@ fn python_reads_a_run_folder() {
     runs.train("run", KEPT);
     let package = concat!(env!("CARGO_MANIFEST_DIR"), "/python");
     let (folder, report) = (runs.path("run"), topology(&runs, "run", &[]).to_string());
-    let args = [package, folder.to_str().unwrap(), env!("CARGO_BIN_EXE_rigl-xla"), &report];
+    let args = [
+        package,
+        folder.to_str().unwrap(),
+        env!("CARGO_BIN_EXE_rigl-xla"),
+        &report,
+    ];
     let packages = ["numpy==2.2.6", "pandas==2.2.3", "tomli==2.2.1"];
     assert_eq!(common::python::run(&packages, "run_folder.py", &args), "read\n");
 }

@@ -8,7 +8,7 @@ use models::Model;
 use models::cost::{Counts, Kept};
 use serde::Serialize;
 
-use super::run_args::{DeviceArgs, named_set, test_set};
+use super::input_args::{DeviceArgs, named_set, test_set};
 use super::sparse_files::{self, Conversion, is_same_file};
 use crate::checkpoint::sparse::Format;
 use crate::checkpoint::{self, Checkpoint, Metadata};

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::cost::{Compared, Conventions, times};
 use super::execution_args::ExecutionArgs;
-use super::run_args::{DeviceArgs, NetworkArgs, StreamArgs, any_data_help, named_set, test_set};
+use super::input_args::{DeviceArgs, NetworkArgs, StreamArgs, any_data_help, named_set, test_set};
 use super::table_args::TableArgs;
 use crate::checkpoint;
 use crate::cli::error::{Context, Result, Usage};

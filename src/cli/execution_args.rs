@@ -1,6 +1,6 @@
 //! How `eval` and `predict` compute masked layers.
 
-use super::run_args::DeviceArgs;
+use super::input_args::DeviceArgs;
 use crate::cli::error::{Result, Usage};
 use crate::config::{Execution, prediction_gains};
 use crate::engine::EngineKind;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::run_args::NetworkArgs;
+use super::input_args::NetworkArgs;
 use crate::checkpoint::{self, torch};
 use crate::cli::error::{IsUsage, Result, Usage, bail};
 use crate::data::classes::Classes;

@@ -17,6 +17,7 @@ mod execution_args;
 pub mod export;
 mod exported;
 mod help;
+mod input_args;
 mod measured;
 mod paper;
 pub mod plan;

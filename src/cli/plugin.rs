@@ -9,7 +9,7 @@ use hlo::{DType, Graph, Literal, Shape};
 use serde::Serialize;
 use serde_json::json;
 
-use super::run_args::PluginArgs;
+use super::input_args::PluginArgs;
 use super::table_args::TableArgs;
 use crate::cli::error::{Context, Result, bail};
 use crate::host_functions;

@@ -6,7 +6,7 @@ use hlo::Literal;
 use serde_json::json;
 
 use super::execution_args::ExecutionArgs;
-use super::run_args::{DeviceArgs, NetworkArgs};
+use super::input_args::{DeviceArgs, NetworkArgs};
 use crate::checkpoint::{self, Metadata};
 use crate::cli::error::{Result, bail};
 use crate::report::escape;

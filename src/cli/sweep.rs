@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::run_args::{DeviceArgs, KeyFlags, RunArgs, pair};
+use super::input_args::DeviceArgs;
+use super::run_args::{KeyFlags, RunArgs, pair};
 use super::table_args::TableArgs;
 use crate::checkpoint::CONFIG;
 use crate::cli::error::{Context, Error, Result};

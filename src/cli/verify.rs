@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::run_args::DeviceArgs;
+use super::input_args::DeviceArgs;
 use super::table_args::TableArgs;
 use crate::checkpoint::CONFIG;
 use crate::cli::error::{Context, Error, Result};

@@ -2,8 +2,9 @@
 
 use super::condensed::specs;
 use super::exported::input_name;
+use super::rows::Scheduled;
 use super::state::State;
-use super::step::{Draw, Row, Scheduled, Trainer, draw_key};
+use super::step::{Draw, Row, Trainer, draw_key};
 use super::update::UpdateInputs;
 use crate::config::Plan;
 use hlo::random::Key;

@@ -21,6 +21,7 @@ pub mod profile;
 mod programs;
 pub mod replicas;
 mod resume;
+mod rows;
 mod session;
 mod sparse;
 pub mod state;

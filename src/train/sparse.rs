@@ -1,7 +1,8 @@
 //! Layers that a program computes from their connections alone.
 
+use super::rows::Scheduled;
 use super::state::State;
-use super::step::{Scheduled, Trainer};
+use super::step::Trainer;
 use crate::config::SparseLayers;
 use hlo::Tensor;
 use models::Param;

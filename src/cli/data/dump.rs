@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::checkpoint::{self, Metadata};
 use crate::cli::error::{Context, Result};
-use crate::cli::run_args::{StreamArgs, any_data_help, named_set};
+use crate::cli::input_args::{StreamArgs, any_data_help, named_set};
 use crate::data::batches::BatchOrder;
 use crate::data::pipeline::{Order, Part, Source};
 use crate::data::records::Records;
