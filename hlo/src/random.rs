@@ -72,9 +72,18 @@ impl<'g> Key<'g> {
     /// Two independent u32 arrays of `dims`, at most 2^32 elements.
     #[track_caller]
     pub fn bits(self, dims: &[usize]) -> [Tensor<'g>; 2] {
-        let g = self.0[0].graph();
+        self.at(self.index(dims))
+    }
+
+    /// The number of each element of an array of `dims`, u32.
+    fn index(self, dims: &[usize]) -> Tensor<'g> {
         let n = dims.iter().product();
-        let index = g.iota(Shape::new(DType::U32, [n]), 0).reshape(dims);
+        let numbers = self.0[0].graph().iota(Shape::new(DType::U32, [n]), 0);
+        numbers.reshape(dims)
+    }
+
+    /// Two words for each number.
+    fn at(self, index: Tensor<'g>) -> [Tensor<'g>; 2] {
         threefry(self.0, [index, index.zeros_like()])
     }
 
@@ -88,11 +97,24 @@ impl<'g> Key<'g> {
     /// yields four elements, which are a quarter of the first axis apart.
     #[track_caller]
     pub fn bernoulli(self, probability: f64, dims: &[usize]) -> Tensor<'g> {
+        self.bernoulli_in(probability, dims, &(0..dims.len()).collect::<Vec<_>>())
+    }
+
+    /// [`Key::bernoulli`], written with the axes of the result in `order`, from major to minor; the first one stays. It spares a
+    /// transposition where the result meets an array with this order in memory.
+    #[track_caller]
+    pub fn bernoulli_in(self, probability: f64, dims: &[usize], order: &[usize]) -> Tensor<'g> {
         let g = self.0[0].graph();
-        let (rows, row) = (dims.first().copied().unwrap_or(1), dims.get(1..).unwrap_or_default());
+        let in_order: Vec<usize> = order.iter().map(|&axis| dims[axis]).collect();
+        let (rows, row) = (
+            in_order.first().copied().unwrap_or(1),
+            in_order.get(1..).unwrap_or_default(),
+        );
         let with_row = |leading: &[usize]| [leading, row].concat();
         let quarter = rows.div_ceil(4);
-        let [low, high] = self.bits(&with_row(&[quarter]));
+        let sorted = order.is_sorted();
+        let index = self.index(&[&[quarter], dims.get(1..).unwrap_or_default()].concat());
+        let [low, high] = self.at(if sorted { index } else { index.transpose(order) });
         let below = g.scalar((probability * 65536.0).round() as u32);
         let lanes = g.full(&Shape::new(DType::Pred, with_row(&[4 * quarter])), 0.0);
         // A loop materialises the result. Otherwise its users would read the words, four bytes for one.
@@ -107,7 +129,12 @@ impl<'g> Key<'g> {
             }
             vec![lanes, s[1], s[2], s[3]]
         })[0];
-        lanes.slice(&vec![0; row.len() + 1], &with_row(&[rows])).reshape(dims)
+        let drawn = lanes.slice(&vec![0; row.len() + 1], &with_row(&[rows]));
+        if sorted {
+            return drawn.reshape(dims);
+        }
+        let place = |axis| order.iter().position(|&at| at == axis).unwrap_or(axis);
+        drawn.transpose(&(0..order.len()).map(place).collect::<Vec<_>>())
     }
 
     /// Standard normal f32, by inverse transform sampling.
@@ -263,6 +290,17 @@ mod tests {
             .evaluate(&[Literal::new(&[2], &[1u32, 0])])
             .unwrap();
         results[0].to_vec().unwrap()
+    }
+
+    #[test]
+    fn the_order_of_axes_does_not_change_what_is_drawn() {
+        let drawn = |order: &[usize]| {
+            let g = Graph::new("drawn");
+            let key = Key::new(g.full(&Shape::new(DType::U32, [2]), 7.0));
+            let output = key.bernoulli_in(0.7, &[6, 2, 3, 4, 5], order).output();
+            g.build(&[output]).unwrap().evaluate(&[]).unwrap().remove(0)
+        };
+        assert_eq!(drawn(&[0, 2, 4, 3, 1]), drawn(&[0, 1, 2, 3, 4]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Batch normalisation, dropout and global pooling.
 
 use super::expanding;
-use super::sparse::{self, blocked, is_blocked, unblocked};
+use super::sparse::{self, blocked, is_blocked, memory_order, unblocked};
 use crate::{Init, Mode, Net, Param, Precision, Statistic};
 use hlo::{DType, Padding, Reducer, Tensor};
 
@@ -121,7 +121,8 @@ impl<'g> Net<'g> {
         match self.mode() {
             Mode::Train(key) => {
                 let _scope = self.graph().scope("dropout");
-                let kept = key.fold(self.next_dropout()).bernoulli(1.0 - rate, &x.dims());
+                let key = key.fold(self.next_dropout());
+                let kept = key.bernoulli_in(1.0 - rate, &x.dims(), &memory_order(x));
                 kept.select(x / (1.0 - rate), x.zeros_like())
             }
             Mode::Eval => x,

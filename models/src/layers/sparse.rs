@@ -51,6 +51,15 @@ fn memory_layout(rank: usize) -> Vec<usize> {
     }
 }
 
+/// Axes from major to minor in memory.
+pub(crate) fn memory_order(x: Tensor<'_>) -> Vec<usize> {
+    let rank = x.shape().rank();
+    match is_blocked(x) {
+        true => memory_layout(rank).into_iter().rev().collect(),
+        false => (0..rank).collect(),
+    }
+}
+
 /// Axes of blocked images other than their channels.
 const WITHIN_CHANNELS: [usize; 4] = [0, 1, 2, 3];
 
