@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 docs, complete, bitmask, csr, *packages = sys.argv[1:]
 
-source = re.search(r"```python\n(import json.*?)```", open(docs).read(), re.S).group(1)
+blocks = re.findall(r"```python\n(.*?)```", open(docs).read(), re.S)
+(source,) = [block for block in blocks if "def read(" in block]
 namespace = {}
 exec(source, namespace)
 read = namespace["read"]
