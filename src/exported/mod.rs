@@ -41,7 +41,7 @@ pub struct Exported {
     /// Parameters, state, key and its three numbers (seed, iteration, replica), inputs; to the loss (f32), means of metrics
     /// (f32), the new state and gradients.
     pub train: Arc<Module>,
-    /// Parameters, state, the key if [`manifest::Evaluation::key`], inputs; to the measures.
+    /// Parameters, state, the key if it takes one, inputs; to the measures.
     pub evaluate: Arc<Module>,
     /// Parameters, state, inputs; to the predictions.
     pub predict: Option<Arc<Module>>,

@@ -1,6 +1,6 @@
 //! Charts as SVG.
 //!
-//! Colours are fixed attributes, which a style sheet replaces for dark pages ([`STYLE`]): text and axes, grid lines, and one
+//! Colours are fixed attributes, which a style sheet replaces for dark pages (`page/style.css`): text and axes, grid lines, and one
 //! colour per series, so that a page hides a series by its colour.
 
 use std::error::Error as StdError;

@@ -1,4 +1,4 @@
-//! Many runs as one experiment: seeds and settings ([`file`]), each run a process of its own ([`schedule`]), one table
+//! Many runs as one experiment: seeds and settings ([`mod@file`]), each run a process of its own ([`schedule`]), one table
 //! at the end ([`results`]).
 //!
 //! The state of a sweep is in the folders of its runs and nowhere else ([`outcome`]), so that one that was killed goes on
