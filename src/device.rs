@@ -136,7 +136,7 @@ impl Device {
         self.engine.send(array, device)
     }
 
-    /// What computes ([`Engine::identity`]).
+    /// Names and digests of the engine and its machine ([`Engine::identity`]).
     ///
     /// # Errors
     /// If the engine fails to answer.

@@ -3,18 +3,8 @@
 
 mod common;
 
-use common::{compiles, error, json, rigl_xla};
+use common::{compiles, error, json, stdout};
 use serde_json::Value;
-
-fn stdout(args: &[&str]) -> String {
-    let output = rigl_xla(args);
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// `compile --by-layer` of a step of MNIST. Sums over rows are those of the program.
 fn by_layer(extra: &[&str]) -> Value {

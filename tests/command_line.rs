@@ -7,22 +7,11 @@ use std::fs;
 use std::process::Command;
 
 use common::runs::{RHYTHM, Runs, small_mnist};
-use common::{error, json, rigl_xla};
-
-/// Standard output of a command that succeeds.
-fn text(args: &[&str]) -> String {
-    let output = rigl_xla(args);
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
+use common::{error, json, stdout};
 
 #[test]
 fn help_is_grouped_short_or_long_and_has_an_example() {
-    let (short, long) = (text(&["train", "-h"]), text(&["train", "--help"]));
+    let (short, long) = (stdout(&["train", "-h"]), stdout(&["train", "--help"]));
     assert!(2 * short.lines().count() < long.lines().count());
     for heading in [
         "Network:",
@@ -46,7 +35,7 @@ fn help_is_grouped_short_or_long_and_has_an_example() {
         }
     }
     for command in [&["eval"][..], &["data", "dump"]] {
-        let help = text(&[command, &["--help"]].concat());
+        let help = stdout(&[command, &["--help"]].concat());
         for set in rigl_xla::data::sets::DATA_SETS {
             assert!(help.contains(set.name), "{command:?} {}", set.name);
         }
@@ -76,7 +65,7 @@ fn shells_complete_commands_flags_and_names_of_tables() {
     let expected: Vec<&str> = sparse::METHODS.iter().map(|method| method.name).collect();
     assert_eq!(methods, expected);
     for shell in ["zsh", "fish", "nushell"] {
-        let script = text(&["completions", shell]);
+        let script = stdout(&["completions", shell]);
         assert!(
             script.contains("keep-best") && script.contains("rigl-inverted"),
             "{shell}"
@@ -89,7 +78,7 @@ fn shells_complete_commands_flags_and_names_of_tables() {
 #[test]
 fn every_command_has_a_man_page() {
     let folder = tempfile::tempdir().unwrap();
-    text(&["man", folder.path().to_str().unwrap()]);
+    stdout(&["man", folder.path().to_str().unwrap()]);
     for page in ["rigl-xla", "rigl-xla-train", "rigl-xla-sweep", "rigl-xla-data-fetch"] {
         let page = fs::read_to_string(folder.path().join(format!("{page}.1"))).unwrap();
         assert!(page.contains(".SH SYNOPSIS"), "{page}");
@@ -105,14 +94,14 @@ fn presets_are_listed_with_what_they_reproduce() {
         all.iter().all(|preset| preset["what"].as_str().unwrap().len() > 20),
         "{all:?}"
     );
-    let listed = text(&["presets", "mnist"]);
+    let listed = stdout(&["presets", "mnist"]);
     assert!(listed.starts_with("mnist-fc on mnist\n  mnist-rigl "), "{listed}");
     assert!(!listed.contains("resnet50"));
-    assert_eq!(text(&["presets", "--csv"]).lines().count(), all.len() + 1);
+    assert_eq!(stdout(&["presets", "--csv"]).lines().count(), all.len() + 1);
     // A preset prints as a configuration that gives the same run.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.toml");
-    fs::write(&file, text(&["presets", "cifar10-set"])).unwrap();
+    fs::write(&file, stdout(&["presets", "cifar10-set"])).unwrap();
     let same = json(&["plan", "--config", file.to_str().unwrap()]);
     assert_eq!(same["config"], json(&["plan", "cifar10-set"])["config"]);
     assert!(error(&["presets", "mnist-rigel"], 2).contains("did you mean"));
@@ -177,10 +166,10 @@ fn every_table_has_three_forms() {
         (&["presets"], "preset,model,data"),
         (&["plugin", "list"], "device,package,version"),
     ] {
-        let csv = text(&[args, &["--csv"]].concat());
+        let csv = stdout(&[args, &["--csv"]].concat());
         assert!(csv.starts_with(header), "{args:?}: {csv}");
         let columns = header.split(',').next().unwrap();
-        let markdown = text(&[args, &["--markdown"]].concat());
+        let markdown = stdout(&[args, &["--markdown"]].concat());
         assert!(markdown.contains(&format!("| {columns}")), "{args:?}: {markdown}");
         let message = error(&[args, &["--csv", "--json"]].concat(), 2);
         assert!(message.contains("one form at a time"), "{args:?}: {message}");

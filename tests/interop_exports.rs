@@ -13,14 +13,6 @@ use models::{Options, Variant};
 use rigl_xla::checkpoint::{Metadata, load, save};
 use sparse::Distribution;
 
-const ONNX: &[&str] = &[
-    "torch==2.15.0",
-    "torchvision==0.29.2",
-    "timm==1.0.31",
-    "safetensors==0.8.0",
-    "onnx==1.23.2",
-    "onnxruntime==1.32.0",
-];
 const JAX: &[&str] = &["jax==0.4.38", "numpy==2.2.6", "safetensors==0.5.3"];
 
 /// Each network with its name in files.
@@ -152,6 +144,6 @@ fn exported_networks_give_our_logits_in_other_programs() {
     }
     let root = folder.path().to_str().unwrap();
     let arguments = [&[root], &names[..]].concat();
-    common::python::run(ONNX, "onnx_exports.py", &arguments);
+    common::python::run(common::python::TORCH, "onnx_exports.py", &arguments);
     common::python::run(JAX, "stablehlo_exports.py", &arguments);
 }

@@ -14,15 +14,6 @@ use rigl_xla::named::Named;
 use rigl_xla::optimizer::{Coefficients, Parameter, Settings, Step};
 use serde_json::Value;
 
-const PACKAGES: &[&str] = &[
-    "torch==2.15.0",
-    "torchvision==0.29.2",
-    "timm==1.0.31",
-    "safetensors==0.8.0",
-    "onnx==1.23.2",
-    "onnxruntime==1.32.0",
-];
-
 /// Runs the program with `--json`.
 fn program(args: &[&str]) -> Result<Value, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
@@ -57,7 +48,11 @@ fn torchvision_and_timm_networks_keep_their_logits_and_load_again() {
     let names: Vec<&str> = networks.iter().map(|(name, ..)| *name).collect();
     let at = |file: String| folder.path().join(file).to_str().unwrap().to_owned();
     let root = folder.path().to_str().unwrap();
-    common::python::run(PACKAGES, "torch_weights.py", &[&["make", root], &names[..]].concat());
+    common::python::run(
+        common::python::TORCH,
+        "torch_weights.py",
+        &[&["make", root], &names[..]].concat(),
+    );
     for (name, program_of, size, model) in networks {
         let [file, ours, images, found, back] =
             ["", "-ours", "-images", "-found", "-back"].map(|part| at(format!("{name}{part}.safetensors")));
@@ -80,7 +75,11 @@ fn torchvision_and_timm_networks_keep_their_logits_and_load_again() {
         }
         program(&["convert", &ours, &back, "--to", program_of]).unwrap();
     }
-    common::python::run(PACKAGES, "torch_weights.py", &[&["check", root], &names[..]].concat());
+    common::python::run(
+        common::python::TORCH,
+        "torch_weights.py",
+        &[&["check", root], &names[..]].concat(),
+    );
 }
 
 #[test]
@@ -142,5 +141,5 @@ fn adamw_and_warm_ups_are_those_of_pytorch() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("found.safetensors");
     checkpoint::save(&path, &arrays, &checkpoint::Metadata::new("mnist-fc", 0, "")).unwrap();
-    common::python::run(PACKAGES, "torch_optimizers.py", &[path.to_str().unwrap()]);
+    common::python::run(common::python::TORCH, "torch_optimizers.py", &[path.to_str().unwrap()]);
 }

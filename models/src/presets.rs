@@ -67,24 +67,26 @@ pub const PRESETS: &[(&str, &[&str])] = &[
     preset!("vgg-16-dense" over "imagenet", "vgg-16-rigl"),
 ];
 
+/// A recipe for exported models: a method's changes to `exported-rigl`.
+macro_rules! exported {
+    ($name:literal with $changes:literal) => {
+        ($name, &[text!("exported-rigl"), text!($changes)])
+    };
+}
+
 /// Recipes for models exported from JAX, by method; their schedules are fitted to the run.
+#[rustfmt::skip] // one line per preset
 pub const EXPORTED: &[(&str, &[&str])] = &[
-    ("exported-rigl", &[text!("exported-rigl")]),
-    ("exported-set", &[text!("exported-rigl"), text!("mnist-set")]),
-    ("exported-scratch", &[text!("exported-rigl"), text!("mnist-scratch")]),
-    ("exported-dense", &[text!("exported-rigl"), text!("exported-dense")]),
-    ("exported-static", &[text!("exported-rigl"), text!("mnist-static")]),
-    ("exported-snfs", &[text!("exported-rigl"), text!("mnist-snfs")]),
-    (
-        "exported-rigl-inverted",
-        &[text!("exported-rigl"), text!("mnist-rigl-inverted")],
-    ),
-    ("exported-snip", &[text!("exported-rigl"), text!("mnist-snip")]),
-    ("exported-dnw", &[text!("exported-rigl"), text!("mnist-dnw")]),
-    ("exported-prune", &[text!("exported-rigl"), text!("mnist-prune")]),
-    ("exported-set-itop", &[text!("exported-rigl"), text!("mnist-set-itop")]),
-    (
-        "exported-rigl-itop",
-        &[text!("exported-rigl"), text!("mnist-rigl-itop")],
-    ),
+    preset!("exported-rigl"),
+    exported!("exported-set" with "mnist-set"),
+    exported!("exported-scratch" with "mnist-scratch"),
+    preset!("exported-dense" over "exported-rigl"),
+    exported!("exported-static" with "mnist-static"),
+    exported!("exported-snfs" with "mnist-snfs"),
+    exported!("exported-rigl-inverted" with "mnist-rigl-inverted"),
+    exported!("exported-snip" with "mnist-snip"),
+    exported!("exported-dnw" with "mnist-dnw"),
+    exported!("exported-prune" with "mnist-prune"),
+    exported!("exported-set-itop" with "mnist-set-itop"),
+    exported!("exported-rigl-itop" with "mnist-rigl-itop"),
 ];

@@ -1,4 +1,4 @@
-//! What two builders of a network do differently under the same name.
+//! Differences between networks of the same name, by who builds them.
 
 /// The program whose network is built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

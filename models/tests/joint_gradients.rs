@@ -25,7 +25,7 @@ fn numbers(dims: &[usize], seed: u32) -> Literal {
     Literal::new(dims, &values)
 }
 
-/// What `f` returns from a network in training mode over the arrays of one convolution and its normalisation, and the arrays.
+/// The results of `f` on a network in training mode, whose arrays are those of one convolution and its normalisation.
 fn evaluate(
     kernel: &[usize],
     f: impl for<'g> FnOnce(&'g Graph, &dyn Fn() -> Net<'g>, [Tensor<'g>; 3]) -> Vec<Tensor<'g>>,

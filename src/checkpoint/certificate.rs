@@ -18,7 +18,7 @@ const FORMAT: u32 = 1;
 /// Bound on a certificate, which has some hundred bytes per checkpoint.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What a run was made from and what came of it. Digests are SHA-256 in hexadecimal.
+/// Digests of a run's inputs and results: SHA-256 in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Format version.
@@ -29,7 +29,7 @@ pub struct Certificate {
     pub seed: u64,
     /// Digest of `config.toml`.
     pub config: String,
-    /// What the run was computed from and by.
+    /// Data, programs and device.
     pub origin: Origin,
     /// Iterations done.
     pub iterations: u64,
@@ -44,7 +44,7 @@ pub struct Certificate {
     pub topology: Option<String>,
 }
 
-/// What a run was computed from and by.
+/// The data, programs and device of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// Examples of each part of the data: their number and the digest of their bytes, or of names and offsets of TFRecords.

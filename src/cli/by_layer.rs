@@ -154,7 +154,7 @@ fn moves_table(moves: &[&Kernel], style: Style) -> Table {
 /// The page, around its data.
 const PAGE: [&str; 2] = [include_str!("treemap_head.html"), include_str!("treemap_tail.html")];
 
-/// What the treemap shows.
+/// Data of the treemap.
 #[derive(Serialize)]
 struct TreemapData<'a> {
     title: &'a str,

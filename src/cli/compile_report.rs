@@ -1,4 +1,4 @@
-//! What `rigl-xla compile` prints.
+//! Output of `rigl-xla compile`.
 
 use std::fmt::Display;
 use std::path::Path;

@@ -25,7 +25,7 @@ pub struct Args {
     /// Output file: .onnx, .mlir or .safetensors
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// What the network takes, channels last
+    /// Input of the network, channels last
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     input: Input,
     /// List of classes, one per line in label order, to store with the network [default: classes.txt in the data folder

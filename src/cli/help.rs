@@ -155,7 +155,7 @@ fn arranged_arg(arg: Arg, many: bool) -> Arg {
     }
 }
 
-/// What the shell completes as the value of a flag.
+/// How shells complete the value of a flag.
 fn hint(arg: &Arg) -> Option<ValueHint> {
     let names = arg.get_value_names()?;
     match names.first()?.as_str() {

@@ -25,7 +25,7 @@ struct Listed {
     data: &'static str,
     method: String,
     sparsity: f64,
-    /// What it reproduces.
+    /// The published result that it reproduces.
     what: String,
 }
 

@@ -30,7 +30,7 @@ pub trait Engine: Send + Sync {
     /// If the engine fails to answer.
     fn platform(&self) -> Result<String>;
 
-    /// What computes, in words and digests: everything that results may depend on.
+    /// Names and digests of the engine, its plugin and the processor: everything that results may depend on.
     ///
     /// # Errors
     /// If the engine fails to answer.

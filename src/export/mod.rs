@@ -29,7 +29,7 @@ pub enum Error {
     Graph(#[from] hlo::Error),
 }
 
-/// What an exported network takes.
+/// Input of an exported network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Input {
     /// u8 pixels, channels last; the program prepares them
@@ -61,7 +61,7 @@ impl Input {
 pub struct Exported<'a> {
     /// The network.
     pub network: &'a LoadedNetwork,
-    /// What it takes.
+    /// Its input.
     pub input: Input,
     /// Names of the classes in label order; empty if they are not known.
     pub classes: &'a [String],
@@ -122,7 +122,7 @@ impl<'a> Exported<'a> {
         values.ok_or_else(|| Error::Array { name: name.into() })
     }
 
-    /// What a user of the file must know: network, preparation of pixels, classes.
+    /// Metadata for users of the file: network, preparation of pixels, classes.
     fn description(&self) -> Value {
         let model = &self.network.model;
         json!({

@@ -9,14 +9,14 @@ use serde::Serialize;
 /// One step. Values are numbered: 0 is the input, `i + 1` the result of step `i`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
-    /// What it computes.
+    /// Its computation.
     #[serde(flatten)]
     pub kind: StepKind,
     /// Values that it takes.
     pub inputs: Vec<usize>,
 }
 
-/// What a step computes. Images are `[height, width, channels]`, rows are `[features]`; both without the batch.
+/// The computation of a step. Images are `[height, width, channels]`, rows are `[features]`; both without the batch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum StepKind {

@@ -64,7 +64,7 @@ pub struct Key {
     pub shape: Vec<usize>,
 }
 
-/// What an evaluation measures.
+/// The results of an evaluation.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
@@ -126,7 +126,7 @@ impl Manifest {
     /// Reads and checks the JSON of a manifest.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault, for messages.
     pub fn read(json: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Head {
@@ -235,14 +235,14 @@ impl Manifest {
         [typed(&self.params), typed(&self.state), key, typed(&self.inputs)].concat()
     }
 
-    /// What the training program takes and returns.
+    /// Parameters and results of the training program.
     pub(super) fn train(&self) -> [Vec<Shape>; 2] {
         let scalars = vec![Shape::scalar(DType::F32); 1 + self.metrics.len()];
         let after = self.state.iter().chain(&self.params).map(Array::typed);
         [self.takes(true), scalars.into_iter().chain(after).collect()]
     }
 
-    /// What the evaluation takes and returns.
+    /// Parameters and results of the evaluation.
     pub(super) fn evaluate(&self) -> [Vec<Shape>; 2] {
         let dims = |measure: &Measure| if measure.per_example { vec![self.batch] } else { vec![] };
         let results = self.evaluation.results.iter();
@@ -250,7 +250,7 @@ impl Manifest {
         [self.takes(self.evaluation.key), results.collect()]
     }
 
-    /// What the prediction takes and returns.
+    /// Parameters and results of the prediction.
     pub(super) fn predict(&self) -> Option<[Vec<Shape>; 2]> {
         let prediction = self.prediction.as_ref()?;
         Some([self.takes(false), prediction.results.iter().map(Array::typed).collect()])

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use cpu::{Epilogue, Gradients, Halo, Kernel, Layout, Options, SparseConv, Structure, Window};
+use cpu::{Epilogue, Gradients, Halo, Kernel, Layout, Options, SparseConv, Window};
 use models::layers::sparse::LANES;
 
 use super::parallel_for::parallel_for;
@@ -88,10 +88,10 @@ struct Shapes {
 /// A layer prepared for a mask.
 struct Prepared {
     layer: SparseConv,
-    /// For each of its connections, the number of connections at earlier positions of the kernel: its place in condensed weights.
-    ranks: Vec<u32>,
     /// Elements of the whole kernel.
     elements: usize,
+    /// [`Prepared::ranks`], for condensed weights only.
+    ranks: OnceLock<Vec<u32>>,
 }
 
 /// Prepared layers by mask key and shapes, each with the number of the last call that used it.
@@ -125,10 +125,11 @@ fn prepared(key: &[u32], mask: &[u8], shapes: Shapes) -> Result<Arc<Prepared>, S
             return Ok(Arc::clone(found));
         }
     }
-    let layer = layer(shapes, mask).map_err(|error| error.to_string())?;
-    let ranks = ranks(layer.structure(), mask);
-    let elements = mask.len();
-    let made = Arc::new(Prepared { layer, ranks, elements });
+    let made = Arc::new(Prepared {
+        layer: layer(shapes, mask).map_err(|error| error.to_string())?,
+        elements: mask.len(),
+        ranks: OnceLock::new(),
+    });
     let mut cache = lock();
     let now = cache.calls;
     cache.entries.insert(id, (now, Arc::clone(&made)));
@@ -143,31 +144,29 @@ fn prepared(key: &[u32], mask: &[u8], shapes: Shapes) -> Result<Arc<Prepared>, S
     Ok(made)
 }
 
-/// [`Prepared::ranks`].
-fn ranks(structure: &Structure, mask: &[u8]) -> Vec<u32> {
-    let before: Vec<u32> = mask
-        .iter()
-        .scan(0, |sum, &one| {
-            let before = *sum;
-            *sum += u32::from(one != 0);
-            Some(before)
-        })
-        .collect();
-    structure
-        .index
-        .iter()
-        .map(|&position| before[position as usize])
-        .collect()
-}
-
 impl Prepared {
+    /// For each connection, in the order of the layer's structure, its place in condensed weights: the number of connections at
+    /// earlier positions of the kernel.
+    fn ranks(&self) -> &[u32] {
+        self.ranks.get_or_init(|| {
+            let positions = &self.layer.structure().index;
+            let mut order: Vec<usize> = (0..positions.len()).collect();
+            order.sort_unstable_by_key(|&connection| positions[connection]);
+            let mut ranks = vec![0; order.len()];
+            for (rank, connection) in (0..).zip(order) {
+                ranks[connection] = rank;
+            }
+            ranks
+        })
+    }
+
     /// The values of whole or condensed weights, in the order of the layer's structure.
     fn values(&self, weights: &[f32]) -> Result<Vec<f32>, String> {
         if !self.is_condensed(weights.len()) {
             return self.layer.gather(weights).map_err(|error| error.to_string());
         }
-        self.check_condensed(weights.len())?;
-        Ok(self.ranks.iter().map(|&rank| weights[rank as usize]).collect())
+        check_connections(self.layer.connections(), weights.len())?;
+        Ok(self.ranks().iter().map(|&rank| weights[rank as usize]).collect())
     }
 
     /// Writes values in the order of the layer's structure as whole or condensed weights.
@@ -180,8 +179,8 @@ impl Prepared {
                 .scatter(values, weights)
                 .map_err(|error| error.to_string());
         }
-        self.check_condensed(weights.len())?;
-        for (&rank, &value) in self.ranks.iter().zip(values) {
+        check_connections(self.layer.connections(), weights.len())?;
+        for (&rank, &value) in self.ranks().iter().zip(values) {
             weights[rank as usize] = value;
         }
         Ok(())
@@ -190,10 +189,6 @@ impl Prepared {
     /// Whether an array of this length is not a whole kernel.
     fn is_condensed(&self, length: usize) -> bool {
         length != self.elements
-    }
-
-    fn check_condensed(&self, length: usize) -> Result<(), String> {
-        check_connections(self.ranks.len(), length)
     }
 }
 
@@ -371,7 +366,7 @@ fn run_input_gradient(call: &Call<'_>) -> Result<(), String> {
 fn run_kernel_gradient(call: &Call<'_>) -> Result<(), String> {
     let shapes = shapes(call, [Some(0), Some(2), Some(1)])?;
     let (x, dy, prepared) = operands(call, shapes)?;
-    let mut values = vec![0.0; prepared.ranks.len()];
+    let mut values = vec![0.0; prepared.layer.connections()];
     let done = prepared
         .layer
         .kernel_gradient(x, dy, &mut values, &|pieces, run| parallel_for(call, pieces, run));

@@ -79,11 +79,11 @@ pub struct Chart {
     pub area: [i32; 4],
     /// First and last value of the horizontal axis.
     pub x: [f64; 2],
-    /// What the horizontal axis shows.
+    /// Title of the horizontal axis.
     pub x_label: String,
     /// Names and colours of the series.
     pub legend: Vec<(String, usize)>,
-    /// What is drawn.
+    /// The series to draw.
     pub series: Vec<Series>,
 }
 

@@ -59,7 +59,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Figures of programs from a compiler: a title, and rows of cells under a header.
 #[derive(Clone, Debug, Default)]
 pub struct Compiled {
-    /// What was compiled, for which processor.
+    /// Names of the program and the processor.
     pub title: String,
     /// Names of the columns.
     pub header: Vec<String>,

@@ -31,15 +31,20 @@ pub fn under<'a>(base: &[&'a str], args: &[&'a str]) -> Vec<&'a str> {
     kept.flatten().chain(args).copied().collect()
 }
 
-/// The one JSON object that a successful `rigl-xla --json ARGS` prints.
-pub fn json(args: &[&str]) -> serde_json::Value {
-    let output = rigl_xla(&[args, &["--json"]].concat());
+/// Standard output of a successful `rigl-xla ARGS`.
+pub fn stdout(args: &[&str]) -> String {
+    let output = rigl_xla(args);
     assert!(
         output.status.success(),
         "{args:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    serde_json::from_slice(&output.stdout).unwrap()
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one JSON object that a successful `rigl-xla --json ARGS` prints.
+pub fn json(args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&stdout(&[args, &["--json"]].concat())).unwrap()
 }
 
 /// The report of `compile` with these arguments on a program that compiles and fits.

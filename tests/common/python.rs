@@ -4,6 +4,16 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// PyTorch, its networks and ONNX; one list, because it is large.
+pub const TORCH: &[&str] = &[
+    "torch==2.15.0",
+    "torchvision==0.29.2",
+    "timm==1.0.31",
+    "safetensors==0.8.0",
+    "onnx==1.23.2",
+    "onnxruntime==1.32.0",
+];
+
 /// A folder under `target` with these Python packages, installed once.
 fn installed(packages: &[&str]) -> PathBuf {
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));

@@ -33,7 +33,7 @@ impl Source {
         }
     }
 
-    /// What both are.
+    /// The source that both have; `Computed` where they differ.
     fn common(self, other: Source) -> Source {
         match (self, other) {
             (Source::Tuple(a), Source::Tuple(b)) => {

@@ -37,7 +37,7 @@ pub struct Kernel {
     pub moved: Moved,
     /// The compiler's estimate of the processor cycles, where it makes one (TPUs).
     pub cycles: Option<f64>,
-    /// What it does to its input if it only moves data: `copy`, `transpose` or `prefetch`.
+    /// The kind of a kernel that only moves data: `copy`, `transpose` or `prefetch`.
     pub moves: Option<&'static str>,
     /// Shape of the result.
     pub result: String,

@@ -100,7 +100,7 @@ impl Place {
         Some(Place { layer, phase })
     }
 
-    /// What belongs to no layer and no known phase.
+    /// The place of instructions without a layer and a known phase.
     pub(super) fn unknown() -> Place {
         Place {
             layer: String::new(),

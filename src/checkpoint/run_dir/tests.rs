@@ -1,4 +1,4 @@
-//! What saving keeps and deletes.
+//! Checkpoints that saving keeps and deletes.
 #![allow(clippy::unwrap_used)]
 
 use super::*;

@@ -1,4 +1,4 @@
-//! What `topology` prints of a run's layers.
+//! The table of layers that `topology` prints.
 
 use serde::Serialize;
 use sparse::dead_units::{Connections, LiveSize, Passes, live_size};

@@ -22,7 +22,7 @@ pub struct Statistic {
 }
 
 impl Statistic {
-    /// Of these values; `None` without any.
+    /// The statistic of these values; `None` without any.
     pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
         let mean = values.iter().sum::<f64>() / n as f64;
@@ -72,7 +72,7 @@ impl Group {
     }
 }
 
-/// What theory says of a group.
+/// Theoretical cost of a group.
 pub struct Cost(pub PlanCost);
 
 impl std::fmt::Debug for Cost {

@@ -1,4 +1,4 @@
-//! What a report knows of one run.
+//! The data of one run in a report.
 
 use std::io::Read;
 use std::path::Path;

@@ -284,7 +284,7 @@ fn ledger(report: &Report, compiled: &[Compiled]) -> String {
     table(&header, &theory) + &compiled + &table(&clock_header, &clock)
 }
 
-/// What the clock said of a run.
+/// Measured times of a run.
 fn clock(run: &RunData) -> Option<Vec<String>> {
     let (seconds, rate) = run.clock()?;
     let plan: &Plan = &run.plan;

@@ -1,4 +1,4 @@
-//! What a report shows of a run's journal.
+//! A run's journal in a report.
 
 use std::path::Path;
 
