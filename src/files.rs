@@ -1,8 +1,11 @@
 //! Opens and reads untrusted files: only regular ones, up to a size limit.
 
+use std::fmt::Write;
 use std::fs::{self, File, FileType};
 use std::io::{self, Read};
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 /// Opens a regular file for reading. Refuses anything else before opening it: opening a FIFO waits for a writer, and a device such
 /// as `/dev/zero` has no end.
@@ -48,6 +51,28 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
         let at = error.utf8_error().valid_up_to();
         let message = format!("byte {at} is not UTF-8, expected a text file in UTF-8");
         io::Error::new(io::ErrorKind::InvalidData, message)
+    })
+}
+
+/// SHA-256 of a regular file, in hexadecimal.
+///
+/// # Errors
+/// As [`open`], and I/O errors.
+pub fn sha256(path: &Path) -> io::Result<String> {
+    let (mut file, mut hash, mut block) = (open(path)?, Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(hex(&hash.finalize())),
+            n => hash.update(&block[..n]),
+        }
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
     })
 }
 

@@ -194,7 +194,7 @@ impl Emitter {
         } else {
             node.op.emit(&operands, self, &mut instruction);
         }
-        if let (Op::Dot(_) | Op::Convolution { .. }, true) = (&node.op, self.precision != MatmulPrecision::Default) {
+        if matches!(node.op, Op::Dot(_) | Op::Convolution { .. }) && !self.precision.is_default() {
             instruction.precision_config = Some(proto::PrecisionConfig {
                 operand_precision: vec![self.precision.number(); operands.len()],
             });
@@ -324,6 +324,11 @@ pub(crate) fn primitive_type(dtype: DType) -> i32 {
         DType::F64 => 12,
         DType::BF16 => 16,
     }
+}
+
+/// The element type with this `PrimitiveType` number.
+pub(crate) fn element_type(number: i32) -> Option<DType> {
+    DType::ALL.into_iter().find(|&dtype| primitive_type(dtype) == number)
 }
 
 pub(crate) fn shape_proto(shape: &Shape) -> proto::Shape {

@@ -13,6 +13,7 @@ use crate::op::{Op, ensure};
 use crate::proto;
 use crate::shape::{DType, Shape};
 use prost::Message;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -78,14 +79,11 @@ impl Module {
     pub fn used(&self) -> Vec<bool> {
         let mut used = vec![false; self.parameters.len()];
         let Some(entry) = self.entry() else { return used };
-        for instruction in entry.instructions.iter().filter(|i| i.opcode == "parameter") {
-            let read = entry.root_id == instruction.id
-                || entry
-                    .instructions
-                    .iter()
-                    .any(|i| i.operand_ids.contains(&instruction.id));
-            if let Some(used) = used.get_mut(instruction.parameter_number as usize) {
-                *used = read;
+        let operands = entry.instructions.iter().flat_map(|i| i.operand_ids.iter().copied());
+        let read: BTreeSet<i64> = operands.chain([entry.root_id]).collect();
+        for parameter in entry.instructions.iter().filter(|i| i.opcode == "parameter") {
+            if let Some(used) = used.get_mut(parameter.parameter_number as usize) {
+                *used = read.contains(&parameter.id);
             }
         }
         used
@@ -102,10 +100,8 @@ impl Module {
     }
 
     fn entry(&self) -> Option<&proto::Computation> {
-        let computations = self.message.computations.iter();
-        computations
-            .into_iter()
-            .find(|c| c.id == self.message.entry_computation_id)
+        let id = self.entry_id();
+        self.message.computations.iter().find(|c| c.id == id)
     }
 
     pub(crate) fn entry_id(&self) -> i64 {
@@ -173,10 +169,7 @@ impl Computation {
 
 /// The shape of a message, if this crate has its element type.
 fn array(shape: &proto::Shape) -> std::result::Result<Shape, String> {
-    let dtype = DType::ALL
-        .into_iter()
-        .find(|&d| crate::emit::primitive_type(d) == shape.element_type);
-    let Some(dtype) = dtype else {
+    let Some(dtype) = crate::emit::element_type(shape.element_type) else {
         return Err(format!(
             "element type {}, expected one of {}",
             shape.element_type,

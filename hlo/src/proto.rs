@@ -3,8 +3,7 @@
 //! set are left out; protobuf readers skip unknown fields.
 #![allow(missing_docs)]
 
-use crate::emit::primitive_type;
-use crate::shape::DType;
+use crate::emit::element_type;
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
@@ -88,8 +87,7 @@ impl Shape {
 
     /// Bytes of one element of an array; 0 if the element type is unknown.
     fn element_bytes(&self) -> u64 {
-        let dtype = DType::ALL.into_iter().find(|&d| primitive_type(d) == self.element_type);
-        dtype.map_or(0, |dtype| dtype.size() as u64)
+        element_type(self.element_type).map_or(0, |dtype| dtype.size() as u64)
     }
 
     /// Bytes in the layout that the compiler chose, including the padding of tiles, summed over a tuple.

@@ -1,6 +1,6 @@
 //! The compiler's figures of a program, and the estimated time on a chip.
 
-use super::by_layer::{Moved, kernels};
+use super::by_layer::{Sums, kernels};
 use super::chips::Generation;
 use super::{Error, Machine};
 use crate::pjrt::{self, Compiled, MemoryStats};
@@ -62,13 +62,7 @@ impl Figures {
         let (flops, bytes_accessed) = (number("flops"), number("bytes accessed"));
         let module = text::read_module(&compiled.optimized_hlo()?)?;
         let collective_bytes = collective_bytes(&module);
-        let kernels = kernels(&module);
-        let (mut moved, mut counted, mut cycles) = (Moved::default(), 0.0, 0.0);
-        for kernel in &kernels {
-            moved += kernel.moved;
-            counted += kernel.flops;
-            cycles += kernel.cycles.unwrap_or(0.0);
-        }
+        let sums = Sums::of(&kernels(&module), None);
         let memory = compiled.memory_stats()?;
         Ok(Figures {
             peak_bytes: peak_bytes(&memory),
@@ -77,15 +71,15 @@ impl Figures {
             flops,
             bytes_accessed,
             intensity: flops.zip(bytes_accessed).map(|(flops, bytes)| flops / bytes.max(1.0)),
-            main_memory_bytes: moved.main_memory_bytes,
+            main_memory_bytes: sums.moved.main_memory_bytes,
             collective_bytes,
             estimate: Roofline::new(
                 machine,
-                flops.unwrap_or(counted),
-                moved.main_memory_bytes,
+                flops.unwrap_or(sums.flops),
+                sums.moved.main_memory_bytes,
                 collective_bytes as f64,
             ),
-            cycles: (cycles > 0.0).then_some(cycles),
+            cycles: (sums.cycles > 0.0).then_some(sums.cycles),
             instructions: module.computations.iter().map(|c| c.instructions.len()).sum(),
         })
     }

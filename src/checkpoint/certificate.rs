@@ -1,13 +1,12 @@
 //! `certificate.json`: what a run was made from and what came of it, as digests, so that it can be verified later.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::run_dir::{CERTIFICATE, CONFIG, METRICS, checkpoints};
 use super::{Error, Result, RunDir, atomic, damaged};
@@ -71,7 +70,7 @@ impl Certificate {
     /// I/O.
     pub fn of(run: &RunDir, seed: u64, origin: &Origin, iterations: u64, global_step: i64) -> Result<Self> {
         let dir = run.path();
-        let digest = |path: &Path| file_digest(path).map_err(Error::io(path));
+        let digest = |path: &Path| files::sha256(path).map_err(Error::io(path));
         let named = |path: std::path::PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Ok((name, digest(&path)?))
@@ -102,8 +101,10 @@ impl Certificate {
     /// [`Error::Save`].
     pub fn write(&self, run: &RunDir) -> Result<()> {
         let path = run.path().join(CERTIFICATE);
-        let write = |out: &mut dyn io::Write| serde_json::to_writer_pretty(out, self).map_err(io::Error::other);
-        atomic::write(&path, |out| write(out)).map_err(|source| Error::Save { path, source })
+        atomic::write(&path, |out| {
+            serde_json::to_writer_pretty(out, self).map_err(io::Error::other)
+        })
+        .map_err(|source| Error::Save { path, source })
     }
 
     /// Reads the certificate of a run folder; `None` if the run has not ended.
@@ -127,28 +128,12 @@ impl Certificate {
     }
 }
 
-/// Digest of a file.
-///
-/// # Errors
-/// I/O.
-pub fn file_digest(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut block)? {
-            0 => return Ok(hex(hash)),
-            n => hash.update(&block[..n]),
-        }
-    }
-}
-
 /// Digest of the records of `metrics.jsonl`, in order.
 ///
 /// # Errors
 /// I/O.
 pub fn metrics_digest(dir: &Path) -> Result<String> {
-    file_digest(&dir.join(METRICS)).map_err(Error::io(dir.join(METRICS)))
+    files::sha256(&dir.join(METRICS)).map_err(Error::io(dir.join(METRICS)))
 }
 
 /// The records of `metrics.jsonl`, without lines that are no records.
@@ -162,9 +147,4 @@ pub fn records(dir: &Path) -> Result<Vec<Value>> {
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect())
-}
-
-/// A digest in hexadecimal.
-pub fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

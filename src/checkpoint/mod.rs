@@ -19,7 +19,7 @@ pub use averages::WEIGHT_AVERAGE;
 pub use certificate::{Certificate, ExamplesDigest, Origin};
 pub use file::{Stored, layout, load, save};
 pub use fit::Problem;
-pub use run_dir::{BEST, CONFIG, Mode, RunDir, SUMMARY, checkpoints as saved, resolve};
+pub use run_dir::{BEST, CERTIFICATE, CONFIG, METRICS, Mode, RunDir, SUMMARY, checkpoints as saved, resolve};
 
 use std::{
     collections::BTreeMap,

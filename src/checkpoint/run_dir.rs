@@ -19,7 +19,8 @@ use crate::signals::{self, Undone};
 
 /// The file with the configuration of a run.
 pub const CONFIG: &str = "config.toml";
-pub(super) const METRICS: &str = "metrics.jsonl";
+/// The metrics of a run.
+pub const METRICS: &str = "metrics.jsonl";
 const PROFILE: &str = "profile.jsonl";
 /// The summary of a run that has ended.
 pub const SUMMARY: &str = "summary.json";
@@ -193,14 +194,6 @@ impl RunDir {
             .iter()
             .filter(|path| path.symlink_metadata().is_ok())
             .try_for_each(remove)
-    }
-
-    /// Iterations of all checkpoints, ascending.
-    ///
-    /// # Errors
-    /// I/O.
-    pub fn iterations(path: &Path) -> Result<Vec<u64>> {
-        Ok(checkpoints(path)?.into_iter().map(|(iteration, _)| iteration).collect())
     }
 
     /// Whether a process is using the run folder.

@@ -199,7 +199,8 @@ pub fn renamed(
     Some(renamed)
 }
 
-fn masked(array: &Literal, mask: Option<Vec<bool>>) -> Literal {
+/// An array, 0 outside of its mask if it has one.
+pub(crate) fn masked(array: &Literal, mask: Option<Vec<bool>>) -> Literal {
     match (mask, array.to_vec::<f32>()) {
         (Some(mask), Some(mut values)) => {
             let dropped = values.iter_mut().zip(mask).filter(|(_, kept)| !kept);

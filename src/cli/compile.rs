@@ -332,10 +332,7 @@ impl Outcome {
             method: self.plan.method.name,
             sparsity: self.plan.sparsity(),
             precision: train.precision.name(),
-            batch_per_device: match self.graph {
-                Graph::Eval => train.eval_batch_size,
-                _ => self.plan.replica_batch(),
-            },
+            batch_per_device: self.batch_per_device(),
             effort: self.effort,
             compile_s: self.compile_s,
             examples_per_s: self.examples_per_s(machine),
@@ -347,12 +344,15 @@ impl Outcome {
 
     /// The bound of one iteration or batch; a launch counts one turn of its loop.
     fn examples_per_s(&self, machine: &Machine) -> Option<f64> {
-        let batch = match self.graph {
-            Graph::Update => return None,
+        let time = self.figures.estimate.time_s.max(f64::MIN_POSITIVE);
+        (self.graph != Graph::Update).then(|| (self.batch_per_device() * machine.devices) as f64 / time)
+    }
+
+    fn batch_per_device(&self) -> usize {
+        match self.graph {
             Graph::Eval => self.plan.run.train.eval_batch_size,
-            Graph::Step | Graph::Train => self.plan.replica_batch(),
-        };
-        Some((batch * machine.devices) as f64 / self.figures.estimate.time_s.max(f64::MIN_POSITIVE))
+            Graph::Step | Graph::Train | Graph::Update => self.plan.replica_batch(),
+        }
     }
 
     fn profile(&self, machine: &Machine, wanted: bool) -> Result<Option<Profile>> {

@@ -142,6 +142,7 @@ failures!(
     checkpoint::tf::Error,
     data::prepare::Error,
     data::tfrecord::Error,
+    crate::export::Error,
     fmt::Error,
     hlo::Error,
     io::Error,

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::input_args::NetworkArgs;
 use crate::checkpoint::{self, torch};
-use crate::cli::error::{IsUsage, Result, Usage, bail};
+use crate::cli::error::{Result, Usage, bail};
 use crate::data::classes::Classes;
-use crate::export::{self, Exported, Input, onnx, pytorch, stablehlo};
+use crate::export::{Exported, Input, onnx, pytorch, stablehlo};
 use crate::report::escape;
 
 /// Arguments of `export`.
@@ -193,11 +193,5 @@ impl Args {
         }
         super::refuse_existing(&path, &path, self.overwrite)?;
         Ok(path)
-    }
-}
-
-impl IsUsage for export::Error {
-    fn is_usage(&self) -> bool {
-        false
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::checkpoint::{self, Metadata};
 use crate::cli::error::Result;
+use crate::config::share_of_zeros;
 use crate::data::Split;
 use crate::data::arrays::{self, Arrays};
 use crate::device::Device;
@@ -83,10 +84,6 @@ impl Report {
             layers: masks.iter().map(layer).collect(),
         }
     }
-}
-
-fn share_of_zeros(nonzeros: usize, all: usize) -> f64 {
-    crate::config::share_of_zeros(nonzeros, all)
 }
 
 fn text(report: &Report) -> String {

@@ -118,13 +118,9 @@ fn arranged(command: Command, path: &str) -> Command {
         let short = command.get_after_help().map(ToString::to_string);
         command = command.after_long_help(with(long)).after_help(with(short));
     }
-    let below: Vec<String> = command
-        .get_subcommands()
-        .map(|command| command.get_name().to_owned())
-        .collect();
-    below.iter().fold(command, |command, name| {
-        let path = format!("{path} {name}");
-        command.mut_subcommand(name, |below| arranged(below, path.trim_start()))
+    command.mut_subcommands(|below| {
+        let path = format!("{path} {}", below.get_name());
+        arranged(below, path.trim_start())
     })
 }
 
@@ -175,13 +171,7 @@ fn with_names(command: Command) -> Command {
         Some(names) => arg.value_parser(PossibleValuesParser::new(names)),
         None => arg,
     });
-    let below: Vec<String> = command
-        .get_subcommands()
-        .map(|command| command.get_name().to_owned())
-        .collect();
-    below
-        .iter()
-        .fold(command, |command, name| command.mut_subcommand(name, with_names))
+    command.mut_subcommands(with_names)
 }
 
 /// The names that a flag takes, from the tables.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::compiled;
 use super::error::{Context, Result, Usage};
-use crate::checkpoint::atomic;
+use crate::checkpoint::{CONFIG, METRICS, atomic};
 use crate::report::page::{Compiled, MARK, Report, run_folders};
 use crate::report::table::Style;
 use crate::report::{escape, note};
@@ -123,7 +123,7 @@ fn refuse_foreign(output: &Path, overwrite: bool) -> Result<()> {
 /// Lengths and times of the files that a page shows.
 fn state(runs: &[PathBuf]) -> Result<Vec<(PathBuf, u64, Option<SystemTime>)>> {
     let of = |folder: PathBuf| {
-        ["metrics.jsonl", crate::topology::FILE, "config.toml"].map(|name| {
+        [METRICS, crate::topology::FILE, CONFIG].map(|name| {
             let path = folder.join(name);
             let file = path.metadata().ok();
             (

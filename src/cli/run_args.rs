@@ -12,6 +12,7 @@ use crate::cli::error::Result;
 use crate::config::{CHOOSING, Error, Layers, Plan, preset_of};
 use crate::data::{arrays, folder, sets};
 use crate::exported;
+use crate::files;
 
 /// Flags that set one key of the configuration each: one row per flag.
 macro_rules! key_flags {
@@ -271,16 +272,12 @@ impl RunArgs {
     /// As [`RunArgs::layers`].
     pub fn flags_over(&self, mut layers: Layers) -> Result<Layers, Error> {
         if let Some(file) = self.model_file() {
-            let table = exported_model(file)?;
-            layers = layers.set("--model", &["model"], table)?;
-            layers = layers.set("--model", &["sparsity", "layers"], Table::new())?;
+            layers = layers.with_model("--model", exported_model(file)?)?;
         } else if let Some(model) = &self.keys.model
             && layers.run()?.model.name != *model
         {
-            // Options and layers from below belong to another network.
             let only_name: Table = [("name".to_owned(), model.clone().into())].into_iter().collect();
-            layers = layers.set("--model", &["model"], only_name)?;
-            layers = layers.set("--model", &["sparsity", "layers"], Table::new())?;
+            layers = layers.with_model("--model", only_name)?;
         }
         if let Some((name, variant)) = self.network_of_init() {
             if self.names_no_network() && layers.run()?.model.name != name {
@@ -336,19 +333,17 @@ impl RunArgs {
 
     /// The requested preset, else the recipe for the requested network and method.
     fn preset_name(&self) -> String {
+        if let Some(preset) = &self.preset {
+            return preset.clone();
+        }
         let method = self.keys.method.as_deref();
         let method = method.and_then(|name| Some(sparse::Method::find(name).ok()?.name));
-        let of_init = self.network_of_init();
-        let file = self.model_file().map(|_| exported::NAME);
-        let model = self
-            .keys
-            .model
-            .as_deref()
-            .filter(|_| file.is_none())
-            .or(file)
-            .or(of_init.as_ref().map(|(name, _)| name.as_str()));
-        let recipe = || preset_of(model, method).to_owned();
-        self.preset.clone().unwrap_or_else(recipe)
+        let model = match &self.keys.model {
+            Some(_) if self.model_file().is_some() => Some(exported::NAME.to_owned()),
+            Some(model) => Some(model.clone()),
+            None => self.network_of_init().map(|(name, _)| name),
+        };
+        preset_of(model.as_deref(), method).to_owned()
     }
 
     /// Every given flag with its key and value.
@@ -434,7 +429,7 @@ impl RunArgs {
 /// The section `model` of an exported model.
 fn exported_model(file: &str) -> Result<Table, Error> {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.into());
-    let digest = exported::digest(&absolute).map_err(|source| Error::Model {
+    let digest = files::sha256(&absolute).map_err(|source| Error::Model {
         path: file.into(),
         source,
     })?;

@@ -147,11 +147,11 @@ fn share(key: &str, v: f64) -> Result<(), Error> {
     within_range(key, v, (0.0..1.0).contains(&v), "a number in [0, 1)")
 }
 
-fn from_zero(key: &str, v: f64) -> Result<(), Error> {
+pub(super) fn from_zero(key: &str, v: f64) -> Result<(), Error> {
     within_range(key, v, (0.0..f64::INFINITY).contains(&v), "a number of at least 0")
 }
 
-fn above_zero(key: &str, v: f64) -> Result<(), Error> {
+pub(super) fn above_zero(key: &str, v: f64) -> Result<(), Error> {
     within_range(key, v, v > 0.0 && v.is_finite(), "a number above 0")
 }
 

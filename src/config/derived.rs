@@ -71,7 +71,7 @@ impl Plan {
 
     /// Devices for data-parallel training, over all processes.
     pub fn replicas(&self) -> usize {
-        self.run.device.replicas.unwrap_or(self.processes())
+        self.run.device.replicas()
     }
 
     /// Processes that share the replicas.

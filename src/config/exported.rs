@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use models::Declaration;
 use toml::Value;
 
 use super::check::value;
 use super::plan::Plan;
 use super::{Error, Execution, Layers, Run};
 use crate::data::sets::Reader;
-use crate::exported::{self, Exported, Masking};
+use crate::exported::{Exported, Masking};
 use models::Precision;
 use sparse::{DropScore, Method};
 
@@ -28,7 +27,7 @@ impl super::Model {
         let Some(file) = &self.file else { return Ok(None) };
         let path = Path::new(file);
         if let Some(expected) = &self.digest {
-            let found = exported::digest(path).map_err(|source| Error::Model {
+            let found = crate::files::sha256(path).map_err(|source| Error::Model {
                 path: path.into(),
                 source,
             })?;
@@ -75,7 +74,10 @@ impl Plan {
                     .insert((*name).to_owned(), super::LayerSparsity::Fixed(sparsity));
             }
         }
-        let mut declaration: Declaration = declare(method.masked);
+        let mut declaration = match method.masked {
+            true => masked.clone(),
+            false => declare(false),
+        };
         // Layers are computed as the model has them: none from its connections alone.
         let layers = std::mem::take(&mut declaration.layers);
         let preprocessing = crate::data::pixels::Preprocessing::Mnist;
@@ -88,7 +90,7 @@ impl Plan {
 
 fn check(run: &Run, method: &Method, exported: &Exported) -> Result<(), Error> {
     let batch = exported.manifest.batch;
-    let replicas = run.device.replicas.or(run.device.processes).unwrap_or(1);
+    let replicas = run.device.replicas();
     if run.train.batch_size != batch * replicas {
         let each = if replicas == 1 {
             String::new()
@@ -157,7 +159,7 @@ impl Layers {
         let run = self.run()?;
         let Some(file) = &run.model.file else { return Ok(self) };
         let exported = Exported::open(Path::new(file))?;
-        let replicas = run.device.replicas.or(run.device.processes).unwrap_or(1).max(1);
+        let replicas = run.device.replicas().max(1);
         let batch = exported.manifest.batch.saturating_mul(replicas);
         let steps = (run.train.iterations as f64 * run.train.multiplier.max(1.0)) as i64;
         let end = ((UPDATED * steps as f64) as i64).max(1);

@@ -158,7 +158,7 @@ fn epochs(recipe: &Run) -> f64 {
 
 /// The recipe's batch size, halved until an epoch has [`BATCHES_PER_EPOCH`]; a multiple of the replicas.
 fn batch_size(run: &Run, recipe: usize, pictures: usize) -> usize {
-    let replicas = run.device.replicas.or(run.device.processes).unwrap_or(1).max(1);
+    let replicas = run.device.replicas().max(1);
     let most = (pictures / BATCHES_PER_EPOCH).max(MIN_BATCH).min(recipe).min(pictures);
     let doublings = (most / replicas).max(1).ilog2();
     replicas << doublings

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::check::{value, within_range};
+use super::check::{above_zero, from_zero, value, within_range};
 use super::{Error, Run};
 use crate::named::{self, Named};
 
@@ -182,8 +182,7 @@ pub(super) fn numbers(run: &Run) -> Result<(), Error> {
     whole("stop.patience", run.stop.patience)?;
     whole("keep.every", run.keep.every)?;
     let delta = run.stop.min_delta.unwrap_or(0.0);
-    let ok = (0.0..f64::INFINITY).contains(&delta);
-    within_range("stop.min_delta", delta, ok, "a number of at least 0")?;
+    from_zero("stop.min_delta", delta)?;
     if run.stop.min_delta.is_some() && run.stop.patience.is_none() {
         return Err(value("stop.min_delta", delta, "nothing without stop.patience"));
     }
@@ -193,8 +192,7 @@ pub(super) fn numbers(run: &Run) -> Result<(), Error> {
         return Err(value("keep.every", every, expected));
     }
     if let Some(epochs) = run.train.eval_epochs {
-        let ok = epochs > 0.0 && epochs.is_finite();
-        within_range("train.eval_epochs", epochs, ok, "a number above 0")?;
+        above_zero("train.eval_epochs", epochs)?;
     }
     let held = run.data.validation.unwrap_or(1.0);
     let ok = held > 0.0 && (held < 1.0 || held.fract() == 0.0) && held < f64::from(i32::MAX);

@@ -67,6 +67,15 @@ impl Layers {
         self.checked(&origin)
     }
 
+    /// Replaces the network by the table `model`, without options and layers from below, which belong to another network.
+    ///
+    /// # Errors
+    /// As [`Layers::set`].
+    pub fn with_model(self, origin: &str, model: Table) -> Result<Self, Error> {
+        self.set(origin, &["model"], model)?
+            .set(origin, &["sparsity", "layers"], Table::new())
+    }
+
     /// One value over what is there; `key` is the path from the section down, `origin` the flag.
     ///
     /// # Errors

@@ -198,6 +198,13 @@ pub struct Device {
     pub processes: Option<usize>,
 }
 
+impl Device {
+    /// Devices for data-parallel training, over all processes.
+    pub fn replicas(&self) -> usize {
+        self.replicas.or(self.processes).unwrap_or(1)
+    }
+}
+
 /// `[output]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -20,7 +20,7 @@ use super::sets::{DATA_SETS, Origin};
 use super::{Error, Result};
 use crate::programs::NPM;
 use crate::scratch::Scratch;
-use crate::{cache, child};
+use crate::{cache, child, files};
 
 /// A data set that can be downloaded.
 #[derive(Debug)]
@@ -234,7 +234,7 @@ impl DataFile {
             output.write_all(&buffer[..n]).map_err(Error::io(path))?;
         }
         self.check_size(path, found)?;
-        let found: String = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = files::hex(&sha256.finalize());
         if found == self.sha256 {
             return Ok(());
         }

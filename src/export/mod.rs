@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use hlo::{DType, Literal};
 use serde_json::{Value, json};
 
+use crate::checkpoint::torch;
 use crate::data::pixels::Preprocessing;
 use crate::named::Named;
 use crate::train::loaded_network::LoadedNetwork;
@@ -88,10 +89,7 @@ impl<'a> Exported<'a> {
                 arrays.push((param.name.clone(), weights));
                 continue;
             };
-            let kept = mask.to_bools().unwrap_or_default();
-            let values = weights.to_vec::<f32>().unwrap_or_default().into_iter().zip(kept);
-            let values: Vec<f32> = values.map(|(value, kept)| if kept { value } else { 0.0 }).collect();
-            arrays.push((param.name.clone(), Literal::new(&param.dims, &values)));
+            arrays.push((param.name.clone(), torch::masked(&weights, mask.to_bools())));
             masks.insert(name.clone(), mask);
         }
         let statistics = declaration.statistics.iter().map(|statistic| &statistic.name);
@@ -112,13 +110,35 @@ impl<'a> Exported<'a> {
         &self.arrays
     }
 
+    /// The steps of the network.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    fn steps(&self) -> Result<Vec<Step>, Error> {
+        let model = &self.network.model;
+        steps::steps(&**model).map_err(|reason| Error::Unsupported {
+            model: model.name().into(),
+            reason,
+        })
+    }
+
+    /// The array of this name.
+    ///
+    /// # Errors
+    /// [`Error::Array`].
+    fn array(&self, name: &str) -> Result<&Literal, Error> {
+        let found = self.arrays.iter().find(|(known, _)| known == name);
+        found
+            .map(|(_, array)| array)
+            .ok_or_else(|| Error::Array { name: name.into() })
+    }
+
     /// The elements of an array.
     ///
     /// # Errors
     /// [`Error::Array`].
     fn f32s(&self, name: &str) -> Result<Vec<f32>, Error> {
-        let found = self.arrays.iter().find(|(known, _)| known == name);
-        let values = found.and_then(|(_, array)| array.to_vec());
+        let values = self.array(name)?.to_vec();
         values.ok_or_else(|| Error::Array { name: name.into() })
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use hlo::{Literal, Shape};
 use models::Layout;
 
-use super::{Error, Exported, StepKind, steps};
+use super::{Error, Exported, StepKind};
 
 /// Arrays by name.
 pub type Arrays = BTreeMap<String, Literal>;
@@ -20,10 +20,7 @@ pub const LOADER: &str = include_str!("pytorch.py");
 /// [`Error::Unsupported`] for a network with other steps, [`Error::Array`].
 pub fn arrays(exported: &Exported<'_>) -> Result<(Arrays, HashMap<String, String>), Error> {
     let model = &exported.network.model;
-    let steps = steps(&**model).map_err(|reason| Error::Unsupported {
-        model: model.name().into(),
-        reason,
-    })?;
+    let steps = exported.steps()?;
     let declaration = model.declaration();
     let mut arrays = Arrays::new();
     for step in &steps {
@@ -49,9 +46,7 @@ pub fn arrays(exported: &Exported<'_>) -> Result<(Arrays, HashMap<String, String
                 arrays.insert(bias.clone(), Literal::new(&[values.len()], &values));
             }
             StepKind::Columns { indices } => {
-                let found = exported.arrays().iter().find(|(name, _)| name == indices);
-                let (_, array) = found.ok_or_else(|| Error::Array { name: indices.clone() })?;
-                arrays.insert(indices.clone(), array.clone());
+                arrays.insert(indices.clone(), exported.array(indices)?.clone());
             }
             StepKind::Relu
             | StepKind::Min { .. }

@@ -10,10 +10,7 @@ mod manifest;
 
 use crate::checkpoint;
 use hlo::{Literal, Module, Shape};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -166,20 +163,4 @@ impl Exported {
         let inputs = self.manifest.inputs.len();
         used[used.len().saturating_sub(inputs)..].to_vec()
     }
-}
-
-/// SHA-256 of a file in hexadecimal.
-///
-/// # Errors
-/// A file that cannot be read.
-pub fn digest(path: &Path) -> io::Result<String> {
-    let mut file: File = crate::files::open(path)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hash.update(&buffer[..n]),
-        }
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::error::{Error, Result};
 use super::executable::Executable;
 use super::options::CompileOptions;
-use super::plugin::hex;
+use crate::files::hex;
 use crate::signals;
 
 /// A folder of serialised executables, named by the digest of everything they depend on. Evicts the least recently used.

@@ -1,7 +1,6 @@
 //! One loaded plugin library.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::mem::ManuallyDrop;
@@ -17,6 +16,7 @@ use super::client::{Client, ClientOptions};
 use super::elf;
 use super::error::{Error, Result};
 use super::ffi;
+use crate::files::hex;
 
 /// Lowest minor version of the C API (major 0) that is accepted: 0.57 reordered the table.
 pub const MINIMUM_MINOR: i32 = 58;
@@ -275,14 +275,6 @@ fn sampled_digest(path: &Path, version: (i32, i32)) -> std::io::Result<String> {
         hash.update(&page);
     }
     Ok(hex(&hash.finalize()))
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Loads the CUDA libraries of the `nvidia-*` packages installed with a GPU plugin, so that the plugin finds its dependencies

@@ -3,8 +3,7 @@
 //! Reading 250 MB at each start would take a fifth of the start. So a stamp in the cache stores the digest with the file's size,
 //! path, modification time and change time; programs cannot set the latter. If any of these differs the file is read again.
 
-use std::fs::{self, File, Metadata};
-use std::io::Read;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +12,9 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Error, Result};
 use super::packages::Package;
-use super::plugin::hex;
 use crate::cache;
 use crate::checkpoint::atomic;
+use crate::files::{self, hex};
 
 /// Source of the digest of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,15 +113,7 @@ fn compare(package: &Package, path: &Path, found: &str, expected: &str) -> Resul
 }
 
 fn digest(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut hash = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut block).map_err(Error::io(path))? {
-            0 => return Ok(hex(&hash.finalize())),
-            n => hash.update(&block[..n]),
-        }
-    }
+    files::sha256(path).map_err(Error::io(path))
 }
 
 /// Path of a library's stamp.

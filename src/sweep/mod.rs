@@ -157,10 +157,8 @@ fn layers(spec: &Spec, point: &Settings) -> Result<Layers, config::Error> {
         layers = layers.file(config)?;
     }
     if let Some(model) = find("model.name").filter(|model| layers.run().is_ok_and(|run| run.model.name != **model)) {
-        // Options and layers from below belong to another network.
         let only_name: Table = [("name".to_owned(), model.into())].into_iter().collect();
-        layers = layers.set("model.name", &["model"], only_name)?;
-        layers = layers.set("model.name", &["sparsity", "layers"], Table::new())?;
+        layers = layers.with_model("model.name", only_name)?;
     }
     let origin = spec.path.display().to_string();
     for (key, value) in spec.set.iter().chain(point).filter(|(key, _)| key != "preset") {

@@ -33,7 +33,7 @@ pub struct ExportedEvaluator {
     program: Box<dyn Program>,
     digest: String,
     inputs: Vec<String>,
-    measures: Vec<(String, bool)>,
+    measures: Vec<String>,
     device: Device,
     data: Arc<Arrays>,
     batch: usize,
@@ -48,7 +48,7 @@ impl ExportedEvaluator {
     /// Fewer examples than a batch if a measure is one of the batch, and errors of the device.
     pub fn new(device: &Device, network: Network, data: Arc<Arrays>) -> Result<Self> {
         let manifest = &network.exported.manifest;
-        let measures: Vec<_> = manifest.evaluation.results.iter().collect();
+        let measures = &manifest.evaluation.results;
         let whole = measures.iter().any(|measure| !measure.per_example);
         let counted = match whole {
             true => data.len() / manifest.batch * manifest.batch,
@@ -70,10 +70,7 @@ impl ExportedEvaluator {
             digest: digest(&graph, &[]),
             program: device.replicated(&graph, &[])?,
             inputs: specs.into_iter().map(|(name, _)| name).collect(),
-            measures: measures
-                .iter()
-                .map(|measure| (measure.name.clone(), measure.per_example))
-                .collect(),
+            measures: measures.iter().map(|measure| measure.name.clone()).collect(),
             device: device.clone(),
             batch: manifest.batch,
             data,
@@ -123,7 +120,7 @@ impl ExportedEvaluator {
         }
         let means = self.measures.iter().zip(sums);
         let mut means: BTreeMap<String, f64> = means
-            .map(|((name, _), sum)| (name.clone(), sum / self.counted as f64))
+            .map(|(name, sum)| (name.clone(), sum / self.counted as f64))
             .collect();
         Ok(Scores {
             loss: means.remove(LOSS).unwrap_or(f64::NAN),

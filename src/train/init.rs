@@ -1,6 +1,6 @@
 //! The state of a new run: random, or from a checkpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use hlo::{Literal, Shape};
@@ -23,7 +23,7 @@ pub type Start = (BTreeMap<String, Literal>, Counters);
 /// A checkpoint that cannot be read, lacks arrays, or does not fit the configuration.
 pub fn begin(plan: &Plan, specs: &[(String, Shape)]) -> Result<Start> {
     let mut drawn = state::initial(plan)?;
-    begin_averages(plan, &mut drawn, &BTreeMap::new());
+    begin_averages(plan, &mut drawn, &BTreeSet::new());
     match &plan.run.init {
         None => Ok((drawn, Counters::start(plan.method.timing, &plan.schedule))),
         Some(init) => from_checkpoint(plan, specs, drawn, init),
@@ -61,8 +61,9 @@ fn from_checkpoint(
     if masks_taken && plan.method.initial_mask == InitialMask::Random {
         check_masks(plan, &file.path, &found)?;
     }
-    arrays.extend(found.clone());
-    begin_averages(plan, &mut arrays, &found);
+    let names = found.keys().cloned().collect();
+    arrays.extend(found);
+    begin_averages(plan, &mut arrays, &names);
     if let Some(how) = init.prune {
         for (layer, connections) in one_shot::prune(plan, &mut arrays, how) {
             crate::report::detail(|| format!("{layer}: the {connections} largest weights are kept"));
@@ -97,9 +98,9 @@ fn describe(path: &Path, init: &Init, at: Counters) -> String {
 }
 
 /// Averages of weights begin with the weights, where they were not `found`.
-fn begin_averages(plan: &Plan, arrays: &mut BTreeMap<String, Literal>, found: &BTreeMap<String, Literal>) {
+fn begin_averages(plan: &Plan, arrays: &mut BTreeMap<String, Literal>, found: &BTreeSet<String>) {
     for param in &plan.params {
-        let average = state::weight_average(plan, &param.name).filter(|average| !found.contains_key(average));
+        let average = state::weight_average(plan, &param.name).filter(|average| !found.contains(average));
         if let (Some(average), Some(weights)) = (average, arrays.get(&param.name).cloned()) {
             arrays.insert(average, weights);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hlo::Literal;
 use sparse::Budget;
+use sparse::reference::{top_k, top_k_across_layers};
 
 use crate::config::{OneShot, Plan};
 
@@ -26,19 +27,13 @@ pub(super) fn prune(plan: &Plan, arrays: &mut BTreeMap<String, Literal>, how: On
     let kept: Vec<Vec<bool>> = match how {
         OneShot::Layer => {
             let each = magnitudes.iter().zip(&layers);
-            each.map(|(magnitudes, (.., budget))| largest(magnitudes, budget.nonzeros))
+            each.map(|(magnitudes, (.., budget))| top_k(magnitudes, budget.nonzeros))
                 .collect()
         }
         OneShot::Global => {
             let total = layers.iter().map(|(.., budget)| budget.nonzeros).sum();
-            let all = largest(&magnitudes.concat(), total);
-            let mut rest = &all[..];
-            let mut take = |n: usize| {
-                let (part, after) = rest.split_at(n);
-                rest = after;
-                part.to_vec()
-            };
-            magnitudes.iter().map(|layer| take(layer.len())).collect()
+            let all: Vec<&[f32]> = magnitudes.iter().map(Vec::as_slice).collect();
+            top_k_across_layers(&all, total)
         }
     };
     let mut counts = vec![];
@@ -49,38 +44,4 @@ pub(super) fn prune(plan: &Plan, arrays: &mut BTreeMap<String, Literal>, how: On
         }
     }
     counts
-}
-
-/// Marks the `n` largest values, ties by lower index. NaN is the smallest.
-fn largest(values: &[f32], n: usize) -> Vec<bool> {
-    let mut order: Vec<u32> = (0..values.len() as u32).collect();
-    let value = |i: u32| {
-        if values[i as usize].is_nan() {
-            -1.0
-        } else {
-            values[i as usize]
-        }
-    };
-    let larger_first = |&a: &u32, &b: &u32| value(b).total_cmp(&value(a)).then(a.cmp(&b));
-    let n = n.min(values.len());
-    if n < values.len() {
-        order.select_nth_unstable_by(n, larger_first);
-    }
-    let mut kept = vec![false; values.len()];
-    order[..n].iter().for_each(|&i| kept[i as usize] = true);
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::largest;
-
-    #[test]
-    fn the_largest_are_kept_and_ties_go_to_the_lower_index() {
-        let values = [1.0, 3.0, 1.0, f32::NAN, 0.0, 1.0];
-        assert_eq!(largest(&values, 3), [true, true, true, false, false, false]);
-        assert_eq!(largest(&values, 5), [true, true, true, false, true, true]);
-        assert_eq!(largest(&values, 6), [true; 6]);
-        assert_eq!(largest(&values, 0), [false; 6]);
-    }
 }

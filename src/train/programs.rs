@@ -3,6 +3,7 @@
 use super::error::Result;
 use super::step::Trainer;
 use crate::config::Plan;
+use crate::files::hex;
 use hlo::{Alias, Computation};
 use sha2::{Digest, Sha256};
 
@@ -21,6 +22,5 @@ pub fn program_digest(plan: &Plan) -> Result<String> {
 
 /// SHA-256 of a program, in hexadecimal.
 pub fn digest(computation: &Computation, aliases: &[Alias]) -> String {
-    let hash = Sha256::digest(computation.to_bytes(aliases));
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(computation.to_bytes(aliases)))
 }

@@ -14,7 +14,7 @@ use super::resume;
 use super::state;
 use super::step::{Row, Trainer, schedule};
 use super::summary::Summary;
-use crate::checkpoint::{Checkpoint, Metadata, Mode, Origin, RunDir};
+use crate::checkpoint::{Checkpoint, METRICS, Metadata, Mode, Origin, RunDir};
 use crate::config::Plan;
 use crate::device::Device;
 use crate::distributed::Group;
@@ -421,7 +421,7 @@ impl<'a> Session<'a> {
         let Some(metrics) = &mut self.metrics else {
             return Ok(());
         };
-        let path = self.dir.path().join("metrics.jsonl");
+        let path = self.dir.path().join(METRICS);
         metrics.write(record).map_err(|source| Error::Metrics { path, source })
     }
 

@@ -246,12 +246,7 @@ impl Trainer<'_> {
         let clipped = settings
             .clip_norm
             .map(|limit| self.clipping(g, state, gradients, limit));
-        let trained = plan
-            .params
-            .iter()
-            .zip(gradients)
-            .filter(|(p, _)| !plan.is_frozen(&p.name));
-        for (param, &gradient) in trained {
+        for (param, gradient) in self.trained(gradients) {
             let _scope = g.scope(layer(plan, &param.name));
             let weights = state.get(&param.name);
             let mask = param.mask.as_deref();
@@ -290,16 +285,17 @@ impl Trainer<'_> {
         );
     }
 
+    /// The parameters that are not frozen, each with its gradient.
+    fn trained<'g>(&self, gradients: &[Tensor<'g>]) -> impl Iterator<Item = (&Param, Tensor<'g>)> {
+        let all = self.plan.params.iter().zip(gradients.iter().copied());
+        all.filter(|(param, _)| !self.plan.is_frozen(&param.name))
+    }
+
     /// The factor that scales the gradient of all trained parameters, of their connections alone, to a norm of at most
     /// `limit`.
     fn clipping<'g>(&self, g: &'g Graph, state: &State<'g>, gradients: &[Tensor<'g>], limit: f64) -> Tensor<'g> {
         let plan = self.plan;
-        let trained = plan
-            .params
-            .iter()
-            .zip(gradients)
-            .filter(|(p, _)| !plan.is_frozen(&p.name));
-        let squares = trained.map(|(param, &gradient)| {
+        let squares = self.trained(gradients).map(|(param, gradient)| {
             let mask = param.mask.as_deref().filter(|_| !plan.method.straight_through);
             let active = mask.map_or(gradient, |mask| select_or_zero(state.get(mask), gradient));
             (active * active).reduce_sum_all()

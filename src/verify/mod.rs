@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::checkpoint::certificate::{file_digest, metrics_digest, records};
-use crate::checkpoint::{self, CONFIG, Certificate, ExamplesDigest, Mode, RunDir};
+use crate::checkpoint::certificate::{metrics_digest, records};
+use crate::checkpoint::{self, CONFIG, Certificate, ExamplesDigest, METRICS, Mode};
 use crate::config::{self, Device, Layers, Plan};
 use crate::report::escape;
-use crate::{signals, topology, train};
+use crate::{files, signals, topology, train};
 
 use compare::{arrays, metrics};
 
@@ -145,10 +145,10 @@ impl Report {
 
 /// Compares the files of a run with their digests.
 fn files(run: &Path, certificate: &Certificate) -> Result<Vec<Check>, Error> {
-    let digest = |path: PathBuf| file_digest(&path).map_err(|error| error.to_string());
+    let digest = |path: PathBuf| files::sha256(&path).map_err(|error| error.to_string());
     let mut checks = vec![compared(CONFIG, &certificate.config, digest(run.join(CONFIG)))];
     let of_metrics = metrics_digest(run).map_err(|error| error.to_string());
-    checks.push(compared("metrics.jsonl", &certificate.metrics, of_metrics));
+    checks.push(compared(METRICS, &certificate.metrics, of_metrics));
     if let Some(wanted) = &certificate.topology {
         checks.push(compared(topology::FILE, wanted, digest(run.join(topology::FILE))));
     }
@@ -180,7 +180,8 @@ fn short(digest: &str) -> String {
 
 /// The window to compute again.
 fn window(run: &Path, options: &Options) -> Result<[u64; 2], Error> {
-    let all = RunDir::iterations(run)?;
+    let saved = checkpoint::saved(run)?.into_iter();
+    let all: Vec<u64> = saved.map(|(iteration, _)| iteration).collect();
     let listed = || match all.len() {
         0 => "a run with a checkpoint".to_owned(),
         _ => format!(
@@ -248,7 +249,7 @@ fn replay(run: &Path, [from, to]: [u64; 2], device: Option<&Device>, stop: &sign
             fs::create_dir_all(replay.run())?;
             let name = format!("ckpt-{from}.safetensors");
             fs::copy(run.join(&name), replay.run().join(&name))?;
-            fs::copy(run.join("metrics.jsonl"), replay.run().join("metrics.jsonl"))?;
+            fs::copy(run.join(METRICS), replay.run().join(METRICS))?;
             fs::write(replay.run().join(CONFIG), plan.run.to_toml()?)?;
             let journal = run.join(topology::FILE);
             if journal.is_file() {

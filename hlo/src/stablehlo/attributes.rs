@@ -83,7 +83,7 @@ pub(super) fn attributes(op: &Op, operands: &[&Shape]) -> Vec<String> {
 /// The precision of a matrix product or convolution, unless it is the default.
 pub(super) fn precision(op: &Op, precision: MatmulPrecision) -> Option<String> {
     let multiplies = matches!(op, Op::Dot(_) | Op::Convolution { .. });
-    (multiplies && precision != MatmulPrecision::Default).then(|| {
+    (multiplies && !precision.is_default()).then(|| {
         let name = precision.name().to_uppercase();
         format!("precision_config = [#stablehlo<precision {name}>, #stablehlo<precision {name}>]")
     })

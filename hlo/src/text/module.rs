@@ -1,7 +1,6 @@
 //! Human-readable form of modules that a compiler returns: the messages of [`crate::proto`].
 
-use crate::DType;
-use crate::emit::primitive_type;
+use crate::emit::element_type;
 use crate::error::{Error, Result};
 use crate::proto::{Computation, Instruction, Literal, Module, Shape};
 use crate::text::window;
@@ -102,7 +101,7 @@ pub fn show_shape(s: &Shape) -> String {
         let parts: Vec<String> = s.tuple_shapes.iter().map(show_shape).collect();
         return format!("({})", parts.join(", "));
     }
-    let dtype = DType::ALL.into_iter().find(|&d| primitive_type(d) == s.element_type);
+    let dtype = element_type(s.element_type);
     let dims: Vec<String> = s.dimensions.iter().map(i64::to_string).collect();
     let name = dtype.map_or_else(|| format!("type{}", s.element_type), |d| d.name().to_string());
     format!("{name}[{}]", dims.join(","))

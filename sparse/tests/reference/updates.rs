@@ -320,6 +320,11 @@ fn selection_breaks_ties_by_index_and_ranks_nan_last() {
     assert_eq!(top_k(&[-0.0, 0.0, -0.0], 1), bits([1, 0, 0]));
     assert_eq!(top_k(&[nan, f32::NEG_INFINITY, 1.0, -nan], 2), bits([0, 1, 1, 0]));
     assert_eq!(top_k(&[nan, 1.0, -nan], 2), bits([1, 1, 0]));
+    let magnitudes = [1.0, 3.0, 1.0, nan, 0.0, 1.0];
+    assert_eq!(top_k(&magnitudes, 3), bits([1, 1, 1, 0, 0, 0]));
+    assert_eq!(top_k(&magnitudes, 5), bits([1, 1, 1, 0, 1, 1]));
+    assert_eq!(top_k(&magnitudes, 6), [true; 6]);
+    assert_eq!(top_k(&magnitudes, 0), [false; 6]);
     assert_eq!(top_k(&[1.0, 2.0], 0), bits([0, 0]));
     assert_eq!(top_k(&[1.0, 2.0], 5), bits([1, 1]));
     assert!(top_k(&[], 1).is_empty());

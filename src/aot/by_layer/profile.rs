@@ -28,7 +28,7 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn of<'k>(kernels: impl IntoIterator<Item = &'k Kernel>, rates: Option<Rates>) -> Self {
+    pub(in crate::aot) fn of<'k>(kernels: impl IntoIterator<Item = &'k Kernel>, rates: Option<Rates>) -> Self {
         let mut sums = Sums {
             time_s: rates.map(|_| 0.0),
             ..Sums::default()

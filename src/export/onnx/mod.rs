@@ -6,7 +6,7 @@ mod proto;
 use prost::Message;
 
 use self::builder::{Builder, Weights};
-use super::{Error, Exported, Input, Step, StepKind, steps};
+use super::{Error, Exported, Input, Step, StepKind};
 use crate::data::pixels::Preprocessing;
 use models::layers::BatchNorm;
 
@@ -31,10 +31,7 @@ pub struct Options {
 /// [`Error::Unsupported`] for a network with other steps than ONNX has here, [`Error::Array`].
 pub fn model(exported: &Exported<'_>, options: Options) -> Result<Vec<u8>, Error> {
     let model = &exported.network.model;
-    let steps = steps(&**model).map_err(|reason| Error::Unsupported {
-        model: model.name().into(),
-        reason,
-    })?;
+    let steps = exported.steps()?;
     let mut writer = Writer {
         exported,
         options,
@@ -220,8 +217,7 @@ impl Writer<'_> {
                 )
             }
             StepKind::Columns { indices } => {
-                let found = self.exported.arrays().iter().find(|(name, _)| name == indices);
-                let found = found.and_then(|(_, array)| array.to_vec::<i32>());
+                let found = self.exported.array(indices)?.to_vec::<i32>();
                 let found = found.ok_or_else(|| Error::Array { name: indices.clone() })?;
                 let found: Vec<i64> = found.into_iter().map(i64::from).collect();
                 let positions = self.builder.i64s(indices, &found);
@@ -281,9 +277,8 @@ impl Writer<'_> {
     /// Appends a normalisation.
     fn fold(&self, affine: &mut Affine, scope: &str) -> Result<(), Error> {
         let parts = ["gamma", "beta", "moving_mean", "moving_variance"];
-        let mut parts = parts.map(|part| self.exported.f32s(&format!("{scope}/{part}")));
-        let mut take = |i: usize| std::mem::replace(&mut parts[i], Ok(vec![]));
-        let (gamma, beta, mean, variance) = (take(0)?, take(1)?, take(2)?, take(3)?);
+        let [gamma, beta, mean, variance] = parts.map(|part| self.exported.f32s(&format!("{scope}/{part}")));
+        let (gamma, beta, mean, variance) = (gamma?, beta?, mean?, variance?);
         for channel in 0..affine.scale.len().min(gamma.len()) {
             let [gamma, beta, mean, variance] =
                 [gamma[channel], beta[channel], mean[channel], variance[channel]].map(f64::from);

@@ -38,7 +38,7 @@ pub fn of_updates(report: &Report, title: &str, y: &str, of: fn(&crate::topology
 /// The planned learning rate.
 pub fn learning_rate(report: &Report) -> Option<Chart> {
     let curve = |group: &Group| {
-        let plan = &group.runs[0].plan;
+        let plan = group.plan();
         let steps = plan.gradient_steps();
         let at = |i: usize| (i as u64 * steps.saturating_sub(1)) / POINTS as u64;
         let point = |step: u64| (step as f64, f64::from(plan.learning_rate.at(step as i64)));
@@ -55,7 +55,7 @@ pub fn learning_rate(report: &Report) -> Option<Chart> {
 /// The planned drop fraction, or sparsity under gradual pruning.
 pub fn drop_fraction(report: &Report) -> Option<Chart> {
     let curve = |group: &Group| {
-        let plan = &group.runs[0].plan;
+        let plan = group.plan();
         let steps: Vec<i64> = plan.update_steps().collect();
         let value = |step: i64| match plan.pruned(step) {
             Some(pruned) => f64::from(pruned.sparsity),

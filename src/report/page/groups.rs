@@ -120,7 +120,7 @@ fn varied(kinds: &[Vec<(String, String)>]) -> Vec<String> {
     keys.into_iter().filter(differs).collect()
 }
 
-fn value<'a>(kind: &'a [(String, String)], key: &str) -> Option<&'a str> {
+pub(super) fn value<'a>(kind: &'a [(String, String)], key: &str) -> Option<&'a str> {
     kind.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
 }
 

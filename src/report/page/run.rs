@@ -1,15 +1,13 @@
 //! The data of one run in a report.
 
-use std::io::Read;
 use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::topology::{Topology, topology};
 use super::{Error, Result, read_if_there};
-use crate::checkpoint::{self, CONFIG};
+use crate::checkpoint::{self, CERTIFICATE, CONFIG, METRICS};
 use crate::config::{Plan, Run};
 use crate::report::escape;
 
@@ -17,8 +15,6 @@ use crate::report::escape;
 const MAX_METRICS_BYTES: u64 = 1 << 28;
 /// Most bytes of a certificate.
 const MAX_CERTIFICATE_BYTES: u64 = 1 << 20;
-/// Certificates that `verify` knows.
-const CERTIFICATE: &str = "certificate.json";
 
 /// A run: its plan, its metrics and what became of its masks.
 #[derive(Debug, Serialize)]
@@ -57,7 +53,7 @@ impl RunData {
         let run = Run::from_toml(&text, &escape::path(&config))?;
         let seed = run.train.seed;
         let plan = Plan::new(run)?;
-        let metrics = lines(&read_if_there(&folder.join("metrics.jsonl"), MAX_METRICS_BYTES)?.unwrap_or_default());
+        let metrics = lines(&read_if_there(&folder.join(METRICS), MAX_METRICS_BYTES)?.unwrap_or_default());
         let iterations = metrics.iter().filter_map(|line| line["iteration"].as_u64());
         let evaluated = |line: &&Value| {
             line.get("eval")
@@ -151,19 +147,11 @@ pub(super) fn flat(value: &Value) -> Vec<(String, String)> {
 /// Digests of the files that make a run, the newest checkpoint among them.
 fn digests(folder: &Path) -> Vec<(String, String)> {
     let newest = checkpoint::saved(folder).ok().and_then(|mut saved| saved.pop());
-    let names = [CONFIG, "metrics.jsonl", crate::topology::FILE].map(|name| folder.join(name));
+    let names = [CONFIG, METRICS, crate::topology::FILE].map(|name| folder.join(name));
     let files = names.into_iter().chain(newest.map(|(_, path)| path));
     let digest = |path: std::path::PathBuf| {
-        let mut file = crate::files::open(&path).ok()?;
-        let (mut hash, mut block) = (Sha256::new(), vec![0; 1 << 16]);
-        loop {
-            match file.read(&mut block).ok()? {
-                0 => break,
-                n => hash.update(&block[..n]),
-            }
-        }
         let name = path.file_name()?.to_string_lossy().into_owned();
-        Some((name, hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+        Some((name, crate::files::sha256(&path).ok()?))
     };
     files.filter_map(digest).collect()
 }

@@ -44,7 +44,7 @@ fn accuracy(statistic: Option<Statistic>) -> String {
 
 fn runs(report: &Report) -> String {
     let row = |group: &Group| {
-        let plan = &group.runs[0].plan;
+        let plan = group.plan();
         let (seeds, done): (Vec<String>, Vec<u64>) = group
             .runs
             .iter()
@@ -232,7 +232,7 @@ fn layers(group: &Group, open: bool) -> Option<String> {
 
 fn ledger(report: &Report, compiled: &[Compiled]) -> String {
     let theory = |group: &Group| {
-        let (plan, cost) = (&group.runs[0].plan, &group.cost.0);
+        let (plan, cost) = (group.plan(), &group.cost.0);
         let total = cost.training_total(plan);
         let [sparse, dense] = cost.plain_bytes(plan);
         vec![
@@ -301,16 +301,17 @@ fn clock(run: &RunData) -> Option<Vec<String>> {
 }
 
 fn configuration(report: &Report) -> String {
-    let value = |group: &Group, key: &str| {
-        let values = group.runs[0].plan.run.values().unwrap_or_default();
-        let found = values.into_iter().find(|(k, _)| k == key);
-        found.map_or("-".to_owned(), |(_, value)| value.trim_matches('"').to_owned())
+    let values = report.groups.iter().map(|group| group.plan().run.values());
+    let values: Vec<_> = values.map(Result::unwrap_or_default).collect();
+    let value = |values: &Vec<(String, String)>, key: &str| {
+        let found = super::groups::value(values, key);
+        found.map_or("-".to_owned(), |value| value.trim_matches('"').to_owned())
     };
     let labels: Vec<&str> = report.groups.iter().map(|group| group.label.as_str()).collect();
     let header: Vec<&str> = ["key"].into_iter().chain(labels).collect();
     let row = |key: &String| {
         std::iter::once(key.clone())
-            .chain(report.groups.iter().map(|group| value(group, key)))
+            .chain(values.iter().map(|values| value(values, key)))
             .collect()
     };
     let rows: Vec<Vec<String>> = report.varied.iter().map(row).collect();
@@ -324,7 +325,7 @@ fn configuration(report: &Report) -> String {
 
 /// The whole configuration of a group.
 fn whole(group: &Group) -> String {
-    let toml = group.runs[0].plan.run.to_toml().unwrap_or_default();
+    let toml = group.plan().run.to_toml().unwrap_or_default();
     let lines: String = toml.lines().map(|line| escaped(line) + "\n").collect();
     details(
         &format!("{}: config.toml of seed {}", group.label, group.runs[0].seed),

@@ -108,22 +108,18 @@ impl Session<'_> {
 
     /// Evaluates the validation split, or else the test set, and returns the scores on the test set if it was used.
     pub(super) fn evaluate(&mut self) -> Result<Option<Scores>> {
-        self.clock.enter(Phase::Evaluation);
-        let (name, shown, evaluator) = match &self.validation {
-            Some(validation) => ("validation", "validation", validation),
-            None => ("eval", "test", &self.evaluator),
+        let Some(validation) = &self.validation else {
+            return self.test().map(Some);
         };
-        let scores = self.score(evaluator)?;
-        self.record_scores(name, shown, &scores)?;
+        self.clock.enter(Phase::Evaluation);
+        let scores = self.score(validation)?;
+        self.record_scores("validation", "validation", &scores)?;
         self.clock.enter(Phase::Host);
-        if self.validation.is_none() {
-            return Ok(Some(scores));
-        }
         self.validated = Some(scores);
         Ok(None)
     }
 
-    /// Evaluates the test set at the end of a run with a validation split.
+    /// Evaluates the test set.
     pub(super) fn test(&mut self) -> Result<Scores> {
         self.clock.enter(Phase::Evaluation);
         let scores = self.score(&self.evaluator)?;

@@ -4,7 +4,7 @@ use super::Session;
 use crate::checkpoint::Mode;
 use crate::config::{FREE_KEYS, Plan, layer_name};
 use crate::report::events::{Events, FILE, Hparam, HparamValue, Value};
-use crate::topology::{Layer, Record, pictures};
+use crate::topology::{Layer, Record, Writer, pictures};
 use crate::train::error::{Error, Result};
 use serde_json::Value as Json;
 use sparse::Tick;
@@ -74,14 +74,14 @@ impl Session<'_> {
     }
 
     /// Adds what an update of the masks did, layer by layer.
-    pub(super) fn add_update_events(&mut self, tick: &Tick, record: &Record, masks: &[Vec<u8>]) -> Result<()> {
+    pub(super) fn add_update_events(&mut self, tick: &Tick, record: &Record, journal: &Writer) -> Result<()> {
         if self.events.is_none() {
             return Ok(());
         }
         let due = Due::at(self.mask_updates.max(1), self.updates);
         let mut values = vec![Value::scalar("drop_fraction", f64::from(tick.drop_fraction))];
         let maskable = self.plan.params.iter().filter(|param| param.mask.is_some());
-        for (i, (param, mask)) in maskable.zip(masks).enumerate() {
+        for (i, (param, mask)) in maskable.zip(journal.masks()).enumerate() {
             let name = layer_name(param).unwrap_or_default();
             let ones = mask.iter().filter(|&&one| one != 0).count();
             let all = mask.len().max(1) as f64;
@@ -91,7 +91,7 @@ impl Session<'_> {
                 "moved",
                 record.layers.get(i).map_or(0, |changes| changes.moved()) as f64,
             );
-            if let Some(ever) = self.topology.as_ref().and_then(|writer| writer.ever_active(i)) {
+            if let Some(ever) = journal.ever_active(i) {
                 add("ever_active", ever as f64 / all);
             }
             if due.histograms {

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::checkpoint::ExamplesDigest;
-use crate::checkpoint::certificate::hex;
 use crate::config::Plan;
 use crate::data::arrays::Arrays;
 use crate::data::held_out::hold_out;
 use crate::data::sets::{ExampleSpec, Examples};
 use crate::data::{Result, Split};
+use crate::files::hex;
 use crate::report::note;
 use crate::train::exported_evaluation::inputs;
+use sha2::Digest;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ impl Sets {
         ];
         let digest = |(name, part): (&str, Option<&Examples>)| {
             let part = part?;
-            let sha256 = hex(part.hash());
+            let sha256 = hex(&part.hash().finalize());
             let examples = part.len();
             Some((name.to_owned(), ExamplesDigest { examples, sha256 }))
         };

@@ -57,22 +57,18 @@ impl Session<'_> {
 
     /// Appends the mask updates of a launch to the journal.
     pub(super) fn record_topology(&mut self, ticks: &[Tick]) -> Result<()> {
-        if self.topology.is_none() {
-            return Ok(());
-        }
         let mut updates = ticks.iter().filter(|tick| tick.update_at.is_some());
         let (Some(last), more) = (updates.next_back(), updates.next().is_some()) else {
             return Ok(());
         };
-        let kind = if more { Kind::Merged } else { Kind::Update };
-        let masks = self.masks()?;
-        let Some(mut writer) = self.topology.take() else {
+        let Some(mut journal) = self.topology.take() else {
             return Ok(());
         };
-        let record = writer.append(last.iteration + 1, last.step_after, kind, masks);
-        let writer = self.topology.insert(writer);
-        let (record, masks) = (record?, writer.masks().to_vec());
-        self.add_update_events(last, &record, &masks)
+        let kind = if more { Kind::Merged } else { Kind::Update };
+        let record = journal.append(last.iteration + 1, last.step_after, kind, self.masks()?)?;
+        let added = self.add_update_events(last, &record, &journal);
+        self.topology = Some(journal);
+        added
     }
 
     /// The masks, one byte per weight, in the order of the network.
