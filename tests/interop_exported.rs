@@ -66,6 +66,9 @@ fn exported_models_resume_on_any_replicas_and_are_refused_by_name() {
     assert_eq!(whole["eval"]["examples"], 50); // of 52, in batches of 8 and a part of one
     assert!(whole["eval"]["metrics"]["accuracy"].is_number(), "{whole}");
     assert_eq!(saved(&runs.path("whole")), [12, 24]);
+    // The journal replays to the masks of both checkpoints.
+    let journal = json(&["topology", runs.path("whole").to_str().unwrap(), "--check"]);
+    assert_eq!(journal["equal"], serde_json::json!([12, 24]), "{journal}");
 
     // A run that ends at half of its length and goes on has the same end.
     let half = runs.path("half");

@@ -361,46 +361,42 @@ impl<'a> Session<'a> {
             });
         }
         self.mask_updates += launch.ticks.iter().filter(|t| t.update_at.is_some()).count() as u64;
-        let examples = done * self.plan.run.train.batch_size as u64;
-        let cross_entropy = sum / done as f64;
-        if let Some(exported) = &self.plan.exported {
-            let names = exported.manifest.metrics.iter().enumerate();
-            let mean = |(i, name): (usize, &String)| {
-                let sum = scalar(&measured, LAUNCH_OUTPUTS.len() + i, "metric")?;
-                Ok((name.clone(), json!(sum / done as f64)))
-            };
-            let metrics = names.map(mean).collect::<Result<serde_json::Map<_, _>>>()?;
-            self.record(&json!({
-                "iteration": self.counters.iteration,
-                "global_step": self.counters.global_step,
-                "loss": cross_entropy + l2,
-                "metrics": metrics,
-                "learning_rate": self.plan.learning_rate.at(before.global_step),
-                "mask_updates": self.mask_updates,
-                "steps_per_s": done as f64 / started.elapsed().as_secs_f64(),
-            }))?;
-            let loss = cross_entropy + l2;
-            self.progress.advance(self.counters.iteration, |rate| {
-                format!("{rate:.0} it/s, loss {loss:.4},")
-            });
-            return Ok(next);
-        }
-        self.record(&json!({
+        let (mean, examples) = (sum / done as f64, done * self.plan.run.train.batch_size as u64);
+        let (loss, accuracy) = (mean + l2, correct / examples as f64);
+        let mut record = json!({
             "iteration": self.counters.iteration,
             "global_step": self.counters.global_step,
-            "loss": cross_entropy + l2,
-            "cross_entropy": cross_entropy,
-            "accuracy": correct / examples as f64,
+            "loss": loss,
             "learning_rate": self.plan.learning_rate.at(before.global_step),
             "mask_updates": self.mask_updates,
             "steps_per_s": done as f64 / started.elapsed().as_secs_f64(),
-        }))?;
+        });
+        match &self.plan.exported {
+            Some(exported) => {
+                let names = exported.manifest.metrics.iter().enumerate();
+                let mean = |(i, name): (usize, &String)| {
+                    let sum = scalar(&measured, LAUNCH_OUTPUTS.len() + i, "metric")?;
+                    Ok((name.clone(), json!(sum / done as f64)))
+                };
+                record["metrics"] = names.map(mean).collect::<Result<serde_json::Map<_, _>>>()?.into();
+            }
+            None => {
+                record["cross_entropy"] = mean.into();
+                record["accuracy"] = accuracy.into();
+            }
+        }
+        self.record(&record)?;
         self.clock.enter(Phase::Recording);
         self.record_topology(&launch.ticks)?;
         self.clock.enter(Phase::Host);
-        let (loss, accuracy) = (cross_entropy + l2, correct / examples as f64);
-        self.progress
-            .update(self.counters.iteration, loss as f32, accuracy as f32);
+        match &self.plan.exported {
+            Some(_) => self.progress.advance(self.counters.iteration, |rate| {
+                format!("{rate:.0} it/s, loss {loss:.4},")
+            }),
+            None => self
+                .progress
+                .update(self.counters.iteration, loss as f32, accuracy as f32),
+        }
         Ok(next)
     }
 

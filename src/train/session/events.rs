@@ -60,7 +60,7 @@ impl Session<'_> {
         let step = record["iteration"].as_u64().unwrap_or_default();
         let fields = record.as_object().into_iter().flatten();
         // Scores of a data set, as in {"iteration": 600, "eval": {"top1": 0.9}}.
-        let mut scores = fields.filter(|(_, value)| value.get("top1").is_some()).peekable();
+        let mut scores = fields.filter(|(_, value)| value.get("examples").is_some()).peekable();
         let mut values: Vec<Value> = match scores.peek() {
             Some(_) => scores.flat_map(|(set, scores)| scalars(set, scores)).collect(),
             None => scalars("train", record).collect(),
