@@ -42,7 +42,7 @@ fn help_is_grouped_short_or_long_and_has_an_example() {
     }
 }
 
-/// What bash completes after these words.
+/// Completions that bash offers after these words.
 fn completed(words: &str) -> Vec<String> {
     let script = format!(
         "source <({} completions bash)\nCOMP_WORDS=({words} '')\nCOMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\

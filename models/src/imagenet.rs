@@ -25,7 +25,7 @@ pub struct ImageNet {
     pub classes: usize,
     /// Height and width of an image.
     pub image_size: usize,
-    /// Whose network it is.
+    /// The variant of the network.
     pub variant: Variant,
 }
 

@@ -15,7 +15,7 @@ pub fn infer_model<'a>(variables: impl IntoIterator<Item = (&'a str, &'a [usize]
     infer_variant(variables, None)
 }
 
-/// As [`infer_model`], of a known variant.
+/// Like [`infer_model`], for a network whose variant may be known.
 pub fn infer_variant<'a>(
     variables: impl IntoIterator<Item = (&'a str, &'a [usize])>,
     variant: Option<Variant>,

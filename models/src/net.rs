@@ -254,7 +254,7 @@ impl<'g> Net<'g> {
         self.outputs.borrow_mut().push((last, output));
     }
 
-    /// Records that `y` is the result of this convolution, if its gradients shall be joint.
+    /// Records that `y` is the result of this convolution, if joint gradients are on.
     pub(crate) fn record_expanding(&self, y: Tensor<'g>, conv: Expanding<'g>) {
         if self.joint_gradients {
             self.expanding.borrow_mut().push((y, conv));

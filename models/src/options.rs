@@ -98,7 +98,7 @@ pub struct Options {
     pub expansion: Option<f64>,
     /// Dropout rate of a wide residual network.
     pub dropout: Option<f64>,
-    /// Whose network it is. Default: the original's.
+    /// The variant of the network. Default: the original's.
     pub variant: Option<Variant>,
 }
 

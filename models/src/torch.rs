@@ -7,7 +7,7 @@ use crate::mobilenet::V2;
 use crate::vgg::POOLED;
 use crate::{Declaration, Kind, Layer, Options, Variant};
 
-/// Whose names an array has.
+/// The program that named the arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// torchvision's.
@@ -129,7 +129,7 @@ impl Layout {
 
 impl Scheme {
     /// The network whose arrays have these names, with the scheme: name, variant and depth, but neither width nor
-    /// classes. `None` if they are of no network of torchvision or timm that this crate has.
+    /// classes. `None` if they belong to no network of torchvision or timm that this crate has.
     pub fn recognise<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<(Scheme, Options)> {
         let names: std::collections::BTreeSet<&str> = names.into_iter().collect();
         let has = |name: &str| names.contains(name);

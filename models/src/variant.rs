@@ -31,7 +31,7 @@ impl Variant {
         Variant::ALL.into_iter().find(|variant| variant.name() == name)
     }
 
-    /// Whether the network is built as torchvision does.
+    /// Whether the network is built as in torchvision.
     pub fn is_torchvision(self) -> bool {
         self != Variant::Original
     }

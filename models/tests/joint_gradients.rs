@@ -12,7 +12,7 @@ const NORM: BatchNorm = BatchNorm {
     unbiased: true,
 };
 
-/// Numbers between -1 and 1 without order.
+/// Pseudo-random numbers between -1 and 1.
 fn numbers(dims: &[usize], seed: u32) -> Literal {
     let count: usize = dims.iter().product();
     let mut state = seed.wrapping_mul(2_654_435_769) | 1;

@@ -262,7 +262,7 @@ impl RunDir {
         if !target.is_file() || fs::read_link(&link).is_ok_and(|old| old == name) {
             return Ok(());
         }
-        // Left by a process that was killed here.
+        // A process killed between the two calls below leaves it behind.
         let _ = fs::remove_file(&new);
         let linked = std::os::unix::fs::symlink(name, &new).and_then(|()| fs::rename(&new, &link));
         linked.map_err(|source| Error::Save { path: link, source })

@@ -170,7 +170,7 @@ pub fn write_treemap(path: &Path, title: &str, profile: &Profile) -> Result<()> 
         title,
         rows: &profile.rows,
     };
-    // Names of layers come from models that may be others'.
+    // Layer names may come from untrusted models.
     let data = serde_json::to_string(&data)
         .context("the treemap")?
         .replace('<', "\\u003c");

@@ -12,7 +12,7 @@ use crate::report::{escape, note};
 use crate::train::loaded_network::infer_network;
 use crate::train::state::inference_specs;
 
-/// Whose names and layouts a converted file has.
+/// Library whose names and layouts the converted file uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum To {
     /// torchvision's

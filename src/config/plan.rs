@@ -220,7 +220,7 @@ impl Plan {
         }
     }
 
-    /// The network; for an exported model one that stands for it.
+    /// The network; for an exported model, a stub.
     ///
     /// # Errors
     /// None for a plan from [`Plan::new`].

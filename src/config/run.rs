@@ -88,7 +88,7 @@ pub struct Model {
     /// Dropout rate of a wide residual network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
-    /// Whose network it is: `original`, `torchvision`, or `torchvision-bn` for VGG with batch normalisation. Default:
+    /// Source of the architecture: `original`, `torchvision`, or `torchvision-bn` for VGG with batch normalisation. Default:
     /// `original`.
     #[serde(default, with = "named::optional", skip_serializing_if = "Option::is_none")]
     pub variant: Option<models::Variant>,

@@ -74,7 +74,7 @@ impl Preprocessing {
         MNIST_SCALE
     }
 
-    /// What [`Preprocessing::ImageNet`] subtracts from each colour, and the factor after it.
+    /// The mean of each colour that [`Preprocessing::ImageNet`] subtracts, and the factor that it then applies.
     pub(crate) fn affine(self) -> [[f32; 3]; 2] {
         imagenet()
     }

@@ -67,7 +67,7 @@ pub enum StepKind {
         size: [usize; 2],
         /// Strides.
         strides: [usize; 2],
-        /// Padding that never wins, before and after.
+        /// Padding, which is below every value, before and after.
         pads: [[usize; 2]; 2],
     },
     /// Mean over an image, a row.
@@ -86,7 +86,7 @@ pub enum StepKind {
 /// The steps of a network, and the last one's value.
 ///
 /// # Errors
-/// The first operator that is no step.
+/// The first operator that is not part of a step.
 pub fn steps(model: &dyn Model) -> Result<Vec<Step>, String> {
     let declaration = model.declaration();
     let f32s = |name: &String, dims: &[usize]| (name.clone(), Shape::new(DType::F32, dims));

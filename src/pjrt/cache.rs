@@ -192,7 +192,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Those who wait hold the file open.
+        // Waiting processes have the file open already.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! What a sweep will take: jobs, operations and time.
+//! Estimates the jobs, operations and time of a sweep.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What became of a job: read from its folder.
+//! Outcome of a job: read from its folder.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ pub const LOG: &str = "log.txt";
 /// Bound on the files of an outcome.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// What became of a job.
+/// Outcome of a job.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {

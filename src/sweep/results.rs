@@ -85,7 +85,7 @@ pub struct Statistic {
 }
 
 impl Statistic {
-    /// Of these values; `None` without any.
+    /// The statistic of these values; `None` if there are none.
     pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len() as f64;
         let mean = match values {

@@ -12,7 +12,7 @@ pub struct Record {
     pub iteration: u64,
     /// Global step of the update.
     pub step: i64,
-    /// What the changes are.
+    /// Kind of the changes.
     pub kind: Kind,
     /// Changes of each layer since the record before.
     pub layers: Vec<Changes>,

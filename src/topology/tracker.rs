@@ -1,4 +1,4 @@
-//! What happened to the connections of a run: how many moved, how long they lived, which weights were ever active.
+//! The history of a run's connections: how many moved, how long they lived, which weights were ever active.
 
 use serde::Serialize;
 
@@ -40,14 +40,14 @@ pub struct LayerTracker {
     pub lived: f64,
 }
 
-/// What a record changed, over all layers.
+/// The changes of a record, over all layers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Update {
     /// Iterations done.
     pub iteration: u64,
     /// Global step.
     pub global_step: i64,
-    /// What the changes are.
+    /// Kind of the changes.
     pub kind: Kind,
     /// Connections dropped.
     pub dropped: usize,

@@ -38,7 +38,7 @@ impl Writer {
 
     /// Continues the journal of a run that resumes after `iteration` iterations with these masks: removes later records and a
     /// cut one. If the journal leads to other masks, as after damage or a session without it, one record bridges the gap; if
-    /// it cannot be read, it begins anew. Also returns what was amiss.
+    /// it cannot be read, it begins anew. Also returns a description of what was lost.
     ///
     /// # Errors
     /// I/O errors.

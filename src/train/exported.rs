@@ -125,7 +125,7 @@ impl Network<'_> {
         inputs.map(|input| (input_name(&input.name), input.typed()))
     }
 
-    /// What the programs take first: effective weights and state.
+    /// The first arguments of the programs: effective weights and state.
     fn arguments<'g>(&self, state: &State<'g>) -> Vec<Tensor<'g>> {
         let effective: Vec<_> = self.needs.params.iter().map(|param| effective(param, state)).collect();
         arguments(self.exported, &effective, state)

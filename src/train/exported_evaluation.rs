@@ -18,7 +18,7 @@ use crate::exported::Exported;
 /// Name of the loss among the measures.
 const LOSS: &str = "loss";
 
-/// What a model takes from a data set. `only` says which inputs are needed.
+/// The inputs that a model takes from a data set; `only` selects by position.
 pub fn inputs(exported: &Exported, only: impl Fn(usize) -> bool) -> Vec<Input> {
     let inputs = exported.manifest.inputs.iter().enumerate().filter(|(i, _)| only(*i));
     let input = |(_, input): (usize, &crate::exported::Array)| Input {

@@ -155,7 +155,7 @@ fn recorded<T: Named>(metadata: Option<&crate::checkpoint::Metadata>, key: &str)
     T::find(metadata?.extra.get(key)?).ok()
 }
 
-/// Whose network a checkpoint holds, if it or its run says.
+/// The network variant of a checkpoint, if it or its run records one.
 fn variant(checkpoint: &Checkpoint, run: Option<&Run>) -> Option<Variant> {
     match run {
         Some(run) => Some(run.model.variant.unwrap_or_default()),

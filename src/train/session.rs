@@ -37,9 +37,9 @@ struct Session<'a> {
     dir: RunDir,
     device: Device,
     launch: Box<dyn Program>,
-    /// Of the test set.
+    /// Evaluates the test set.
     evaluator: Scorer,
-    /// Of the validation split, if there is one.
+    /// Evaluates the validation split, if there is one.
     validation: Option<Scorer>,
     /// Iterations from one evaluation to the next.
     eval_interval: u64,

@@ -26,7 +26,7 @@ pub struct Trainer<'a> {
     pub model: &'a dyn Model,
 }
 
-/// What the random numbers of an iteration depend on.
+/// Inputs of an iteration's random numbers.
 pub(super) struct Draw<'g> {
     /// The run's seed, `u32[2]`.
     pub seed: Tensor<'g>,
@@ -167,7 +167,7 @@ impl Trainer<'_> {
         self.plan.params.iter().map(apart).collect()
     }
 
-    /// Zeros in place of the gradients that mask updates use, if they do.
+    /// Zeros in place of the gradients for mask updates, if they use any.
     pub(super) fn no_gradients<'g>(&self, g: &'g Graph) -> Vec<Tensor<'g>> {
         let needed = self.updated_params().filter(|_| self.updates_need_gradients());
         needed
@@ -410,7 +410,7 @@ fn layer<'a>(plan: &'a Plan, param: &'a str) -> &'a str {
     let of_layer = |l: &&models::Layer| within(&l.name) || l.norm.as_deref().is_some_and(within);
     let name = match plan.layers.iter().find(of_layer) {
         Some(layer) => layer.name.as_str(),
-        // A normalisation of its own.
+        // A normalisation that belongs to no layer.
         None => param.rsplit_once('/').map_or(param, |(scope, _)| scope),
     };
     name.rsplit('/').next().unwrap_or(name)

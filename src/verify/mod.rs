@@ -46,7 +46,7 @@ impl Error {
     }
 }
 
-/// What to verify.
+/// Options of a verification.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Checkpoint from which the window is computed again, 0 for the start of the run. Default: the one before [`Options::to`],
@@ -79,7 +79,7 @@ pub struct Check {
     pub name: String,
     /// Whether it is as certified.
     pub ok: bool,
-    /// What was found.
+    /// Description of the result.
     pub found: String,
 }
 
@@ -312,7 +312,7 @@ fn compare_window(report: &mut Report, certified: &Certificate, replay: &Replay,
     Ok(())
 }
 
-/// What computes differently now, in words.
+/// Describes changes of version, device and programs.
 fn differences(certified: &Certificate, own: &Certificate) -> Vec<String> {
     let mut differences = vec![];
     if certified.version != own.version {

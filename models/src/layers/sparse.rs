@@ -88,8 +88,8 @@ pub enum Wanted<'g> {
     If(Tensor<'g>),
     /// Always.
     Always,
-    /// Where `wanted`, a `pred` scalar, holds, as the gradient of `all`, which is 0 elsewhere. For condensed weights, whose own
-    /// gradient has connections only.
+    /// If the `pred` scalar `wanted` is true, as the gradient of `all`; otherwise that gradient is 0. For condensed weights,
+    /// whose own gradient has connections only.
     Apart {
         /// Whether it is wanted.
         wanted: Tensor<'g>,

@@ -1,5 +1,5 @@
 //! Bytes that instructions read and write, counted as XLA's own cost analysis does: operands and results of every instruction
-//! outside of fusions, each in the layout the compiler chose, and of slices only their part.
+//! outside of fusions, each in the layout the compiler chose, and only the accessed part for slices.
 
 use std::ops::AddAssign;
 

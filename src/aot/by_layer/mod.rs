@@ -25,7 +25,7 @@ use program::{Indexed, Program, shape};
 pub struct Kernel {
     /// Name in the optimized program.
     pub name: String,
-    /// Opcode; of a fusion, `fusion`.
+    /// Opcode; `fusion` for a fusion.
     pub opcode: String,
     /// Layer and phase.
     #[serde(flatten)]

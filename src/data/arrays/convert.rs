@@ -84,7 +84,7 @@ impl Stored {
         !self.is_float() && self != Stored::Bool
     }
 
-    /// Whether values can become `to`: anything but a fraction an integer.
+    /// Whether values can become `to`: every type except floats to integers.
     pub(super) fn converts_to(self, to: DType) -> bool {
         to.is_float() || !self.is_float()
     }

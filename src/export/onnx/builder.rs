@@ -177,7 +177,7 @@ pub fn float(name: &str, value: f32) -> Attribute {
     }
 }
 
-/// An array with its axes in this order, and its dimensions then.
+/// An array with its axes in this order, and its new dimensions.
 pub fn transposed(values: &[f32], dims: &[usize], axes: &[usize]) -> (Vec<f32>, Vec<usize>) {
     let stride = |axis: usize| dims[axis + 1..].iter().product::<usize>();
     let mut indices = vec![0u32];

@@ -21,7 +21,7 @@ pub struct Options {
     pub bf16: bool,
     /// Kernels without their zeros, as sparse initializers.
     pub sparse: bool,
-    /// Keep batch normalisation as an operator, or else fold it into the convolution before it where there is one.
+    /// Keep batch normalisation as an operator. Otherwise it is folded into the convolution before it, if there is one.
     pub keep_batch_norm: bool,
 }
 

@@ -151,7 +151,7 @@ fn label(kind: &[(String, String)], varied: &[String], run: &RunData) -> String 
         label += &format!(" {}", plan.run.sparsity.target);
     }
     let others = varied.iter().filter(|key| !FIRST.contains(&key.as_str()));
-    // What a method brings along does not tell more than its name.
+    // A method's own settings add nothing to its name.
     let others: Vec<&String> = others
         .filter(|key| !key.starts_with("method.") && !key.starts_with("sparsity.layers"))
         .collect();

@@ -16,7 +16,7 @@ const MAX_METRICS_BYTES: u64 = 1 << 28;
 /// Most bytes of a certificate.
 const MAX_CERTIFICATE_BYTES: u64 = 1 << 20;
 
-/// A run: its plan, its metrics and what became of its masks.
+/// A run: its plan, its metrics and the history of its masks.
 #[derive(Debug, Serialize)]
 pub struct RunData {
     /// The last part of the folder's path.
@@ -144,7 +144,7 @@ pub(super) fn flat(value: &Value) -> Vec<(String, String)> {
     out
 }
 
-/// Digests of the files that make a run, the newest checkpoint among them.
+/// Digests of a run's files, the newest checkpoint among them.
 fn digests(folder: &Path) -> Vec<(String, String)> {
     let newest = checkpoint::saved(folder).ok().and_then(|mut saved| saved.pop());
     let names = [CONFIG, METRICS, crate::topology::FILE].map(|name| folder.join(name));

@@ -16,7 +16,7 @@ const PICTURES: usize = 10;
 /// Longest side of a mask's picture, in pixels.
 const LONGEST: usize = 160;
 
-/// What is due at an update.
+/// The events to write at an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Due {
     histograms: bool,
@@ -140,7 +140,7 @@ impl Session<'_> {
     }
 }
 
-/// The numbers of an object, but not those that count.
+/// The numbers of an object, without counters.
 fn scalars<'a>(group: &'a str, record: &'a Json) -> impl Iterator<Item = Value> + 'a {
     const COUNTS: [&str; 4] = ["iteration", "global_step", "mask_updates", "examples"];
     let fields = record.as_object().into_iter().flatten();
@@ -162,7 +162,7 @@ fn picture(plan: &Plan, layer: &Layer, mask: &[u8]) -> Option<Value> {
     Some(Value::image(format!("mask/{}", layer.name), size, png))
 }
 
-/// The keys that make results, with their values.
+/// The keys that change results, with their values.
 fn hparams(plan: &Plan) -> Vec<Hparam> {
     let telling = |key: &str| !FREE_KEYS.contains(&key) || key == "train.iterations";
     let values = plan.run.values().unwrap_or_default().into_iter();
