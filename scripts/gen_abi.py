@@ -1,4 +1,4 @@
-"""Writes src/pjrt/abi.rs from pjrt_c_api.h, parsed by libclang (never by patterns): usage gen_abi.py HEADER INCLUDE_DIR ORIGIN."""
+"""Writes pjrt/src/abi.rs from pjrt_c_api.h, parsed by libclang (never by patterns): usage gen_abi.py HEADER INCLUDE_DIR ORIGIN."""
 
 import sys
 

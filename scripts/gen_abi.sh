@@ -1,5 +1,5 @@
 #!/bin/sh
-# Regenerates src/pjrt/abi.rs from the header inside a PJRT plugin package; with --check only says whether the file is current.
+# Regenerates pjrt/src/abi.rs from the header inside a PJRT plugin package; with --check only says whether the file is current.
 # Needs: python3 with pip, a C compiler (for its stddef.h), rustfmt.
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ PYTHONPATH="$work/clang" python3 scripts/gen_abi.py "$header" "$(cc -print-file-
 rustfmt --edition 2024 --config-path rustfmt.toml "$work/abi.rs"
 
 if [ "${1:-}" = --check ]; then
-    diff -u src/pjrt/abi.rs "$work/abi.rs" && echo "src/pjrt/abi.rs is current"
+    diff -u pjrt/src/abi.rs "$work/abi.rs" && echo "pjrt/src/abi.rs is current"
 else
-    mv "$work/abi.rs" src/pjrt/abi.rs
+    mv "$work/abi.rs" pjrt/src/abi.rs
 fi

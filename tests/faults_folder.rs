@@ -197,7 +197,7 @@ fn accepts_paths_that_are_not_utf_8() {
     let dir = tempfile::tempdir().unwrap();
     let [out, cache] =
         ["out-", "cache-"].map(|stem| dir.path().join(OsStr::from_bytes(&[stem.as_bytes(), LATIN].concat())));
-    let plugin = rigl_xla::pjrt::fetch(rigl_xla::pjrt::Package::named("xla-cpu-pjrt").unwrap()).unwrap();
+    let plugin = rigl_xla::plugins::fetch(rigl_xla::plugins::Package::named("xla-cpu-pjrt").unwrap()).unwrap();
     // As an ordinary run has it, found in the cache.
     let package = plugin.ancestors().nth(3).unwrap();
     fs::create_dir_all(cache.join("plugins")).unwrap();
@@ -250,7 +250,7 @@ fn reports_refused_threads() {
     // Where any user may read them.
     let program = dir.path().join("rigl-xla");
     fs::copy(PROGRAM, &program).unwrap();
-    let plugin = rigl_xla::pjrt::fetch(rigl_xla::pjrt::Package::named("xla-cpu-pjrt").unwrap()).unwrap();
+    let plugin = rigl_xla::plugins::fetch(rigl_xla::plugins::Package::named("xla-cpu-pjrt").unwrap()).unwrap();
     let library = dir.path().join("plugin.so");
     fs::copy(plugin, &library).unwrap();
     let mut refused = 0;

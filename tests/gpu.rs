@@ -6,8 +6,8 @@ mod common;
 use common::{compiles, error};
 use hlo::proto::{Instruction, Module};
 use hlo::text;
+use pjrt::DeviceKind;
 use rigl_xla::aot::chips::GENERATIONS;
-use rigl_xla::pjrt::DeviceKind;
 
 /// The compiled training step of a preset, with activations in bf16.
 fn step(preset: &str, batch: &str) -> Module {

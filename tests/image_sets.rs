@@ -183,7 +183,7 @@ fn reports_data_sets_that_cannot_be_fetched() {
             .env("RIGL_XLA_CACHE", cache.path())
             .env(
                 "RIGL_XLA_PLUGIN",
-                rigl_xla::pjrt::fetch(rigl_xla::pjrt::Package::named("xla-cpu-pjrt").unwrap()).unwrap(),
+                rigl_xla::plugins::fetch(rigl_xla::plugins::Package::named("xla-cpu-pjrt").unwrap()).unwrap(),
             )
             .output()
             .unwrap();

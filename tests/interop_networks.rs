@@ -12,9 +12,9 @@ use hlo::random::Key;
 use hlo::{Computation, Graph, Literal, Shape, grad};
 use lowering::{Target, lower};
 use models::{Declaration, Draw, Init, Mode, Model, Net, Options, layers};
+use pjrt::{Arg, CompileOptions, DeviceKind};
 use rigl_xla::checkpoint::{Metadata, save};
 use rigl_xla::engine::Pjrt;
-use rigl_xla::pjrt::{Arg, CompileOptions, DeviceKind};
 use sparse::rng::{BoundedRng, Stream, stream};
 
 const PACKAGES: &[&str] = &["jax==0.4.38", "numpy==2.2.6", "safetensors==0.5.3"];

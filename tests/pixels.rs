@@ -8,9 +8,9 @@ mod plugins;
 use std::path::Path;
 
 use hlo::{Computation, DType, Graph, Literal, Shape};
+use pjrt::{Arg, ClientOptions, DeviceKind};
 use rigl_xla::data::pixels::Preprocessing;
 use rigl_xla::engine::options;
-use rigl_xla::pjrt::{self, Arg, ClientOptions, DeviceKind};
 
 use plugins::in_own_process;
 
@@ -91,7 +91,7 @@ fn fastatomstruct_xla_cpu() {
 
 fn the_plugin_has_tensorflows_bits() {
     let (pixels, want) = recorded();
-    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let plugin = rigl_xla::plugins::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     let program = standardise(pixels.shape()).to_bytes(&[]);
     let program = client.compile(&program, &options(DeviceKind::Cpu)).unwrap();

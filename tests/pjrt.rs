@@ -9,10 +9,9 @@ mod plugins;
 
 use half::{bf16, f16};
 use hlo::{Alias, Computation, DType, Graph, Literal, Reducer, Shape, Tensor, proto};
+use pjrt::{Arg, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue};
 use prost::Message;
-use rigl_xla::pjrt::{
-    self, Arg, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
-};
+use rigl_xla::plugins::{Cache, CacheOutcome};
 
 use plugins::in_own_process;
 
@@ -36,7 +35,7 @@ fn fastatomstruct_xla_cpu() {
 }
 
 fn suite(package: &str, version: (i32, i32)) {
-    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let plugin = rigl_xla::plugins::open(DeviceKind::Cpu, None).unwrap();
     assert_eq!(plugin.api_version(), version, "{package}");
     assert_eq!(
         pjrt::Plugin::load(plugin.path()).unwrap().path(),
@@ -341,7 +340,7 @@ fn the_cache_hits_misses_and_heals(client: &Client) {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::in_dir(dir.path(), Cache::LIMIT_BYTES).unwrap();
     let compile = |n, options: &CompileOptions| {
-        let (executable, outcome) = client.compile_cached(&cache, &addition(n), options).unwrap();
+        let (executable, outcome) = cache.compile(client, &addition(n), options).unwrap();
         if n == 2 {
             assert_eq!(run_addition(client, &executable), vector(&[11.0, 22.0]));
         }

@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rigl_xla::pjrt::{self, ClientOptions, DeviceKind, Error, Package, Plugin};
+use pjrt::{ClientOptions, DeviceKind, Error, Plugin};
+use rigl_xla::plugins::{self, Package};
 
 /// A plugin with the head of the function table and its first slots: error text, code and destruction, initialisation.
 /// `SIZE`, `MAJOR`, `MINOR` and `FAILURE` (an error text, or none) are set by each test.
@@ -172,20 +173,25 @@ fn reports_missing_slots() {
 
 #[test]
 fn rejects_names_that_are_neither_file_nor_package() {
-    let error = pjrt::open(DeviceKind::Cpu, Some("xla-cpu-pjr")).unwrap_err();
+    let error = plugins::open(DeviceKind::Cpu, Some("xla-cpu-pjr")).unwrap_err();
     assert!(
-        matches!(&error, Error::UnknownPackage(unknown) if unknown.near == ["xla-cpu-pjrt"]),
+        matches!(&error, plugins::Error::UnknownPackage(unknown) if unknown.near == ["xla-cpu-pjrt"]),
         "{error}"
     );
-    let error = pjrt::open(DeviceKind::Cpu, Some("./absent.so")).unwrap_err();
-    assert!(matches!(error, Error::Missing { .. }));
+    let error = plugins::open(DeviceKind::Cpu, Some("./absent.so")).unwrap_err();
+    assert!(matches!(
+        &error,
+        plugins::Error::Pjrt {
+            source: Error::Missing { .. }
+        }
+    ));
 }
 
 #[test]
 fn rejects_a_file_with_another_digest() {
     let Fake { dir: _dir, path } = fake(&[]);
     let package = Package::named("xla-cpu-pjrt").unwrap();
-    let text = pjrt::verify(package, &path).unwrap_err().to_string();
+    let text = plugins::verify(package, &path).unwrap_err().to_string();
     assert!(
         text.contains(package.sha256.unwrap()) && text.contains("damaged"),
         "{text}"
@@ -276,7 +282,7 @@ fn damaged_cache_entry_is_not_used_offline() {
 
 /// `dump-hlo --optimized` of a network with convolutions, as compiled with these variables: exit code and what was written.
 fn compiled(cache: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let plugin = plugins::open(DeviceKind::Cpu, None).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_rigl-xla"))
         .args(["dump-hlo", "cifar10-rigl", "--graph", "eval", "--optimized"])
         .args(["--set", "model.depth=10", "--set", "model.width=1"])
@@ -297,7 +303,7 @@ fn compiles_convolutions_without_onednn() {
     const CALL: &str = "rigl_xla.convolution";
     let cache = tempfile::tempdir().unwrap();
     let package = Package::named("onednn-cpu-gomp").unwrap();
-    let library = pjrt::fetch(package).unwrap();
+    let library = plugins::fetch(package).unwrap();
     let (code, graph, _) = compiled(cache.path(), &[("RIGL_XLA_ONEDNN", library.to_str().unwrap())]);
     assert!(code == Some(0) && graph.contains(CALL), "{code:?}");
 

@@ -3,9 +3,10 @@
 
 use hlo::{Computation, Graph, Literal, Op, Padding, Tensor, grad};
 use lowering::{ConvForm, ConvLowering, DirectConvolution, Target, lower, lower_convolutions, prepare};
+use pjrt::{Arg, Client, ClientOptions, DeviceKind};
 use rigl_xla::engine::options;
 use rigl_xla::host_functions::register;
-use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
+use rigl_xla::plugins;
 use sparse::rng;
 
 /// `[n, h, w, c]`, `[kh, kw, c / groups, filters]`, stride, padding, groups.
@@ -66,7 +67,7 @@ fn run(client: &Client, computation: &Computation, inputs: &[Literal]) -> Vec<Li
 
 #[test]
 fn every_form_matches_the_operator() {
-    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let plugin = plugins::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     let onednn = register(plugin).unwrap();
     assert!(onednn.is_some_and(|name| name.starts_with("oneDNN 3.")));
@@ -113,7 +114,7 @@ fn run_prepared(client: &Client, computation: &Computation, inputs: &[Literal]) 
 
 #[test]
 fn packed_kernels_give_identical_results() {
-    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let plugin = plugins::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     assert!(register(plugin).unwrap().is_some());
     let mut reordered = 0;
@@ -143,7 +144,7 @@ fn packed_kernels_give_identical_results() {
 /// Chooses the same elements among equals, infinities and NaN, and adds the contributions of windows in their order.
 #[test]
 fn max_pooling_and_its_gradient_are_bit_identical() {
-    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let plugin = plugins::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     assert!(register(plugin).unwrap().is_some());
     let dims = [3, 7, 6, 5];
@@ -198,7 +199,7 @@ fn max_pooling_and_its_gradient_are_bit_identical() {
 /// Sizes that several threads share.
 #[test]
 fn column_sums_match_the_operator() {
-    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let plugin = plugins::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     assert!(register(plugin).unwrap().is_some());
     let mut stream = rng::stream(0, "sums_of_columns", "", 0);

@@ -10,7 +10,7 @@ mod plugins;
 
 use hlo::{Graph, Literal};
 use hlo_cases::{self as cases, Case};
-use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, CompileOptions, DeviceKind, OptionValue};
+use pjrt::{Arg, Client, ClientOptions, CompileOptions, DeviceKind, OptionValue};
 
 use plugins::in_own_process;
 
@@ -44,7 +44,7 @@ fn fastatomstruct_xla_cpu() {
 }
 
 fn every_case_has_its_value() {
-    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let plugin = rigl_xla::plugins::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     // XLA's own default on the CPU lets a maximum or minimum drop a NaN.
     let exact = ("xla_cpu_enable_fast_min_max".to_owned(), OptionValue::Bool(false));

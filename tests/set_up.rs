@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use rigl_xla::pjrt::{self, Package};
+use rigl_xla::plugins::{self, Package};
 use rigl_xla::programs::{ETCD, NPM};
 
 /// Fills `folder` with links to every program on `PATH` but these.
@@ -38,7 +38,7 @@ fn run(args: &[&str], path: &Path, cache: &Path) -> Output {
 /// The folder of a package in the shared cache.
 fn fetched(package: &str) -> PathBuf {
     let package = Package::named(package).unwrap();
-    let library = pjrt::fetch(package).unwrap();
+    let library = plugins::fetch(package).unwrap();
     let depth = Path::new(package.library).components().count();
     library.ancestors().nth(depth).unwrap().to_owned()
 }

@@ -10,9 +10,10 @@ use lowering::{Target, lower};
 use models::layers::BatchNorm;
 use models::layers::sparse::{SparseKernel, Wanted, blocked, condense, expand, mask_key};
 use models::{Init, Mode, Net};
+use pjrt::{Arg, Client, ClientOptions, DeviceKind};
 use rigl_xla::engine::options;
 use rigl_xla::host_functions::register;
-use rigl_xla::pjrt::{self, Arg, Client, ClientOptions, DeviceKind};
+use rigl_xla::plugins;
 use serde_json::Value;
 use sparse::rng;
 
@@ -147,7 +148,7 @@ fn passes(case: &Case) -> (Computation, Vec<Literal>) {
 
 #[test]
 fn sparse_layers_match_masked_ones() {
-    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let plugin = plugins::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     register(plugin).unwrap().unwrap();
     for (number, case) in CASES.iter().enumerate() {
@@ -198,7 +199,7 @@ fn sparse_layers_match_masked_ones() {
 
 #[test]
 fn normalisation_does_not_depend_on_blocking() {
-    let plugin = pjrt::open(DeviceKind::Cpu, None).unwrap();
+    let plugin = plugins::open(DeviceKind::Cpu, None).unwrap();
     let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu)).unwrap();
     register(plugin).unwrap().unwrap();
     let dims = [32, 5, 6, 19];

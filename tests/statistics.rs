@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use hlo::Literal;
+use pjrt::{Arg, CompileOptions, DeviceKind};
 use rigl_xla::config::{Layers, Plan};
 use rigl_xla::engine::Pjrt;
-use rigl_xla::pjrt::{Arg, CompileOptions, DeviceKind};
 use rigl_xla::train::state::{GLOBAL_STEP, initial, specs};
 use rigl_xla::train::step::{Row, Trainer, schedule};
 use sparse::Counters;

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use common::{error, json, rigl_xla};
 use hlo::{Computation, text};
+use pjrt::DeviceKind;
 use rigl_xla::aot::Graph;
 use rigl_xla::aot::chips::GENERATIONS;
 use rigl_xla::config::Layers;
-use rigl_xla::pjrt::DeviceKind;
 use serde_json::Value;
 
 /// A chip, or four, of every generation.

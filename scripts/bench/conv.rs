@@ -15,9 +15,9 @@ use hlo::{Computation, DType, Graph, Literal, Node, Op, Shape, Tensor, WindowDim
 use lowering::{ConvFacts, ConvForm, ConvLowering, Grouping, Target, lower, lower_convolutions, prepare};
 use models::layers::cross_entropy;
 use models::{Mode, Model, Net, Options};
+use pjrt::{Arg, Buffer, DeviceKind, Executable};
 use rigl_xla::engine::{Pjrt, options};
 use rigl_xla::host_functions::register;
-use rigl_xla::pjrt::{Arg, Buffer, DeviceKind, Executable};
 use serde_json::json;
 use sparse::rng;
 use std::cell::RefCell;

@@ -5,8 +5,8 @@
 #![allow(missing_docs)]
 
 use hlo::{DType, Graph, Literal, Shape};
+use pjrt::{Arg, Buffer, DeviceKind, Executable};
 use rigl_xla::engine::Pjrt;
-use rigl_xla::pjrt::{Arg, Buffer, DeviceKind, Executable};
 use sparse::rng;
 use sparse::select::{Select, sort_keys, top_k_mask};
 use std::time::Instant;

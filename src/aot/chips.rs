@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::Error;
 use super::gpu::{Gpu, KIB, MIB};
-use crate::pjrt::{DeviceKind, OptionValue};
+use pjrt::{DeviceKind, OptionValue};
 use sparse::names::Unknown;
 
 /// One generation of TPU chips, or one GPU. All figures are per chip, not per core.

@@ -3,9 +3,9 @@
 use super::by_layer::{Sums, kernels};
 use super::chips::Generation;
 use super::{Error, Machine};
-use crate::pjrt::{self, Compiled, MemoryStats};
 use hlo::proto::{Instruction, Module, Shape};
 use hlo::text;
+use pjrt::{Compiled, MemoryStats};
 use serde::Serialize;
 
 /// Memory and work of one execution on one device.
@@ -56,7 +56,7 @@ impl Figures {
     ///
     /// # Errors
     /// The plugin has no figures, or returns a malformed program.
-    pub fn of(compiled: &Compiled, machine: &Machine) -> pjrt::Result<Self> {
+    pub fn of(compiled: &Compiled, machine: &Machine) -> Result<Self, Error> {
         let costs = compiled.cost_analysis()?.unwrap_or_default();
         let number = |key: &str| costs.get(key)?.as_f64();
         let (flops, bytes_accessed) = (number("flops"), number("bytes accessed"));

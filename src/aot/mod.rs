@@ -7,11 +7,12 @@ pub mod gpu;
 pub mod programs;
 pub mod search;
 
-use crate::pjrt::{self, Compiled, OptionValue, Topology};
+use crate::plugins;
 use crate::report::{self, units};
 use crate::{config, data};
 use chips::Grid;
 use hlo::{Alias, Computation};
+use pjrt::{Compiled, OptionValue, Topology};
 use sparse::names::Unknown;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -49,9 +50,15 @@ pub enum Error {
         /// The devices.
         grid: String,
     },
-    /// Error of the device.
+    /// The plugin cannot be found or loaded.
     #[error(transparent)]
-    Device(#[from] pjrt::Error),
+    Plugins(#[from] plugins::Error),
+    /// Error of the compiler.
+    #[error(transparent)]
+    Compiler(#[from] pjrt::Error),
+    /// The program cannot be lowered for the device.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::Error),
     /// Error of the configuration.
     #[error(transparent)]
     Config(#[from] config::Error),
@@ -68,8 +75,9 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         match self {
             Error::Generation(_) | Error::Sides { .. } | Error::Config(_) => true,
-            Error::Device(device) => device.is_usage(),
-            Error::Memory { .. } | Error::Data(_) | Error::Graph(_) => false,
+            Error::Plugins(error) => error.is_usage(),
+            Error::Engine(error) => error.is_usage(),
+            Error::Compiler(_) | Error::Memory { .. } | Error::Data(_) | Error::Graph(_) => false,
         }
     }
 
@@ -77,7 +85,7 @@ impl Error {
     pub fn is_out_of_memory(&self) -> bool {
         match self {
             Error::Memory { .. } => true,
-            Error::Device(device) => device.is_out_of_memory(),
+            Error::Compiler(error) => error.is_out_of_memory(),
             _ => false,
         }
     }
@@ -101,7 +109,7 @@ impl Machine {
     /// The plugin is not found or cannot be loaded, or does not know the grid.
     pub fn open(grid: Grid, plugin: Option<&str>) -> Result<Self, Error> {
         let started = Instant::now();
-        let plugin = pjrt::open_compiler(grid.generation.device(), plugin)?;
+        let plugin = plugins::open_compiler(grid.generation.device(), plugin)?;
         let topology = plugin.topology(&grid.to_string(), &grid.options())?;
         let kinds = topology.device_kinds()?;
         report::detail(|| {

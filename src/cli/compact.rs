@@ -15,11 +15,11 @@ use crate::checkpoint::{self, Checkpoint, Metadata};
 use crate::cli::error::{Result, Usage, bail};
 use crate::data::sets::Examples;
 use crate::device::Device;
-use crate::pjrt::DeviceKind;
 use crate::train::dead_units::{self, Arrays, Difference};
 use crate::train::inference::Predictor;
 use crate::train::loaded_network::{LoadedNetwork, infer_network};
 use crate::train::state::inference_specs;
+use pjrt::DeviceKind;
 use sparse::dead_units::{Connections, MaskedLayer, Passes, format_sizes};
 use sparse::rng::{BoundedRng, stream};
 

@@ -15,9 +15,10 @@ use crate::aot::figures::{Rates, collective_bytes};
 use crate::aot::{Error, Figures, Graph, Machine, search};
 use crate::cli::error::{Context, Result, Usage, bail};
 use crate::config::Plan;
-use crate::pjrt::{self, Compiled, DeviceKind};
+use crate::named::Named;
 use crate::report::escape;
 use crate::report::table::Style;
+use pjrt::{Compiled, DeviceKind};
 
 /// Arguments of `compile`.
 #[derive(clap::Args, Debug)]
@@ -119,7 +120,7 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     }
     let device = grid.generation.device();
     let asked = args.run.device.on.device.as_deref().unwrap_or(device.name());
-    if asked.parse::<DeviceKind>()? != device {
+    if DeviceKind::find(asked)? != device {
         let why = format!(
             "--device {asked}: expected {device} with --topology {grid}; `cost --compiled` compiles for a device that is here"
         );

@@ -6,13 +6,13 @@ use crate::aot::by_layer::Profile;
 use crate::cli::error::Result;
 use crate::config::Plan;
 use crate::engine::Pjrt;
-use crate::pjrt::Executable;
 use crate::report::table::{Style, Table};
 use crate::report::units;
 use crate::train::eval::{Inference, prediction};
 use crate::train::exported::forward_of;
 use crate::train::step::Trainer;
 use hlo::DType;
+use pjrt::Executable;
 
 /// A compiled program.
 #[derive(Serialize)]

@@ -5,7 +5,9 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::signals::{self, Stop};
-use crate::{aot, checkpoint, config, data, distributed, engine, host_functions, pjrt, sweep, topology, train, verify};
+use crate::{
+    aot, checkpoint, config, data, distributed, engine, host_functions, plugins, sweep, topology, train, verify,
+};
 
 /// Results of commands.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -100,6 +102,13 @@ impl IsUsage for Usage {
     }
 }
 
+/// A name that is none of a list.
+impl IsUsage for sparse::names::Unknown {
+    fn is_usage(&self) -> bool {
+        true
+    }
+}
+
 /// Errors with a method `is_usage`.
 macro_rules! know_their_kind {
     ($($error:ty),+ $(,)?) => {
@@ -129,7 +138,7 @@ know_their_kind!(
     distributed::Error,
     engine::Error,
     host_functions::Error,
-    pjrt::Error,
+    plugins::Error,
     sweep::Error,
     topology::Error,
     train::Error,
@@ -146,6 +155,7 @@ failures!(
     fmt::Error,
     hlo::Error,
     io::Error,
+    pjrt::Error,
     serde_json::Error,
     sparse::Error,
 );

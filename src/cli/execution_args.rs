@@ -4,12 +4,13 @@ use super::input_args::DeviceArgs;
 use crate::cli::error::{Result, Usage};
 use crate::config::{Execution, prediction_gains};
 use crate::engine::EngineKind;
-use crate::pjrt::DeviceKind;
+use crate::named::Named;
 use crate::prediction::SparsePredictor;
 use crate::report;
 use crate::train::Error;
 use crate::train::loaded_network::LoadedNetwork;
 use models::Precision;
+use pjrt::DeviceKind;
 
 /// How masked layers are computed.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
@@ -64,7 +65,7 @@ fn density(network: &LoadedNetwork) -> f64 {
 /// The reason that prevents sparse kernels, if there is one.
 fn masked_only(network: &LoadedNetwork, device: &DeviceArgs) -> Result<Option<String>> {
     let kind: DeviceKind = match &device.on.device {
-        Some(kind) => kind.parse()?,
+        Some(kind) => DeviceKind::find(kind)?,
         None => DeviceKind::Cpu,
     };
     let engine: EngineKind = device.engine.as_deref().map_or(Ok(EngineKind::default()), str::parse)?;

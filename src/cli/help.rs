@@ -9,7 +9,7 @@ use super::Cli;
 use super::run_args::KeyFlags;
 use crate::config::{CHOOSING, PRESETS};
 use crate::data::sets::DATA_SETS;
-use crate::pjrt::DeviceKind;
+use pjrt::DeviceKind;
 
 /// A group of flags under one heading.
 struct Group {

@@ -11,8 +11,9 @@ use crate::data::{Split, folder, pipeline};
 use crate::device::Device;
 use crate::engine::EngineKind;
 use crate::named;
-use crate::pjrt::DeviceKind;
+use crate::named::Named;
 use crate::train::loaded_network::{LoadedNetwork, infer_network};
+use pjrt::DeviceKind;
 
 /// Device and engine.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -77,7 +78,7 @@ impl DeviceArgs {
     /// # Errors
     /// An unknown kind or engine, or a device that cannot be started.
     pub fn open(&self) -> Result<Device> {
-        let kind = self.on.device.as_deref().unwrap_or(DeviceKind::Cpu.name()).parse()?;
+        let kind = DeviceKind::find(self.on.device.as_deref().unwrap_or(DeviceKind::Cpu.name()))?;
         let engine = self.engine.as_deref().map_or(Ok(EngineKind::default()), str::parse)?;
         Ok(Device::open_replicas(engine, kind, self.on.plugin.as_deref(), 1)?)
     }

@@ -12,10 +12,10 @@ use serde::Serialize;
 
 use crate::config::Plan;
 use crate::engine::{Arg, Buffer, Engine, Pjrt, Program};
-use crate::pjrt::DeviceKind;
 use crate::report::table::{Style, Table};
 use crate::report::units;
 use crate::threads::cores;
+use pjrt::DeviceKind;
 use sparse::mask::random_mask;
 use sparse::rng::stream;
 

@@ -13,11 +13,13 @@ use super::input_args::PluginArgs;
 use super::table_args::TableArgs;
 use crate::cli::error::{Context, Result, bail};
 use crate::host_functions;
-use crate::pjrt::{
-    self, Arg, Buffer, Candidate, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable, Holds,
-    OptionValue, PACKAGES, Package, Plugin, SlotCoverage, Trust,
-};
+use crate::named::Named;
+use crate::plugins::{self, Candidate, Holds, PACKAGES, Package, Trust};
 use crate::report::table::{Style, Table};
+use pjrt::{
+    Arg, Buffer, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable, OptionValue, Plugin,
+    SlotCoverage,
+};
 
 /// Arguments of `plugin`.
 #[derive(clap::Args, Debug)]
@@ -48,9 +50,11 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     match args.command {
         Command::List(table) => list(table, json),
         Command::Fetch { what } => fetch(&what, json),
-        Command::Doctor(PluginArgs { device, plugin }) => {
-            doctor(device.as_deref().unwrap_or("cpu").parse()?, plugin.as_deref(), json)
-        }
+        Command::Doctor(PluginArgs { device, plugin }) => doctor(
+            DeviceKind::find(device.as_deref().unwrap_or("cpu"))?,
+            plugin.as_deref(),
+            json,
+        ),
     }
 }
 
@@ -59,7 +63,7 @@ fn list(table: TableArgs, json: bool) -> Result<()> {
     let mut here: Vec<Candidate> = Vec::new();
     for device in DeviceKind::ALL {
         here.extend(
-            pjrt::search(device, None, Trust::Stamp)?
+            plugins::search(device, None, Trust::Stamp)?
                 .into_iter()
                 .filter(|c| c.found),
         );
@@ -74,7 +78,7 @@ fn list(table: TableArgs, json: bool) -> Result<()> {
                 .iter()
                 .find(|c| c.package == Some(package.name))
                 .map(|c| c.path.clone()),
-            Holds::HostFunctions | Holds::Program => pjrt::cached(package, Trust::Stamp)?,
+            Holds::HostFunctions | Holds::Program => plugins::cached(package, Trust::Stamp)?,
         };
         let path = path.map(|path| path.display().to_string());
         let default = Package::of(package.device)
@@ -92,12 +96,11 @@ fn list(table: TableArgs, json: bool) -> Result<()> {
 }
 
 fn fetch(what: &str, json: bool) -> Result<()> {
-    let device = what
-        .parse::<DeviceKind>()
+    let device = DeviceKind::find(what)
         .ok()
         .and_then(|device| Package::of(device).next());
     let package = device.map_or_else(|| Package::named(what), Ok)?;
-    let path = pjrt::fetch(package)?;
+    let path = plugins::fetch(package)?;
     match json {
         true => super::print_json(
             &json!({ "package": package, "path": path.display().to_string(), "verified": package.sha256.is_some() }),
@@ -139,14 +142,14 @@ struct Timings {
 }
 
 fn doctor(device: DeviceKind, explicit: Option<&str>, json: bool) -> Result<()> {
-    let search = pjrt::search(device, explicit, Trust::Nothing)?;
+    let search = plugins::search(device, explicit, Trust::Nothing)?;
     for package in PACKAGES.iter().filter(|package| package.holds == Holds::HostFunctions) {
         // A damaged plugin is noted here and then downloaded again.
-        pjrt::cached(package, Trust::Nothing)?;
+        plugins::cached(package, Trust::Nothing)?;
     }
-    pjrt::require(device, explicit)?;
+    plugins::require(device, explicit)?;
     let start = Instant::now();
-    let plugin = pjrt::open(device, explicit)?;
+    let plugin = plugins::open(device, explicit)?;
     let load_s = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let client = plugin.client(&ClientOptions::for_device(device))?;

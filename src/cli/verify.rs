@@ -8,6 +8,7 @@ use crate::checkpoint::CONFIG;
 use crate::cli::error::{Context, Error, Result};
 use crate::config::{Device, MAX_CONFIG_BYTES, Run};
 use crate::files;
+use crate::named::Named;
 use crate::report::table::{Style, Table};
 use crate::signals::Stop;
 use crate::verify::{self, Comparison, Options, Report};
@@ -53,7 +54,7 @@ impl Args {
         let text = files::read_text(&path, MAX_CONFIG_BYTES).context(path.display().to_string())?;
         let mut device = Run::from_toml(&text, &path.display().to_string())?.device;
         if let Some(kind) = &on.device {
-            device.kind = kind.parse()?;
+            device.kind = Named::find(kind)?;
             device.plugin.clear();
         }
         if let Some(plugin) = &on.plugin {

@@ -9,8 +9,8 @@ use crate::data::pipeline;
 use crate::data::pixels::Preprocessing;
 use crate::data::sets::ExampleSpec;
 use crate::engine::EngineKind;
-use crate::pjrt::DeviceKind;
 use models::{Family, Precision};
+use pjrt::DeviceKind;
 use sparse::{Budget, GradualPruning};
 
 /// Maximum bytes of images per transfer, if they are sent launch by launch: enough to hide the overhead of a launch, and little

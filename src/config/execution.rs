@@ -8,7 +8,7 @@ use sparse::{GrowInit, GrowScore, InitialMask, KeepCount};
 
 use super::{Error, OneShot, Plan, Run, check::value};
 use crate::engine::EngineKind;
-use crate::pjrt::DeviceKind;
+use pjrt::DeviceKind;
 
 /// How masked layers are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

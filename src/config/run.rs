@@ -8,7 +8,7 @@ use crate::data::pixels::Preprocessing;
 use crate::data::sets::DataSet;
 use crate::engine::EngineKind;
 use crate::named;
-use crate::pjrt::DeviceKind;
+use pjrt::DeviceKind;
 
 /// The configuration of a run. Empty strings mean "choose for me".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::pjrt::StoreError;
+use pjrt::StoreError;
 
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;

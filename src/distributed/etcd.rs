@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use ureq::Agent;
 
 use super::{Error, Result};
-use crate::pjrt::StoreError;
+use pjrt::StoreError;
 
 /// Timeout of a request.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -204,9 +204,7 @@ impl Etcd {
             source: StoreError::new(code, message),
         };
         // Host names are resolved on another thread.
-        if let Err((_, error)) = crate::threads::probe(1) {
-            return Err(Error::Io(error));
-        }
+        std::thread::scope(|scope| crate::threads::spawn(scope, "probe", || ()).map(drop)).map_err(Error::Io)?;
         let unreachable = |error: ureq::Error| failed(StoreError::UNAVAILABLE, error.to_string());
         let url = format!("http://{}/v3/{method}", self.address);
         let post = self.agent.post(url).header("content-type", "application/json");

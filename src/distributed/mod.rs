@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::pjrt::{KeyValueStore, StoreError};
+use pjrt::{KeyValueStore, StoreError};
 
 pub use error::{Error, Result};
 pub use etcd::{Etcd, Kept, Lease};

@@ -1,6 +1,8 @@
 //! Assigns replicas to the devices of several processes.
 
-use crate::pjrt::{self, GlobalDevice};
+use pjrt::GlobalDevice;
+
+use super::error::{Error, Result};
 
 /// Ids of the devices of all replicas: the first `each` of every process. The plugin must know the same number of processes,
 /// with the same numbers.
@@ -10,21 +12,21 @@ pub(super) fn assign(
     found: usize,
     (process, count): (usize, usize),
     each: usize,
-) -> pjrt::Result<Vec<i64>> {
+) -> Result<Vec<i64>> {
     let known = devices
         .iter()
         .map(|device| device.process)
         .max()
         .map_or(0, |last| last + 1);
     if known != count {
-        return Err(pjrt::Error::OtherProcesses {
+        return Err(Error::OtherProcesses {
             platform: platform.into(),
             known,
             count,
         });
     }
     if found != process {
-        return Err(pjrt::Error::OtherNumber {
+        return Err(Error::OtherNumber {
             platform: platform.into(),
             found,
             process,
@@ -35,23 +37,23 @@ pub(super) fn assign(
         let ids: Vec<i64> = own.map(|device| device.id).take(each).collect();
         match ids.len() {
             n if n == each => Ok(ids),
-            found => Err(pjrt::Error::TooFewOfProcess { process, each, found }),
+            found => Err(Error::TooFewOfProcess { process, each, found }),
         }
     };
-    let ids: Vec<Vec<i64>> = (0..count).map(ids_of).collect::<pjrt::Result<_>>()?;
+    let ids: Vec<Vec<i64>> = (0..count).map(ids_of).collect::<Result<_>>()?;
     Ok(ids.concat())
 }
 
 /// Checks that this process's replicas use its first devices in their order, because arguments are given device by device.
-pub(super) fn check_order(ids: &[i64], own: &[GlobalDevice]) -> pjrt::Result<()> {
+pub(super) fn check_order(ids: &[i64], own: &[GlobalDevice]) -> Result<()> {
     let first: Vec<i64> = own.iter().map(|device| device.id).take(ids.len()).collect();
     match first == ids {
         true => Ok(()),
-        false => Err(pjrt::Error::Unexpected {
+        false => Err(Error::Pjrt(pjrt::Error::Unexpected {
             call: "PJRT_Client_AddressableDevices",
             found: format!("devices {first:?}"),
             expected: format!("{ids:?}, their order among the devices of all processes"),
-        }),
+        })),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Errors of engines.
 
-use super::EngineKind;
-use crate::pjrt::{self, DeviceKind};
+use pjrt::DeviceKind;
 use sparse::names::Unknown;
+
+use super::EngineKind;
+use crate::plugins;
 
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -13,6 +15,9 @@ pub enum Error {
     /// A failure of the plugin or its device.
     #[error(transparent)]
     Pjrt(#[from] pjrt::Error),
+    /// A plugin that cannot be found, fetched or loaded.
+    #[error(transparent)]
+    Plugins(#[from] plugins::Error),
     /// A failure of the host functions.
     #[error(transparent)]
     HostFunctions(#[from] crate::host_functions::Error),
@@ -28,6 +33,63 @@ pub enum Error {
          the C++ library xla_extension in the folder that XLA_EXTENSION_DIR names, a C++ compiler and libclang"
     )]
     NotBuilt,
+    /// Fewer devices than replicas.
+    #[error("{asked} replicas: the {platform} client has {count} addressable devices; expected one for each replica")]
+    TooFewDevices {
+        /// Number of replicas.
+        asked: usize,
+        /// Name of the platform.
+        platform: String,
+        /// Number of devices.
+        count: usize,
+    },
+    /// The plugin knows another number of processes.
+    #[error(
+        "the {platform} client knows devices of {known} process{}, expected those of {count}: its plugin does not run over several \
+         processes, or was not started on all of them",
+        if *known == 1 { "" } else { "es" }
+    )]
+    OtherProcesses {
+        /// Name of the platform.
+        platform: String,
+        /// Number of processes that the plugin knows.
+        known: usize,
+        /// Number of processes.
+        count: usize,
+    },
+    /// The plugin has another number for this process.
+    #[error(
+        "the {platform} client is process {found} for its plugin, expected --process-id {process}: give each process the \
+         plugin's number"
+    )]
+    OtherNumber {
+        /// Name of the platform.
+        platform: String,
+        /// The plugin's number.
+        found: usize,
+        /// The number given.
+        process: usize,
+    },
+    /// A process with fewer devices than replicas.
+    #[error(
+        "process {process} has {found} devices, expected at least {each}: --replicas counts those of all processes together"
+    )]
+    TooFewOfProcess {
+        /// Number of the process.
+        process: usize,
+        /// Replicas of each process.
+        each: usize,
+        /// Number of devices.
+        found: usize,
+    },
+    /// An unknown program format.
+    #[error("{variable}={given}: expected hlo or stablehlo")]
+    UnknownFormat {
+        /// The environment variable.
+        variable: &'static str,
+        /// Its value.
+        given: String,
+    },
     /// A failure of the other processes.
     #[error(transparent)]
     Distributed(#[from] crate::distributed::Error),
@@ -96,17 +158,26 @@ impl Error {
     /// Whether the user made the error, rather than the engine.
     pub fn is_usage(&self) -> bool {
         match self {
-            Error::Pjrt(error) => error.is_usage(),
+            Error::Plugins(error) => error.is_usage(),
             Error::HostFunctions(error) => error.is_usage(),
             Error::Distributed(error) => error.is_usage(),
             Error::OneProcess { .. }
             | Error::Unknown(_)
             | Error::NotBuilt
+            | Error::UnknownFormat { .. }
             | Error::Plugin { .. }
             | Error::NotTheCpu { .. }
             | Error::OnlyPjrt { .. }
             | Error::Flags { .. } => true,
-            Error::Graph(_) | Error::Extension { .. } | Error::Kept { .. } | Error::Foreign => false,
+            Error::Pjrt(_)
+            | Error::Graph(_)
+            | Error::TooFewDevices { .. }
+            | Error::OtherProcesses { .. }
+            | Error::OtherNumber { .. }
+            | Error::TooFewOfProcess { .. }
+            | Error::Extension { .. }
+            | Error::Kept { .. }
+            | Error::Foreign => false,
         }
     }
 }

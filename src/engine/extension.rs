@@ -3,8 +3,8 @@
 
 use super::extension_input::{check_flags, snapshot};
 use super::{Arg, Array, Buffer, Engine, Error, Program, Reading, Result, erased, own};
-use crate::pjrt::{self, DeviceKind};
 use hlo::{Alias, Computation, DType, Literal, Shape};
+use pjrt::DeviceKind;
 use xla::{ElementType, HloModuleProto, PjRtBuffer, PjRtClient, PjRtLoadedExecutable, XlaComputation};
 
 /// Share of a GPU's memory to allocate: XLA's default.

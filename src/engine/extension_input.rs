@@ -2,9 +2,9 @@
 
 use super::plugin::INEXACT;
 use super::{Error, Result};
-use crate::pjrt::DeviceKind;
 use hlo::{Alias, Computation};
 use lowering::lower;
+use pjrt::DeviceKind;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 /// Lowers a graph for a kind of device and serialises its `HloModuleProto` in an `HloSnapshot`.

@@ -1,7 +1,6 @@
 //! The interpreter of [`hlo`] as an engine: one device, the host's memory, no compiler.
 
 use super::{Array, Buffer, Engine, Program, Reading, Result, erased, own};
-use crate::pjrt;
 use hlo::{Alias, Computation, Literal};
 
 /// The engine.

@@ -1,4 +1,4 @@
-//! Engines compile and run programs: PJRT plugins ([`crate::pjrt`]), the C++ extension of the crate `xla`, or the interpreter of
+//! Engines compile and run programs: PJRT plugins ([`pjrt`]), the C++ extension of the crate `xla`, or the interpreter of
 //! [`hlo`]. Training, evaluation and prediction use only the trait [`Engine`].
 
 mod device_assignment;
@@ -15,9 +15,10 @@ pub use error::{Error, Result};
 pub use kind::EngineKind;
 pub use plugin::{Pjrt, module, options};
 
-use crate::pjrt::{self, DeviceKind};
+use crate::plugins;
 use hlo::{Alias, Computation, Literal};
 use lowering::{Prepared, prepare};
+use pjrt::DeviceKind;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// If the engine fails to answer.
     fn identity(&self) -> Result<BTreeMap<String, String>> {
-        let processor = pjrt::processor();
+        let processor = plugins::processor();
         let parts = [("platform", self.platform()?), ("processor", processor)];
         Ok(parts.map(|(name, value)| (name.to_owned(), value)).into())
     }
@@ -183,17 +184,17 @@ pub fn open(engine: EngineKind, device: DeviceKind, plugin: Option<&str>, replic
 /// Checks that there is a device for each replica.
 ///
 /// # Errors
-/// [`pjrt::Error::TooFewDevices`].
+/// [`Error::TooFewDevices`].
 pub fn enough(engine: &dyn Engine, replicas: usize) -> Result<()> {
     let count = engine.device_count();
     if count >= replicas {
         return Ok(());
     }
-    Err(Error::Pjrt(pjrt::Error::TooFewDevices {
+    Err(Error::TooFewDevices {
         asked: replicas,
         platform: engine.platform()?,
         count,
-    }))
+    })
 }
 
 #[cfg(test)]

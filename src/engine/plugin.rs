@@ -1,15 +1,15 @@
 //! PJRT plugins as an engine: plugin, client and the cache of compiled programs.
 
 use super::device_assignment::{assign, check_order};
+use super::error::Error;
 use super::{Arg, Array, Buffer, Engine, Program, Reading, Result, erased, own};
 use crate::distributed::Group;
 use crate::host_functions;
-use crate::pjrt::{
-    self, Cache, CacheOutcome, Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue,
-};
+use crate::plugins::{self, Cache, CacheOutcome};
 use crate::report::{self, note};
 use hlo::{Alias, Computation, Literal};
 use lowering::{Prepared, Target, lower, prepare};
+use pjrt::{Client, ClientOptions, CompileOptions, DeviceKind, Executable, OptionValue};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,10 +32,10 @@ impl Pjrt {
     ///
     /// # Errors
     /// If the plugin cannot be found, loaded or started, or has fewer devices.
-    pub fn open(kind: DeviceKind, plugin: Option<&str>, replicas: usize) -> pjrt::Result<Self> {
+    pub fn open(kind: DeviceKind, plugin: Option<&str>, replicas: usize) -> Result<Self> {
         let started = Instant::now();
-        pjrt::require(kind, plugin)?;
-        let plugin = pjrt::open(kind, plugin)?;
+        plugins::require(kind, plugin)?;
+        let plugin = plugins::open(kind, plugin)?;
         let mut options = ClientOptions::for_device(kind);
         if kind == DeviceKind::Cpu {
             options = options.with_cpu_devices(replicas);
@@ -59,8 +59,8 @@ impl Pjrt {
     /// # Errors
     /// As [`Pjrt::open`], and for a plugin that does not support several processes or differs between them.
     pub fn open_shared(kind: DeviceKind, plugin: Option<&str>, each: usize, group: &Arc<Group>) -> Result<Self> {
-        pjrt::require(kind, plugin)?;
-        let plugin = pjrt::open(kind, plugin)?;
+        plugins::require(kind, plugin)?;
+        let plugin = plugins::open(kind, plugin)?;
         group.agree(&[("the plugin".to_owned(), plugin.fingerprint()?.to_owned())])?;
         let (process, count) = (group.process(), group.count());
         let mut options = ClientOptions::for_device(kind);
@@ -113,7 +113,7 @@ impl Pjrt {
         let Some(cache) = &self.cache else {
             return Ok(self.client.compile(&bytes, &options)?);
         };
-        let (executable, outcome) = self.client.compile_cached(cache, &bytes, &options)?;
+        let (executable, outcome) = cache.compile(&self.client, &bytes, &options)?;
         let name = &computation.name;
         match outcome {
             CacheOutcome::Damaged(why) => {
@@ -165,7 +165,7 @@ impl Engine for Pjrt {
             ("platform", self.client.platform_name()?),
             ("platform_version", self.client.platform_version()?),
             ("devices", kinds.join(", ")),
-            ("processor", pjrt::processor()),
+            ("processor", plugins::processor()),
         ];
         Ok(parts.map(|(name, value)| (name.to_owned(), value)).into())
     }
@@ -231,19 +231,19 @@ fn has_convolutions(computation: &Computation) -> bool {
 ///
 /// # Errors
 /// A graph that cannot be lowered, or an unknown format.
-pub fn module(target: Target, computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
+pub fn module(target: Target, computation: &Computation, aliases: &[Alias]) -> Result<Vec<u8>> {
     in_format(&lower(computation, target)?, aliases)
 }
 
 /// Serialises a graph for a plugin.
-fn in_format(computation: &Computation, aliases: &[Alias]) -> pjrt::Result<Vec<u8>> {
+fn in_format(computation: &Computation, aliases: &[Alias]) -> Result<Vec<u8>> {
     let format = format();
     match format.as_str() {
         // The module of another program has no StableHLO text.
         STABLEHLO if computation.module().is_some() => Ok(computation.to_bytes(aliases)),
         "" | "hlo" => Ok(computation.to_bytes(aliases)),
         STABLEHLO => Ok(computation.to_stablehlo(aliases).into_bytes()),
-        _ => Err(pjrt::Error::UnknownFormat {
+        _ => Err(Error::UnknownFormat {
             variable: FORMAT,
             given: format,
         }),

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use multiversion::multiversion;
 
 use super::parallel_for::{ParallelFor, parallel_for};
-use crate::pjrt::ffi::{self, Call, CallFrame};
+use pjrt::ffi::{self, Call, CallFrame};
 
 /// Parts of the rows that are summed apart: the same however many threads there are, so that the sums are too.
 const PIECES: usize = 32;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use multiversion::multiversion;
 
 use super::parallel_for::{ParallelFor, parallel_for};
-use crate::pjrt::ffi::{self, Call, CallFrame};
+use pjrt::ffi::{self, Call, CallFrame};
 
 /// Maximum number of elements of a block. It fits in a core's cache, and its sums are f32.
 const BLOCK: usize = 1 << 15;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use multiversion::multiversion;
 
 use super::parallel_for::{ParallelFor, parallel_for};
-use crate::pjrt::ffi::{self, Call, CallFrame};
+use pjrt::ffi::{self, Call, CallFrame};
 
 /// Handler of [`lowering::MAX_POOL`].
 ///

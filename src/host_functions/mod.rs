@@ -14,10 +14,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use crate::pjrt::ffi::Handler;
-use crate::pjrt::{self, Holds, PACKAGES, Plugin, Trust};
+use crate::plugins::{self, Holds, PACKAGES, Trust};
 use crate::threads;
 use models::layers::sparse as layers;
+use pjrt::Plugin;
+use pjrt::ffi::Handler;
 
 /// Environment variable with the path of a oneDNN library, or `off`.
 const VARIABLE: &str = "RIGL_XLA_ONEDNN";
@@ -28,9 +29,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Failures of [`register`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A failure of the plugin, or of fetching oneDNN.
+    /// A failure of the plugin, or too few threads.
     #[error(transparent)]
     Pjrt(#[from] pjrt::Error),
+    /// oneDNN could not be fetched.
+    #[error(transparent)]
+    Plugins(#[from] plugins::Error),
     /// The environment variable names a file that is not oneDNN.
     #[error("{variable}={path}: not oneDNN 3: {reason}; expected the path of its shared library, or off", path = path.display())]
     NotOneDnn {
@@ -47,8 +51,8 @@ impl Error {
     /// Whether the user made the error.
     pub fn is_usage(&self) -> bool {
         match self {
-            Error::Pjrt(error) => error.is_usage(),
-            Error::NotOneDnn { .. } => false,
+            Error::Plugins(error) => error.is_usage(),
+            Error::Pjrt(_) | Error::NotOneDnn { .. } => false,
         }
     }
 }
@@ -112,7 +116,7 @@ fn register_new(plugin: Plugin) -> Result<Option<String>> {
         },
     };
     // Each thread of the plugin that calls a convolution has as many helpers as there are cores.
-    pjrt::Error::unless_threads("oneDNN", threads::cores().pow(2))?;
+    pjrt::require_threads("oneDNN", threads::cores().pow(2))?;
     match onednn::load(&path) {
         Ok(version) => Ok(Some(format!("{version} ({})", path.display()))),
         Err(reason) if named.is_some() => Err(Error::NotOneDnn {
@@ -128,13 +132,13 @@ fn register_new(plugin: Plugin) -> Result<Option<String>> {
 }
 
 /// Path of oneDNN in the cache; fetches it if it is not there. `None` if there is no package for this processor.
-fn find_onednn() -> pjrt::Result<Option<PathBuf>> {
+fn find_onednn() -> plugins::Result<Option<PathBuf>> {
     let supported = cfg!(all(target_os = "linux", target_arch = "x86_64"));
     let Some(package) = PACKAGES.iter().find(|p| supported && p.holds == Holds::HostFunctions) else {
         return Ok(None);
     };
-    match pjrt::cached(package, Trust::Stamp)? {
+    match plugins::cached(package, Trust::Stamp)? {
         Some(path) => Ok(Some(path)),
-        None => pjrt::fetch(package).map(Some),
+        None => plugins::fetch(package).map(Some),
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::pjrt::ffi::Call;
 use crate::threads::cores;
+use pjrt::ffi::Call;
 
 /// Runs a function for each of a number of pieces, and returns when all are done.
 pub type ParallelFor<'a> = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + 'a;

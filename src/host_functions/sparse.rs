@@ -8,7 +8,7 @@ use cpu::{Epilogue, Gradients, Halo, Kernel, Layout, Options, SparseConv, Window
 use models::layers::sparse::LANES;
 
 use super::parallel_for::parallel_for;
-use crate::pjrt::ffi::{self, Call, CallFrame};
+use pjrt::ffi::{self, Call, CallFrame};
 
 macro_rules! handlers {
     ($($(#[$doc:meta])* $name:ident => $run:ident;)*) => {

@@ -12,9 +12,9 @@ use super::outcome::{self, Failure, LOG, Outcome};
 use super::{Error, Job, Result};
 use crate::checkpoint::{CONFIG, RunDir};
 use crate::child;
-use crate::pjrt::DeviceKind;
 use crate::report::escape;
 use crate::signals::Stop;
+use pjrt::DeviceKind;
 
 /// The configuration that a job is started with, in its folder.
 const JOB: &str = "job.toml";

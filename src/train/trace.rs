@@ -3,8 +3,8 @@
 use super::error::{Error, Result};
 use crate::checkpoint::{RunDir, atomic};
 use crate::device::Device;
-use crate::pjrt::Profiler;
 use crate::report::note;
+use pjrt::Profiler;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;

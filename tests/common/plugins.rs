@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use rigl_xla::pjrt::{self, Package};
+use rigl_xla::plugins::{self, Package};
 
 /// Tells a child which of the tests it is.
 const CHILD: &str = "RIGL_XLA_TEST_PLUGIN";
@@ -12,7 +12,7 @@ pub fn in_own_process(test: &str, package: &str, suite: impl FnOnce()) {
     if std::env::var(CHILD).is_ok_and(|child| child == test) {
         return suite();
     }
-    let path = pjrt::fetch(Package::named(package).unwrap()).unwrap();
+    let path = plugins::fetch(Package::named(package).unwrap()).unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
         .env(CHILD, test)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rigl_xla::pjrt::{self, Package};
+use rigl_xla::plugins::{self, Package};
 
 /// A plugin made into `dir`, with the header of a real one.
 pub fn compile(source: &str, dir: &Path) -> PathBuf {
@@ -22,5 +22,5 @@ pub fn compile(source: &str, dir: &Path) -> PathBuf {
 
 /// The default CPU plugin, which stand-ins are made of.
 pub fn cpu_plugin() -> PathBuf {
-    pjrt::fetch(Package::named("xla-cpu-pjrt").unwrap()).unwrap()
+    plugins::fetch(Package::named("xla-cpu-pjrt").unwrap()).unwrap()
 }

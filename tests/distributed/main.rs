@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use common::error;
 use common::stand_in::compile;
+use pjrt::{KeyValueStore, StoreError};
 use rigl_xla::distributed::{Error, Group, Membership};
-use rigl_xla::pjrt::{KeyValueStore, StoreError};
 use server::Server;
 
 /// `rigl-xla train` as each of two processes, the arguments of each after those of both.

@@ -10,8 +10,8 @@ mod training;
 mod update;
 
 use hlo::{Computation, Literal};
+use pjrt::{Arg, Buffer, CompileOptions, DeviceKind, Executable};
 use rigl_xla::engine::Pjrt;
-use rigl_xla::pjrt::{Arg, Buffer, CompileOptions, DeviceKind, Executable};
 use sparse::rng::{Stream, stream};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};

@@ -45,7 +45,7 @@ pub struct Kernel {
 
 /// The kernels of a program, in its order. Those of a loop count once; of a conditional, those of the branch with the most bytes.
 ///
-/// `module` is an optimized program, as [`Compiled::optimized_hlo`](crate::pjrt::Compiled::optimized_hlo) returns it.
+/// `module` is an optimized program, as [`Compiled::optimized_hlo`](pjrt::Compiled::optimized_hlo) returns it.
 pub fn kernels(module: &Module) -> Vec<Kernel> {
     let program = Program::new(module);
     let mut found = vec![];

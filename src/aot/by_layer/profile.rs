@@ -6,9 +6,10 @@ use hlo::proto::Module;
 use serde::Serialize;
 
 use super::{Kernel, Moved, Phase, Place, kernels};
+use crate::aot::Error;
 use crate::aot::figures::Rates;
-use crate::pjrt::{self, Compiled};
 use hlo::text;
+use pjrt::Compiled;
 
 /// Sums over kernels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -90,7 +91,7 @@ impl Profile {
     ///
     /// # Errors
     /// The plugin fails to answer, or returns a malformed program.
-    pub fn of(compiled: &Compiled, rates: Option<Rates>) -> pjrt::Result<Self> {
+    pub fn of(compiled: &Compiled, rates: Option<Rates>) -> Result<Self, Error> {
         let costs = compiled.cost_analysis()?.unwrap_or_default();
         let number = |key: &str| costs.get(key)?.as_f64().filter(|&value| value > 0.0);
         let reported = Reported {

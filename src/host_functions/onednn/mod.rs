@@ -14,8 +14,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use lowering::{ConvPass, DirectConvolution};
 
-use crate::pjrt::ffi::{self, Call, CallFrame};
 use abi::*;
+use pjrt::ffi::{self, Call, CallFrame};
 use ready::Ready;
 
 /// The loaded library. Its objects live as long as the process, like compiled programs.

@@ -7,8 +7,8 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::abi::*;
-use super::api::{ApiStruct, bytes};
+use crate::abi::*;
+use crate::api::{ApiStruct, bytes};
 
 /// A store that all processes share. Keys are arbitrary bytes and are put once.
 pub trait KeyValueStore: Send + Sync {
@@ -206,8 +206,8 @@ unsafe extern "C" fn take_back(value: *mut c_char) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::api::new;
     use super::*;
+    use crate::api::new;
     use std::collections::BTreeMap;
     use std::sync::Mutex;
 
@@ -235,7 +235,7 @@ mod tests {
     /// The error type of the test's plugin: code and text.
     unsafe extern "C" fn error(code: PJRT_Error_Code, text: *const c_char, size: usize) -> *mut PJRT_Error {
         // SAFETY: the bridge passes a text and its length.
-        let text = unsafe { super::super::api::string(text, size) };
+        let text = unsafe { crate::api::string(text, size) };
         Box::into_raw(Box::new((code, text))).cast()
     }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use hlo::Shape;
 
-use super::abi::*;
-use super::api::new;
-use super::buffer::Buffer;
-use super::client::{Client, ClientInner};
-use super::compiled::{Compiled, program, unpack};
-use super::error::{Error, Result};
-use super::options::CompileOptions;
-use super::signature::Signature;
+use crate::abi::*;
+use crate::api::new;
+use crate::buffer::Buffer;
+use crate::client::{Client, ClientInner};
+use crate::compiled::{Compiled, program, unpack};
+use crate::error::{Error, Result};
+use crate::options::CompileOptions;
+use crate::signature::Signature;
 
 /// A compiled program, loaded on its devices.
 pub struct Executable {

@@ -5,17 +5,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pjrt::{DeviceKind, Plugin};
+use sparse::names::Unknown;
+
 use super::error::{Error, Result};
 use super::fetch::fetch_for;
-use super::packages::{DeviceKind, Package, Purpose};
-use super::plugin::Plugin;
+use super::packages::{Package, Purpose};
 use super::whole::{self, Trust};
 use crate::scratch::Scratch;
 use crate::{cache, child};
-use sparse::names::Unknown;
 
 /// Environment variable with the path or package name of a plugin.
 pub(super) const VARIABLE: &str = "RIGL_XLA_PLUGIN";
+
+/// OpenMP threads of host functions spin for about ten microseconds before they sleep, about the time between two small
+/// convolutions. If they sleep at once, the prediction of one picture by a WideResNet takes 1.5 times as long. More spinning
+/// has no effect: XLA calls from several threads, each with its own helpers, and GCC's runtime limits spinning to 1000 rounds
+/// if there are more threads than cores.
+const WAITING: [(&str, &str); 2] = [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "1000")];
 
 /// Where a plugin was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -70,7 +77,10 @@ impl Candidate {
 /// # Errors
 /// If the named plugin does not exist or load, or no plugin was found and none can be fetched.
 pub fn open(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
-    Plugin::load(&locate(device, explicit, Purpose::Run)?)
+    let path = locate(device, explicit, Purpose::Run)?;
+    // Respect a policy that the user has set.
+    let waiting = std::env::var_os(WAITING[0].0).map_or(&WAITING[..], |_| &[]);
+    Ok(Plugin::load_with(&path, waiting)?)
 }
 
 /// As [`open`], but only to compile for absent devices ([`Plugin::topology`]). Fetches only the dependencies for compiling, into
@@ -79,7 +89,7 @@ pub fn open(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
 /// # Errors
 /// As [`open`].
 pub fn open_compiler(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
-    Plugin::load_compiler(&locate(device, explicit, Purpose::Compile)?)
+    Ok(Plugin::load_compiler(&locate(device, explicit, Purpose::Compile)?)?)
 }
 
 /// The file of the plugin; fetches it if it is absent or damaged.

@@ -1,12 +1,12 @@
 //! Calls of host functions by compiled programs: XLA's foreign function interface, version 0, through the FFI extension of the C
-//! API. The package that [`super::abi`] is generated from lacks their headers, so their few structs are defined here.
+//! API. The package that `abi.rs` is generated from lacks their headers, so their few structs are defined here.
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr::null_mut;
 
-use super::abi::{PJRT_Error, PJRT_Extension_Base, PJRT_Extension_Type_FFI};
-use super::api::Api;
-use super::error::Result;
+use crate::abi::{PJRT_Error, PJRT_Extension_Base, PJRT_Extension_Type_FFI};
+use crate::api::Api;
+use crate::error::Result;
 
 /// A host function; returns null on success.
 pub type Handler = unsafe extern "C" fn(*mut CallFrame) -> *mut c_void;

@@ -10,13 +10,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use sha2::{Digest, Sha256};
 
-use super::abi::*;
-use super::api::{Api, OptionValue, new, read_named_values};
-use super::client::{Client, ClientOptions};
-use super::elf;
-use super::error::{Error, Result};
-use super::ffi;
-use crate::files::hex;
+use crate::abi::*;
+use crate::api::{Api, OptionValue, new, read_named_values};
+use crate::client::{Client, ClientOptions};
+use crate::elf;
+use crate::error::{Error, Result};
+use crate::ffi;
 
 /// Lowest minor version of the C API (major 0) that is accepted: 0.57 reordered the table.
 pub const MINIMUM_MINOR: i32 = 58;
@@ -53,9 +52,16 @@ impl Plugin {
     /// A missing file, a file that is not a library, a damaged library, a library that is not a plugin, an unsupported version, or
     /// a failed initialisation.
     pub fn load(path: &Path) -> Result<Plugin> {
-        // Respect a policy that the user has set.
-        let waiting = std::env::var_os(WAITING[0].0).map_or(&WAITING[..], |_| &[]);
-        Plugin::load_with(path, &[&[QUIET], waiting].concat())
+        Plugin::load_with(path, &[])
+    }
+
+    /// As [`Plugin::load`], but if it is the first plugin of the process, sets those of these environment variables before that
+    /// are not set.
+    ///
+    /// # Errors
+    /// As [`Plugin::load`].
+    pub fn load_with(path: &Path, variables: &[(&str, &str)]) -> Result<Plugin> {
+        Plugin::load_in(path, &[&[QUIET], variables].concat())
     }
 
     /// As [`Plugin::load`], but only to compile for absent devices. Otherwise the TPU plugin queries the network for minutes and
@@ -64,10 +70,10 @@ impl Plugin {
     /// # Errors
     /// As [`Plugin::load`].
     pub fn load_compiler(path: &Path) -> Result<Plugin> {
-        Plugin::load_with(path, &[&[QUIET], &WITHOUT_TPU[..]].concat())
+        Plugin::load_in(path, &[&[QUIET], &WITHOUT_TPU[..]].concat())
     }
 
-    fn load_with(path: &Path, variables: &[(&str, &str)]) -> Result<Plugin> {
+    fn load_in(path: &Path, variables: &[(&str, &str)]) -> Result<Plugin> {
         static LOADED: Mutex<BTreeMap<PathBuf, Plugin>> = Mutex::new(BTreeMap::new());
         elf::check(path)?;
         let canonical = path.canonicalize().map_err(Error::io(path))?;
@@ -157,7 +163,7 @@ impl Plugin {
     ///
     /// # Safety
     /// `handler` must be sound for every call frame that XLA passes.
-    pub(crate) unsafe fn register_host_function(&self, name: &str, handler: ffi::Handler) -> Result<bool> {
+    pub unsafe fn register_host_function(&self, name: &str, handler: ffi::Handler) -> Result<bool> {
         ffi::register(&self.0.api, name, handler)
     }
 
@@ -225,12 +231,6 @@ impl std::fmt::Debug for Plugin {
 /// Keeps XLA's informational log lines off standard error, unless the user asks for them.
 const QUIET: (&str, &str) = ("TF_CPP_MIN_LOG_LEVEL", "1");
 
-/// OpenMP threads of host functions spin for about ten microseconds before they sleep, about the time between two small
-/// convolutions. If they sleep at once, the prediction of one picture by a WideResNet takes 1.5 times as long. More spinning
-/// has no effect: XLA calls from several threads, each with its own helpers, and GCC's runtime limits spinning to 1000 rounds
-/// if there are more threads than cores.
-const WAITING: [(&str, &str); 2] = [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "1000")];
-
 /// Settings for libtpu on a machine without TPUs: no query of the metadata server, but a fixed answer (it does not affect
 /// compilation); no lock against other processes; no log output.
 const WITHOUT_TPU: [(&str, &str); 8] = [
@@ -274,7 +274,7 @@ fn sampled_digest(path: &Path, version: (i32, i32)) -> std::io::Result<String> {
         file.by_ref().take(PAGE_BYTES).read_to_end(&mut page)?;
         hash.update(&page);
     }
-    Ok(hex(&hash.finalize()))
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Loads the CUDA libraries of the `nvidia-*` packages installed with a GPU plugin, so that the plugin finds its dependencies

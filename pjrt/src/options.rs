@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
-use super::api::OptionValue;
+use crate::api::OptionValue;
 
 /// Compile options.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::abi::*;
-use super::api::{Api, OptionValue, named_values, new, string};
-use super::error::{Error, Result};
-use super::key_value::{Bridge, KeyValueStore};
-use super::packages::DeviceKind;
-use super::plugin::Plugin;
+use crate::abi::*;
+use crate::api::{Api, OptionValue, named_values, new, string};
+use crate::device_kind::DeviceKind;
+use crate::error::{Error, Result};
+use crate::key_value::{Bridge, KeyValueStore};
+use crate::plugin::Plugin;
+use crate::threads::require_threads;
 
 /// Options for starting a client.
 #[derive(Clone, Debug, Default)]
@@ -155,7 +156,8 @@ impl Client {
     pub(super) fn new(plugin: Plugin, options: &ClientOptions) -> Result<Client> {
         let api = plugin.api();
         let devices = options.cpu_device_count.unwrap_or(1);
-        Error::unless_threads("XLA", 4 * crate::threads::cores() + 2 * devices + 8)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        require_threads("XLA", 4 * cores + 2 * devices + 8)?;
         let bridge = options
             .group
             .as_ref()

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use super::abi::*;
-use super::api::{Api, OptionValue, bytes, new, read_named_values, string};
-use super::error::{Error, Result};
-use super::signature::{Signature, strip_config};
+use crate::abi::*;
+use crate::api::{Api, OptionValue, bytes, new, read_named_values, string};
+use crate::error::{Error, Result};
+use crate::signature::{Signature, strip_config};
 
-/// A compiled program: its size, cost and code. Run it as an [`Executable`](super::Executable).
+/// A compiled program: its size, cost and code. Run it as an [`Executable`](crate::Executable).
 pub struct Compiled {
     pub(super) raw: *mut PJRT_Executable,
     pub(super) signature: Option<Signature>,

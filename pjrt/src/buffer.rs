@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use hlo::{Literal, Shape};
 
-use super::abi::*;
-use super::api::{Event, new};
-use super::client::{Client, ClientInner};
-use super::error::{Error, Result};
-use super::signature::{buffer_type, from_buffer_type};
+use crate::abi::*;
+use crate::api::{Event, new};
+use crate::client::{Client, ClientInner};
+use crate::error::{Error, Result};
+use crate::signature::{buffer_type, from_buffer_type};
 
 /// The only handle to one array on one device; the memory is freed on drop.
 ///

@@ -1,6 +1,23 @@
-//! Devices: PJRT plugins found or fetched by package name, and safe clients, buffers and executables over their C API.
+//! Safe clients, buffers and executables over the PJRT C API, whose plugins are shared libraries loaded at run time.
 //!
-//! Nothing here knows of training, and nothing outside calls the C API.
+//! ```no_run
+//! use hlo::{DType, Graph, Literal, Shape};
+//! use pjrt::{Arg, ClientOptions, CompileOptions, DeviceKind, Plugin};
+//!
+//! let plugin = Plugin::load("pjrt_c_api_cpu_plugin.so".as_ref())?;
+//! let client = plugin.client(&ClientOptions::for_device(DeviceKind::Cpu))?;
+//!
+//! let g = Graph::new("square");
+//! let x = g.parameter("x", Shape::new(DType::F32, [3]));
+//! let square = (x * x).output();
+//! let module = g.build(&[square])?.to_bytes(&[]);
+//! let program = client.compile(&module, &CompileOptions::default())?;
+//!
+//! let x = client.to_device(&Literal::new(&[3], &[1.0f32, 2.0, 3.0]), 0)?;
+//! let results = program.execute(vec![Arg::Keep(&x)])?;
+//! assert_eq!(results[0].to_literal()?.to_vec::<f32>(), Some(vec![1.0, 4.0, 9.0]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! **Ownership.** A plugin's library is never unloaded. A [`Client`] lives as long as any [`Buffer`] or [`Executable`]
 //! made from it (they share it by `Arc`). A [`Buffer`] is one handle to one device array; donating it to an execution
@@ -21,39 +38,31 @@ mod abi;
 #[allow(non_upper_case_globals, reason = "matches on the C API's constants")]
 mod api;
 mod buffer;
-mod cache;
 mod client;
 mod compiled;
-mod device_nodes;
-mod discover;
+mod device_kind;
 mod elf;
 mod error;
 mod executable;
-mod fetch;
-pub(crate) mod ffi;
+pub mod ffi;
 mod key_value;
 mod options;
-mod packages;
 mod plugin;
 mod profiler;
 mod signature;
+mod threads;
 mod topology;
-mod whole;
 
 pub use api::OptionValue;
 pub use buffer::{Buffer, PendingLiteral};
-pub use cache::{Cache, CacheOutcome, processor};
 pub use client::{Client, ClientOptions, DeviceInfo, DeviceMemory, GlobalDevice, Group};
 pub use compiled::{Compiled, MemoryStats};
-pub use device_nodes::require;
-pub use discover::{Candidate, Origin, cached, open, open_compiler, search};
+pub use device_kind::DeviceKind;
 pub use error::{Error, Result};
 pub use executable::{Arg, Executable};
-pub use fetch::fetch;
 pub use key_value::{KeyValueStore, StoreError};
 pub use options::CompileOptions;
-pub use packages::{DeviceKind, Holds, PACKAGES, Package};
 pub use plugin::{MINIMUM_MINOR, Plugin, SlotCoverage};
 pub use profiler::Profiler;
+pub use threads::require_threads;
 pub use topology::Topology;
-pub use whole::{Trust, verify};

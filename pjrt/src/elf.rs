@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use super::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Bytes of a 64-bit ELF header.
 const HEADER_BYTES: usize = 64;

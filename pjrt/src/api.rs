@@ -5,8 +5,8 @@ use std::ffi::{c_char, c_void};
 use std::mem::offset_of;
 use std::ptr::null_mut;
 
-use super::abi::*;
-use super::error::{Error, Result};
+use crate::abi::*;
+use crate::error::{Error, Result};
 
 /// A struct of the C API that begins with its own size.
 ///

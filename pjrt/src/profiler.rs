@@ -1,15 +1,15 @@
 //! The profiler of a plugin (TPUs and NVIDIA GPUs have one), through the profiler extension of the C API, version 1. The package
-//! that [`super::abi`] is generated from lacks its header, so its few structs are defined here.
+//! that `abi.rs` is generated from lacks its header, so its few structs are defined here.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 
-use super::abi::{
+use crate::abi::{
     PJRT_Error_Code_UNIMPLEMENTED, PJRT_Error_Code_UNKNOWN, PJRT_Extension_Base, PJRT_Extension_Type_Profiler,
 };
-use super::api::{Api, string};
-use super::client::Client;
-use super::error::{Error, Result};
+use crate::api::{Api, string};
+use crate::client::Client;
+use crate::error::{Error, Result};
 
 /// A failure, owned by the plugin.
 type Failure = *mut c_void;

@@ -5,12 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use pjrt::{Client, CompileOptions, Executable};
 use sha2::{Digest, Sha256};
 
-use super::client::Client;
 use super::error::{Error, Result};
-use super::executable::Executable;
-use super::options::CompileOptions;
 use crate::files::hex;
 use crate::signals;
 
@@ -62,7 +60,7 @@ impl Cache {
     /// The file for a program compiled with these options by this client.
     fn entry(&self, client: &Client, program: &[u8], options: &CompileOptions) -> Result<PathBuf> {
         let mut hash = Sha256::new();
-        for part in [program, &options.to_proto(), client.cache_identity()?.as_bytes()] {
+        for part in [program, &options.to_proto(), identity(client)?.as_bytes()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -100,35 +98,34 @@ impl Cache {
         }
         Ok(())
     }
-}
 
-impl Client {
     /// Compiles a program, or loads it if the cache has it for the same options, build of the plugin and devices. Replaces damaged
     /// entries. Succeeds even if the cache cannot be written.
     ///
     /// # Errors
     /// Errors of the compiler.
-    pub fn compile_cached(
+    pub fn compile(
         &self,
-        cache: &Cache,
+        client: &Client,
         hlo_module_proto: &[u8],
         options: &CompileOptions,
     ) -> Result<(Executable, CacheOutcome)> {
-        let path = cache.entry(self, hlo_module_proto, options)?;
-        if let Some(Ok(executable)) = self.load(&path) {
+        let path = self.entry(client, hlo_module_proto, options)?;
+        if let Some(Ok(executable)) = load(client, &path) {
             return Ok((executable, CacheOutcome::Hit));
         }
         let _lock = Lock::wait(&path);
-        let damage = match self.load(&path) {
+        let damage = match load(client, &path) {
             Some(Ok(executable)) => return Ok((executable, CacheOutcome::Hit)),
             Some(Err(damage)) => Some(damage.to_string()),
             None => None,
         };
-        let executable = self.compile(hlo_module_proto, options)?;
+        let executable = client.compile(hlo_module_proto, options)?;
         let saved = executable
             .compiled()
             .serialize()
-            .and_then(|bytes| cache.save(&path, &bytes).map_err(Error::io(&path)));
+            .map_err(Error::from)
+            .and_then(|bytes| self.save(&path, &bytes).map_err(Error::io(&path)));
         let outcome = match (saved, damage) {
             (Err(e), _) => CacheOutcome::NotSaved(e.to_string()),
             (Ok(()), Some(why)) => CacheOutcome::Damaged(why),
@@ -136,37 +133,37 @@ impl Client {
         };
         Ok((executable, outcome))
     }
+}
 
-    /// Loads an entry; `None` if there is none.
-    fn load(&self, path: &Path) -> Option<Result<Executable>> {
-        let executable = self.deserialize(&fs::read(path).ok()?);
-        if executable.is_ok() {
-            // Marks the entry as used; where this fails it is only evicted sooner.
-            let _ = File::options()
-                .append(true)
-                .open(path)
-                .and_then(|f| f.set_modified(SystemTime::now()));
-        }
-        Some(executable)
+/// Loads an entry; `None` if there is none.
+fn load(client: &Client, path: &Path) -> Option<pjrt::Result<Executable>> {
+    let executable = client.deserialize(&fs::read(path).ok()?);
+    if executable.is_ok() {
+        // Marks the entry as used; where this fails it is only evicted sooner.
+        let _ = File::options()
+            .append(true)
+            .open(path)
+            .and_then(|f| f.set_modified(SystemTime::now()));
     }
+    Some(executable)
+}
 
-    /// Everything that a compiled program depends on besides graph and options: the plugin's build, the platform, its devices, and
-    /// for CPU programs the processor's model, features and number of cores.
-    fn cache_identity(&self) -> Result<String> {
-        let kinds: Vec<String> = self
-            .devices()?
-            .into_iter()
-            .map(|d| format!("{}:{}", d.id, d.kind))
-            .collect();
-        let parts = [
-            self.plugin().fingerprint()?.to_owned(),
-            self.platform_name()?,
-            self.platform_version()?,
-            kinds.join(","),
-            processor(),
-        ];
-        Ok(parts.join("\n"))
-    }
+/// Everything that a compiled program depends on besides graph and options: the plugin's build, the platform, its devices, and
+/// for CPU programs the processor's model, features and number of cores.
+fn identity(client: &Client) -> Result<String> {
+    let kinds: Vec<String> = client
+        .devices()?
+        .into_iter()
+        .map(|d| format!("{}:{}", d.id, d.kind))
+        .collect();
+    let parts = [
+        client.plugin().fingerprint()?.to_owned(),
+        client.platform_name()?,
+        client.platform_version()?,
+        kinds.join(","),
+        processor(),
+    ];
+    Ok(parts.join("\n"))
 }
 
 /// Held by the process that compiles an entry, so that others wait for it instead of compiling the same program. Where locks fail,

@@ -3,7 +3,7 @@
 use hlo::{DType, Shape, proto};
 use prost::Message;
 
-use super::abi::*;
+use crate::abi::*;
 
 /// Element type, its number in PJRT and its number in XLA's shapes.
 const ELEMENT_TYPES: [(DType, PJRT_Buffer_Type, i32); 10] = [

@@ -1,6 +1,5 @@
 //! Errors of plugins and devices.
 
-use sparse::names::Unknown;
 use std::path::{Path, PathBuf};
 
 /// Result of this module.
@@ -10,7 +9,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The plugin file does not exist.
-    #[error("PJRT plugin {path}: no such file; expected a shared library (see `rigl-xla plugin list`)")]
+    #[error("PJRT plugin {path}: no such file; expected a shared library")]
     Missing {
         /// The path as given.
         path: PathBuf,
@@ -23,16 +22,14 @@ pub enum Error {
         /// The file's first bytes, or the message of the system's loader.
         reason: String,
     },
-    /// The shared library is damaged.
-    #[error(
-        "PJRT plugin {path}: damaged: {found}, expected {expected}; delete it and run `rigl-xla plugin fetch` again"
-    )]
+    /// The shared library is not as long as its header says.
+    #[error("PJRT plugin {path}: damaged: {found}, expected {expected}")]
     Damaged {
         /// The path as given.
         path: PathBuf,
-        /// Size or digest found.
+        /// The size found.
         found: String,
-        /// Size or digest expected.
+        /// The size expected.
         expected: String,
     },
     /// The shared library has no (working) `GetPjrtApi`.
@@ -63,9 +60,6 @@ pub enum Error {
         /// API version of the plugin.
         version: (i32, i32),
     },
-    /// The graph could not be lowered for the device.
-    #[error(transparent)]
-    Graph(#[from] hlo::Error),
     /// The plugin returned an error.
     #[error("{call}: {message} ({})", code_name(*code))]
     Plugin {
@@ -86,45 +80,6 @@ pub enum Error {
         /// The value expected.
         expected: String,
     },
-    /// No such device kind.
-    #[error(transparent)]
-    UnknownDevice(Unknown),
-    /// The machine does not have the device.
-    #[error(
-        "no {kind} on this machine: looked for {nodes}, and found none; the plugin {package} was not loaded. \
-         `--plugin FILE` loads one all the same{hint}"
-    )]
-    NoDevice {
-        /// Kind of device.
-        kind: super::packages::DeviceKind,
-        /// Paths of device nodes.
-        nodes: String,
-        /// The plugin for the device, and its location.
-        package: String,
-        /// An alternative, if any.
-        hint: &'static str,
-    },
-    /// An unknown program format.
-    #[error("{variable}={given}: expected hlo or stablehlo")]
-    UnknownFormat {
-        /// The environment variable.
-        variable: &'static str,
-        /// Its value.
-        given: String,
-    },
-    /// Neither a file nor a known package.
-    #[error(transparent)]
-    UnknownPackage(Unknown),
-    /// A package could not be fetched.
-    #[error("cannot fetch the package {package}: {reason}\n{remedy}")]
-    Fetch {
-        /// Name and version.
-        package: String,
-        /// The reason.
-        reason: String,
-        /// If and where to run which command instead.
-        remedy: String,
-    },
     /// A device number outside the client's devices.
     #[error("device {device} does not exist: the client has {count} addressable devices, numbered from 0")]
     NoSuchDevice {
@@ -132,55 +87,6 @@ pub enum Error {
         device: usize,
         /// Number of devices.
         count: usize,
-    },
-    /// Fewer devices than replicas.
-    #[error("{asked} replicas: the {platform} client has {count} addressable devices; expected one for each replica")]
-    TooFewDevices {
-        /// Number of replicas.
-        asked: usize,
-        /// Name of the platform.
-        platform: String,
-        /// Number of devices.
-        count: usize,
-    },
-    /// The plugin knows another number of processes.
-    #[error(
-        "the {platform} client knows devices of {known} process{}, expected those of {count}: its plugin does not run over several \
-         processes, or was not started on all of them",
-        if *known == 1 { "" } else { "es" }
-    )]
-    OtherProcesses {
-        /// Name of the platform.
-        platform: String,
-        /// Number of processes that the plugin knows.
-        known: usize,
-        /// Number of processes.
-        count: usize,
-    },
-    /// The plugin has another number for this process.
-    #[error(
-        "the {platform} client is process {found} for its plugin, expected --process-id {process}: give each process the \
-         plugin's number"
-    )]
-    OtherNumber {
-        /// Name of the platform.
-        platform: String,
-        /// The plugin's number.
-        found: usize,
-        /// The number given.
-        process: usize,
-    },
-    /// A process with fewer devices than replicas.
-    #[error(
-        "process {process} has {found} devices, expected at least {each}: --replicas counts those of all processes together"
-    )]
-    TooFewOfProcess {
-        /// Number of the process.
-        process: usize,
-        /// Replicas of each process.
-        each: usize,
-        /// Number of devices.
-        found: usize,
     },
     /// A program was given the wrong number of arguments or devices.
     #[error("{program}: {found} {what} given; expected {expected}")]
@@ -224,10 +130,10 @@ pub enum Error {
     /// Not a valid serialised executable.
     #[error("serialized executable: {0}")]
     Serialized(String),
-    /// A file or folder of the plugin or executable cache.
+    /// The plugin's file.
     #[error("{path}: {source}")]
     Io {
-        /// The file or folder.
+        /// The file.
         path: PathBuf,
         /// The system's error.
         source: std::io::Error,
@@ -239,24 +145,6 @@ impl Error {
     pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::Io { path, source }
-    }
-
-    /// Fails unless a library can start `needed` threads.
-    pub(crate) fn unless_threads(library: &'static str, needed: usize) -> Result<()> {
-        crate::threads::probe(needed).map_err(|(found, source)| Error::Threads {
-            library,
-            needed,
-            found,
-            source,
-        })
-    }
-
-    /// Whether the user made the error.
-    pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            Error::UnknownDevice(_) | Error::UnknownPackage(_) | Error::UnknownFormat { .. }
-        )
     }
 
     /// Whether a plugin ran out of memory, on a device or while compiling.

@@ -1,55 +1,9 @@
-//! The known plugin packages, by their names in the Python package index.
+//! The known packages, by their names in the Python package index.
 
-use std::str::FromStr;
-
-use super::error::Error;
+use pjrt::DeviceKind;
 use sparse::names::Unknown;
 
-/// Kinds of devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceKind {
-    /// The host's processor.
-    Cpu,
-    /// NVIDIA GPUs.
-    Gpu,
-    /// Google TPUs.
-    Tpu,
-}
-
-impl DeviceKind {
-    /// Every kind.
-    pub const ALL: [DeviceKind; 3] = [DeviceKind::Cpu, DeviceKind::Gpu, DeviceKind::Tpu];
-
-    /// `cpu`, `gpu` or `tpu`.
-    pub fn name(self) -> &'static str {
-        match self {
-            DeviceKind::Cpu => "cpu",
-            DeviceKind::Gpu => "gpu",
-            DeviceKind::Tpu => "tpu",
-        }
-    }
-}
-
-impl std::fmt::Display for DeviceKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for DeviceKind {
-    type Err = Error;
-
-    fn from_str(given: &str) -> Result<Self, Error> {
-        DeviceKind::ALL
-            .into_iter()
-            .find(|kind| kind.name() == given)
-            .ok_or_else(|| {
-                let names = DeviceKind::ALL.map(DeviceKind::name);
-                Error::UnknownDevice(Unknown::new("device", given, names))
-            })
-    }
-}
+use super::error::Error;
 
 /// Content of a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -281,14 +235,15 @@ impl Package {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::named::Named;
 
     #[test]
     fn parses_devices_and_packages_or_suggests_names() {
         for kind in DeviceKind::ALL {
-            assert_eq!(kind.name().parse::<DeviceKind>().unwrap(), kind);
+            assert_eq!(DeviceKind::find(kind.name()).unwrap(), kind);
             assert!(Package::of(kind).next().is_some());
         }
-        let error = "gpuu".parse::<DeviceKind>().unwrap_err().to_string();
+        let error = DeviceKind::find("gpuu").unwrap_err().to_string();
         assert_eq!(
             error,
             "unknown device 'gpuu'; did you mean 'gpu'?\n  known: cpu, gpu, tpu"

@@ -1,12 +1,12 @@
 //! Descriptions of absent devices, to compile programs for them.
 
-use super::abi::*;
-use super::api::{OptionValue, named_values, new, string};
-use super::compiled::{Compiled, program};
-use super::error::Result;
-use super::options::CompileOptions;
-use super::plugin::Plugin;
-use super::signature::Signature;
+use crate::abi::*;
+use crate::api::{OptionValue, named_values, new, string};
+use crate::compiled::{Compiled, program};
+use crate::error::Result;
+use crate::options::CompileOptions;
+use crate::plugin::Plugin;
+use crate::signature::Signature;
 use std::collections::BTreeMap;
 
 /// A set of devices, described by name.
@@ -82,7 +82,7 @@ impl Topology {
         }
     }
 
-    /// Compiles a program for these devices, as [`Client::compile`](super::Client::compile) does.
+    /// Compiles a program for these devices, as [`Client::compile`](crate::Client::compile) does.
     ///
     /// # Errors
     /// The compiler's message.

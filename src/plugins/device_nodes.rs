@@ -3,9 +3,11 @@
 
 use std::path::Path;
 
+use pjrt::DeviceKind;
+
 use super::discover::search;
 use super::error::{Error, Result};
-use super::packages::{DeviceKind, Package};
+use super::packages::Package;
 use super::whole::Trust;
 
 /// Folders, and prefixes of names in them, of the device nodes of a kind. The CPU has none.
