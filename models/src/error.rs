@@ -1,12 +1,12 @@
 //! Errors of building a network.
 
-use crate::NAMES;
+use crate::names;
 
 /// Error of [`crate::Options::build`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// No network has this name.
-    #[error("unknown model '{found}'\n  known: {}", NAMES.join(", "))]
+    #[error("unknown model '{found}'\n  known: {}", names().collect::<Vec<_>>().join(", "))]
     Unknown {
         /// The name given.
         found: String,

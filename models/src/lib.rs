@@ -8,6 +8,7 @@
 
 pub mod cost;
 mod error;
+mod family;
 mod imagenet;
 mod infer;
 mod layer;
@@ -27,13 +28,14 @@ mod wide_resnet;
 use hlo::{DType, Shape, Tensor};
 
 pub use error::Error;
+pub use family::{Driver, FAMILIES, Family, Recipe, names};
 pub use imagenet::ImageNet;
 pub use infer::{infer_model, infer_variant, naming_scheme};
 pub use layer::{Kind, Layer, Naming};
 pub use mlp::{INPUT_INDICES, MnistFc, column_gather};
 pub use mobilenet::{MobileNet, Version};
 pub use net::{Declaration, Mode, Net, Precision};
-pub use options::{Family, NAMES, Options, find};
+pub use options::{Options, find};
 pub use param::{Draw, Init, Param, Statistic};
 pub use resnet::ResNet;
 pub use torch::{Layout, Renamed, Scheme};

@@ -1,8 +1,27 @@
 //! The fully connected MNIST network, 784-300-100-10 with ReLU (reference 3.6).
 
 use crate::layers::Dense;
-use crate::{Init, Model, Naming, Net};
+use crate::options::{MAX_EXTENT, Spelling};
+use crate::{Driver, Error, Family, Init, Model, Naming, Net, Options, Recipe};
 use hlo::{DType, GatherDims, Shape, Tensor};
+
+/// The network of the original's MNIST driver.
+pub(crate) static FAMILY: Family = Family {
+    names: &["mnist-fc"],
+    recipe: Recipe {
+        driver: Driver::Mnist,
+        preset: |_| "mnist",
+        label_smoothing: 0.0,
+        weight_decay: 1e-4,
+        erdos_renyi_masks_first: false,
+        max_pooling: false,
+    },
+    has: |name| name.plain == "mnistfc",
+    build,
+    // Its variables do not tell it from other dense networks.
+    infer: |_| None,
+    torch: None,
+};
 
 /// Name of the variable with the indices of the kept input pixels.
 pub const INPUT_INDICES: &str = "layer1/input_indices";
@@ -86,4 +105,20 @@ pub fn column_gather() -> GatherDims {
         start_index_map: vec![1],
         index_vector_axis: 1,
     }
+}
+
+fn build(options: &Options, _: &Spelling) -> Result<Box<dyn Model>, Error> {
+    options.only(&["hidden", "kept_pixels"])?;
+    let default = MnistFc::new(options.masked);
+    let hidden = options.hidden.clone().unwrap_or(default.hidden);
+    if let Some(units) = hidden.iter().find(|units| !(1..=MAX_EXTENT).contains(*units)) {
+        return Err(options.wrong("hidden", units, format!("units from 1 to {MAX_EXTENT}")));
+    }
+    let kept = |kept| options.within("kept_pixels", kept, 1..=default.pixels);
+    Ok(Box::new(MnistFc {
+        kept_pixels: options.kept_pixels.map(kept).transpose()?,
+        hidden,
+        classes: options.within("classes", options.classes.unwrap_or(default.classes), 1..=MAX_EXTENT)?,
+        ..default
+    }))
 }

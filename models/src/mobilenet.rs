@@ -1,9 +1,33 @@
 //! MobileNet-v1 and v2 for ImageNet, with plain ReLU (reference 3.2, 3.3).
 
+use crate::family::Torch;
 use crate::imagenet::{INIT, ImageNet};
+use crate::infer::{SCOPE, Variables};
 use crate::layers::Window;
-use crate::{Init, Model, Naming, Net, Variant};
+use crate::options::{Spelling, WIDTHS};
+use crate::torch::{Module, Names, network};
+use crate::{Declaration, Driver, Error, Family, Init, Model, Naming, Net, Options, Recipe, Scheme, Variant};
 use hlo::Tensor;
+
+/// Both versions, of the original's ImageNet driver.
+pub(crate) static FAMILY: Family = Family {
+    names: &["mobilenet-v1", "mobilenet-v2"],
+    recipe: Recipe {
+        driver: Driver::ImageNet,
+        preset: |name| match name.ends_with('2') {
+            true => "mobilenet-v2",
+            false => "mobilenet-v1",
+        },
+        label_smoothing: 0.1,
+        weight_decay: 1e-4,
+        erdos_renyi_masks_first: false,
+        max_pooling: false,
+    },
+    has: |name| matches!(name.plain.as_str(), "mobilenetv1" | "mobilenetv2"),
+    build,
+    infer,
+    torch: Some(Torch { recognise, modules }),
+};
 
 /// Filters and stride of the blocks of v1.
 const V1: [(usize, usize); 13] = [
@@ -23,7 +47,7 @@ const V1: [(usize, usize); 13] = [
 ];
 
 /// Filters, stride of the first block and number of blocks, per group of v2.
-pub(crate) const V2: [(usize, usize, usize); 7] = [
+const V2: [(usize, usize, usize); 7] = [
     (16, 1, 1),
     (24, 2, 2),
     (32, 2, 3),
@@ -180,4 +204,122 @@ impl Model for MobileNet {
         };
         self.config.classifier(net, net.mean_pool(x), naming, INIT)
     }
+}
+
+fn build(options: &Options, name: &Spelling) -> Result<Box<dyn Model>, Error> {
+    let version = match name.plain.as_str() {
+        "mobilenetv1" => Version::V1,
+        _ => Version::V2 {
+            expansion: options.within("expansion", options.expansion.unwrap_or(6.0), WIDTHS)?,
+        },
+    };
+    let own: &[_] = match version {
+        Version::V1 => &[],
+        Version::V2 { .. } => &["expansion", "variant"],
+    };
+    options.variants(&[Variant::Original, Variant::Torchvision])?;
+    options.only(&[&["width", "mask_first", "mask_last", "image_size"], own].concat())?;
+    if options.mask_first == Some(true) {
+        return Err(options.wrong("mask_first", true, "false: its first layer has no mask".into()));
+    }
+    let config = options.image_net(false, 1)?;
+    Ok(Box::new(MobileNet { version, config }))
+}
+
+fn infer(variables: &Variables) -> Option<Options> {
+    let expansion = infer_expansion(variables);
+    // Finer steps of the width give the same channels, because channels are truncated multiples.
+    let (name, last, channels, steps) = match expansion {
+        None => ("mobilenet-v1", 12, 1024, 1024),
+        Some(_) => ("mobilenet-v2", 16, 320, 960),
+    };
+    let outputs = variables.outputs(&format!("{SCOPE}/contraction_1x1_{last}"))?;
+    let options = variables.options(name, ["resnet_model/initial_conv", "resnet_model/final_dense"])?;
+    let with_width = |width: f64| Options {
+        width: Some(width),
+        expansion,
+        mask_first: None,
+        ..options.clone()
+    };
+    // Channels are rounded to multiples of 8, so the last ones determine the width only approximately.
+    let around = 2 * 8 * steps / channels;
+    let nominal = outputs as f64 / channels as f64;
+    let candidates = (0..=2 * around).map(|i: usize| {
+        let away = i.div_ceil(2) as f64 * if i.is_multiple_of(2) { -1.0 } else { 1.0 };
+        with_width(nominal + away * 0.5 / steps as f64)
+    });
+    let fitting = candidates.into_iter().find(|options| variables.fit(options));
+    Some(fitting.unwrap_or_else(|| with_width(nominal)))
+}
+
+/// Expansion of MobileNet-v2's blocks: the smallest factor that yields all their channels.
+fn infer_expansion(variables: &Variables) -> Option<f64> {
+    let block = |i: usize| match variables.kernel(&format!("{SCOPE}/expand_1x1_{i}"))? {
+        &[_, _, input, inside] if input > 0 => Some((input as f64, inside)),
+        _ => None,
+    };
+    let ratio = |(input, inside)| inside as f64 / input;
+    let (input, inside) = (1..).map_while(block).max_by(|&a, &b| ratio(a).total_cmp(&ratio(b)))?;
+    let factor = ratio((input, inside));
+    // Truncation must not lose what the division rounded down.
+    let truncated = (factor * input) as usize;
+    Some(if truncated == inside { factor } else { factor.next_up() })
+}
+
+fn recognise(names: &Names) -> Option<(Scheme, Options)> {
+    let torchvision = names.has("features.18.0.weight") && names.has("features.1.conv.0.0.weight");
+    let timm =
+        names.has("conv_stem.weight") && names.has("blocks.6.0.conv_pwl.weight") && names.has("conv_head.weight");
+    let scheme = match (torchvision, timm) {
+        (true, _) => Scheme::Torchvision,
+        (false, true) => Scheme::Timm,
+        (false, false) => return None,
+    };
+    Some((scheme, network("mobilenet-v2", Variant::Torchvision)))
+}
+
+fn modules(scheme: Scheme, options: &Options, _: &Declaration) -> Option<Vec<Module>> {
+    let second = Spelling::new(&options.name).plain == "mobilenetv2";
+    match (options.variant.unwrap_or_default(), scheme) {
+        (Variant::Torchvision, Scheme::Torchvision) if second => Some(modules_of_torchvision()),
+        (Variant::Torchvision, Scheme::Timm) if second => Some(modules_of_timm()),
+        (Variant::Original | Variant::Torchvision | Variant::TorchvisionBn, _) => None,
+    }
+}
+
+fn modules_of_torchvision() -> Vec<Module> {
+    let layer = |conv: String, norm: String| (conv, Some(norm));
+    let mut modules = vec![layer("features.0.0".into(), "features.0.1".into())];
+    let blocks: usize = V2.iter().map(|(_, _, blocks)| blocks).sum();
+    for block in 1..=blocks {
+        let of = |part: &str| format!("features.{block}.conv.{part}");
+        // The first block does not expand.
+        let parts: &[_] = match block {
+            1 => &[("0.0", "0.1"), ("1", "2")],
+            _ => &[("0.0", "0.1"), ("1.0", "1.1"), ("2", "3")],
+        };
+        modules.extend(parts.iter().map(|(conv, norm)| layer(of(conv), of(norm))));
+    }
+    let last = blocks + 1;
+    modules.push(layer(format!("features.{last}.0"), format!("features.{last}.1")));
+    modules.push(("classifier.1".to_owned(), None));
+    modules
+}
+
+fn modules_of_timm() -> Vec<Module> {
+    let layer = |conv: String, norm: String| (conv, Some(norm));
+    let mut modules = vec![layer("conv_stem".into(), "bn1".into())];
+    for (group, (_, _, blocks)) in V2.into_iter().enumerate() {
+        for block in 0..blocks {
+            let of = |part: &str| format!("blocks.{group}.{block}.{part}");
+            let parts: &[_] = match group {
+                0 => &[("conv_dw", "bn1"), ("conv_pw", "bn2")],
+                _ => &[("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")],
+            };
+            modules.extend(parts.iter().map(|(conv, norm)| layer(of(conv), of(norm))));
+        }
+    }
+    modules.push(layer("conv_head".into(), "bn2".into()));
+    modules.push(("classifier".to_owned(), None));
+    modules
 }

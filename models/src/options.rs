@@ -1,80 +1,38 @@
 //! Builds a network from a name and options.
 
 use crate::imagenet::ImageNet;
-use crate::mobilenet::{MobileNet, Version};
-use crate::wide_resnet::{WideResNet, WideResNetConfig};
-use crate::{Error, MnistFc, Model, ResNet, Variant, Vgg};
+use crate::{Error, Family, Model, Variant};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-/// Names of networks. `_` and `-` are equivalent. `resnet50` may be written `resnet-50`, or `resnet` with a depth. Wide
-/// residual networks have many names of the form `wrn-22-2`, which is `wide-resnet` with a depth and a width.
-pub const NAMES: &[&str] = &[
-    "mnist-fc",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnet200",
-    "mobilenet-v1",
-    "mobilenet-v2",
-    "wide-resnet",
-    "wrn-22-2",
-    "vgg-a",
-    "vgg-13",
-    "vgg-16",
-    "vgg-19",
-];
-
-/// A family of networks, built by one piece of code and trained by one driver of the original.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `mnist-fc`.
-    MnistFc,
-    /// Residual networks for ImageNet.
-    ResNet,
-    /// MobileNet, both versions.
-    MobileNet,
-    /// VGG.
-    Vgg,
-    /// Wide residual networks for CIFAR.
-    WideResNet,
+/// A name in two normal forms.
+pub(crate) struct Spelling {
+    /// In lower case, with `-` for `_`.
+    pub dashed: String,
+    /// The same without `-`.
+    pub plain: String,
 }
 
-impl Family {
-    /// The family of the network `name`; `None` if the name is unknown.
-    pub fn from_name(name: &str) -> Option<Self> {
-        let (name, family) = normalised(name);
-        match family.as_str() {
-            "mnistfc" => Some(Family::MnistFc),
-            "mobilenetv1" | "mobilenetv2" => Some(Family::MobileNet),
-            "vgga" | "vgg13" | "vgg16" | "vgg19" => Some(Family::Vgg),
-            "wideresnet" => Some(Family::WideResNet),
-            _ if name.starts_with("wrn-") => Some(Family::WideResNet),
-            family if family.starts_with("resnet") => Some(Family::ResNet),
-            _ => None,
+impl Spelling {
+    pub(crate) fn new(name: &str) -> Self {
+        let dashed = name.to_lowercase().replace('_', "-");
+        Spelling {
+            plain: dashed.replace('-', ""),
+            dashed,
         }
     }
 }
 
-/// Normalises a name: lower case with `-` for `_`, and the same without `-`.
-fn normalised(name: &str) -> (String, String) {
-    let name = name.to_lowercase().replace('_', "-");
-    let family = name.chars().filter(|c| *c != '-').collect();
-    (name, family)
-}
-
 /// Upper bound for classes, units and image sizes, which keeps products of dimensions from overflowing.
-const MAX_EXTENT: usize = 1 << 16;
+pub(crate) const MAX_EXTENT: usize = 1 << 16;
 
 /// Range of widths in which no layer is without channels and no product of dimensions overflows.
-const WIDTHS: RangeInclusive<f64> = 1.0 / 16.0..=64.0;
+pub(crate) const WIDTHS: RangeInclusive<f64> = 1.0 / 16.0..=64.0;
 
 /// A requested network. `None` selects the network's default.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Name, in any spelling of [`NAMES`].
+    /// Name, in any spelling of [`names`](crate::names).
     pub name: String,
     /// Use the variable names of sparse training, or else those of the dense baseline.
     pub masked: bool,
@@ -129,85 +87,12 @@ impl Options {
     /// [`Error::Unknown`] for an unknown name, [`Error::Option`] for a value that the network does not accept or does
     /// not use.
     pub fn build(&self) -> Result<Box<dyn Model>, Error> {
-        let (name, family) = normalised(&self.name);
-        match Family::from_name(&self.name) {
-            None => Err(self.unknown()),
-            Some(Family::MnistFc) => self.mnist_fc(),
-            Some(Family::MobileNet) if family == "mobilenetv1" => self.mobile_net(Version::V1),
-            Some(Family::MobileNet) => {
-                let expansion = self.within("expansion", self.expansion.unwrap_or(6.0), WIDTHS)?;
-                self.mobile_net(Version::V2 { expansion })
-            }
-            Some(Family::Vgg) => self.vgg(&family["vgg".len()..]),
-            Some(Family::WideResNet) => self.wide_res_net(name.strip_prefix("wrn-")),
-            Some(Family::ResNet) => self.res_net(&family["resnet".len()..]),
-        }
+        let name = Spelling::new(&self.name);
+        let family = Family::from_name(&self.name).ok_or_else(|| self.unknown())?;
+        (family.build)(self, &name)
     }
 
-    fn mnist_fc(&self) -> Result<Box<dyn Model>, Error> {
-        self.only(&["hidden", "kept_pixels"])?;
-        let default = MnistFc::new(self.masked);
-        let hidden = self.hidden.clone().unwrap_or(default.hidden);
-        if let Some(units) = hidden.iter().find(|units| !(1..=MAX_EXTENT).contains(*units)) {
-            return Err(self.wrong("hidden", units, format!("units from 1 to {MAX_EXTENT}")));
-        }
-        let kept = |kept| self.within("kept_pixels", kept, 1..=default.pixels);
-        Ok(Box::new(MnistFc {
-            kept_pixels: self.kept_pixels.map(kept).transpose()?,
-            hidden,
-            classes: self.within("classes", self.classes.unwrap_or(default.classes), 1..=MAX_EXTENT)?,
-            ..default
-        }))
-    }
-
-    /// `depth` is the part of the name after `resnet`.
-    fn res_net(&self, depth: &str) -> Result<Box<dyn Model>, Error> {
-        self.only(&["depth", "width", "mask_first", "mask_last", "image_size", "variant"])?;
-        self.variants(&[Variant::Original, Variant::Torchvision])?;
-        let named = match depth {
-            "" => None,
-            text => Some(text.parse::<usize>().map_err(|_| self.unknown())?),
-        };
-        let depth = self.named_or_given("depth", named, self.depth)?.unwrap_or(50);
-        match ResNet::new(depth, self.image_net(self.mask_first.unwrap_or(false), 1)?) {
-            Some(network) => Ok(Box::new(network)),
-            None if named.is_some() => Err(self.unknown()),
-            None => {
-                let depths: Vec<String> = ResNet::depths().map(|depth| depth.to_string()).collect();
-                Err(self.wrong("depth", depth, format!("one of {}", depths.join(", "))))
-            }
-        }
-    }
-
-    fn mobile_net(&self, version: Version) -> Result<Box<dyn Model>, Error> {
-        let own: &[_] = match version {
-            Version::V1 => &[],
-            Version::V2 { .. } => &["expansion", "variant"],
-        };
-        self.variants(&[Variant::Original, Variant::Torchvision])?;
-        self.only(&[&["width", "mask_first", "mask_last", "image_size"], own].concat())?;
-        if self.mask_first == Some(true) {
-            return Err(self.wrong("mask_first", true, "false: its first layer has no mask".into()));
-        }
-        let config = self.image_net(false, 1)?;
-        Ok(Box::new(MobileNet { version, config }))
-    }
-
-    fn vgg(&self, variant: &str) -> Result<Box<dyn Model>, Error> {
-        self.only(&["width", "mask_first", "mask_last", "image_size", "variant"])?;
-        if self.mask_first == Some(false) {
-            return Err(self.wrong("mask_first", false, "true: its first layer always has a mask".into()));
-        }
-        // Four or five pooling layers halve the image.
-        let smallest = match self.variant.unwrap_or_default() {
-            Variant::Original => 16,
-            Variant::Torchvision | Variant::TorchvisionBn => 32,
-        };
-        let network = Vgg::new(&format!("vgg-{variant}"), self.image_net(true, smallest)?);
-        network.map_or_else(|| Err(self.unknown()), |network| Ok(Box::new(network) as _))
-    }
-
-    fn image_net(&self, mask_first: bool, smallest_image: usize) -> Result<ImageNet, Error> {
+    pub(crate) fn image_net(&self, mask_first: bool, smallest_image: usize) -> Result<ImageNet, Error> {
         Ok(ImageNet {
             masked: self.masked,
             mask_first,
@@ -223,40 +108,8 @@ impl Options {
         })
     }
 
-    /// `size` is the part of the name after `wrn-`: depth and width.
-    fn wide_res_net(&self, size: Option<&str>) -> Result<Box<dyn Model>, Error> {
-        let own = ["depth", "width", "mask_first", "mask_last", "image_size", "dropout"];
-        self.only(&own)?;
-        let (depth, width) = match size {
-            None => (None, None),
-            Some(size) => {
-                let parsed = size
-                    .split_once('-')
-                    .map(|(depth, width)| (depth.parse(), width.parse()));
-                let Some((Ok(depth), Ok(width))) = parsed else {
-                    return Err(self.unknown());
-                };
-                (Some(depth), Some(width))
-            }
-        };
-        let width = self.named_or_given("width", width, self.width)?.unwrap_or(4.0);
-        let depth = self.named_or_given("depth", depth, self.depth)?.unwrap_or(16);
-        let config = WideResNetConfig {
-            depth: self.within("depth", depth, 10..=1000)?,
-            width: self.within("width", width, WIDTHS)?,
-            masked: self.masked,
-            mask_first: self.mask_first.unwrap_or(false),
-            mask_last: self.mask_last.unwrap_or(true),
-            dropout: self.within("dropout", self.dropout.unwrap_or(0.3), 0.0..=0.99)?,
-            classes: self.within("classes", self.classes.unwrap_or(10), 1..=MAX_EXTENT)?,
-            image_size: self.within("image_size", self.image_size.unwrap_or(32), 1..=MAX_EXTENT)?,
-        };
-        let network = WideResNet::new(config).map(|network| Box::new(network) as _);
-        network.ok_or_else(|| self.wrong("depth", depth, "6 n + 4 layers, such as 16, 22 or 28".into()))
-    }
-
     /// Returns the value if it is in `range`.
-    fn within<T>(&self, option: &'static str, value: T, range: RangeInclusive<T>) -> Result<T, Error>
+    pub(crate) fn within<T>(&self, option: &'static str, value: T, range: RangeInclusive<T>) -> Result<T, Error>
     where
         T: Copy + PartialOrd + Display,
     {
@@ -267,7 +120,12 @@ impl Options {
     }
 
     /// A value from the name or from an option; if both give one, they must agree.
-    fn named_or_given<T>(&self, option: &'static str, name: Option<T>, given: Option<T>) -> Result<Option<T>, Error>
+    pub(crate) fn named_or_given<T>(
+        &self,
+        option: &'static str,
+        name: Option<T>,
+        given: Option<T>,
+    ) -> Result<Option<T>, Error>
     where
         T: Copy + PartialEq + Display,
     {
@@ -280,7 +138,7 @@ impl Options {
     }
 
     /// Checks that only these options are set (and classes, which every network has).
-    fn only(&self, used: &[&str]) -> Result<(), Error> {
+    pub(crate) fn only(&self, used: &[&str]) -> Result<(), Error> {
         let set = [
             ("depth", self.depth.map(|v| v.to_string())),
             ("width", self.width.map(|v| v.to_string())),
@@ -305,7 +163,7 @@ impl Options {
     }
 
     /// Checks that the variant, if one is set, is one of `known`.
-    fn variants(&self, known: &[Variant]) -> Result<(), Error> {
+    pub(crate) fn variants(&self, known: &[Variant]) -> Result<(), Error> {
         match self.variant.filter(|variant| !known.contains(variant)) {
             None => Ok(()),
             Some(found) => {
@@ -315,13 +173,13 @@ impl Options {
         }
     }
 
-    fn unknown(&self) -> Error {
+    pub(crate) fn unknown(&self) -> Error {
         Error::Unknown {
             found: self.name.clone(),
         }
     }
 
-    fn wrong(&self, option: &'static str, found: impl Display, expected: String) -> Error {
+    pub(crate) fn wrong(&self, option: &'static str, found: impl Display, expected: String) -> Error {
         Error::Option {
             model: self.name.clone(),
             option,

@@ -3,9 +3,31 @@
 //! Both programs list a network's modules in the order in which a forward pass uses them, as this crate does, so names
 //! are assigned in order.
 
-use crate::mobilenet::V2;
+use std::collections::BTreeSet;
+
 use crate::vgg::POOLED;
-use crate::{Declaration, Kind, Layer, Options, Variant};
+use crate::{Declaration, FAMILIES, Kind, Layer, Options, Variant};
+
+/// A module of PyTorch with a kernel, and the normalisation after it.
+pub(crate) type Module = (String, Option<String>);
+
+/// Names of the arrays of a file.
+pub(crate) struct Names<'a>(pub BTreeSet<&'a str>);
+
+impl Names<'_> {
+    /// Whether there is an array of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}
+
+/// The network of this name, as its variant builds it.
+pub(crate) fn network(name: impl Into<String>, variant: Variant) -> Options {
+    Options {
+        variant: Some(variant),
+        ..Options::new(name, false)
+    }
+}
 
 /// The program that named the arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,59 +153,16 @@ impl Scheme {
     /// The network whose arrays have these names, with the scheme: name, variant and depth, but neither width nor
     /// classes. `None` if they belong to no network of torchvision or timm that this crate has.
     pub fn recognise<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<(Scheme, Options)> {
-        let names: std::collections::BTreeSet<&str> = names.into_iter().collect();
-        let has = |name: &str| names.contains(name);
-        let options = |name: String, variant| Options {
-            variant: Some(variant),
-            ..Options::new(name, false)
-        };
-        if has("layer1.0.conv1.weight") && has("conv1.weight") {
-            let blocks = [1, 2, 3, 4].map(|group| {
-                let exists = |i: &usize| has(&format!("layer{group}.{i}.conv1.weight"));
-                (0..).take_while(exists).count()
-            });
-            let depth = crate::ResNet::depth(blocks, has("layer1.0.conv3.weight"))?;
-            return Some((
-                Scheme::Torchvision,
-                options(format!("resnet{depth}"), Variant::Torchvision),
-            ));
-        }
-        let mobile_net = || options("mobilenet-v2".into(), Variant::Torchvision);
-        if has("features.18.0.weight") && has("features.1.conv.0.0.weight") {
-            return Some((Scheme::Torchvision, mobile_net()));
-        }
-        if has("conv_stem.weight") && has("blocks.6.0.conv_pwl.weight") && has("conv_head.weight") {
-            return Some((Scheme::Timm, mobile_net()));
-        }
-        let scheme = match (has("classifier.6.weight"), has("head.fc.weight")) {
-            (true, _) => Scheme::Torchvision,
-            (_, true) => Scheme::Timm,
-            _ => return None,
-        };
-        // Normalisations are the only features with a mean.
-        let variant = match names.iter().any(|name| name.ends_with(".running_mean")) {
-            true => Variant::TorchvisionBn,
-            false => Variant::Torchvision,
-        };
-        let kernels = names.iter().filter(|name| name.starts_with("features.")).count();
-        let arrays = if variant == Variant::TorchvisionBn { 7 } else { 2 };
-        // Batch counters may be missing.
-        let arrays =
-            arrays - usize::from(arrays == 7 && !names.iter().any(|name| name.ends_with("num_batches_tracked")));
-        let name = match kernels / arrays {
-            8 => "vgg-a",
-            10 => "vgg-13",
-            13 => "vgg-16",
-            16 => "vgg-19",
-            _ => return None,
-        };
-        Some((scheme, options(name.into(), variant)))
+        let names = Names(names.into_iter().collect());
+        let mut families = FAMILIES.into_iter().filter_map(|family| family.torch.as_ref());
+        families.find_map(|torch| (torch.recognise)(&names))
     }
 
     /// Every array of a network, with its name and layout in PyTorch; the network is `options`, whose `declaration` is
     /// given. `None` if PyTorch has no such network under these names.
     pub fn arrays(self, options: &Options, declaration: &Declaration) -> Option<Vec<Renamed>> {
-        let modules = self.modules(options, declaration)?;
+        let torch = crate::Family::from_name(&options.name)?.torch.as_ref()?;
+        let modules = (torch.modules)(self, options, declaration)?;
         let norms: Vec<&str> = declaration
             .statistics
             .iter()
@@ -238,46 +217,6 @@ impl Scheme {
             layout,
         }
     }
-
-    /// Modules of PyTorch with a kernel, in order, each with the normalisation after it.
-    fn modules(self, options: &Options, declaration: &Declaration) -> Option<Vec<(String, Option<String>)>> {
-        let name: String = options.name.to_lowercase().replace(['-', '_'], "");
-        let variant = options.variant.unwrap_or_default();
-        match (crate::Family::from_name(&options.name)?, variant) {
-            (crate::Family::ResNet, Variant::Original | Variant::Torchvision) => Some(res_net(declaration)),
-            (crate::Family::MobileNet, Variant::Torchvision) if name == "mobilenetv2" => Some(match self {
-                Scheme::Torchvision => mobile_net(),
-                Scheme::Timm => mobile_net_of_timm(),
-            }),
-            (crate::Family::Vgg, Variant::Torchvision | Variant::TorchvisionBn) => {
-                Some(self.vgg(declaration, variant == Variant::TorchvisionBn))
-            }
-            _ => None,
-        }
-    }
-
-    /// Kernels of convolutions are numbered by the modules between them: activations, poolings and normalisations.
-    fn vgg(self, declaration: &Declaration, normalised: bool) -> Vec<(String, Option<String>)> {
-        let (mut modules, mut at, mut group) = (vec![], 0, "conv1");
-        for layer in &declaration.layers {
-            let mut parts = layer.name.split('/').skip(1);
-            let (scope, Some(_)) = (parts.next().unwrap_or_default(), parts.next()) else {
-                continue;
-            };
-            if scope != group {
-                (group, at) = (scope, at + 1);
-            }
-            let norm = normalised.then(|| format!("features.{}", at + 1));
-            modules.push((format!("features.{at}"), norm));
-            at += if normalised { 3 } else { 2 };
-        }
-        let dense = match self {
-            Scheme::Torchvision => ["classifier.0", "classifier.3", "classifier.6"],
-            Scheme::Timm => ["pre_logits.fc1", "pre_logits.fc2", "head.fc"],
-        };
-        modules.extend(dense.map(|module| (module.to_owned(), None)));
-        modules
-    }
 }
 
 fn bias(layer: &Layer, module: &str) -> Option<Renamed> {
@@ -292,66 +231,4 @@ fn bias(layer: &Layer, module: &str) -> Option<Renamed> {
         theirs: format!("{module}.bias"),
         layout: Layout::Same,
     })
-}
-
-/// The shortcut's convolution comes first, as in a forward pass of this crate.
-fn res_net(declaration: &Declaration) -> Vec<(String, Option<String>)> {
-    let mut modules = vec![("conv1".to_owned(), Some("bn1".to_owned()))];
-    for layer in &declaration.layers {
-        let Some((_, block)) = layer.name.split_once("_block_group") else {
-            continue;
-        };
-        let part = layer.name.split('_').nth(2).unwrap_or_default();
-        let (group, index) = match block.strip_prefix("_projection_block_group") {
-            Some(group) => (group, "0"),
-            // As in `2_1_1`: group, block, and the end of every such name.
-            None => block.split_once('_').map_or((block, "0"), |(group, rest)| {
-                (group, rest.strip_suffix("_1").unwrap_or(rest))
-            }),
-        };
-        let block = format!("layer{group}.{index}");
-        modules.push(match part {
-            "projection" => (format!("{block}.downsample.0"), Some(format!("{block}.downsample.1"))),
-            part => (format!("{block}.conv{part}"), Some(format!("{block}.bn{part}"))),
-        });
-    }
-    modules.push(("fc".to_owned(), None));
-    modules
-}
-
-fn mobile_net() -> Vec<(String, Option<String>)> {
-    let layer = |conv: String, norm: String| (conv, Some(norm));
-    let mut modules = vec![layer("features.0.0".into(), "features.0.1".into())];
-    let blocks: usize = V2.iter().map(|(_, _, blocks)| blocks).sum();
-    for block in 1..=blocks {
-        let of = |part: &str| format!("features.{block}.conv.{part}");
-        // The first block does not expand.
-        let parts: &[_] = match block {
-            1 => &[("0.0", "0.1"), ("1", "2")],
-            _ => &[("0.0", "0.1"), ("1.0", "1.1"), ("2", "3")],
-        };
-        modules.extend(parts.iter().map(|(conv, norm)| layer(of(conv), of(norm))));
-    }
-    let last = blocks + 1;
-    modules.push(layer(format!("features.{last}.0"), format!("features.{last}.1")));
-    modules.push(("classifier.1".to_owned(), None));
-    modules
-}
-
-fn mobile_net_of_timm() -> Vec<(String, Option<String>)> {
-    let layer = |conv: String, norm: String| (conv, Some(norm));
-    let mut modules = vec![layer("conv_stem".into(), "bn1".into())];
-    for (group, (_, _, blocks)) in V2.into_iter().enumerate() {
-        for block in 0..blocks {
-            let of = |part: &str| format!("blocks.{group}.{block}.{part}");
-            let parts: &[_] = match group {
-                0 => &[("conv_dw", "bn1"), ("conv_pw", "bn2")],
-                _ => &[("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")],
-            };
-            modules.extend(parts.iter().map(|(conv, norm)| layer(of(conv), of(norm))));
-        }
-    }
-    modules.push(layer("conv_head".into(), "bn2".into()));
-    modules.push(("classifier".to_owned(), None));
-    modules
 }

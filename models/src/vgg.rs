@@ -1,9 +1,30 @@
 //! VGG for ImageNet: the original's, without normalisation and bias (reference 3.4), and torchvision's.
 
+use crate::family::Torch;
 use crate::imagenet::ImageNet;
+use crate::infer::Variables;
 use crate::layers::{BatchNorm, Conv, Window};
-use crate::{Init, Model, Naming, Net, Variant};
+use crate::options::Spelling;
+use crate::torch::{Module, Names, network};
+use crate::{Declaration, Driver, Error, Family, Init, Model, Naming, Net, Options, Recipe, Scheme, Variant};
 use hlo::{DotDims, Literal, Padding, Tensor};
+
+/// Networks of the original's ImageNet driver.
+pub(crate) static FAMILY: Family = Family {
+    names: &["vgg-a", "vgg-13", "vgg-16", "vgg-19"],
+    recipe: Recipe {
+        driver: Driver::ImageNet,
+        preset: |_| "vgg-16",
+        label_smoothing: 0.1,
+        weight_decay: 1e-4,
+        erdos_renyi_masks_first: false,
+        max_pooling: true,
+    },
+    has: |name| matches!(name.plain.as_str(), "vgga" | "vgg13" | "vgg16" | "vgg19"),
+    build,
+    infer,
+    torch: Some(Torch { recognise, modules }),
+};
 
 /// Names, as in scopes, with the convolutions per group.
 const VARIANTS: [(&str, [usize; 5]); 4] = [
@@ -191,4 +212,95 @@ fn contract(lhs: usize, rhs: usize) -> DotDims {
         rhs_contract: vec![rhs],
         ..DotDims::default()
     }
+}
+
+fn build(options: &Options, name: &Spelling) -> Result<Box<dyn Model>, Error> {
+    options.only(&["width", "mask_first", "mask_last", "image_size", "variant"])?;
+    if options.mask_first == Some(false) {
+        return Err(options.wrong("mask_first", false, "true: its first layer always has a mask".into()));
+    }
+    // Four or five pooling layers halve the image.
+    let smallest = match options.variant.unwrap_or_default() {
+        Variant::Original => 16,
+        Variant::Torchvision | Variant::TorchvisionBn => 32,
+    };
+    let network = Vgg::new(
+        &format!("vgg-{}", &name.plain["vgg".len()..]),
+        options.image_net(true, smallest)?,
+    );
+    network.map_or_else(|| Err(options.unknown()), |network| Ok(Box::new(network) as _))
+}
+
+fn infer(variables: &Variables) -> Option<Options> {
+    let scope = ["vgg_a", "vgg_13", "vgg_16", "vgg_19"]
+        .into_iter()
+        .find(|scope| variables.kernel(&format!("{scope}/fc8")).is_some())?;
+    let [first, last, classifier] = ["conv1/conv1_1", "conv5/conv5_1", "fc8"].map(|name| format!("{scope}/{name}"));
+    let variant = match (
+        variables.kernel(&format!("{scope}/fc6")),
+        variables.has(&format!("{scope}/batch_normalization/beta")),
+    ) {
+        (None, _) => None,
+        (Some(_), false) => Some(Variant::Torchvision),
+        (Some(_), true) => Some(Variant::TorchvisionBn),
+    };
+    Some(Options {
+        variant: variables.variant.or(variant),
+        width: Some(variables.outputs(&last)? as f64 / 512.0),
+        mask_first: None,
+        ..variables.options(scope, [&first, &classifier])?
+    })
+}
+
+fn recognise(names: &Names) -> Option<(Scheme, Options)> {
+    let scheme = match (names.has("classifier.6.weight"), names.has("head.fc.weight")) {
+        (true, _) => Scheme::Torchvision,
+        (_, true) => Scheme::Timm,
+        _ => return None,
+    };
+    // Normalisations are the only features with a mean.
+    let variant = match names.0.iter().any(|name| name.ends_with(".running_mean")) {
+        true => Variant::TorchvisionBn,
+        false => Variant::Torchvision,
+    };
+    let kernels = names.0.iter().filter(|name| name.starts_with("features.")).count();
+    let arrays = if variant == Variant::TorchvisionBn { 7 } else { 2 };
+    // Batch counters may be missing.
+    let arrays = arrays - usize::from(arrays == 7 && !names.0.iter().any(|name| name.ends_with("num_batches_tracked")));
+    let name = match kernels / arrays {
+        8 => "vgg-a",
+        10 => "vgg-13",
+        13 => "vgg-16",
+        16 => "vgg-19",
+        _ => return None,
+    };
+    Some((scheme, network(name, variant)))
+}
+
+/// Kernels of convolutions are numbered by the modules between them: activations, poolings and normalisations.
+fn modules(scheme: Scheme, options: &Options, declaration: &Declaration) -> Option<Vec<Module>> {
+    let normalised = match options.variant.unwrap_or_default() {
+        Variant::Original => return None,
+        Variant::Torchvision => false,
+        Variant::TorchvisionBn => true,
+    };
+    let (mut modules, mut at, mut group) = (vec![], 0, "conv1");
+    for layer in &declaration.layers {
+        let mut parts = layer.name.split('/').skip(1);
+        let (scope, Some(_)) = (parts.next().unwrap_or_default(), parts.next()) else {
+            continue;
+        };
+        if scope != group {
+            (group, at) = (scope, at + 1);
+        }
+        let norm = normalised.then(|| format!("features.{}", at + 1));
+        modules.push((format!("features.{at}"), norm));
+        at += if normalised { 3 } else { 2 };
+    }
+    let dense = match scheme {
+        Scheme::Torchvision => ["classifier.0", "classifier.3", "classifier.6"],
+        Scheme::Timm => ["pre_logits.fc1", "pre_logits.fc2", "head.fc"],
+    };
+    modules.extend(dense.map(|module| (module.to_owned(), None)));
+    Some(modules)
 }

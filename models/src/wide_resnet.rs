@@ -1,8 +1,27 @@
 //! Wide residual networks for CIFAR, pre-activation (reference 3.5).
 
+use crate::infer::Variables;
 use crate::layers::{BatchNorm, Conv, Dense, Window};
-use crate::{Init, Model, Naming, Net};
+use crate::options::{MAX_EXTENT, Spelling, WIDTHS};
+use crate::{Driver, Error, Family, Init, Model, Naming, Net, Options, Recipe};
 use hlo::{Padding, Tensor};
+
+/// Networks of the original's CIFAR-10 driver.
+pub(crate) static FAMILY: Family = Family {
+    names: &["wide-resnet", "wrn-22-2"],
+    recipe: Recipe {
+        driver: Driver::Cifar,
+        preset: |_| "cifar10",
+        label_smoothing: 0.0,
+        weight_decay: 5e-4,
+        erdos_renyi_masks_first: false,
+        max_pooling: false,
+    },
+    has: |name| name.plain == "wideresnet" || name.dashed.starts_with("wrn-"),
+    build,
+    infer,
+    torch: None,
+};
 
 /// Variable scope.
 const SCOPE: &str = "resnet_model";
@@ -137,4 +156,45 @@ impl Model for WideResNet {
         };
         net.dense(x, &dense)
     }
+}
+
+fn build(options: &Options, name: &Spelling) -> Result<Box<dyn Model>, Error> {
+    let own = ["depth", "width", "mask_first", "mask_last", "image_size", "dropout"];
+    options.only(&own)?;
+    let (depth, width) = match name.dashed.strip_prefix("wrn-") {
+        None => (None, None),
+        Some(size) => {
+            let parsed = size
+                .split_once('-')
+                .map(|(depth, width)| (depth.parse(), width.parse()));
+            let Some((Ok(depth), Ok(width))) = parsed else {
+                return Err(options.unknown());
+            };
+            (Some(depth), Some(width))
+        }
+    };
+    let width = options.named_or_given("width", width, options.width)?.unwrap_or(4.0);
+    let depth = options.named_or_given("depth", depth, options.depth)?.unwrap_or(16);
+    let config = WideResNetConfig {
+        depth: options.within("depth", depth, 10..=1000)?,
+        width: options.within("width", width, WIDTHS)?,
+        masked: options.masked,
+        mask_first: options.mask_first.unwrap_or(false),
+        mask_last: options.mask_last.unwrap_or(true),
+        dropout: options.within("dropout", options.dropout.unwrap_or(0.3), 0.0..=0.99)?,
+        classes: options.within("classes", options.classes.unwrap_or(10), 1..=MAX_EXTENT)?,
+        image_size: options.within("image_size", options.image_size.unwrap_or(32), 1..=MAX_EXTENT)?,
+    };
+    let network = WideResNet::new(config).map(|network| Box::new(network) as _);
+    network.ok_or_else(|| options.wrong("depth", depth, "6 n + 4 layers, such as 16, 22 or 28".into()))
+}
+
+fn infer(variables: &Variables) -> Option<Options> {
+    let blocks = variables.count(0, |i| format!("conv_2_{i}_1"));
+    let channels = variables.outputs("resnet_model/conv_4_0_1")?;
+    Some(Options {
+        depth: Some(6 * blocks + 4),
+        width: Some(channels as f64 / 64.0),
+        ..variables.options("wide-resnet", ["resnet_model/conv_1", "resnet_model/logits"])?
+    })
 }

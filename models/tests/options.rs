@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use hlo::{DType, Graph, Shape};
-use models::{Error, INPUT_INDICES, Mode, Model, NAMES, Net, Options, find};
+use models::{Error, INPUT_INDICES, Mode, Model, Net, Options, find, names};
 
 fn build(name: &str, change: impl FnOnce(&mut Options)) -> Result<Box<dyn Model>, Error> {
     let mut options = Options::new(name, true);
@@ -12,9 +12,9 @@ fn build(name: &str, change: impl FnOnce(&mut Options)) -> Result<Box<dyn Model>
 
 #[test]
 fn accepts_spelling_variants_of_names() {
-    for name in NAMES {
+    for name in names() {
         let canonical = find(name, true).unwrap().name().to_owned();
-        assert!(canonical == *name || *name == "wide-resnet", "{name} {canonical}");
+        assert!(canonical == name || name == "wide-resnet", "{name} {canonical}");
     }
     for (spelling, name) in [
         ("ResNet_50", "resnet50"),
@@ -159,17 +159,17 @@ fn width_scales_channels_as_the_original_does() {
 /// The graphs of the smallest and narrowest networks have no error.
 #[test]
 fn every_network_builds_at_its_limits() {
-    for name in NAMES {
+    for name in names() {
         for smallest in [false, true] {
             let network = build(name, |o| {
-                if smallest && *name != "mnist-fc" {
+                if smallest && name != "mnist-fc" {
                     o.image_size = Some(if name.starts_with("vgg") { 16 } else { 1 });
-                    o.width = (*name != "wrn-22-2").then_some(1.0 / 16.0);
+                    o.width = (name != "wrn-22-2").then_some(1.0 / 16.0);
                 }
                 o.classes = Some(1);
             });
             let network = network.unwrap();
-            let g = Graph::new(*name);
+            let g = Graph::new(name);
             let declared = network.declaration();
             let arrays: Vec<_> = declared
                 .params

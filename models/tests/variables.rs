@@ -181,7 +181,7 @@ fn dense_baselines_have_the_names_of_the_original() {
     }
     assert_eq!(names(&wide).last().unwrap(), "resnet_model/logits/logits/biases");
     assert_eq!(names(&dense("mnist-fc"))[..2], ["layer1/kernel", "layer1/bias"]);
-    for name in models::NAMES {
+    for name in models::names() {
         assert!(dense(name).params.iter().all(|p| p.mask.is_none()), "{name}");
     }
 }
@@ -205,7 +205,7 @@ fn vgg_is_named_by_its_variant() {
 
 #[test]
 fn no_two_arrays_share_a_name() {
-    for name in models::NAMES {
+    for name in models::names() {
         let declared = declared(name, None);
         let params = declared
             .params

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use models::{Family, Scheme};
+use models::Scheme;
 use serde::Serialize;
 
 use super::sparse_files;
@@ -55,13 +55,7 @@ pub fn run(input: &Path, output: &Path, to: To, json: bool) -> Result<()> {
     };
     let steps = network.global_step.unwrap_or(0);
     let variant = options.variant.unwrap_or_default();
-    let known = (Family::from_name(model.name()), variant.is_torchvision()) != (Some(Family::ResNet), false)
-        || !declaration.layers.iter().any(|layer| {
-            layer
-                .name
-                .contains("residual_projection_block_group_projection_block_group1")
-        });
-    let Some(renamed) = torch::renamed(scheme, options, &declaration, &arrays, steps).filter(|_| known) else {
+    let Some(renamed) = torch::renamed(scheme, options, &declaration, &arrays, steps) else {
         bail!(
             "{}: a {} network, variant {}: torchvision and timm have resnet18 to resnet152, mobilenet-v2 and vgg-11 to \
              vgg-19, as variant torchvision (model.variant) builds them",

@@ -44,7 +44,7 @@ type GivenFlag = (String, [&'static str; 2], Value);
 
 key_flags! {
     /// Network, or the file of a model exported from JAX
-    #[arg(long, value_name = "NAME|FILE", help = format!("Network: {}; or the file of a model exported from JAX (*.rigl)", models::NAMES.join(", ")))]
+    #[arg(long, value_name = "NAME|FILE", help = format!("Network: {}; or the file of a model exported from JAX (*.rigl)", models::names().collect::<Vec<_>>().join(", ")))]
     model: String = ["model", "name"],
     /// Factor of the network's channel counts
     #[arg(long, value_name = "FACTOR")]

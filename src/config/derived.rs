@@ -207,7 +207,7 @@ impl Run {
 
 impl Data {
     /// How pixels become the input of a network of this family: as configured, or as in the network's driver.
-    pub fn preprocessing_for(&self, family: Family) -> Preprocessing {
+    pub fn preprocessing_for(&self, family: &Family) -> Preprocessing {
         self.preprocessing.unwrap_or(Preprocessing::of(family))
     }
 

@@ -109,7 +109,7 @@ impl Plan {
             true => masked.clone(),
             false => network(&run, false)?.declaration(),
         };
-        if pools(family) && method.drop == DropScore::GradientFlow {
+        if family.recipe.max_pooling && method.drop == DropScore::GradientFlow {
             let expected = "a method that differentiates once, as the network's maxima under windows do";
             return Err(value("method.name", method.name, expected));
         }
@@ -257,17 +257,9 @@ pub(super) fn method(run: &Run) -> Result<&'static sparse::Method, Error> {
 }
 
 /// The family of the run's network.
-fn family(run: &Run) -> Result<Family, Error> {
+fn family(run: &Run) -> Result<&'static Family, Error> {
     let name = &run.model.name;
     Family::from_name(name).ok_or_else(|| models::Error::Unknown { found: name.clone() }.into())
-}
-
-/// Whether networks of this family have pooling layers by maximum.
-fn pools(family: Family) -> bool {
-    match family {
-        Family::ResNet | Family::Vgg => true,
-        Family::MnistFc | Family::MobileNet | Family::WideResNet => false,
-    }
 }
 
 /// Iterations of the whole run.
@@ -308,7 +300,7 @@ fn network(run: &Run, masked: bool) -> Result<Box<dyn Model>, Error> {
     let (model, sparsity) = (&run.model, &run.sparsity);
     // As published (reference 1.8): Erdős–Rényi over all layers of a ResNet, the first included; uniform without it.
     let erdos_renyi = sparsity.distribution != sparse::Distribution::Uniform;
-    let published = (erdos_renyi && family(run)? == Family::ResNet).then_some(true);
+    let published = (erdos_renyi && family(run)?.recipe.erdos_renyi_masks_first).then_some(true);
     let options = models::Options {
         width: model.width,
         depth: model.depth,
@@ -330,8 +322,7 @@ impl From<models::Error> for Error {
     fn from(error: models::Error) -> Self {
         match error {
             models::Error::Unknown { found } => {
-                let names = models::NAMES.iter().copied();
-                at("model.name")(sparse::Error::unknown("model", &found, names))
+                at("model.name")(sparse::Error::unknown("model", &found, models::names()))
             }
             models::Error::Option {
                 option,

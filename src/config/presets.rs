@@ -17,14 +17,8 @@ pub fn preset_of(model: Option<&str>, method: Option<&str>) -> &'static str {
         };
         return method.and_then(find).map_or(EXPORTED[0].0, |(name, _)| name);
     }
-    let recipe = match model.and_then(Family::from_name) {
-        None | Some(Family::MnistFc) => "mnist",
-        Some(Family::WideResNet) => "cifar10",
-        Some(Family::ResNet) => "resnet50",
-        Some(Family::MobileNet) if model.is_some_and(|name| name.ends_with('2')) => "mobilenet-v2",
-        Some(Family::MobileNet) => "mobilenet-v1",
-        Some(Family::Vgg) => "vgg-16",
-    };
+    let recipe = model.and_then(|name| Some((Family::from_name(name)?.recipe.preset)(name)));
+    let recipe = recipe.unwrap_or("mnist");
     let find = |method: &str| {
         let mut names = PRESETS.iter().map(|(name, _)| *name);
         names.find(|name| name.strip_prefix(recipe).and_then(|rest| rest.strip_prefix('-')) == Some(method))

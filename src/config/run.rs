@@ -52,7 +52,7 @@ pub struct Run {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// Name, in any spelling of `models::NAMES`; `exported` with `file`.
+    /// Name, in any spelling of `models::names`; `exported` with `file`.
     pub name: String,
     /// File of a model exported from JAX.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -287,6 +287,7 @@ pub(crate) fn listed(names: &[String]) -> String {
 }
 
 /// The random stream of one (seed, purpose, step), independent of all other streams and of earlier draws.
+/// Older than [`sparse::rng::stream`], whose key would put the examples of existing runs into another order.
 fn stream(seed: u64, purpose: &str, step: u64) -> ChaCha8Rng {
     let mut key = Sha256::new();
     key.update(seed.to_le_bytes());

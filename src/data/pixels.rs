@@ -2,7 +2,7 @@
 
 use hlo::random::Key;
 use hlo::{DType, Literal, Shape, Tensor};
-use models::Family;
+use models::{Driver, Family};
 
 use crate::named::Named;
 use sparse::rng;
@@ -61,11 +61,11 @@ impl Named for Preprocessing {
 
 impl Preprocessing {
     /// The preprocessing of the driver that trains networks of this family.
-    pub fn of(family: Family) -> Self {
-        match family {
-            Family::MnistFc => Preprocessing::Mnist,
-            Family::WideResNet => Preprocessing::Cifar,
-            Family::ResNet | Family::MobileNet | Family::Vgg => Preprocessing::ImageNet,
+    pub fn of(family: &Family) -> Self {
+        match family.recipe.driver {
+            Driver::Mnist => Preprocessing::Mnist,
+            Driver::Cifar => Preprocessing::Cifar,
+            Driver::ImageNet => Preprocessing::ImageNet,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::data::pixels::Preprocessing;
 use crate::named::Named;
 use crate::report::note;
 use hlo::{Literal, MatmulPrecision, Shape};
-use models::{Family, INPUT_INDICES, MnistFc, Model, Naming, Options, Precision, Variant};
+use models::{FAMILIES, Family, INPUT_INDICES, MnistFc, Model, Naming, Options, Precision, Variant};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -104,7 +104,7 @@ pub fn infer_network(checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
     let global_step = checkpoint.tensors.get(GLOBAL_STEP).and_then(Literal::item::<i64>);
     let mut arrays = checkpoint.take(named.as_deref().unwrap_or(model.name()), &specs)?;
     check_pixels(&checkpoint.path, &*model, arrays.get(INPUT_INDICES))?;
-    let family = Family::from_name(model.name()).unwrap_or(Family::MnistFc);
+    let family = Family::from_name(model.name()).unwrap_or(FAMILIES[0]);
     let metadata = checkpoint.metadata.as_ref();
     Ok(LoadedNetwork {
         weights: specs.iter().filter_map(|(name, _)| arrays.remove(name)).collect(),
@@ -121,33 +121,17 @@ pub fn infer_network(checkpoint: Checkpoint, asked: Option<&str>, image_size: Op
         options,
         label_smoothing: match &run {
             Some(run) => run.train.label_smoothing,
-            None => smoothing(family),
+            None => family.recipe.label_smoothing,
         },
         weight_decay: match &run {
             Some(run) => run.optimizer.l2(),
-            None => weight_decay(family),
+            None => family.recipe.weight_decay,
         },
         global_step,
         model,
         run,
         sparse: SparseLayers::new(),
     })
-}
-
-/// Label smoothing of the original for a family (reference 4.1, 4.3, 4.4).
-fn smoothing(family: Family) -> f64 {
-    match family {
-        Family::ResNet | Family::MobileNet | Family::Vgg => 0.1,
-        Family::WideResNet | Family::MnistFc => 0.0,
-    }
-}
-
-/// L2 coefficient of the original for a family.
-fn weight_decay(family: Family) -> f64 {
-    match family {
-        Family::ResNet | Family::MobileNet | Family::Vgg | Family::MnistFc => 1e-4,
-        Family::WideResNet => 5e-4,
-    }
 }
 
 /// A named value that a converted checkpoint records.
@@ -189,7 +173,7 @@ fn options(
             ..found
         },
         // Continue for an error that lists the missing arrays.
-        _ => Options::new(name.unwrap_or(models::NAMES[0]), is_masked(checkpoint)),
+        _ => Options::new(name.unwrap_or(FAMILIES[0].names[0]), is_masked(checkpoint)),
     };
     Options { image_size, ..options }
 }
@@ -197,7 +181,7 @@ fn options(
 fn network(checkpoint: &Checkpoint, asked: Option<&str>, options: &Options) -> Result<Box<dyn Model>> {
     let name = asked.or(named(checkpoint));
     if options.image_size.is_none()
-        && name.is_none_or(|name| Family::from_name(name) == Some(Family::MnistFc))
+        && name.is_none_or(|name| Family::from_name(name) == Some(FAMILIES[0]))
         && let Some(sized) = sized(&checkpoint.tensors, is_masked(checkpoint))
     {
         return Ok(Box::new(sized));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use models::{Family, Options};
+use models::{Driver, Family, Options};
 
 /// Dimensions of all arrays of a checkpoint, by name.
 pub type Arrays<'a> = BTreeMap<&'a str, &'a [usize]>;
@@ -44,12 +44,13 @@ fn baseline_masks(arrays: &Arrays) -> Vec<Missing> {
     let Some(network) = found.filter(|network| !network.masked) else {
         return vec![];
     };
-    let masked = match Family::from_name(&network.name) {
-        Some(Family::ResNet | Family::MobileNet | Family::Vgg) => Options {
-            masked: true,
-            ..network
-        },
-        Some(Family::WideResNet | Family::MnistFc) | None => return vec![],
+    let family = Family::from_name(&network.name);
+    if family.is_none_or(|family| family.recipe.driver != Driver::ImageNet) {
+        return vec![];
+    }
+    let masked = Options {
+        masked: true,
+        ..network
     };
     let Ok(model) = masked.build() else { return vec![] };
     let params = model.params().into_iter();
