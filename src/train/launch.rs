@@ -2,6 +2,7 @@
 
 use super::condensed::specs;
 use super::exported::input_name;
+use super::norms::no_norms;
 use super::rows::Scheduled;
 use super::state::State;
 use super::step::{Draw, Row, Trainer, draw_key};
@@ -15,9 +16,17 @@ use models::layers;
 /// `replica` only with several replicas.
 const INPUTS: [&str; 5] = ["schedule", "count", "iteration", "seed", "replica"];
 /// Names of a launch's outputs after the state: mean cross entropy of the last iteration and its sum over all iterations,
-/// correct predictions, the L2 term at the end, and the number of iterations (less than requested if the loss became NaN or
-/// infinite).
-pub const LAUNCH_OUTPUTS: [&str; 5] = ["last_cross_entropy", "cross_entropy_sum", "correct", "l2", "done"];
+/// correct predictions, the L2 term at the end, the number of iterations (less than requested if the loss became NaN or
+/// infinite), and for each of [`super::norms::layers`] the norms of the gradient of the last iteration and of the weights at the end.
+pub const LAUNCH_OUTPUTS: [&str; 7] = [
+    "last_cross_entropy",
+    "cross_entropy_sum",
+    "correct",
+    "l2",
+    "done",
+    "gradient_norms",
+    "weight_norms",
+];
 
 /// Names of the arrays of examples.
 fn batch_names(plan: &Plan) -> Vec<String> {
@@ -84,7 +93,7 @@ struct Carry<'g> {
     inputs: Vec<Tensor<'g>>,
 }
 
-/// Figures of the iterations of a launch, scalars.
+/// Figures of the iterations of a launch, scalars but for the norms.
 #[derive(Clone, Copy)]
 struct Measured<'g> {
     /// Number of iterations, s32.
@@ -95,6 +104,8 @@ struct Measured<'g> {
     sum: Tensor<'g>,
     /// Correct predictions, s32.
     correct: Tensor<'g>,
+    /// Norms of the gradients of the last iteration, `f32[layers]`.
+    gradient_norms: Tensor<'g>,
 }
 
 /// Sums of the metrics of an exported model over the iterations of a launch, f32 scalars.
@@ -127,8 +138,9 @@ impl<'g> Carry<'g> {
             last,
             sum,
             correct,
+            gradient_norms,
         } = &self.measured;
-        let scalars = [done, last, sum, correct]
+        let scalars = [done, last, sum, correct, gradient_norms]
             .into_iter()
             .chain(&self.metrics)
             .chain(&self.pending);
@@ -136,7 +148,7 @@ impl<'g> Carry<'g> {
     }
 
     fn unpack(tensors: &[Tensor<'g>], sizes: Sizes) -> Self {
-        let &[done, last, sum, correct, ref lists @ ..] = tensors else {
+        let &[done, last, sum, correct, gradient_norms, ref lists @ ..] = tensors else {
             panic!("{} tensors, expected those of a loop", tensors.len())
         };
         let mut rest = lists.iter().copied();
@@ -154,6 +166,7 @@ impl<'g> Carry<'g> {
                 last,
                 sum,
                 correct,
+                gradient_norms,
             },
             metrics,
             pending,
@@ -229,6 +242,7 @@ impl Trainer<'_> {
                 last: g.scalar(0f32),
                 sum: g.scalar(0f32),
                 correct: g.scalar(0i32),
+                gradient_norms: no_norms(g, self.plan),
             },
             metrics: vec![g.scalar(0f32); self.metrics()],
             pending: vec![g.scalar(0f32); 2 + densities],
@@ -276,6 +290,7 @@ impl Trainer<'_> {
             last,
             sum,
             correct,
+            gradient_norms,
         } = end.measured;
         let correct = self.sum(correct);
         let output = |name| match name {
@@ -284,6 +299,8 @@ impl Trainer<'_> {
             "correct" => correct,
             "l2" => l2,
             "done" => done,
+            "gradient_norms" => gradient_norms,
+            "weight_norms" => self.weight_norms(g, &after),
             other => panic!("no output '{other}'"),
         };
         let measured = LAUNCH_OUTPUTS.map(output);
@@ -401,11 +418,15 @@ impl Trainer<'_> {
             .map(|(&sum, &mean)| sum + mean);
         carry.metrics = sums.collect();
         let next = i + g.scalar(1i32);
+        // Only the last iteration of a launch is reported.
+        let reported = next.eq(self.input(&carry.inputs, "count"));
+        let gradient_norms = self.gradient_norms(g, reported, before.gradient_norms, &outcome.own, &state);
         carry.measured = Measured {
             done: next,
             last: outcome.cross_entropy,
             sum: before.sum + outcome.cross_entropy,
             correct: before.correct + outcome.correct,
+            gradient_norms,
         };
         carry.pending = [&[scheduled.update, scheduled.drop_fraction], &scheduled.densities[..]].concat();
         carry.row = self.read_row(&carry.inputs, next);

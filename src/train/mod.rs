@@ -16,6 +16,7 @@ pub mod launch;
 pub mod loaded_export;
 pub mod loaded_network;
 pub mod metrics;
+pub mod norms;
 mod one_shot;
 pub mod profile;
 mod programs;

@@ -361,8 +361,10 @@ impl<'a> Session<'a> {
             });
         }
         self.mask_updates += launch.ticks.iter().filter(|t| t.update_at.is_some()).count() as u64;
-        let (mean, examples) = (sum / done as f64, done * self.plan.run.train.batch_size as u64);
-        let (loss, accuracy) = (mean + l2, correct / examples as f64);
+        let (loss, accuracy) = (
+            sum / done as f64 + l2,
+            correct / (done * self.plan.run.train.batch_size as u64) as f64,
+        );
         let mut record = json!({
             "iteration": self.counters.iteration,
             "global_step": self.counters.global_step,
@@ -371,19 +373,10 @@ impl<'a> Session<'a> {
             "mask_updates": self.mask_updates,
             "steps_per_s": done as f64 / started.elapsed().as_secs_f64(),
         });
-        match &self.plan.exported {
-            Some(exported) => {
-                let names = exported.manifest.metrics.iter().enumerate();
-                let mean = |(i, name): (usize, &String)| {
-                    let sum = scalar(&measured, LAUNCH_OUTPUTS.len() + i, "metric")?;
-                    Ok((name.clone(), json!(sum / done as f64)))
-                };
-                record["metrics"] = names.map(mean).collect::<Result<serde_json::Map<_, _>>>()?.into();
-            }
-            None => {
-                record["cross_entropy"] = mean.into();
-                record["accuracy"] = accuracy.into();
-            }
+        self.add_figures(&mut record, &measured, done)?;
+        if self.plan.exported.is_none() {
+            record["cross_entropy"] = (sum / done as f64).into();
+            record["accuracy"] = accuracy.into();
         }
         self.record(&record)?;
         self.clock.enter(Phase::Recording);

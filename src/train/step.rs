@@ -58,6 +58,8 @@ pub(super) struct Outcome<'g> {
     pub metrics: Vec<Tensor<'g>>,
     /// Correct predictions of this replica, s32 scalar.
     pub correct: Tensor<'g>,
+    /// Gradients of all parameters, of the connections of sparse layers.
+    pub own: Vec<Tensor<'g>>,
     /// Dense gradients of the masked kernels of [`Trainer::updated_params`], without weight decay. Those of sparse layers are
     /// dense only in iterations whose update uses them.
     pub gradients: Vec<Tensor<'g>>,
@@ -98,16 +100,18 @@ impl Trainer<'_> {
         let mut of_all = gradients.split_off(params.len()).into_iter();
         self.average_gradients(g, state, &gradients, scheduled);
         self.gradient_step(g, state, &gradients, scheduled);
-        let dense = gradients.into_iter().zip(&apart).map(|(own, apart)| match apart {
+        let dense = gradients.iter().zip(&apart).map(|(&own, apart)| match apart {
             Some(_) => of_all.next().unwrap_or(own),
             None => own,
         });
         let updated = params.iter().zip(dense).filter(|(p, _)| self.is_updated(p));
+        let updated = updated.map(|(_, gradient)| gradient).collect();
         Outcome {
             cross_entropy: loss.loss,
             metrics: loss.metrics,
             correct,
-            gradients: updated.map(|(_, gradient)| gradient).collect(),
+            own: gradients,
+            gradients: updated,
         }
     }
 

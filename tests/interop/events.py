@@ -40,6 +40,11 @@ for key in ("loss", "cross_entropy", "accuracy", "learning_rate"):
     found, expected = series(whole, "train/" + key), [(line["iteration"], line[key]) for line in launches]
     assert [step for step, _ in found] == [step for step, _ in expected]
     assert all(abs(a - b) <= 1e-6 * abs(b) for (_, a), (_, b) in zip(found, expected)), key
+for key in ("gradient_norm", "weight_norm"):
+    for layer in ("layer1", "layer2", "layer3"):
+        found = series(whole, f"{key}/{layer}")
+        assert [step for step, _ in found] == [line["iteration"] for line in launches]
+        assert all(norm > 0 and abs(norm - line[key][layer]) <= 1e-6 * norm for (_, norm), line in zip(found, launches)), key
 tested = [(line["iteration"], line["eval"]["top1"]) for line in lines if "eval" in line]
 assert len(tested) > 2 and [step for step, _ in series(whole, "eval/top1")] == [step for step, _ in tested]
 
@@ -53,7 +58,7 @@ for layer, weights in (("layer1", 235200), ("layer2", 30000), ("layer3", 1000)):
     histogram = whole.Histograms("weights/" + layer)[-1]
     value = histogram.histogram_value
     assert histogram.step == updates[-1] and value.num == sum(value.bucket) == round(weights * (1 - sparsity))
-    norm = series(whole, "weight_norm/" + layer)[-1][1]
+    norm = next(norm for step, norm in series(whole, "weight_norm/" + layer) if step >= histogram.step)  # of the same launch
     assert abs(norm - value.sum_squares**0.5) < 1e-3 * norm
     image = whole.Images("mask/" + layer)[-1]
     assert image.encoded_image_string.startswith(b"\x89PNG")

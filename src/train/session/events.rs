@@ -63,7 +63,7 @@ impl Session<'_> {
         let mut scores = fields.filter(|(_, value)| value.get("examples").is_some()).peekable();
         let mut values: Vec<Value> = match scores.peek() {
             Some(_) => scores.flat_map(|(set, scores)| scalars(set, scores)).collect(),
-            None => scalars("train", record).collect(),
+            None => scalars("train", record).chain(norms(record)).collect(),
         };
         values.extend(
             record["explored"]
@@ -104,8 +104,6 @@ impl Session<'_> {
                         active.map(|(weight, _)| weight).collect()
                     }
                 };
-                let squares: f64 = connected.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
-                add("weight_norm", squares.sqrt());
                 values.push(Value::histogram(format!("weights/{name}"), &connected));
             }
             if due.pictures {
@@ -146,6 +144,14 @@ fn scalars<'a>(group: &'a str, record: &'a Json) -> impl Iterator<Item = Value> 
     let fields = record.as_object().into_iter().flatten();
     let counted = fields.filter(|(key, _)| !COUNTS.contains(&key.as_str()));
     counted.filter_map(move |(key, value)| Some(Value::scalar(format!("{group}/{key}"), value.as_f64()?)))
+}
+
+/// The norms of weights and gradients, by layer.
+fn norms(record: &Json) -> impl Iterator<Item = Value> + '_ {
+    ["gradient_norm", "weight_norm"].into_iter().flat_map(|norm| {
+        let layers = record[norm].as_object().into_iter().flatten();
+        layers.filter_map(move |(layer, value)| Some(Value::scalar(format!("{norm}/{layer}"), value.as_f64()?)))
+    })
 }
 
 /// The mask of a layer as a picture: connections of each pixel where the inputs are an image, else the matrix.

@@ -2,12 +2,16 @@
 
 use super::Session;
 use crate::config;
+use crate::engine::Buffer;
 use crate::train::dead_units;
 use crate::train::error::{Error, Result};
-use crate::train::inference::Scores;
+use crate::train::inference::{Scores, scalar};
+use crate::train::launch::LAUNCH_OUTPUTS;
+use crate::train::norms;
 use crate::train::profile::Recorder;
 use crate::train::state;
 use crate::train::summary::Summary;
+use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 impl Session<'_> {
@@ -46,6 +50,24 @@ impl Session<'_> {
                 .unwrap_or_default(),
             run_dir: self.dir.path().to_path_buf(),
         })
+    }
+
+    /// Adds norms by layer, and the means of an exported model's metrics, to the record of a launch of `done` iterations.
+    pub(super) fn add_figures(&self, record: &mut Value, measured: &[Buffer], done: u64) -> Result<()> {
+        for (key, name) in [("gradient_norm", "gradient_norms"), ("weight_norm", "weight_norms")] {
+            let at = LAUNCH_OUTPUTS.iter().position(|known| *known == name);
+            record[key] = norms::by_layer(self.plan, at.and_then(|at| measured.get(at)), name)?;
+        }
+        let Some(exported) = &self.plan.exported else {
+            return Ok(());
+        };
+        let names = exported.manifest.metrics.iter().enumerate();
+        let mean = |(i, name): (usize, &String)| {
+            let sum = scalar(measured, LAUNCH_OUTPUTS.len() + i, "metric")?;
+            Ok((name.clone(), json!(sum / done as f64)))
+        };
+        record["metrics"] = names.map(mean).collect::<Result<Map<_, _>>>()?.into();
+        Ok(())
     }
 
     pub(super) fn mask(&self, name: &str) -> Result<Vec<bool>> {
