@@ -5,6 +5,8 @@
 //!   input's gradient, and the kernel's gradient at the connections. [`SparseDense`]: dense layers.
 //! * [`Pool`]: max and average pooling, so that activations keep their layout through a network.
 //! * [`Network`]: whole networks for prediction, from any number of threads.
+//! * [`column_sums`], [`blocked_moments`], [`blocked_products`]: sums of batch normalisation. [`MaxPool`]: max pooling of dense
+//!   images.
 //! * [`Layout`]: how activations lie in memory, and conversions from and to NHWC.
 //!
 //! All is `f32`. Kernels are compiled for AVX-512, AVX2 with FMA, and portably, and chosen at run time ([`Isa`]). Threads are the
@@ -30,12 +32,15 @@
 //! ```
 #![allow(clippy::needless_range_loop, reason = "vectors of registers are indexed in step")]
 
+mod blocked_sums;
 mod buffer;
+mod column_sums;
 mod conv;
 mod epilogue;
 mod error;
 mod grid;
 mod layout;
+mod max_pool;
 mod network;
 mod operator;
 mod parallel;
@@ -50,11 +55,14 @@ mod tile;
 mod tuning;
 mod window;
 
+pub use blocked_sums::{blocked_moments, blocked_products};
 pub use buffer::Buffer;
+pub use column_sums::{Summand, column_sums};
 pub use conv::{Gradients, SparseConv, SparseDense};
 pub use epilogue::{Activation, Epilogue, Sums};
 pub use error::{Error, Result};
 pub use layout::{Halo, Layout, Order};
+pub use max_pool::MaxPool;
 pub use network::{After, Builder as NetworkBuilder, Features, Network, StepTime, Weights};
 pub use operator::Options;
 pub use parallel::{ParallelFor, Threads, on_this_thread};

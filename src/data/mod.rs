@@ -15,7 +15,7 @@ pub mod imagenet;
 pub mod inspect;
 pub mod mnist;
 mod parallel;
-pub mod picture;
+pub use pictures as picture;
 pub mod pipeline;
 pub mod pixels;
 pub mod prepare;

@@ -1,19 +1,12 @@
 //! Sums per channel of blocked images, as batch normalisation needs them: what a compiled program's calls of
 //! [`models::layers::sparse::BLOCKED_MOMENTS`] and [`models::layers::sparse::BLOCKED_PRODUCTS`] run.
-//!
-//! Images lie as `[blocks][height][channels][width][lanes]`: a channel is a run of `width * lanes` floats in each row.
 
 use std::ffi::c_void;
-use std::ops::Range;
-use std::sync::OnceLock;
 
-use multiversion::multiversion;
+use cpu::{blocked_moments, blocked_products};
 
-use super::parallel_for::{ParallelFor, parallel_for};
+use super::parallel_for::parallel_for;
 use pjrt::ffi::{self, Call, CallFrame};
-
-/// Parts of the rows that are summed apart: the same however many threads there are, so that the sums are too.
-const PIECES: usize = 32;
 
 /// Runs [`models::layers::sparse::BLOCKED_MOMENTS`].
 ///
@@ -37,13 +30,7 @@ fn run_moments(call: &Call<'_>) -> Result<(), String> {
     let (Some(x), Some(dims)) = (call.argument(0), call.argument_dims::<5>(0)) else {
         return Err("the call lacks images".into());
     };
-    let sums = sums(
-        Images::of(dims),
-        &|run, channel| moments_of(&x[run], channel),
-        true,
-        &|n, run| parallel_for(call, n, run),
-    );
-    write(call, &sums)
+    write(call, &blocked_moments(x, dims, &|n, run| parallel_for(call, n, run)))
 }
 
 fn run_products(call: &Call<'_>) -> Result<(), String> {
@@ -56,19 +43,21 @@ fn run_products(call: &Call<'_>) -> Result<(), String> {
     let (Some(a), Some(b), Some(m), Some(dims)) = arguments else {
         return Err("the call lacks images and means".into());
     };
-    let images = Images::of(dims);
-    if b.len() != a.len() || m.len() != images.channels {
+    if b.len() != a.len() || m.len() != dims[4] {
         return Err("the call's arguments do not fit each other".into());
     }
-    let of = |run: Range<usize>, channel: usize| products_of(&a[run.clone()], &b[run], m[channel]);
-    write(call, &sums(images, &of, false, &|n, run| parallel_for(call, n, run)))
+    write(
+        call,
+        &blocked_products([a, b], m, dims, &|n, run| parallel_for(call, n, run)),
+    )
 }
 
-fn write(call: &Call<'_>, sums: &[Sum]) -> Result<(), String> {
-    let results: [fn(&Sum) -> f64; 2] = [|sum| sum.first, |sum| sum.second];
-    for (index, of) in results.into_iter().enumerate() {
+fn write(call: &Call<'_>, sums: &[[f64; 2]]) -> Result<(), String> {
+    for index in [0, 1] {
         let written = call.write(index, |out: &mut [f32]| {
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = of(sum) as f32);
+            out.iter_mut()
+                .zip(sums)
+                .for_each(|(out, both)| *out = both[index] as f32);
             out.len() == sums.len()
         });
         if written != Some(true) {
@@ -76,160 +65,4 @@ fn write(call: &Call<'_>, sums: &[Sum]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Where the channels of blocked images lie.
-#[derive(Clone, Copy)]
-struct Images {
-    /// Rows of all blocks.
-    rows: usize,
-    channels: usize,
-    /// Floats of a channel in a row.
-    run: usize,
-}
-
-impl Images {
-    fn of([blocks, lanes, height, width, channels]: [usize; 5]) -> Self {
-        Images {
-            rows: blocks * height,
-            channels,
-            run: width * lanes,
-        }
-    }
-}
-
-/// Both sums of a channel over some of its floats.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    count: f64,
-    first: f64,
-    second: f64,
-}
-
-impl Sum {
-    /// Adds the sums over further floats. Squares about a mean become those about the mean of all (Chan, Golub and LeVeque, 1983).
-    fn add(&mut self, count: f64, [first, second]: [f64; 2], about_mean: bool) {
-        if about_mean && self.count > 0.0 {
-            let apart = first / count - self.first / self.count;
-            self.second += apart * apart * (self.count * count / (self.count + count));
-        }
-        self.count += count;
-        self.first += first;
-        self.second += second;
-    }
-}
-
-/// The sums of every channel, of which `of` gives those over a run of floats.
-fn sums(
-    images: Images,
-    of: &(dyn Fn(Range<usize>, usize) -> [f64; 2] + Sync),
-    about_mean: bool,
-    parallel_for: &ParallelFor<'_>,
-) -> Vec<Sum> {
-    let Images { rows, channels, run } = images;
-    let pieces = PIECES.min(rows);
-    let parts: Vec<OnceLock<Vec<Sum>>> = (0..pieces).map(|_| OnceLock::new()).collect();
-    parallel_for(pieces, &|piece| {
-        let mut part = vec![Sum::default(); channels];
-        for row in rows * piece / pieces..rows * (piece + 1) / pieces {
-            for (channel, sum) in part.iter_mut().enumerate() {
-                let start = (row * channels + channel) * run;
-                sum.add(run as f64, of(start..start + run, channel), about_mean);
-            }
-        }
-        parts[piece].get_or_init(|| part);
-    });
-    let mut total = vec![Sum::default(); channels];
-    for part in parts.iter().filter_map(OnceLock::get) {
-        for (total, sum) in total.iter_mut().zip(part) {
-            total.add(sum.count, [sum.first, sum.second], about_mean);
-        }
-    }
-    total
-}
-
-/// Partial sums side by side, as many as two registers hold.
-const PARTIAL: usize = 32;
-
-/// Sums a term of each pair of floats, in [`PARTIAL`] partial sums.
-#[inline(always)]
-fn sum_of(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
-    let mut partial = [0.0f32; PARTIAL];
-    let (mut chunks, mut others) = (a.chunks_exact(PARTIAL), b.chunks_exact(PARTIAL));
-    for (a, b) in chunks.by_ref().zip(others.by_ref()) {
-        for (sum, (&a, &b)) in partial.iter_mut().zip(a.iter().zip(b)) {
-            *sum += term(a, b);
-        }
-    }
-    for (sum, (&a, &b)) in partial
-        .iter_mut()
-        .zip(chunks.remainder().iter().zip(others.remainder()))
-    {
-        *sum += term(a, b);
-    }
-    partial.iter().map(|&sum| f64::from(sum)).sum()
-}
-
-/// `Σ x` and `Σ (x - mean)²`.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma"))]
-fn moments_of(x: &[f32], _channel: usize) -> [f64; 2] {
-    let sum = sum_of(x, x, |x, _| x);
-    let mean = (sum / x.len() as f64) as f32;
-    [sum, sum_of(x, x, |x, _| (x - mean) * (x - mean))]
-}
-
-/// `Σ a (b - m)` and `Σ a`.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma"))]
-fn products_of(a: &[f32], b: &[f32], m: f32) -> [f64; 2] {
-    [sum_of(a, b, |a, b| a * (b - m)), sum_of(a, a, |a, _| a)]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sums_equal_those_in_f64_for_any_order_of_pieces() {
-        let mut stream = ::sparse::rng::stream(0, "blocked", "", 0);
-        for dims in [[1, 16, 1, 1, 1], [2, 16, 5, 3, 7], [1, 16, 40, 9, 4]] {
-            let images = Images::of(dims);
-            let floats = images.rows * images.channels * images.run;
-            let mut numbers = || (0..floats).map(|_| stream.normal() as f32 + 3.0).collect::<Vec<_>>();
-            let (a, b) = (numbers(), numbers());
-            let m: Vec<f32> = (0..images.channels).map(|c| c as f32 / 3.0).collect();
-            let channel = |x: &[f32], c: usize| -> Vec<f64> {
-                let rows = x.chunks(images.run).skip(c).step_by(images.channels);
-                rows.flatten().map(|&x| f64::from(x)).collect()
-            };
-            let moments = |run: Range<usize>, c: usize| moments_of(&a[run], c);
-            let products = |run: Range<usize>, c: usize| products_of(&a[run.clone()], &b[run], m[c]);
-            let forward = |n: usize, run: &(dyn Fn(usize) + Sync)| (0..n).for_each(run);
-            let backward = |n: usize, run: &(dyn Fn(usize) + Sync)| (0..n).rev().for_each(run);
-            let found = [
-                sums(images, &moments, true, &forward),
-                sums(images, &products, false, &forward),
-            ];
-            let again = [
-                sums(images, &moments, true, &backward),
-                sums(images, &products, false, &backward),
-            ];
-            for c in 0..images.channels {
-                let (a, b, m) = (channel(&a, c), channel(&b, c), f64::from(m[c]));
-                let sum: f64 = a.iter().sum();
-                let mean = sum / a.len() as f64;
-                let squares: f64 = a.iter().map(|a| (a - mean).powi(2)).sum();
-                let products: f64 = a.iter().zip(&b).map(|(a, b)| a * (b - m)).sum();
-                for (which, want) in [(0, [sum, squares]), (1, [products, sum])] {
-                    let Sum { first, second, .. } = found[which][c];
-                    assert_eq!([first, second], [again[which][c].first, again[which][c].second]);
-                    for (found, want) in [first, second].into_iter().zip(want) {
-                        assert!(
-                            (found - want).abs() <= 1e-6 * 20.0 * a.len() as f64,
-                            "{found}, not {want}"
-                        );
-                    }
-                }
-            }
-        }
-    }
 }

@@ -9,9 +9,6 @@ use std::thread;
 use crate::threads::cores;
 use pjrt::ffi::Call;
 
-/// Runs a function for each of a number of pieces, and returns when all are done.
-pub type ParallelFor<'a> = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + 'a;
-
 /// A parallel loop whose pieces several threads take.
 struct Work {
     pieces: usize,

@@ -6,6 +6,7 @@ pub mod events;
 pub mod metrics;
 pub mod page;
 pub mod progress;
+pub mod statistic;
 pub mod table;
 pub mod terminal;
 pub mod units;
@@ -21,7 +22,9 @@ pub(crate) use log::info as note;
 struct Terminal;
 
 /// The crates of this program; others may log what no user asked for.
-const CRATES: [&str; 7] = ["rigl_xla", "pjrt", "cpu", "lowering", "models", "hlo", "sparse"];
+const CRATES: [&str; 8] = [
+    "rigl_xla", "pjrt", "cpu", "pictures", "lowering", "models", "hlo", "sparse",
+];
 
 impl log::Log for Terminal {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {

@@ -1,17 +1,13 @@
 //! Preprocessing for ImageNet networks: decode, crop, resize, and mirror for training (reference 4.2). Values are
 //! pixels from 0 to 255; the graph subtracts the channel means ([`pixels`](super::pixels)).
 
-mod antialiased;
-mod bicubic;
 mod crop;
 
 use std::cell::RefCell;
 
 use rand_chacha::ChaCha8Rng;
 
-use self::antialiased::Antialiased;
-use self::bicubic::Bicubic;
-use super::picture::{self, Dct, Header, Image, Window};
+use super::picture::{self, Antialiased, Bicubic, Dct, Header, Image, Window};
 use crate::named::Named;
 
 pub use self::crop::{Bits, Bounds, WHOLE, central, distorted};

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 
 use super::{Compression, Error, FOOTER_BYTES, HEADER_BYTES, Options, Problem, Record, Result, data, detect, length};
-use crate::data::budget::{Permit, RECORDS};
+use crate::data::budget::RECORDS;
 use crate::files;
+use pictures::Permit;
 
 /// Read size: the bytes are still in the processor's cache when their checksum is computed.
 const READ_BYTES: usize = 1 << 18;

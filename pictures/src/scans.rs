@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     fn file(name: &str) -> Vec<u8> {
-        std::fs::read(format!("{}/tests/data/pictures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+        std::fs::read(format!("{}/../tests/data/pictures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
     }
 
     #[test]

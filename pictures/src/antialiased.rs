@@ -1,6 +1,6 @@
 //! Resizing as Pillow and torchvision do it: half-pixel centres, and antialiasing (a wider kernel) when shrinking.
 
-use crate::data::picture::Image;
+use crate::Image;
 
 /// Keys' cubic kernel with the constant that Pillow and torchvision use.
 fn kernel(x: f32) -> f32 {

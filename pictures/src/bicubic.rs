@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use multiversion::multiversion;
 
-use crate::data::picture::Image;
+use crate::Image;
 
 const STEPS: usize = 1024;
 const A: f64 = -0.75;

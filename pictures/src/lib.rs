@@ -1,15 +1,22 @@
-//! Decodes pictures: JPEG bit for bit as TensorFlow does, and PNG.
+//! Decodes pictures, JPEG bit for bit as TensorFlow does and PNG, and resizes them to squares.
 //!
 //! TensorFlow's `decode_and_crop_jpeg` is libjpeg-turbo with the fast integer transform and smooth upsampling. It
 //! decodes only the window: upsampling has no neighbours at the edges, so the result differs from a crop of the whole
 //! picture. EXIF is ignored. Grey pictures become three equal channels, and four inks (CMYK, YCCK) are converted to
 //! RGB.
 
+mod antialiased;
+mod bicubic;
+mod budget;
 mod jpeg;
 mod png;
 mod scans;
 
-use super::budget::{PIXELS, Permit};
+use budget::PIXELS;
+
+pub use antialiased::Antialiased;
+pub use bicubic::Bicubic;
+pub use budget::{Budget, Permit};
 
 /// Maximum of components times pixels: TensorFlow's limit.
 pub const LARGEST_SAMPLES: usize = (1 << 29) - 1;

@@ -1,0 +1,132 @@
+//! Max pooling of images in `[batch, height, width, channels]`, and its gradient, as XLA computes them.
+
+use std::sync::{Mutex, PoisonError};
+
+use multiversion::multiversion;
+
+use crate::parallel::ParallelFor;
+
+/// Shapes of the images and windows; pairs are height and width.
+#[derive(Clone, Debug)]
+pub struct MaxPool {
+    /// Number of images.
+    pub batch: usize,
+    /// Size of an image.
+    pub image: [usize; 2],
+    /// Windows along each axis.
+    pub positions: [usize; 2],
+    /// Channels.
+    pub channels: usize,
+    /// Size of a window.
+    pub size: [usize; 2],
+    /// Pixels from one window to the next.
+    pub stride: [usize; 2],
+    /// Padding before the first pixel.
+    pub pad_low: [usize; 2],
+}
+
+impl MaxPool {
+    /// Number of elements of an image, and of its maxima.
+    fn elements(&self) -> [usize; 2] {
+        [self.image, self.positions].map(|[height, width]| height * width * self.channels)
+    }
+
+    /// Maxima of all images. Each row of an image is a piece of work.
+    ///
+    /// # Panics
+    /// If the arrays do not have these shapes, as in all methods.
+    pub fn maxima(&self, x: &[f32], out: &mut [f32], parallel_for: &ParallelFor<'_>) {
+        let image = self.elements()[0];
+        let [rows, columns] = self.positions;
+        let length = columns * self.channels;
+        if length == 0 {
+            return;
+        }
+        let pieces: Vec<_> = out.chunks_exact_mut(length).map(Mutex::new).collect();
+        parallel_for(self.batch * rows, &|i| {
+            let mut out = pieces[i].lock().unwrap_or_else(PoisonError::into_inner);
+            let x = &x[i / rows * image..][..image];
+            for (column, out) in out.chunks_exact_mut(self.channels).enumerate() {
+                out.fill(f32::NEG_INFINITY);
+                for pixel in self.inside([i % rows, column]) {
+                    maximum(&x[pixel * self.channels..][..self.channels], out);
+                }
+            }
+        });
+    }
+
+    /// Gradients of all images for the gradients `y` of the maxima. Each image is a piece of work.
+    pub fn gradients(&self, x: &[f32], y: &[f32], out: &mut [f32], parallel_for: &ParallelFor<'_>) {
+        let [image, positions] = self.elements();
+        if image == 0 || positions == 0 {
+            return out.fill(0.0);
+        }
+        let images: Vec<_> = out.chunks_exact_mut(image).map(Mutex::new).collect();
+        parallel_for(images.len(), &|i| {
+            let mut out = images[i].lock().unwrap_or_else(PoisonError::into_inner);
+            let [x, y] = [(x, image), (y, positions)].map(|(all, size)| &all[i * size..][..size]);
+            self.gradient(x, y, &mut out);
+        });
+    }
+
+    /// Gradient of one image. Where windows overlap, gradients are added in the order of the windows, as in XLA.
+    fn gradient(&self, x: &[f32], y: &[f32], out: &mut [f32]) {
+        let channels = self.channels;
+        let (mut largest, mut place) = (vec![0.0; channels], vec![0; channels]);
+        out.fill(0.0);
+        for (position, y) in y.chunks_exact(channels).enumerate() {
+            let at = [position / self.positions[1], position % self.positions[1]];
+            let inside = || self.inside(at).map(|pixel| pixel * channels..(pixel + 1) * channels);
+            for (number, pixel) in inside().enumerate() {
+                match number {
+                    0 => {
+                        largest.copy_from_slice(&x[pixel]);
+                        place.fill(0);
+                    }
+                    _ => argmax(&x[pixel], number as i32, &mut largest, &mut place),
+                }
+            }
+            for (number, pixel) in inside().enumerate() {
+                scatter(y, number as i32, &place, &mut out[pixel]);
+            }
+        }
+    }
+
+    /// Indices of the pixels in the window at a position, in row-major order.
+    fn inside(&self, at: [usize; 2]) -> impl Iterator<Item = usize> + use<> {
+        let [rows, columns] = [0, 1].map(|axis| {
+            let start = at[axis] * self.stride[axis];
+            let index = move |padded: usize| padded.saturating_sub(self.pad_low[axis]).min(self.image[axis]);
+            index(start)..index(start + self.size[axis])
+        });
+        let width = self.image[1];
+        rows.flat_map(move |row| columns.clone().map(move |column| row * width + column))
+    }
+}
+
+/// Elementwise maximum; NaN wins.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn maximum(x: &[f32], largest: &mut [f32]) {
+    for (x, largest) in x.iter().zip(largest) {
+        *largest = if *x > *largest || x.is_nan() { *x } else { *largest };
+    }
+}
+
+/// Elementwise maximum with its position. Like XLA's select-and-scatter: a NaN replaces, and is replaced by, any number.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn argmax(x: &[f32], number: i32, largest: &mut [f32], place: &mut [i32]) {
+    for ((x, largest), place) in x.iter().zip(largest).zip(place) {
+        #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "a comparison with NaN is false")]
+        let takes = !(*largest >= *x);
+        *largest = if takes { *x } else { *largest };
+        *place = if takes { number } else { *place };
+    }
+}
+
+/// Adds `y` where the maximum is at position `number`.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn scatter(y: &[f32], number: i32, place: &[i32], out: &mut [f32]) {
+    for ((y, place), out) in y.iter().zip(place).zip(out) {
+        *out += if *place == number { *y } else { 0.0 };
+    }
+}
