@@ -121,6 +121,11 @@ fn a_run_is_verified_and_one_flipped_bit_is_found() {
     let before = flip(&journal, |bytes| bytes.len() - 1);
     assert_eq!(wrong(&run.verify(&["--files-only"]).1), ["topology.journal"]);
     fs::write(&journal, before).unwrap();
+    for name in ["summary.json", "events.out.tfevents.0.rigl-xla"] {
+        let before = flip(&run.path().join(name), |bytes| bytes.len() / 2);
+        assert_eq!(wrong(&run.verify(&["--files-only"]).1), [name]);
+        fs::write(run.path().join(name), before).unwrap();
+    }
     let images = run.0.path().join("data/train-images-idx3-ubyte");
     let before = flip(&images, |bytes| bytes.len() / 2);
     let (code, report) = run.verify(&[]);

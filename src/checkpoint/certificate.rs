@@ -8,9 +8,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::run_dir::{CERTIFICATE, CONFIG, METRICS, checkpoints};
-use super::{Error, Result, RunDir, atomic, damaged};
-use crate::{files, topology};
+use super::run_dir::{CERTIFICATE, CONFIG, METRICS, SUMMARY, checkpoints};
+use super::{Error, Result, RunDir, atomic};
+use crate::report::events;
+use crate::{exported, files, topology};
 
 /// Format of the certificate.
 const FORMAT: u32 = 1;
@@ -41,6 +42,9 @@ pub struct Certificate {
     /// Digest of the topology journal, if the run keeps one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology: Option<String>,
+    /// Digests of its other files, by name: the summary, the events, the copy of an exported model.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, String>,
 }
 
 /// The data, programs and device of a run.
@@ -92,6 +96,12 @@ impl Certificate {
                 .filter(|path| path.is_file())
                 .map(|path| digest(&path))
                 .transpose()?,
+            others: [SUMMARY, events::FILE, exported::FILE]
+                .map(|name| dir.join(name))
+                .into_iter()
+                .filter(|path| path.is_file())
+                .map(named)
+                .collect::<Result<_>>()?,
         })
     }
 
@@ -117,7 +127,10 @@ impl Certificate {
             return Ok(None);
         }
         let bytes = files::read(&path, MAX_BYTES).map_err(Error::io(&path))?;
-        let certificate: Certificate = serde_json::from_slice(&bytes).map_err(|error| damaged(&path, &error))?;
+        let certificate: Certificate = serde_json::from_slice(&bytes).map_err(|error| Error::Certificate {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
         match certificate.format <= FORMAT {
             true => Ok(Some(certificate)),
             false => Err(Error::Format {

@@ -102,6 +102,8 @@ pub enum Error {
     Folder { path: PathBuf },
     #[error("{}: damaged or not a safetensors file: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
+    #[error("{}: damaged, expected what a run wrote: {reason}", path.display())]
+    Certificate { path: PathBuf, reason: String },
     #[error("{}: tensor '{name}' has type {found}, which TensorFlow's checkpoints do not have", path.display())]
     ElementType { path: PathBuf, name: String, found: String },
     #[error("{}: checkpoint format {found}, expected at most {FORMAT}: a newer program wrote it", path.display())]

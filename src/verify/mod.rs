@@ -152,7 +152,7 @@ fn files(run: &Path, certificate: &Certificate) -> Result<Vec<Check>, Error> {
     if let Some(wanted) = &certificate.topology {
         checks.push(compared(topology::FILE, wanted, digest(run.join(topology::FILE))));
     }
-    for (name, wanted) in &certificate.checkpoints {
+    for (name, wanted) in certificate.checkpoints.iter().chain(&certificate.others) {
         // A name from a file: it must stay in the folder.
         let name = Path::new(name).file_name().unwrap_or_default();
         checks.push(compared(&name.to_string_lossy(), wanted, digest(run.join(name))));
