@@ -34,6 +34,7 @@ pub mod host_functions;
 pub mod huge_pages;
 pub mod named;
 pub mod optimizer;
+mod pattern;
 pub mod plugins;
 pub mod prediction;
 pub mod programs;

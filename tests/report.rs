@@ -46,7 +46,7 @@ fn one_page_shows_runs_grouped_by_seed() {
         };
         let [a, b] = [of(&members[0]), of(&members[1])];
         assert!((group["top1"]["mean"].as_f64().unwrap() - (a + b) / 2.0).abs() < 1e-12);
-        assert!((group["top1"]["sd"].as_f64().unwrap() - (a - b).abs() / 2f64.sqrt()).abs() < 1e-12);
+        assert!((group["top1"]["std"].as_f64().unwrap() - (a - b).abs() / 2f64.sqrt()).abs() < 1e-12);
     }
     let html = fs::read_to_string(page).unwrap();
     assert!(html.contains("<h1>a &lt;b&gt; &amp; &quot;c&quot;</h1>"));

@@ -220,11 +220,11 @@ impl Progress {
             Event::Ended { job, outcome, elapsed } => {
                 self.ended += 1;
                 let result = match outcome {
-                    Outcome::Finished(summary) => {
+                    Outcome::Finished { summary } => {
                         let top1 = summary.pointer("/eval/top1").and_then(|value| value.as_f64());
                         format!("test top-1 {:.2} %", 100.0 * top1.unwrap_or(f64::NAN))
                     }
-                    Outcome::Failed(failure) => format!("failed: {}", failure.error),
+                    Outcome::Failed { failure } => format!("failed: {}", failure.error),
                     Outcome::Unfinished => "stopped".to_owned(),
                 };
                 let (elapsed, all) = (
@@ -256,15 +256,7 @@ struct JobReport<'a> {
     folder: &'a Path,
     seed: u64,
     #[serde(flatten)]
-    outcome: OutcomeReport<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-enum OutcomeReport<'a> {
-    Unfinished,
-    Finished { summary: &'a serde_json::Value },
-    Failed { failure: &'a outcome::Failure },
+    outcome: &'a Outcome,
 }
 
 impl<'a> Report<'a> {
@@ -273,11 +265,7 @@ impl<'a> Report<'a> {
             name: &job.name,
             folder: &job.plan.output_dir,
             seed: job.seed,
-            outcome: match outcome {
-                Outcome::Unfinished => OutcomeReport::Unfinished,
-                Outcome::Finished(summary) => OutcomeReport::Finished { summary },
-                Outcome::Failed(failure) => OutcomeReport::Failed { failure },
-            },
+            outcome,
         };
         Report {
             jobs: jobs.iter().zip(outcomes).map(report).collect(),
@@ -287,7 +275,7 @@ impl<'a> Report<'a> {
 
     fn list_failures(&self) {
         for job in &self.jobs {
-            if let OutcomeReport::Failed { failure } = &job.outcome {
+            if let Outcome::Failed { failure } = job.outcome {
                 let log = job.folder.join(LOG);
                 note!("failed: {}: {} ({})", job.name, failure.error, log.display());
             }

@@ -1,6 +1,7 @@
 //! The arrays of an exported model as those of a network.
 
 use super::{Array, Exported, NAME};
+use crate::pattern::matches;
 use hlo::Tensor;
 use models::{Declaration, Init, Layer, Model, Net, Param, Statistic};
 
@@ -24,26 +25,6 @@ pub fn maskable(leaf: &Array) -> bool {
             || ["ln", "bn", "pos", "position", "positional", "cls", "bias"].contains(&stem)
     };
     leaf.shape.len() >= 2 && !lower.split(['/', '.', '_', '-', '~']).any(word)
-}
-
-/// Whether `name` matches `pattern`, in which `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = name.strip_prefix(first) else {
-        return false;
-    };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 impl Masking<'_> {

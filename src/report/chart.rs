@@ -81,8 +81,6 @@ pub struct Chart {
     pub x: [f64; 2],
     /// Title of the horizontal axis.
     pub x_label: String,
-    /// Names and colours of the series.
-    pub legend: Vec<(String, usize)>,
     /// The series to draw.
     pub series: Vec<Series>,
 }
@@ -107,7 +105,6 @@ pub fn series(labels: &Labels, series: &[Series]) -> Option<Chart> {
         area,
         x,
         x_label: labels.x.clone(),
-        legend: series.iter().map(|s| (s.name.clone(), s.colour)).collect(),
         series: series.to_vec(),
     })
 }
@@ -283,7 +280,13 @@ pub fn dark_style(scope: &str) -> String {
 /// A chart as a file of its own, with a legend, light or dark as the reader's system is.
 pub fn alone(chart: &Chart) -> String {
     let mut legend = String::new();
-    for (i, (name, series)) in chart.legend.iter().enumerate() {
+    for (
+        i,
+        Series {
+            name, colour: series, ..
+        },
+    ) in chart.series.iter().enumerate()
+    {
         let ([light, _], y) = (colour(*series), chart.area[2] + 14 + 16 * i as i32);
         let (x, name) = (chart.area[1] - 8, html(name));
         legend += &format!(

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use groups::{Group, Statistic};
+pub use groups::Group;
 pub use run::RunData;
 
 use crate::{config, files, topology as journal};

@@ -22,14 +22,20 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// Outcome of a job.
 #[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "state", rename_all = "snake_case")]
 pub enum Outcome {
     /// It has not ended.
     Unfinished,
-    /// It ended, with this summary of `train --json`.
-    Finished(Value),
+    /// It ended.
+    Finished {
+        /// That of `train --json`.
+        summary: Value,
+    },
     /// It failed.
-    Failed(Failure),
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
 }
 
 /// Why a job failed.
@@ -46,8 +52,8 @@ impl Outcome {
     /// The summary of a finished job.
     pub fn summary(&self) -> Option<&Value> {
         match self {
-            Outcome::Finished(summary) => Some(summary),
-            Outcome::Unfinished | Outcome::Failed(_) => None,
+            Outcome::Finished { summary } => Some(summary),
+            Outcome::Unfinished | Outcome::Failed { .. } => None,
         }
     }
 }
@@ -60,14 +66,14 @@ pub fn of(job: &Job) -> Result<Outcome> {
     let folder = &job.plan.output_dir;
     check_run(job)?;
     if let Some(failure) = read::<Failure>(&folder.join(FAILURE))? {
-        return Ok(Outcome::Failed(failure));
+        return Ok(Outcome::Failed { failure });
     }
     let Some(summary) = read::<Value>(&folder.join(SUMMARY))? else {
         return Ok(Outcome::Unfinished);
     };
     let whole = summary["steps"].as_u64() == Some(job.plan.iterations) || summary["stopped_by"].is_string();
     Ok(match whole && summary["interrupted"] == Value::Bool(false) {
-        true => Outcome::Finished(summary),
+        true => Outcome::Finished { summary },
         false => Outcome::Unfinished,
     })
 }

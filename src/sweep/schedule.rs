@@ -71,8 +71,8 @@ pub fn run(jobs: &[Job], options: &Options, stop: &Stop, mut tell: impl FnMut(Ev
     let mut outcomes: Vec<Outcome> = jobs.iter().map(outcome::of).collect::<Result<_>>()?;
     let waits = |outcome: &Outcome| match outcome {
         Outcome::Unfinished => true,
-        Outcome::Failed(_) => options.retry_failed,
-        Outcome::Finished(_) => false,
+        Outcome::Failed { .. } => options.retry_failed,
+        Outcome::Finished { .. } => false,
     };
     let mut waiting: Vec<usize> = (0..jobs.len()).filter(|&i| waits(&outcomes[i])).rev().collect();
     let mut running: Vec<Running> = vec![];
@@ -206,7 +206,7 @@ fn end(job: &Job, status: std::process::ExitStatus, stopping: bool) -> Result<Ou
         error: error.unwrap_or_else(|| format!("the process ended with {status}")),
     };
     outcome::fail(job, &failure)?;
-    Ok(Outcome::Failed(failure))
+    Ok(Outcome::Failed { failure })
 }
 
 /// The last error of a log.

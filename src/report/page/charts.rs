@@ -1,9 +1,10 @@
 //! The series of a report's charts.
 
-use super::groups::{Group, Statistic};
+use super::groups::Group;
 use super::run::RunData;
 use super::{Report, topology::Topology};
 use crate::report::chart::{Chart, Labels, Mark, Series, series};
+use crate::report::statistic::Statistic;
 
 /// Most points of a curve; longer ones are thinned.
 const POINTS: usize = 300;
@@ -152,7 +153,7 @@ fn banded(curves: &[Vec<(f64, f64)>]) -> (Vec<(f64, f64)>, Vec<(f64, f64)>) {
     let (mut points, mut band) = (vec![], vec![]);
     for (x, statistic) in statistics {
         points.push((x as f64, statistic.mean));
-        band.extend(statistic.sd.map(|_| statistic.band()));
+        band.extend(statistic.std.map(|_| statistic.band()));
     }
     (points, band)
 }

@@ -6,40 +6,10 @@ use super::Report;
 use super::run::RunData;
 use crate::config::{FREE_KEYS, Plan, Run};
 use crate::cost::PlanCost;
+use crate::report::statistic::Statistic;
 
 /// Keys that do not tell groups apart, besides those that change no result.
 const SEED: &str = "train.seed";
-
-/// Mean over the runs of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Statistic {
-    /// Mean.
-    pub mean: f64,
-    /// Standard deviation of a run; absent for a single one.
-    pub sd: Option<f64>,
-    /// Number of runs.
-    pub n: usize,
-}
-
-impl Statistic {
-    /// The statistic of these values; `None` without any.
-    pub fn of(values: &[f64]) -> Option<Self> {
-        let n = values.len();
-        let mean = values.iter().sum::<f64>() / n as f64;
-        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        (n > 0).then(|| Statistic {
-            mean,
-            sd: (n > 1).then(|| (squares / (n - 1) as f64).sqrt()),
-            n,
-        })
-    }
-
-    /// One standard deviation below and above the mean.
-    pub fn band(&self) -> (f64, f64) {
-        let sd = self.sd.unwrap_or_default();
-        (self.mean - sd, self.mean + sd)
-    }
-}
 
 /// Runs of one configuration with several seeds.
 #[derive(Debug, Serialize)]
@@ -169,19 +139,4 @@ fn label(kind: &[(String, String)], varied: &[String], run: &RunData) -> String 
         label += " …";
     }
     label
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deviation_is_of_a_run() {
-        let statistic = Statistic::of(&[1.0, 2.0, 3.0]).unwrap();
-        assert_eq!((statistic.mean, statistic.sd, statistic.n), (2.0, Some(1.0), 3));
-        assert_eq!(statistic.band(), (1.0, 3.0));
-        assert_eq!(Statistic::of(&[5.0]).unwrap().sd, None);
-        assert_eq!(Statistic::of(&[]), None);
-    }
 }

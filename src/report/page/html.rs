@@ -91,9 +91,9 @@ pub fn charts(charts: &[Chart]) -> String {
         return String::new();
     }
     let mut names: Vec<(String, usize)> = vec![];
-    for (name, colour) in charts.iter().flat_map(|chart| &chart.legend) {
-        if !names.iter().any(|(n, _)| n == name) {
-            names.push((name.clone(), *colour));
+    for series in charts.iter().flat_map(|chart| &chart.series) {
+        if !names.iter().any(|(name, _)| *name == series.name) {
+            names.push((series.name.clone(), series.colour));
         }
     }
     let entry = |(name, series): &(String, usize)| {

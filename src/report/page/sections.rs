@@ -3,13 +3,13 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::groups::{Group, Statistic};
+use super::groups::Group;
 use super::html::{charts, details, paragraph, section, table};
 use super::run::RunData;
 use super::{Compiled, Report, charts as drawn};
-use crate::config::Plan;
 use crate::named::Named;
 use crate::report::chart::html as escaped;
+use crate::report::statistic::Statistic;
 use crate::report::units::{bytes, count};
 
 /// All sections, in order.
@@ -33,11 +33,11 @@ fn percent(share: f64) -> String {
 
 /// Mean and deviation in percent, with the number of runs.
 fn accuracy(statistic: Option<Statistic>) -> String {
-    let Some(Statistic { mean, sd, n }) = statistic else {
+    let Some(Statistic { mean, std, n, .. }) = statistic else {
         return "-".into();
     };
-    match sd {
-        Some(sd) => format!("{:.2} ± {:.2} % (n = {n})", 100.0 * mean, 100.0 * sd),
+    match std {
+        Some(std) => format!("{:.2} ± {:.2} % (n = {n})", 100.0 * mean, 100.0 * std),
         None => percent(mean),
     }
 }
@@ -257,7 +257,12 @@ fn ledger(report: &Report, compiled: &[Compiled]) -> String {
         "arrays",
         "dense",
     ];
-    let clock: Vec<_> = report.runs().filter_map(clock).collect();
+    let of_group = |group: &Group| {
+        let per_example = group.cost.0.training[1];
+        let clocks = group.runs.iter().filter_map(|run| clock(run, per_example));
+        clocks.collect::<Vec<_>>()
+    };
+    let clock: Vec<_> = report.groups.iter().flat_map(of_group).collect();
     let clock_header = [
         "clock",
         "seed",
@@ -284,12 +289,10 @@ fn ledger(report: &Report, compiled: &[Compiled]) -> String {
     table(&header, &theory) + &compiled + &table(&clock_header, &clock)
 }
 
-/// Measured times of a run.
-fn clock(run: &RunData) -> Option<Vec<String>> {
+/// Measured times of a run, whose training takes `per_example` FLOPs for an example.
+fn clock(run: &RunData, per_example: f64) -> Option<Vec<String>> {
     let (seconds, rate) = run.clock()?;
-    let plan: &Plan = &run.plan;
-    let examples = rate * plan.run.train.batch_size as f64;
-    let per_example = crate::cost::PlanCost::of(plan).training[1];
+    let examples = rate * run.plan.run.train.batch_size as f64;
     Some(vec![
         run.name.clone(),
         run.seed.to_string(),
