@@ -275,6 +275,26 @@ fn python_reads_a_run_folder() {
 }
 
 #[test]
+fn the_notebook_about_runs_executes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (notebook, package) = (root.join("examples/run.ipynb"), root.join("python"));
+    let program = Path::new(env!("CARGO_BIN_EXE_rigl-xla")).parent().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [&notebook, &package, program, folder.path()];
+    let args = paths.map(|path| path.to_str().unwrap());
+    let packages = [
+        "nbclient==0.10.2",
+        "nbformat==5.10.4",
+        "ipykernel==6.29.5",
+        "numpy==2.2.6",
+        "pandas==2.2.3",
+        "matplotlib==3.10.1",
+        "tomli==2.2.1",
+    ];
+    assert_eq!(common::python::run(&packages, "notebook.py", &args), "executed\n");
+}
+
+#[test]
 fn rejects_what_is_no_journal() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(FILE);
