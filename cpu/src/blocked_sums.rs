@@ -5,9 +5,8 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use multiversion::multiversion;
-
 use crate::parallel::ParallelFor;
+use crate::simd::{Isa, LANES, Simd, Task, load, store};
 
 /// Parts of the rows that are summed apart: the same however many threads there are, so that the sums are too.
 const PIECES: usize = 32;
@@ -111,39 +110,77 @@ fn sums(
 }
 
 /// Partial sums side by side, as many as two registers hold.
-const PARTIAL: usize = 32;
+const PARTIAL: usize = 2 * LANES;
 
 /// Sums a term of each pair of floats, in [`PARTIAL`] partial sums.
 #[inline(always)]
-fn sum_of(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
-    let mut partial = [0.0f32; PARTIAL];
-    let (mut chunks, mut others) = (a.chunks_exact(PARTIAL), b.chunks_exact(PARTIAL));
-    for (a, b) in chunks.by_ref().zip(others.by_ref()) {
-        for (sum, (&a, &b)) in partial.iter_mut().zip(a.iter().zip(b)) {
-            *sum += term(a, b);
+fn sum_of<S: Simd>(
+    s: S,
+    a: &[f32],
+    b: &[f32],
+    vectors: impl Fn(S::V, S::V) -> S::V,
+    term: impl Fn(f32, f32) -> f32,
+) -> f64 {
+    let mut sums = [s.splat(0.0); 2];
+    let whole = a.len().min(b.len()) / PARTIAL * PARTIAL;
+    for at in (0..whole).step_by(PARTIAL) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let at = at + i * LANES;
+            *sum = s.add(*sum, vectors(load(s, a, at), load(s, b, at)));
         }
     }
-    for (sum, (&a, &b)) in partial
-        .iter_mut()
-        .zip(chunks.remainder().iter().zip(others.remainder()))
-    {
+    let mut partial = [0.0f32; PARTIAL];
+    store(s, &mut partial, 0, sums[0]);
+    store(s, &mut partial, LANES, sums[1]);
+    for (sum, (&a, &b)) in partial.iter_mut().zip(a[whole..].iter().zip(&b[whole..])) {
         *sum += term(a, b);
     }
     partial.iter().map(|&sum| f64::from(sum)).sum()
 }
 
 /// `Σ x` and `Σ (x - mean)²`.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma"))]
+struct Moments<'a>(&'a [f32]);
+
+impl Task for Moments<'_> {
+    type Output = [f64; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> [f64; 2] {
+        let x = self.0;
+        let sum = sum_of(s, x, x, |x, _| x, |x, _| x);
+        let mean = (sum / x.len() as f64) as f32;
+        let means = s.splat(mean);
+        let square = |x, _| {
+            let apart = s.sub(x, means);
+            s.mul(apart, apart)
+        };
+        [sum, sum_of(s, x, x, square, |x, _| (x - mean) * (x - mean))]
+    }
+}
+
 fn moments_of(x: &[f32], _channel: usize) -> [f64; 2] {
-    let sum = sum_of(x, x, |x, _| x);
-    let mean = (sum / x.len() as f64) as f32;
-    [sum, sum_of(x, x, |x, _| (x - mean) * (x - mean))]
+    // SAFETY: this processor has the instructions.
+    unsafe { Isa::detect().run(Moments(x)) }
 }
 
 /// `Σ a (b - m)` and `Σ a`.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma"))]
+struct Products<'a>(&'a [f32], &'a [f32], f32);
+
+impl Task for Products<'_> {
+    type Output = [f64; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> [f64; 2] {
+        let Products(a, b, m) = self;
+        let means = s.splat(m);
+        let product = sum_of(s, a, b, |a, b| s.mul(a, s.sub(b, means)), |a, b| a * (b - m));
+        [product, sum_of(s, a, a, |a, _| a, |a, _| a)]
+    }
+}
+
 fn products_of(a: &[f32], b: &[f32], m: f32) -> [f64; 2] {
-    [sum_of(a, b, |a, b| a * (b - m)), sum_of(a, a, |a, _| a)]
+    // SAFETY: this processor has the instructions.
+    unsafe { Isa::detect().run(Products(a, b, m)) }
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 
 use std::sync::OnceLock;
 
-use multiversion::multiversion;
-
 use crate::parallel::ParallelFor;
+use crate::simd::{Isa, LANES, Simd, Task, add_to, load};
 
 /// Maximum number of elements of a block. It fits in a core's cache, and its sums are f32.
 const BLOCK: usize = 1 << 15;
@@ -111,51 +110,99 @@ fn sums(of: Summand<'_>, columns: usize, parallel_for: &ParallelFor<'_>) -> Part
     total
 }
 
-/// Adds `term` of each row to the sums, four rows at a time. Shorter code with closures over arrays is not inlined into the loop.
-#[inline(always)]
-fn add(a: &[f32], b: &[f32], m: &[f32], sums: &mut [f32], term: impl Fn(f32, f32, f32) -> f32) {
-    let columns = sums.len();
-    let m = &m[..columns];
-    let mut fours = (a.chunks_exact(4 * columns), b.chunks_exact(4 * columns));
-    for (a, b) in fours.0.by_ref().zip(fours.1.by_ref()) {
-        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (rows(a, columns), rows(b, columns));
-        for (i, sum) in sums.iter_mut().enumerate() {
-            let first = term(a0[i], b0[i], m[i]) + term(a1[i], b1[i], m[i]);
-            *sum += first + (term(a2[i], b2[i], m[i]) + term(a3[i], b3[i], m[i]));
-        }
+/// A term of a sum over the numbers of a column.
+trait Term: Copy {
+    fn of<S: Simd>(self, s: S, a: S::V, b: S::V, m: S::V) -> S::V;
+}
+
+/// `a`.
+#[derive(Clone, Copy)]
+struct Plain;
+
+/// `(a - m)²`.
+#[derive(Clone, Copy)]
+struct Square;
+
+/// `a (b - m)`.
+#[derive(Clone, Copy)]
+struct Product;
+
+impl Term for Plain {
+    #[inline(always)]
+    fn of<S: Simd>(self, _: S, a: S::V, _: S::V, _: S::V) -> S::V {
+        a
     }
-    let rest = (fours.0.remainder(), fours.1.remainder());
-    for (a, b) in rest.0.chunks_exact(columns).zip(rest.1.chunks_exact(columns)) {
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum += term(a[i], b[i], m[i]);
+}
+
+impl Term for Square {
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, a: S::V, _: S::V, m: S::V) -> S::V {
+        let apart = s.sub(a, m);
+        s.mul(apart, apart)
+    }
+}
+
+impl Term for Product {
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, a: S::V, b: S::V, m: S::V) -> S::V {
+        s.mul(a, s.sub(b, m))
+    }
+}
+
+/// Adds a term of each row to the sums, four rows at a time.
+struct Add<'a, T> {
+    a: &'a [f32],
+    b: &'a [f32],
+    m: &'a [f32],
+    sums: &'a mut [f32],
+    term: T,
+}
+
+impl<T: Term> Task for Add<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Add { a, b, m, sums, term } = self;
+        let columns = sums.len();
+        let of = |row: usize, at: usize| {
+            let [a, b] = [a, b].map(|of| load(s, &of[row * columns..][..columns], at));
+            term.of(s, a, b, load(s, &m[..columns], at))
+        };
+        let rows = a.len().min(b.len()) / columns;
+        for row in (0..rows / 4 * 4).step_by(4) {
+            for at in (0..columns).step_by(LANES) {
+                let first = s.add(of(row, at), of(row + 1, at));
+                let four = s.add(first, s.add(of(row + 2, at), of(row + 3, at)));
+                add_to(s, sums, at, four);
+            }
+        }
+        for row in rows / 4 * 4..rows {
+            for at in (0..columns).step_by(LANES) {
+                add_to(s, sums, at, of(row, at));
+            }
         }
     }
 }
 
-/// Splits into four rows.
-#[inline(always)]
-fn rows(of: &[f32], columns: usize) -> [&[f32]; 4] {
-    let (first, second) = of.split_at(2 * columns);
-    let ((a, b), (c, d)) = (first.split_at(columns), second.split_at(columns));
-    [a, &b[..columns], &c[..columns], &d[..columns]]
+fn add<T: Term>(a: &[f32], b: &[f32], m: &[f32], sums: &mut [f32], term: T) {
+    // SAFETY: this processor has the instructions.
+    unsafe { Isa::detect().run(Add { a, b, m, sums, term }) };
 }
 
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn plain(a: &[f32], sums: &mut [f32]) {
     // The second and third operand are ignored.
-    add(a, a, a, sums, |a, _, _| a);
+    add(a, a, a, sums, Plain);
 }
 
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn squares(a: &[f32], m: &[f32], sums: &mut [f32]) {
-    add(a, a, m, sums, |a, _, m| (a - m) * (a - m));
+    add(a, a, m, sums, Square);
 }
 
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn products(a: &[f32], b: &[f32], m: &[f32], products: &mut [f32], sums: &mut [f32]) {
-    add(a, b, m, products, |a, b, m| a * (b - m));
+    add(a, b, m, products, Product);
     // `a` is in the cache now.
-    add(a, a, a, sums, |a, _, _| a);
+    add(a, a, a, sums, Plain);
 }
 
 #[cfg(test)]

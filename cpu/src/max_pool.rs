@@ -2,9 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use multiversion::multiversion;
-
 use crate::parallel::ParallelFor;
+use crate::simd::{Isa, LANES, Simd, Task, add_to, load, store};
 
 /// Shapes of the images and windows; pairs are height and width.
 #[derive(Clone, Debug)]
@@ -49,7 +48,8 @@ impl MaxPool {
             for (column, out) in out.chunks_exact_mut(self.channels).enumerate() {
                 out.fill(f32::NEG_INFINITY);
                 for pixel in self.inside([i % rows, column]) {
-                    maximum(&x[pixel * self.channels..][..self.channels], out);
+                    let x = &x[pixel * self.channels..][..self.channels];
+                    run(Maximum { x, largest: &mut *out });
                 }
             }
         });
@@ -72,7 +72,7 @@ impl MaxPool {
     /// Gradient of one image. Where windows overlap, gradients are added in the order of the windows, as in XLA.
     fn gradient(&self, x: &[f32], y: &[f32], out: &mut [f32]) {
         let channels = self.channels;
-        let (mut largest, mut place) = (vec![0.0; channels], vec![0; channels]);
+        let (mut largest, mut place) = (vec![0.0; channels], vec![0.0; channels]);
         out.fill(0.0);
         for (position, y) in y.chunks_exact(channels).enumerate() {
             let at = [position / self.positions[1], position % self.positions[1]];
@@ -81,13 +81,23 @@ impl MaxPool {
                 match number {
                     0 => {
                         largest.copy_from_slice(&x[pixel]);
-                        place.fill(0);
+                        place.fill(0.0);
                     }
-                    _ => argmax(&x[pixel], number as i32, &mut largest, &mut place),
+                    _ => run(ArgMax {
+                        x: &x[pixel],
+                        number: number as f32,
+                        largest: &mut largest,
+                        place: &mut place,
+                    }),
                 }
             }
             for (number, pixel) in inside().enumerate() {
-                scatter(y, number as i32, &place, &mut out[pixel]);
+                run(Scatter {
+                    y,
+                    number: number as f32,
+                    place: &place,
+                    out: &mut out[pixel],
+                });
             }
         }
     }
@@ -105,28 +115,70 @@ impl MaxPool {
 }
 
 /// Elementwise maximum; NaN wins.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
-fn maximum(x: &[f32], largest: &mut [f32]) {
-    for (x, largest) in x.iter().zip(largest) {
-        *largest = if *x > *largest || x.is_nan() { *x } else { *largest };
+struct Maximum<'a> {
+    x: &'a [f32],
+    largest: &'a mut [f32],
+}
+
+impl Task for Maximum<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for at in (0..self.x.len()).step_by(LANES) {
+            let larger = s.maximum(load(s, self.x, at), load(s, self.largest, at));
+            store(s, self.largest, at, larger);
+        }
     }
 }
 
 /// Elementwise maximum with its position. Like XLA's select-and-scatter: a NaN replaces, and is replaced by, any number.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
-fn argmax(x: &[f32], number: i32, largest: &mut [f32], place: &mut [i32]) {
-    for ((x, largest), place) in x.iter().zip(largest).zip(place) {
-        #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "a comparison with NaN is false")]
-        let takes = !(*largest >= *x);
-        *largest = if takes { *x } else { *largest };
-        *place = if takes { number } else { *place };
+struct ArgMax<'a> {
+    x: &'a [f32],
+    number: f32,
+    largest: &'a mut [f32],
+    place: &'a mut [f32],
+}
+
+impl Task for ArgMax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let number = s.splat(self.number);
+        for at in (0..self.x.len()).step_by(LANES) {
+            let (x, largest, place) = (load(s, self.x, at), load(s, self.largest, at), load(s, self.place, at));
+            let stays = s.reaches(largest, x);
+            let either = |new: S::V, old: S::V| s.add(s.keep(new, !stays), s.keep(old, stays));
+            store(s, self.largest, at, either(x, largest));
+            store(s, self.place, at, either(number, place));
+        }
     }
 }
 
 /// Adds `y` where the maximum is at position `number`.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
-fn scatter(y: &[f32], number: i32, place: &[i32], out: &mut [f32]) {
-    for ((y, place), out) in y.iter().zip(place).zip(out) {
-        *out += if *place == number { *y } else { 0.0 };
+struct Scatter<'a> {
+    y: &'a [f32],
+    number: f32,
+    place: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Task for Scatter<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let number = s.splat(self.number);
+        for at in (0..self.y.len()).step_by(LANES) {
+            let place = load(s, self.place, at);
+            let here = s.reaches(place, number) & s.reaches(number, place);
+            add_to(s, self.out, at, s.keep(load(s, self.y, at), here));
+        }
     }
+}
+
+fn run(task: impl Task<Output = ()>) {
+    // SAFETY: this processor has the instructions.
+    unsafe { Isa::detect().run(task) };
 }

@@ -132,10 +132,47 @@ pub(crate) trait Simd: Copy {
     fn at_most(self, bound: Self::V, x: Self::V) -> Self::V;
     /// The larger one; NaN if one is, like XLA's maximum.
     fn maximum(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The lanes in which `a` is at least `b`; none in which one is NaN.
+    fn reaches(self, a: Self::V, b: Self::V) -> u16;
     /// Zeroes the lanes whose bit is not set.
     fn keep(self, v: Self::V, bits: u16) -> Self::V;
     /// Asks for a cache line ahead of its use.
     fn prefetch(self, p: *const f32);
     /// The sums of the lanes of 8 vectors.
     fn sums(self, v: [Self::V; 8]) -> [f32; 8];
+}
+
+/// The vector at `at`, with zeros past the end of the slice.
+#[inline(always)]
+pub(crate) fn load<S: Simd>(s: S, from: &[f32], at: usize) -> S::V {
+    let rest = &from[at..];
+    if rest.len() >= LANES {
+        // SAFETY: there are 16 floats.
+        return unsafe { s.load(rest.as_ptr()) };
+    }
+    let mut padded = [0.0; LANES];
+    padded[..rest.len()].copy_from_slice(rest);
+    // SAFETY: as above.
+    unsafe { s.load(padded.as_ptr()) }
+}
+
+/// Stores the vector at `at`, up to the end of the slice.
+#[inline(always)]
+pub(crate) fn store<S: Simd>(s: S, to: &mut [f32], at: usize, v: S::V) {
+    let rest = &mut to[at..];
+    if rest.len() >= LANES {
+        // SAFETY: there is room for 16 floats.
+        return unsafe { s.store(rest.as_mut_ptr(), v) };
+    }
+    let mut padded = [0.0; LANES];
+    // SAFETY: as above.
+    unsafe { s.store(padded.as_mut_ptr(), v) };
+    rest.copy_from_slice(&padded[..rest.len()]);
+}
+
+/// Adds the vector to the floats at `at`, up to the end of the slice.
+#[inline(always)]
+pub(crate) fn add_to<S: Simd>(s: S, to: &mut [f32], at: usize, v: S::V) {
+    let sum = s.add(load(s, to, at), v);
+    store(s, to, at, sum);
 }

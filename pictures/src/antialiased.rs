@@ -1,6 +1,6 @@
 //! Resizing as Pillow and torchvision do it: half-pixel centres, and antialiasing (a wider kernel) when shrinking.
 
-use crate::Image;
+use crate::{Image, rows};
 
 /// Keys' cubic kernel with the constant that Pillow and torchvision use.
 fn kernel(x: f32) -> f32 {
@@ -54,9 +54,7 @@ impl Antialiased {
             self.line.clear();
             self.line.resize(3 * pixels.width(), 0.0);
             for (row, &weight) in (rows.first..).zip(&rows.weights) {
-                for (sum, &value) in self.line.iter_mut().zip(pixels.row(row)) {
-                    *sum += weight * f32::from(value);
-                }
+                rows::add(pixels.row(row), weight, &mut self.line);
             }
             for (pixel, taps) in out.chunks_exact_mut(3).zip(&columns) {
                 let mut sums = [0.0; 3];

@@ -7,9 +7,7 @@
 
 use std::sync::LazyLock;
 
-use multiversion::multiversion;
-
-use crate::Image;
+use crate::{Image, rows};
 
 const STEPS: usize = 1024;
 const A: f64 = -0.75;
@@ -72,7 +70,7 @@ impl Bicubic {
             let Tap { second, weights } = Tap::new(y, scale(height));
             let rows = [0, 1, 2, 3].map(|i| pixels.row((second + i).saturating_sub(1).min(height - 1)));
             let inner = 3..3 * (width + 1);
-            sum_rows(rows, weights, &mut self.line[inner.clone()]);
+            rows::sum_of_four(rows, weights, &mut self.line[inner.clone()]);
             self.line.copy_within(3..6, 0);
             for repeated in [inner.end, inner.end + 3] {
                 self.line.copy_within(inner.end - 3..inner.end, repeated);
@@ -82,30 +80,15 @@ impl Bicubic {
     }
 }
 
-#[inline(always)]
-fn weighted(values: [f32; 4], weights: [f32; 4]) -> f32 {
-    values[0] * weights[0] + values[1] * weights[1] + values[2] * weights[2] + values[3] * weights[3]
-}
-
-/// Weighted sum of four rows.
-#[multiversion(targets("x86_64+avx2"))]
-fn sum_rows(rows: [&[u8]; 4], weights: [f32; 4], line: &mut [f32]) {
-    let rows = rows.map(|row| &row[..line.len()]);
-    for (i, sum) in line.iter_mut().enumerate() {
-        *sum = weighted(rows.map(|row| f32::from(row[i])), weights);
-    }
-}
-
 /// Weighted sum of four pixels of a row, three channels each. A fourth lane is summed as well, because a register holds
 /// four.
-#[multiversion(targets("x86_64+avx2"))]
 fn sum_columns(line: &[f32], columns: &[Tap], out: &mut [f32]) {
     for (pixel, tap) in out.chunks_exact_mut(3).zip(columns) {
         // The slices are always long enough. Borrowing avoids a copy that is read back before it is written.
         let Some(near) = line[3 * tap.second..].first_chunk::<13>() else {
             return;
         };
-        let sums: [f32; 4] = std::array::from_fn(|c| weighted([0, 3, 6, 9].map(|i| near[i + c]), tap.weights));
+        let sums = rows::sum_of_pixels(near, tap.weights);
         pixel.copy_from_slice(&sums[..3]);
     }
 }

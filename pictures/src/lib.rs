@@ -10,6 +10,7 @@ mod bicubic;
 mod budget;
 mod jpeg;
 mod png;
+mod rows;
 mod scans;
 
 use budget::PIXELS;

@@ -68,6 +68,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn reaches(self, a: Self::V, b: Self::V) -> u16 {
+        (0..LANES).fold(0, |bits, i| bits | u16::from(a[i] >= b[i]) << i)
+    }
+
+    #[inline(always)]
     fn keep(self, v: Self::V, bits: u16) -> Self::V {
         std::array::from_fn(|i| if bits >> i & 1 == 1 { v[i] } else { 0.0 })
     }

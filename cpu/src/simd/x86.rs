@@ -99,6 +99,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn reaches(self, a: __m512, b: __m512) -> u16 {
+        op!(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b))
+    }
+
+    #[inline(always)]
     fn keep(self, v: __m512, bits: u16) -> __m512 {
         op!(_mm512_maskz_mov_ps(bits, v))
     }
@@ -209,6 +214,12 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn maximum(self, a: Self::V, b: Self::V) -> Self::V {
         op!([maximum(a[0], b[0]), maximum(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn reaches(self, a: Self::V, b: Self::V) -> u16 {
+        let half = |i: usize| op!(_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[i], b[i]))) as u16;
+        half(0) | half(1) << 8
     }
 
     #[inline(always)]
