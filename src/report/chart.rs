@@ -20,7 +20,7 @@ const TEXT: f64 = 12.0;
 /// plotters writes font sizes divided by this.
 const FONT_FACTOR: f64 = 1.24;
 /// Number of series colours; further series begin again with the first.
-pub const COLOURS: usize = 8;
+pub const COLOURS: usize = 12;
 /// Colours of series on white, then on black: distinct to colour-blind readers, and of contrast 3 to 1 or more.
 const SERIES: [(RGBColor, &str); COLOURS] = [
     (RGBColor(0x00, 0x6b, 0xb3), "#4fb0f0"),
@@ -31,6 +31,10 @@ const SERIES: [(RGBColor, &str); COLOURS] = [
     (RGBColor(0x8a, 0x6d, 0x00), "#d9b526"),
     (RGBColor(0xb8, 0x26, 0x3c), "#ff7d8e"),
     (RGBColor(0x4f, 0x5d, 0x6b), "#a9b8c6"),
+    (RGBColor(0x00, 0x77, 0x84), "#3fc3d1"),
+    (RGBColor(0x7a, 0x45, 0x1f), "#c98a5c"),
+    (RGBColor(0x5b, 0x7f, 0x1c), "#9fcb4d"),
+    (RGBColor(0xd1, 0x3b, 0x7b), "#ff83b4"),
 ];
 
 /// Title and axes of a chart.
