@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use hlo::{DType, Graph, Literal, Shape};
 use serde::Serialize;
@@ -14,7 +14,7 @@ use super::table_args::TableArgs;
 use crate::cli::error::{Context, Result, bail};
 use crate::host_functions;
 use crate::named::Named;
-use crate::plugins::{self, Candidate, Holds, PACKAGES, Package, Trust};
+use crate::plugins::{self, Candidate, Chips, Holds, PACKAGES, Package, Slice, Trust};
 use crate::report::table::{Style, Table};
 use pjrt::{
     Arg, Buffer, Client, ClientOptions, CompileOptions, DeviceInfo, DeviceKind, Executable, OptionValue, Plugin,
@@ -39,7 +39,17 @@ enum Command {
         what: String,
     },
     /// Load a plugin, show its features and run small programs on it
-    Doctor(PluginArgs),
+    Doctor(DoctorArgs),
+}
+
+/// Arguments of `doctor`.
+#[derive(clap::Args, Debug)]
+struct DoctorArgs {
+    #[command(flatten)]
+    on: PluginArgs,
+    /// Seconds to wait for a TPU, which waits for the other hosts of its slice
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    wait: u64,
 }
 
 /// Runs `plugin`.
@@ -50,11 +60,7 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     match args.command {
         Command::List(table) => list(table, json),
         Command::Fetch { what } => fetch(&what, json),
-        Command::Doctor(PluginArgs { device, plugin }) => doctor(
-            DeviceKind::find(device.as_deref().unwrap_or("cpu"))?,
-            plugin.as_deref(),
-            json,
-        ),
+        Command::Doctor(args) => doctor(&args, json),
     }
 }
 
@@ -126,6 +132,12 @@ struct Findings {
     platform: String,
     platform_version: String,
     devices: Vec<DeviceInfo>,
+    /// TPU chips on the PCI bus.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chips: Option<Chips>,
+    /// Hosts of the TPU slice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slice: Option<Slice>,
     timings: Timings,
 }
 
@@ -141,7 +153,9 @@ struct Timings {
     matmul_gflops: BTreeMap<String, f64>,
 }
 
-fn doctor(device: DeviceKind, explicit: Option<&str>, json: bool) -> Result<()> {
+fn doctor(args: &DoctorArgs, json: bool) -> Result<()> {
+    let device = DeviceKind::find(args.on.device.as_deref().unwrap_or("cpu"))?;
+    let explicit = args.on.plugin.as_deref();
     let search = plugins::search(device, explicit, Trust::Nothing)?;
     for package in PACKAGES.iter().filter(|package| package.holds == Holds::HostFunctions) {
         // A damaged plugin is noted here and then downloaded again.
@@ -152,7 +166,8 @@ fn doctor(device: DeviceKind, explicit: Option<&str>, json: bool) -> Result<()> 
     let plugin = plugins::open(device, explicit)?;
     let load_s = start.elapsed().as_secs_f64();
     let start = Instant::now();
-    let client = plugin.client(&ClientOptions::for_device(device))?;
+    let patience = Some(Duration::from_secs(args.wait));
+    let client = plugins::start(device, plugin, &ClientOptions::for_device(device), patience)?;
     let client_s = start.elapsed().as_secs_f64();
     let timings = smoke_test(&client, load_s, client_s).context("the plugin loads, but does not run programs")?;
     let findings = examine(device, search, plugin, &client, timings)?;
@@ -185,6 +200,8 @@ fn examine(
         platform: client.platform_name()?,
         platform_version: client.platform_version()?,
         devices: client.devices()?,
+        chips: Chips::find(Path::new("/")).filter(|_| device == DeviceKind::Tpu),
+        slice: (device == DeviceKind::Tpu).then(Slice::from_environment),
         timings,
     })
 }
@@ -242,6 +259,12 @@ fn text_of(found: &Findings) -> Result<String> {
         found.platform,
         found.platform_version.lines().collect::<Vec<_>>().join("; ")
     )?;
+    if let Some(chips) = &found.chips {
+        writeln!(out, "chips       {chips} on the PCI bus")?;
+    }
+    if let Some(slice) = &found.slice {
+        writeln!(out, "hosts       {slice}")?;
+    }
     for device in &found.devices {
         writeln!(out, "device      {} {}: {}", device.id, device.kind, device.description)?;
     }
@@ -298,7 +321,13 @@ impl Product {
         let g = Graph::new("product");
         let [a, b] = shapes.each_ref().map(|shape| g.parameter("operand", shape.clone()));
         let output = a.matmul(b).output();
-        let executable = client.compile(&g.build(&[output])?.to_bytes(&[]), &CompileOptions::default())?;
+        // The first device of this host, which need not have number 0.
+        let first = client.addressable_devices()?.into_iter().take(1);
+        let options = CompileOptions {
+            device_ids: Some(first.map(|device| device.id).collect()),
+            ..CompileOptions::default()
+        };
+        let executable = client.compile(&g.build(&[output])?.to_bytes(&[]), &options)?;
         let ones = |shape: &Shape| client.to_device(&Literal::new(&shape.dims, &vec![1.0f32; shape.elements()]), 0);
         let product = Product {
             executable,

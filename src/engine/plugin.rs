@@ -40,7 +40,7 @@ impl Pjrt {
         if kind == DeviceKind::Cpu {
             options = options.with_cpu_devices(replicas);
         }
-        let client = plugin.client(&options)?;
+        let client = plugins::start(kind, plugin, &options, None)?;
         report::detail(|| format!("plugin {} ready in {:.2?}", plugin.path().display(), started.elapsed()));
         Ok(Pjrt {
             kind,
@@ -68,7 +68,8 @@ impl Pjrt {
             options = options.with_cpu_devices(each);
         }
         let store = Arc::clone(group) as Arc<dyn pjrt::KeyValueStore>;
-        let client = plugin.client(&options.in_group(kind, pjrt::Group { process, count, store }))?;
+        let options = options.in_group(kind, pjrt::Group { process, count, store });
+        let client = plugins::start(kind, plugin, &options, None)?;
         let (platform, all, found) = (client.platform_name()?, client.global_devices()?, client.process()?);
         let ids = assign(&platform, &all, found, (process, count), each)?;
         check_order(&ids[each * process..][..each], &client.addressable_devices()?)?;
@@ -139,7 +140,8 @@ impl Pjrt {
     }
 
     fn options(&self, replicas: usize) -> CompileOptions {
-        if replicas == 1 {
+        // Without an assignment a plugin takes the device with number 0, which may be another host's.
+        if replicas == 1 && self.ids.first().is_none_or(|&id| id == 0) {
             return options(self.kind);
         }
         CompileOptions {
@@ -192,6 +194,12 @@ impl Engine for Pjrt {
         Ok(Buffer(Box::new(self.client.to_device_async(array, device)?)))
     }
 
+    fn memory_limit(&self) -> Result<Option<u64>> {
+        let first = self.client.devices()?.into_iter().next();
+        let limit = first.and_then(|device| device.memory?.limit_bytes);
+        Ok(limit.and_then(|bytes| u64::try_from(bytes).ok()))
+    }
+
     fn profiler(&self) -> Result<Option<pjrt::Profiler>> {
         Ok(self.client.profiler()?)
     }
@@ -200,6 +208,13 @@ impl Engine for Pjrt {
 impl Program for Executable {
     fn execute_replicated(&self, args: Vec<Vec<Arg<'_>>>) -> Result<Vec<Vec<Buffer>>> {
         Ok(erased(self.execute_replicated(own(args)?)?))
+    }
+
+    fn memory(&self) -> Result<Option<pjrt::MemoryStats>> {
+        match self.compiled().memory_stats() {
+            Err(error) if error.is_unimplemented() => Ok(None),
+            stats => Ok(Some(stats?)),
+        }
     }
 }
 

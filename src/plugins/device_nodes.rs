@@ -8,6 +8,7 @@ use pjrt::DeviceKind;
 use super::discover::search;
 use super::error::{Error, Result};
 use super::packages::Package;
+use super::tpu_host::Chips;
 use super::whole::Trust;
 
 /// Folders, and prefixes of names in them, of the device nodes of a kind. The CPU has none.
@@ -58,10 +59,23 @@ pub fn require(kind: DeviceKind, explicit: Option<&str>) -> Result<()> {
             None => format!("{name} (not here either)"),
         },
         hint: match kind {
-            DeviceKind::Tpu => "; `rigl-xla compile --topology v5e:2x2` needs no device",
-            _ => "",
+            DeviceKind::Tpu => tpu_hint(Path::new("/")),
+            DeviceKind::Cpu | DeviceKind::Gpu => String::new(),
         },
     })
+}
+
+/// What helps without device nodes: chips on the PCI bus lack their driver.
+fn tpu_hint(root: &Path) -> String {
+    match Chips::find(root) {
+        Some(chips) => format!(
+            "; the PCI bus has {chips}, so their driver is missing, or this container does not have its files: pass the device \
+             nodes to it"
+        ),
+        None => {
+            "; `rigl-xla compile --topology v5e:2x2` and `train --dry-run --topology v5e:2x2` need no device".into()
+        }
+    }
 }
 
 /// The checked paths, for messages.

@@ -11,6 +11,7 @@ use sparse::names::Unknown;
 use super::error::{Error, Result};
 use super::fetch::fetch_for;
 use super::packages::{Package, Purpose};
+use super::trouble::explain;
 use super::whole::{self, Trust};
 use crate::scratch::Scratch;
 use crate::{cache, child};
@@ -80,7 +81,7 @@ pub fn open(device: DeviceKind, explicit: Option<&str>) -> Result<Plugin> {
     let path = locate(device, explicit, Purpose::Run)?;
     // Respect a policy that the user has set.
     let waiting = std::env::var_os(WAITING[0].0).map_or(&WAITING[..], |_| &[]);
-    Ok(Plugin::load_with(&path, waiting)?)
+    Plugin::load_with(&path, waiting).map_err(|error| explain(device, error.into()))
 }
 
 /// As [`open`], but only to compile for absent devices ([`Plugin::topology`]). Fetches only the dependencies for compiling, into

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use pjrt::DeviceKind;
 use sparse::names::Unknown;
 
+use super::trouble::Trouble;
+
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -41,7 +43,23 @@ pub enum Error {
         /// The plugin for the device, and its location.
         package: String,
         /// An alternative, if any.
-        hint: &'static str,
+        hint: String,
+    },
+    /// A TPU that does not start, for a known reason.
+    #[error("{trouble}: {remedy}\n  {source}")]
+    Tpu {
+        /// The reason.
+        trouble: Trouble,
+        /// What helps.
+        remedy: String,
+        /// The error of the runtime.
+        source: Box<Error>,
+    },
+    /// A device that does not start in time.
+    #[error("PJRT_Client_Create: no answer within {seconds} s")]
+    Late {
+        /// The limit.
+        seconds: u64,
     },
     /// Neither a file nor a known package.
     #[error(transparent)]
@@ -88,6 +106,8 @@ impl Error {
             Error::UnknownPackage(_) => true,
             Error::Pjrt { .. }
             | Error::Damaged { .. }
+            | Error::Tpu { .. }
+            | Error::Late { .. }
             | Error::NoDevice { .. }
             | Error::Fetch { .. }
             | Error::Io { .. } => false,

@@ -7,6 +7,9 @@ mod discover;
 mod error;
 mod fetch;
 mod packages;
+mod start;
+mod tpu_host;
+mod trouble;
 mod whole;
 
 pub use cache::{Cache, CacheOutcome, processor};
@@ -15,4 +18,7 @@ pub use discover::{Candidate, Origin, cached, open, open_compiler, search};
 pub use error::{Error, Result};
 pub use fetch::fetch;
 pub use packages::{Holds, PACKAGES, Package};
+pub use start::start;
+pub use tpu_host::{Chips, Slice};
+pub use trouble::Trouble;
 pub use whole::{Trust, verify};
