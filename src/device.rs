@@ -144,6 +144,14 @@ impl Device {
         self.engine.identity()
     }
 
+    /// Memory of a device ([`Engine::memory_limit`]).
+    ///
+    /// # Errors
+    /// If the engine fails to answer.
+    pub fn memory_limit(&self) -> Result<Option<u64>> {
+        self.engine.memory_limit()
+    }
+
     /// The profiler of the devices, not started; `None` if the engine has none.
     ///
     /// # Errors

@@ -51,6 +51,14 @@ pub struct MemoryStats {
     pub peak_bytes: Option<i64>,
 }
 
+impl MemoryStats {
+    /// Memory that the program needs, in bytes: the peak, or else the sum of all parts.
+    pub fn needed_bytes(&self) -> u64 {
+        let together = self.argument_bytes + self.output_bytes - self.alias_bytes + self.temp_bytes;
+        u64::try_from(self.peak_bytes.unwrap_or(together)).unwrap_or(0)
+    }
+}
+
 impl Compiled {
     /// # Safety
     /// `raw` must be an executable of this plugin that nobody else destroys.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::Error;
 use super::gpu::{Gpu, KIB, MIB};
+use super::scale::Host;
 use pjrt::{DeviceKind, OptionValue};
 use sparse::names::Unknown;
 
@@ -25,6 +26,10 @@ pub struct Generation {
     pub memory_rate: f64,
     /// Peak bytes per second that a chip sends over all its links together.
     pub link_rate: f64,
+    /// Length from which chips along an axis form a ring: a multiple of it in all directions for cubes.
+    pub ring: usize,
+    /// The machine with the chips.
+    pub host: Host,
     /// Source of the figures, and which of them are guesses.
     pub source: &'static str,
     /// Description of a GPU for its compiler; the compiler for TPUs knows its chips by name.
@@ -37,6 +42,31 @@ const GIB: u64 = 1 << 30;
 const fn gbit(rate: f64) -> f64 {
     rate * 1e9 / 8.0
 }
+
+/// A machine of Google Cloud, with figures as commonly quoted.
+const fn cloud(chips: usize, processors: usize) -> Host {
+    Host {
+        chips,
+        processors: Some(processors),
+        source: "Cloud TPU machines as commonly quoted; not checked against a document",
+    }
+}
+
+const V5E_HOST: Host = Host {
+    source: "Cloud TPU documentation, TPU v5e, VM types",
+    ..cloud(8, 224)
+};
+
+const V5P_HOST: Host = Host {
+    source: "Cloud TPU documentation, TPU v5p, system architecture",
+    ..cloud(4, 208)
+};
+
+const DGX: Host = Host {
+    chips: 8,
+    processors: None,
+    source: "DGX and HGX machines; processors differ",
+};
 
 /// The multiprocessors of the H100 and of the H200, which has more memory.
 const HOPPER: Gpu = Gpu {
@@ -56,6 +86,8 @@ const H100: Generation = Generation {
     flops: 989e12,
     memory_rate: 3352e9,
     link_rate: 900e9 / 2.0,
+    ring: 1,
+    host: DGX,
     source: "XLA's description (memory) and NVIDIA's datasheet as commonly quoted (rates; not checked), SXM",
     gpu: Some(HOPPER),
 };
@@ -70,6 +102,8 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 46e12,
         memory_rate: 700e9,
         link_rate: gbit(4.0 * 496.0),
+        ring: 16,
+        host: cloud(4, 96),
         source: "as commonly quoted for TPU v2; not checked against a document",
         gpu: None,
     },
@@ -81,6 +115,8 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 123e12,
         memory_rate: 900e9,
         link_rate: gbit(4.0 * 656.0),
+        ring: 32,
+        host: cloud(4, 96),
         source: "Cloud TPU documentation, TPU v3, system architecture; links as commonly quoted, not checked",
         gpu: None,
     },
@@ -92,6 +128,8 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 275e12,
         memory_rate: 1200e9,
         link_rate: 6.0 * 50e9,
+        ring: 4,
+        host: cloud(4, 240),
         source: "Cloud TPU documentation, TPU v4, system architecture; links as commonly quoted, not checked",
         gpu: None,
     },
@@ -103,6 +141,8 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 197e12,
         memory_rate: 819e9,
         link_rate: 400e9 / 2.0,
+        ring: 16,
+        host: V5E_HOST,
         source: "Cloud TPU documentation, TPU v5e, system architecture",
         gpu: None,
     },
@@ -114,6 +154,8 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 459e12,
         memory_rate: 2765e9,
         link_rate: 1200e9 / 2.0,
+        ring: 4,
+        host: V5P_HOST,
         source: "Cloud TPU documentation, TPU v5p, system architecture",
         gpu: None,
     },
@@ -125,6 +167,8 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 918e12,
         memory_rate: 1600e9,
         link_rate: 800e9 / 2.0,
+        ring: 16,
+        host: cloud(8, 180),
         source: "Cloud TPU documentation, TPU v6e, system architecture",
         gpu: None,
     },
@@ -136,6 +180,8 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 2307e12,
         memory_rate: 7380e9,
         link_rate: 1200e9 / 2.0,
+        ring: 4,
+        host: cloud(4, 224),
         source: "Cloud TPU documentation, TPU7x (Ironwood), system architecture",
         gpu: None,
     },
@@ -147,6 +193,8 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 312e12,
         memory_rate: 2039e9,
         link_rate: 600e9 / 2.0,
+        ring: 1,
+        host: DGX,
         source: "XLA's description (memory) and NVIDIA's datasheet as commonly quoted (rates; not checked), SXM",
         gpu: Some(Gpu {
             model: "NVIDIA A100-SXM4-80GB",
@@ -176,6 +224,8 @@ pub const GENERATIONS: [Generation; 11] = [
         flops: 2250e12,
         memory_rate: 7672e9,
         link_rate: 1800e9 / 2.0,
+        ring: 1,
+        host: DGX,
         source: "XLA's description (memory) and NVIDIA's datasheet as commonly quoted (rates; not checked), DGX",
         gpu: Some(Gpu {
             model: "NVIDIA B200",

@@ -2,8 +2,9 @@
 
 use super::by_layer::{Sums, kernels};
 use super::chips::Generation;
+use super::overlap::Collectives;
 use super::{Error, Machine};
-use hlo::proto::{Instruction, Module, Shape};
+use hlo::proto::Module;
 use hlo::text;
 use pjrt::{Compiled, MemoryStats};
 use serde::Serialize;
@@ -28,6 +29,8 @@ pub struct Figures {
     pub intensity: Option<f64>,
     /// Bytes that a device contributes to collective operations, in the optimized program.
     pub collective_bytes: u64,
+    /// Share of those bytes in asynchronous collectives that other work runs beside; `None` without collectives.
+    pub overlap: Option<f64>,
     /// Lower bound of the time.
     pub estimate: Roofline,
     /// The compiler's estimate of the processor cycles of all kernels together, where it makes one (TPUs).
@@ -43,7 +46,7 @@ pub struct Roofline {
     pub compute_s: f64,
     /// Bytes of the main memory at its peak rate.
     pub memory_s: f64,
-    /// Collectives at the links' peak rate.
+    /// Collectives at the peak rate of the links that the grid's worst chip has ([`Grid::all_reduce_s`](super::chips::Grid::all_reduce_s)).
     pub collective_s: f64,
     /// The longest of the three, which overlap at best.
     pub time_s: f64,
@@ -57,15 +60,23 @@ impl Figures {
     /// # Errors
     /// The plugin has no figures, or returns a malformed program.
     pub fn of(compiled: &Compiled, machine: &Machine) -> Result<Self, Error> {
+        Figures::of_module(compiled, &text::read_module(&compiled.optimized_hlo()?)?, machine)
+    }
+
+    /// [`Figures::of`] with the optimized program.
+    ///
+    /// # Errors
+    /// The plugin has no figures.
+    pub fn of_module(compiled: &Compiled, module: &Module, machine: &Machine) -> Result<Self, Error> {
         let costs = compiled.cost_analysis()?.unwrap_or_default();
         let number = |key: &str| costs.get(key)?.as_f64();
         let (flops, bytes_accessed) = (number("flops"), number("bytes accessed"));
-        let module = text::read_module(&compiled.optimized_hlo()?)?;
-        let collective_bytes = collective_bytes(&module);
-        let sums = Sums::of(&kernels(&module), None);
+        let collectives = Collectives::of(module);
+        let collective_bytes = collectives.bytes;
+        let sums = Sums::of(&kernels(module), None);
         let memory = compiled.memory_stats()?;
         Ok(Figures {
-            peak_bytes: peak_bytes(&memory),
+            peak_bytes: memory.needed_bytes(),
             memory,
             device_bytes: machine.memory_bytes(),
             flops,
@@ -73,6 +84,7 @@ impl Figures {
             intensity: flops.zip(bytes_accessed).map(|(flops, bytes)| flops / bytes.max(1.0)),
             main_memory_bytes: sums.moved.main_memory_bytes,
             collective_bytes,
+            overlap: collectives.overlap(),
             estimate: Roofline::new(
                 machine,
                 flops.unwrap_or(sums.flops),
@@ -98,11 +110,6 @@ impl Figures {
             false => Ok(()),
         }
     }
-}
-
-fn peak_bytes(memory: &MemoryStats) -> u64 {
-    let together = memory.argument_bytes + memory.output_bytes - memory.alias_bytes + memory.temp_bytes;
-    u64::try_from(memory.peak_bytes.unwrap_or(together)).unwrap_or(0)
 }
 
 /// Peak rates of one device, per second: a chip, or its share of one.
@@ -139,13 +146,10 @@ impl Rates {
 impl Roofline {
     fn new(machine: &Machine, flops: f64, bytes: f64, collective_bytes: f64) -> Self {
         let rates = Rates::of(machine);
-        let devices = machine.devices as f64;
-        // A ring sends all bytes except the device's own part twice: to reduce and to gather.
-        let sent = collective_bytes * 2.0 * (devices - 1.0) / devices;
         let times = [
             (flops / rates.flops, "compute"),
             (bytes / rates.memory, "memory"),
-            (sent / rates.links, "links"),
+            (machine.grid.all_reduce_s(collective_bytes), "links"),
         ];
         let longest = times
             .into_iter()
@@ -158,30 +162,4 @@ impl Roofline {
             bound: longest.1,
         }
     }
-}
-
-/// Bytes of the operands of all collective operations, each counted once.
-pub fn collective_bytes(module: &Module) -> u64 {
-    const COLLECTIVES: [&str; 5] = [
-        "all-reduce",
-        "all-gather",
-        "reduce-scatter",
-        "all-to-all",
-        "collective-permute",
-    ];
-    // The start of an asynchronous operation has the operands of the plain one.
-    let is_collective = |i: &Instruction| {
-        let opcode = i.opcode.strip_suffix("-start").unwrap_or(&i.opcode);
-        COLLECTIVES.contains(&opcode)
-    };
-    let of_computation = |c: &hlo::proto::Computation| -> u64 {
-        let operands = c
-            .instructions
-            .iter()
-            .filter(|i| is_collective(i))
-            .flat_map(|i| &i.operand_ids);
-        let shape = |id: &i64| c.instructions.iter().find(|i| i.id == *id)?.shape.as_ref();
-        operands.filter_map(shape).map(Shape::bytes).sum()
-    };
-    module.computations.iter().map(of_computation).sum()
 }

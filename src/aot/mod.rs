@@ -4,7 +4,10 @@ pub mod by_layer;
 pub mod chips;
 pub mod figures;
 pub mod gpu;
+pub mod launch;
+pub mod overlap;
 pub mod programs;
+pub mod scale;
 pub mod search;
 
 use crate::plugins;
@@ -139,7 +142,7 @@ impl Machine {
     }
 
     /// Compiles a graph with a replica on each device; also returns the duration. `effort` is the compiler's optimization
-    /// effort from 0 to 3; `None` is its default.
+    /// effort from 0 to 3; `None` is its default. `xla_options` are further options of XLA by name.
     ///
     /// # Errors
     /// Errors of the compiler.
@@ -148,6 +151,7 @@ impl Machine {
         computation: &Computation,
         aliases: &[Alias],
         effort: Option<u8>,
+        xla_options: &[(String, String)],
     ) -> Result<(Compiled, Duration), Error> {
         let started = Instant::now();
         let bytes = crate::engine::module(lowering::Target::Any, computation, aliases)?;
@@ -158,6 +162,10 @@ impl Machine {
             let level = OptionValue::Str(format!("EFFORT_O{effort}"));
             options.xla_flags.insert("xla_optimization_level".into(), level);
         }
+        let given = xla_options.iter().cloned();
+        options
+            .xla_flags
+            .extend(given.map(|(name, value)| (name, OptionValue::Str(value))));
         let compiled = self.topology.compile(&bytes, &options)?;
         Ok((compiled, started.elapsed()))
     }

@@ -78,21 +78,9 @@ impl RunDir {
         if let Some((path, found)) = found {
             return Err(Error::NoFolder { path, found });
         }
-        if mode == Mode::Resume && !path.join(CONFIG).is_file() {
-            return Err(Error::NoRun { path: path.into() });
-        }
+        refuse_missing(path, mode)?;
         let (held, undone) = signals::undone(|| Held::new(path), Held::release)?;
-        let files = run_files(path)?;
-        // Temporary files of earlier versions that were killed before `config.toml` existed.
-        let nothing = |path: &PathBuf| path.ends_with(METRICS) && path.metadata().is_ok_and(|file| file.len() == 0);
-        let first = files.first().filter(|_| !files.iter().all(nothing));
-        if let (Mode::Fresh, Some(found)) = (mode, first) {
-            let found = found.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            return Err(Error::Occupied {
-                path: path.into(),
-                found,
-            });
-        }
+        refuse_occupied(path, mode)?;
         entries(path)?
             .iter()
             .filter(|entry| is_leftover(entry))
@@ -109,10 +97,19 @@ impl RunDir {
     /// # Errors
     /// [`Error::NoRun`] depending on `mode`, or I/O.
     pub fn read_only(path: &Path, mode: Mode) -> Result<Self> {
-        if mode == Mode::Resume && !path.join(CONFIG).is_file() {
-            return Err(Error::NoRun { path: path.into() });
-        }
+        refuse_missing(path, mode)?;
         RunDir::opened(path, mode)
+    }
+
+    /// Opens the folder, which need not exist, read-only with the checks of [`RunDir::create`] except for the lock.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`] or [`Error::NoRun`] depending on `mode`, or I/O.
+    pub fn preview(path: &Path, mode: Mode) -> Result<Self> {
+        if path.exists() {
+            refuse_occupied(path, mode)?;
+        }
+        RunDir::read_only(path, mode)
     }
 
     fn opened(path: &Path, mode: Mode) -> Result<Self> {
@@ -469,6 +466,30 @@ fn iteration(path: &Path) -> Option<u64> {
         .strip_suffix(".safetensors")?
         .parse()
         .ok()
+}
+
+/// Fails if there is no run to resume.
+fn refuse_missing(path: &Path, mode: Mode) -> Result<()> {
+    match mode == Mode::Resume && !path.join(CONFIG).is_file() {
+        true => Err(Error::NoRun { path: path.into() }),
+        false => Ok(()),
+    }
+}
+
+/// Fails if a new run would meet files of another one.
+fn refuse_occupied(path: &Path, mode: Mode) -> Result<()> {
+    let files = run_files(path)?;
+    // Temporary files of earlier versions that were killed before `config.toml` existed.
+    let nothing = |path: &PathBuf| path.ends_with(METRICS) && path.metadata().is_ok_and(|file| file.len() == 0);
+    let first = files.first().filter(|_| !files.iter().all(nothing));
+    if let (Mode::Fresh, Some(found)) = (mode, first) {
+        let found = found.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Err(Error::Occupied {
+            path: path.into(),
+            found,
+        });
+    }
+    Ok(())
 }
 
 /// Lists the files that mark a folder as a run folder, sorted.

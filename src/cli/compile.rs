@@ -8,10 +8,13 @@ use serde::Serialize;
 
 use super::by_layer;
 use super::compile_report::{ReadProgram, Report, TooLarge};
-use super::run_args::RunArgs;
+use super::run_args::{RunArgs, pair};
 use crate::aot::by_layer::{Profile, Reported};
 use crate::aot::chips::Grid;
-use crate::aot::figures::{Rates, collective_bytes};
+use crate::aot::figures::Rates;
+use crate::aot::launch::LaunchProgram;
+use crate::aot::overlap::{self, Collectives};
+use crate::aot::scale::Input;
 use crate::aot::{Error, Figures, Graph, Machine, search};
 use crate::cli::error::{Context, Result, Usage, bail};
 use crate::config::Plan;
@@ -40,6 +43,12 @@ pub struct Args {
     /// times faster
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3))]
     effort: Option<u8>,
+    /// Reduce gradients beside the backward pass, where the compiler can (v5e)
+    #[arg(long)]
+    overlap: bool,
+    /// An option of XLA, e.g. xla_tpu_enable_latency_hiding_scheduler=true; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair::<String>)]
+    xla_option: Vec<(String, String)>,
     /// Write the compiled program to this file, a binary HloModuleProto
     #[arg(long, value_name = "FILE")]
     save_hlo: Option<PathBuf>,
@@ -97,6 +106,8 @@ struct Outcome {
     compile_s: f64,
     graph_instructions: usize,
     figures: Figures,
+    /// For [`Graph::Train`].
+    launch: Option<LaunchProgram>,
 }
 
 /// A compiled program, or the report that it does not fit.
@@ -117,6 +128,13 @@ pub fn run(args: Args, json: bool) -> Result<()> {
     let grid = Grid::parse(&args.topology)?;
     if let Some(path) = &args.compiled {
         return args.read(path, &grid, json);
+    }
+    if args.overlap && overlap::options(grid.generation).is_none() {
+        let why = format!(
+            "--overlap: the compiler for {} has no options for it; expected v5e",
+            grid.generation.name
+        );
+        return Err(Usage(why).into());
     }
     let device = grid.generation.device();
     let asked = args.run.device.on.device.as_deref().unwrap_or(device.name());
@@ -199,7 +217,7 @@ impl Args {
         match json {
             true => super::print_json(&ReadProgram {
                 instructions: module.computations.iter().map(|c| c.instructions.len()).sum(),
-                collective_bytes: collective_bytes(&module),
+                collective_bytes: Collectives::of(&module).bytes,
                 by_layer: profile,
             }),
             false => super::print(&self.layers(&profile)),
@@ -220,6 +238,14 @@ impl Args {
         }
     }
 
+    /// The options of `--overlap`, then the given ones.
+    fn xla_options(&self, machine: &Machine) -> Vec<(String, String)> {
+        let overlapping = overlap::options(machine.grid.generation).filter(|_| self.overlap);
+        let overlapping = overlapping.into_iter().flatten();
+        let overlapping = overlapping.map(|(name, value)| (name.to_string(), value.to_string()));
+        overlapping.chain(self.xla_option.iter().cloned()).collect()
+    }
+
     /// Compiles with `batch` examples per device; by default the run's batch divided among the devices.
     fn compile(&self, machine: &Machine, plan: &Plan, batch: Option<usize>) -> Result<Outcome, Error> {
         let mut plan = plan.clone();
@@ -237,8 +263,10 @@ impl Args {
             }
         }
         let (computation, aliases) = self.graph.build(&plan)?;
-        let (compiled, took) = machine.compile(&computation, &aliases, self.effort)?;
-        let figures = Figures::of(&compiled, machine)?;
+        let (compiled, took) = machine.compile(&computation, &aliases, self.effort, &self.xla_options(machine))?;
+        let module = hlo::text::read_module(&compiled.optimized_hlo()?)?;
+        let figures = Figures::of_module(&compiled, &module, machine)?;
+        let launch = (self.graph == Graph::Train).then(|| LaunchProgram::of(&module));
         crate::report::detail(|| format!("{} bytes at the peak, compiled in {took:.2?}", figures.peak_bytes));
         figures.check(machine)?;
         Ok(Outcome {
@@ -247,6 +275,7 @@ impl Args {
             graph: self.graph,
             effort: self.effort,
             compiled,
+            launch,
             figures,
             plan,
         })
@@ -339,6 +368,11 @@ impl Outcome {
             examples_per_s: self.examples_per_s(machine),
             graph_instructions: self.graph_instructions,
             figures: &self.figures,
+            input: self
+                .examples_per_s(machine)
+                .filter(|_| self.graph != Graph::Eval)
+                .and_then(|rate| Input::new(&self.plan, &machine.grid, rate)),
+            launch: self.launch.clone(),
             by_layer: None,
         }
     }

@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use crate::aot::by_layer::Profile;
 use crate::aot::chips::Generation;
+use crate::aot::launch::LaunchProgram;
+use crate::aot::scale::Input;
 use crate::aot::{Error, Figures, Graph, Machine};
 use crate::report::units;
 
@@ -40,6 +42,12 @@ pub(super) struct Report<'a> {
     pub(super) graph_instructions: usize,
     #[serde(flatten)]
     pub(super) figures: &'a Figures,
+    /// What each host must feed, if the examples are sent to the devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) input: Option<Input>,
+    /// The state in a launch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) launch: Option<LaunchProgram>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) by_layer: Option<Profile>,
 }
@@ -152,15 +160,32 @@ impl Display for Report<'_> {
                 time.time_s, time.bound, self.chip.source
             ),
         )?;
-        match self.examples_per_s {
-            Some(rate) => line(
+        if figures.collective_bytes > 0 {
+            let hidden = figures
+                .overlap
+                .map(|share| format!(", {:.0} % of its bytes beside other work", 100.0 * share));
+            line(
+                "all-reduce",
+                format!(
+                    "{:.3} ms at least{}",
+                    1e3 * time.collective_s,
+                    hidden.unwrap_or_default()
+                ),
+            )?;
+        }
+        if let Some(launch) = &self.launch {
+            line("state", launch.to_string())?;
+        }
+        match (&self.input, self.examples_per_s) {
+            (Some(input), _) => line("input", format!("at most {input}")),
+            (None, Some(rate)) => line(
                 "input",
                 format!(
-                    "at most {} examples/s for all devices, from their hosts",
+                    "at most {} examples/s for all devices, which keep the examples",
                     units::count(rate.round())
                 ),
             ),
-            None => Ok(()),
+            (None, None) => Ok(()),
         }
     }
 }

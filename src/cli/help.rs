@@ -49,7 +49,7 @@ const GROUPS: [Group; 8] = [
     },
     Group {
         heading: "Several runs",
-        common: &["seeds", "jobs", "dry_run"],
+        common: &["seeds", "jobs", "dry_run", "topology"],
         rare: &["devices", "retry_failed", "no_measure"],
     },
     Group {

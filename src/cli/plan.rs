@@ -5,8 +5,10 @@ use serde::Serialize;
 use toml::{Table as Toml, Value};
 
 use super::cost::times;
+use super::plan_scale::Scale;
 use super::run_args::{RunArgs, pair};
 use super::table_args::TableArgs;
+use crate::aot::chips::Grid;
 use crate::config::{Error, Plan, Pruned, Replacement, Run};
 use crate::named::Named;
 use crate::report::table::{Style, Table};
@@ -24,6 +26,9 @@ pub struct Args {
     /// Maskable layers that replace the model's, as name=INxOUT or name=HxWxINxOUT
     #[arg(long, value_name = "NAME=DIMS,…", value_delimiter = ',', value_parser = layer)]
     layers: Vec<Param>,
+    /// Show the all-reduce and the input on these chips, e.g. v5e:16x16, with a replica on each chip unless --replicas is given
+    #[arg(long, value_name = "NAME")]
+    topology: Option<String>,
     #[command(flatten)]
     table: TableArgs,
 }
@@ -34,8 +39,13 @@ pub struct Args {
 /// [`crate::config::Error`] for a configuration that cannot run.
 pub fn run(args: Args, json: bool) -> super::Result<()> {
     let style = args.table.style(json)?;
-    let plan = plan(args)?;
-    let report = Report::new(&plan);
+    let grid = args.topology.as_deref().map(Grid::parse).transpose()?;
+    let plan = plan(args, grid.as_ref())?;
+    let scale = grid.map(|grid| Scale::new(&plan, &grid)).transpose()?;
+    let report = Report {
+        scale,
+        ..Report::new(&plan)
+    };
     let text = match (json, style) {
         (true, _) => serde_json::to_string(&report)? + "\n",
         (false, Style::Text) => report.to_string(),
@@ -44,10 +54,18 @@ pub fn run(args: Args, json: bool) -> super::Result<()> {
     super::print(&text)
 }
 
-fn plan(args: Args) -> Result<Plan, Error> {
+fn plan(args: Args, grid: Option<&Grid>) -> Result<Plan, Error> {
     let Args { run, layers, .. } = args;
     if layers.is_empty() {
-        return run.plan(run.layers()?);
+        let plan = run.plan(run.layers()?)?;
+        return match (grid, plan.run.device.replicas) {
+            (Some(grid), None) => run.plan(run.layers()?.set(
+                "--topology",
+                &["device", "replicas"],
+                grid.chips() as i64,
+            )?),
+            _ => Ok(plan),
+        };
     }
     // The preset's layer settings belong to its own model.
     let none = Value::Table(Toml::new());
@@ -93,6 +111,9 @@ struct Report<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     frozen: usize,
     state_bytes: usize,
+    /// What `--topology` adds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scale: Option<Scale>,
     /// Split of the batch, if there are several replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     replicas: Option<Replicas>,
@@ -211,6 +232,7 @@ impl<'a> Report<'a> {
             parameters: plan.parameters(),
             frozen: plan.frozen(),
             state_bytes: plan.state_bytes(),
+            scale: None,
             replicas: (plan.replicas() > 1).then(|| Replicas::new(plan)),
             iterations: plan.iterations,
             gradient_steps,
@@ -299,6 +321,9 @@ impl std::fmt::Display for Report<'_> {
             let [bytes, sent] = [shared.all_reduced_bytes, shared.sent_bytes].map(|bytes| units::bytes(bytes as f64));
             let per = "per iteration; a replica sends";
             writeln!(f, "all-reduced     {bytes} {per} {sent}")?;
+        }
+        if let Some(scale) = &self.scale {
+            write!(f, "{scale}")?;
         }
         writeln!(f, "iterations      {}", self.iterations)?;
         writeln!(f, "gradient steps  {}", self.gradient_steps)?;

@@ -81,7 +81,7 @@ pub struct JobArgs {
     /// Run jobs that failed before again
     #[arg(long)]
     retry_failed: bool,
-    /// Only show the number of jobs, their FLOPs and their time, which is that of finished jobs or measured for a few seconds
+    /// Compile the programs and show their memory, without a run folder; for several runs, only show their number, their FLOPs and their time, which is that of finished jobs or measured for a few seconds
     #[arg(long)]
     dry_run: bool,
     /// With --dry-run: do not measure
@@ -92,7 +92,12 @@ pub struct JobArgs {
 impl JobArgs {
     /// Whether one of the flags is given.
     pub fn is_given(&self) -> bool {
-        self.jobs.is_some() || !self.devices.is_empty() || self.retry_failed || self.dry_run
+        self.jobs.is_some() || !self.devices.is_empty() || self.retry_failed || self.no_measure
+    }
+
+    /// Whether nothing is to be run.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 }
 

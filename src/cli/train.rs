@@ -1,5 +1,6 @@
 //! `rigl-xla train`.
 
+use super::dry_run;
 use super::process_args::ProcessArgs;
 use super::run_args::RunArgs;
 use super::sweep::{JobArgs, run_seeds};
@@ -34,6 +35,9 @@ pub struct Args {
     jobs: JobArgs,
     #[command(flatten)]
     table: TableArgs,
+    /// With --dry-run: compile for chips that are not here, such as v5e:2x2, with a replica on each device
+    #[arg(long, value_name = "NAME", requires = "dry_run", conflicts_with_all = ["seeds", "resume", "overwrite", "process_id"])]
+    topology: Option<String>,
     /// Profile N launches, after the first of this session: write host timings to profile.jsonl in the run folder and a
     /// summary at the end. If the plugin has a profiler (TPU and NVIDIA), also write its trace to the run folder for
     /// TensorBoard
@@ -47,13 +51,15 @@ pub struct Args {
 /// Anything that prevents the run from finishing.
 pub fn run(args: Args, json: bool, stop: &Stop) -> Result<()> {
     if args.seeds.is_none() && (args.jobs.is_given() || args.table.is_given()) {
-        let message =
-            "--jobs, --devices, --retry-failed, --dry-run, --csv and --markdown are for several runs: give --seeds";
+        let message = "--jobs, --devices, --retry-failed, --csv and --markdown are for several runs: give --seeds";
         return Err(Usage(message.into()).into());
     }
     if let Some(seeds) = &args.seeds {
         let (how, table) = ((&args.jobs, args.overwrite), (&args.table, json));
         return run_seeds(&args.run.layers()?, args.run.out.as_deref(), seeds, how, table, stop);
+    }
+    if let Some(topology) = &args.topology {
+        return dry_run::ahead(&args.run, topology, |report| print_dry_run(report, json));
     }
     let plan = args.plan()?;
     plan.check_complete()?;
@@ -101,13 +107,31 @@ fn run_in(args: &Args, plan: &Plan, group: Option<Arc<Group>>, json: bool, stop:
     if first {
         announce(plan);
     }
-    let summary = train::train(plan, mode, args.profile, stop, group)?;
+    if args.jobs.is_dry_run() {
+        let found = train::dry_run(plan, mode, group)?;
+        let report = dry_run::Report::here(plan, &found)?;
+        return if first { print_dry_run(&report, json) } else { Ok(()) };
+    }
+    let summary = match train::train(plan, mode, args.profile, stop, group) {
+        Err(error @ train::Error::Unscored { .. }) if stop.signal().is_some() => {
+            crate::report::note!("{error}");
+            return Err(Error::stopped(stop));
+        }
+        trained => trained?,
+    };
     if first {
         print_summary(&summary, json)?;
     }
     match summary.interrupted {
         true => Err(Error::stopped(stop)),
         false => Ok(()),
+    }
+}
+
+fn print_dry_run(report: &dry_run::Report<'_>, json: bool) -> Result<()> {
+    match json {
+        true => super::print_json(report),
+        false => super::print(&report.to_string()),
     }
 }
 

@@ -75,6 +75,14 @@ pub trait Engine: Send + Sync {
         self.upload(&array, device)
     }
 
+    /// Memory of a device that programs may use, in bytes; `None` if the engine does not limit it.
+    ///
+    /// # Errors
+    /// If the engine fails to answer.
+    fn memory_limit(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// The profiler of the devices, not started; `None` if the engine has none.
     ///
     /// # Errors
@@ -92,6 +100,14 @@ pub trait Program: Send + Sync {
     /// # Errors
     /// If the arguments do not fit the program, or the engine refuses to start.
     fn execute_replicated(&self, args: Vec<Vec<Arg<'_>>>) -> Result<Vec<Vec<Buffer>>>;
+
+    /// Memory that the program needs on a device; `None` if the engine does not tell.
+    ///
+    /// # Errors
+    /// If the engine fails to answer.
+    fn memory(&self) -> Result<Option<pjrt::MemoryStats>> {
+        Ok(None)
+    }
 
     /// [`Program::execute_replicated`] for a program without replicas.
     ///

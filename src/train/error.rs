@@ -73,6 +73,35 @@ pub enum Error {
         /// Newest checkpoint; all its numbers are finite.
         last_good: Option<PathBuf>,
     },
+    /// The device failed within a run.
+    #[error(
+        "{source}\n  the run was at iteration {iteration}; {}",
+        match last_good {
+            Some(path) => format!("--resume goes on from {}", path.display()),
+            None => "no checkpoint was saved before".to_owned(),
+        }
+    )]
+    Lost {
+        /// The failure.
+        source: Box<engine::Error>,
+        /// Iterations begun before the failure.
+        iteration: u64,
+        /// Newest checkpoint.
+        last_good: Option<PathBuf>,
+    },
+    /// The device failed in an evaluation after the run was saved.
+    #[error(
+        "{source}\n  the run was saved after {iteration} iterations in {}, but not evaluated; --resume goes on",
+        saved.display()
+    )]
+    Unscored {
+        /// The failure.
+        source: Box<engine::Error>,
+        /// Iterations done.
+        iteration: u64,
+        /// The checkpoint.
+        saved: PathBuf,
+    },
     /// The replicas have different masks.
     #[error(
         "the {replicas} replicas have different masks after the update at iteration {iteration} (gradient step {step}), \
@@ -168,6 +197,7 @@ impl Error {
             Error::Data(data) => data.is_usage(),
             Error::Topology(topology) => topology.is_usage(),
             Error::Device(engine) => engine.is_usage(),
+            Error::Lost { source, .. } | Error::Unscored { source, .. } => source.is_usage(),
             Error::Processes(_)
             | Error::Checkpoint(_)
             | Error::Graph(_)

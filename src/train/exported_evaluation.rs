@@ -94,6 +94,14 @@ impl ExportedEvaluator {
         &self.digest
     }
 
+    /// Memory that the program needs on a device ([`Program::memory`]).
+    ///
+    /// # Errors
+    /// If the engine fails to answer.
+    pub fn memory(&self) -> Result<Option<pjrt::MemoryStats>> {
+        Ok(self.program.memory()?)
+    }
+
     /// Names of the inputs of [`ExportedEvaluator::run`], in order.
     pub fn inputs(&self) -> &[String] {
         &self.inputs

@@ -4,7 +4,7 @@ use super::condensed::{self, condense, expand};
 use super::error::{Error, Result};
 use super::feed::{Feed, LaunchInputs};
 use super::group::{same_run, same_start, stops};
-use super::inference::{Scores, check_set, scalar};
+use super::inference::{Scores, scalar};
 use super::init;
 use super::keeping::Keeping;
 use super::launch::LAUNCH_OUTPUTS;
@@ -21,7 +21,6 @@ use crate::distributed::Group;
 use crate::engine::{self, Arg, Buffer, Program};
 use crate::report::{metrics::Writer, progress::Progress};
 use crate::signals::Stop;
-use crate::threads;
 use hlo::{Literal, Shape};
 use models::Model;
 use serde_json::{Value, json};
@@ -119,18 +118,26 @@ fn train_within(
     let mut next = session.first_launch()?;
     while let Some(launch) = next {
         scores = None;
-        next = session.run(launch)?;
+        next = session.run(launch).map_err(|error| session.lost(error))?;
         let iteration = session.counters.iteration;
         let then = next.as_ref().map(|launch| launch.after.iteration);
         let asked = stop.signal().is_some() || session.stops_early();
         let mut ends = stops(group.as_deref(), asked, iteration, then)? || next.is_none();
+        if ends && stop.signal().is_some() {
+            // Before an evaluation: a machine that is taken away leaves half a minute.
+            session.save()?;
+        }
         if ends || iteration % session.eval_interval == 0 {
-            scores = session.evaluate()?;
+            scores = session.evaluate().map_err(|error| session.unscored(error))?;
             // The other processes of a group learn of it with the next launch.
             ends |= group.is_none() && session.stops_early();
         }
         if ends && scores.is_none() {
-            scores = Some(session.test()?);
+            scores = Some(session.test().map_err(|error| session.unscored(error))?);
+        }
+        if ends && session.keeping.is_best(iteration) {
+            // Marks a checkpoint from before the evaluation as the best.
+            session.last_saved = None;
         }
         if ends || iteration % plan.run.train.checkpoint_interval == 0 || session.keeping.is_best(iteration) {
             session.save()?;
@@ -163,21 +170,7 @@ impl<'a> Session<'a> {
             crate::report::note!("{}", resume::describe(plan, &dir, found.as_ref()));
         }
         let (mut arrays, counters, last_saved) = start(plan, &state::specs(plan), found)?;
-        let (dims, classes) = (model.input_dims(), model.classes());
-        // The device starts and compiles while the examples are read.
-        let (data, device) = std::thread::scope(|scope| {
-            let load = || load(plan, &plan.run.example_spec(&dims, classes));
-            let data = threads::spawn(scope, "data", load);
-            let device = Device::of(plan, group);
-            let data = data.map_err(crate::data::Error::Thread).map(|data| data.join());
-            (data, device)
-        });
-        let sets = data?.map_err(|_| Error::Output("data set"))??;
-        let device = device?;
-        // Check now: compiling takes minutes for large networks.
-        if plan.exported.is_none() {
-            check_set(&*model, &sets.train)?;
-        }
+        let (sets, device) = load_beside_device(plan, &*model, group)?;
         if let Some(group) = &device.group {
             same_start(group, &arrays, counters.iteration, [&sets.train, &sets.test])?;
         }
@@ -310,6 +303,31 @@ impl<'a> Session<'a> {
             ticks,
             after,
         }))
+    }
+
+    /// Names the newest checkpoint in an error of the device.
+    fn lost(&self, error: Error) -> Error {
+        match error {
+            Error::Device(source) => Error::Lost {
+                source: Box::new(source),
+                iteration: self.counters.iteration,
+                last_good: self.last_saved.as_ref().map(|(_, path)| path.clone()),
+            },
+            other => other,
+        }
+    }
+
+    /// As [`Session::lost`], for an evaluation after the run is saved.
+    fn unscored(&self, error: Error) -> Error {
+        let iteration = self.counters.iteration;
+        match (error, &self.last_saved) {
+            (Error::Device(source), Some((at, path))) if *at == iteration => Error::Unscored {
+                source: Box::new(source),
+                iteration,
+                saved: path.clone(),
+            },
+            (error, _) => self.lost(error),
+        }
     }
 
     /// Runs a launch and, while the device works, prepares the next one.
@@ -514,14 +532,16 @@ fn start(
     Ok((arrays, counters, Some((iteration, checkpoint.path))))
 }
 
+mod dry_run;
 mod evaluation;
 mod events;
 mod figures;
 mod sets;
 mod topology;
 
+pub use dry_run::{DryRun, Prepared, dry_run};
 use evaluation::{Scorer, eval_interval, evaluator_of};
-use sets::load;
+use sets::load_beside_device;
 
 #[cfg(test)]
 mod tests;

@@ -47,6 +47,14 @@ impl Scorer {
         }
     }
 
+    /// Memory that the program needs on a device.
+    pub(super) fn memory(&self) -> Result<Option<pjrt::MemoryStats>> {
+        match self {
+            Scorer::Network(evaluator) => evaluator.memory(),
+            Scorer::Exported(evaluator) => evaluator.memory(),
+        }
+    }
+
     fn run(&self, weights: &[Vec<&Buffer>]) -> Result<Scores> {
         match self {
             Scorer::Network(evaluator) => evaluator.run_replicas(weights),

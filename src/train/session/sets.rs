@@ -7,10 +7,16 @@ use crate::config::Plan;
 use crate::data::arrays::Arrays;
 use crate::data::held_out::hold_out;
 use crate::data::sets::{ExampleSpec, Examples};
-use crate::data::{Result, Split};
+use crate::data::{self, Split};
+use crate::device::Device;
+use crate::distributed::Group;
 use crate::files::hex;
 use crate::report::note;
+use crate::threads;
+use crate::train::error::{Error, Result};
 use crate::train::exported_evaluation::inputs;
+use crate::train::inference::check_set;
+use models::Model;
 use sha2::Digest;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,9 +47,26 @@ impl Sets {
     }
 }
 
+/// Loads the examples of a run while its devices start, and checks that they fit: compiling takes minutes for large networks.
+pub(super) fn load_beside_device(plan: &Plan, model: &dyn Model, group: Option<Arc<Group>>) -> Result<(Sets, Device)> {
+    let dims = model.input_dims();
+    let spec = plan.run.example_spec(&dims, model.classes());
+    let (data, device) = std::thread::scope(|scope| {
+        let data = threads::spawn(scope, "data", || load(plan, &spec));
+        let device = Device::of(plan, group);
+        let data = data.map_err(crate::data::Error::Thread).map(|data| data.join());
+        (data, device)
+    });
+    let sets = data?.map_err(|_| Error::Output("data set"))??;
+    if plan.exported.is_none() {
+        check_set(model, &sets.train)?;
+    }
+    Ok((sets, device?))
+}
+
 /// Loads both splits of the run's data set, fetched if absent, in the shape of the model's input, and holds out the validation
 /// split.
-pub(super) fn load(plan: &Plan, spec: &ExampleSpec) -> Result<Sets> {
+fn load(plan: &Plan, spec: &ExampleSpec) -> data::Result<Sets> {
     let data = &plan.run.data;
     let load = |split| match &plan.exported {
         None => data.set.open(&data.dir, split, spec),
