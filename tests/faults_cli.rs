@@ -59,7 +59,10 @@ fn numbers_out_of_range_name_flag_value_and_range() {
             "train.batch_size is 0, expected a whole number from 1 to 100000000",
         ),
         ("train.iterations=1000000000000", "train.iterations is 1000000000000"),
-        ("train.iterations=-3", "in `train.iterations`"),
+        (
+            "train.iterations=-3",
+            "train.iterations is -3, expected a whole number of at least 0",
+        ),
         ("train.multiplier=0", "train.multiplier is 0"),
         ("train.multiplier=inf", "train.multiplier is inf"),
         ("optimizer.momentum=1", "optimizer.momentum is 1"),
@@ -200,7 +203,10 @@ fn names_the_file_and_its_fault() {
         ("[train]\nitertions = 3\n", "unknown key 'itertions'"),
         ("[trian]\nseed = 3\n", "unknown key 'trian'"),
         ("seed = 3\n", "unknown key 'seed'"),
-        ("[train]\nseed = \"x\"\n", "in `train.seed`"),
+        (
+            "[train]\nseed = \"x\"\n",
+            "train.seed is \"x\", expected a whole number of at least 0",
+        ),
         ("[train\n", "TOML parse error at line 1"),
         (
             "[sparsity]\ntarget = 2.0\n",

@@ -18,12 +18,12 @@ pub enum Error {
         source: io::Error,
     },
     /// Not TOML, an unknown key, or a value of the wrong type or name.
-    #[error("{origin}: {}", text(source))]
+    #[error("{origin}: {}", text(parser, origin))]
     Toml {
         /// Flag, file or preset.
         origin: String,
-        /// The parser's error.
-        source: toml::de::Error,
+        /// The parser's error, which the message holds in other words.
+        parser: toml::de::Error,
     },
     /// A value outside its range.
     #[error("{origin}: {key} is {found}, expected {expected}")]
@@ -96,12 +96,52 @@ impl Error {
     }
 }
 
-/// The parser's message, with suggestions for unknown names.
-fn text(source: &toml::de::Error) -> String {
-    let text = source.to_string();
-    let lines = text.trim_end().lines();
-    let lines = lines.map(|line| unknown(line).map_or_else(|| line.to_owned(), |unknown| unknown.to_string()));
-    lines.collect::<Vec<_>>().join("\n")
+/// The parser's message in the words of the other errors, with suggestions for unknown names. Where the message does not name
+/// the key and `origin` is a file, the key comes first.
+fn text(parser: &toml::de::Error, origin: &str) -> String {
+    let text = parser.to_string();
+    let in_key = |line: &str| Some(line.strip_prefix("in `")?.strip_suffix('`')?.to_owned());
+    let key = text.trim_end().lines().last().and_then(in_key);
+    let mut named = key.is_none() || origin.starts_with("--");
+    let lines = text.trim_end().lines().filter(|line| in_key(line).is_none());
+    let lines = lines.map(|line| {
+        if let Some(unknown) = unknown(line) {
+            return unknown.to_string();
+        }
+        let Some((found, expected)) = wrong_type(line) else {
+            return line.to_owned();
+        };
+        named = true;
+        match &key {
+            Some(key) => format!("{key} is {found}, expected {expected}"),
+            None => format!("{found}, expected {expected}"),
+        }
+    });
+    let lines = lines.collect::<Vec<_>>().join("\n");
+    match key.filter(|_| !named) {
+        Some(key) => format!("{key}: {lines}"),
+        None => lines,
+    }
+}
+
+/// Parses a value of the wrong type and the expected type from a line of the parser: "invalid type: string "a", expected u64".
+fn wrong_type(line: &str) -> Option<(&str, &str)> {
+    let rest = ["invalid type: ", "invalid value: "];
+    let rest = rest.into_iter().find_map(|start| line.strip_prefix(start))?;
+    let (found, expected) = rest.rsplit_once(", expected ")?;
+    let found = ["integer `", "floating point `", "boolean `"]
+        .into_iter()
+        .find_map(|start| found.strip_prefix(start)?.strip_suffix('`'))
+        .or(found.strip_prefix("string "))
+        .unwrap_or(found);
+    let expected = match expected {
+        "u64" | "u32" | "usize" => "a whole number of at least 0",
+        "i64" | "i32" => "a whole number",
+        "f64" | "f32" => "a number",
+        "a boolean" => "true or false",
+        other => other,
+    };
+    Some((found, expected))
 }
 
 /// Parses an unknown name from a line of the parser, which gives it only as text: "unknown field `a`, expected one of `b`, `c`".

@@ -110,9 +110,9 @@ impl Layers {
     /// # Errors
     /// None for layers that were laid without one.
     pub fn run(&self) -> Result<Run, Error> {
-        self.table.clone().try_into().map_err(|source| Error::Toml {
+        self.table.clone().try_into().map_err(|parser| Error::Toml {
             origin: "configuration".into(),
-            source,
+            parser,
         })
     }
 
@@ -164,9 +164,9 @@ impl Layers {
     }
 
     fn lay(&mut self, origin: &str, text: &str) -> Result<(), Error> {
-        let layer: Table = text.parse().map_err(|source| Error::Toml {
+        let layer: Table = text.parse().map_err(|parser| Error::Toml {
             origin: origin.into(),
-            source,
+            parser,
         })?;
         for (section, value) in layer {
             match value {
@@ -207,9 +207,9 @@ impl Layers {
 
     fn checked(self, origin: &str) -> Result<Self, Error> {
         match self.run() {
-            Err(Error::Toml { source, .. }) => Err(Error::Toml {
+            Err(Error::Toml { parser, .. }) => Err(Error::Toml {
                 origin: origin.into(),
-                source,
+                parser,
             }),
             Err(error) => Err(error),
             Ok(_) => Ok(self),

@@ -225,9 +225,9 @@ impl Run {
     /// # Errors
     /// [`Error::Toml`] if it is not TOML, lacks a key, or has an unknown one.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|source| Error::Toml {
+        toml::from_str(text).map_err(|parser| Error::Toml {
             origin: origin.into(),
-            source,
+            parser,
         })
     }
 

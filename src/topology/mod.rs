@@ -120,16 +120,23 @@ impl Kind {
     }
 }
 
+/// Why a folder has no journal.
+fn missing(path: &Path) -> String {
+    match path.is_dir() {
+        false => "no such folder, expected a run folder".into(),
+        true => {
+            format!("no topology journal there; a run writes {FILE} unless it has no masks or was given --no-topology")
+        }
+    }
+}
+
 /// Why a journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; the fields are their values
 pub enum Error {
     #[error("{}: {source}", escape::path(path))]
     Io { path: PathBuf, source: io::Error },
-    #[error(
-        "{}: no topology journal there; a run writes {FILE} unless it has no masks or was given --no-topology",
-        escape::path(path)
-    )]
+    #[error("{}: {}", escape::path(path), missing(path))]
     Missing { path: PathBuf },
     #[error(transparent)]
     Records(#[from] tfrecord::Error),

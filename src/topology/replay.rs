@@ -83,13 +83,14 @@ impl Journal {
     /// # Errors
     /// A file that is missing, unreadable, or no journal.
     pub fn open(path: &Path) -> Result<Self> {
-        let path = match path.is_dir() {
+        let file = match path.is_dir() {
             true => path.join(FILE),
             false => path.to_owned(),
         };
-        if !path.exists() {
-            return Err(Error::Missing { path });
+        if !file.exists() {
+            return Err(Error::Missing { path: path.to_owned() });
         }
+        let path = file;
         let options = Options {
             compression: Some(Compression::None),
             max_record_bytes: MAX_RECORD_BYTES,

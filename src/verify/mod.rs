@@ -20,10 +20,7 @@ use compare::{arrays, metrics};
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages are the documentation; the fields are their values
 pub enum Error {
-    #[error(
-        "{}: no certificate.json: the run has not ended; finish it with train --resume",
-        escape::path(path)
-    )]
+    #[error("{}: {}", escape::path(path), uncertified(path))]
     NoCertificate { path: PathBuf },
     #[error("{}: no checkpoint of iteration {found}, expected {expected}", escape::path(path))]
     NoWindow {
@@ -37,6 +34,15 @@ pub enum Error {
     Checkpoint(#[from] checkpoint::Error),
     #[error(transparent)]
     Config(#[from] config::Error),
+}
+
+/// Why a folder has no certificate.
+fn uncertified(path: &Path) -> &'static str {
+    match (path.is_dir(), path.join(checkpoint::CONFIG).is_file()) {
+        (false, _) => "no such folder, expected a run folder",
+        (true, false) => "no run there, expected a run folder with config.toml",
+        (true, true) => "no certificate.json: the run has not ended; finish it with train --resume",
+    }
 }
 
 impl Error {
