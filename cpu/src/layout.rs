@@ -12,6 +12,9 @@ pub enum Order {
     Lanes,
     /// 16 neighbouring pixels of one image: `[batch][channels][height × width]`, rows flattened.
     Pixels,
+    /// 16 neighbouring channels of one pixel: `[batch][channels / 16][height][width][16]`, for layers of which most connections
+    /// are there.
+    Channels,
 }
 
 /// Zero padding stored around each image, in pixels.
@@ -64,11 +67,11 @@ pub struct Layout {
     pub halo: Halo,
     /// Index of element (0, 0, 0, 0).
     pub start: usize,
-    /// From 16 images to the next 16 (lanes), or from an image to the next (pixels).
+    /// From 16 images to the next 16 (lanes), or from an image to the next.
     pub block: usize,
     /// From a row to the next.
     pub row: usize,
-    /// From a channel to the next.
+    /// From a channel (lanes, pixels), or from a block of channels, to the next.
     pub channel: usize,
     /// From a column to the next.
     pub column: usize,
@@ -149,6 +152,38 @@ impl Layout {
         }
     }
 
+    /// `[batch][channels / 16][top + height + bottom][left + width + right][16]`, channels filled up to a multiple of 16 with
+    /// values that are never used.
+    pub fn channels(batch: usize, height: usize, width: usize, channels: usize, halo: Halo) -> Self {
+        Self::blocked(batch, [height, width, channels], halo, LANES)
+    }
+
+    /// `[batch][top + height + bottom][left + width + right][channels]`: NHWC with a halo, which layers may read by channels.
+    pub fn interleaved(batch: usize, height: usize, width: usize, channels: usize, halo: Halo) -> Self {
+        Self::blocked(batch, [height, width, channels], halo, channels)
+    }
+
+    /// `column` channels of a pixel lie side by side.
+    fn blocked(batch: usize, [height, width, channels]: [usize; 3], halo: Halo, column: usize) -> Self {
+        let row = (halo.left + width + halo.right) * column;
+        let channel = (halo.top + height + halo.bottom) * row;
+        let block = channels.div_ceil(column.max(1)) * channel;
+        Self {
+            order: Order::Channels,
+            batch,
+            height,
+            width,
+            channels,
+            halo,
+            start: halo.top * row + halo.left * column,
+            block,
+            row,
+            channel,
+            column,
+            len: batch * block,
+        }
+    }
+
     /// Features without pixels, for dense layers: `[features]` of one example, else `[features][batch]`, the batch filled up to
     /// a multiple of 16.
     pub fn features(batch: usize, features: usize) -> Self {
@@ -173,7 +208,7 @@ impl Layout {
     pub fn blocks(&self) -> usize {
         match self.order {
             Order::Lanes => self.batch.div_ceil(LANES),
-            Order::Pixels => self.batch,
+            Order::Pixels | Order::Channels => self.batch,
         }
     }
 
@@ -182,6 +217,11 @@ impl Layout {
         let (block, lane) = match self.order {
             Order::Lanes => (picture / LANES, picture % LANES),
             Order::Pixels => (picture, 0),
+            Order::Channels => (picture, channel % self.column),
+        };
+        let channel = match self.order {
+            Order::Lanes | Order::Pixels => channel,
+            Order::Channels => channel / self.column,
         };
         self.start + block * self.block + lane + row * self.row + column * self.column + channel * self.channel
     }
@@ -228,12 +268,18 @@ impl Layout {
         let target = SharedMut::new(target);
         self.each_row(parallel, |picture, row| {
             let from = (picture * self.height + row) * self.width * self.channels;
+            if self.column == self.channels && self.order == Order::Channels {
+                let at = self.at(picture, row, 0, 0);
+                let length = self.width * self.channels;
+                // SAFETY: within the layout, and each row is written by one piece only.
+                let target = unsafe { target.part(at..at + length) };
+                return target.copy_from_slice(&source[from..from + length]);
+            }
             for column in 0..self.width {
                 let pixel = &source[from + column * self.channels..][..self.channels];
-                let at = self.at(picture, row, column, 0);
                 for (channel, &value) in pixel.iter().enumerate() {
                     // SAFETY: within the layout, and each element is written by one piece only.
-                    unsafe { target.write(at + channel * self.channel, value) };
+                    unsafe { target.write(self.at(picture, row, column, channel), value) };
                 }
             }
         });
@@ -255,9 +301,8 @@ impl Layout {
         self.each_row(parallel, |picture, row| {
             let to = (picture * self.height + row) * self.width * self.channels;
             for column in 0..self.width {
-                let at = self.at(picture, row, column, 0);
                 for channel in 0..self.channels {
-                    let value = source[at + channel * self.channel];
+                    let value = source[self.at(picture, row, column, channel)];
                     // SAFETY: within the array, and each element is written by one piece only.
                     unsafe { target.write(to + column * self.channels + channel, value) };
                 }
@@ -270,7 +315,7 @@ impl Layout {
     fn each_row(&self, parallel: &ParallelFor<'_>, f: impl Fn(usize, usize) + Sync) {
         let share = match self.order {
             Order::Lanes => LANES,
-            Order::Pixels => 1,
+            Order::Pixels | Order::Channels => 1,
         };
         parallel(self.blocks() * self.height, &|piece| {
             let (block, row) = (piece / self.height, piece % self.height);

@@ -1,5 +1,5 @@
 //! Sparse convolutions and dense layers on CPUs that compute their connections alone: a connection that is not there costs
-//! nothing.
+//! nothing. A [`Network`] also computes layers of which most connections are there, as dense ones.
 //!
 //! * [`SparseConv`]: convolutions of any kernel size, stride and padding, depthwise ones too; forward with an [`Epilogue`], the
 //!   input's gradient, and the kernel's gradient at the connections. [`SparseDense`]: dense layers.
@@ -16,7 +16,8 @@
 //! # Layouts
 //!
 //! A vector of 16 is either 16 images ([`Order::Lanes`]: `[batch / 16][height][channels][width][16]`, for training and for large
-//! batches) or 16 neighbouring pixels ([`Order::Pixels`]: `[batch][channels][height × width]`, for prediction). In both, each
+//! batches) or 16 neighbouring pixels ([`Order::Pixels`]: `[batch][channels][height × width]`, for prediction). Dense layers of a
+//! [`Network`] have vectors of 16 channels ([`Order::Channels`]). In the first two, each
 //! connection is one constant offset from the position that the kernel is at: per connection and tile of vectors there is a
 //! broadcast of the weight, and one multiply-add from memory per vector.
 //!
@@ -36,6 +37,8 @@ mod blocked_sums;
 mod buffer;
 mod column_sums;
 mod conv;
+mod convert;
+mod dense;
 mod epilogue;
 mod error;
 mod grid;

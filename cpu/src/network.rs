@@ -2,16 +2,17 @@
 
 mod elementwise;
 mod plan;
+mod route;
 
 use crate::epilogue::Activation;
 use crate::error::{Error, Result, check_equal, check_length};
-use crate::layout::{Halo, Layout};
+use crate::layout::Halo;
 use crate::parallel::{Threads, on_this_thread};
 use crate::pool::Reduction;
 use crate::shared::SharedMut;
-use crate::stage::PixelStage;
 use crate::window::{Kernel, Window};
 use plan::Plan;
+use route::Route;
 use std::borrow::Cow;
 
 /// Batch sizes that networks of dense layers are prepared for. Networks with convolutions compute one image at a time.
@@ -34,6 +35,19 @@ pub struct After {
     pub activation: Activation,
 }
 
+impl After {
+    fn residual_array(&self) -> Option<usize> {
+        self.residual.map(|Features(array)| array)
+    }
+
+    /// Takes the scale out, to be folded into weights. An infinite one is not folded: 0 × inf is NaN, also for channels without
+    /// connections.
+    fn finite_scale(&mut self) -> Option<Vec<f32>> {
+        self.scale
+            .take_if(|scale| scale.iter().all(|factor| factor.is_finite()))
+    }
+}
+
 /// A layer with a kernel.
 #[derive(Clone, Debug)]
 pub struct Weights<'a> {
@@ -45,6 +59,27 @@ pub struct Weights<'a> {
     pub mask: Option<Cow<'a, [bool]>>,
     /// The kernel: HWIO, `[rows][columns][inputs][multiplier]` of a depthwise one, `[inputs][outputs]` of a dense layer.
     pub values: Cow<'a, [f32]>,
+}
+
+impl Weights<'_> {
+    /// Share of weights that are connections.
+    fn density(&self) -> f64 {
+        let connections = |mask: &Cow<'_, [bool]>| mask.iter().filter(|&&set| set).count();
+        self.mask
+            .as_ref()
+            .map_or(1.0, |mask| connections(mask) as f64 / mask.len().max(1) as f64)
+    }
+
+    /// All weights, with zeros where there is no connection.
+    fn masked(&self) -> Vec<f32> {
+        match &self.mask {
+            None => self.values.to_vec(),
+            Some(mask) => {
+                let pairs = self.values.iter().zip(&**mask);
+                pairs.map(|(&value, &set)| if set { value } else { 0.0 }).collect()
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -172,16 +207,18 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// If a shape is beyond what kernels reach.
     pub fn build(&self, output: Features) -> Result<Network> {
+        let padded = |step: &Step<'_>| match &step.kind {
+            Kind::Conv { weights, .. } => weights.window.halo() != Halo::default(),
+            Kind::Pool { .. } | Kind::Elementwise { .. } => false,
+        };
         let flat = self.shapes.iter().all(|[height, width, _]| height * width == 1);
-        let halos: Vec<Halo> = self.shapes.iter().map(|shape| self.halo(shape)).collect();
-        let lanes = flat && halos.iter().all(|halo| *halo == Halo::default());
+        let lanes = flat && !self.steps.iter().any(padded);
         let plan = |&batch: &usize| {
-            let layouts = self.shapes.iter().zip(&halos);
-            let layouts = layouts.map(|(&[height, width, channels], &halo)| match (height * width, halo) {
-                (1, halo) if halo == Halo::default() => Layout::features(batch, channels),
-                _ => Layout::pixels(batch, height, width, channels, halo),
-            });
-            Plan::new(&self.steps, layouts.collect(), output.0)
+            let route = match batch {
+                1 => Route::of_image(&self.steps, &self.shapes),
+                _ => Route::of_features(&self.steps, &self.shapes, batch),
+            };
+            Plan::new(route, output.0)
         };
         let batches = if lanes { &BATCHES[..] } else { &BATCHES[..1] };
         let size = |of: Features| self.shape(of).iter().product();
@@ -191,35 +228,12 @@ impl<'a> Builder<'a> {
             outputs: size(output),
         })
     }
-
-    /// The halo shared by all arrays of this height and width, so that windows read them without a copy.
-    fn halo(&self, [height, width, _]: &[usize; 3]) -> Halo {
-        let same = |array: usize| self.shapes[array][..2] == [*height, *width];
-        let mut halo = Halo::default();
-        for step in &self.steps {
-            let Kind::Conv { weights, .. } = &step.kind else {
-                continue;
-            };
-            let (window, [rows, columns, _]) = (&weights.window, self.shapes[step.to]);
-            let in_place = rows * columns == 1 || window.stride == [1, 1] && same(step.to);
-            if in_place && same(step.from) {
-                let needed = window.halo();
-                halo.top = halo.top.max(needed.top);
-                halo.bottom = halo.bottom.max(needed.bottom);
-                halo.left = halo.left.max(needed.left);
-                halo.right = halo.right.max(needed.right);
-            } else if same(step.to) && rows * columns > 1 {
-                let gap = PixelStage::gap(&weights.kernel, window, self.shapes[step.from][1], columns);
-                halo.right = halo.right.max(gap);
-            }
-        }
-        halo
-    }
 }
 
 /// A network that is ready to predict, from any number of threads.
 ///
-/// Kernels compute their connections alone; normalisation, ReLU and residual sums run in their epilogues. One image is shared
+/// Kernels compute their connections alone, those of which most connections are there as dense ones (in which a weight of 0 passes
+/// on NaN and infinities as NaN); normalisation, ReLU and residual sums run in their epilogues. One image is shared
 /// by all threads; a batch is split into whole images per thread. Buffers are reused by later predictions.
 ///
 /// ```

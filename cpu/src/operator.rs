@@ -6,7 +6,7 @@ mod run;
 pub(crate) use gradient::Slopes;
 pub(crate) use run::Call;
 
-use crate::error::{Result, check_equal};
+use crate::error::{Error, Result, check_equal};
 use crate::grid::{Grid, Strides, check_shapes, transposed_tap};
 use crate::layout::{Layout, Order};
 use crate::simd::Isa;
@@ -55,6 +55,13 @@ impl Operator {
             }
             Order::Pixels if window.stride == [1, 1] && x.row == y.row && x.halo.covers(needed) => Stage::None,
             Order::Pixels => Stage::Pixels(PixelStage::new(&kernel, &window, &x, &y)?),
+            Order::Channels => {
+                return Err(Error::Mismatch {
+                    what: "order of a sparse layer's images",
+                    found: "by channels".into(),
+                    expected: "by lanes or by pixels".into(),
+                });
+            }
         };
         let grid = match &stage {
             Stage::Pixels(stage) => stage.grid(&y),

@@ -1,5 +1,7 @@
 //! Max and average pooling in the layouts of convolutions.
 
+mod channels;
+
 use crate::error::{Result, check_equal, check_length};
 use crate::layout::{Layout, Order};
 use crate::parallel::ParallelFor;
@@ -64,9 +66,11 @@ impl Pool {
         check_equal("shape of the output", [y.batch, y.height, y.width, y.channels], shape)?;
         check_equal(
             "order of input and output",
-            y.order == x.order || height * width == 1,
+            y.order == x.order || (height * width == 1 && x.order != Order::Channels && y.order != Order::Channels),
             true,
         )?;
+        let vectors = x.order != Order::Channels || [x.column, y.column] == [LANES; 2];
+        check_equal("vectors of 16 channels", vectors, true)?;
         let narrow = (0..2).all(|axis| window.pads[axis].iter().all(|&pad| pad < size[axis]));
         check_equal("padding narrower than the window", narrow, true)?;
         Ok(Self {
@@ -120,6 +124,21 @@ impl Pool {
                     };
                     // SAFETY: the instruction set was checked.
                     unsafe { self.isa.run(planes) };
+                });
+            }
+            Order::Channels => {
+                let parts = channels.div_ceil(self.x.column);
+                parallel(blocks * parts, &|piece| {
+                    let (picture, part) = (piece / parts, piece % parts);
+                    let block = channels::Block {
+                        pool: self,
+                        x,
+                        y,
+                        picture,
+                        channels: part,
+                    };
+                    // SAFETY: the instruction set was checked.
+                    unsafe { self.isa.run(block) };
                 });
             }
         }

@@ -136,8 +136,12 @@ pub(crate) trait Simd: Copy {
     fn reaches(self, a: Self::V, b: Self::V) -> u16;
     /// Zeroes the lanes whose bit is not set.
     fn keep(self, v: Self::V, bits: u16) -> Self::V;
-    /// Asks for a cache line ahead of its use.
+    /// Asks for a cache line ahead of its use, for the second-level cache.
     fn prefetch(self, p: *const f32);
+    /// Asks for a cache line shortly before its use.
+    fn prefetch_near(self, p: *const f32);
+    /// Lane `j` of vector `i` becomes lane `i` of vector `j`.
+    fn transpose(self, v: [Self::V; LANES]) -> [Self::V; LANES];
     /// The sums of the lanes of 8 vectors.
     fn sums(self, v: [Self::V; 8]) -> [f32; 8];
 }

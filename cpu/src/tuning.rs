@@ -46,7 +46,7 @@ pub(crate) fn choose(isa: Isa, kernel: &Kernel, inputs: usize, y: &Layout, vecto
     let touched = match y.order {
         Order::Lanes => kernel.rows * (tile + kernel.columns - 1),
         Order::Pixels if taps == 1 => tile,
-        Order::Pixels => (kernel.rows * (tile + 1)).min(tile + (kernel.rows - 1) * y.row / LANES + 1),
+        Order::Pixels | Order::Channels => (kernel.rows * (tile + 1)).min(tile + (kernel.rows - 1) * y.row / LANES + 1),
     };
     let fit = first_level_cache() / LINE / touched;
     let block = fit.max((SEGMENT / (taps as f64 * density)) as usize).max(1);

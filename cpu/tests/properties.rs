@@ -334,7 +334,7 @@ fn pool_reference(reduction: Reduction, windows: &[Vec<usize>], values: &[f32], 
 fn pooling_matches_the_reference() {
     let mut r = Random(17);
     for number in 0..100 {
-        let order = r.pick(&ORDERS);
+        let order = r.pick(&[Order::Lanes, Order::Pixels, Order::Channels]);
         let (size, stride) = (
             r.pick(&[[3, 3], [2, 2], [2, 3], [1, 1]]),
             r.pick(&[[1, 1], [2, 2], [2, 1]]),
@@ -348,6 +348,7 @@ fn pooling_matches_the_reference() {
         let layout = |h, w| match order {
             Order::Lanes => Layout::lanes(batch, h, w, channels, Halo::all(number % 2)),
             Order::Pixels => Layout::pixels(batch, h, w, channels, Halo::all(number % 2)),
+            Order::Channels => Layout::channels(batch, h, w, channels, Halo::all(number % 2)),
         };
         let (x, y) = (layout(height, width), layout(oh, ow));
         // Few different values, so that maxima are equal.
@@ -383,7 +384,7 @@ fn global_averages_change_the_order_of_lanes() {
         for batch in [1, 4, 16, 18] {
             let x = match order {
                 Order::Lanes => Layout::lanes(batch, 7, 7, 3, Halo::all(1)),
-                Order::Pixels => Layout::pixels(batch, 7, 7, 3, Halo::all(1)),
+                Order::Pixels | Order::Channels => Layout::pixels(batch, 7, 7, 3, Halo::all(1)),
             };
             let y = Layout::features(batch, 3);
             let values = r.floats(batch * 49 * 3);

@@ -1,6 +1,7 @@
 //! Scale, shift, residual sum and activation of an array that lies in memory.
 
-use crate::epilogue::{Activation, Epilogue};
+use crate::dense::{Vectors, finish};
+use crate::epilogue::{Activation, Epilogue, Raw};
 use crate::error::{Result, check_length};
 use crate::layout::{Layout, Order};
 use crate::parallel::ParallelFor;
@@ -8,7 +9,7 @@ use crate::shared::SharedMut;
 use crate::simd::{Isa, LANES, Simd, Task};
 
 /// Channels of a piece of work.
-const CHANNELS: usize = 16;
+const CHANNELS: usize = LANES;
 
 /// Applies `epilogue` to the elements of `x` into `y`, of the same layout. The halo of `y` stays.
 pub(super) fn run(
@@ -24,13 +25,26 @@ pub(super) fn run(
     epilogue.check(layout.channels, layout.len)?;
     let y = SharedMut::new(y);
     let parts = layout.channels.div_ceil(CHANNELS);
+    let vectors = Vectors::new(epilogue, layout.channels);
     parallel(layout.blocks() * parts, &|piece| {
         let (block, part) = (piece / parts, piece % parts);
+        if layout.order == Order::Channels {
+            let of_block = Block {
+                layout,
+                x,
+                y,
+                epilogue: vectors.raw(epilogue),
+                picture: block,
+                block: part,
+            };
+            // SAFETY: the instruction set was checked.
+            return unsafe { isa.run(of_block) };
+        }
         for channel in part * CHANNELS..((part + 1) * CHANNELS).min(layout.channels) {
             for row in 0..layout.height {
                 let (picture, length) = match layout.order {
                     Order::Lanes => (block * LANES, layout.width * LANES),
-                    Order::Pixels => (block, layout.width),
+                    Order::Pixels | Order::Channels => (block, layout.width),
                 };
                 let at = layout.at(picture, row, 0, channel);
                 let range = at..at + length;
@@ -50,6 +64,34 @@ pub(super) fn run(
         }
     });
     Ok(())
+}
+
+/// 16 channels of an image by channels.
+struct Block<'a> {
+    layout: &'a Layout,
+    x: &'a [f32],
+    y: SharedMut<'a, f32>,
+    epilogue: Raw,
+    picture: usize,
+    block: usize,
+}
+
+impl Task for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for row in 0..self.layout.height {
+            for column in 0..self.layout.width {
+                let at = self.layout.at(self.picture, row, column, self.block * LANES);
+                // SAFETY: 16 channels of an element, which only this piece has.
+                unsafe {
+                    let x = s.load(self.x[at..at + LANES].as_ptr());
+                    finish(s, &mut [x], &self.epilogue, self.block, at, self.y.start());
+                }
+            }
+        }
+    }
 }
 
 /// Neighbouring elements of a channel.

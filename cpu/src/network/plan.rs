@@ -1,8 +1,11 @@
 //! A network prepared for one batch size.
 
-use super::{After, Kind, Step, StepTime, elementwise};
+use super::route::{Route, Routed, Way};
+use super::{After, Kind, StepTime, Weights, elementwise};
 use crate::buffer::Buffer;
 use crate::conv::SparseConv;
+use crate::convert::Conversion;
+use crate::dense::{DenseConv, DepthwiseConv};
 use crate::epilogue::Epilogue;
 use crate::error::{Result, check_equal};
 use crate::layout::Layout;
@@ -10,6 +13,7 @@ use crate::operator::Options;
 use crate::parallel::ParallelFor;
 use crate::pool::{Pool, Reduction};
 use crate::simd::Isa;
+use crate::window::Kernel;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -32,6 +36,7 @@ pub(super) struct Plan {
 struct Ready {
     from: usize,
     to: usize,
+    residual: Option<usize>,
     kind: ReadyKind,
 }
 
@@ -42,21 +47,34 @@ enum ReadyKind {
         values: Vec<f32>,
         after: After,
     },
+    Dense {
+        conv: Box<DenseConv>,
+        after: After,
+        /// Connections.
+        count: usize,
+    },
+    Depthwise {
+        conv: Box<DepthwiseConv>,
+        after: After,
+    },
     Pool(Box<Pool>),
     Elementwise(After),
+    Conversion(Box<Conversion>),
 }
 
 impl Plan {
-    pub fn new(steps: &[Step<'_>], layouts: Vec<Layout>, output: usize) -> Result<Self> {
-        let (slots, buffers) = slots(&layouts, steps, output);
-        let ready = |step: &Step<'_>| Ready::new(step, layouts[step.from], layouts[step.to]);
+    pub fn new(route: Route<'_, '_>, output: usize) -> Result<Self> {
+        let Route { steps, layouts } = route;
+        let (slots, buffers) = slots(&layouts, &steps, output);
+        let isa = Isa::detect().checked()?;
+        let ready = |step: &Routed<'_, '_>| Ready::new(step, layouts[step.from], layouts[step.to], isa);
         Ok(Self {
             slots,
             buffers,
             steps: steps.iter().map(ready).collect::<Result<_>>()?,
             layouts,
             output,
-            isa: Isa::detect().checked()?,
+            isa,
             spare: Mutex::default(),
         })
     }
@@ -118,30 +136,20 @@ impl Plan {
     fn step(&self, step: &Ready, buffers: &mut [Buffer], parallel: &ParallelFor<'_>) -> Result<()> {
         let mut y = std::mem::replace(&mut buffers[self.slots[step.to]], Buffer::zeros(0));
         let x = &buffers[self.slots[step.from]];
-        let epilogue = |after: &'_ After| -> Epilogue<'_> {
-            Epilogue {
-                scale: None,
-                shift: None,
-                residual: after.residual.map(|residual| &*buffers[self.slots[residual.0]]),
-                activation: after.activation,
-            }
-        };
+        let residual = step.residual.map(|array| &*buffers[self.slots[array]]);
+        let epilogue = step.kind.after().map_or_else(Epilogue::default, |after| Epilogue {
+            scale: after.scale.as_deref(),
+            shift: after.shift.as_deref(),
+            residual,
+            activation: after.activation,
+        });
         let result = match &step.kind {
-            ReadyKind::Conv { conv, values, after } => {
-                let epilogue = Epilogue {
-                    scale: after.scale.as_deref(),
-                    shift: after.shift.as_deref(),
-                    ..epilogue(after)
-                };
-                conv.forward(values, x, &mut y, &epilogue, parallel)
-            }
+            ReadyKind::Conv { conv, values, .. } => conv.forward(values, x, &mut y, &epilogue, parallel),
+            ReadyKind::Dense { conv, .. } => conv.forward(x, &mut y, &epilogue, parallel),
+            ReadyKind::Depthwise { conv, .. } => conv.forward(x, &mut y, &epilogue, parallel),
             ReadyKind::Pool(pool) => pool.forward(x, &mut y, parallel),
-            ReadyKind::Elementwise(after) => {
-                let epilogue = Epilogue {
-                    scale: after.scale.as_deref(),
-                    shift: after.shift.as_deref(),
-                    ..epilogue(after)
-                };
+            ReadyKind::Conversion(conversion) => conversion.run(x, &mut y, parallel),
+            ReadyKind::Elementwise(_) => {
                 elementwise::run(self.isa, &self.layouts[step.to], x, &mut y, &epilogue, parallel)
             }
         };
@@ -177,49 +185,99 @@ impl Plan {
     }
 }
 
-impl Ready {
-    fn new(step: &Step<'_>, x: Layout, y: Layout) -> Result<Self> {
-        let kind = match &step.kind {
-            Kind::Conv { weights, after } => {
-                let kernel = weights.kernel;
-                let all = || (0..kernel.size() as u32).collect();
-                let positions = weights
-                    .mask
-                    .as_ref()
-                    .map_or_else(|| Ok(all()), |m| kernel.positions(m))?;
-                let options = Options::default();
-                let conv = SparseConv::from_positions(kernel, weights.window, [x, y], &positions, &options)?;
-                let (mut values, mut after) = (conv.gather(&weights.values)?, after.clone());
-                // An infinite scale is not folded: 0 × inf is NaN, also for channels without connections.
-                let finite = |scale: &Vec<f32>| scale.iter().all(|factor| factor.is_finite());
-                if let Some(scale) = after.scale.take_if(|scale| finite(scale)) {
-                    conv.scale(&mut values, &scale)?;
-                }
-                let conv = Box::new(conv);
-                ReadyKind::Conv { conv, values, after }
+impl ReadyKind {
+    fn new(step: &Routed<'_, '_>, x: Layout, y: Layout, isa: Isa) -> Result<Self> {
+        let Some(kind) = step.step.map(|step| &step.kind) else {
+            return Ok(Self::Conversion(Box::new(Conversion::new(x, y, isa)?)));
+        };
+        Ok(match kind {
+            Kind::Conv { weights, after } if step.way == Way::Dense => {
+                Self::dense(weights, after.clone(), [x, y], isa)?
             }
+            Kind::Conv { weights, after } => Self::sparse(weights, after.clone(), [x, y])?,
             &Kind::Pool {
                 reduction,
                 size,
                 window,
-            } => ReadyKind::Pool(Box::new(Pool::new(reduction, size, window, x, y, None)?)),
+            } => Self::Pool(Box::new(Pool::new(reduction, size, window, x, y, None)?)),
             Kind::Elementwise { after } => {
                 check_equal("layouts of an elementwise step", x, y)?;
-                ReadyKind::Elementwise(after.clone())
+                Self::Elementwise(after.clone())
             }
-        };
-        let &Step { from, to, .. } = step;
-        Ok(Self { from, to, kind })
+        })
+    }
+
+    fn sparse(weights: &Weights<'_>, mut after: After, layouts: [Layout; 2]) -> Result<Self> {
+        let kernel = weights.kernel;
+        let all = || (0..kernel.size() as u32).collect();
+        let positions = weights
+            .mask
+            .as_ref()
+            .map_or_else(|| Ok(all()), |m| kernel.positions(m))?;
+        let options = Options::default();
+        let conv = SparseConv::from_positions(kernel, weights.window, layouts, &positions, &options)?;
+        let mut values = conv.gather(&weights.values)?;
+        if let Some(scale) = after.finite_scale() {
+            conv.scale(&mut values, &scale)?;
+        }
+        let conv = Box::new(conv);
+        Ok(Self::Conv { conv, values, after })
+    }
+
+    fn dense(weights: &Weights<'_>, mut after: After, layouts: [Layout; 2], isa: Isa) -> Result<Self> {
+        let Weights { kernel, window, .. } = *weights;
+        let mut values = weights.masked();
+        if let Some(scale) = after.finite_scale() {
+            for filters in values.chunks_exact_mut(kernel.outputs) {
+                filters
+                    .iter_mut()
+                    .zip(&scale)
+                    .for_each(|(value, factor)| *value *= factor);
+            }
+        }
+        if kernel.depthwise {
+            let conv = Box::new(DepthwiseConv::new(kernel, window, layouts, &values, isa)?);
+            return Ok(Self::Depthwise { conv, after });
+        }
+        let count = (weights.density() * kernel.size() as f64).round() as usize;
+        let conv = Box::new(DenseConv::new(kernel, window, layouts, &values, isa)?);
+        Ok(Self::Dense { conv, after, count })
+    }
+
+    fn after(&self) -> Option<&After> {
+        match self {
+            Self::Conv { after, .. } | Self::Dense { after, .. } | Self::Depthwise { after, .. } => Some(after),
+            Self::Elementwise(after) => Some(after),
+            Self::Pool(_) | Self::Conversion(_) => None,
+        }
+    }
+
+    /// Kernel, output, and connections of a convolution.
+    fn conv(&self) -> Option<(&Kernel, &Layout, usize)> {
+        match self {
+            Self::Conv { conv, .. } => Some((conv.kernel(), conv.output(), conv.connections())),
+            Self::Dense { conv, count, .. } => Some((conv.kernel(), conv.output(), *count)),
+            Self::Depthwise { conv, .. } => Some((conv.kernel(), conv.output(), conv.kernel().size())),
+            Self::Pool(_) | Self::Elementwise(_) | Self::Conversion(_) => None,
+        }
+    }
+}
+
+impl Ready {
+    fn new(step: &Routed<'_, '_>, x: Layout, y: Layout, isa: Isa) -> Result<Self> {
+        let &Routed { from, to, residual, .. } = step;
+        Ok(Self {
+            from,
+            to,
+            residual,
+            kind: ReadyKind::new(step, x, y, isa)?,
+        })
     }
 
     fn multiply_adds(&self) -> [usize; 2] {
-        match &self.kind {
-            ReadyKind::Conv { conv, .. } => {
-                let positions = conv.output().height * conv.output().width;
-                [conv.connections(), conv.kernel().size()].map(|weights| weights * positions)
-            }
-            ReadyKind::Pool(_) | ReadyKind::Elementwise(_) => [0, 0],
-        }
+        self.kind.conv().map_or([0, 0], |(kernel, y, connections)| {
+            [connections, kernel.size()].map(|weights| weights * y.height * y.width)
+        })
     }
 
     fn name(&self, x: &Layout, y: &Layout) -> String {
@@ -227,29 +285,32 @@ impl Ready {
             "{} to {}, {}x{} to {}x{}",
             x.channels, y.channels, x.height, x.width, y.height, y.width
         );
+        if let Some((kernel, ..)) = self.kind.conv() {
+            let depthwise = if kernel.depthwise { "depthwise " } else { "" };
+            return format!("{depthwise}{}x{} {shapes}, {:?}", kernel.rows, kernel.columns, y.order);
+        }
         match &self.kind {
-            ReadyKind::Conv { conv, .. } => {
-                let kernel = conv.kernel();
-                let depthwise = if kernel.depthwise { "depthwise " } else { "" };
-                format!("{depthwise}{}x{} {shapes}", kernel.rows, kernel.columns)
-            }
             ReadyKind::Pool(pool) => match pool.reduction() {
                 Reduction::Max => format!("max {shapes}"),
                 Reduction::Average => format!("average {shapes}"),
             },
-            ReadyKind::Elementwise(_) => format!("elementwise {shapes}"),
+            ReadyKind::Conversion(_) => format!("copy {shapes}, {:?}", y.order),
+            ReadyKind::Elementwise(_)
+            | ReadyKind::Conv { .. }
+            | ReadyKind::Dense { .. }
+            | ReadyKind::Depthwise { .. } => format!("elementwise {shapes}"),
         }
     }
 }
 
 /// Assigns buffers to arrays. Returns the buffer of each array, and one array of each buffer.
-fn slots(layouts: &[Layout], steps: &[Step<'_>], output: usize) -> (Vec<usize>, Vec<usize>) {
+fn slots(layouts: &[Layout], steps: &[Routed<'_, '_>], output: usize) -> (Vec<usize>, Vec<usize>) {
     let mut slots = vec![0; layouts.len()];
     let (mut free, mut buffers) = (Vec::<usize>::new(), vec![0]);
     for (number, step) in steps.iter().enumerate() {
-        let again = free.iter().position(|&old| layouts[old] == layouts[step.to]);
+        let again = free.iter().rposition(|&old| layouts[old] == layouts[step.to]);
         slots[step.to] = match again {
-            Some(i) => slots[free.swap_remove(i)],
+            Some(i) => slots[free.remove(i)],
             None => {
                 buffers.push(step.to);
                 buffers.len() - 1

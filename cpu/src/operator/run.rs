@@ -99,7 +99,7 @@ impl Operator {
                 whole(copy);
             }),
             Stage::Pixels(stage) => scratch(self.read_len, |copy| {
-                stage.fill(call.x, &self.x, copy, call.parallel);
+                stage.fill(self.isa, call.x, &self.x, copy, call.parallel);
                 whole(copy);
             }),
         }
@@ -250,7 +250,7 @@ impl Operator {
         // Images in pixel order fit into the caches, so prefetching would only cost time.
         let ahead = match self.y.order {
             Order::Lanes => self.shape.inputs.div_ceil(self.shape.groups()),
-            Order::Pixels => 0,
+            Order::Pixels | Order::Channels => 0,
         };
         Group {
             values: run.values[connection..].as_ptr(),

@@ -81,6 +81,14 @@ impl Simd for Portable {
     fn prefetch(self, _: *const f32) {}
 
     #[inline(always)]
+    fn prefetch_near(self, _: *const f32) {}
+
+    #[inline(always)]
+    fn transpose(self, v: [Self::V; LANES]) -> [Self::V; LANES] {
+        std::array::from_fn(|j| std::array::from_fn(|i| v[i][j]))
+    }
+
+    #[inline(always)]
     fn sums(self, v: [Self::V; 8]) -> [f32; 8] {
         v.map(|mut v| {
             let mut width = LANES / 2;

@@ -114,6 +114,40 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch_near(self, p: *const f32) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(p.cast()));
+    }
+
+    #[inline(always)]
+    fn transpose(self, v: [__m512; 16]) -> [__m512; 16] {
+        op!({
+            // Within quarters: squares of 4 x 4.
+            let mut quarters = v;
+            for i in 0..4 {
+                let [a, b, c, d] = [v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]];
+                let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+                let (ab_high, cd_high) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+                quarters[4 * i] = _mm512_shuffle_ps::<0x44>(ab, cd);
+                quarters[4 * i + 1] = _mm512_shuffle_ps::<0xEE>(ab, cd);
+                quarters[4 * i + 2] = _mm512_shuffle_ps::<0x44>(ab_high, cd_high);
+                quarters[4 * i + 3] = _mm512_shuffle_ps::<0xEE>(ab_high, cd_high);
+            }
+            // Then the squares.
+            let mut result = v;
+            for i in 0..4 {
+                let [a, b, c, d] = [quarters[i], quarters[4 + i], quarters[8 + i], quarters[12 + i]];
+                let (ab, cd) = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0x44>(c, d));
+                let (ab_high, cd_high) = (_mm512_shuffle_f32x4::<0xEE>(a, b), _mm512_shuffle_f32x4::<0xEE>(c, d));
+                result[i] = _mm512_shuffle_f32x4::<0x88>(ab, cd);
+                result[4 + i] = _mm512_shuffle_f32x4::<0xDD>(ab, cd);
+                result[8 + i] = _mm512_shuffle_f32x4::<0x88>(ab_high, cd_high);
+                result[12 + i] = _mm512_shuffle_f32x4::<0xDD>(ab_high, cd_high);
+            }
+            result
+        })
+    }
+
+    #[inline(always)]
     fn sums(self, v: [__m512; 8]) -> [f32; 8] {
         /// Adds the even and the odd lanes of pairs: lanes `a0+a2, b0+b2, a1+a3, b1+b3` of each quarter.
         macro_rules! pair {
@@ -241,6 +275,30 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch_near(self, p: *const f32) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(p.cast()));
+    }
+
+    #[inline(always)]
+    fn transpose(self, v: [Self::V; 16]) -> [Self::V; 16] {
+        let mut result = v;
+        for row in 0..2 {
+            for half in 0..2 {
+                let mut square = [v[0][0]; 8];
+                for i in 0..8 {
+                    square[i] = v[8 * row + i][half];
+                }
+                // SAFETY: AVX2 is there.
+                let square = unsafe { transpose(square) };
+                for j in 0..8 {
+                    result[8 * half + j][row] = square[j];
+                }
+            }
+        }
+        result
+    }
+
+    #[inline(always)]
     fn sums(self, v: [Self::V; 8]) -> [f32; 8] {
         macro_rules! fold {
             ($i:expr) => {
@@ -277,4 +335,28 @@ unsafe fn maximum(a: __m256, b: __m256) -> __m256 {
         a,
         _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)
     ))
+}
+
+/// # Safety
+/// AVX must be there.
+#[inline(always)]
+unsafe fn transpose(v: [__m256; 8]) -> [__m256; 8] {
+    op!({
+        let mut halves = v;
+        for i in 0..2 {
+            let [a, b, c, d] = [v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]];
+            let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+            let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+            halves[4 * i] = _mm256_shuffle_ps::<0x44>(ab, cd);
+            halves[4 * i + 1] = _mm256_shuffle_ps::<0xEE>(ab, cd);
+            halves[4 * i + 2] = _mm256_shuffle_ps::<0x44>(ab_high, cd_high);
+            halves[4 * i + 3] = _mm256_shuffle_ps::<0xEE>(ab_high, cd_high);
+        }
+        let mut result = v;
+        for i in 0..4 {
+            result[i] = _mm256_permute2f128_ps::<0x20>(halves[i], halves[4 + i]);
+            result[4 + i] = _mm256_permute2f128_ps::<0x31>(halves[i], halves[4 + i]);
+        }
+        result
+    })
 }

@@ -5,6 +5,7 @@ use crate::grid::{Grid, floor_div};
 use crate::layout::{Halo, Layout};
 use crate::parallel::ParallelFor;
 use crate::shared::SharedMut;
+use crate::simd::{Isa, Simd, Task};
 use crate::window::{Kernel, Tap, Window};
 
 /// A copy in which each channel is split into the phases of the stride, as channels of their own, in rows as long as the output's:
@@ -90,7 +91,7 @@ impl PixelStage {
     }
 
     /// Copies all of `x`.
-    pub fn fill(&self, x: &[f32], from: &Layout, copy: &mut [f32], parallel: &ParallelFor<'_>) {
+    pub fn fill(&self, isa: Isa, x: &[f32], from: &Layout, copy: &mut [f32], parallel: &ParallelFor<'_>) {
         // Read by the last vectors, but not used.
         copy[self.layout.batch * self.layout.block..].fill(0.0);
         let copy = SharedMut::new(copy);
@@ -100,12 +101,23 @@ impl PixelStage {
                 let begin = picture * self.layout.block + (i * self.channels + channel) * self.layout.channel;
                 // SAFETY: a plane of the copy, which no other piece has.
                 let plane = unsafe { copy.part(begin..begin + self.layout.channel) };
-                self.copy(&x[from.at(picture, 0, 0, channel)..], from, phase, plane);
+                let x = &x[from.at(picture, 0, 0, channel)..];
+                // SAFETY: the operator has checked the instruction set.
+                unsafe {
+                    isa.run(Plane {
+                        stage: self,
+                        x,
+                        from,
+                        phase,
+                        plane,
+                    })
+                };
             }
         });
     }
 
-    /// Copies one phase of one channel, whose first element is `x[0]`.
+    /// Copies one phase of one channel, in vectors where the instruction set can, whose first element is `x[0]`.
+    #[inline(always)]
     fn copy(&self, x: &[f32], from: &Layout, phase: [usize; 2], plane: &mut [f32]) {
         let Layout { halo, row, start, .. } = self.layout;
         plane.fill(0.0);
@@ -140,5 +152,23 @@ impl PixelStage {
                     .for_each(|(to, &from)| *to = from),
             }
         }
+    }
+}
+
+/// A plane of the copy, and what it is copied from.
+struct Plane<'a> {
+    stage: &'a PixelStage,
+    x: &'a [f32],
+    from: &'a Layout,
+    phase: [usize; 2],
+    plane: &'a mut [f32],
+}
+
+impl Task for Plane<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        self.stage.copy(self.x, self.from, self.phase, self.plane);
     }
 }

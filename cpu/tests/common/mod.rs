@@ -125,7 +125,7 @@ impl Case {
                     Halo::all(self.batch % 2),
                 ),
             ),
-            Order::Pixels => {
+            Order::Pixels | Order::Channels => {
                 let wide = Halo::all(self.kernel.columns.max(self.kernel.rows) - 1 + self.batch % 2);
                 (
                     Layout::pixels(self.batch, self.height, self.width, self.kernel.inputs, wide),
