@@ -15,10 +15,12 @@
 //! # Ok::<(), hlo::Error>(())
 //! ```
 //!
-//! Convolutions, reductions over all axes but the channels, and max pooling with its gradient are rewritten. The
+//! For CPUs, convolutions, reductions over all axes but the channels, and max pooling with its gradient are rewritten. The
 //! forward pass and both gradients of a convolution arrive here as [`hlo::Op::Convolution`], so `choose` decides by
 //! shape alone, independently of training. Every form computes the same sum in another order, so results agree up to
 //! rounding.
+//!
+//! For TPUs, images that would fill half of the lanes are cut into parts that lie side by side in the batch.
 //!
 //! [`prepare`] splits off the part of a program that depends only on the weights.
 //!
@@ -31,6 +33,7 @@ mod column_sums;
 mod conv;
 mod direct;
 mod max_pool;
+mod parts;
 mod phases;
 mod prepare;
 
@@ -49,8 +52,10 @@ pub use prepare::{Prepared, prepare};
 /// Target of a lowering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A device whose compiler has fast convolutions of every kind (GPU, TPU): rewrites nothing.
+    /// A device whose compiler has fast convolutions of every kind: rewrites nothing.
     Any,
+    /// A TPU: images that would fill half of its lanes are cut into parts.
+    Tpu,
     /// XLA on a CPU.
     Cpu,
     /// XLA on a CPU, in a host that provides the functions [`DIRECT_CONVOLUTION`], [`COLUMN_SUMS`], [`MAX_POOL`] and
@@ -136,6 +141,7 @@ pub fn lower(computation: &Computation, target: Target) -> Result<Computation> {
     match target {
         Target::Any if !computation.calls_host() => Ok(computation.clone()),
         Target::Any => Pass::new(&|_| ConvLowering::KEEP, Some(target)).computation(computation),
+        Target::Tpu => parts::in_parts(&lower(computation, Target::Any)?),
         Target::Cpu => Pass::new(&choose::choose, Some(target)).computation(computation),
         Target::CpuWithHostFunctions => Pass::new(&choose::choose_with_library, Some(target)).computation(computation),
     }
@@ -216,7 +222,7 @@ impl<'c> Pass<'c> {
     fn has_host_functions(&self) -> bool {
         match self.target {
             Some(Target::CpuWithHostFunctions) | None => true,
-            Some(Target::Cpu | Target::Any) => false,
+            Some(Target::Cpu | Target::Any | Target::Tpu) => false,
         }
     }
 

@@ -154,7 +154,11 @@ impl Machine {
         xla_options: &[(String, String)],
     ) -> Result<(Compiled, Duration), Error> {
         let started = Instant::now();
-        let bytes = crate::engine::module(lowering::Target::Any, computation, aliases)?;
+        let bytes = crate::engine::module(
+            crate::engine::target(self.grid.generation.device()),
+            computation,
+            aliases,
+        )?;
         let mut options = crate::engine::options(self.grid.generation.device());
         options.num_replicas = self.devices;
         options.device_ids = Some((0..self.devices as i64).collect());

@@ -13,7 +13,7 @@ mod plugin;
 
 pub use error::{Error, Result};
 pub use kind::EngineKind;
-pub use plugin::{Pjrt, module, options};
+pub use plugin::{Pjrt, module, options, target};
 
 use crate::plugins;
 use hlo::{Alias, Computation, Literal};

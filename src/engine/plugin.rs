@@ -266,10 +266,11 @@ fn in_format(computation: &Computation, aliases: &[Alias]) -> Result<Vec<u8>> {
 }
 
 /// The target of lowering without host functions.
-pub(super) fn target(kind: DeviceKind) -> Target {
+pub fn target(kind: DeviceKind) -> Target {
     match kind {
         DeviceKind::Cpu => Target::Cpu,
-        _ => Target::Any,
+        DeviceKind::Tpu => Target::Tpu,
+        DeviceKind::Gpu => Target::Any,
     }
 }
 
