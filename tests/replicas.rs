@@ -83,6 +83,27 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Gradients that are sent in bf16 train nearly as those in f32, and masks stay equal on all replicas.
+#[test]
+fn gradients_can_be_sent_in_bf16() {
+    let runs = Runs::new();
+    let [single, half] = ["f32", "bf16"].map(|precision| {
+        let own = ["--gradient-precision", precision, "--batch-size", "24"];
+        let more = ["--replicas", "2", "--steps", "30"];
+        runs.train(precision, &[&own[..], &more].concat());
+        runs.metrics(precision)
+            .into_iter()
+            .filter_map(|m| m["loss"].as_f64())
+            .collect::<Vec<_>>()
+    });
+    for (a, b) in single.iter().zip(&half) {
+        assert!((a / b - 1.0).abs() < 0.05, "{single:?} {half:?}");
+    }
+    assert_ne!(single, half);
+    let changed = |run: &str| ones(&runs.tensors(run, 30)["layer1/mask"]);
+    assert_eq!(changed("f32").len(), changed("bf16").len());
+}
+
 /// One-shot pruning sums its inputs over replicas too: gradients, and products of the Hessian with them.
 #[test]
 fn pruning_replicas_match_one_device() {
@@ -299,8 +320,17 @@ fn all_reduced(computation: &Computation) -> Vec<(String, usize)> {
 /// launch the count of hits and the moving statistics.
 #[test]
 fn all_reduced_bytes_match_the_plan() {
+    all_reduced_as_planned("f32", 4);
+    all_reduced_as_planned("bf16", 2);
+}
+
+fn all_reduced_as_planned(precision: &str, bytes_each: usize) {
     let plan = Layers::preset("resnet50-rigl").unwrap();
-    let plan = plan.set("test", &["device", "replicas"], 32).unwrap().plan().unwrap();
+    let plan = plan.set("test", &["device", "replicas"], 32).unwrap();
+    let plan = plan.set("test", &["train", "gradient_precision"], precision).unwrap();
+    let plan = plan.plan().unwrap();
+    let parameters: usize = plan.params.iter().map(|p| p.dims.iter().product::<usize>()).sum();
+    assert_eq!(plan.all_reduced_bytes(), bytes_each * parameters);
     let model = plan.model().unwrap();
     let trainer = Trainer {
         plan: &plan,

@@ -25,7 +25,7 @@ const GROUPS: [Group; 8] = [
     Group {
         heading: "Network",
         common: &["model"],
-        rare: &["width", "depth", "image_size", "precision", "matmul_precision", "sync_bn"],
+        rare: &["width", "depth", "image_size", "precision", "matmul_precision", "gradient_precision", "sync_bn"],
     },
     Group {
         heading: "Sparsity",

@@ -170,7 +170,7 @@ struct Replicas {
     batch_size: usize,
     batch_per_replica: usize,
     sync_bn: bool,
-    /// Bytes of gradients to all-reduce per iteration: 4 per parameter.
+    /// Bytes of gradients to all-reduce per iteration: 4 per parameter, or 2 in bf16.
     all_reduced_bytes: usize,
     /// Bytes that a replica sends in a ring all-reduce over N: 2 (N - 1) / N of that.
     sent_bytes: usize,

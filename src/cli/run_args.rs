@@ -107,6 +107,9 @@ key_flags! {
     /// Compute batch statistics over the whole batch, not per replica
     #[arg(long, num_args = 0, default_missing_value = "true")]
     sync_bn: bool = ["train", "sync_bn"],
+    /// Precision in which replicas send their gradients to be summed: f32 or bf16, which halves the bytes [default: f32]
+    #[arg(long, value_name = "NAME")]
+    gradient_precision: String = ["train", "gradient_precision"],
     /// Iterations, before --multiplier; gradient steps in the recipes for CIFAR-10 and ImageNet
     #[arg(long, value_name = "N")]
     steps: i64 = ["train", "iterations"],

@@ -84,11 +84,11 @@ impl Plan {
         self.run.train.batch_size / self.replicas()
     }
 
-    /// Bytes of gradients in the all-reduce of each iteration: 4 per parameter. 0 for a single replica.
+    /// Bytes of gradients in the all-reduce of each iteration: 4 per parameter, or 2 in bf16. 0 for a single replica.
     pub fn all_reduced_bytes(&self) -> usize {
         match self.replicas() {
             1 => 0,
-            _ => size_of::<f32>() * self.parameters(),
+            _ => self.run.train.gradient_precision.dtype().size() * self.parameters(),
         }
     }
 

@@ -77,6 +77,9 @@ pub struct Train {
     /// Precision of f32 matrix products and convolutions on devices that have several.
     #[serde(default, with = "named", skip_serializing_if = "MatmulPrecision::is_default")]
     pub matmul_precision: MatmulPrecision,
+    /// Precision in which several replicas send their gradients to be summed. Default: f32.
+    #[serde(default, with = "named", skip_serializing_if = "gradients_in_f32")]
+    pub gradient_precision: Precision,
     /// Share of a target that is spread evenly over all classes.
     #[serde(default)]
     pub label_smoothing: f64,
@@ -99,6 +102,10 @@ pub struct Train {
     pub freeze: Vec<String>,
     /// Seed of masks, weights, data order and noise.
     pub seed: u64,
+}
+
+fn gradients_in_f32(precision: &Precision) -> bool {
+    *precision == Precision::F32
 }
 
 /// Unit of the length of a run.

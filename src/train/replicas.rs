@@ -60,10 +60,15 @@ impl Trainer<'_> {
         }
     }
 
-    /// Sums over all replicas.
+    /// Sums of gradients over all replicas, sent in the run's precision for them.
     pub(super) fn sums<'g>(&self, g: &'g Graph, own: Vec<Tensor<'g>>) -> Vec<Tensor<'g>> {
         let _scope = g.scope("replicas");
-        own.into_iter().map(|own| self.sum(own)).collect()
+        let sent = self.plan.run.train.gradient_precision.dtype();
+        let sum = |own: Tensor<'g>| match self.plan.replicas() {
+            1 => own,
+            _ => self.sum(own.convert(sent)).convert(own.dtype()),
+        };
+        own.into_iter().map(sum).collect()
     }
 
     /// Whether all replicas have the same masks (pred scalar); `None` for a single replica.
