@@ -14,6 +14,13 @@ macro_rules! preset {
     };
 }
 
+/// A preset for ImageNet in bf16.
+macro_rules! bf16 {
+    ($name:literal over $($below:literal),+) => {
+        (concat!($name, "-bf16"), &[$(text!($below),)+ text!($name), text!("bf16")])
+    };
+}
+
 /// Every preset: its name and the TOML texts it consists of, later ones over earlier ones.
 #[rustfmt::skip] // one line per preset
 pub const PRESETS: &[(&str, &[&str])] = &[
@@ -65,6 +72,33 @@ pub const PRESETS: &[(&str, &[&str])] = &[
     preset!("mobilenet-v2-dense" over "imagenet", "mobilenet-v1-rigl", "mobilenet-v2-rigl"),
     preset!("vgg-16-rigl" over "imagenet"),
     preset!("vgg-16-dense" over "imagenet", "vgg-16-rigl"),
+    bf16!("resnet50-rigl" over "imagenet"),
+    bf16!("resnet50-set" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-scratch" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-dense" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-static" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-snfs" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-snip" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-dnw" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-rigl-erk-0.8" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-rigl-erk-0.9" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-rigl-erk-0.95" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-rigl-erk-0.965" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-rigl-erk-0.99" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-rigl-uniform-0.8" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-rigl-uniform-0.9" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-rigl-uniform-0.95" over "imagenet", "resnet50-rigl"),
+    bf16!("resnet50-rigl-uniform-0.965" over "imagenet", "resnet50-rigl"),
+    bf16!("mobilenet-v1-rigl" over "imagenet"),
+    bf16!("mobilenet-v1-dense" over "imagenet", "mobilenet-v1-rigl"),
+    bf16!("mobilenet-v1-rigl-erk-0.75" over "imagenet", "mobilenet-v1-rigl"),
+    bf16!("mobilenet-v1-rigl-erk-0.9" over "imagenet", "mobilenet-v1-rigl"),
+    bf16!("mobilenet-v1-rigl-uniform-0.75" over "imagenet", "mobilenet-v1-rigl"),
+    bf16!("mobilenet-v1-rigl-uniform-0.9" over "imagenet", "mobilenet-v1-rigl"),
+    bf16!("mobilenet-v2-rigl" over "imagenet", "mobilenet-v1-rigl"),
+    bf16!("mobilenet-v2-dense" over "imagenet", "mobilenet-v1-rigl", "mobilenet-v2-rigl"),
+    bf16!("vgg-16-rigl" over "imagenet"),
+    bf16!("vgg-16-dense" over "imagenet", "vgg-16-rigl"),
 ];
 
 /// A recipe for exported models: a method's changes to `exported-rigl`.

@@ -379,7 +379,15 @@ fn every_network_runs_forwards_and_backwards() {
 
 #[test]
 fn bfloat16_is_close_to_float32() {
-    for name in ["mnist-fc", "resnet18", "mobilenet-v1", "wide-resnet", "vgg-a"] {
+    for name in [
+        "mnist-fc",
+        "resnet18",
+        "resnet50",
+        "mobilenet-v1",
+        "mobilenet-v2",
+        "wide-resnet",
+        "vgg-a",
+    ] {
         let [exact, rounded] = [Precision::F32, Precision::Bf16].map(|precision| pass(name, precision, false).0);
         let scale = exact.iter().fold(0f32, |m, x| m.max(x.abs()));
         let worst = exact.iter().zip(&rounded).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / scale;
