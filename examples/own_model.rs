@@ -1,70 +1,37 @@
-#![allow(missing_docs)]
-use hlo::{DType, Graph, Literal, Shape, Tensor, grad};
-use models::layers::{Dense, cross_entropy};
-use models::{Init, Mode, Model, Naming, Net};
+//! Trains a network of one's own, on data of one's own, with RigL.
+use rigl_xla::models::{Init, Model, Naming, Net, layers::Dense};
+use rigl_xla::{Trainer, hlo::Tensor};
 
-/// 16 inputs, two masked layers, 4 classes.
-struct Tiny;
+struct Tiny; // 16 inputs, two layers with masks, 4 classes
 
+#[rustfmt::skip] // short
 impl Model for Tiny {
-    fn name(&self) -> &str {
-        "tiny"
-    }
-
-    fn input_dims(&self) -> Vec<usize> {
-        vec![16]
-    }
-
-    fn classes(&self) -> usize {
-        4
-    }
-
-    fn forward<'g>(&self, net: &Net<'g>, images: Tensor<'g>) -> Tensor<'g> {
-        let layer = |scope: &str, units| Dense {
-            scope: scope.into(),
-            naming: Naming::Masked,
-            units,
-            init: Init::GlorotUniform,
-        };
-        let hidden = net.dense(images, &layer("hidden", 8)).relu();
+    fn name(&self) -> &str { "tiny" }
+    fn input_dims(&self) -> Vec<usize> { vec![16] }
+    fn classes(&self) -> usize { 4 }
+    fn forward<'g>(&self, net: &Net<'g>, inputs: Tensor<'g>) -> Tensor<'g> {
+        let (naming, init) = (Naming::Masked, Init::GlorotUniform);
+        let layer = |scope: &str, units| Dense { scope: scope.into(), naming, units, init };
+        let hidden = net.dense(inputs, &layer("hidden", 32)).relu();
         net.dense(hidden, &layer("head", 4))
     }
 }
 
-fn main() -> hlo::Result<()> {
-    // The forward pass is also the table of parameters.
-    let params = Tiny.params();
-    let names: Vec<_> = params.iter().map(|p| p.name.as_str()).collect();
-    assert_eq!(
-        names,
-        ["hidden/weights", "hidden/biases", "head/weights", "head/biases"]
-    );
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Points around one corner of a cube for each class.
+    let labels: Vec<i32> = (0..400).map(|i| i % 4).collect();
+    let bit = |label: i32, j: i32| ((label * 7 + 3) >> (j % 5) & 1) as f32;
+    let noise = |i: i32, j: i32| ((i * 31 + j * 17) % 13) as f32 / 13.0 - 0.5;
+    let point = |(i, &label)| (0..16).map(move |j| bit(label, j) + noise(i, j));
+    let inputs: Vec<f32> = (0..).zip(&labels).flat_map(point).collect();
+    let folder = std::env::temp_dir().join(format!("own_model-{}", std::process::id()));
+    let trainer = Trainer::new(Box::new(Tiny)).method("rigl").sparsity(0.8).steps(300);
+    let trainer = trainer.set("optimizer.name", "adam").set("learning_rate.base", 0.01);
+    let trained = trainer.output(&folder).train_on(inputs, labels).train()?;
 
-    // Loss and gradients on a batch of two, as one graph.
-    let g = Graph::new("tiny");
-    let array = |(name, dims)| (String::from(name), g.parameter(name, Shape::new(DType::F32, dims)));
-    let arrays: Vec<_> = params.iter().map(|p| array((&*p.name, &p.dims[..]))).collect();
-    let images = g.parameter("images", Shape::new(DType::F32, [2, 16]));
-    let labels = g.constant(Literal::new(&[2], &[0i32, 3]));
-    let net = Net::new(&g, Mode::Eval, arrays.clone());
-    let loss = cross_entropy(Tiny.apply(&net, images), labels, 0.0).reduce_mean(&[0]);
-    let weights: Vec<_> = arrays.iter().map(|(_, tensor)| *tensor).collect();
-    let results = [vec![loss], grad(loss, &weights)].concat();
-    let outputs: Vec<_> = results.iter().map(Tensor::output).collect();
-    let step = g.build(&outputs)?;
-
-    // The evaluator runs it here; `step.to_bytes(&[])` is the module for a PJRT plugin.
-    let fill = |dims: &[usize]| {
-        let values = (0..dims.iter().product()).map(|i: usize| (i % 7) as f32 * 0.1 - 0.3);
-        Literal::new(dims, &values.collect::<Vec<_>>())
-    };
-    let inputs: Vec<_> = params.iter().map(|p| fill(&p.dims)).chain([fill(&[2, 16])]).collect();
-    let results = step.evaluate(&inputs)?;
-    println!("loss {:.3}", results[0].to_f64_vec()[0]);
-    for (name, gradient) in names.iter().zip(&results[1..]) {
-        let squares: f64 = gradient.to_f64_vec().iter().map(|x| x * x).sum();
-        println!("|d loss / d {name}| = {:.3}", squares.sqrt());
-        assert!(squares.is_finite() && squares > 0.0);
-    }
+    let mask = trained.mask("hidden/weights").expect("a layer with a mask");
+    println!("{} of 512 connections", mask.to_f64_vec().iter().sum::<f64>());
+    assert!(trained.scores().top1 > Some(0.95) && trained.metric("loss").len() > 1);
+    std::fs::remove_dir_all(folder).ok();
     Ok(())
 }

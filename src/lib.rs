@@ -10,11 +10,7 @@
 //!
 //! Graphs are in the crate `hlo`, the C API of plugins in `pjrt`, networks in `models`, and methods (budgets, masks, schedules, mask updates) in `sparse`.
 //!
-//! # A network
-//!
-//! ```
-#![doc = include_str!("../examples/own_model.rs")]
-//! ```
+//! [`Trainer`] trains networks that are written in Rust.
 
 pub mod aot;
 pub mod cache;
@@ -45,7 +41,11 @@ pub mod sweep;
 mod threads;
 pub mod topology;
 pub mod train;
+mod trainer;
 pub mod verify;
+
+pub use trainer::{Trained, Trainer};
+pub use {hlo, models, sparse};
 
 /// The example of the README.
 #[cfg(doctest)]

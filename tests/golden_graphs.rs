@@ -91,11 +91,8 @@ fn launch(preset: &str, key: [&str; 2], value: &str) -> Computation {
     let layers = Layers::preset(preset).unwrap();
     let layers = layers.set("test", &["device", "execution"], "masked").unwrap();
     let plan = layers.set("test", &key, value).unwrap().plan().unwrap();
-    let model = plan.model().unwrap();
-    let trainer = Trainer {
-        plan: &plan,
-        model: &*model,
-    };
+    let model = plan.model();
+    let trainer = Trainer { plan: &plan, model };
     trainer.launch(1).unwrap().0
 }
 

@@ -86,7 +86,7 @@ impl Case {
         let text = fs::read_to_string(config).unwrap();
         let start = Metadata::new(&plan.run.model.name, 0, text);
         save(&folder.join("ckpt-0.safetensors"), &well_conditioned(&plan), &start).unwrap();
-        let model = plan.model().unwrap();
+        let model = plan.model();
         let examples = synthetic::generate(&model.input_dims(), model.classes(), BATCH, Split::Train, self.seed);
         let arrays = [("images".into(), examples.images), ("labels".into(), examples.labels)];
         let path = folder.join("examples.safetensors");

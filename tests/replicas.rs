@@ -184,14 +184,14 @@ fn plan(args: &[(&str, toml::Value)]) -> Plan {
 /// `batches` are each replica's, `identities` the number that each is given.
 fn launch(plan: &Plan, batches: &[Vec<i32>], identities: &[usize]) -> Launched {
     let device = Device::open_replicas(EngineKind::Pjrt, DeviceKind::Cpu, None, plan.replicas()).unwrap();
-    let model = plan.model().unwrap();
+    let model = plan.model();
     let dims = model.input_dims();
     let spec = plan.run.example_spec(&dims, model.classes());
     let data = plan.run.data.set;
     let Examples::Whole(data) = data.open("", Split::Train, &spec).unwrap() else {
         panic!("made up");
     };
-    let trainer = Trainer { plan, model: &*model };
+    let trainer = Trainer { plan, model };
     let (computation, aliases) = trainer.launch(data.len()).unwrap();
     let program = device.replicated(&computation, &aliases).unwrap();
     let specs = state::specs(plan);
@@ -331,11 +331,8 @@ fn all_reduced_as_planned(precision: &str, bytes_each: usize) {
     let plan = plan.plan().unwrap();
     let parameters: usize = plan.params.iter().map(|p| p.dims.iter().product::<usize>()).sum();
     assert_eq!(plan.all_reduced_bytes(), bytes_each * parameters);
-    let model = plan.model().unwrap();
-    let trainer = Trainer {
-        plan: &plan,
-        model: &*model,
-    };
+    let model = plan.model();
+    let trainer = Trainer { plan: &plan, model };
     let sums = all_reduced(&trainer.launch(64).unwrap().0);
     let bytes = |part: &str| -> usize {
         let within = sums.iter().filter(|(scope, _)| scope.split('/').any(|at| at == part));

@@ -35,6 +35,7 @@ fn inference(model: &dyn Model) -> Inference<'_> {
     Inference {
         model,
         preprocessing: Preprocessing::of(models::Family::from_name(model.name()).unwrap()),
+        pixels: hlo::DType::U8,
         precision: Precision::F32,
         matmul_precision: MatmulPrecision::default(),
         label_smoothing: 0.0,

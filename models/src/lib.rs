@@ -44,8 +44,8 @@ pub use vgg::Vgg;
 pub use wide_resnet::{WideResNet, WideResNetConfig};
 
 /// A network.
-pub trait Model {
-    /// Name in presets and on the command line.
+pub trait Model: Send + Sync {
+    /// Name in configurations and checkpoints.
     fn name(&self) -> &str;
 
     /// Dimensions of one example, without the batch, e.g. `[784]`.

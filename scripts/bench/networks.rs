@@ -97,8 +97,8 @@ impl Training<'_> {
 
 /// The launch's program of a plan, with its initial state, and the seconds to build the graph and to compile it.
 fn prepared<'a>(device: &'a Device, plan: &'a Plan) -> anyhow::Result<(Training<'a>, [f64; 2])> {
-    let model = plan.model()?;
-    let trainer = Trainer { plan, model: &*model };
+    let model = plan.model();
+    let trainer = Trainer { plan, model };
     let batch = plan.run.train.batch_size;
     let started = Instant::now();
     let (computation, aliases) = trainer.launch(batch)?;
@@ -116,7 +116,7 @@ fn prepared<'a>(device: &'a Device, plan: &'a Plan) -> anyhow::Result<(Training<
         device,
         program,
         state: state.collect::<Result<Vec<_>, _>>()?,
-        data: pictures(plan, &*model, batch)
+        data: pictures(plan, model, batch)
             .iter()
             .map(upload)
             .collect::<Result<Vec<_>, _>>()?,
@@ -188,15 +188,15 @@ fn pair(device: &Device, plans: &[Plan; 2], rounds: usize) -> anyhow::Result<ser
 }
 
 fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_json::Value> {
-    let model = plan.model()?;
+    let model = plan.model();
     let batch = plan.run.train.batch_size;
     let arrays = state::initial(plan)?;
     let specs = state::inference_specs(&model.declaration());
     let arrays: Vec<Literal> = specs.iter().map(|(name, _)| arrays[name].clone()).collect();
     let started = Instant::now();
-    let predictor = Predictor::new(device, Inference::new(plan, &*model), &arrays, batch, DType::U8)?;
+    let predictor = Predictor::new(device, Inference::new(plan, model), &arrays, batch, DType::U8)?;
     let compile_s = started.elapsed().as_secs_f64();
-    let images = device.upload(&pictures(plan, &*model, batch)[0], 0)?;
+    let images = device.upload(&pictures(plan, model, batch)[0], 0)?;
     let mut seconds = Vec::new();
     for _ in 0..=steps {
         let started = Instant::now();
@@ -209,19 +209,19 @@ fn predict(device: &Device, plan: &Plan, steps: usize) -> anyhow::Result<serde_j
 /// Predictions of the same pictures from masked kernels and from connections alone. Prints a record of both, then, for every
 /// line `masked` or `sparse` of standard input, the median seconds of a call within about a second: several engines can take turns.
 fn executions(device: &Device, plan: &Plan) -> anyhow::Result<()> {
-    let model = plan.model()?;
+    let model = plan.model();
     let batch = plan.run.train.batch_size;
     let arrays = state::initial(plan)?;
     let specs = state::inference_specs(&model.declaration());
     let arrays: Vec<Literal> = specs.iter().map(|(name, _)| lively(name, &arrays[name])).collect();
-    let network = Inference::new(plan, &*model);
+    let network = Inference::new(plan, model);
     let started = Instant::now();
     let masked = Predictor::new(device, network, &arrays, batch, DType::U8)?;
     let masked_s = started.elapsed().as_secs_f64();
     let started = Instant::now();
     let sparse = SparsePredictor::new(network, &arrays)?;
     let sparse_s = started.elapsed().as_secs_f64();
-    let pixels = &pictures(plan, &*model, batch)[0];
+    let pixels = &pictures(plan, model, batch)[0];
     let uploaded = device.upload(pixels, 0)?;
     let logits = [
         masked.run(&uploaded)?,

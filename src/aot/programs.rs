@@ -34,15 +34,15 @@ impl Graph {
             condensed: CondensedLayers::new(),
             ..plan.clone()
         };
-        let model = plan.model()?;
-        let trainer = Trainer { plan, model: &*model };
+        let model = plan.model();
+        let trainer = Trainer { plan, model };
         Ok(match self {
             Graph::Step => trainer.step()?,
             Graph::Update => (trainer.update()?, vec![]),
             Graph::Eval => {
                 let batch = plan.run.train.eval_batch_size;
                 let exported = evaluation_of(plan)?;
-                let own = || evaluation(Inference::new(plan, &*model), batch, batch);
+                let own = || evaluation(Inference::new(plan, model), batch, batch);
                 (exported.map_or_else(own, Ok)?, vec![])
             }
             Graph::Train => trainer.launch(resident_examples(plan))?,

@@ -45,15 +45,12 @@ pub struct Program {
 pub fn programs(plan: &Plan, by_layer: bool) -> Result<Vec<Program>> {
     plan.engine().only_pjrt("what a compiler says of a program")?;
     let device = Pjrt::open(plan.run.device.kind, plan.plugin(), plan.replicas())?;
-    let (model, batch) = (plan.model()?, plan.replica_batch());
+    let (model, batch) = (plan.model(), plan.replica_batch());
     let mut one = plan.clone();
     one.run.train.steps_per_launch = 1;
-    let trainer = Trainer {
-        plan: &one,
-        model: &*model,
-    };
+    let trainer = Trainer { plan: &one, model };
     let own = || {
-        let inference = prediction(Inference::new(plan, &*model), batch, DType::F32)?;
+        let inference = prediction(Inference::new(plan, model), batch, DType::F32)?;
         let fixed = inference.parameters.len() - 1;
         Ok((inference, fixed))
     };

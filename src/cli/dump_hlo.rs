@@ -104,10 +104,10 @@ pub fn run(args: Args, json: bool) -> Result<()> {
 
 impl Args {
     fn build(&self, plan: &Plan) -> Result<(Computation, Vec<Alias>)> {
-        let model = plan.model()?;
+        let model = plan.model();
         let generated = plan.run.generated_examples();
         let [train_examples, test_examples] = plan.run.data.set.examples([generated; 2]);
-        let trainer = Trainer { plan, model: &*model };
+        let trainer = Trainer { plan, model };
         Ok(match self.graph {
             Graph::Step => trainer.launch(plan.run.training_examples(train_examples))?,
             Graph::Update if !plan.method.updates_masks() => {
@@ -121,7 +121,7 @@ impl Args {
             },
             Graph::Eval => {
                 let batch = plan.run.train.eval_batch_size;
-                let network = Inference::new(plan, &*model);
+                let network = Inference::new(plan, model);
                 let graph = match plan.streams() {
                     true => batch_evaluation(network, batch.min(test_examples).div_ceil(network.replicas)),
                     false => evaluation(network, test_examples, batch),

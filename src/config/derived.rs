@@ -1,5 +1,6 @@
 //! Figures that follow from a plan: steps, launches, replicas, budgets, sizes.
 
+use hlo::DType;
 use models::Param;
 
 use super::plan::{Plan, Pruned, Replacement, gradient_steps, layer_name, update_steps};
@@ -7,7 +8,7 @@ use super::reach::share_of_zeros;
 use super::{Data, Run};
 use crate::data::pipeline;
 use crate::data::pixels::Preprocessing;
-use crate::data::sets::ExampleSpec;
+use crate::data::sets::{ExampleSpec, Reader};
 use crate::engine::EngineKind;
 use models::{Family, Precision};
 use pjrt::DeviceKind;
@@ -45,9 +46,21 @@ impl Plan {
         self.method.masked && self.run.output.topology != Some(false)
     }
 
-    /// Whether examples are sent to the device launch by launch, not once.
+    /// Whether examples are sent to the device launch by launch, not once. Arrays are for exported models only; a network of
+    /// this program has them in memory.
     pub fn streams(&self) -> bool {
-        self.run.data.set.is_streamed()
+        match self.run.data.set.reader {
+            Reader::Arrays => self.exported.is_some(),
+            Reader::Memory { .. } | Reader::Records | Reader::Generated(_) => self.run.data.set.is_streamed(),
+        }
+    }
+
+    /// Element type of images on the device.
+    pub fn pixels(&self) -> DType {
+        match self.run.data.set.reader {
+            Reader::Records | Reader::Arrays => DType::F32,
+            Reader::Memory { .. } | Reader::Generated(_) => DType::U8,
+        }
     }
 
     /// Size of a batch of images that is sent to the device.

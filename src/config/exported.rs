@@ -7,9 +7,9 @@ use toml::Value;
 
 use super::check::value;
 use super::plan::Plan;
-use super::{Error, Execution, Layers, Run};
+use super::{Error, Execution, Layers, Network, Run};
 use crate::data::sets::Reader;
-use crate::exported::{Exported, Masking};
+use crate::exported::{Exported, Masking, Stub};
 use models::Precision;
 use sparse::{DropScore, Method};
 
@@ -81,7 +81,14 @@ impl Plan {
         // Layers are computed as the model has them: none from its connections alone.
         let layers = std::mem::take(&mut declaration.layers);
         let preprocessing = crate::data::pixels::Preprocessing::Mnist;
-        let mut plan = Self::build(run, &masked.params, declaration, vec![], preprocessing)?;
+        let mut plan = Self::build(
+            run,
+            &masked.params,
+            declaration,
+            vec![],
+            Network::new(Stub),
+            preprocessing,
+        )?;
         plan.layers = layers;
         plan.exported = Some(exported);
         Ok(plan)
@@ -161,12 +168,20 @@ impl Layers {
         let exported = Exported::open(Path::new(file))?;
         let replicas = run.device.replicas().max(1);
         let batch = exported.manifest.batch.saturating_mul(replicas);
+        for (key, number) in [("train.batch_size", batch), ("train.eval_batch_size", batch)] {
+            self = self.fill("exported model", key, number as i64)?;
+        }
+        self.fitted_schedule("exported model")
+    }
+
+    /// Replaces the mask updates and evaluations of the recipe by those for the length of the run. Keeps values from files and
+    /// flags.
+    pub(crate) fn fitted_schedule(mut self, origin: &str) -> Result<Self, Error> {
+        let run = self.run()?;
         let steps = (run.train.iterations as f64 * run.train.multiplier.max(1.0)) as i64;
         let end = ((UPDATED * steps as f64) as i64).max(1);
         let interval = (end / UPDATES).clamp(1, 100);
-        let values: [(&str, i64); 8] = [
-            ("train.batch_size", batch as i64),
-            ("train.eval_batch_size", batch as i64),
+        let values: [(&str, i64); 6] = [
             ("mask_update.end_step", end),
             ("mask_update.frequency_steps", interval),
             ("prune.begin_step", end / 10),
@@ -178,11 +193,17 @@ impl Layers {
             ),
         ];
         for (key, number) in values {
-            if self.is_from_recipe(key) {
-                let path: Vec<&str> = key.split('.').collect();
-                self = self.set("exported model", &path, Value::Integer(number))?;
-            }
+            self = self.fill(origin, key, number)?;
         }
         Ok(self)
+    }
+
+    /// Sets a number that only the recipe set.
+    fn fill(self, origin: &str, key: &str, number: i64) -> Result<Self, Error> {
+        if !self.is_from_recipe(key) {
+            return Ok(self);
+        }
+        let path: Vec<&str> = key.split('.').collect();
+        self.set(origin, &path, Value::Integer(number))
     }
 }

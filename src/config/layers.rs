@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use toml::{Table, Value};
 
 use super::presets::EXPORTED;
-use super::{Error, PRESETS, Plan, Run};
+use super::{Error, Network, PRESETS, Plan, Run};
 use crate::files;
 
 /// Bound on a configuration file: 1 MiB. The longest preset has 3 kB.
@@ -127,6 +127,16 @@ impl Layers {
             fit: self.fit.clone(),
             ..plan
         })
+    }
+
+    /// [`Layers::plan`] for a network that is not one of this program.
+    ///
+    /// # Errors
+    /// As [`Layers::plan`].
+    pub fn plan_network(&self, network: Network) -> Result<Plan, Error> {
+        let plan = Plan::for_network(self.run()?, network).map_err(|error| self.located(error))?;
+        self.check_ends(&plan)?;
+        Ok(plan)
     }
 
     /// [`Layers::plan`] for a list of maskable layers instead of the model's.

@@ -10,9 +10,9 @@ use super::learning_rate::Rate;
 use super::reach::reached;
 use super::schedules::{at_the_end, check_averaging, gradual, learning_rate, pruning_schedule, schedule};
 use super::values::output_dir;
-use super::{CondensedLayers, Error, LayerSparsity, Run, SparseLayers, Take, Unit};
+use super::{CondensedLayers, Error, LayerSparsity, Network, Run, SparseLayers, Take, Unit};
 use crate::data::pixels::Preprocessing;
-use crate::exported::{Exported, Stub};
+use crate::exported::Exported;
 use crate::named::Named;
 use sparse::{Budget, BudgetOptions, Counters, DropScore, GradualPruning, InitialMask, KeepCount, Layer, Schedule};
 
@@ -55,6 +55,8 @@ pub struct Plan {
     pub sparse: SparseLayers,
     /// Layers of which the device keeps connections alone.
     pub condensed: CondensedLayers,
+    /// The network as the method trains it; for an exported model, a stub.
+    pub network: Network,
     /// The exported model that is trained, if it is one.
     pub exported: Option<Arc<Exported>>,
     /// Description of what was fitted to the data, if anything was.
@@ -88,14 +90,54 @@ impl Plan {
     ///
     /// # Errors
     /// The first value that is out of range, unknown, or contradicts another.
-    pub fn new(mut run: Run) -> Result<Self, Error> {
+    pub fn new(run: Run) -> Result<Self, Error> {
         if let Some(exported) = run.model.exported()? {
             return Self::for_exported(run, exported);
         }
         let method = method(&run)?;
         let family = family(&run)?;
-        let network_with_masks = network(&run, true)?;
-        let masked = network_with_masks.declaration();
+        if family.recipe.max_pooling && method.drop == DropScore::GradientFlow {
+            let expected = "a method that differentiates once, as the network's maxima under windows do";
+            return Err(value("method.name", method.name, expected));
+        }
+        let masked = Network::from(network(&run, true)?);
+        let trained = match method.masked {
+            true => masked.clone(),
+            false => network(&run, false)?.into(),
+        };
+        let preprocessing = run.data.preprocessing_for(family);
+        Self::for_networks(run, &masked, trained, preprocessing)
+    }
+
+    /// As [`Plan::new`] for a network that is not one of this program. The name in the configuration becomes its own, and
+    /// pixels are not preprocessed unless the configuration says so.
+    ///
+    /// # Errors
+    /// As [`Plan::new`]; a network without a layer that can have a mask, if the method uses masks.
+    pub fn for_network(mut run: Run, network: Network) -> Result<Self, Error> {
+        let method = method(&run)?;
+        network.name().clone_into(&mut run.model.name);
+        let trained = match method.masked {
+            true => network.clone(),
+            false => network.without_masks(),
+        };
+        if method.masked && !network.params().iter().any(|param| param.mask.is_some()) {
+            let expected = "dense, as no layer of the network can have a mask";
+            return Err(value("method.name", method.name, expected));
+        }
+        let preprocessing = run.data.preprocessing.unwrap_or(Preprocessing::None);
+        Self::for_networks(run, &network, trained, preprocessing)
+    }
+
+    /// `masked` is the network with masks, `trained` the network as the method trains it.
+    fn for_networks(
+        mut run: Run,
+        masked: &Network,
+        trained: Network,
+        preprocessing: Preprocessing,
+    ) -> Result<Self, Error> {
+        let dims = masked.input_dims();
+        let masked = masked.declaration();
         for (sparsity, layer) in [
             (run.sparsity.first_layer, masked.layers.first()),
             (run.sparsity.last_layer, masked.layers.last()),
@@ -105,18 +147,9 @@ impl Plan {
                 run.sparsity.layers.insert(layer.name.clone(), own);
             }
         }
-        let declaration = match method.masked {
-            true => masked.clone(),
-            false => network(&run, false)?.declaration(),
-        };
-        if family.recipe.max_pooling && method.drop == DropScore::GradientFlow {
-            let expected = "a method that differentiates once, as the network's maxima under windows do";
-            return Err(value("method.name", method.name, expected));
-        }
-        let dims = network_with_masks.input_dims();
-        let preprocessing = run.data.preprocessing_for(family);
+        let declaration = trained.declaration();
         let (found, takes) = (run.data.preprocessing, preprocessing.takes(&dims));
-        let plan = Self::build(run, &masked.params, declaration, dims, preprocessing)?;
+        let plan = Self::build(run, &masked.params, declaration, dims, trained, preprocessing)?;
         if !takes {
             let expected = format!("one that takes examples of dimensions {:?}", plan.input_dims);
             return Err(value("data.preprocessing", found.map_or("", Named::name), expected));
@@ -134,7 +167,8 @@ impl Plan {
             ..Declaration::default()
         };
         let preprocessing = run.data.preprocessing_for(family(&run)?);
-        Self::build(run, &params, declaration, vec![], preprocessing)
+        let network = network(&run, method(&run)?.masked)?.into();
+        Self::build(run, &params, declaration, vec![], network, preprocessing)
     }
 
     /// `masked` are the parameters of the network with masks, `declaration` is that of the network as the method trains it.
@@ -143,6 +177,7 @@ impl Plan {
         masked: &[Param],
         declaration: Declaration,
         input_dims: Vec<usize>,
+        network: Network,
         preprocessing: Preprocessing,
     ) -> Result<Self, Error> {
         numbers(&run)?;
@@ -191,6 +226,7 @@ impl Plan {
             sparse: SparseLayers::new(),
             condensed: CondensedLayers::new(),
             output_dir: output_dir(&run, method),
+            network,
             exported: None,
             fit: None,
             params,
@@ -221,14 +257,8 @@ impl Plan {
     }
 
     /// The network; for an exported model, a stub.
-    ///
-    /// # Errors
-    /// None for a plan from [`Plan::new`].
-    pub fn model(&self) -> Result<Box<dyn Model>, Error> {
-        match self.exported {
-            Some(_) => Ok(Box::new(Stub)),
-            None => network(&self.run, self.method.masked),
-        }
+    pub fn model(&self) -> &dyn Model {
+        &*self.network
     }
 }
 

@@ -259,7 +259,7 @@ mod tests {
             let padded = format!("{name}-");
             assert!(padded.contains(&format!("-{}-", plan.method.name)), "{name}");
             // Its network and method select it, or the recipe that it varies.
-            let model = plan.model().unwrap();
+            let model = plan.model();
             assert!(
                 name.starts_with(preset_of(Some(model.name()), Some(plan.method.name))),
                 "{name}"

@@ -37,7 +37,8 @@ use sparse::names::Unknown;
 /// Labelled images, entirely in host memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
-    /// `u8[N, …]`: raw pixels, 0 to 255, channels last. The graph converts them to network inputs ([`pixels`]).
+    /// `u8[N, …]`: raw pixels, 0 to 255, channels last, or `f32[N, …]`. The graph converts them to network inputs
+    /// ([`pixels`]).
     pub images: Literal,
     /// `s32[N]`: classes, each in `0..classes`.
     pub labels: Literal,

@@ -18,6 +18,8 @@ pub enum Preprocessing {
     /// Subtracts ImageNet's mean from each channel and multiplies by `1 / std` in float32, as the original's session
     /// computes it (reference 2.2, 4.2).
     ImageNet,
+    /// Leaves the numbers as they are.
+    None,
 }
 
 /// Padding on each side of an image before the crop, in pixels.
@@ -48,13 +50,19 @@ fn imagenet() -> [[f32; 3]; 2] {
 
 impl Named for Preprocessing {
     const KIND: &'static str = "preprocessing";
-    const ALL: &'static [Self] = &[Preprocessing::Mnist, Preprocessing::Cifar, Preprocessing::ImageNet];
+    const ALL: &'static [Self] = &[
+        Preprocessing::Mnist,
+        Preprocessing::Cifar,
+        Preprocessing::ImageNet,
+        Preprocessing::None,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Preprocessing::Mnist => "mnist",
             Preprocessing::Cifar => "cifar",
             Preprocessing::ImageNet => "imagenet",
+            Preprocessing::None => "none",
         }
     }
 }
@@ -87,7 +95,7 @@ impl Preprocessing {
     /// Whether it applies to examples of these dimensions.
     pub fn takes(self, dims: &[usize]) -> bool {
         match self {
-            Preprocessing::Mnist => true,
+            Preprocessing::Mnist | Preprocessing::None => true,
             Preprocessing::Cifar => matches!(dims, &[height, width, _] if height.min(width) >= PADDING),
             Preprocessing::ImageNet => matches!(dims, [_, _, 3]),
         }
@@ -104,6 +112,7 @@ impl Preprocessing {
                 let [mean, scale] = imagenet();
                 (images - colours(mean)) * colours(scale)
             }
+            Preprocessing::None => images,
         }
     }
 
@@ -126,6 +135,7 @@ impl Preprocessing {
                     each.for_each(|(value, (mean, scale))| *value = (*value - mean) * scale);
                 }
             }
+            Preprocessing::None => {}
         }
     }
 
@@ -135,7 +145,7 @@ impl Preprocessing {
         let images = self.apply(pixels);
         match self {
             Preprocessing::Cifar => Crop::draw(key, images.dims()[0]).of(images),
-            Preprocessing::Mnist | Preprocessing::ImageNet => images,
+            Preprocessing::Mnist | Preprocessing::ImageNet | Preprocessing::None => images,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hlo::{DType, Shape};
+use hlo::Shape;
 use sha2::{Digest, Sha256};
 
 use super::arrays::Arrays;
@@ -187,7 +187,7 @@ impl Examples {
     /// Element type and dimensions of an image; of named arrays, those of the first.
     pub fn image(&self) -> Shape {
         match self {
-            Examples::Whole(set) => Shape::new(DType::U8, &set.images.dims()[1..]),
+            Examples::Whole(set) => Shape::new(set.images.dtype(), &set.images.dims()[1..]),
             Examples::Records(records) => records.image(),
             Examples::Arrays(arrays) => arrays.example(),
         }

@@ -166,6 +166,7 @@ fn preparation(preprocessing: Preprocessing) -> Value {
             let [mean, scale] = preprocessing.affine();
             json!({ "name": name, "mean": mean, "scale": scale })
         }
+        Preprocessing::None => json!({ "name": name }),
         Preprocessing::Cifar => json!({
             "name": name,
             "of_each_image": "subtract the mean; divide by the larger of the standard deviation and 1 / sqrt(values)",

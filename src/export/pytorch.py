@@ -59,7 +59,7 @@ class Network(nn.Module):
             x = x * how["scale"]
         elif how["name"] == "imagenet":
             x = (x - x.new_tensor(how["mean"])) * x.new_tensor(how["scale"])
-        else:
+        elif how["name"] == "cifar":
             axes = tuple(range(1, x.ndim))
             x = x - x.mean(axes, keepdim=True)
             x = x / (x * x).mean(axes, keepdim=True).sqrt().clamp(min=x[0].numel() ** -0.5)

@@ -17,6 +17,8 @@ pub struct Inference<'a> {
     pub model: &'a dyn Model,
     /// Preprocessing of pixels.
     pub preprocessing: Preprocessing,
+    /// Element type of the images of an evaluation that keeps its examples on the device.
+    pub pixels: DType,
     /// Precision of activations.
     pub precision: Precision,
     /// Precision of matrix products.
@@ -35,6 +37,7 @@ impl<'a> Inference<'a> {
         Inference {
             model,
             preprocessing: plan.preprocessing,
+            pixels: plan.pixels(),
             precision: plan.run.train.precision,
             matmul_precision: plan.run.train.matmul_precision,
             label_smoothing: plan.run.train.label_smoothing,
@@ -85,7 +88,7 @@ impl Part {
 
 /// Counts over a data set of `examples` on the device, in one launch, with `batch` examples at a time over all replicas.
 ///
-/// Inputs: those of [`inference_specs`], `images` `u8[examples, ..]`, `labels` `s32[examples]`; with several replicas the rows
+/// Inputs: those of [`inference_specs`], `images` `[examples, ..]` of type [`Inference::pixels`], `labels` `s32[examples]`; with several replicas the rows
 /// of this one's [`Part`] and how many of them are `seen` (s32). Each replica returns the counts of all.
 ///
 /// # Errors
@@ -100,7 +103,7 @@ pub fn evaluation(network: Inference, examples: usize, batch: usize) -> hlo::Res
     let data = [
         (
             "images".to_string(),
-            Shape::new(DType::U8, [vec![examples], model.input_dims()].concat()),
+            Shape::new(network.pixels, [vec![examples], model.input_dims()].concat()),
         ),
         ("labels".to_string(), Shape::new(DType::S32, [examples])),
     ];

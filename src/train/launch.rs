@@ -196,8 +196,8 @@ impl Trainer<'_> {
     /// Inputs after the state:
     ///
     /// * the inputs of an exported model, of the K * batch examples of the launch in the order of use; otherwise
-    /// * `images` `u8[examples, ..]` and `labels` `s32[examples]`; if the plan [streams](Plan::streams), the K * batch examples
-    ///   of the launch, with images in f32 from 0 to 255
+    /// * `images` `[examples, ..]` of type [`Plan::pixels`] and `labels` `s32[examples]`; if the plan
+    ///   [streams](Plan::streams), the K * batch examples of the launch
     /// * `indices` `s32[K, batch]`: the examples of each iteration, with several replicas those of this one
     /// * `schedule` `f32[K, columns]` ([`Row`])
     /// * `count` (s32): the number of iterations to run
@@ -211,12 +211,9 @@ impl Trainer<'_> {
     /// None for the models and methods of this crate.
     pub fn launch(&self, examples: usize) -> hlo::Result<(Computation, Vec<Alias>)> {
         let (k, batch) = (self.plan.launch_length() as usize, self.plan.replica_batch());
-        let (examples, pixels) = match self.plan.streams() {
-            true => (k * batch, DType::F32),
-            false => (examples, DType::U8),
-        };
+        let examples = if self.plan.streams() { k * batch } else { examples };
         let specs = specs(self.plan);
-        let data = batch_specs(self, examples, pixels);
+        let data = batch_specs(self, examples, self.plan.pixels());
         let shape = |name: &str| match name {
             "indices" => Shape::new(DType::S32, [k, batch]),
             "schedule" => Shape::new(DType::F32, [k, Row::columns(self.plan)]),

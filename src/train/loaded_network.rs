@@ -10,7 +10,7 @@ use crate::data::imagenet::Kind;
 use crate::data::pixels::Preprocessing;
 use crate::named::Named;
 use crate::report::note;
-use hlo::{Literal, MatmulPrecision, Shape};
+use hlo::{DType, Literal, MatmulPrecision, Shape};
 use models::{FAMILIES, Family, INPUT_INDICES, MnistFc, Model, Naming, Options, Precision, Variant};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,6 +49,7 @@ impl LoadedNetwork {
         Inference {
             model: &*self.model,
             preprocessing: self.preprocessing,
+            pixels: DType::U8,
             precision: self.precision,
             matmul_precision: self.matmul_precision,
             label_smoothing: self.label_smoothing,

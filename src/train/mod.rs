@@ -34,5 +34,5 @@ mod update;
 pub use error::{Error, Result};
 pub use programs::program_digest;
 pub use resume::differences as run_differences;
-pub use session::{DryRun, Prepared, dry_run, train, train_until};
+pub use session::{DryRun, Prepared, dry_run, train, train_on, train_until};
 pub use summary::{BestCheckpoint, Summary};

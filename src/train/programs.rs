@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 /// # Errors
 /// None for the models and methods of this crate.
 pub fn program_digest(plan: &Plan) -> Result<String> {
-    let model = plan.model()?;
+    let model = plan.model();
     let all = plan.run.data.set.examples([plan.run.generated_examples(); 2])[0];
-    let trainer = Trainer { plan, model: &*model };
+    let trainer = Trainer { plan, model };
     let (computation, aliases) = trainer.launch(plan.run.training_examples(all))?;
     Ok(digest(&computation, &aliases))
 }

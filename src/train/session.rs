@@ -16,6 +16,7 @@ use super::step::{Row, Trainer, schedule};
 use super::summary::Summary;
 use crate::checkpoint::{Checkpoint, METRICS, Metadata, Mode, Origin, RunDir};
 use crate::config::Plan;
+use crate::data::sets::Examples;
 use crate::device::Device;
 use crate::distributed::Group;
 use crate::engine::{self, Arg, Buffer, Program};
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 /// A run in progress.
 struct Session<'a> {
     plan: &'a Plan,
+    started: Instant,
     dir: RunDir,
     device: Device,
     launch: Box<dyn Program>,
@@ -85,7 +87,16 @@ struct Launch {
 /// # Errors
 /// [`Error`]. Earlier checkpoints stay valid.
 pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &Stop, group: Option<Arc<Group>>) -> Result<Summary> {
-    train_within(plan, mode, profile, stop, group, None)
+    let session = Session::open(plan, mode, group.clone(), stop, None)?;
+    session.train(profile, stop, group.as_deref())
+}
+
+/// [`train()`] on these training and test examples instead of the data set of the configuration.
+///
+/// # Errors
+/// [`Error`].
+pub fn train_on(plan: &Plan, examples: [Examples; 2], mode: Mode, stop: &Stop) -> Result<Summary> {
+    Session::open(plan, mode, None, stop, Some(examples))?.train(None, stop, None)
 }
 
 /// [`train()`] that ends after `iteration` iterations of the run, as if interrupted there.
@@ -93,84 +104,29 @@ pub fn train(plan: &Plan, mode: Mode, profile: Option<u64>, stop: &Stop, group: 
 /// # Errors
 /// [`Error`].
 pub fn train_until(plan: &Plan, mode: Mode, iteration: u64, stop: &Stop) -> Result<Summary> {
-    train_within(plan, mode, None, stop, None, Some(iteration))
-}
-
-fn train_within(
-    plan: &Plan,
-    mode: Mode,
-    profile: Option<u64>,
-    stop: &Stop,
-    group: Option<Arc<Group>>,
-    until: Option<u64>,
-) -> Result<Summary> {
-    let started = Instant::now();
-    let mut session = Session::open(plan, mode, group.clone(), stop)?;
-    if let Some(iteration) = until {
-        session.keeping.until(iteration);
-    }
-    let start = session.counters.iteration;
-    let profile = profile.filter(|_| session.device.writes());
-    let recorder = profile.map(|launches| Recorder::create(&session.dir, launches, start, &session.device));
-    session.profile = recorder.transpose()?;
-    let startup = started.elapsed();
-    let mut scores = None;
-    let mut next = session.first_launch()?;
-    while let Some(launch) = next {
-        scores = None;
-        next = session.run(launch).map_err(|error| session.lost(error))?;
-        let iteration = session.counters.iteration;
-        let then = next.as_ref().map(|launch| launch.after.iteration);
-        let asked = stop.signal().is_some() || session.stops_early();
-        let mut ends = stops(group.as_deref(), asked, iteration, then)? || next.is_none();
-        if ends && stop.signal().is_some() {
-            // Before an evaluation: a machine that is taken away leaves half a minute.
-            session.save()?;
-        }
-        if ends || iteration % session.eval_interval == 0 {
-            scores = session.evaluate().map_err(|error| session.unscored(error))?;
-            // The other processes of a group learn of it with the next launch.
-            ends |= group.is_none() && session.stops_early();
-        }
-        if ends && scores.is_none() {
-            scores = Some(session.test().map_err(|error| session.unscored(error))?);
-        }
-        if ends && session.keeping.is_best(iteration) {
-            // Marks a checkpoint from before the evaluation as the best.
-            session.last_saved = None;
-        }
-        if ends || iteration % plan.run.train.checkpoint_interval == 0 || session.keeping.is_best(iteration) {
-            session.save()?;
-        }
-        session.end_launch()?;
-        if ends {
-            break;
-        }
-    }
-    session.end_events()?;
-    session.progress.finish();
-    session.profile.as_mut().map_or(Ok(()), Recorder::finish)?;
-    let scores = match scores {
-        Some(scores) => scores,
-        None => session.score(&session.evaluator)?, // resumed at its end, where the metrics have an evaluation already
-    };
-    let summary = session.summary(scores, start, startup)?;
-    if session.device.writes() {
-        session.certify(&summary)?;
-    }
-    Ok(summary)
+    let mut session = Session::open(plan, mode, None, stop, None)?;
+    session.keeping.until(iteration);
+    session.train(None, stop, None)
 }
 
 impl<'a> Session<'a> {
-    fn open(plan: &'a Plan, mode: Mode, group: Option<Arc<Group>>, stop: &Stop) -> Result<Self> {
-        let model = plan.model()?;
+    /// Opens the run on its data set, or on the training and test examples that are `given`.
+    fn open(
+        plan: &'a Plan,
+        mode: Mode,
+        group: Option<Arc<Group>>,
+        stop: &Stop,
+        given: Option<[Examples; 2]>,
+    ) -> Result<Self> {
+        let started = Instant::now();
+        let model = plan.model();
         let dir = folder(plan, mode, group.as_deref())?;
         let found = resume::check(plan, &dir, mode)?;
         if mode == Mode::Resume && group.as_ref().is_none_or(|group| group.process() == 0) {
             crate::report::note!("{}", resume::describe(plan, &dir, found.as_ref()));
         }
         let (mut arrays, counters, last_saved) = start(plan, &state::specs(plan), found)?;
-        let (sets, device) = load_beside_device(plan, &*model, group)?;
+        let (sets, device) = load_beside_device(plan, group, given)?;
         if let Some(group) = &device.group {
             same_start(group, &arrays, counters.iteration, [&sets.train, &sets.test])?;
         }
@@ -178,9 +134,9 @@ impl<'a> Session<'a> {
         let digests = sets.digests();
         // Reads pictures while the compiler works.
         let feed = Feed::new(plan, &device, sets.train, counters.iteration)?;
-        let (launch, program) = compile_launch(plan, &*model, &device, examples)?;
-        let evaluator = evaluator_of(plan, &*model, &device, &sets.test)?;
-        let validation = sets.validation.map(|set| evaluator_of(plan, &*model, &device, &set));
+        let (launch, program) = compile_launch(plan, model, &device, examples)?;
+        let evaluator = evaluator_of(plan, model, &device, &sets.test)?;
+        let validation = sets.validation.map(|set| evaluator_of(plan, model, &device, &set));
         let validation = validation.transpose()?;
         let programs = [("train", program), ("eval", evaluator.digest().to_owned())];
         let origin = Origin {
@@ -214,6 +170,7 @@ impl<'a> Session<'a> {
             false => (None, progress.silent()),
         };
         let mut session = Session {
+            started,
             feed,
             identity,
             mask_updates: plan.update_steps_within(counters.iteration).count() as u64,
@@ -244,6 +201,63 @@ impl<'a> Session<'a> {
         session.open_topology(mode)?;
         session.open_events(mode)?;
         Ok(session)
+    }
+
+    /// Trains to the end of the run, or until a stop is asked for.
+    fn train(mut self, profile: Option<u64>, stop: &Stop, group: Option<&Group>) -> Result<Summary> {
+        let start = self.counters.iteration;
+        let profile = profile.filter(|_| self.device.writes());
+        let recorder = profile.map(|launches| Recorder::create(&self.dir, launches, start, &self.device));
+        self.profile = recorder.transpose()?;
+        let startup = self.started.elapsed();
+        let mut scores = None;
+        let mut next = self.first_launch()?;
+        while let Some(launch) = next {
+            scores = None;
+            next = self.run(launch).map_err(|error| self.lost(error))?;
+            let iteration = self.counters.iteration;
+            let then = next.as_ref().map(|launch| launch.after.iteration);
+            let asked = stop.signal().is_some() || self.stops_early();
+            let mut ends = stops(group, asked, iteration, then)? || next.is_none();
+            if ends && stop.signal().is_some() {
+                // Before an evaluation: a machine that is taken away leaves half a minute.
+                self.save()?;
+            }
+            if ends || iteration.is_multiple_of(self.eval_interval) {
+                scores = self.evaluate().map_err(|error| self.unscored(error))?;
+                // The other processes of a group learn of it with the next launch.
+                ends |= group.is_none() && self.stops_early();
+            }
+            if ends && scores.is_none() {
+                scores = Some(self.test().map_err(|error| self.unscored(error))?);
+            }
+            if ends && self.keeping.is_best(iteration) {
+                // Marks a checkpoint from before the evaluation as the best.
+                self.last_saved = None;
+            }
+            if ends
+                || iteration.is_multiple_of(self.plan.run.train.checkpoint_interval)
+                || self.keeping.is_best(iteration)
+            {
+                self.save()?;
+            }
+            self.end_launch()?;
+            if ends {
+                break;
+            }
+        }
+        self.end_events()?;
+        self.progress.finish();
+        self.profile.as_mut().map_or(Ok(()), Recorder::finish)?;
+        let scores = match scores {
+            Some(scores) => scores,
+            None => self.score(&self.evaluator)?, // resumed at its end, where the metrics have an evaluation already
+        };
+        let summary = self.summary(scores, start, startup)?;
+        if self.device.writes() {
+            self.certify(&summary)?;
+        }
+        Ok(summary)
     }
 
     /// The first launch of this session; `None` if the run has ended before.

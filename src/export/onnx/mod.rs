@@ -117,6 +117,7 @@ impl Writer<'_> {
                         b.node("Mul", &[&centred, &scale], "prepare/scaled", vec![])
                     }
                     Preprocessing::Cifar => standardised(b, &x, &dims),
+                    Preprocessing::None => x,
                 }
             }
         };

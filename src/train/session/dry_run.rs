@@ -63,12 +63,12 @@ impl Prepared {
 /// # Errors
 /// Whatever would prevent the run from starting.
 pub fn dry_run(plan: &Plan, mode: Mode, group: Option<Arc<Group>>) -> Result<DryRun> {
-    let model = plan.model()?;
+    let model = plan.model();
     let dir = RunDir::preview(&plan.output_dir, mode)?;
     let found = resume::check(plan, &dir, mode)?;
     let done = found.and_then(|found| Some(found.metadata?.iteration)).unwrap_or(0);
-    let (sets, device) = load_beside_device(plan, &*model, group)?;
-    let launch = || Ok(compile_launch(plan, &*model, &device, sets.train.len())?.0);
+    let (sets, device) = load_beside_device(plan, group, None)?;
+    let launch = || Ok(compile_launch(plan, model, &device, sets.train.len())?.0);
     let mut programs = vec![Prepared::new("launch", launch, |program| Ok(program.memory()?))?];
     let scored = [
         ("evaluation", Some(&sets.test)),
@@ -78,7 +78,7 @@ pub fn dry_run(plan: &Plan, mode: Mode, group: Option<Arc<Group>>) -> Result<Dry
         let Some(set) = set else { continue };
         programs.push(Prepared::new(
             name,
-            || evaluator_of(plan, &*model, &device, set),
+            || evaluator_of(plan, model, &device, set),
             Scorer::memory,
         )?);
     }

@@ -16,7 +16,6 @@ use crate::threads;
 use crate::train::error::{Error, Result};
 use crate::train::exported_evaluation::inputs;
 use crate::train::inference::check_set;
-use models::Model;
 use sha2::Digest;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,11 +47,17 @@ impl Sets {
 }
 
 /// Loads the examples of a run while its devices start, and checks that they fit: compiling takes minutes for large networks.
-pub(super) fn load_beside_device(plan: &Plan, model: &dyn Model, group: Option<Arc<Group>>) -> Result<(Sets, Device)> {
+/// Examples that are `given` take the place of the data set.
+pub(super) fn load_beside_device(
+    plan: &Plan,
+    group: Option<Arc<Group>>,
+    given: Option<[Examples; 2]>,
+) -> Result<(Sets, Device)> {
+    let model = plan.model();
     let dims = model.input_dims();
     let spec = plan.run.example_spec(&dims, model.classes());
     let (data, device) = std::thread::scope(|scope| {
-        let data = threads::spawn(scope, "data", || load(plan, &spec));
+        let data = threads::spawn(scope, "data", || load(plan, &spec, given));
         let device = Device::of(plan, group);
         let data = data.map_err(crate::data::Error::Thread).map(|data| data.join());
         (data, device)
@@ -66,7 +71,7 @@ pub(super) fn load_beside_device(plan: &Plan, model: &dyn Model, group: Option<A
 
 /// Loads both splits of the run's data set, fetched if absent, in the shape of the model's input, and holds out the validation
 /// split.
-fn load(plan: &Plan, spec: &ExampleSpec) -> data::Result<Sets> {
+fn load(plan: &Plan, spec: &ExampleSpec, given: Option<[Examples; 2]>) -> data::Result<Sets> {
     let data = &plan.run.data;
     let load = |split| match &plan.exported {
         None => data.set.open(&data.dir, split, spec),
@@ -78,7 +83,10 @@ fn load(plan: &Plan, spec: &ExampleSpec) -> data::Result<Sets> {
             Ok(Examples::Arrays(Arc::new(arrays)))
         }
     };
-    let (train, test) = (load(Split::Train)?, load(Split::Test)?);
+    let [train, test] = match given {
+        Some(given) => given,
+        None => [load(Split::Train)?, load(Split::Test)?],
+    };
     if data.validation.is_none() {
         let validation = None;
         return Ok(Sets {

@@ -29,7 +29,7 @@ fn plan(out: &std::path::Path) -> Plan {
 fn detects_diverged_replicas_at_the_next_mask_update() {
     let dir = tempfile::tempdir().unwrap();
     let plan = plan(&dir.path().join("run"));
-    let mut session = Session::open(&plan, Mode::Fresh, None, &Stop::new()).unwrap();
+    let mut session = Session::open(&plan, Mode::Fresh, None, &Stop::new(), None).unwrap();
     let launch = session.prepare().unwrap().unwrap();
     let next = session.run(launch).unwrap().unwrap();
 
