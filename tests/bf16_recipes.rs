@@ -30,8 +30,8 @@ fn they_change_the_precision_alone() {
 }
 
 fn step(plan: &Plan) -> Computation {
-    let model = plan.model().unwrap();
-    let trainer = Trainer { plan, model: &*model };
+    let model = plan.model();
+    let trainer = Trainer { plan, model };
     trainer.step().unwrap().0
 }
 

@@ -11,11 +11,8 @@ fn step(preset: &str, batch: i64) -> Computation {
     let layers = layers.set("test", &["train", "batch_size"], batch).unwrap();
     let layers = layers.set("test", &["train", "precision"], "bf16").unwrap();
     let plan = layers.set("test", &["device", "kind"], "tpu").unwrap().plan().unwrap();
-    let model = plan.model().unwrap();
-    let trainer = Trainer {
-        plan: &plan,
-        model: &*model,
-    };
+    let model = plan.model();
+    let trainer = Trainer { plan: &plan, model };
     trainer.step().unwrap().0
 }
 

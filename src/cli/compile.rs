@@ -256,7 +256,8 @@ impl Args {
             Graph::Update => train.batch_size = batch.unwrap_or(train.batch_size),
             Graph::Step | Graph::Train => {
                 // An exported model takes the batch of its export on each device.
-                let exported = plan.exported.as_ref().map(|exported| exported.manifest.batch);
+                let parts = train.accumulate.unwrap_or(1);
+                let exported = plan.exported.as_ref().map(|exported| parts * exported.manifest.batch);
                 let each = exported.or(batch);
                 train.batch_size = devices * each.unwrap_or(train.batch_size.div_ceil(devices));
                 plan.run.device.replicas = Some(devices);

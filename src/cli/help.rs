@@ -40,7 +40,7 @@ const GROUPS: [Group; 8] = [
     Group {
         heading: "Training",
         common: &["steps", "multiplier", "batch_size", "lr", "seed", "init"],
-        rare: &["init_masks", "init_prune", "init_state", "freeze", "steps_per_launch"],
+        rare: &["init_masks", "init_prune", "init_state", "accumulate", "freeze", "steps_per_launch"],
     },
     Group {
         heading: "Evaluations, checkpoints and stopping",

@@ -66,7 +66,7 @@ pub struct MeasuredLayer {
 pub fn layers(plan: &Plan) -> anyhow::Result<Vec<MeasuredLayer>> {
     let device = Pjrt::open(DeviceKind::Cpu, plan.plugin(), 1)?;
     let threads = Threads::new(cores());
-    let batch = plan.replica_batch();
+    let batch = plan.part_batch();
     let mut known = HashMap::new();
     let masked = plan.layers.iter().enumerate().filter(|(_, layer)| layer.masked);
     let mut measured = vec![];

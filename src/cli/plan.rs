@@ -307,6 +307,14 @@ impl std::fmt::Display for Report<'_> {
             )?;
         }
         writeln!(f, "training state  {}", units::bytes(self.state_bytes as f64))?;
+        if let Some(parts) = self.config.train.accumulate.filter(|&parts| parts > 1) {
+            let (all, replicas) = (self.config.train.batch_size, self.config.device.replicas());
+            let each = all / replicas / parts;
+            writeln!(
+                f,
+                "batch           {all}, gradients of {parts} parts of {each} averaged"
+            )?;
+        }
         if let Some(shared) = &self.replicas {
             let (all, each) = (shared.batch_size, shared.batch_per_replica);
             let processes = match shared.processes {

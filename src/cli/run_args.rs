@@ -122,6 +122,10 @@ key_flags! {
     /// Examples per batch, over all replicas
     #[arg(long, value_name = "N")]
     batch_size: i64 = ["train", "batch_size"],
+    /// Compute each batch in N equal parts, one after the other, and average their gradients before the step: the memory of a
+    /// smaller batch. For a model from JAX the batch of a step is N times that of the export [default: 1]
+    #[arg(long, value_name = "N")]
+    accumulate: i64 = ["train", "accumulate"],
     /// Initial learning rate
     #[arg(long, value_name = "RATE")]
     lr: f64 = ["learning_rate", "base"],

@@ -127,13 +127,19 @@ fn replicas(run: &Run) -> Result<(), Error> {
         return Err(value(key, processes, expected));
     }
     let (key, replicas) = device.replicas.map_or((key, processes), |n| ("device.replicas", n));
-    match batch % replicas {
-        0 => Ok(()),
-        _ => {
-            let expected = format!("a number that divides train.batch_size, which is {batch}");
-            Err(value(key, replicas, expected))
-        }
+    if batch % replicas != 0 {
+        let expected = format!("a number that divides train.batch_size, which is {batch}");
+        return Err(value(key, replicas, expected));
     }
+    let (own, parts) = (batch / replicas, run.train.accumulate.unwrap_or(1));
+    if parts == 0 || own % parts != 0 {
+        let expected = match replicas {
+            1 => format!("a number that divides train.batch_size, which is {batch}"),
+            _ => format!("a number that divides the batch of a replica, which is {own}"),
+        };
+        return Err(value("train.accumulate", parts, expected));
+    }
+    Ok(())
 }
 
 pub(super) fn within_range(key: &str, found: f64, ok: bool, expected: &str) -> Result<(), Error> {

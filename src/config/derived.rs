@@ -67,7 +67,7 @@ impl Plan {
     pub fn batch_bytes(&self) -> usize {
         if let Some(exported) = &self.exported {
             let bytes: usize = exported.manifest.inputs.iter().map(|input| input.typed().bytes()).sum();
-            return self.replicas() * bytes;
+            return self.replicas() * self.accumulated() * bytes;
         }
         size_of::<f32>() * self.run.train.batch_size * self.input_dims.iter().product::<usize>()
     }
@@ -95,6 +95,16 @@ impl Plan {
     /// Examples per batch and replica.
     pub fn replica_batch(&self) -> usize {
         self.run.train.batch_size / self.replicas()
+    }
+
+    /// Parts of a replica's batch that are computed one after the other.
+    pub fn accumulated(&self) -> usize {
+        self.run.train.accumulate.unwrap_or(1)
+    }
+
+    /// Examples of one of them.
+    pub fn part_batch(&self) -> usize {
+        self.replica_batch() / self.accumulated()
     }
 
     /// Bytes of gradients in the all-reduce of each iteration: 4 per parameter, or 2 in bf16. 0 for a single replica.

@@ -115,7 +115,7 @@ impl Plan {
                 Execution::Auto | Execution::Masked => Ok(SparseLayers::new()),
             };
         }
-        let batch = self.replica_batch();
+        let batch = self.part_batch();
         let convolves = self.layers.iter().any(|layer| layer.masked && layer.kind == Kind::Conv);
         if asked == Execution::Sparse && convolves && !batch.is_multiple_of(LANES) {
             let expected = format!("multiples of {LANES} per replica for convolutions, as device.execution is sparse");
@@ -198,7 +198,7 @@ impl Plan {
             kind: layer.kind,
             window: layer.window(),
             density: budget.nonzeros as f64 / layer.weights().max(1) as f64,
-            batch: self.replica_batch(),
+            batch: self.part_batch(),
         })
     }
 

@@ -97,16 +97,19 @@ impl Plan {
 
 fn check(run: &Run, method: &Method, exported: &Exported) -> Result<(), Error> {
     let batch = exported.manifest.batch;
-    let replicas = run.device.replicas();
-    if run.train.batch_size != batch * replicas {
-        let each = if replicas == 1 {
-            String::new()
-        } else {
-            format!(" on each of {replicas} replicas")
+    let (replicas, parts) = (run.device.replicas(), run.train.accumulate.unwrap_or(1));
+    if run.train.batch_size != batch.saturating_mul(replicas).saturating_mul(parts) {
+        let each = match replicas {
+            1 => String::new(),
+            _ => format!(" on each of {replicas} replicas"),
+        };
+        let accumulated = match parts {
+            1 => String::new(),
+            _ => format!(", {parts} to a step"),
         };
         let expected = format!(
-            "{}: the model was exported for batches of {batch}{each}",
-            batch * replicas
+            "{}: the model was exported for batches of {batch}{each}{accumulated}",
+            batch.saturating_mul(replicas).saturating_mul(parts)
         );
         return Err(value("train.batch_size", run.train.batch_size, expected));
     }
@@ -167,8 +170,9 @@ impl Layers {
         let Some(file) = &run.model.file else { return Ok(self) };
         let exported = Exported::open(Path::new(file))?;
         let replicas = run.device.replicas().max(1);
-        let batch = exported.manifest.batch.saturating_mul(replicas);
-        for (key, number) in [("train.batch_size", batch), ("train.eval_batch_size", batch)] {
+        let each = exported.manifest.batch.saturating_mul(replicas);
+        let batch = each.saturating_mul(run.train.accumulate.unwrap_or(1));
+        for (key, number) in [("train.batch_size", batch), ("train.eval_batch_size", each)] {
             self = self.fill("exported model", key, number as i64)?;
         }
         self.fitted_schedule("exported model")

@@ -65,6 +65,9 @@ pub struct Train {
     pub multiplier: f64,
     /// Examples per batch, over all replicas together.
     pub batch_size: usize,
+    /// Equal parts of a replica's batch that are computed one after the other, their gradients averaged. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accumulate: Option<usize>,
     /// Whether batch normalisation computes moments over all replicas. Default: each replica over its own part of the batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync_bn: Option<bool>,

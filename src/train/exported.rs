@@ -7,11 +7,11 @@ use crate::exported::{Exported, state_name};
 use hlo::{Computation, DType, Graph, Reducer, Shape, Tensor};
 use models::Declaration;
 
-/// Results of a loss.
+/// Results of a loss; of one replica its share in them.
 pub(super) struct Loss<'g> {
-    /// Mean over the batch of all replicas, f32 scalar.
+    /// Mean over the batch, f32 scalar.
     pub loss: Tensor<'g>,
-    /// Means of the metrics over the batch of all replicas, f32 scalars.
+    /// Means of the metrics over the batch, f32 scalars.
     pub metrics: Vec<Tensor<'g>>,
     /// Dense gradients of all parameters, f32.
     pub gradients: Vec<Tensor<'g>>,
@@ -43,7 +43,7 @@ fn key<'g>(g: &'g Graph, exported: &Exported, numbers: [Tensor<'g>; 3]) -> Vec<T
 }
 
 impl Trainer<'_> {
-    /// Loss, metrics and gradients of a batch on the effective weights; sets the new state.
+    /// This replica's share in loss, metrics and gradients of a batch on the effective weights; sets the new state.
     pub(super) fn exported_loss<'g>(
         &self,
         g: &'g Graph,
@@ -72,11 +72,11 @@ impl Trainer<'_> {
             state.set(&state_name(&leaf.name), value);
         }
         let own = |value: &Tensor<'g>| self.part_of_mean(value.convert(DType::F32));
-        let mut means = self.sums(g, scalars.iter().map(own).collect());
+        let mut means: Vec<_> = scalars.iter().map(own).collect();
         Loss {
             loss: means.remove(0),
             metrics: means,
-            gradients: self.sums(g, gradients.iter().map(own).collect()),
+            gradients: gradients.iter().map(own).collect(),
         }
     }
 }

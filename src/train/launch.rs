@@ -305,7 +305,7 @@ impl Trainer<'_> {
     }
 
     /// Number of metrics of an exported model.
-    fn metrics(&self) -> usize {
+    pub(super) fn metrics(&self) -> usize {
         let exported = self.plan.exported.as_ref();
         exported.map_or(0, |exported| exported.manifest.metrics.len())
     }

@@ -1,5 +1,6 @@
 //! Training: the programs a run is made of, and the session that drives them.
 
+mod accumulate;
 pub mod condensed;
 pub mod dead_units;
 mod error;

@@ -125,6 +125,7 @@ impl Window {
 }
 
 /// [`Row`] as f32 scalars of a graph.
+#[derive(Clone)]
 pub(super) struct Scheduled<'g> {
     pub rate: Tensor<'g>,
     pub decay: Tensor<'g>,
@@ -136,6 +137,30 @@ pub(super) struct Scheduled<'g> {
 }
 
 impl<'g> Scheduled<'g> {
+    /// The values, in the order of the columns.
+    pub fn values(&self) -> Vec<Tensor<'g>> {
+        let common = [self.rate, self.decay, self.advance, self.update, self.drop_fraction];
+        let average = self.average.into_iter().flatten();
+        common
+            .into_iter()
+            .chain(average)
+            .chain(self.densities.iter().copied())
+            .collect()
+    }
+
+    /// The same row with the values that `next` gives in the order of the columns.
+    pub fn with<'a>(&self, next: &mut impl FnMut() -> Tensor<'a>) -> Scheduled<'a> {
+        Scheduled {
+            rate: next(),
+            decay: next(),
+            advance: next(),
+            update: next(),
+            drop_fraction: next(),
+            average: self.average.map(|factors| factors.map(|_| next())),
+            densities: self.densities.iter().map(|_| next()).collect(),
+        }
+    }
+
     /// From the values of a row, in the order of the columns.
     pub fn new(plan: &Plan, values: &[Tensor<'g>]) -> Self {
         let &[rate, decay, advance, update, drop_fraction, ref rest @ ..] = values else {

@@ -219,6 +219,12 @@ fn draw(init: Init, name: &str, dims: &[usize], seed: u64) -> Vec<f32> {
 #[derive(Clone)]
 pub struct State<'g>(BTreeMap<String, Tensor<'g>>);
 
+impl<'g> FromIterator<(String, Tensor<'g>)> for State<'g> {
+    fn from_iter<T: IntoIterator<Item = (String, Tensor<'g>)>>(arrays: T) -> Self {
+        State(arrays.into_iter().collect())
+    }
+}
+
 impl<'g> State<'g> {
     /// Takes `tensors` in the order of `specs`.
     pub fn new(specs: &[(String, Shape)], tensors: &[Tensor<'g>]) -> Self {

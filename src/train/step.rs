@@ -50,6 +50,19 @@ impl<'g> Draw<'g> {
     }
 }
 
+/// What a loss is computed from.
+#[derive(Clone, Copy)]
+pub(super) struct Batch<'g, 'a> {
+    /// Effective weights of all parameters.
+    pub effective: &'a [Tensor<'g>],
+    /// Images and labels, or the inputs of an exported model.
+    pub examples: &'a [Tensor<'g>],
+    /// For each parameter an array that gets the gradient of all weights ([`Trainer::apart`]).
+    pub apart: &'a [Option<Tensor<'g>>],
+    /// Keys of the masks of sparse layers ([`Trainer::mask_keys`]).
+    pub mask_keys: &'a [Tensor<'g>],
+}
+
 /// Results of one iteration.
 pub(super) struct Outcome<'g> {
     /// Loss: mean over the batch of all replicas, f32 scalar.
@@ -89,12 +102,18 @@ impl Trainer<'_> {
             };
             params.iter().map(masked).collect()
         };
-        let (loss, correct) = match &self.plan.exported {
-            Some(exported) => {
-                let loss = self.exported_loss(g, exported, state, [&effective, batch], draw);
-                (loss, g.scalar(0i32))
-            }
-            None => self.classified(g, state, [&effective, batch], &apart, draw, scheduled, mask_keys),
+        let batch = Batch {
+            effective: &effective,
+            examples: batch,
+            apart: &apart,
+            mask_keys,
+        };
+        let (own, correct) = self.accumulated(g, state, batch, draw, scheduled);
+        // All-reduce the dense gradients: the step and growth use the same sums, so masks stay equal on all replicas.
+        let loss = Loss {
+            gradients: self.sums(g, own.gradients),
+            loss: self.sum(own.loss),
+            metrics: own.metrics.into_iter().map(|own| self.sum(own)).collect(),
         };
         let mut gradients = loss.gradients;
         let mut of_all = gradients.split_off(params.len()).into_iter();
@@ -115,20 +134,41 @@ impl Trainer<'_> {
         }
     }
 
-    /// Cross entropy of a network of this program on a batch, its gradients with those of `apart` after them, and
-    /// the correct predictions of this replica.
-    #[allow(clippy::too_many_arguments)]
+    /// The share of these examples of this replica in loss, metrics and gradients, those of `apart` after the others, and the
+    /// correct predictions.
+    pub(super) fn loss<'g>(
+        &self,
+        g: &'g Graph,
+        state: &mut State<'g>,
+        batch: Batch<'g, '_>,
+        draw: &Draw<'g>,
+        scheduled: &Scheduled<'g>,
+    ) -> (Loss<'g>, Tensor<'g>) {
+        match &self.plan.exported {
+            Some(exported) => {
+                let loss = self.exported_loss(g, exported, state, [batch.effective, batch.examples], draw);
+                (loss, g.scalar(0i32))
+            }
+            None => self.classified(g, state, batch, draw, scheduled),
+        }
+    }
+
+    /// [`Trainer::loss`] of a network of this program: cross entropy.
     fn classified<'g>(
         &self,
         g: &'g Graph,
         state: &mut State<'g>,
-        [effective, batch]: [&[Tensor<'g>]; 2],
-        apart: &[Option<Tensor<'g>>],
+        batch: Batch<'g, '_>,
         draw: &Draw<'g>,
         scheduled: &Scheduled<'g>,
-        mask_keys: &[Tensor<'g>],
     ) -> (Loss<'g>, Tensor<'g>) {
-        let (images, labels) = (batch[0], batch[1]);
+        let Batch {
+            effective,
+            examples,
+            apart,
+            mask_keys,
+        } = batch;
+        let (images, labels) = (examples[0], examples[1]);
         let logits = {
             let _scope = g.scope("forward");
             let sparse = self.sparse_kernels(state, mask_keys, scheduled, apart);
@@ -149,14 +189,12 @@ impl Trainer<'_> {
             let hits = layers::in_top_k(logits, labels, 1);
             hits.convert(DType::S32).reduce_sum(&[0])
         };
-        // All-reduce the dense gradients: the step and growth use the same sums, so masks stay equal on all replicas.
         let part = self.part_of_mean(cross_entropy);
         let of: Vec<_> = effective.iter().chain(apart.iter().flatten()).copied().collect();
-        let gradients = self.sums(g, grad(part, &of));
         let loss = Loss {
-            loss: self.sum(part),
+            loss: part,
             metrics: vec![],
-            gradients,
+            gradients: grad(part, &of),
         };
         (loss, correct)
     }
