@@ -28,6 +28,18 @@ fn jax_trains_the_same_connections_with_the_same_losses() {
     assert_eq!(done.lines().collect::<Vec<_>>(), models);
 }
 
+#[test]
+fn networks_of_flax_equinox_and_haiku_train() {
+    let packages = [PACKAGES, &["flax==0.10.2", "equinox==0.11.11", "dm-haiku==0.0.13"]].concat();
+    let runs = Runs::new();
+    let scratch = runs.path("scratch");
+    let program = env!("CARGO_BIN_EXE_rigl-xla");
+    let examples = ["flax", "equinox", "haiku"];
+    let args = [&[program, scratch.to_str().unwrap()], &examples[..]].concat();
+    let done = common::python::run(&packages, "frameworks.py", &args);
+    assert_eq!(done.lines().collect::<Vec<_>>(), examples);
+}
+
 /// Trains into a folder of `runs`.
 fn train(runs: &Runs, run: &str, args: &[&str]) -> Value {
     json(&[&["train", "--out", runs.path(run).to_str().unwrap()], args].concat())
@@ -91,6 +103,33 @@ fn exported_models_resume_on_any_replicas_and_are_refused_by_name() {
     // Two replicas: each has a batch of the export.
     let two = train(&runs, "two", &[&common[..], &["--replicas", "2"]].concat());
     assert_eq!((&two["steps"], &two["eval"]["examples"]), (&24.into(), &50.into()));
+
+    // Two parts of a batch: the state changes with each.
+    let parts = train(&runs, "parts", &[&common[..], &["--accumulate", "2"]].concat());
+    assert_eq!(parts["steps"], 24);
+    assert_eq!(runs.tensors("parts", 24)["state/steps"].to_f64_vec(), [48.0]);
+    // They give the step of a batch of twice the size.
+    let [whole, half] = ["whole", "half"].map(|name| model.replace("model.rigl", &format!("{name}.rigl")));
+    let common = [
+        "--data",
+        &data,
+        "--steps",
+        "24",
+        "--set",
+        "mask_update.frequency_steps=4",
+    ];
+    train(&runs, "large", &[&["--model", &whole], &common[..]].concat());
+    train(
+        &runs,
+        "small",
+        &[&["--model", &half, "--accumulate", "2"], &common[..]].concat(),
+    );
+    let [large, small] = ["large", "small"].map(|name| runs.tensors(name, 24));
+    for (name, array) in &large {
+        let pairs = array.to_f64_vec().into_iter().zip(small[name].to_f64_vec());
+        let far = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(far < 1e-6, "{name}: {far}");
+    }
 
     let refused = |args: &[&str], expected: &str| {
         let args = [&["plan", "--model", &model, "--data", &data][..], args].concat();

@@ -52,6 +52,10 @@ state = {"mean": jnp.float32(0), "steps": jnp.int32(0)}
 batch = {"image": image[:BATCH], "label": label[:BATCH].astype(np.int32)}
 model = os.path.join(folder, "model.rigl")
 rigl_xla.export(loss, params, batch, model, state=state, key=jax.random.PRNGKey(1), evaluate=evaluate)
+plain = lambda params, batch: losses(logits(params, batch["image"]), batch["label"]).mean()
+for name, rows in ("whole", 2 * BATCH), ("half", BATCH):
+    batch_of = {"image": image[:rows], "label": label[:rows].astype(np.int32)}
+    rigl_xla.export(plain, params, batch_of, os.path.join(folder, f"{name}.rigl"))
 part = {"train": slice(0, EXAMPLES), "test": slice(0, 50)}
 np.savez(
     os.path.join(folder, "data.npz"),
