@@ -1,6 +1,8 @@
 //! TFRecord files through the program: made from folders, tar files and small data sets, inspected, damaged.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/array_mutations.rs"]
+mod array_mutations;
 mod common;
 #[path = "common/data_mutations.rs"]
 mod data_mutations;
@@ -569,5 +571,17 @@ fn rejects_or_reads_mutated_sets_lists_and_configurations() {
             outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(1..))),
             "{kind:?}"
         );
+    }
+}
+
+#[test]
+fn rejects_or_reads_mutated_arrays_and_models() {
+    let dir = tempfile::tempdir().unwrap();
+    let subject = array_mutations::Subject::new(dir.path());
+    for kind in array_mutations::Kind::ALL {
+        let outcomes: Vec<Outcome> = (0..300).map(|number| subject.run(kind, number)).collect();
+        assert!(outcomes.contains(&Outcome::Refused), "{kind:?}");
+        let taken = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted(1..)));
+        assert!(taken, "{kind:?}");
     }
 }

@@ -262,3 +262,62 @@ fn sorts_are_stable_and_in_total_order() {
         }
     }
 }
+
+/// A module whose last computation calls, `calls` times each, a chain of `depth` others.
+fn chained(depth: i64, calls: i64, dims: &[i64]) -> Vec<u8> {
+    let shape = proto::Shape {
+        element_type: 11,
+        dimensions: dims.to_vec(),
+        is_dynamic_dimension: vec![false; dims.len()],
+        ..Default::default()
+    };
+    let mut id = 0;
+    let mut instruction = |opcode: &str, called: Vec<i64>| {
+        id += 1;
+        proto::Instruction {
+            name: format!("{opcode}.{id}"),
+            opcode: opcode.into(),
+            shape: Some(shape.clone()),
+            id,
+            called_computation_ids: called,
+            ..Default::default()
+        }
+    };
+    let computation = |number: i64| {
+        let called = (0..calls).map(|_| instruction("call", vec![number - 1]));
+        let instructions: Vec<_> = match number {
+            1 => vec![instruction("constant", vec![])],
+            _ => called.collect(),
+        };
+        proto::Computation {
+            name: format!("c.{number}"),
+            root_id: instructions[0].id,
+            instructions,
+            id: number,
+            ..Default::default()
+        }
+    };
+    let module = proto::Module {
+        name: "chain".into(),
+        computations: (1..=depth).map(computation).collect(),
+        entry_computation_id: depth,
+        ..Default::default()
+    };
+    module.encode_to_vec()
+}
+
+#[test]
+fn refuses_modules_that_compilers_cannot_take() {
+    let read = |depth, calls, dims: &[i64]| hlo::Module::read(&chained(depth, calls, dims)).map(|_| ());
+    read(20, 2, &[2, 2]).unwrap();
+    for (depth, calls, dims, expected) in [
+        (60, 2, &[2][..], "instructions with all of them written out"),
+        (300, 1, &[2], "calls 257 deep"),
+        (1, 1, &[1 << 20, 1 << 20], "expected at most 68719476736 elements"),
+        (1, 1, &[1 << 40, 1 << 40], "expected at most"),
+        (1, 1, &[-1], "an array of dimensions [-1]"),
+    ] {
+        let message = read(depth, calls, dims).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}

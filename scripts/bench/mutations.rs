@@ -1,12 +1,14 @@
-//! Mutated checkpoints, records, pictures, data sets and configurations by the million: as `tests/faults_convert.rs`, `tests/records.rs` and
+//! Mutated checkpoints, records, pictures, data sets, configurations, arrays and models by the million: as `tests/faults_convert.rs`, `tests/records.rs` and
 //! `tests/pictures.rs` make thousands, in release mode.
 //!
-//! `cargo bench --bench mutations [-- [checkpoints|records|pictures|data] INPUTS [FIRST]]` makes INPUTS inputs (by default 1000000) of the
+//! `cargo bench --bench mutations [-- [checkpoints|records|pictures|data|arrays] INPUTS [FIRST]]` makes INPUTS inputs (by default 1000000) of the
 //! kinds in turn, from number FIRST on, and prints one JSON object: how many were refused, the time, and the peak memory of
 //! the process, by kind. It fails if an input takes more than 5 seconds, or the process more than 1 GiB.
 //! Writes and reads many small files: TMPDIR should be in memory.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../../tests/common/array_mutations.rs"]
+mod array_mutations;
 #[path = "../../tests/common/data_mutations.rs"]
 mod data_mutations;
 #[path = "../../tests/common/mutations.rs"]
@@ -107,6 +109,15 @@ fn main() -> anyhow::Result<()> {
         let each = inputs / data_mutations::Kind::ALL.len() as u64;
         for kind in data_mutations::Kind::ALL {
             add(format!("{kind:?}"), count(each, first, |number| data.run(kind, number)))?;
+        }
+    } else if arguments.iter().any(|arg| arg == "arrays") {
+        let arrays = array_mutations::Subject::new(dir.path());
+        let each = inputs / array_mutations::Kind::ALL.len() as u64;
+        for kind in array_mutations::Kind::ALL {
+            add(
+                format!("{kind:?}"),
+                count(each, first, |number| arrays.run(kind, number)),
+            )?;
         }
     } else if arguments.iter().any(|arg| arg == "pictures") {
         let pictures = picture_mutations::Pictures::new();

@@ -40,6 +40,15 @@ const MAX_NUMBER: u32 = 1 << 30;
 /// Maximum number of instructions: a hundred times those of the largest exported networks.
 const MAX_INSTRUCTIONS: usize = 4 << 20;
 
+/// Maximum number of instructions where every call is written out, as compilers inline them.
+const MAX_INLINED: u64 = 1 << 26;
+
+/// Maximum depth of calls within calls. Compilers follow them recursively.
+const MAX_CALL_DEPTH: usize = 256;
+
+/// Maximum number of elements of an array: 256 GiB of f32, more than a device holds.
+const MAX_ELEMENTS: usize = 1 << 36;
+
 fn broken<T>(message: String) -> Result<T> {
     Err(Error::Proto(message))
 }
@@ -48,11 +57,14 @@ fn broken<T>(message: String) -> Result<T> {
 pub(super) fn check(module: &proto::Module) -> Result<&proto::Computation> {
     let mut computations = BTreeMap::new();
     let mut instructions = BTreeSet::new();
+    // Instructions with all calls written out, and depth of calls, of each computation.
+    let mut inlined: Vec<(u64, usize)> = vec![];
     for (position, computation) in module.computations.iter().enumerate() {
         if computations.insert(computation.id, position).is_some() {
             return broken(format!("two computations have the id {}", computation.id));
         }
         body(computation, &mut instructions)?;
+        let (mut size, mut depth) = (computation.instructions.len() as u64, 1);
         for instruction in &computation.instructions {
             for id in &instruction.called_computation_ids {
                 // Callees come first, so calls cannot be circular.
@@ -62,8 +74,19 @@ pub(super) fn check(module: &proto::Module) -> Result<&proto::Computation> {
                         name(instruction)
                     ));
                 }
+                let callee = computations.get(id).and_then(|&callee| inlined.get(callee));
+                let (more, below) = callee.copied().unwrap_or_default();
+                (size, depth) = (size.saturating_add(more), depth.max(below + 1));
             }
         }
+        if size > MAX_INLINED || depth > MAX_CALL_DEPTH {
+            return broken(format!(
+                "computation {} has calls {depth} deep and {size} instructions with all of them written out, expected at \
+                 most {MAX_CALL_DEPTH} and {MAX_INLINED}",
+                computation.id
+            ));
+        }
+        inlined.push((size, depth));
     }
     let entry = computations.get(&module.entry_computation_id);
     match entry.and_then(|&position| module.computations.get(position)) {
@@ -88,8 +111,10 @@ fn body(computation: &proto::Computation, known: &mut BTreeSet<i64>) -> Result<(
                 name(instruction)
             ));
         }
-        if instruction.shape.is_none() {
-            return broken(format!("instruction '{}' has no shape", name(instruction)));
+        match &instruction.shape {
+            None => return broken(format!("instruction '{}' has no shape", name(instruction))),
+            Some(shape) => bounded(shape, MAX_DEPTH)
+                .map_err(|why| Error::Proto(format!("instruction '{}' has {why}", name(instruction))))?,
         }
         own.insert(instruction.id);
         if instruction.id <= 0 || !known.insert(instruction.id) || known.len() > MAX_INSTRUCTIONS {
@@ -100,6 +125,27 @@ fn body(computation: &proto::Computation, known: &mut BTreeSet<i64>) -> Result<(
         true => Ok(()),
         false => broken(format!("the root of computation {} is not in it", computation.id)),
     }
+}
+
+/// Maximum depth of tuples within tuples.
+const MAX_DEPTH: usize = 16;
+
+/// Checks that the arrays of a shape can be stored.
+fn bounded(shape: &proto::Shape, depth: usize) -> std::result::Result<(), String> {
+    if depth == 0 {
+        return Err(format!("tuples nested more than {MAX_DEPTH} deep"));
+    }
+    let elements = shape.dimensions.iter().try_fold(1usize, |n, &dim| {
+        let dim = usize::try_from(dim).ok()?;
+        n.checked_mul(dim)
+    });
+    if elements.is_none_or(|n| n > MAX_ELEMENTS) {
+        return Err(format!(
+            "an array of dimensions {:?}, expected at most {MAX_ELEMENTS} elements",
+            shape.dimensions
+        ));
+    }
+    shape.tuple_shapes.iter().try_for_each(|part| bounded(part, depth - 1))
 }
 
 fn name(instruction: &proto::Instruction) -> String {

@@ -1,7 +1,7 @@
 //! Named arrays whose first axis is the example, from safetensors, NumPy (`.npz`, `.npy`) and token files.
 //!
-//! Rows are read from the files when they are needed, so a set may be larger than memory. Only compressed members of an
-//! `.npz` are unpacked into memory.
+//! Rows are read from the files when they are needed, so a set may be larger than memory. They are not mapped: a file that is
+//! truncated meanwhile would end the process by a signal. Only compressed members of an `.npz` are unpacked into memory.
 
 mod convert;
 mod error;
@@ -289,3 +289,6 @@ impl Column {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
