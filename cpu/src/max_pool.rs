@@ -182,3 +182,82 @@ fn run(task: impl Task<Output = ()>) {
     // SAFETY: this processor has the instructions.
     unsafe { Isa::detect().run(task) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number that repeats, so that windows have ties, and now and then none.
+    fn number(i: usize) -> f32 {
+        match i * 7919 % 23 {
+            0 => f32::NAN,
+            value => value as f32 - 11.0,
+        }
+    }
+
+    /// Maxima and gradients in plain loops.
+    fn expected(pool: &MaxPool, x: &[f32], y: &[f32]) -> [Vec<f32>; 2] {
+        let ([height, width], [rows, columns]) = (pool.image, pool.positions);
+        let (mut maxima, mut gradients) = (vec![f32::NEG_INFINITY; y.len()], vec![0.0; x.len()]);
+        for (i, (maximum, y)) in maxima.iter_mut().zip(y).enumerate() {
+            let channel = i % pool.channels;
+            let [image, row, column] = [
+                i / pool.channels / columns / rows,
+                i / pool.channels / columns % rows,
+                i / pool.channels % columns,
+            ];
+            let pixels = (0..pool.size[0] * pool.size[1]).filter_map(|at| {
+                let down = (row * pool.stride[0] + at / pool.size[1]).checked_sub(pool.pad_low[0])?;
+                let right = (column * pool.stride[1] + at % pool.size[1]).checked_sub(pool.pad_low[1])?;
+                let pixel = (image * height + down) * width + right;
+                (down < height && right < width).then_some(pixel * pool.channels + channel)
+            });
+            let mut largest: Option<usize> = None;
+            for pixel in pixels {
+                let value = x[pixel];
+                *maximum = if value > *maximum || value.is_nan() {
+                    value
+                } else {
+                    *maximum
+                };
+                if !largest.is_some_and(|largest| x[largest] >= value) {
+                    largest = Some(pixel);
+                }
+            }
+            gradients[largest.expect("a window meets the image")] += y;
+        }
+        [maxima, gradients]
+    }
+
+    #[test]
+    fn windows_have_the_maxima_and_gradients_of_plain_loops() {
+        for (channels, size, stride, pad) in [(3, 2, 2, 0), (16, 3, 2, 1), (40, 3, 1, 1), (33, 2, 1, 0)] {
+            let (image, positions) = ([7, 6], [7, 6].map(|side| (side + 2 * pad - size) / stride + 1));
+            let pool = MaxPool {
+                batch: 2,
+                image,
+                positions,
+                channels,
+                size: [size; 2],
+                stride: [stride; 2],
+                pad_low: [pad; 2],
+            };
+            let x: Vec<f32> = (0..2 * 42 * channels).map(number).collect();
+            let y: Vec<f32> = (0..2 * positions[0] * positions[1] * channels)
+                .map(|i| (i % 5) as f32 - 2.0)
+                .collect();
+            let each = |pieces: usize, run: &(dyn Fn(usize) + Sync)| (0..pieces).for_each(run);
+            let (mut maxima, mut gradients) = (vec![0.0; y.len()], vec![1.0; x.len()]);
+            pool.maxima(&x, &mut maxima, &each);
+            pool.gradients(&x, &y, &mut gradients, &each);
+            let bits = |of: &[f32]| {
+                of.iter()
+                    .map(|x| if x.is_nan() { None } else { Some(*x) })
+                    .collect::<Vec<_>>()
+            };
+            let [of_maxima, of_gradients] = expected(&pool, &x, &y);
+            assert_eq!(bits(&maxima), bits(&of_maxima), "{pool:?}");
+            assert_eq!(bits(&gradients), bits(&of_gradients), "{pool:?}");
+        }
+    }
+}

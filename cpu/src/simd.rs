@@ -180,3 +180,30 @@ pub(crate) fn add_to<S: Simd>(s: S, to: &mut [f32], at: usize, v: S::V) {
     let sum = s.add(load(s, to, at), v);
     store(s, to, at, sum);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Reaches([f32; LANES], [f32; LANES]);
+
+    impl Task for Reaches {
+        type Output = u16;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> u16 {
+            s.reaches(load(s, &self.0, 0), load(s, &self.1, 0))
+        }
+    }
+
+    #[test]
+    fn lanes_are_compared_alike_by_all_instruction_sets() {
+        let a = std::array::from_fn(|i| if i == 3 { f32::NAN } else { (i % 4) as f32 });
+        let b = std::array::from_fn(|i| if i == 9 { f32::NAN } else { (i % 3) as f32 });
+        let expected = (0..LANES).fold(0, |bits, i| bits | u16::from(a[i] >= b[i]) << i);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            // SAFETY: the processor has the instructions.
+            assert_eq!(unsafe { isa.run(Reaches(a, b)) }, expected, "{isa:?}");
+        }
+    }
+}
