@@ -39,7 +39,9 @@ impl ExecutionArgs {
                 return Err(Usage(format!("--execution sparse: {reason}")).into());
             }
             (Execution::Sparse, None) => true,
-            (Execution::Auto, reason) => reason.is_none() && prediction_gains(density(network)),
+            (Execution::Auto, reason) => {
+                reason.is_none() && prediction_gains(density(network), &network.model.input_dims())
+            }
         };
         if !sparse {
             return Ok(None);

@@ -82,13 +82,18 @@ impl Layer {
     }
 }
 
-/// Largest share of a network's multiply-adds at which its prediction is faster from connections alone.
+/// Largest share of a network's multiply-adds at which its prediction is faster by the kernels of `cpu` at any size of images.
 const PREDICTION_DENSITY: f64 = 0.4;
 
-/// Whether prediction with a network is expected to be faster from its connections alone; `density` is the share of the dense
-/// network's multiply-adds.
-pub fn prediction_gains(density: f64) -> bool {
-    density <= PREDICTION_DENSITY
+/// Least height and width of images from which prediction by the kernels of `cpu` is faster at any density. Measured at 224
+/// pixels; at 32, a WideResNet takes 1.3 times as long for one image (`scripts/bench/results/sparse_predictions.md`).
+const PREDICTION_PIXELS: usize = 224;
+
+/// Whether prediction with a network is expected to be faster by the kernels of `cpu` than by a plugin. `density` is the share of
+/// the dense network's multiply-adds, `input_dims` the dimensions of an example.
+pub fn prediction_gains(density: f64, input_dims: &[usize]) -> bool {
+    let large = matches!(input_dims, &[height, width, _] if height.min(width) >= PREDICTION_PIXELS);
+    density <= PREDICTION_DENSITY || large
 }
 
 /// Layers that are computed from their connections alone, by the kernel's variable name.
