@@ -33,11 +33,13 @@
 //! ```
 #![allow(clippy::needless_range_loop, reason = "vectors of registers are indexed in step")]
 
+mod all_weights;
 mod blocked_sums;
 mod buffer;
 mod column_sums;
 mod conv;
 mod convert;
+mod decay;
 mod dense;
 mod epilogue;
 mod error;
@@ -58,10 +60,12 @@ mod tile;
 mod tuning;
 mod window;
 
+pub use all_weights::all_weights_gradient;
 pub use blocked_sums::{blocked_moments, blocked_products};
 pub use buffer::Buffer;
 pub use column_sums::{Summand, column_sums};
 pub use conv::{Gradients, SparseConv, SparseDense};
+pub use decay::{DecayStep, decay_steps};
 pub use epilogue::{Activation, Epilogue, Sums};
 pub use error::{Error, Result};
 pub use layout::{Halo, Layout, Order};

@@ -19,7 +19,9 @@ const METADATA: c_int = 1;
 const BUFFER: c_int = 1;
 const ARRAY: c_int = 1;
 const PRED: c_int = 1;
+const S32: c_int = 4;
 const S64: c_int = 5;
+const U8: c_int = 6;
 const U32: c_int = 8;
 const F32: c_int = 11;
 const EXECUTE: c_int = 3;
@@ -200,6 +202,19 @@ impl Element for f32 {
 
 impl Element for u32 {
     const TYPE: c_int = U32;
+}
+
+impl Element for i32 {
+    const TYPE: c_int = S32;
+}
+
+/// A `u8`; the bytes of [`u8`] itself are those of `pred`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Byte(pub u8);
+
+impl Element for Byte {
+    const TYPE: c_int = U8;
 }
 
 /// `pred`: a byte each, 0 or 1.

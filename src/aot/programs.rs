@@ -32,6 +32,7 @@ impl Graph {
         let plan = &Plan {
             sparse: SparseLayers::new(),
             condensed: CondensedLayers::new(),
+            between_updates: CondensedLayers::new(),
             ..plan.clone()
         };
         let model = plan.model();

@@ -142,29 +142,53 @@ impl Plan {
         if self.run.device.condensed != Some(true) {
             return Ok(CondensedLayers::new());
         }
-        let refuse = |expected: String| Err(value("device.condensed", true, expected));
+        match self.why_whole() {
+            Some(reason) => Err(value("device.condensed", true, format!("false, {reason}"))),
+            None => Ok(self.connections()),
+        }
+    }
+
+    /// The layers of which iterations between updates compute with the connections alone, though the device keeps all weights:
+    /// those of networks of dense layers, where the optimizer takes much of an iteration.
+    pub fn condensed_between_updates(&self) -> CondensedLayers {
+        let dense = self.accumulated() == 1 && self.layers.iter().all(|layer| layer.kind == Kind::Dense);
+        let kept = self.condensed.is_empty() && self.run.init.is_none() && self.run.optimizer.rule.has_decay_steps();
+        match dense && kept && self.why_whole().is_none() {
+            true => self.connections(),
+            false => CondensedLayers::new(),
+        }
+    }
+
+    /// The numbers of connections of the sparse layers.
+    fn connections(&self) -> CondensedLayers {
+        let layers = self.layers.iter().filter(|layer| self.sparse.contains(&layer.kernel));
+        let counted = layers.filter_map(|layer| {
+            let budget = self.budgets.iter().find(|budget| budget.name == layer.name)?;
+            (budget.nonzeros > 0).then(|| (layer.kernel.clone(), budget.nonzeros))
+        });
+        counted.collect()
+    }
+
+    /// Why weights that are not connections are needed, if they are.
+    fn why_whole(&self) -> Option<String> {
         if self.run.device.execution == Some(Execution::Masked) {
-            return refuse("false, as device.execution is masked".into());
+            return Some("as device.execution is masked".into());
         }
         if let Some((key, found, expected)) = self.masked_only() {
-            return refuse(format!("false, as {key} is {found}, not {expected}"));
+            return Some(format!("as {key} is {found}, not {expected}"));
         }
         if !self.run.train.freeze.is_empty() {
-            return refuse("false, as train.freeze names what is not trained".into());
+            return Some("as train.freeze names what is not trained".into());
         }
         if let Some(decay) = self.run.optimizer.ema_decay {
-            return refuse(format!("false, as optimizer.ema_decay is {decay}"));
+            return Some(format!("as optimizer.ema_decay is {decay}"));
         }
         if let Some(limit) = self.run.optimizer.clip_norm {
-            return refuse(format!("false, as optimizer.clip_norm is {limit}"));
+            return Some(format!("as optimizer.clip_norm is {limit}"));
         }
-        if self
-            .run
-            .init
-            .as_ref()
-            .is_some_and(|init| init.prune == Some(OneShot::Global))
-        {
-            return refuse("false, as init.prune is global, which moves connections between layers".into());
+        let init = self.run.init.as_ref();
+        if init.is_some_and(|init| init.prune == Some(OneShot::Global)) {
+            return Some("as init.prune is global, which moves connections between layers".into());
         }
         let method = &self.run.method;
         let averages = self.method.grow == GrowScore::Momentum || method.gradient_batches > 1;
@@ -174,23 +198,26 @@ impl Plan {
                 true => "averages gradients of all weights",
                 false => "changes the number of connections",
             };
-            return refuse(format!("false, as the method {} {why}", self.method.name));
+            return Some(format!("as the method {} {why}", self.method.name));
         }
         if self.method.grow == GrowScore::InvertedGradient {
-            return refuse(format!(
-                "false, as the method {} grows weights that stay 0, and inactive weights take their place",
+            return Some(format!(
+                "as the method {} grows weights that stay 0, and inactive weights take their place",
                 self.method.name
             ));
         }
         if let GrowInit::RandomNormal(_) | GrowInit::RandomUniform(_) = method.grow_init {
-            return refuse("false, as method.grow_init reads weights that are not connections".into());
+            return Some("as method.grow_init reads weights that are not connections".into());
         }
-        let layers = self.layers.iter().filter(|layer| self.sparse.contains(&layer.kernel));
-        let counted = layers.filter_map(|layer| {
-            let budget = self.budgets.iter().find(|budget| budget.name == layer.name)?;
-            (budget.nonzeros > 0).then(|| (layer.kernel.clone(), budget.nonzeros))
-        });
-        Ok(counted.collect())
+        None
+    }
+
+    /// Whether a batch is best taken out of the resident examples as sparse layers want it: the first layer is a sparse one, of
+    /// vectors.
+    pub fn takes_examples_by_lanes(&self) -> bool {
+        let first = self.layers.first().filter(|layer| layer.kind == Kind::Dense);
+        let sparse = first.is_some_and(|layer| self.sparse.contains(&layer.kernel));
+        sparse && self.accumulated() == 1 && !self.streams() && !self.draws()
     }
 
     /// The properties of a layer that decide how it is computed; `None` without a budget.

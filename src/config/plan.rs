@@ -57,6 +57,9 @@ pub struct Plan {
     pub condensed: CondensedLayers,
     /// The network as the method trains it; for an exported model, a stub.
     pub network: Network,
+    /// Layers of which iterations between mask updates compute with weights and slots of the connections alone, though the device
+    /// keeps all: their numbers of connections.
+    pub between_updates: CondensedLayers,
     /// The exported model that is trained, if it is one.
     pub exported: Option<Arc<Exported>>,
     /// Description of what was fitted to the data, if anything was.
@@ -225,6 +228,7 @@ impl Plan {
             input_dims,
             sparse: SparseLayers::new(),
             condensed: CondensedLayers::new(),
+            between_updates: CondensedLayers::new(),
             output_dir: output_dir(&run, method),
             network,
             exported: None,
@@ -242,6 +246,7 @@ impl Plan {
         check_one_shot(&plan.run, method)?;
         plan.sparse = plan.sparse_layers()?;
         plan.condensed = plan.condensed_layers()?;
+        plan.between_updates = plan.condensed_between_updates();
         Ok(plan)
     }
 

@@ -3,8 +3,11 @@
 //! A call has a body, the same computation as a graph, so that the evaluator, other devices and plugins without the interface
 //! for such calls compute it too. [`register`] offers the functions to the programs of a plugin.
 
+mod all_weights;
 mod blocked_sums;
 mod column_sums;
+mod decay;
+mod examples;
 mod max_pool;
 mod onednn;
 mod parallel_for;
@@ -16,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::plugins::{self, Holds, PACKAGES, Trust};
 use crate::threads;
+use models::layers::examples as dense;
 use models::layers::sparse as layers;
 use pjrt::Plugin;
 use pjrt::ffi::Handler;
@@ -58,7 +62,7 @@ impl Error {
 }
 
 /// Every host function by the name that programs call.
-const FUNCTIONS: [(&str, Handler); 13] = [
+const FUNCTIONS: [(&str, Handler); 17] = [
     (lowering::DIRECT_CONVOLUTION, onednn::convolution),
     (lowering::PACK_KERNEL, onednn::pack_kernel),
     (lowering::COLUMN_SUMS, column_sums::column_sums),
@@ -72,6 +76,10 @@ const FUNCTIONS: [(&str, Handler); 13] = [
     (layers::SPARSE_KERNEL_GRADIENT, sparse::kernel_gradient),
     (layers::EXPAND, sparse::expand),
     (layers::CONDENSE, sparse::condense),
+    (layers::ALL_WEIGHTS_GRADIENT, all_weights::gradient),
+    (crate::optimizer::DECAY_STEPS, decay::steps),
+    (dense::TAKE_EXAMPLES, examples::take_examples),
+    (dense::UNIT_SUMS, examples::unit_sums),
 ];
 
 /// Registers all host functions with a plugin, once, and loads oneDNN, which is fetched if it is not in the cache. Returns the

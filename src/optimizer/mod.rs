@@ -2,9 +2,11 @@
 
 mod adam;
 mod adamw;
+mod decay;
 mod momentum;
 mod sgd;
 
+pub use decay::{DECAY_STEPS, decay_steps};
 use hlo::Tensor;
 use serde::{Deserialize, Serialize};
 

@@ -93,15 +93,16 @@ pub fn expanded(plan: &Plan) -> Vec<[&str; 2]> {
 }
 
 /// A layer with condensed state.
-struct Layer<'a> {
+pub(super) struct Layer<'a> {
     param: &'a Param,
-    mask: &'a str,
-    connections: usize,
+    /// Name of its mask.
+    pub mask: &'a str,
+    pub connections: usize,
     /// Names of its weights and slots.
-    arrays: Vec<String>,
+    pub arrays: Vec<String>,
 }
 
-fn layers(plan: &Plan) -> impl Iterator<Item = Layer<'_>> {
+pub(super) fn layers(plan: &Plan) -> impl Iterator<Item = Layer<'_>> {
     plan.params.iter().filter_map(|param| {
         let slots = plan.run.optimizer.rule.slots_of(&param.name);
         Some(Layer {

@@ -11,6 +11,7 @@ use crate::config::Plan;
 use hlo::random::Key;
 use hlo::{Alias, Computation, DType, Graph, Shape, Tensor};
 use models::layers;
+use models::layers::examples::take_examples;
 
 /// Names of a launch's inputs after the state and the examples. `iteration` is present only if iterations draw random numbers,
 /// `replica` only with several replicas.
@@ -71,7 +72,7 @@ fn input_names(plan: &Plan) -> Vec<String> {
 }
 
 /// The loop's state.
-struct Carry<'g> {
+pub(super) struct Carry<'g> {
     /// Figures of the iterations so far.
     measured: Measured<'g>,
     metrics: MetricSums<'g>,
@@ -88,9 +89,9 @@ struct Carry<'g> {
     /// Keys of the masks of sparse layers ([`Trainer::mask_keys`]).
     mask_keys: Vec<Tensor<'g>>,
     /// The training state.
-    state: Vec<Tensor<'g>>,
+    pub(super) state: Vec<Tensor<'g>>,
     /// The launch's other inputs, which do not change.
-    inputs: Vec<Tensor<'g>>,
+    pub(super) inputs: Vec<Tensor<'g>>,
 }
 
 /// Figures of the iterations of a launch, scalars but for the norms.
@@ -124,6 +125,11 @@ struct Sizes {
 }
 
 impl<'g> Carry<'g> {
+    /// Number of iterations so far, s32 scalar.
+    pub(super) fn done(&self) -> Tensor<'g> {
+        self.measured.done
+    }
+
     fn pack(&self) -> Vec<Tensor<'g>> {
         let lists = [
             &self.row,
@@ -261,20 +267,18 @@ impl Trainer<'_> {
             mask_keys: start.mask_keys.len(),
             inputs: start.inputs.len(),
         };
-        let end = g.while_loop(
-            &start.pack(),
-            |_, s| self.continues(&Carry::unpack(s, sizes)),
-            |g, s| {
-                let carry = Carry::unpack(s, sizes);
-                // Mask updates are outside the inner loop, so they cost ordinary iterations nothing.
-                let after = match self.plan.method.updates_masks() {
-                    true => self.advance_to_update(g, specs, carry, sizes),
-                    false => self.advance(g, specs, carry),
-                };
-                after.pack()
-            },
-        );
-        let end = Carry::unpack(&end, sizes);
+        let end = match self.plan.method.updates_masks() {
+            // Mask updates are outside the inner loop, so they cost ordinary iterations nothing.
+            true => {
+                let end = g.while_loop(
+                    &start.pack(),
+                    |_, s| self.continues(&Carry::unpack(s, sizes)),
+                    |g, s| self.advance_to_update(g, specs, Carry::unpack(s, sizes), sizes).pack(),
+                );
+                Carry::unpack(&end, sizes)
+            }
+            false => self.iterations(g, specs, start, sizes, |trainer, carry| trainer.continues(carry)),
+        };
         let mut after = State::new(specs, &end.state);
         if self.plan.replicas() > 1 && self.normalised_over() == 1 {
             self.share_statistics(g, &mut after, self.input(&end.inputs, "replica"));
@@ -318,6 +322,25 @@ impl Trainer<'_> {
         carry.agree.iter().fold(going, |going, &agree| going & agree)
     }
 
+    /// Runs iterations, without mask updates, while `continues` holds.
+    fn iterations<'g>(
+        &self,
+        g: &'g Graph,
+        specs: &[(String, Shape)],
+        carry: Carry<'g>,
+        sizes: Sizes,
+        continues: impl for<'a> Fn(&Trainer<'_>, &Carry<'a>) -> Tensor<'a>,
+    ) -> Carry<'g> {
+        self.on_connections(g, specs, carry, |trainer, specs, carry| {
+            let end = g.while_loop(
+                &carry.pack(),
+                |_, s| continues(trainer, &Carry::unpack(s, sizes)),
+                |g, s| trainer.advance(g, specs, Carry::unpack(s, sizes)).pack(),
+            );
+            Carry::unpack(&end, sizes)
+        })
+    }
+
     /// Runs iterations up to and including the next one with a mask update, then the update.
     fn advance_to_update<'g>(
         &self,
@@ -327,15 +350,9 @@ impl Trainer<'_> {
         sizes: Sizes,
     ) -> Carry<'g> {
         carry.pending[0] = g.scalar(0f32);
-        let ordinary = g.while_loop(
-            &carry.pack(),
-            |_, s| {
-                let carry = Carry::unpack(s, sizes);
-                self.continues(&carry) & carry.pending[0].eq(0.0)
-            },
-            |g, s| self.advance(g, specs, Carry::unpack(s, sizes)).pack(),
-        );
-        let mut carry = Carry::unpack(&ordinary, sizes);
+        let mut carry = self.iterations(g, specs, carry, sizes, |trainer, carry| {
+            trainer.continues(carry) & carry.pending[0].eq(0.0)
+        });
         let update_inputs = self.update_inputs(g, &carry).pack();
         let (update, states, agree) = (carry.pending[0], specs.len(), carry.agree.len());
         let mask_keys = carry.mask_keys.len();
@@ -382,7 +399,7 @@ impl Trainer<'_> {
     /// Inputs of the mask update after the last iteration.
     fn update_inputs<'g>(&self, g: &'g Graph, carry: &Carry<'g>) -> UpdateInputs<'g> {
         let batch = match self.updates_need_batch() {
-            true => self.batch(g, carry.measured.done - g.scalar(1i32), &carry.inputs),
+            true => self.batch(g, carry.measured.done - g.scalar(1i32), &carry.inputs, false),
             false => vec![],
         };
         UpdateInputs {
@@ -403,7 +420,7 @@ impl Trainer<'_> {
         let before = carry.measured;
         let i = before.done;
         let scheduled = Scheduled::new(self.plan, &carry.row);
-        let batch = self.batch(g, i, &carry.inputs);
+        let batch = self.batch(g, i, &carry.inputs, self.plan.takes_examples_by_lanes());
         let [number, seed] = self.drawn_from(i, &carry.inputs);
         let replica = (self.plan.replicas() > 1).then(|| self.input(&carry.inputs, "replica"));
         let draw = Draw::new(seed, number, replica);
@@ -432,8 +449,9 @@ impl Trainer<'_> {
         carry
     }
 
-    /// Preprocessed images and labels of iteration `i` of the launch, or the inputs of an exported model.
-    fn batch<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+    /// Preprocessed images and labels of iteration `i` of the launch, or the inputs of an exported model. Images `by_lanes` are
+    /// laid out for a sparse layer, with more rows than there are labels.
+    fn batch<'g>(&self, g: &'g Graph, i: Tensor<'g>, inputs: &[Tensor<'g>], by_lanes: bool) -> Vec<Tensor<'g>> {
         let _scope = g.scope("batch");
         let batch = self.plan.replica_batch();
         if let Some(exported) = &self.plan.exported {
@@ -449,7 +467,11 @@ impl Trainer<'_> {
             .input(inputs, "indices")
             .dynamic_slice(&[i, g.scalar(0i32)], &[1, batch])
             .reshape(&[batch]);
-        let pixels = self.input(inputs, "images").take_rows(rows);
+        let images = self.input(inputs, "images");
+        let pixels = match by_lanes {
+            true => take_examples(images, rows),
+            false => images.take_rows(rows),
+        };
         let images = self.prepared(pixels, || self.key(i, inputs, "augment"));
         vec![images, self.input(inputs, "labels").take_rows(rows)]
     }
@@ -480,7 +502,7 @@ impl Trainer<'_> {
     }
 
     /// The input with this name, one of [`input_names`].
-    fn input<'g>(&self, inputs: &[Tensor<'g>], name: &str) -> Tensor<'g> {
+    pub(super) fn input<'g>(&self, inputs: &[Tensor<'g>], name: &str) -> Tensor<'g> {
         let position = input_names(self.plan).iter().position(|n| n == name);
         inputs[position.unwrap_or(inputs.len())]
     }

@@ -1,6 +1,7 @@
 //! Training: the programs a run is made of, and the session that drives them.
 
 mod accumulate;
+mod between_updates;
 pub mod condensed;
 pub mod dead_units;
 mod error;

@@ -178,7 +178,10 @@ impl Trainer<'_> {
             let statistics = net.updated_statistics();
             let trained = statistics.into_iter().filter(|(name, _)| !self.plan.is_frozen(name));
             trained.for_each(|(name, value)| state.set(&name, value));
-            logits
+            match (&logits.dims()[..], &labels.dims()[..]) {
+                (&[rows, classes], &[examples]) if rows > examples => logits.slice(&[0, 0], &[examples, classes]),
+                _ => logits,
+            }
         };
         let cross_entropy = {
             let _scope = g.scope("loss");

@@ -9,6 +9,7 @@ use crate::products::{self, Products};
 use crate::shared::SharedMut;
 use crate::stage::{LaneStage, Stage, scratch};
 use crate::structure::Structure;
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// Vectors of a row whose products are summed before they are added to a connection's gradient.
@@ -19,6 +20,11 @@ const SLICES: usize = 8;
 
 /// Number of connections above which rows are not sliced: partial sums would not stay in the cache.
 const MANY: usize = 1 << 15;
+
+thread_local! {
+    /// Memory for partial sums: that of large layers would be mapped and unmapped by every call.
+    static PARTIAL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Inputs of a kernel gradient. The forward operator built the structure; `dy` has a layout with the
 /// shape of the operator's output.
@@ -88,7 +94,9 @@ impl Operator {
         let slices = if structure.len() <= MANY { rows.min(SLICES) } else { 1 };
         // All groups use a copied row.
         let groups = if stage.is_some() { 1 } else { self.shape.groups() };
-        let mut partial = vec![0.0f32; slices * structure.len()];
+        let mut partial = PARTIAL.take();
+        partial.clear();
+        partial.resize(slices * structure.len(), 0.0);
         let shared = SharedMut::new(&mut partial);
         parallel(slices * groups, &|piece| {
             let (slice, group) = (piece / groups, piece % groups);
@@ -113,6 +121,7 @@ impl Operator {
                 *sum += part;
             }
         }
+        PARTIAL.replace(partial);
     }
 
     /// Copies rows one by one and adds their products.

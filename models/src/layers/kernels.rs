@@ -1,6 +1,7 @@
 //! Layers with a kernel: convolutions and the dense layer.
 
 use super::Expanding;
+use super::examples::add_bias;
 use super::sparse::{SparseKernel, Wanted, blocked, can_be_blocked, is_blocked, mask_key, unblocked};
 use crate::{Init, Kind, Layer, Naming, Net, Param};
 use hlo::{DType, Padding, Shape, Tensor};
@@ -199,7 +200,11 @@ impl<'g> Net<'g> {
             Some(sparse) => sparse.matmul(x, kernel),
             None => self.compute(x).matmul(self.compute(kernel)),
         };
-        y + self.bias(scope, naming, units)
+        let bias = self.bias(scope, naming, units);
+        match sparse {
+            Some(_) => add_bias(y, bias),
+            None => y + bias,
+        }
     }
 
     fn bias(&self, scope: &str, naming: Naming, units: usize) -> Tensor<'g> {

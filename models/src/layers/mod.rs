@@ -1,5 +1,6 @@
 //! Layers, as methods of [`Net`](crate::Net), and losses.
 
+pub mod examples;
 mod expanding;
 mod kernels;
 mod losses;

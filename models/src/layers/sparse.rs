@@ -28,6 +28,10 @@ pub const SPARSE_INPUT_GRADIENT: &str = "rigl_xla.sparse_input_gradient";
 /// `(x, cotangent, mask, key)`: condensed, or a whole kernel with 0 outside of the mask.
 pub const SPARSE_KERNEL_GRADIENT: &str = "rigl_xla.sparse_kernel_gradient";
 
+/// Host function: the gradient of a dense layer with respect to all weights, `[in, out]`, on `(wanted, x, cotangent)`; anything if
+/// the `pred` scalar `wanted` is false.
+pub const ALL_WEIGHTS_GRADIENT: &str = "rigl_xla.all_weights_gradient";
+
 /// Host function: a whole array, 0 outside of the mask, from `(values, mask)`: `f32[connections]` and `pred` of its shape.
 pub const EXPAND: &str = "rigl_xla.expand_connections";
 
@@ -88,8 +92,8 @@ pub enum Wanted<'g> {
     If(Tensor<'g>),
     /// Always.
     Always,
-    /// If the `pred` scalar `wanted` is true, as the gradient of `all`; otherwise that gradient is 0. For condensed weights,
-    /// whose own gradient has connections only.
+    /// If the `pred` scalar `wanted` is true, as the gradient of `all`; otherwise that gradient may be anything. For condensed
+    /// weights, whose own gradient has connections only.
     Apart {
         /// Whether it is wanted.
         wanted: Tensor<'g>,
@@ -284,13 +288,7 @@ impl<'g> SparseKernel<'g> {
                 _ => layer.sparse_gradient(&operands, &of_weights),
             });
             if let &[wanted, _] = wanted {
-                let dense = x.graph().conditional(
-                    wanted,
-                    &[x, cotangent],
-                    |_, o| vec![layer.dense_gradient(o[0], o[1], &kernel)],
-                    |g, _| vec![g.full(&kernel, 0.0)],
-                );
-                gradients[6] = Some(dense[0]);
+                gradients[6] = Some(layer.dense_gradient_if(wanted, x, cotangent, &kernel));
             }
             gradients
         })
@@ -323,6 +321,47 @@ impl Layer {
         let kernel = x.graph().full(kernel, 0.0);
         let y = self.dense(x, kernel);
         grad((y * cotangent).reduce_sum_all(), &[kernel])[0]
+    }
+
+    /// The gradient with respect to all weights of a kernel if `wanted`; otherwise anything.
+    #[track_caller]
+    fn dense_gradient_if<'g>(
+        self,
+        wanted: Tensor<'g>,
+        x: Tensor<'g>,
+        cotangent: Tensor<'g>,
+        kernel: &Shape,
+    ) -> Tensor<'g> {
+        match self {
+            // Where nothing is wanted, the host writes nothing, and a conditional would fill an array in every iteration.
+            Layer::Dense => {
+                let host = HostFunction {
+                    layouts: vec![vec![], vec![0, 1], vec![0, 1]],
+                    ..HostFunction::named(ALL_WEIGHTS_GRADIENT)
+                };
+                let called = x.graph().host_call(host, &[wanted, x, cotangent], |_, o| {
+                    vec![self.dense_gradient_or_zeros(o[0], o[1], o[2], kernel)]
+                });
+                called[0]
+            }
+            Layer::Conv { .. } => self.dense_gradient_or_zeros(wanted, x, cotangent, kernel),
+        }
+    }
+
+    #[track_caller]
+    fn dense_gradient_or_zeros<'g>(
+        self,
+        wanted: Tensor<'g>,
+        x: Tensor<'g>,
+        cotangent: Tensor<'g>,
+        kernel: &Shape,
+    ) -> Tensor<'g> {
+        x.graph().conditional(
+            wanted,
+            &[x, cotangent],
+            |_, o| vec![self.dense_gradient(o[0], o[1], kernel)],
+            |g, _| vec![g.full(kernel, 0.0)],
+        )[0]
     }
 
     /// The gradient with respect to the connections, on `(x, cotangent, mask, key)`, of this shape: condensed, or a whole kernel.
