@@ -22,7 +22,7 @@ for example in EXAMPLES:
     run = os.path.join(folder, "run")
     command(sys.executable, "-B", script, folder)
     model, data = (os.path.join(folder, name) for name in ("model.rigl", "arrays.npz"))
-    args = ["--model", model, "--data", data, "--steps", "100", "--out", run, "--json"]
+    args = ["--model", model, "--data", data, "--steps", "200", "--out", run, "--json"]
     trained = json.loads(command(PROGRAM, "train", *args))
     printed = dict(line.split() for line in command(sys.executable, "-B", script, folder, run).splitlines())
     # The framework predicts with the sparse weights as the program does.
