@@ -101,10 +101,7 @@ pub(super) fn no_norms<'g>(g: &'g Graph, plan: &Plan) -> Tensor<'g> {
 fn norms<'g>(arrays: &[Tensor<'g>]) -> Tensor<'g> {
     let norm = |array: &Tensor<'g>| {
         let array = array.convert(DType::F32);
-        let outer: Vec<usize> = (0..array.dims().len().saturating_sub(1)).collect();
-        // By columns first, whose sums are independent and so become vectors; the maximum keeps XLA from joining both sums.
-        let columns = (array * array).reduce_sum(&outer).max(0.0);
-        columns.reduce_sum_all().sqrt().reshape(&[1])
+        (array * array).reduce_sum_all().sqrt().reshape(&[1])
     };
     let norms: Vec<_> = arrays.iter().map(norm).collect();
     norms[0].graph().concatenate(&norms, 0)
