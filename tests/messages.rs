@@ -26,7 +26,7 @@ fn message(args: &[&str], variables: &[(&str, &str)]) -> String {
 
 #[test]
 fn lists_the_presets_in_lines_that_fit_after_the_suggestion() {
-    for (columns, width) in [(None, 80), (Some("100"), 100), (Some("40"), 40)] {
+    for (columns, width) in [(None, 80), (Some("100"), 100), (Some("48"), 48)] {
         let variables: Vec<_> = columns.map(|n| ("COLUMNS", n)).into_iter().collect();
         let message = message(&["plan", "mnist-rigle"], &variables);
         let mut lines = message.lines();

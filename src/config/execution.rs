@@ -217,7 +217,8 @@ impl Plan {
     pub fn takes_examples_by_lanes(&self) -> bool {
         let first = self.layers.first().filter(|layer| layer.kind == Kind::Dense);
         let sparse = first.is_some_and(|layer| self.sparse.contains(&layer.kernel));
-        sparse && self.accumulated() == 1 && !self.streams() && !self.draws()
+        let bytes = self.pixels() == hlo::DType::U8;
+        sparse && bytes && self.accumulated() == 1 && !self.streams() && !self.draws()
     }
 
     /// The properties of a layer that decide how it is computed; `None` without a budget.
