@@ -14,92 +14,76 @@ macro_rules! preset {
     };
 }
 
-/// A preset for ImageNet in bf16.
-macro_rules! bf16 {
-    ($name:literal over $($below:literal),+) => {
-        (concat!($name, "-bf16"), &[$(text!($below),)+ text!($name), text!("bf16")])
+/// The list of presets: those given, then each `imagenet` one again in bf16, its name with `-bf16` at the end.
+macro_rules! presets {
+    (
+        $($name:literal $(over $($below:literal),+)?;)+
+        imagenet: $($large:literal $(over $($under:literal),+)?;)+
+    ) => {
+        &[
+            $(preset!($name $(over $($below),+)?),)+
+            $(preset!($large over "imagenet" $($(, $under)+)?),)+
+            $((
+                concat!($large, "-bf16"),
+                &[text!("imagenet"), $($(text!($under),)+)? text!($large), text!("bf16")],
+            ),)+
+        ]
     };
 }
 
 /// Every preset: its name and the TOML texts it consists of, later ones over earlier ones.
 #[rustfmt::skip] // one line per preset
-pub const PRESETS: &[(&str, &[&str])] = &[
-    preset!("mnist-rigl"),
-    preset!("mnist-set" over "mnist-rigl"),
-    preset!("mnist-scratch" over "mnist-rigl"),
-    preset!("mnist-dense" over "mnist-rigl"),
-    preset!("mnist-static" over "mnist-rigl"),
-    preset!("mnist-snfs" over "mnist-rigl"),
-    preset!("mnist-rigl-inverted" over "mnist-rigl"),
-    preset!("mnist-snip" over "mnist-rigl"),
-    preset!("mnist-grasp" over "mnist-rigl"),
-    preset!("mnist-dnw" over "mnist-rigl"),
-    preset!("mnist-prune" over "mnist-rigl"),
-    preset!("mnist-set-itop" over "mnist-rigl"),
-    preset!("mnist-rigl-itop" over "mnist-rigl"),
-    preset!("cifar10-rigl"),
-    preset!("cifar10-set" over "cifar10-rigl"),
-    preset!("cifar10-scratch" over "cifar10-rigl"),
-    preset!("cifar10-dense" over "cifar10-rigl"),
-    preset!("cifar10-static" over "cifar10-rigl"),
-    preset!("cifar10-snfs" over "cifar10-rigl"),
-    preset!("cifar10-snip" over "cifar10-rigl"),
-    preset!("cifar10-prune" over "cifar10-rigl"),
-    preset!("resnet50-rigl" over "imagenet"),
-    preset!("resnet50-set" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-scratch" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-dense" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-static" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-snfs" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-snip" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-dnw" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-rigl-erk-0.8" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-rigl-erk-0.9" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-rigl-erk-0.95" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-rigl-erk-0.965" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-rigl-erk-0.99" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-rigl-uniform-0.8" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-rigl-uniform-0.9" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-rigl-uniform-0.95" over "imagenet", "resnet50-rigl"),
-    preset!("resnet50-rigl-uniform-0.965" over "imagenet", "resnet50-rigl"),
-    preset!("mobilenet-v1-rigl" over "imagenet"),
-    preset!("mobilenet-v1-dense" over "imagenet", "mobilenet-v1-rigl"),
-    preset!("mobilenet-v1-rigl-erk-0.75" over "imagenet", "mobilenet-v1-rigl"),
-    preset!("mobilenet-v1-rigl-erk-0.9" over "imagenet", "mobilenet-v1-rigl"),
-    preset!("mobilenet-v1-rigl-uniform-0.75" over "imagenet", "mobilenet-v1-rigl"),
-    preset!("mobilenet-v1-rigl-uniform-0.9" over "imagenet", "mobilenet-v1-rigl"),
-    preset!("mobilenet-v2-rigl" over "imagenet", "mobilenet-v1-rigl"),
-    preset!("mobilenet-v2-dense" over "imagenet", "mobilenet-v1-rigl", "mobilenet-v2-rigl"),
-    preset!("vgg-16-rigl" over "imagenet"),
-    preset!("vgg-16-dense" over "imagenet", "vgg-16-rigl"),
-    bf16!("resnet50-rigl" over "imagenet"),
-    bf16!("resnet50-set" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-scratch" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-dense" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-static" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-snfs" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-snip" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-dnw" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-rigl-erk-0.8" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-rigl-erk-0.9" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-rigl-erk-0.95" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-rigl-erk-0.965" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-rigl-erk-0.99" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-rigl-uniform-0.8" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-rigl-uniform-0.9" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-rigl-uniform-0.95" over "imagenet", "resnet50-rigl"),
-    bf16!("resnet50-rigl-uniform-0.965" over "imagenet", "resnet50-rigl"),
-    bf16!("mobilenet-v1-rigl" over "imagenet"),
-    bf16!("mobilenet-v1-dense" over "imagenet", "mobilenet-v1-rigl"),
-    bf16!("mobilenet-v1-rigl-erk-0.75" over "imagenet", "mobilenet-v1-rigl"),
-    bf16!("mobilenet-v1-rigl-erk-0.9" over "imagenet", "mobilenet-v1-rigl"),
-    bf16!("mobilenet-v1-rigl-uniform-0.75" over "imagenet", "mobilenet-v1-rigl"),
-    bf16!("mobilenet-v1-rigl-uniform-0.9" over "imagenet", "mobilenet-v1-rigl"),
-    bf16!("mobilenet-v2-rigl" over "imagenet", "mobilenet-v1-rigl"),
-    bf16!("mobilenet-v2-dense" over "imagenet", "mobilenet-v1-rigl", "mobilenet-v2-rigl"),
-    bf16!("vgg-16-rigl" over "imagenet"),
-    bf16!("vgg-16-dense" over "imagenet", "vgg-16-rigl"),
-];
+pub const PRESETS: &[(&str, &[&str])] = presets! {
+    "mnist-rigl";
+    "mnist-set" over "mnist-rigl";
+    "mnist-scratch" over "mnist-rigl";
+    "mnist-dense" over "mnist-rigl";
+    "mnist-static" over "mnist-rigl";
+    "mnist-snfs" over "mnist-rigl";
+    "mnist-rigl-inverted" over "mnist-rigl";
+    "mnist-snip" over "mnist-rigl";
+    "mnist-grasp" over "mnist-rigl";
+    "mnist-dnw" over "mnist-rigl";
+    "mnist-prune" over "mnist-rigl";
+    "mnist-set-itop" over "mnist-rigl";
+    "mnist-rigl-itop" over "mnist-rigl";
+    "cifar10-rigl";
+    "cifar10-set" over "cifar10-rigl";
+    "cifar10-scratch" over "cifar10-rigl";
+    "cifar10-dense" over "cifar10-rigl";
+    "cifar10-static" over "cifar10-rigl";
+    "cifar10-snfs" over "cifar10-rigl";
+    "cifar10-snip" over "cifar10-rigl";
+    "cifar10-prune" over "cifar10-rigl";
+    imagenet:
+    "resnet50-rigl";
+    "resnet50-set" over "resnet50-rigl";
+    "resnet50-scratch" over "resnet50-rigl";
+    "resnet50-dense" over "resnet50-rigl";
+    "resnet50-static" over "resnet50-rigl";
+    "resnet50-snfs" over "resnet50-rigl";
+    "resnet50-snip" over "resnet50-rigl";
+    "resnet50-dnw" over "resnet50-rigl";
+    "resnet50-rigl-erk-0.8" over "resnet50-rigl";
+    "resnet50-rigl-erk-0.9" over "resnet50-rigl";
+    "resnet50-rigl-erk-0.95" over "resnet50-rigl";
+    "resnet50-rigl-erk-0.965" over "resnet50-rigl";
+    "resnet50-rigl-erk-0.99" over "resnet50-rigl";
+    "resnet50-rigl-uniform-0.8" over "resnet50-rigl";
+    "resnet50-rigl-uniform-0.9" over "resnet50-rigl";
+    "resnet50-rigl-uniform-0.95" over "resnet50-rigl";
+    "resnet50-rigl-uniform-0.965" over "resnet50-rigl";
+    "mobilenet-v1-rigl";
+    "mobilenet-v1-dense" over "mobilenet-v1-rigl";
+    "mobilenet-v1-rigl-erk-0.75" over "mobilenet-v1-rigl";
+    "mobilenet-v1-rigl-erk-0.9" over "mobilenet-v1-rigl";
+    "mobilenet-v1-rigl-uniform-0.75" over "mobilenet-v1-rigl";
+    "mobilenet-v1-rigl-uniform-0.9" over "mobilenet-v1-rigl";
+    "mobilenet-v2-rigl" over "mobilenet-v1-rigl";
+    "mobilenet-v2-dense" over "mobilenet-v1-rigl", "mobilenet-v2-rigl";
+    "vgg-16-rigl";
+    "vgg-16-dense" over "vgg-16-rigl";
+};
 
 /// A recipe for exported models: a method's changes to `exported-rigl`.
 macro_rules! exported {
