@@ -5,27 +5,59 @@ use crate::config::Plan;
 use hlo::Tensor;
 use sparse::{Counters, Tick};
 
-/// The schedule of one iteration: a row of a launch's `schedule`.
+/// The schedule of one iteration: a value of type `T` for each column of a launch's `schedule`.
 ///
 /// If a mask update replaces the gradient step, the step is still computed, with coefficients that change nothing:
 /// `V <- 1 V + 0 g`, `W <- W - 0 (..)`. Selecting between old and new arrays instead would copy every array in every
 /// iteration.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct Columns<T> {
     /// Learning rate; 0 if the step is replaced.
-    pub rate: f32,
+    pub rate: T,
     /// Factor of the velocity; 1 if the step is replaced.
-    pub decay: f32,
+    pub decay: T,
     /// Increment of `global_step`, and factor of the gradient in the velocity: 1, or 0 if the step is replaced.
-    pub advance: f32,
+    pub advance: T,
     /// 1 if masks are updated, else 0.
-    pub update: f32,
+    pub update: T,
     /// Drop fraction of the update.
-    pub drop_fraction: f32,
+    pub drop_fraction: T,
     /// Factors of the previous average and of this iteration's gradient, if gradients are averaged for updates.
-    pub average: Option<[f32; 2]>,
+    pub average: Option<[T; 2]>,
     /// Gradual pruning only: share of the weights that each updated layer keeps.
-    pub densities: Vec<f32>,
+    pub densities: Vec<T>,
+}
+
+/// A row of a launch's `schedule`.
+pub type Row = Columns<f32>;
+
+/// A row as f32 scalars of a graph.
+pub(super) type Scheduled<'g> = Columns<Tensor<'g>>;
+
+impl<T: Copy> Columns<T> {
+    /// The values in the order of the columns.
+    pub fn values(&self) -> Vec<T> {
+        let common = [self.rate, self.decay, self.advance, self.update, self.drop_fraction];
+        let average = self.average.into_iter().flatten();
+        common
+            .into_iter()
+            .chain(average)
+            .chain(self.densities.iter().copied())
+            .collect()
+    }
+
+    /// The same columns with the values that `next` gives in their order.
+    pub(super) fn with<U>(&self, next: &mut impl FnMut() -> U) -> Columns<U> {
+        Columns {
+            rate: next(),
+            decay: next(),
+            advance: next(),
+            update: next(),
+            drop_fraction: next(),
+            average: self.average.map(|factors| factors.map(|_| next())),
+            densities: self.densities.iter().map(|_| next()).collect(),
+        }
+    }
 }
 
 impl Row {
@@ -55,17 +87,6 @@ impl Row {
             average: averages(plan).then(|| Window::factors(window, tick.iteration)),
             densities: plan.budgets.iter().filter_map(|b| density(b, gs)).collect(),
         }
-    }
-
-    /// The values in the order of the columns.
-    pub fn values(&self) -> Vec<f32> {
-        let common = [self.rate, self.decay, self.advance, self.update, self.drop_fraction];
-        let average = self.average.into_iter().flatten();
-        common
-            .into_iter()
-            .chain(average)
-            .chain(self.densities.iter().copied())
-            .collect()
     }
 }
 
@@ -124,43 +145,7 @@ impl Window {
     }
 }
 
-/// [`Row`] as f32 scalars of a graph.
-#[derive(Clone)]
-pub(super) struct Scheduled<'g> {
-    pub rate: Tensor<'g>,
-    pub decay: Tensor<'g>,
-    pub advance: Tensor<'g>,
-    pub update: Tensor<'g>,
-    pub drop_fraction: Tensor<'g>,
-    pub average: Option<[Tensor<'g>; 2]>,
-    pub densities: Vec<Tensor<'g>>,
-}
-
 impl<'g> Scheduled<'g> {
-    /// The values, in the order of the columns.
-    pub fn values(&self) -> Vec<Tensor<'g>> {
-        let common = [self.rate, self.decay, self.advance, self.update, self.drop_fraction];
-        let average = self.average.into_iter().flatten();
-        common
-            .into_iter()
-            .chain(average)
-            .chain(self.densities.iter().copied())
-            .collect()
-    }
-
-    /// The same row with the values that `next` gives in the order of the columns.
-    pub fn with<'a>(&self, next: &mut impl FnMut() -> Tensor<'a>) -> Scheduled<'a> {
-        Scheduled {
-            rate: next(),
-            decay: next(),
-            advance: next(),
-            update: next(),
-            drop_fraction: next(),
-            average: self.average.map(|factors| factors.map(|_| next())),
-            densities: self.densities.iter().map(|_| next()).collect(),
-        }
-    }
-
     /// From the values of a row, in the order of the columns.
     pub fn new(plan: &Plan, values: &[Tensor<'g>]) -> Self {
         let &[rate, decay, advance, update, drop_fraction, ref rest @ ..] = values else {
