@@ -21,7 +21,7 @@ pub fn blocked_moments(x: &[f32], dims: [usize; 5], parallel_for: &ParallelFor<'
     both(&sums(Images::of(dims), &of, true, parallel_for))
 }
 
-/// `Σ a (b - m)` and `Σ a` of each channel, of which `m` has a number; as [`blocked_moments`].
+/// `Σ a (b - m)` and `Σ a` of each channel, where `m` has a number per channel; otherwise as [`blocked_moments`].
 ///
 /// # Panics
 /// If `a` and `b` do not have these dimensions, or `m` not a number for each channel.
@@ -80,7 +80,7 @@ impl Sum {
     }
 }
 
-/// The sums of every channel, of which `of` gives those over a run of floats.
+/// The sums of every channel. `of` computes those of a channel over a run of floats.
 fn sums(
     images: Images,
     of: &(dyn Fn(Range<usize>, usize) -> [f64; 2] + Sync),

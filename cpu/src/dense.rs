@@ -1,4 +1,4 @@
-//! Convolutions with kernels of which most or all connections are there, and depthwise ones, of images by channels.
+//! Dense convolutions, depthwise ones too, of images stored by channels.
 //!
 //! A vector is 16 output channels of a pixel. A tile of pixels stays in registers while the inputs' channels, one after the
 //! other, are multiplied by vectors of weights; weights lie in the order in which they are used.
@@ -7,14 +7,15 @@ mod depthwise;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod windows;
 
 pub(crate) use depthwise::DepthwiseConv;
 pub(crate) use tile::finish;
+pub(crate) use windows::Windows;
 
 use crate::buffer::Buffer;
-use crate::epilogue::Epilogue;
-use crate::error::{Result, check_equal, check_length};
-use crate::grid::check_shapes;
+use crate::epilogue::{Epilogue, Raw};
+use crate::error::{Result, check_equal};
 use crate::layout::{Layout, Order};
 use crate::parallel::ParallelFor;
 use crate::shared::SharedMut;
@@ -38,19 +39,12 @@ const SMALL: usize = 300_000;
 /// A convolution that computes all its weights.
 #[derive(Debug)]
 pub(crate) struct DenseConv {
-    kernel: Kernel,
-    x: Layout,
-    y: Layout,
+    windows: Windows,
     /// `[outputs / 16][inputs / lanes][rows][columns][lanes][16]`, filled up with zeros.
     packed: Buffer,
-    /// Where the window of output (0, 0) begins.
-    begin: usize,
-    /// Floats of the input between the windows of neighbouring outputs: rows, columns.
-    step: [usize; 2],
     /// Rows and columns of the output as they are walked over: one row, where rows follow each other in memory.
     rows: usize,
     columns: usize,
-    isa: Isa,
 }
 
 impl DenseConv {
@@ -58,33 +52,22 @@ impl DenseConv {
     ///
     /// # Errors
     /// If shapes do not fit, or the halo is narrower than the padding.
-    pub(crate) fn new(kernel: Kernel, window: Window, [x, y]: [Layout; 2], values: &[f32], isa: Isa) -> Result<Self> {
-        check_shapes(&kernel, &window, &x, &y)?;
-        check_layouts(&window, &x, &y)?;
+    pub(crate) fn new(kernel: Kernel, window: Window, layouts: [Layout; 2], values: &[f32], isa: Isa) -> Result<Self> {
+        let windows = Windows::new(kernel, &window, layouts, values.len(), isa)?;
+        let Windows { kernel, x, y, .. } = &windows;
         check_equal("depthwise", kernel.depthwise, false)?;
-        check_length("kernel", values.len(), kernel.size())?;
-        let [[top, _], [left, _]] = window.pads;
         let single = kernel.rows * kernel.columns == 1 && window.stride == [1, 1];
         let flat = single && x.row == x.width * x.column && y.row == y.width * y.column;
         Ok(Self {
-            packed: pack(&kernel, x.column, values),
-            begin: x.start - top * x.row - left * x.column,
-            step: [window.stride[0] * x.row, window.stride[1] * x.column],
+            packed: pack(kernel, x.column, values),
             rows: if flat { 1 } else { y.height },
             columns: if flat { y.height * y.width } else { y.width },
-            isa: isa.checked()?,
-            kernel,
-            x,
-            y,
+            windows,
         })
     }
 
-    pub(crate) fn kernel(&self) -> &Kernel {
-        &self.kernel
-    }
-
-    pub(crate) fn output(&self) -> &Layout {
-        &self.y
+    pub(crate) fn windows(&self) -> &Windows {
+        &self.windows
     }
 
     /// Convolves `x` into `y`, and applies the epilogue. The halo of `y` stays.
@@ -95,24 +78,28 @@ impl DenseConv {
         epilogue: &Epilogue<'_>,
         parallel: &ParallelFor<'_>,
     ) -> Result<()> {
-        check_length("input", x.len(), self.x.len)?;
-        check_length("output", y.len(), self.y.len)?;
-        epilogue.check(self.y.channels, self.y.len)?;
-        let vectors = Vectors::new(epilogue, self.y.channels);
+        let vectors = self.windows.vectors(x, y, epilogue)?;
         let y = SharedMut::new(y);
         let shared = self.shared(x, y, epilogue, &vectors);
-        let panels = self.y.channels.div_ceil(LANES).div_ceil(shared.panel_blocks(self.isa));
-        let row_bytes = self.step[0].max(self.step[1] * self.columns) * self.x.channels.div_ceil(self.x.column) * 4;
+        let panels = self
+            .windows
+            .y
+            .channels
+            .div_ceil(LANES)
+            .div_ceil(shared.panel_blocks(self.windows.isa));
+        let row_bytes = self.windows.step[0].max(self.windows.step[1] * self.columns)
+            * self.windows.x.channels.div_ceil(self.windows.x.column)
+            * 4;
         let bands = (self.rows * row_bytes).div_ceil(ROWS).clamp(1, self.rows);
         let parts = panels.min(PIECES.div_ceil(bands));
-        let pieces = self.y.batch * bands * parts;
+        let pieces = self.windows.y.batch * bands * parts;
         let piece = |piece: usize| {
             let (picture, band, part) = (piece / parts / bands, piece / parts % bands, piece % parts);
             let rows = band * self.rows / bands..(band + 1) * self.rows / bands;
             let panels = part * panels / parts..(part + 1) * panels / parts;
             self.piece(&shared, picture, rows, panels);
         };
-        if self.kernel.size() * self.y.height * self.y.width * self.y.batch < SMALL {
+        if self.windows.kernel.size() * self.windows.y.height * self.windows.y.width * self.windows.y.batch < SMALL {
             (0..pieces).for_each(piece);
         } else {
             parallel(pieces, &piece);
@@ -121,23 +108,23 @@ impl DenseConv {
     }
 
     fn shared(&self, x: &[f32], y: SharedMut<'_, f32>, epilogue: &Epilogue<'_>, vectors: &Vectors) -> Shared {
-        let lanes = self.x.column;
-        let blocks = self.x.channels.div_ceil(lanes);
+        let lanes = self.windows.x.column;
+        let blocks = self.windows.x.channels.div_ceil(lanes);
         Shared {
             x: x.as_ptr(),
             y: y.start(),
             packed: self.packed.as_ptr(),
-            panel: self.packed.len() / self.y.channels.div_ceil(LANES),
-            outputs: self.y.channels.div_ceil(LANES),
+            panel: self.packed.len() / self.windows.y.channels.div_ceil(LANES),
+            outputs: self.windows.y.channels.div_ceil(LANES),
             blocks,
             lanes,
-            last: self.x.channels - (blocks - 1) * lanes,
-            kernel: [self.kernel.rows, self.kernel.columns],
-            plane: self.x.channel,
-            row: self.x.row,
-            column: self.x.column,
-            step: self.step[1],
-            y_plane: self.y.channel,
+            last: self.windows.x.channels - (blocks - 1) * lanes,
+            kernel: [self.windows.kernel.rows, self.windows.kernel.columns],
+            plane: self.windows.x.channel,
+            row: self.windows.x.row,
+            column: self.windows.x.column,
+            step: self.windows.step[1],
+            y_plane: self.windows.y.channel,
             epilogue: vectors.raw(epilogue),
         }
     }
@@ -147,9 +134,9 @@ impl DenseConv {
         let segments = self.segments(picture, rows);
         let tiles: Vec<&[Segment]> = segments
             .chunk_by(|a, b| a.width == b.width)
-            .flat_map(|same| same.chunks(1 + usize::from(Shared::pairs(self.isa, same[0].width))))
+            .flat_map(|same| same.chunks(1 + usize::from(Shared::pairs(self.windows.isa, same[0].width))))
             .collect();
-        let each = shared.panel_blocks(self.isa);
+        let each = shared.panel_blocks(self.windows.isa);
         let inputs = shared.panel / LANES;
         for panel in panels {
             let blocks = panel * each..((panel + 1) * each).min(shared.outputs);
@@ -165,21 +152,24 @@ impl DenseConv {
                 };
                 // SAFETY: windows lie within the input, as its halo covers the padding; segments within the output, and no
                 // other piece has the same ones of these channels; the instruction set was checked.
-                unsafe { shared.run(self.isa, blocks.clone(), tile, next, ahead) };
+                unsafe { shared.run(self.windows.isa, blocks.clone(), tile, next, ahead) };
             }
         }
     }
 
     /// The rows' outputs in segments of neighbours that a tile may hold; those of equal length follow each other.
     fn segments(&self, picture: usize, rows: Range<usize>) -> Vec<Segment> {
-        let count = self.columns.div_ceil(tile::most(self.isa));
+        let count = self.columns.div_ceil(tile::most(self.windows.isa));
         let mut segments = Vec::with_capacity(rows.len() * count);
         for row in rows {
             for part in 0..count {
                 let first = part * self.columns / count;
                 segments.push(Segment {
-                    x: self.begin + picture * self.x.block + row * self.step[0] + first * self.step[1],
-                    y: self.y.start + picture * self.y.block + row * self.y.row + first * LANES,
+                    x: self.windows.begin
+                        + picture * self.windows.x.block
+                        + row * self.windows.step[0]
+                        + first * self.windows.step[1],
+                    y: self.windows.y.start + picture * self.windows.y.block + row * self.windows.y.row + first * LANES,
                     width: (part + 1) * self.columns / count - first,
                 });
             }
@@ -245,9 +235,9 @@ impl Vectors {
         }
     }
 
-    pub(crate) fn raw(&self, epilogue: &Epilogue<'_>) -> crate::epilogue::Raw {
+    pub(crate) fn raw(&self, epilogue: &Epilogue<'_>) -> Raw {
         let pointer = |array: &Option<Vec<f32>>| array.as_ref().map_or(std::ptr::null(), |array| array.as_ptr());
-        crate::epilogue::Raw {
+        Raw {
             scale: pointer(&self.scale),
             shift: pointer(&self.shift),
             ..epilogue.raw()

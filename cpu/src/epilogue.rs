@@ -1,6 +1,7 @@
 //! Operations on an output while it is in registers.
 
 use crate::error::{Result, check_length};
+use crate::simd::Simd;
 
 /// A function of each output element.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +13,23 @@ pub enum Activation {
     Relu,
     /// `min(max(x, 0), 6)`; NaN stays NaN.
     Relu6,
+}
+
+impl Activation {
+    /// The function of every element of some vectors.
+    #[inline(always)]
+    pub(crate) fn apply<S: Simd, const N: usize>(self, s: S, x: &mut [S::V; N]) {
+        if self == Self::None {
+            return;
+        }
+        let (zero, six) = (s.splat(0.0), s.splat(6.0));
+        for x in x {
+            *x = s.at_least(zero, *x);
+            if self == Self::Relu6 {
+                *x = s.at_most(six, *x);
+            }
+        }
+    }
 }
 
 /// `activation(scale × x + shift + residual)`, per output channel and element. Parts that are absent cost nothing.

@@ -12,8 +12,8 @@ pub enum Order {
     Lanes,
     /// 16 neighbouring pixels of one image: `[batch][channels][height × width]`, rows flattened.
     Pixels,
-    /// 16 neighbouring channels of one pixel: `[batch][channels / 16][height][width][16]`, for layers of which most connections
-    /// are there.
+    /// 16 neighbouring channels of one pixel: `[batch][channels / 16][height][width][16]`, for layers that
+    /// are computed as dense ones.
     Channels,
 }
 

@@ -1,5 +1,5 @@
 //! Sparse convolutions and dense layers on CPUs that compute their connections alone: a connection that is not there costs
-//! nothing. A [`Network`] also computes layers of which most connections are there, as dense ones.
+//! nothing. A [`Network`] computes layers that keep a large share of their weights as dense ones.
 //!
 //! * [`SparseConv`]: convolutions of any kernel size, stride and padding, depthwise ones too; forward with an [`Epilogue`], the
 //!   input's gradient, and the kernel's gradient at the connections. [`SparseDense`]: dense layers.

@@ -232,8 +232,8 @@ impl<'a> Builder<'a> {
 
 /// A network that is ready to predict, from any number of threads.
 ///
-/// Kernels compute their connections alone, those of which most connections are there as dense ones (in which a weight of 0 passes
-/// on NaN and infinities as NaN); normalisation, ReLU and residual sums run in their epilogues. One image is shared
+/// Layers compute their connections alone. Layers that keep a large share of their weights are computed as dense ones, where a
+/// weight of 0 passes on NaN and infinities as NaN. Normalisation, ReLU and residual sums run in their epilogues. One image is shared
 /// by all threads; a batch is split into whole images per thread. Buffers are reused by later predictions.
 ///
 /// ```

@@ -206,6 +206,26 @@ impl Pool {
             Reduction::Average => 1.0 / elements as f32,
         }
     }
+
+    /// The maximum or sum so far, with another vector of elements.
+    #[inline(always)]
+    fn with<S: Simd>(&self, s: S, so_far: Option<S::V>, x: S::V) -> S::V {
+        match (so_far, self.reduction) {
+            (None, _) => x,
+            (Some(so_far), Reduction::Max) => s.maximum(so_far, x),
+            (Some(so_far), Reduction::Average) => s.add(so_far, x),
+        }
+    }
+
+    /// The maximum or mean of a window: `reduced` is the maximum or sum of its `elements`, from [`Pool::with`].
+    #[inline(always)]
+    fn reduced<S: Simd>(&self, s: S, reduced: Option<S::V>, elements: usize) -> S::V {
+        let reduced = reduced.unwrap_or_else(|| s.splat(0.0));
+        match self.reduction {
+            Reduction::Max => reduced,
+            Reduction::Average => s.mul(reduced, s.splat(self.factor(elements))),
+        }
+    }
 }
 
 fn reach(output: usize, size: usize, stride: usize, pad: usize, inputs: usize) -> Range<usize> {
@@ -237,26 +257,16 @@ impl Task for Lanes<'_> {
         for channel in 0..from.channels {
             for column in 0..to.width {
                 let columns = self.pool.columns(column);
-                let factor = self.pool.factor(rows.len() * columns.len());
                 let mut acc = None;
                 for h in rows.clone() {
                     for w in columns.clone() {
                         let at = from.at(self.block * LANES, h, w, channel);
                         // SAFETY: 16 lanes of an element.
                         let x = unsafe { s.load(self.x[at..at + LANES].as_ptr()) };
-                        acc = Some(match acc {
-                            None => x,
-                            Some(acc) => match self.pool.reduction {
-                                Reduction::Max => s.maximum(acc, x),
-                                Reduction::Average => s.add(acc, x),
-                            },
-                        });
+                        acc = Some(self.pool.with(s, acc, x));
                     }
                 }
-                let mut result = acc.unwrap_or_else(|| s.splat(0.0));
-                if self.pool.reduction == Reduction::Average {
-                    result = s.mul(result, s.splat(factor));
-                }
+                let result = self.pool.reduced(s, acc, rows.len() * columns.len());
                 self.write(s, result, column, channel);
             }
         }

@@ -247,15 +247,7 @@ impl<const M: usize> Forward<M> {
                     acc[j] = s.add(acc[j], s.load(residual.add(j * g.y_step)));
                 }
             }
-            if e.activation != Activation::None {
-                let (zero, six) = (s.splat(0.0), s.splat(6.0));
-                for j in 0..M {
-                    acc[j] = s.at_least(zero, acc[j]);
-                    if e.activation == Activation::Relu6 {
-                        acc[j] = s.at_most(six, acc[j]);
-                    }
-                }
-            }
+            e.activation.apply(s, &mut acc);
             for j in 0..M {
                 if !self.keep.is_null() {
                     acc[j] = s.keep(acc[j], *self.keep.add(j));

@@ -1,10 +1,9 @@
 //! Depthwise convolutions of images by channels.
 
-use super::{Vectors, check_layouts, tile};
+use super::{Windows, tile};
 use crate::buffer::Buffer;
 use crate::epilogue::{Epilogue, Raw};
-use crate::error::{Result, check_equal, check_length};
-use crate::grid::check_shapes;
+use crate::error::{Result, check_equal};
 use crate::layout::Layout;
 use crate::parallel::ParallelFor;
 use crate::shared::SharedMut;
@@ -18,16 +17,9 @@ const TILE: usize = 6;
 /// A depthwise convolution with an output per channel.
 #[derive(Debug)]
 pub(crate) struct DepthwiseConv {
-    kernel: Kernel,
-    x: Layout,
-    y: Layout,
+    windows: Windows,
     /// `[channels / 16][rows][columns][16]`, filled up with zeros.
     packed: Buffer,
-    /// Where the window of output (0, 0) begins.
-    begin: usize,
-    /// Floats of the input between the windows of neighbouring outputs: rows, columns.
-    step: [usize; 2],
-    isa: Isa,
 }
 
 impl DepthwiseConv {
@@ -35,40 +27,26 @@ impl DepthwiseConv {
     ///
     /// # Errors
     /// If shapes do not fit, or the halo is narrower than the padding.
-    pub(crate) fn new(kernel: Kernel, window: Window, [x, y]: [Layout; 2], values: &[f32], isa: Isa) -> Result<Self> {
-        check_shapes(&kernel, &window, &x, &y)?;
-        check_layouts(&window, &x, &y)?;
-        check_equal("channels of a vector of the input", x.column, LANES)?;
+    pub(crate) fn new(kernel: Kernel, window: Window, layouts: [Layout; 2], values: &[f32], isa: Isa) -> Result<Self> {
+        let windows = Windows::new(kernel, &window, layouts, values.len(), isa)?;
+        let kernel = &windows.kernel;
+        check_equal("channels of a vector of the input", windows.x.column, LANES)?;
         check_equal(
             "depthwise, with an output per channel",
             kernel.depthwise && kernel.inputs == kernel.outputs,
             true,
         )?;
-        check_length("kernel", values.len(), kernel.size())?;
         let taps = kernel.rows * kernel.columns;
         let mut packed = Buffer::zeros(kernel.outputs.div_ceil(LANES) * taps * LANES);
         for (i, &value) in values.iter().enumerate() {
             let (tap, channel) = (i / kernel.outputs, i % kernel.outputs);
             packed[(channel / LANES * taps + tap) * LANES + channel % LANES] = value;
         }
-        let [[top, _], [left, _]] = window.pads;
-        Ok(Self {
-            packed,
-            begin: x.start - top * x.row - left * x.column,
-            step: [window.stride[0] * x.row, window.stride[1] * x.column],
-            isa: isa.checked()?,
-            kernel,
-            x,
-            y,
-        })
+        Ok(Self { windows, packed })
     }
 
-    pub(crate) fn kernel(&self) -> &Kernel {
-        &self.kernel
-    }
-
-    pub(crate) fn output(&self) -> &Layout {
-        &self.y
+    pub(crate) fn windows(&self) -> &Windows {
+        &self.windows
     }
 
     /// Convolves `x` into `y`, and applies the epilogue. The halo of `y` stays.
@@ -79,46 +57,36 @@ impl DepthwiseConv {
         epilogue: &Epilogue<'_>,
         parallel: &ParallelFor<'_>,
     ) -> Result<()> {
-        check_length("input", x.len(), self.x.len)?;
-        check_length("output", y.len(), self.y.len)?;
-        epilogue.check(self.y.channels, self.y.len)?;
-        let vectors = Vectors::new(epilogue, self.y.channels);
+        let vectors = self.windows.vectors(x, y, epilogue)?;
         let y = SharedMut::new(y);
-        let raw = Shareable(vectors.raw(epilogue));
-        let blocks = self.y.channels.div_ceil(LANES);
+        let Windows { y: to, isa, .. } = &self.windows;
+        let blocks = to.channels.div_ceil(LANES);
         // A few pieces per thread also where there are few channels.
-        let bands = 16usize.div_ceil(blocks).min(self.y.height);
-        parallel(self.y.batch * blocks * bands, &|piece| {
+        let bands = 16usize.div_ceil(blocks).min(to.height);
+        parallel(to.batch * blocks * bands, &|piece| {
             let (picture, block, band) = (piece / bands / blocks, piece / bands % blocks, piece % bands);
-            let raw = &raw;
             let rows = Rows {
                 of: self,
                 x: x.as_ptr(),
                 y: y.start(),
-                epilogue: &raw.0,
+                epilogue: vectors.raw(epilogue),
                 picture,
                 block,
-                rows: band * self.y.height / bands..(band + 1) * self.y.height / bands,
+                rows: band * to.height / bands..(band + 1) * to.height / bands,
             };
             // SAFETY: the instruction set was checked.
-            unsafe { self.isa.run(rows) };
+            unsafe { isa.run(rows) };
         });
         Ok(())
     }
 }
-
-/// An epilogue's arrays, which threads only read.
-struct Shareable(Raw);
-
-// SAFETY: as above; they live while the convolution runs.
-unsafe impl Sync for Shareable {}
 
 /// Rows of 16 channels of an image.
 struct Rows<'a> {
     of: &'a DepthwiseConv,
     x: *const f32,
     y: *mut f32,
-    epilogue: &'a Raw,
+    epilogue: Raw,
     picture: usize,
     block: usize,
     rows: Range<usize>,
@@ -129,7 +97,7 @@ impl Task for Rows<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let width = self.of.y.width;
+        let width = self.of.windows.y.width;
         for row in self.rows.clone() {
             let mut column = 0;
             // SAFETY: windows lie within the input, as its halo covers the padding; no other piece has these outputs.
@@ -156,12 +124,17 @@ impl Rows<'_> {
     /// `H` outputs from this row and column on must be in the image.
     #[inline(always)]
     unsafe fn tile<S: Simd, const H: usize>(&self, s: S, row: usize, column: usize) {
-        let DepthwiseConv { kernel, x, y, .. } = self.of;
+        let Windows {
+            kernel,
+            x,
+            y,
+            begin,
+            step,
+            ..
+        } = &self.of.windows;
         let taps = kernel.rows * kernel.columns;
-        let from = self.of.begin + self.picture * x.block + self.block * x.channel;
-        let from = self
-            .x
-            .wrapping_add(from + row * self.of.step[0] + column * self.of.step[1]);
+        let from = begin + self.picture * x.block + self.block * x.channel;
+        let from = self.x.wrapping_add(from + row * step[0] + column * step[1]);
         let weights = self.of.packed[self.block * taps * LANES..].as_ptr();
         let mut acc = [s.splat(0.0); H];
         let at = y.start + self.picture * y.block + row * y.row + column * LANES;
@@ -172,14 +145,14 @@ impl Rows<'_> {
                     let w = s.load(weights.add((kernel_row * kernel.columns + kernel_column) * LANES));
                     let from = from.add(kernel_row * x.row + kernel_column * x.column);
                     for j in 0..H {
-                        acc[j] = s.fma(w, s.load(from.add(j * self.of.step[1])), acc[j]);
+                        acc[j] = s.fma(w, s.load(from.add(j * step[1])), acc[j]);
                     }
                 }
             }
             tile::finish(
                 s,
                 &mut acc,
-                self.epilogue,
+                &self.epilogue,
                 self.block,
                 at + self.block * y.channel,
                 self.y,

@@ -1,6 +1,6 @@
 //! The inner kernel of dense convolutions.
 
-use crate::epilogue::{Activation, Raw};
+use crate::epilogue::Raw;
 use crate::simd::{Isa, LANES, Simd, Task};
 use std::ops::Range;
 
@@ -286,15 +286,7 @@ pub(crate) unsafe fn finish<S: Simd, const H: usize>(
                 acc[j] = s.add(acc[j], s.load(e.residual.add(at + j * LANES)));
             }
         }
-        if e.activation != Activation::None {
-            let (zero, six) = (s.splat(0.0), s.splat(6.0));
-            for j in 0..H {
-                acc[j] = s.at_least(zero, acc[j]);
-                if e.activation == Activation::Relu6 {
-                    acc[j] = s.at_most(six, acc[j]);
-                }
-            }
-        }
+        e.activation.apply(s, acc);
         for j in 0..H {
             s.store(y.add(at + j * LANES), acc[j]);
         }

@@ -256,8 +256,14 @@ impl ReadyKind {
     fn conv(&self) -> Option<(&Kernel, &Layout, usize)> {
         match self {
             Self::Conv { conv, .. } => Some((conv.kernel(), conv.output(), conv.connections())),
-            Self::Dense { conv, count, .. } => Some((conv.kernel(), conv.output(), *count)),
-            Self::Depthwise { conv, .. } => Some((conv.kernel(), conv.output(), conv.kernel().size())),
+            Self::Dense { conv, count, .. } => {
+                let windows = conv.windows();
+                Some((&windows.kernel, &windows.y, *count))
+            }
+            Self::Depthwise { conv, .. } => {
+                let windows = conv.windows();
+                Some((&windows.kernel, &windows.y, windows.kernel.size()))
+            }
             Self::Pool(_) | Self::Elementwise(_) | Self::Conversion(_) => None,
         }
     }

@@ -1,6 +1,6 @@
 //! Pooling of images by channels.
 
-use super::{Pool, Reduction};
+use super::Pool;
 use crate::shared::SharedMut;
 use crate::simd::{LANES, Simd, Task};
 
@@ -31,19 +31,10 @@ impl Task for Block<'_> {
                     for x in line.chunks_exact(LANES) {
                         // SAFETY: 16 channels of an element.
                         let x = unsafe { s.load(x.as_ptr()) };
-                        acc = Some(match acc {
-                            None => x,
-                            Some(acc) => match self.pool.reduction {
-                                Reduction::Max => s.maximum(acc, x),
-                                Reduction::Average => s.add(acc, x),
-                            },
-                        });
+                        acc = Some(self.pool.with(s, acc, x));
                     }
                 }
-                let mut result = acc.unwrap_or_else(|| s.splat(0.0));
-                if self.pool.reduction == Reduction::Average {
-                    result = s.mul(result, s.splat(self.pool.factor(rows.len() * columns.len())));
-                }
+                let result = self.pool.reduced(s, acc, rows.len() * columns.len());
                 let at = to.at(self.picture, row, column, self.channels * LANES);
                 // SAFETY: 16 channels of an element that only this piece writes.
                 unsafe { s.store(self.y.part(at..at + LANES).as_mut_ptr(), result) };
