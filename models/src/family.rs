@@ -10,7 +10,7 @@ use crate::{Declaration, Error, Model, Options, Scheme, mlp, mobilenet, resnet, 
 pub struct Family {
     /// Names of its networks. `_` and `-` are equivalent.
     pub names: &'static [&'static str],
-    /// What the original trains its networks with.
+    /// Settings of the original's driver for its networks.
     pub recipe: Recipe,
     /// Whether it has a network of this name.
     pub(crate) has: fn(&Spelling) -> bool,

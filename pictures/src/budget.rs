@@ -24,7 +24,7 @@ pub struct Permit {
 }
 
 impl Budget {
-    /// A budget of `total` bytes, of which requests of up to `small` bytes need no permit.
+    /// A budget of `total` bytes. Requests of up to `small` bytes need no permit.
     pub const fn new(total: u64, small: u64) -> Self {
         Budget {
             total,

@@ -195,7 +195,7 @@ fn functions(api: &Api) -> Result<Option<&'static Functions>> {
     }
 }
 
-/// Calls one of the functions, a failure of which becomes an error.
+/// Calls one of the functions; its failure becomes an error.
 ///
 /// # Safety
 /// `function` must be the one that takes `args`, whose fields must be what it wants.

@@ -72,7 +72,7 @@ impl LaunchProgram {
     }
 }
 
-/// What makes two arrays of a size: element type and dimensions.
+/// Element type and dimensions: arrays that agree in both have the same size.
 type Key = (i32, Vec<i64>);
 
 fn key(shape: &Shape) -> Key {

@@ -62,7 +62,7 @@ impl Grid {
     }
 }
 
-/// What each host must feed, beside what this program's pipeline does.
+/// The input that each host must supply, and what this program's pipeline supplies.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Input {
     /// Number of hosts.

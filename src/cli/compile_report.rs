@@ -42,7 +42,7 @@ pub(super) struct Report<'a> {
     pub(super) graph_instructions: usize,
     #[serde(flatten)]
     pub(super) figures: &'a Figures,
-    /// What each host must feed, if the examples are sent to the devices.
+    /// The input that each host must supply, if the examples are sent to the devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) input: Option<Input>,
     /// The state in a launch.

@@ -111,7 +111,7 @@ struct Report<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     frozen: usize,
     state_bytes: usize,
-    /// What `--topology` adds.
+    /// Figures of the run on the chips of `--topology`.
     #[serde(skip_serializing_if = "Option::is_none")]
     scale: Option<Scale>,
     /// Split of the batch, if there are several replicas.

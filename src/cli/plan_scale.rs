@@ -20,7 +20,7 @@ pub(super) struct Scale {
     all_reduce_s: f64,
     /// Lower bound of the seconds of an iteration's arithmetic, as dense operators compute it.
     compute_s: f64,
-    /// What each host must feed at most, if the examples are sent to the chips.
+    /// The input that each host must supply at most, if the examples are sent to the chips.
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<Input>,
 }

@@ -99,8 +99,8 @@ pub fn prediction_gains(density: f64, input_dims: &[usize]) -> bool {
 /// Layers that are computed from their connections alone, by the kernel's variable name.
 pub type SparseLayers = BTreeSet<String>;
 
-/// Layers of which the device keeps values and slots of the connections alone: their numbers of connections, by the kernel's
-/// variable name.
+/// Number of connections of each layer whose values and slots are stored for the connections alone, by the kernel's variable
+/// name.
 pub type CondensedLayers = BTreeMap<String, usize>;
 
 impl Plan {
@@ -133,7 +133,7 @@ impl Plan {
         Ok(sparse.collect())
     }
 
-    /// The layers of which this run keeps connections alone: the sparse ones of a run that asks for it.
+    /// The layers whose connections alone are stored: the sparse ones of a run that asks for it.
     ///
     /// # Errors
     /// A run that asks for it but does not compute layers sparsely, or whose updates change the number of connections or read
@@ -148,8 +148,8 @@ impl Plan {
         }
     }
 
-    /// The layers of which iterations between updates compute with the connections alone, though the device keeps all weights:
-    /// those of networks of dense layers, where the optimizer takes much of an iteration.
+    /// The layers for [`Plan::between_updates`]: the sparse ones of networks of dense layers, where the optimizer takes much of an
+    /// iteration.
     pub fn condensed_between_updates(&self) -> CondensedLayers {
         let dense = self.accumulated() == 1 && self.layers.iter().all(|layer| layer.kind == Kind::Dense);
         let kept = self.condensed.is_empty() && self.run.init.is_none() && self.run.optimizer.rule.has_decay_steps();

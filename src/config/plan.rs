@@ -53,12 +53,12 @@ pub struct Plan {
     pub output_dir: PathBuf,
     /// Layers that are computed from their connections alone.
     pub sparse: SparseLayers,
-    /// Layers of which the device keeps connections alone.
+    /// Layers whose weights the device stores as connections alone.
     pub condensed: CondensedLayers,
     /// The network as the method trains it; for an exported model, a stub.
     pub network: Network,
-    /// Layers of which iterations between mask updates compute with weights and slots of the connections alone, though the device
-    /// keeps all: their numbers of connections.
+    /// Layers that are stored whole, but whose weights and slots are those of the connections alone in the iterations between two
+    /// mask updates: their numbers of connections.
     pub between_updates: CondensedLayers,
     /// The exported model that is trained, if it is one.
     pub exported: Option<Arc<Exported>>,

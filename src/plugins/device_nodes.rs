@@ -65,7 +65,7 @@ pub fn require(kind: DeviceKind, explicit: Option<&str>) -> Result<()> {
     })
 }
 
-/// What helps without device nodes: chips on the PCI bus lack their driver.
+/// The remedy where there are no device nodes: chips on the PCI bus lack their driver.
 fn tpu_hint(root: &Path) -> String {
     match Chips::find(root) {
         Some(chips) => format!(

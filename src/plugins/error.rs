@@ -50,7 +50,7 @@ pub enum Error {
     Tpu {
         /// The reason.
         trouble: Trouble,
-        /// What helps.
+        /// The remedy.
         remedy: String,
         /// The error of the runtime.
         source: Box<Error>,
@@ -84,7 +84,7 @@ pub enum Error {
     },
 }
 
-/// What the user can do about a file that is no plugin.
+/// The remedy for a file that is no plugin.
 fn remedy(error: &pjrt::Error) -> &'static str {
     match error {
         pjrt::Error::Missing { .. } => " (see `rigl-xla plugin list`)",

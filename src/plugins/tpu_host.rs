@@ -1,4 +1,4 @@
-//! What a machine says of its TPU chips without the TPU runtime: chips on the PCI bus, and the hosts of a slice.
+//! TPU chips on the PCI bus and the hosts of a slice, found without the TPU runtime.
 
 use std::collections::BTreeMap;
 use std::fmt;

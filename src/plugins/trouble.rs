@@ -1,4 +1,4 @@
-//! Why a TPU does not start: known messages of the TPU runtime, and what helps.
+//! Why a TPU does not start: known messages of the TPU runtime, each with a remedy.
 
 use std::fmt;
 use std::path::Path;
@@ -59,7 +59,7 @@ impl Trouble {
         sign.map(|(_, trouble)| *trouble)
     }
 
-    /// What helps on this machine.
+    /// The remedy on this machine.
     fn remedy(self, chips: Option<&Chips>, slice: &Slice) -> String {
         let topology = chips.map_or_else(|| "v5e:2x2".to_owned(), Chips::topology);
         let without = format!("`rigl-xla train --dry-run --topology {topology}` needs no chip");

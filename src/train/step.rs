@@ -50,7 +50,7 @@ impl<'g> Draw<'g> {
     }
 }
 
-/// What a loss is computed from.
+/// Inputs of a loss.
 #[derive(Clone, Copy)]
 pub(super) struct Batch<'g, 'a> {
     /// Effective weights of all parameters.
@@ -178,6 +178,7 @@ impl Trainer<'_> {
             let statistics = net.updated_statistics();
             let trained = statistics.into_iter().filter(|(name, _)| !self.plan.is_frozen(name));
             trained.for_each(|(name, value)| state.set(&name, value));
+            // Examples taken by lanes are filled up to whole vectors.
             match (&logits.dims()[..], &labels.dims()[..]) {
                 (&[rows, classes], &[examples]) if rows > examples => logits.slice(&[0, 0], &[examples, classes]),
                 _ => logits,

@@ -1,4 +1,4 @@
-//! What a convolution over parts of an image reads of the neighbouring parts.
+//! Rows of neighbouring parts that a convolution over parts of an image reads.
 
 use hlo::WindowDim;
 
